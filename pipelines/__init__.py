@@ -1,0 +1,1 @@
+"""Ray jobs, one file per job: ``python -m pipelines.<job> --help``."""

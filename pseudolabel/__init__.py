@@ -1,0 +1,1 @@
+"""What Colabator adds: the scorer, trust maps, and the shared pool of the best label of every photograph."""

@@ -1,0 +1,1 @@
+"""The dehazer as an HTTP service on Ray Serve."""
