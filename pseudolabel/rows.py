@@ -1,0 +1,119 @@
+"""Records in the store's tables: how they are packed, and one transaction's view of them."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import lmdb
+
+from pseudolabel.entries import Record
+from pseudolabel.snapshots import Counters
+
+_META = b"meta"
+_SIDES = (b"a", b"b")
+_HEADER = struct.Struct("<2dq")
+_COUNTERS = struct.Struct("<4q2dq")
+_BODY = struct.Struct("<IIHH")  # bytes of label and transmission, gh, gw; then label, transmission, trust
+
+TABLES = (_META, *(kind + side for side in _SIDES for kind in (b"headers.", b"bodies.")))
+
+
+class Header(NamedTuple):
+    """What the admission rule needs to know; apart from the images, so that a scan of it stays small."""
+
+    clearness: float
+    quality: float
+    teacher_step: int
+
+
+class Rows:
+    """What one transaction sees.
+
+    There are two sets of tables: a restore fills the idle one, then the two change places. So the old content is there
+    until all of the new is.
+    """
+
+    def __init__(
+        self, transaction: lmdb.Transaction, tables: Mapping[bytes, lmdb._Database], *, idle: bool = False
+    ) -> None:
+        self._transaction = transaction
+        self._tables = tables
+        self._meta = tables[_META]
+        live = bytes(transaction.get(b"side", _SIDES[0], db=self._meta) or _SIDES[0])
+        self._side = _SIDES[1 - _SIDES.index(live)] if idle else live
+        self._headers, self._bodies = tables[b"headers." + self._side], tables[b"bodies." + self._side]
+
+    def version(self, current: bytes) -> bytes:
+        """Version of the store; `current` for a new one, which is marked so."""
+        if self._transaction.get(b"version", db=self._meta) is None:
+            self._transaction.put(b"version", current, db=self._meta)
+        return bytes(self._transaction.get(b"version", db=self._meta) or b"")
+
+    def header(self, image_id: str) -> Header | None:
+        """Scores and teacher step of what is held for `image_id`."""
+        packed = self._transaction.get(image_id.encode(), db=self._headers)
+        return None if packed is None else Header._make(_HEADER.unpack(packed))
+
+    def get(self, image_id: str) -> Record | None:
+        """All that is held for `image_id`."""
+        header = self.header(image_id)
+        body = self._transaction.get(image_id.encode(), db=self._bodies)
+        return None if header is None or body is None else _unpacked(image_id, header, bytes(body))
+
+    def put(self, record: Record) -> None:
+        """Hold `record`, in place of what was held for its photograph."""
+        key = record.image_id.encode()
+        header = _HEADER.pack(record.clearness, record.quality, record.teacher_step)
+        self._transaction.put(key, header, db=self._headers)
+        body = _BODY.pack(len(record.label), len(record.transmission), *record.trust_shape)
+        self._transaction.put(key, body + record.label + record.transmission + record.trust, db=self._bodies)
+
+    def ids(self) -> Iterator[str]:
+        """Identifiers in order."""
+        for key in self._transaction.cursor(db=self._headers).iternext(values=False):
+            yield bytes(key).decode()
+
+    def records(self) -> Iterator[Record]:
+        """Records in order of their identifiers."""
+        for image_id in self.ids():
+            record = self.get(image_id)
+            if record is not None:
+                yield record
+
+    def counters(self) -> Counters:
+        """The counters of the live side."""
+        packed = self._transaction.get(b"counters", db=self._meta)
+        values = _COUNTERS.unpack(packed) if packed is not None else ()
+        return Counters(**dict(zip(Counters.model_fields, values, strict=bool(values))))
+
+    def count(self, counters: Counters) -> None:
+        """Keep `counters` with the transaction."""
+        self._transaction.put(b"counters", _COUNTERS.pack(*counters.model_dump().values()), db=self._meta)
+
+    def clear(self) -> None:
+        """Drop everything held on this side."""
+        self._transaction.drop(self._headers, delete=False)
+        self._transaction.drop(self._bodies, delete=False)
+
+    def go_live(self) -> None:
+        """Make this idle side the live one, and drop the other."""
+        other = Rows(self._transaction, self._tables)
+        self._transaction.put(b"side", self._side, db=self._meta)
+        other.clear()
+
+
+def _unpacked(image_id: str, header: Header, body: bytes) -> Record:
+    label, transmission, rows, columns = _BODY.unpack_from(body)
+    first = _BODY.size + label
+    return Record(
+        image_id=image_id,
+        clearness=header.clearness,
+        quality=header.quality,
+        teacher_step=header.teacher_step,
+        label=body[_BODY.size : first],
+        transmission=body[first : first + transmission],
+        trust=body[first + transmission :],
+        trust_shape=(rows, columns),
+    )

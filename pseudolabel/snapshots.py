@@ -1,0 +1,200 @@
+"""Snapshots of the pool: Parquet files and a manifest, on anything `pyarrow.fs` can write.
+
+The manifest is written last and moved into place, so a snapshot is there whole or not at all; one that is taken over
+an older one replaces it in that moment. A snapshot of several shards has one part per shard.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs as pafs
+from pydantic import ValidationError
+
+from models.settings import Settings
+from pseudolabel.entries import PoolError, Record
+
+MANIFEST = "manifest.json"
+ROWS_PER_GROUP = 256
+ROWS_PER_FILE = 16384
+
+SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("clearness", pa.float64()),
+        ("quality", pa.float64()),
+        ("teacher_step", pa.int64()),
+        ("label", pa.binary()),
+        ("transmission", pa.binary()),
+        ("trust", pa.binary()),
+        ("trust_shape", pa.list_(pa.int32(), 2)),
+    ]
+)
+
+
+class SnapshotError(PoolError):
+    """A snapshot that is missing, incomplete, or cannot be written."""
+
+
+class Counters(Settings):
+    """What the statistics are made of; kept with every commit, so that they cost nothing to read."""
+
+    size: int = 0
+    offered: int = 0
+    accepted: int = 0
+    replaced: int = 0
+    clearness_sum: float = 0.0
+    quality_sum: float = 0.0
+    step_sum: int = 0
+
+
+class File(Settings):
+    """One Parquet file of a part."""
+
+    name: str
+    rows: int
+    bytes: int
+
+
+class Part(Settings):
+    """What one shard wrote."""
+
+    counters: Counters
+    files: tuple[File, ...]
+
+
+class Manifest(Settings):
+    """A whole snapshot."""
+
+    version: int = 1
+    parts: tuple[Part, ...]
+
+
+def locate(uri: str | Path) -> tuple[Any, str]:
+    """File system and path of a URI (`s3://…`, `file:///…`) or of a local path."""
+    if "://" in str(uri):
+        found = pafs.FileSystem.from_uri(str(uri))
+        return found[0], found[1].rstrip("/")
+    return pafs.LocalFileSystem(), str(Path(uri).absolute())
+
+
+def _persist(filesystem: Any, path: str) -> None:
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_part(uri: str | Path, name: str, records: Iterator[Record], counters: Counters) -> Part:
+    """Stream one shard's records to files called `labels-<name>-<n>.parquet`; memory holds one row group at a time.
+
+    Raises:
+        SnapshotError: the place cannot be written (disk full, no permission); what was begun is removed.
+    """
+    filesystem, folder = locate(uri)
+    files: list[File] = []
+    path = folder
+    try:
+        filesystem.create_dir(folder, recursive=True)
+        for number, first in enumerate(records):
+            path = f"{folder}/labels-{name}-{number:05d}.parquet"
+            rows = _write_file(filesystem, path, _chain(first, islice(records, ROWS_PER_FILE - 1)))
+            size = filesystem.get_file_info(path).size
+            files.append(File(name=path.rpartition("/")[2], rows=rows, bytes=size))
+    except OSError as problem:
+        _discard(filesystem, [path, *(f"{folder}/{file.name}" for file in files)])
+        raise SnapshotError(f"cannot write the snapshot {uri}: {problem}") from problem
+    return Part(counters=counters, files=tuple(files))
+
+
+def _chain(first: Record, rest: Iterable[Record]) -> Iterator[Record]:
+    yield first
+    yield from rest
+
+
+def _write_file(filesystem: Any, path: str, records: Iterator[Record]) -> int:
+    rows = 0
+    with filesystem.open_output_stream(path) as sink, pq.ParquetWriter(sink, SCHEMA, compression="none") as writer:
+        while chunk := list(islice(records, ROWS_PER_GROUP)):
+            columns = {name: [getattr(record, name) for record in chunk] for name in SCHEMA.names}
+            writer.write_table(pa.table(columns, schema=SCHEMA))
+            rows += len(chunk)
+    _persist(filesystem, path)
+    return rows
+
+
+def _discard(filesystem: Any, paths: list[str]) -> None:
+    for path in paths:
+        if filesystem.get_file_info(path).type == pafs.FileType.File:
+            filesystem.delete_file(path)
+
+
+def write_manifest(uri: str | Path, manifest: Manifest) -> None:
+    """Complete a snapshot, and remove the files of the one that was there before.
+
+    Raises:
+        SnapshotError: the place cannot be written.
+    """
+    filesystem, folder = locate(uri)
+    try:
+        with filesystem.open_output_stream(f"{folder}/{MANIFEST}.partial") as sink:
+            sink.write(manifest.model_dump_json(indent=1).encode())
+        _persist(filesystem, f"{folder}/{MANIFEST}.partial")
+        filesystem.move(f"{folder}/{MANIFEST}.partial", f"{folder}/{MANIFEST}")
+        _persist(filesystem, folder)
+    except OSError as problem:
+        raise SnapshotError(f"cannot write the snapshot {uri}: {problem}") from problem
+    kept = {file.name for part in manifest.parts for file in part.files}
+    present = filesystem.get_file_info(pafs.FileSelector(folder))
+    _discard(filesystem, [i.path for i in present if i.base_name.startswith("labels-") and i.base_name not in kept])
+
+
+def read_manifest(uri: str | Path) -> Manifest:
+    """The manifest of a snapshot whose files are all there, in the sizes that were written.
+
+    Raises:
+        SnapshotError: no snapshot, one that was never completed, or one that lacks something.
+    """
+    filesystem, folder = locate(uri)
+    try:
+        with filesystem.open_input_stream(f"{folder}/{MANIFEST}") as source:
+            manifest = Manifest.model_validate_json(source.read())
+    except FileNotFoundError:
+        raise SnapshotError(f"no complete snapshot at {uri}: it has no {MANIFEST}, which is written last") from None
+    except (OSError, ValidationError) as problem:
+        raise SnapshotError(f"cannot read the snapshot {uri}: {problem}") from problem
+    if manifest.version != 1:
+        raise SnapshotError(f"the snapshot {uri} has version {manifest.version}; this program reads version 1")
+    for file in (file for part in manifest.parts for file in part.files):
+        found = filesystem.get_file_info(f"{folder}/{file.name}")
+        if found.type != pafs.FileType.File or found.size != file.bytes:
+            raise SnapshotError(f"the snapshot {uri} is incomplete: {file.name} is missing or has another size")
+    return manifest
+
+
+def read_part(uri: str | Path, part: Part) -> Iterator[list[Record]]:
+    """Records of one part, a row group's worth at a time.
+
+    Raises:
+        SnapshotError: a file cannot be read.
+    """
+    filesystem, folder = locate(uri)
+    for file in part.files:
+        try:
+            with filesystem.open_input_file(f"{folder}/{file.name}") as source:
+                for batch in pq.ParquetFile(source).iter_batches(batch_size=ROWS_PER_GROUP):
+                    yield [_record(row) for row in batch.to_pylist()]
+        except (OSError, pa.ArrowException, KeyError) as problem:
+            raise SnapshotError(f"cannot read {file.name} of the snapshot {uri}: {problem}") from problem
+
+
+def _record(row: dict[str, Any]) -> Record:
+    return Record(**{**row, "trust_shape": cast("tuple[int, int]", tuple(row["trust_shape"]))})

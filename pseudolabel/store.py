@@ -1,0 +1,116 @@
+"""The pool's embedded store: LMDB whose map grows by itself, with errors a person can act on.
+
+LMDB because it keeps no log to replay (a killed process leaves nothing to repair), serves reads from the page cache
+without an index in memory, and lets snapshots read a point in time while offers go on.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import lmdb
+
+from pseudolabel.entries import PoolError
+
+T = TypeVar("T")
+
+
+class Store:
+    """Transactions over one LMDB folder. Safe to use from several threads; one instance per folder and process."""
+
+    def __init__(self, path: str | Path, *, databases: tuple[bytes, ...], map_size: int = 1 << 30, sync: bool = True):
+        """Open or create the store.
+
+        Args:
+            path: its folder; made when missing.
+            databases: names of the tables.
+            map_size: address space to begin with, in bytes; it doubles when full. The file takes what it holds.
+            sync: flush to the disk at each commit. Without it a commit survives the death of the process, but not
+                that of the machine.
+
+        Raises:
+            PoolError: the folder cannot be made or written, or holds something else.
+        """
+        self.path = Path(path)
+        self._gate = threading.Condition()
+        self._active = 0
+        self._growing = False
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with self._told():
+                self._env = lmdb.open(
+                    str(self.path), map_size=map_size, max_dbs=len(databases), sync=sync, readahead=False
+                )
+                self._env.reader_check()  # slots of killed processes would keep their pages alive
+                self.tables = {name: self._env.open_db(name) for name in databases}
+        except OSError as problem:
+            raise PoolError(f"cannot open the label pool at {self.path}: {problem}") from problem
+
+    @contextmanager
+    def read(self) -> Iterator[lmdb.Transaction]:
+        """A consistent view of the moment it was opened, whatever is written meanwhile."""
+        with self._counted(), self._told(), self._env.begin() as transaction:
+            yield transaction
+
+    def write(self, work: Callable[[lmdb.Transaction], T]) -> T:
+        """Run `work` in one transaction and return its result after the commit.
+
+        `work` is run again, from the state before, when the map had to grow: it must not change anything else.
+
+        Raises:
+            PoolError: nothing of it was written.
+        """
+        while True:
+            size = self._map_size()
+            try:
+                with self._counted(), self._told(), self._env.begin(write=True) as transaction:
+                    return work(transaction)
+            except lmdb.MapFullError:
+                self._grow(2 * size)
+            except lmdb.MapResizedError:
+                self._grow(0)  # another process has grown it: take over its size
+
+    def close(self) -> None:
+        """Close the store; safe to call twice."""
+        self._env.close()
+
+    def _map_size(self) -> int:
+        return int(self._env.info()["map_size"])
+
+    def _grow(self, size: int) -> None:
+        with self._gate:
+            self._growing = True
+            self._gate.wait_for(lambda: self._active == 0)  # LMDB forbids resizing under a transaction
+            try:
+                if size == 0 or self._map_size() < size:
+                    self._env.set_mapsize(size)
+            finally:
+                self._growing = False
+                self._gate.notify_all()
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._gate:
+            self._gate.wait_for(lambda: not self._growing)
+            self._active += 1
+        try:
+            yield
+        finally:
+            with self._gate:
+                self._active -= 1
+                self._gate.notify_all()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """LMDB's errors as PoolError; those about the map are :meth:`write`'s business."""
+        try:
+            yield
+        except (lmdb.MapFullError, lmdb.MapResizedError):
+            raise
+        except lmdb.Error as problem:
+            hint = "; free some space and go on" if "space" in str(problem).lower() else ""
+            raise PoolError(f"label pool at {self.path}: {problem}{hint}; nothing acknowledged is lost") from problem
