@@ -84,19 +84,19 @@ class LabelPool:
     """A durable pool of labels in one folder.
 
     Its memory does not grow with what it holds: scores, counters and images are all in the store, and a lookup touches
-    a few pages of it. Several threads may use one pool; a folder is open once per process.
+    a few pages of it. Several threads may use one pool; its folder belongs to one process at a time.
     """
 
-    def __init__(self, path: str | Path, *, map_size: int = 1 << 30, sync: bool = True) -> None:
+    def __init__(self, path: str | Path, *, map_size: int = 1 << 30, sync: bool = True, patience: float = 10.0) -> None:
         """Open the pool at `path`, or make an empty one there.
 
         Args:
-            path, map_size, sync: see :class:`pseudolabel.store.Store`.
+            path, map_size, sync, patience: see :class:`pseudolabel.store.Store`.
 
         Raises:
             PoolError: the folder cannot be used, or holds another version.
         """
-        self._store = Store(path, databases=TABLES, map_size=map_size, sync=sync)
+        self._store = Store(path, databases=TABLES, map_size=map_size, sync=sync, patience=patience)
         self.path = self._store.path
         version = self._store.write(lambda transaction: self._rows(transaction).version(VERSION))
         if version != VERSION:

@@ -6,11 +6,13 @@ without an index in memory, and lets snapshots read a point in time while offers
 
 from __future__ import annotations
 
+import fcntl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import lmdb
 
@@ -20,9 +22,17 @@ T = TypeVar("T")
 
 
 class Store:
-    """Transactions over one LMDB folder. Safe to use from several threads; one instance per folder and process."""
+    """Transactions over one LMDB folder. Safe to use from several threads; a folder has one owner at a time."""
 
-    def __init__(self, path: str | Path, *, databases: tuple[bytes, ...], map_size: int = 1 << 30, sync: bool = True):
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        databases: tuple[bytes, ...],
+        map_size: int = 1 << 30,
+        sync: bool = True,
+        patience: float = 10.0,
+    ) -> None:
         """Open or create the store.
 
         Args:
@@ -31,9 +41,10 @@ class Store:
             map_size: address space to begin with, in bytes; it doubles when full. The file takes what it holds.
             sync: flush to the disk at each commit. Without it a commit survives the death of the process, but not
                 that of the machine.
+            patience: seconds to wait for another owner to go, such as a process that is just being killed.
 
         Raises:
-            PoolError: the folder cannot be made or written, or holds something else.
+            PoolError: the folder cannot be made or written, belongs to another process, or holds something else.
         """
         self.path = Path(path)
         self._gate = threading.Condition()
@@ -41,13 +52,18 @@ class Store:
         self._growing = False
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = _own(self.path, patience)
+        except OSError as problem:
+            raise PoolError(f"cannot open the label pool at {self.path}: {problem}") from problem
+        try:
             with self._told():
                 self._env = lmdb.open(
                     str(self.path), map_size=map_size, max_dbs=len(databases), sync=sync, readahead=False
                 )
                 self._env.reader_check()  # slots of killed processes would keep their pages alive
                 self.tables = {name: self._env.open_db(name) for name in databases}
-        except OSError as problem:
+        except (OSError, PoolError) as problem:
+            self._lock.close()
             raise PoolError(f"cannot open the label pool at {self.path}: {problem}") from problem
 
     @contextmanager
@@ -77,6 +93,7 @@ class Store:
     def close(self) -> None:
         """Close the store; safe to call twice."""
         self._env.close()
+        self._lock.close()
 
     def _map_size(self) -> int:
         return int(self._env.info()["map_size"])
@@ -112,5 +129,24 @@ class Store:
         except (lmdb.MapFullError, lmdb.MapResizedError):
             raise
         except lmdb.Error as problem:
-            hint = "; free some space and go on" if "space" in str(problem).lower() else ""
-            raise PoolError(f"label pool at {self.path}: {problem}{hint}; nothing acknowledged is lost") from problem
+            full = "space" in str(problem).lower()
+            hint = "; free some space and go on, nothing acknowledged is lost" if full else ""
+            raise PoolError(f"label pool at {self.path}: {problem}{hint}") from problem
+
+
+def _own(folder: Path, patience: float) -> IO[bytes]:
+    """Lock the folder for this process, until the file is closed or the process is gone, however it goes."""
+    lock = (folder / "owner.lock").open("wb")
+    until = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                lock.close()
+                raise PoolError(
+                    f"the label pool at {folder} is in use by another process: give each run a folder of its own"
+                ) from None
+            time.sleep(0.05)
+        else:
+            return lock

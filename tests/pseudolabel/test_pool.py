@@ -215,6 +215,13 @@ def test_a_path_that_cannot_be_a_pool_is_named(tmp_path):
         LabelPool(tmp_path / "other")
 
 
+def test_a_folder_belongs_to_one_pool_at_a_time(pool, tmp_path):
+    with pytest.raises(PoolError, match="in use"):
+        LabelPool(tmp_path / "pool", patience=0.1)
+    pool.close()
+    LabelPool(tmp_path / "pool", patience=0.1).close()
+
+
 def copy(pool: LabelPool) -> dict[str, LabelEntry]:
     return {e.image_id: e for e in pool.fetch(pool.ids())}
 

@@ -1,0 +1,376 @@
+"""The Ray actors of Colabator, thin shells: pool shards, label workers, and the coordinator that keeps these busy."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pseudolabel.client import COORDINATOR, LabelingClient, LabelPoolClient, namespace_of, shard_name
+from pseudolabel.dispatch import Crew, WorkerGone
+from pseudolabel.entries import PoolError, Record
+from pseudolabel.pool import LabelPool, PoolStats
+from pseudolabel.rounds import LabelingConfig, LabelingError, Round, UnitCounts, WorkUnit
+
+log = logging.getLogger(__name__)
+
+HISTORY = 100  # rounds whose reports are kept
+GROUPS = {"fetch": 1, "slow": 1}  # threads of a shard, beside the one for offers
+
+
+class LabelPoolShard:
+    """One shard of the pool behind an actor. Offers are idempotent, so Ray may repeat every call after a restart.
+
+    Offers, fetches and the slow calls run in threads of their own: LMDB serves readers while somebody writes.
+    """
+
+    def __init__(self, path: str, shard: int, shards: int, sync: bool) -> None:
+        self._path, self._shard, self._shards, self._sync = path, shard, shards, sync
+        self._opening = threading.Lock()
+        self._pool: LabelPool | None = None
+
+    def describe(self) -> tuple[str, int]:
+        """Folder of the pool and number of shards; opens the store."""
+        self._open()
+        return self._path, self._shards
+
+    def offer(self, records: list[Record]) -> list[bool]:
+        """See :meth:`LabelPool.offer_records`."""
+        return self._open().offer_records(records)
+
+    @ray.method(concurrency_group="fetch")
+    def fetch(self, image_ids: list[str]) -> list[Record | None]:
+        """See :meth:`LabelPool.fetch_records`."""
+        return self._open().fetch_records(image_ids)
+
+    @ray.method(concurrency_group="fetch")
+    def stats(self) -> PoolStats:
+        """See :meth:`LabelPool.stats`."""
+        return self._open().stats()
+
+    @ray.method(concurrency_group="slow")
+    def ids(self) -> list[str]:
+        """See :meth:`LabelPool.ids`."""
+        return self._open().ids()
+
+    @ray.method(concurrency_group="slow")
+    def snapshot_part(self, uri: str, name: str) -> dict[str, Any]:
+        """See :meth:`LabelPool.snapshot_part`."""
+        return self._open().snapshot_part(uri, f"{name}-{self._shard:05d}").model_dump()
+
+    @ray.method(concurrency_group="slow")
+    def restore(self, uri: str) -> None:
+        """See :meth:`LabelPool.restore`."""
+        self._open().restore(uri, self._shard, self._shards)
+
+    def close(self) -> None:
+        """Close the store."""
+        with self._opening:
+            if self._pool is not None:
+                self._pool.close()
+
+    def _open(self) -> LabelPool:
+        # Not in the constructor: its errors would reach callers as the death of an actor, not as what they are.
+        with self._opening:
+            if self._pool is None:
+                self._pool = self._opened()
+            return self._pool
+
+    def _opened(self) -> LabelPool:
+        folder = Path(self._path)
+        others = {int(path.name.rpartition("-")[2]) for path in folder.glob("shard-*-of-*")} - {self._shards}
+        if others:
+            raise PoolError(
+                f"the label pool at {folder} was made with {others.pop()} shards, not {self._shards}: ask for as many, "
+                "or restore a snapshot of it into another folder"
+            )
+        return LabelPool(folder / f"shard-{self._shard:05d}-of-{self._shards:05d}", sync=self._sync)
+
+
+def start_pool(
+    run: str,
+    path: str | Path,
+    shards: int = 1,
+    *,
+    num_cpus: float = 0.05,
+    detached: bool = True,
+    max_pending: int = 8,
+    sync: bool = True,
+) -> LabelPoolClient:
+    """Start the pool of a run, or find it when it is running already, as after the death of the driver.
+
+    Args:
+        run: name of the run; its actors are in a namespace of their own.
+        path: folder of the stores, on the machines where the shards run; an existing pool there is reopened.
+        shards: number of actors. One does for a machine; more spread memory and faults over nodes.
+        num_cpus: what each shard asks of Ray.
+        detached: whether it outlives the program that started it, until :meth:`LabelPoolClient.shutdown`.
+        max_pending: see :class:`LabelPoolClient`.
+        sync: see :class:`pseudolabel.store.Store`.
+
+    Raises:
+        PoolError: the folder cannot be used, or the run has another pool already.
+    """
+    folder = str(Path(path).absolute())
+    remote = ray.remote(concurrency_groups=GROUPS)(LabelPoolShard)  # type: ignore[call-overload]  # Ray's stubs lag
+    nodes = _nodes(num_cpus)
+    actors = []
+    for shard in range(shards):
+        options = remote.options(
+            name=shard_name(shard),
+            namespace=namespace_of(run),
+            get_if_exists=True,
+            lifetime="detached" if detached else None,
+            max_restarts=-1,
+            max_task_retries=-1,
+            num_cpus=num_cpus,
+            # Where its store is, as long as that node lives.
+            scheduling_strategy=NodeAffinitySchedulingStrategy(nodes[shard % len(nodes)], soft=True),
+        )
+        actors.append(options.remote(folder, shard, shards, sync))
+    client = LabelPoolClient(run, shards, max_pending=max_pending, actors=actors)
+    for found in client.describe():
+        if tuple(found) != (folder, shards):
+            raise PoolError(
+                f"run '{run}' already has a label pool of {found[1]} shards at {found[0]}: choose another run name, "
+                "or shut that pool down"
+            )
+    return client
+
+
+def _nodes(num_cpus: float) -> list[str]:
+    known = ray.nodes()  # type: ignore[no-untyped-call]
+    alive = sorted((node for node in known if node["Alive"]), key=lambda node: str(node["NodeID"]))
+    roomy = [str(n["NodeID"]) for n in alive if n["Resources"].get("CPU", 0) >= num_cpus]
+    return roomy or [str(n["NodeID"]) for n in alive]
+
+
+class LabelWorker:
+    """A teacher and a scorer in a process of their own: units in, candidates to the pool."""
+
+    def __init__(self, config: LabelingConfig, pool: LabelPoolClient, build: Callable[..., Any] | None) -> None:
+        self._config, self._pool, self._build = config, pool, build
+        self._labeler: Any = None
+
+    def ready(self) -> bool:
+        """Load network and scorer; a wrong configuration is an error here, not the death of the actor."""
+        from pseudolabel.labeling import Labeler  # torch: only this actor needs it
+
+        if self._labeler is None:
+            self._labeler = Labeler(self._config, self._build)
+        return True
+
+    def label(self, unit: WorkUnit, teacher: list[Any], step: int) -> UnitCounts:
+        """Label `unit`; everything offered is acknowledged when this returns.
+
+        Args:
+            unit: what to label.
+            teacher: one reference to packed weights, in a list so that it is fetched only when it is news.
+            step: their training step.
+        """
+        self.ready()
+        if self._labeler.step != step:
+            self._labeler.load(ray.get(teacher[0]), step)
+        offers = [self._pool.offer_async(entries) for entries in self._labeler.label(unit)]
+        answers = [accepted for offer in offers for accepted in offer.result()]
+        unreadable = len(self._labeler.unreadable)
+        return UnitCounts(len(answers) + unreadable, len(answers), sum(answers), unreadable)
+
+
+class _RayWorkers:
+    """:class:`pseudolabel.dispatch.Workers` as Ray actors; tickets are object references."""
+
+    def __init__(self, config: LabelingConfig, *arguments: Any) -> None:
+        options = {"num_cpus": config.worker_cpus, "num_gpus": config.worker_gpus, "max_restarts": -1}
+        remote: Any = ray.remote(LabelWorker)
+        self._hire: Callable[[], Any] = lambda: remote.options(**options).remote(config, *arguments)
+        self.size = config.workers
+        self._workers = [self._hire() for _ in range(self.size)]
+
+    def label(self, index: int, unit: WorkUnit, teacher: Any, step: int) -> Any:
+        return self._workers[index].label.remote(unit, [teacher], step)
+
+    def call_up(self, index: int) -> Any:
+        return self._workers[index].ready.options(max_task_retries=-1).remote()  # waits while Ray restarts it
+
+    def replace(self, index: int) -> None:
+        self._workers[index] = self._hire()
+
+    def wait(self, tickets: Sequence[Any], seconds: float) -> Sequence[Any]:
+        return ray.wait(list(tickets), num_returns=1, timeout=seconds)[0]
+
+    def answer(self, ticket: Any) -> Any:
+        try:
+            return ray.get(ticket)
+        except RayTaskError as problem:
+            raise LabelingError(f"{type(problem.cause).__name__}: {problem.cause}") from None
+        except RayActorError as problem:
+            raise WorkerGone(str(problem), for_good=not isinstance(problem, ActorUnavailableError)) from None
+        except RayError as problem:
+            raise LabelingError(str(problem)) from None
+
+    def dismiss(self) -> None:
+        for worker in self._workers:
+            ray.kill(worker)
+
+
+class LabelCoordinator:
+    """Hands units to workers, hands them out again when a worker dies, and labels anew when the teacher is newer."""
+
+    def __init__(
+        self,
+        config: LabelingConfig,
+        pool: LabelPoolClient,
+        units: list[WorkUnit],
+        teacher: tuple[bytes, int],
+        build: Callable[..., Any] | None,
+    ) -> None:
+        self._config, self._pool, self._units, self._build = config, pool, units, build
+        self._teacher = (ray.put(teacher[0]), teacher[1])
+        self._labelled_step: int | None = None
+        self._history: deque[dict[str, Any]] = deque(maxlen=HISTORY)
+        self._rounds = 0
+        self._current: Round | None = None
+        self._error: str | None = None
+        self._crew: Crew | None = None
+        self._workers: _RayWorkers
+        self._one_round = threading.Lock()
+        self._changed = threading.Condition()
+        self._stopped = threading.Event()
+
+    def publish(self, state: bytes, step: int) -> None:
+        """Take newer weights; the coordinator owns them in the object store, so they outlive who sent them."""
+        with self._changed:
+            if step > self._teacher[1]:
+                self._teacher = (ray.put(state), step)
+                self._changed.notify_all()
+
+    def run_round(self, units: list[WorkUnit] | None) -> dict[str, Any]:
+        """Label `units`, by default all, with the latest teacher; returns the report."""
+        with self._one_round:
+            everything = units is None
+            self._rounds += 1
+            teacher, step = self._teacher
+            chosen = self._units if units is None else units
+            current = Round(self._rounds, step, chosen, self._config.attempts)
+            self._current = current
+            try:
+                self._work_off(current, teacher)
+            finally:
+                current.close()
+                self._current = None
+            report = current.report()
+            self._history.append(report)
+            if everything:
+                self._labelled_step = step
+            return report
+
+    def refresh(self) -> None:
+        """Label everything whenever the teacher is newer than the labels, until :meth:`stop`."""
+        while not self._stopped.is_set():
+            with self._changed:
+                self._changed.wait_for(self._is_behind, timeout=1.0)
+                if self._stopped.is_set() or not self._is_behind():
+                    continue
+            try:
+                self.run_round(None)
+                self._error = None
+            except (LabelingError, RayError) as problem:
+                if self._stopped.is_set():
+                    return
+                self._error = str(problem)
+                log.error("labelling in the background has failed and is tried again: %s", problem)  # noqa: TRY400
+                self._stopped.wait(5.0)
+
+    def status(self) -> dict[str, Any]:
+        """See :meth:`LabelingClient.status`."""
+        current, crew = self._current, self._crew
+        return {
+            "teacher_step": self._teacher[1],
+            "labelled_step": self._labelled_step,
+            "workers_ready": len(crew.ready) if crew else 0,
+            "deaths": crew.deaths if crew else 0,
+            "error": self._error,
+            "current": current.report() if current else None,
+            "history": list(self._history),
+        }
+
+    def stop(self) -> None:
+        """End the round under way and stop the workers."""
+        self._stopped.set()
+        with self._changed:
+            self._changed.notify_all()
+        crew = self._crew
+        if crew is not None:
+            crew.dismiss()
+
+    def _is_behind(self) -> bool:
+        return self._stopped.is_set() or self._labelled_step is None or self._teacher[1] > self._labelled_step
+
+    def _work_off(self, current: Round, teacher: Any) -> None:
+        if self._crew is None:
+            self._workers = _RayWorkers(self._config, self._pool, self._build)
+            self._crew = Crew(self._workers, self._config.attempts)
+        workers, step = self._workers, current.teacher_step
+        try:
+            self._crew.work_off(
+                current,
+                lambda index, unit: workers.label(index, unit, teacher, step),
+                outstanding=self._config.outstanding,
+                stopped=self._stopped.is_set,
+            )
+        except BaseException:
+            self._crew.dismiss()  # a worker that could not start must not be taken for a ready one next time
+            self._crew = None
+            raise
+
+
+def start_labeling(
+    config: LabelingConfig,
+    pool: LabelPoolClient,
+    units: Sequence[WorkUnit],
+    teacher: tuple[Any, int],
+    build: Callable[..., Any] | None = None,
+) -> LabelingClient:
+    """Start the label workers of a run; they end with the program that started them.
+
+    Args:
+        config: sizes, names, workers and resources.
+        pool: the run's pool, where candidates go.
+        units: row groups of the hazy corpus.
+        teacher: state dict of the first teacher and its training step.
+        build: makes network and scorer from `config`; by default :func:`pseudolabel.labeling.load_models`.
+
+    Raises:
+        LabelingError: there is nothing to label, or the run labels already.
+    """
+    from pseudolabel.labeling import pack_state
+
+    if not units:
+        raise LabelingError("there is nothing to label: the corpus has no row groups")
+    remote = ray.remote(LabelCoordinator)
+    options = remote.options(
+        name=COORDINATOR,
+        namespace=namespace_of(pool.run),
+        num_cpus=config.coordinator_cpus,
+        max_concurrency=8,  # a round, the refreshing, and the short calls beside them
+        max_restarts=-1,
+        max_task_retries=-1,
+    )
+    arguments = (config, pool, list(units), (pack_state(teacher[0]), teacher[1]), build)
+    until = time.monotonic() + 20
+    while True:
+        try:
+            return LabelingClient(pool.run, options.remote(*arguments))
+        except ValueError as problem:  # the name is taken, perhaps by one whose driver has just died
+            if time.monotonic() > until:
+                raise LabelingError(f"run '{pool.run}' is being labelled by another program") from problem
+            time.sleep(0.5)

@@ -1,0 +1,343 @@
+"""How programs reach the label pool and the label workers of a run: typed, batched, asynchronous.
+
+Clients are small and picklable: they hold names, and find the actors by them in whichever process they are used.
+Every call goes once to each shard concerned, never once per photograph.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+from pseudolabel.entries import LabelEntry, PoolError, Record, shard_of, to_entry, to_record
+from pseudolabel.pool import PoolStats, new_name
+from pseudolabel.rounds import LabelingError, WorkUnit
+from pseudolabel.snapshots import Manifest, Part, write_manifest
+
+T = TypeVar("T")
+
+COORDINATOR = "label-coordinator"
+
+
+def namespace_of(run: str) -> str:
+    """Ray namespace of a run's actors: two runs on one cluster never meet."""
+    return f"ray-dehaze/{run}"
+
+
+def shard_name(shard: int) -> str:
+    """Name of a pool shard's actor within its run."""
+    return f"label-pool-{shard}"
+
+
+class Pending(Generic[T]):
+    """A call under way."""
+
+    def __init__(self, where: str, refs: list[Any], finish: Callable[[list[Any]], T]) -> None:
+        self._where = where
+        self._refs = refs
+        self._finish = finish
+
+    def done(self) -> bool:
+        """Whether :meth:`result` would not wait."""
+        return len(ray.wait(self._refs, num_returns=len(self._refs), timeout=0)[0]) == len(self._refs)
+
+    def result(self, timeout: float | None = None) -> T:
+        """Wait for the answer, at most `timeout` seconds.
+
+        Raises:
+            TimeoutError: it has not come yet; ask again.
+            PoolError: the pool is gone for good, or has refused the call.
+        """
+        try:
+            answers = ray.get(self._refs, timeout=timeout)
+        except GetTimeoutError:
+            raise TimeoutError(f"{self._where} has not answered within {timeout} s") from None
+        except RayActorError as problem:
+            raise PoolError(f"{self._where} is gone: {problem}; start it again, its folder is kept") from problem
+        except RayTaskError as problem:
+            raise _cause(problem) from None
+        return self._finish(answers)
+
+
+def _cause(problem: RayTaskError) -> BaseException:
+    cause = getattr(problem, "cause", None)
+    return cause if isinstance(cause, PoolError | ValueError | LabelingError) else problem
+
+
+@dataclass(frozen=True)
+class _Address:
+    run: str
+    shards: int
+    max_pending: int
+
+
+class LabelPoolClient:
+    """One label pool, however many shards it has; picklable, safe to use from several threads.
+
+    At most `max_pending` calls that offer are under way per client; a further one waits until the pool has kept up,
+    so that a slow pool slows its producers instead of growing a queue.
+    """
+
+    _lock: threading.Lock
+    _under_way: list[Any]
+    _actors: dict[int, Any]
+
+    def __init__(self, run: str, shards: int, *, max_pending: int = 8, actors: Sequence[Any] = ()) -> None:
+        """Address the pool that :func:`pseudolabel.actors.start_pool` has started for `run`.
+
+        Args:
+            run: name of the run.
+            shards: number of shards it was started with.
+            max_pending: offers under way at a time.
+            actors: handles of the shards; those who started them hold them, for Ray ends actors that nobody holds.
+        """
+        if shards < 1 or max_pending < 1:
+            raise ValueError(f"shards and max_pending must be positive, not {shards} and {max_pending}")
+        self._address = _Address(run, shards, max_pending)
+        self._prepare()
+        self._actors.update(enumerate(actors))
+
+    @property
+    def run(self) -> str:
+        """The run whose pool this is."""
+        return self._address.run
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+        return self._address.shards
+
+    def offer(self, entries: Sequence[LabelEntry]) -> list[bool]:
+        """Offer candidates and wait; see :meth:`pseudolabel.pool.LabelPool.offer_records`."""
+        return self.offer_async(entries).result()
+
+    def offer_async(self, entries: Sequence[LabelEntry]) -> Pending[list[bool]]:
+        """Offer candidates. What the result says was accepted is durable.
+
+        Raises:
+            ValueError: an entry that the pool does not keep; nothing was sent.
+        """
+        return self._offer([to_record(entry) for entry in entries])
+
+    def fetch(self, image_ids: Sequence[str]) -> list[LabelEntry | None]:
+        """Entries in the order of `image_ids`, None where there is none yet."""
+        return self.prefetch(image_ids).result()
+
+    def prefetch(self, image_ids: Sequence[str]) -> Pending[list[LabelEntry | None]]:
+        """Ask for entries now and take them later. They are decompressed by `result`, in the caller's thread."""
+        places = self._places(image_ids)
+        refs = [
+            self._shard(shard).fetch.remote([image_ids[i] for i in where]) for shard, where in sorted(places.items())
+        ]
+
+        def finish(answers: list[list[Record | None]]) -> list[LabelEntry | None]:
+            records = _in_order(answers, places, len(image_ids))
+            return [None if record is None else to_entry(record) for record in records]
+
+        return self._pending(refs, finish)
+
+    def ids(self) -> list[str]:
+        """Identifiers of all photographs that have a label, sorted."""
+        found: list[list[str]] = self._all("ids")
+        return sorted(image_id for part in found for image_id in part)
+
+    def describe(self) -> list[tuple[str, int]]:
+        """For each shard the folder of the pool and the number of shards it was started with."""
+        return self._all("describe")
+
+    def stats(self) -> PoolStats:
+        """Statistics of all shards together."""
+        return PoolStats.merged(self._all("stats"))
+
+    def snapshot(self, uri: str | Path) -> None:
+        """Write all shards to `uri`, atomically: the snapshot is there when this returns, and not before.
+
+        Each shard's part is of one moment; an offer under way may be in one part and not yet in another.
+
+        Args:
+            uri: a URI that every shard can write, or a local path when all run on this machine.
+
+        Raises:
+            SnapshotError: the place cannot be written; an older snapshot there stays valid.
+        """
+        target, name = _absolute(uri), new_name()
+        parts: list[dict[str, Any]] = self._all("snapshot_part", target, name)
+        write_manifest(target, Manifest(parts=tuple(Part.model_validate(part) for part in parts)))
+
+    def restore(self, uri: str | Path) -> None:
+        """Replace the content of all shards by a snapshot, taken with any number of shards.
+
+        Raises:
+            SnapshotError: the snapshot is missing, incomplete or unreadable.
+        """
+        self._all("restore", _absolute(uri))
+
+    def shutdown(self) -> None:
+        """Close the stores and stop the shards' actors. What they hold stays in their folders."""
+        for shard in range(self.shards):
+            try:
+                actor = ray.get_actor(shard_name(shard), namespace=namespace_of(self.run))
+            except ValueError:
+                continue  # was stopped before
+            with suppress(RayActorError, RayTaskError, GetTimeoutError):  # it holds nothing that is not on the disk
+                ray.get(actor.close.remote(), timeout=30)
+            ray.kill(actor)
+        self._prepare()
+
+    def _offer(self, records: Sequence[Record]) -> Pending[list[bool]]:
+        places = self._places([record.image_id for record in records])
+        refs = []
+        for shard, where in sorted(places.items()):
+            with self._lock:
+                while len(self._under_way) >= self._address.max_pending:
+                    self._under_way = ray.wait(self._under_way, num_returns=1)[1]
+                ref = self._shard(shard).offer.remote([records[i] for i in where])
+                self._under_way.append(ref)
+            refs.append(ref)
+        return self._pending(refs, lambda answers: _in_order(answers, places, len(records)))
+
+    def _places(self, image_ids: Sequence[str]) -> dict[int, list[int]]:
+        places: dict[int, list[int]] = {}
+        for index, image_id in enumerate(image_ids):
+            places.setdefault(shard_of(image_id, self.shards), []).append(index)
+        return places
+
+    def _all(self, method: str, *arguments: Any) -> list[Any]:
+        refs = [getattr(self._shard(shard), method).remote(*arguments) for shard in range(self.shards)]
+        return self._pending(refs, list).result()
+
+    def _pending(self, refs: list[Any], finish: Callable[[list[Any]], T]) -> Pending[T]:
+        return Pending(f"the label pool of run '{self.run}'", refs, finish)
+
+    def _shard(self, shard: int) -> Any:
+        if shard not in self._actors:
+            self._actors[shard] = _find(shard_name(shard), self.run, "start_pool")
+        return self._actors[shard]
+
+    def _prepare(self) -> None:
+        self._lock = threading.Lock()
+        self._under_way = []
+        self._actors = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_address": self._address}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._prepare()
+
+
+class LabelingClient:
+    """The label workers of a run; picklable. Made by :func:`pseudolabel.actors.start_labeling`."""
+
+    def __init__(self, run: str, actor: Any = None) -> None:
+        """Address the label workers of `run`; `actor` is the coordinator's handle, held by those who started it."""
+        self._run = run
+        self._actor = actor
+        self._publishing: Any = None
+
+    def publish(self, state: Mapping[str, Any], step: int) -> None:
+        """Make newer teacher weights known; the next round labels with them. Steps that are not newer are ignored.
+
+        Returns at once; one publication is under way at a time. The weights are sent once, whatever the number of
+        workers.
+
+        Args:
+            state: state dict of the teacher, on any device.
+            step: its training step.
+        """
+        from pseudolabel.labeling import pack_state
+
+        self._settle()
+        self._publishing = self._coordinator().publish.remote(pack_state(state), step)
+
+    def run_round(
+        self,
+        units: Sequence[WorkUnit] | None = None,
+        progress: Callable[[dict[str, Any]], None] | None = None,
+        interval: float = 1.0,
+    ) -> dict[str, Any]:
+        """Label all units with the latest teacher, and wait; this is how the pool is seeded before training.
+
+        Args:
+            units: what to label; by default all.
+            progress: told the :meth:`status` every `interval` seconds.
+
+        Returns:
+            the round's report, see :meth:`pseudolabel.rounds.Round.report`.
+
+        Raises:
+            LabelingError: the workers cannot start, or not a single unit could be labelled.
+        """
+        self._settle()
+        ref = self._coordinator().run_round.remote(None if units is None else list(units))
+        while not ray.wait([ref], timeout=interval)[0]:
+            if progress is not None:
+                progress(self.status())
+        report: dict[str, Any] = self._answer(ref)
+        if progress is not None:
+            progress(self.status())
+        if report["failed"] and not report["done"]:
+            raise LabelingError(f"nothing could be labelled; first reason: {report['failed'][0]['reason']}")
+        return report
+
+    def start(self) -> None:
+        """Label everything again, in the background, whenever a newer teacher is there; returns at once."""
+        self._coordinator().refresh.remote()
+
+    def status(self) -> dict[str, Any]:
+        """What is going on: `teacher_step` (published), `labelled_step` (of the last whole round), `workers_ready`,
+        `deaths`, `error`, `current` (report of the round under way, or None) and `history` (reports, newest last)."""
+        status: dict[str, Any] = self._answer(self._coordinator().status.remote())
+        return status
+
+    def stop(self) -> None:
+        """Stop coordinator and workers; safe to call twice. The pool is not touched."""
+        try:
+            actor = _find(COORDINATOR, self._run, "start_labeling")
+        except PoolError:
+            return
+        with suppress(RayActorError, GetTimeoutError):
+            ray.get(actor.stop.remote(), timeout=30)
+        ray.kill(actor)
+        self._actor = None
+
+    def _settle(self) -> None:
+        if self._publishing is not None:
+            self._answer(self._publishing)
+            self._publishing = None
+
+    def _coordinator(self) -> Any:
+        return self._actor or _find(COORDINATOR, self._run, "start_labeling")
+
+    def _answer(self, ref: Any) -> Any:
+        return Pending(f"the labelling of run '{self._run}'", [ref], lambda answers: answers[0]).result()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_run": self._run, "_actor": None, "_publishing": None}
+
+
+def _find(name: str, run: str, starter: str) -> Any:
+    try:
+        return ray.get_actor(name, namespace=namespace_of(run))
+    except ValueError:
+        raise PoolError(f"run '{run}' has no actor '{name}' on this cluster; {starter} starts it") from None
+
+
+def _in_order(answers: list[list[T]], places: Mapping[int, list[int]], count: int) -> list[T]:
+    """What the shards answered, back in the order of the question."""
+    slots: dict[int, T] = {}
+    for answer, shard in zip(answers, sorted(places), strict=True):
+        slots.update(zip(places[shard], answer, strict=True))
+    return [slots[index] for index in range(count)]
+
+
+def _absolute(uri: str | Path) -> str:
+    return str(uri) if "://" in str(uri) else str(Path(uri).absolute())

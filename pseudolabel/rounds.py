@@ -1,0 +1,157 @@
+"""Labelling rounds: what there is to label, how, and the book-keeping of one round. No Ray, no torch.
+
+A round labels every unit of a corpus with one teacher. Units are handed out, come back finished or are handed out
+again when the worker that had them died; a unit that fails time and again is given up and named in the report.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import Field
+
+from models.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class LabelingError(RuntimeError):
+    """Labels cannot be made; the message says why and what to do."""
+
+
+class LabelingConfig(Settings):
+    """How photographs are labelled.
+
+    The defaults leave room on two cores for two training workers of half a core each and their data tasks.
+
+    Attributes:
+        network: configuration of the teacher's network, for `models.zoo.build`.
+        scorer: name, folder or full configuration of the scorer, for `pseudolabel.clip_scorer.load_scorer`.
+        label_size: side of the square that whole photographs are resized to (288 in the paper).
+        batch_size: photographs per forward pass and per offer.
+        device: of teacher and scorer, such as `cpu` or `cuda`.
+        threads: of torch in each worker.
+        workers: label workers.
+        worker_cpus, worker_gpus, coordinator_cpus: what each asks of Ray.
+        outstanding: units handed to a worker at a time; 2 keeps it busy while its answer travels.
+        attempts: how often a unit is handed out before it is given up.
+    """
+
+    network: dict[str, Any]
+    scorer: str | dict[str, Any] = "clip-compact"
+    label_size: int = Field(288, ge=8, le=4096)
+    batch_size: int = Field(4, ge=1)
+    device: str = "cpu"
+    threads: int = Field(1, ge=1)
+    workers: int = Field(2, ge=1)
+    worker_cpus: float = Field(0.2, ge=0)
+    worker_gpus: float = Field(0.0, ge=0)
+    coordinator_cpus: float = Field(0.05, ge=0)
+    outstanding: int = Field(2, ge=1)
+    attempts: int = Field(5, ge=1)
+
+
+@dataclass(frozen=True, order=True)
+class WorkUnit:
+    """One row group of a Parquet file of the corpus; `uri` is a URI or a local path."""
+
+    uri: str
+    row_group: int
+
+
+@dataclass(frozen=True)
+class UnitCounts:
+    """What came of one unit. `unreadable` photographs were skipped and are named in the worker's log."""
+
+    photographs: int = 0
+    offered: int = 0
+    accepted: int = 0
+    unreadable: int = 0
+
+    def __add__(self, other: UnitCounts) -> UnitCounts:
+        return UnitCounts(
+            self.photographs + other.photographs,
+            self.offered + other.offered,
+            self.accepted + other.accepted,
+            self.unreadable + other.unreadable,
+        )
+
+
+@dataclass
+class Round:
+    """The book-keeping of one round.
+
+    Invariant: a unit is waiting, handed out, done, or given up. Not safe for several threads, except `report`.
+    """
+
+    number: int
+    teacher_step: int
+    units: Iterable[WorkUnit]
+    attempts: int = 5
+    counts: UnitCounts = field(default_factory=UnitCounts, init=False)
+    done: int = field(default=0, init=False)
+    handed_again: int = field(default=0, init=False)
+    failed: list[dict[str, Any]] = field(default_factory=list, init=False)
+    per_worker: dict[str, int] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self._waiting = deque(self.units)
+        self._total = len(self._waiting)
+        self._tries: dict[WorkUnit, int] = {}
+        self._started = time.monotonic()
+        self._seconds: float | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether every unit is done or given up."""
+        return self.done + len(self.failed) >= self._total
+
+    def take(self) -> WorkUnit | None:
+        """The next unit to hand out, None when none is waiting."""
+        return self._waiting.popleft() if self._waiting else None
+
+    def finish(self, unit: WorkUnit, worker: str, counts: UnitCounts) -> None:
+        """`worker` has labelled `unit`, and the pool has acknowledged all of it."""
+        self.done += 1
+        self._tries.pop(unit, None)
+        self.counts += counts
+        self.per_worker[worker] = self.per_worker.get(worker, 0) + counts.photographs
+
+    def fail(self, unit: WorkUnit, reason: str) -> None:
+        """`unit` came back undone: hand it out again, or give it up."""
+        tries = self._tries.pop(unit, 0) + 1
+        if tries < self.attempts:
+            self._tries[unit] = tries
+            self._waiting.append(unit)
+            self.handed_again += 1
+            log.warning("row group %d of %s is handed out again: %s", unit.row_group, unit.uri, reason)
+        else:
+            self.failed.append({"uri": unit.uri, "row_group": unit.row_group, "reason": reason})
+            log.error("row group %d of %s is given up: %s", unit.row_group, unit.uri, reason)
+
+    def close(self) -> None:
+        """Stop the clock."""
+        self._seconds = time.monotonic() - self._started
+
+    def report(self) -> dict[str, Any]:
+        """Plain numbers for logs; of `units`, so many are `done`, and those in `failed` were given up."""
+        seconds = self._seconds if self._seconds is not None else time.monotonic() - self._started
+        return {
+            "round": self.number,
+            "teacher_step": self.teacher_step,
+            "units": self._total,
+            "done": self.done,
+            "failed": list(self.failed),
+            "handed_again": self.handed_again,
+            "photographs": self.counts.photographs,
+            "offered": self.counts.offered,
+            "accepted": self.counts.accepted,
+            "unreadable": self.counts.unreadable,
+            "seconds": seconds,
+            "per_worker": dict(self.per_worker),
+        }
