@@ -1,0 +1,281 @@
+"""Pool and label workers on Ray: shared, durable, isolated, and going on when processes are killed."""
+
+import io
+import os
+import pickle
+import signal
+import sys
+import time
+from contextlib import suppress
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+import torch
+from PIL import Image
+from ray import cloudpickle
+from torch import nn
+
+from models.corun import CorunOutput
+from pseudolabel.actors import start_labeling, start_pool
+from pseudolabel.client import COORDINATOR, LabelPoolClient, namespace_of, shard_name
+from pseudolabel.pool import LabelEntry, PoolError
+from pseudolabel.rounds import LabelingConfig, LabelingError, WorkUnit
+from pseudolabel.scores import Scores
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers cannot import test modules
+
+
+def entry(image_id, score=0.5, step=0):
+    shade = sum(image_id.encode()) % 256
+    return LabelEntry(
+        image_id=image_id,
+        label=np.full((8, 8, 3), shade, np.uint8),
+        transmission=np.full((8, 8), 255 - shade, np.uint8),
+        trust=np.full((2, 2), score, np.float32),
+        clearness=score,
+        quality=score,
+        teacher_step=step,
+    )
+
+
+def pid_of(actor):
+    return ray.get(actor.__ray_call__.options(max_task_retries=-1).remote(lambda self: os.getpid()))
+
+
+@pytest.fixture
+def run(request):
+    """A run's name of its own; what was started for it is stopped."""
+    name = f"{request.node.name}-{time.monotonic_ns()}"
+    yield name
+    for actor in (COORDINATOR, *(shard_name(shard) for shard in range(4))):
+        with suppress(ValueError):
+            ray.kill(ray.get_actor(actor, namespace=namespace_of(name)))
+
+
+def test_what_one_worker_offers_another_fetches(run, tmp_path):
+    client = start_pool(run, tmp_path, shards=2)
+    ids = [f"photo {i}" for i in range(10)]
+
+    @ray.remote(num_cpus=0.1)
+    def rank_1(pool):
+        return pool.offer([entry(image_id) for image_id in ids])
+
+    assert ray.get(rank_1.remote(client)) == [True] * 10
+    found = pickle.loads(pickle.dumps(client)).fetch(  # noqa: S301 - our own
+        [*reversed(ids), "never seen"]
+    )
+    assert found.pop() is None
+    assert [label.image_id for label in found] == ids[::-1]
+    for label in found:
+        np.testing.assert_array_equal(label.label, entry(label.image_id).label)
+        np.testing.assert_array_equal(label.transmission, entry(label.image_id).transmission)
+    assert client.ids() == sorted(ids)
+    assert client.stats().size == 10
+    assert client.stats().mean_quality == pytest.approx(0.5)
+    assert client.offer([entry("photo 1", 0.4), entry("photo 2", 0.6)]) == [False, True]
+
+
+def test_nothing_acknowledged_is_lost_when_a_shard_is_killed(run, tmp_path):
+    client = start_pool(run, tmp_path, shards=2)
+    actor = ray.get_actor(shard_name(1), namespace=namespace_of(run))
+    offers = []
+    for number in range(60):
+        batch = [entry(f"{number}-{i}") for i in range(4)]
+        offers.append(([label.image_id for label in batch], client.offer_async(batch)))
+        if number in (10, 35):
+            os.kill(pid_of(actor), signal.SIGKILL)
+    acknowledged = [i for ids, offer in offers for i, taken in zip(ids, offer.result(60), strict=True) if taken]
+    assert len(acknowledged) == 240
+    assert client.ids() == sorted(acknowledged)
+    assert all(label is not None for label in client.fetch(acknowledged))
+
+
+def test_two_runs_do_not_touch_each_others_pools(run, tmp_path):
+    one, two = start_pool(f"{run}-1", tmp_path / "one"), start_pool(f"{run}-2", tmp_path / "two")
+    one.offer([entry("of one")])
+    two.offer([entry("of two")])
+    assert (one.ids(), two.ids()) == (["of one"], ["of two"])
+    one.shutdown()
+    assert two.ids() == ["of two"]
+    two.shutdown()
+
+
+def test_a_pool_is_found_again_and_reopened_but_never_mistaken(run, tmp_path):
+    client = start_pool(run, tmp_path / "pool")
+    client.offer([entry("a")])
+    assert start_pool(run, tmp_path / "pool").ids() == ["a"], "as after the death of the driver"
+    with pytest.raises(PoolError, match="already has a label pool"):
+        start_pool(run, tmp_path / "elsewhere")
+    client.shutdown()
+    with pytest.raises(PoolError, match="start_pool starts it"):
+        client.fetch(["a"])
+    with pytest.raises(PoolError, match="made with 1 shards, not 2"):
+        start_pool(run, tmp_path / "pool", shards=2)
+    client.shutdown()
+    assert start_pool(run, tmp_path / "pool").ids() == ["a"]
+
+
+def test_snapshots_of_shards_are_one_and_fit_any_number(run, tmp_path):
+    client = start_pool(run, tmp_path / "pool", shards=2)
+    client.offer([entry(f"photo {i}", i / 30, step=i) for i in range(30)])
+    before = client.stats()
+    client.snapshot(tmp_path / "snapshot")
+    client.offer([entry("late")])
+    client.restore(tmp_path / "snapshot")
+    assert client.stats() == before
+    other = start_pool(f"{run}-other", tmp_path / "other", shards=1)
+    with pytest.raises(PoolError, match="no complete snapshot"):
+        other.restore(tmp_path / "nothing")
+    other.restore(tmp_path / "snapshot")
+    assert other.ids() == client.ids()
+    assert other.stats().mean_clearness == pytest.approx(before.mean_clearness)
+    other.shutdown()
+
+
+def test_a_slow_pool_slows_its_producers(run, tmp_path):
+    start_pool(run, tmp_path)
+    client = LabelPoolClient(run, 1, max_pending=2)
+    shard = ray.get_actor(shard_name(0), namespace=namespace_of(run))
+    shard.__ray_call__.remote(lambda self: time.sleep(1.0))
+    started = time.monotonic()
+    offers = [client.offer_async([entry("a")]) for _ in range(2)]
+    assert time.monotonic() - started < 0.5, "as many as it may have under way are sent at once"
+    offers.append(client.offer_async([entry("a")]))
+    assert time.monotonic() - started > 0.8, "a further one waits"
+    assert all(offer.result() == [True] for offer in offers)
+
+
+def test_a_folder_that_cannot_be_used_is_an_error_not_a_hang(run, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(PoolError, match="file"):
+        start_pool(run, tmp_path / "file")
+
+
+class Teacher(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.offset = nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, hazy):
+        scene = hazy + self.offset
+        return CorunOutput([scene], [scene[:, :1]])
+
+
+class SlowScorer:
+    """Brightness for both scores, after a while."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def score(self, images):
+        time.sleep(self.seconds)
+        brightness = images.mean((1, 2, 3))
+        return Scores(brightness, brightness, brightness[:, None, None])
+
+
+UNITS, PER_UNIT = 8, 4
+CONFIG = LabelingConfig(network={}, label_size=8, batch_size=2, threads=1, workers=2, worker_cpus=0.1)
+
+
+def offset(value):
+    return {"offset": torch.tensor(value)}
+
+
+@pytest.fixture
+def units(tmp_path):
+    rows = []
+    for i in range(UNITS * PER_UNIT):
+        stream = io.BytesIO()
+        Image.new("RGB", (20, 10), (100 + i,) * 3).save(stream, "PNG")
+        rows.append({"image_id": f"photo {i:02d}", "image": stream.getvalue(), "split": "train"})
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "corpus.parquet", row_group_size=PER_UNIT)
+    return [WorkUnit(str(tmp_path / "corpus.parquet"), group) for group in range(UNITS)]
+
+
+def test_a_round_labels_every_photograph_though_a_worker_is_killed(run, tmp_path, units):
+    pool = start_pool(run, tmp_path / "pool")
+    labeling = start_labeling(CONFIG, pool, units, (offset(0.0), 0), build=lambda _: (Teacher(), SlowScorer(0.3)))
+    killed, seen = [], []
+
+    def progress(status):
+        seen.append(status)
+        if status["current"] and status["current"]["done"] >= 1 and not killed:
+            killed.append(pid_of_a_worker(run))
+            os.kill(killed[0], signal.SIGKILL)
+
+    report = labeling.run_round(progress=progress, interval=0.2)
+    assert killed
+    assert report["done"] == report["units"] == UNITS
+    assert report["failed"] == []
+    assert report["handed_again"] >= 1
+    assert report["photographs"] == report["offered"] == UNITS * PER_UNIT
+    assert sum(report["per_worker"].values()) == UNITS * PER_UNIT
+    assert pool.stats().size == UNITS * PER_UNIT
+    assert labeling.status()["deaths"] == 1
+    assert labeling.status()["labelled_step"] == 0
+    assert any(status["current"] for status in seen), "progress can be watched"
+    labeling.stop()
+
+
+def pid_of_a_worker(run):
+    coordinator = ray.get_actor(COORDINATOR, namespace=namespace_of(run))
+    worker = ray.get(coordinator.__ray_call__.remote(lambda self: self._workers._workers[0]))
+    return pid_of(worker)
+
+
+def test_labels_follow_the_teacher_and_only_get_better(run, tmp_path, units):
+    pool = start_pool(run, tmp_path / "pool")
+    config = CONFIG.model_copy(update={"workers": 1})
+    labeling = start_labeling(config, pool, units[:2], (offset(0.1), 0), build=lambda _: (Teacher(), SlowScorer(0)))
+    assert labeling.run_round()["accepted"] == 2 * PER_UNIT
+    first = pool.stats()
+    labeling.start()
+    labeling.publish(offset(0.2), 10)
+    wait_for(labeling, step=10)
+    better = pool.stats()
+    assert better.mean_clearness == pytest.approx(first.mean_clearness + 0.1, abs=0.005)
+    assert better.mean_teacher_step == 10
+    labeling.publish(offset(0.0), 20)
+    wait_for(labeling, step=20)
+    labeling.publish(offset(0.5), 15)
+    assert pool.stats().mean_clearness == better.mean_clearness, "a worse teacher changes nothing"
+    status = labeling.status()
+    assert [report["teacher_step"] for report in status["history"]] == [0, 10, 20]
+    assert [report["accepted"] for report in status["history"]] == [8, 8, 0]
+    assert status["teacher_step"] == 20, "a step that is not newer is ignored"
+    assert status["error"] is None
+    with pytest.raises(LabelingError, match=r"gone\.parquet"):
+        labeling.run_round([WorkUnit(str(tmp_path / "gone.parquet"), 0)])
+    labeling.stop()
+    labeling.stop()
+
+
+def wait_for(labeling, step):
+    until = time.monotonic() + 30
+    while labeling.status()["labelled_step"] != step:
+        assert time.monotonic() < until, labeling.status()
+        time.sleep(0.1)
+
+
+def test_a_run_with_nothing_to_label_is_refused():
+    with pytest.raises(LabelingError, match="nothing to label"):
+        start_labeling(CONFIG, LabelPoolClient("any", 1), [], (offset(0.0), 0))
+
+
+@pytest.mark.slow
+def test_workers_that_cannot_start_say_why(run, tmp_path, units):
+    pool = start_pool(run, tmp_path / "pool")
+
+    def build(config):
+        raise ValueError("unknown scorer 'clap'")
+
+    config = CONFIG.model_copy(update={"workers": 1})
+    labeling = start_labeling(config, pool, units, (offset(0.0), 0), build=build)
+    with pytest.raises(LabelingError, match="unknown scorer 'clap'"):
+        labeling.run_round()
+    labeling.stop()
