@@ -20,7 +20,7 @@ from pseudolabel.rounds import LabelingConfig, WorkUnit
 from pseudolabel.scores import Scorer
 from pseudolabel.snapshots import locate
 
-__all__ = ["Labeler", "WorkUnit", "implied_transmission", "label_batch", "read_unit"]
+__all__ = ["Labeler", "WorkUnit", "implied_transmission", "label_batch", "load_models", "pack_state", "read_unit"]
 
 log = logging.getLogger(__name__)
 
