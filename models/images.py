@@ -216,12 +216,18 @@ def to_uint8(image: Tensor) -> NDArray[np.uint8]:
 
 
 def resize(pixels: Array, width: int, height: int) -> Array:
-    """Resample uint8 (H, W, 3) or (H, W), antialiased: Lanczos where it shrinks, bicubic where it grows."""
+    """Resample uint8 or uint16, (H, W, 3) or (H, W), antialiased: Lanczos where it shrinks, bicubic where it grows."""
     if pixels.shape[:2] == (height, width):
         return pixels
     shrinks = width < pixels.shape[1] or height < pixels.shape[0]
     kind = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
-    return np.array(Image.fromarray(pixels).resize((width, height), kind))
+    if pixels.dtype == np.uint8:
+        return np.array(Image.fromarray(pixels).resize((width, height), kind))
+    if pixels.ndim == 3:
+        return np.stack([resize(channel, width, height) for channel in np.moveaxis(pixels, 2, 0)], axis=2)
+    smooth = np.asarray(Image.fromarray(pixels.astype(np.float32)).resize((width, height), kind))
+    rounded: Array = np.clip(np.rint(smooth), 0, np.iinfo(pixels.dtype).max).astype(pixels.dtype)
+    return rounded
 
 
 def _quantise(image: Tensor, dtype: np.dtype[Any]) -> Array:

@@ -450,3 +450,10 @@ def test_resize(width: int, height: int) -> None:
     assert resized.shape == (height, width, 3)
     assert abs(resized.mean() - gradient().mean()) < 3
     assert images.resize(gradient()[:, :, 0], width, height).shape == (height, width)
+
+
+def test_resize_16_bits() -> None:
+    deep = gradient().astype(np.uint16) * 257
+    resized = images.resize(deep, 20, 10)
+    assert resized.dtype == np.uint16
+    np.testing.assert_allclose(resized / 257, images.resize(gradient(), 20, 10), atol=1)

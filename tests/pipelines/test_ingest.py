@@ -1,0 +1,180 @@
+"""The ingest job: folders in, a corpus out, and every file accounted for."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from models import images
+from models.settings import ConfigError, parse
+from pipelines import ingest as job
+from pipelines.corpus import Corpus, open_corpus, require_corpus
+from pipelines.ingest import ingest, main
+from pipelines.ingest_plan import IngestConfig
+
+Folder = Callable[..., Path]
+
+
+def config(source: Path, out: Path, **changes: Any) -> IngestConfig:
+    return parse(IngestConfig, {"sources": [str(source)], "domain": "hazy", "out": str(out), **changes})
+
+
+def rows(corpus: Corpus, split: str | None = None) -> list[dict[str, Any]]:
+    return [row for file in corpus.files(split) for row in pq.read_table(file).to_pylist()]
+
+
+def lines(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def messy(photo_folder: Folder) -> Path:
+    """17 files: 12 photographs, two more copies of one of them, one cut off, a text and a copy of it."""
+    folder = photo_folder("messy", count=12)
+    (folder / "sub").mkdir()
+    shutil.copy(folder / "photo_003.jpg", folder / "sub" / "copy of 3.jpg")
+    shutil.copy(folder / "photo_003.jpg", folder / "a copy too.JPG")
+    (folder / "cut.jpg").write_bytes((folder / "photo_004.jpg").read_bytes()[:900])
+    (folder / "text.png").write_text("no photograph")
+    shutil.copy(folder / "text.png", folder / "text2.png")
+    (folder / "readme.txt").write_text("not looked at")
+    (folder / ".hidden.jpg").write_text("not looked at")
+    return folder
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_every_file_is_accounted_for(messy: Path, tmp_path: Path) -> None:
+    manifest = ingest(config(messy, tmp_path / "out"))
+    assert (manifest.found, manifest.accepted, manifest.rejected, manifest.duplicates) == (17, 12, 3, 2)
+    assert manifest.reasons == {"truncated": 1, "unsupported_format": 2}
+    rejects = {Path(row["uri"]).name: row for row in lines(tmp_path / "out" / "rejects" / "rejects.jsonl")}
+    assert set(rejects) == {"cut.jpg", "text.png", "text2.png"}
+    assert all(row["message"] for row in rejects.values())
+    duplicates = {
+        Path(row["uri"]).name: Path(row["same_as"]).name for row in lines(tmp_path / "out/rejects/duplicates.jsonl")
+    }
+    assert duplicates == {"photo_003.jpg": "a copy too.JPG", "copy of 3.jpg": "a copy too.JPG"}
+
+    corpus = require_corpus(tmp_path / "out", "hazy")
+    stored = rows(corpus)
+    assert len(stored) == 12 == len({row["image_id"] for row in stored})
+    assert all(Path(row["uri"]).read_bytes() == row["image"] for row in stored)
+    assert all(images.decode(row["image"]).pixels.shape == (row["height"], row["width"], 3) for row in stored)
+    for split in ("train", "test"):
+        assert {row["split"] for row in rows(corpus, split)} <= {split}
+        assert len(rows(corpus, split)) == corpus.count(split)
+    assert sum(pq.ParquetFile(file).num_row_groups for file in corpus.files()) == len(corpus.row_groups())
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_second_run_reuses_and_a_change_replaces(
+    photo_folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = photo_folder(count=5), tmp_path / "out"
+    first = ingest(config(source, out))
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "ray_session", None)  # would fail
+        assert ingest(config(source, out)) == first
+    assert "unchanged" in capsys.readouterr().out
+    (source / "photo_000.jpg").unlink()
+    (out / "mine.parquet").write_bytes(b"somebody else's")
+    second = ingest(config(source, out))
+    assert second.accepted == 4
+    on_disk = {path.name for path in out.glob("*.parquet")}
+    assert on_disk == {*second.files, "mine.parquet"}
+    assert not set(second.files) & set(first.files)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_goes_on_where_it_stopped(photo_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, out = photo_folder(count=10), tmp_path / "out"
+
+    def killed(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "_publish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            ingest(config(source, out))
+    with pytest.raises(ConfigError, match="interrupted"):
+        open_corpus(out)
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
+    manifest = ingest(config(source, out))
+    assert manifest.accepted == 10
+    assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")} == before
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_depth_and_holdout(photo_folder: Folder, tmp_path: Path) -> None:
+    source = photo_folder("clear", count=6)
+    held = tmp_path / "held"
+    held.mkdir()
+    shutil.copy(source / "photo_005.jpg", held / "another name.jpg")
+    depth = tmp_path / "depth"
+    depth.mkdir()
+    np.save(depth / "photo_000.npy", np.linspace(0, 1, 96 * 128).reshape(96, 128))
+    np.save(depth / "photo_001.npy", np.zeros((96, 128)))
+    manifest = ingest(
+        config(source, tmp_path / "out", domain="clear", depth=str(depth), holdout=str(held), concurrency=1)
+    )
+    assert manifest.reasons == {"bad_depth": 1, "held_out": 1}
+    by_name = {Path(row["uri"]).stem: row for row in rows(open_corpus(tmp_path / "out"))}
+    assert set(by_name) == {"photo_000", "photo_002", "photo_003", "photo_004"}
+    assert images.decode(by_name["photo_000"]["depth"]).pixels.shape == (96, 128, 3)
+    assert by_name["photo_002"]["depth"] is None
+    against_corpus = ingest(config(source, tmp_path / "rest", holdout=str(tmp_path / "out")))
+    assert against_corpus.accepted == 2
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_nothing_usable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_text("text")
+    for _ in range(2):  # the second time from the manifest
+        assert main([str(tmp_path / "in"), "--domain", "hazy", "--out", str(tmp_path / "out")]) == 2
+        assert "error: none of 1 photographs can be used (1 unsupported_format)" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_command_prints_the_counts(photo_folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main([str(photo_folder(count=3)), "--domain", "clear", "--out", str(tmp_path / "out"), "--max-side", "50"]) == 0
+    )
+    text = " ".join(capsys.readouterr().out.split())
+    assert "clear corpus in" in text
+    assert "found 3 accepted 3" in text
+    assert all(row["width"] == 50 for row in rows(open_corpus(tmp_path / "out")))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["missing"], "error: there is no folder"),
+        (["."], "error: there are no photographs in"),
+        ([".", "--test-fraction", "7"], "error: 'test_fraction' in ingest is 7.0"),
+        ([".", "--max-side", "-1"], "error: 'max_side' in ingest is -1"),
+    ],
+)
+def test_bad_input_is_one_line(
+    flags: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*flags, "--domain", "hazy", "--out", "out"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(message)
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(["--help"])
+    assert raised.value.code == 0
+    assert "--holdout" in capsys.readouterr().out
