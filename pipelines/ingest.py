@@ -40,7 +40,8 @@ SHARD_SCHEMA = pa.schema(
 )
 PROGRESS: dict[str, Any] = {"mininterval": 0.5 if sys.stderr.isatty() else 10, "dynamic_ncols": True}
 _HASH_BATCH = 256  # files a task
-_SHARD_NAME = re.compile(r"(train|test)-\d{5}-[0-9a-f]{8}\.parquet")
+# Shards, and what `replacing` leaves of one when its task is killed.
+_SHARD_NAME = re.compile(r"(train|test)-\d{5}-[0-9a-f]{8}\.parquet|\.(train|test)-\d{5}-.*\.parquet\.[0-9a-f]{8}\.tmp")
 
 
 def ingest(config: IngestConfig) -> Manifest:

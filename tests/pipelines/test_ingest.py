@@ -85,10 +85,12 @@ def test_second_run_reuses_and_a_change_replaces(
     assert "unchanged" in capsys.readouterr().out
     (source / "photo_000.jpg").unlink()
     (out / "mine.parquet").write_bytes(b"somebody else's")
+    (out / ".train-00000-0123abcd.parquet.0123abcd.tmp").write_bytes(b"left by a killed task")
     second = ingest(config(source, out))
     assert second.accepted == 4
     on_disk = {path.name for path in out.glob("*.parquet")}
     assert on_disk == {*second.files, "mine.parquet"}
+    assert not list(out.glob(".*"))
     assert not set(second.files) & set(first.files)
 
 
