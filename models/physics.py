@@ -114,7 +114,9 @@ def procedural_depth(image: Tensor, seed: int) -> Tensor:
     small = F.interpolate(image[None].float(), size=(side, side), mode="area")[0]
     y, x = torch.meshgrid(torch.linspace(0, 1, side), torch.linspace(-0.5, 0.5, side), indexing="ij")
     horizon = _uniform(generator, 0.0, 0.6)
-    plane = ((y - horizon) / (1.0 - horizon)).clamp(min=0.0) ** _uniform(generator, 0.6, 2.0) + _uniform(generator, -0.4, 0.4) * x
+    plane = ((y - horizon) / (1.0 - horizon)).clamp(min=0.0) ** _uniform(generator, 0.6, 2.0) + _uniform(
+        generator, -0.4, 0.4
+    ) * x
     coarse = torch.randn(1, 1, 4, 4, generator=generator)
     smooth = F.interpolate(coarse, size=(side, side), mode="bicubic", align_corners=True)[0, 0]
     objects = _superpixel_offsets(small, generator, sites=int(torch.randint(8, 48, (1,), generator=generator)))
@@ -155,7 +157,9 @@ def _synthesize_one(clear: Tensor, depth: Tensor | None, seed: int, config: Haze
         span = _uniform(generator, config.depth_range_min, 1.0)
         depth = depth * span + (1.0 - span) * torch.rand(1, generator=generator)
     beta = _uniform(generator, *config.beta)
-    airlight = (_uniform(generator, *config.airlight) + _uniform(generator, -1, 1, 3) * config.airlight_cast).clamp(0, 1)
+    airlight = (_uniform(generator, *config.airlight) + _uniform(generator, -1, 1, 3) * config.airlight_cast).clamp(
+        0, 1
+    )
     scene = clear
     if _coin(generator, config.darken_probability):
         scene = scene ** _uniform(generator, *config.darken_exponent)

@@ -1,0 +1,159 @@
+"""Checkpoints: a folder with ``model.safetensors``, ``config.json`` and, where they belong, training state and metrics.
+
+Nothing is ever unpickled: weights are safetensors, training state is read with ``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from models.settings import ConfigError
+
+MODEL = "model.safetensors"
+CONFIG = "config.json"
+STATE = "training_state.pt"
+METRICS = "metrics.json"
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True, default=str) + "\n")
+
+
+def save(
+    folder: str | os.PathLike[str],
+    network: nn.Module,
+    config: Mapping[str, Any],
+    *,
+    metrics: Mapping[str, Any] | None = None,
+    state: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a checkpoint folder.
+
+    Args:
+        folder: made when missing.
+        network: its weights.
+        config: the resolved configuration; ``config["network"]`` is what :func:`models.zoo.build` takes.
+        metrics: numbers that belong to these weights.
+        state: tensors, numbers and strings that training resumes from.
+    """
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+    save_file(weights, target / MODEL)
+    _write_json(target / CONFIG, config)
+    if metrics is not None:
+        _write_json(target / METRICS, metrics)
+    if state is not None:
+        torch.save(dict(state), target / STATE)
+    return target
+
+
+def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The resolved configuration of a checkpoint.
+
+    Raises:
+        ConfigError: no checkpoint there, or an unreadable one.
+    """
+    path = Path(folder) / CONFIG
+    if not path.is_file() or not (Path(folder) / MODEL).is_file():
+        raise ConfigError(f"{folder} is no checkpoint: expected {MODEL} and {CONFIG} in it")
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as problem:
+        raise ConfigError(f"{path} is not JSON: {problem}") from problem
+    if not isinstance(config, dict) or not isinstance(config.get("network"), dict):
+        raise ConfigError(f"{path} has no 'network': it does not say which network the weights are of")
+    return config
+
+
+def read_weights(folder: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """The weights of a checkpoint, on the CPU.
+
+    Raises:
+        ConfigError: not a safetensors file.
+    """
+    path = Path(folder) / MODEL
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as problem:
+        raise ConfigError(f"cannot read weights {path}: {problem}") from problem
+
+
+def read_state(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """What training resumes from; None in a checkpoint without it."""
+    path = Path(folder) / STATE
+    if not path.is_file():
+        return None
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def load_network(folder: str | os.PathLike[str]) -> nn.Module:
+    """The network of a checkpoint, in evaluation mode on the CPU.
+
+    Raises:
+        ConfigError: no checkpoint, an unknown network, or weights that do not fit it.
+    """
+    from models import zoo
+
+    network = zoo.build(read_config(folder)["network"])
+    try:
+        network.load_state_dict(read_weights(folder))
+    except RuntimeError as problem:
+        raise ConfigError(f"the weights in {folder} do not fit its network: {problem}") from problem
+    return network.eval()
+
+
+def convert(source: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Path:
+    """Turn the authors' released CORUN weights (``.pth``) into a checkpoint folder.
+
+    Raises:
+        ConfigError: the file is missing, is not a plain state dict, or names do not match (each is listed).
+    """
+    from models.corun import load_released_corun
+
+    try:
+        content = torch.load(source, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ConfigError(f"there is no file {source}") from None
+    except Exception as problem:  # noqa: BLE001 - torch raises many kinds for a file that is not its own
+        raise ConfigError(f"{source} holds more than plain weights, or is no weights file: {problem}") from problem
+    if not isinstance(content, dict):
+        raise ConfigError(f"{source} holds a {type(content).__name__}; expected a state dict")
+    released = content.get("params_ema", content.get("params", content))
+    try:
+        network = load_released_corun(released)
+    except (ValueError, RuntimeError) as problem:
+        raise ConfigError(f"{source}: {problem}") from problem
+    return save(folder, network, {"network": {"name": "corun", **network.config.model_dump()}})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``python -m models.checkpoint convert CORUN.pth OUT/``."""
+    parser = argparse.ArgumentParser(prog="python -m models.checkpoint", description="Work with checkpoints.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verb = verbs.add_parser("convert", help="turn released CORUN weights into a checkpoint folder")
+    verb.add_argument("source", help="the authors' .pth file")
+    verb.add_argument("folder", help="checkpoint folder to write")
+    args = parser.parse_args(argv)
+    try:
+        print(convert(args.source, args.folder))
+    except ConfigError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""Where jobs meet Ray: join a cluster, or start one on this machine and take it down again."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from models.settings import ConfigError
+
+NAMESPACE = "ray-dehaze"
+SOURCE_ROOT = Path(__file__).resolve().parents[1]
+MIN_CPUS = 2  # a trainer, its data tasks and the label workers wait for each other on a single logical CPU
+ANSWER_SECONDS = 5.0
+
+# Both kinds of session; whatever the user set wins.
+QUIET = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # the default of 2 s is what each ray.train.report() would wait
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # workers use this environment, also under `uv run`
+    "RAY_DATA_USE_DATASOURCE_V2": "0",  # V2 packs a corpus into a few huge read tasks
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@contextmanager
+def ray_session(
+    address: str | None = None,
+    num_cpus: int | None = None,
+    *,
+    dashboard: bool = False,
+    log_to_driver: bool = True,
+) -> Iterator[None]:
+    """Ray for the length of a ``with`` block.
+
+    Uses, in this order: Ray as this process already runs it; the cluster at ``address``; the cluster at
+    ``RAY_ADDRESS`` (as in ``ray job submit``); a new one on this machine with all its cores. On the way
+    out, also after Ctrl-C, it disconnects or stops what it started here and nothing else.
+
+    Args:
+        address: ``host:port``, ``ray://host:port`` or ``auto``.
+        num_cpus: logical CPUs of a cluster started here, at least 2; a cluster that is joined keeps its own.
+        dashboard: start the dashboard of a cluster started here (about a dozen processes).
+        log_to_driver: print what workers print.
+
+    Raises:
+        ConfigError: nothing answers at the address, or it refuses our token.
+    """
+    with _environment(QUIET):
+        import ray  # after the environment: Ray reads parts of it while it is imported
+
+        if ray.is_initialized():
+            yield
+            return
+        address = address or os.environ.get("RAY_ADDRESS")
+        if address in (None, "local"):
+            with _environment(_local_environment()), _shut_down_after():
+                ray.init(
+                    address="local",
+                    num_cpus=max(MIN_CPUS, num_cpus or local_cpus()),
+                    include_dashboard=dashboard,
+                    namespace=NAMESPACE,
+                    log_to_driver=log_to_driver,
+                    logging_level=logging.WARNING,
+                )
+                yield
+        else:
+            with _shut_down_after():
+                _join(address, log_to_driver)
+                yield
+
+
+def cpus() -> int:
+    """Logical CPUs of the cluster in use, or without one those that a local cluster would have."""
+    import ray
+
+    if ray.is_initialized():
+        return int(ray.cluster_resources().get("CPU", 0))
+    return max(MIN_CPUS, local_cpus())
+
+
+def local_cpus() -> int:
+    """CPUs that this process may use: its affinity mask, within the container's quota."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(allowed, int(quota) // int(period)))
+    except (OSError, ValueError):  # no cgroup v2 here, or the quota is "max"
+        return allowed
+
+
+def data_context_defaults() -> None:
+    """Make Ray Data's settings in this process ours: quiet unless on a terminal, a task per corpus shard."""
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = sys.stderr.isatty()
+    context.print_on_execution_start = False
+    context.use_datasource_v2 = False
+    if not sys.stderr.isatty():
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
+
+
+def _join(address: str, log_to_driver: bool) -> None:
+    import ray
+
+    _require_answer(address)
+    try:
+        ray.init(address=address, namespace=NAMESPACE, log_to_driver=log_to_driver, logging_level=logging.WARNING)
+    except ConnectionError as problem:
+        raise ConfigError(f"no Ray cluster answers at '{address}': {problem}") from problem
+    except ray.exceptions.AuthenticationError as problem:
+        raise ConfigError(
+            f"the Ray cluster at '{address}' wants another token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
+        ) from problem
+
+
+def _require_answer(address: str) -> None:
+    """Fail in seconds where ``ray.init`` would retry a dead address for minutes and then end the process."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        if address != "auto":
+            raise ConfigError(f"Ray address '{address}' is neither host:port nor ray://host:port nor 'auto'")
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+    except OSError as problem:
+        raise ConfigError(f"no Ray cluster answers at '{address}': {problem}") from problem
+
+
+def _local_environment() -> dict[str, str]:
+    """What a cluster on this machine needs that one elsewhere has from its own set-up."""
+    environment = {
+        # Ray's servers listen on every interface and run whatever they are sent; a token of our own keeps
+        # others out, on the network and on this machine, without writing one to the home folder.
+        "RAY_AUTH_MODE": "token",
+        # Where Ray is not imported yet this also confines it to loopback, so changing networks does no harm.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    }
+    mode = os.environ.get("RAY_AUTH_MODE", "token").lower()
+    if mode == "token" and not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+        environment["RAY_AUTH_TOKEN"] = _token()
+    if (SOURCE_ROOT / "pyproject.toml").exists():  # running from source, perhaps not installed
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SOURCE_ROOT), os.environ.get("PYTHONPATH"))))
+    return environment
+
+
+@functools.cache
+def _token() -> str:
+    """One token per process: Ray's own cache of it outlives a session."""
+    return secrets.token_hex(32)
+
+
+@contextmanager
+def _environment(defaults: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for a while; those that are set already stay, except that PYTHONPATH is replaced."""
+    changed = {key: value for key, value in defaults.items() if key == "PYTHONPATH" or key not in os.environ}
+    before = {key: os.environ.get(key) for key in changed}
+    os.environ.update(changed)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+@contextmanager
+def _shut_down_after() -> Iterator[None]:
+    import ray
+
+    try:
+        yield
+    finally:
+        with _uninterrupted():
+            ray.shutdown()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let an impatient second Ctrl-C not leave processes behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,142 @@
+"""Which photographs an evaluation looks at: a corpus or a plain folder, a split, a limit, and real references. No Ray."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from models.images import IMAGE_SUFFIXES
+from models.settings import ConfigError
+from pipelines.corpus import Corpus, require_corpus, split_of
+
+Split = Literal["train", "test", "all"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One photograph to evaluate. ``file`` is its Parquet file in a corpus, or the photograph itself in a folder."""
+
+    image_id: str
+    name: str
+    split: str
+    file: str
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The photographs chosen from one source, ordered by image id.
+
+    ``split`` is what was used, which is ``all`` when the one asked for is empty; ``in_sample`` says that some of
+    them belong to the training split of a corpus.
+    """
+
+    source: str
+    is_corpus: bool
+    found: int
+    split: Split
+    in_sample: bool
+    entries: tuple[Entry, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def is_corpus(path: str) -> bool:
+    """A URI or a folder with a manifest is a corpus; any other folder holds photographs."""
+    return "://" in path or (Path(path) / "manifest.json").is_file()
+
+
+def photographs(folder: Path) -> list[Path]:
+    """All photographs below a folder, by suffix, in the order of their paths."""
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+
+
+def folder_entries(folder: Path) -> list[Entry]:
+    """Photographs of a plain folder with the ids and splits that ingest would give them; one entry per content.
+
+    Raises:
+        ConfigError: the folder is missing or holds no photograph.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"there is no folder {folder}; expected a folder of photographs or a corpus")
+    entries: dict[str, Entry] = {}
+    for path in photographs(folder):
+        image_id = hashlib.sha256(path.read_bytes()).hexdigest()[:32]
+        name = path.relative_to(folder).as_posix()
+        entries.setdefault(image_id, Entry(image_id, name, split_of(image_id), str(path.resolve())))
+    if not entries:
+        suffixes = " ".join(sorted(IMAGE_SUFFIXES))
+        raise ConfigError(f"{folder} holds no photograph ({suffixes}) and no manifest.json of a corpus")
+    return list(entries.values())
+
+
+def corpus_entries(corpus: Corpus) -> list[Entry]:
+    """Photographs of a corpus; only their ids, names and splits are read."""
+    import pyarrow.parquet as pq
+
+    entries = []
+    for file in corpus.files():
+        table = pq.read_table(file, columns=["image_id", "uri", "split"])
+        for row in table.to_pylist():
+            entries.append(Entry(row["image_id"], row["uri"], row["split"], file))  # noqa: PERF401 - plainer so
+    return entries
+
+
+def choose(path: str, domain: str, split: Split | None, limit: int | None, default: Split) -> Selection:
+    """Choose photographs deterministically: by split, then the first ``limit`` by image id.
+
+    Ids are hashes of the content, so the first few are a random sample that stays the same.
+
+    Args:
+        path: a corpus (folder or URI with a manifest) or a plain folder of photographs.
+        domain: what a corpus must hold, ``hazy`` or ``clear``.
+        split: as the user asked for; None means ``test`` in a corpus and ``default`` in a folder.
+        limit: at most so many; None for all.
+
+    Raises:
+        ConfigError: nothing there, or a corpus of the other domain.
+    """
+    corpus = is_corpus(path)
+    entries = corpus_entries(require_corpus(path, domain)) if corpus else folder_entries(Path(path))
+    wanted: Split = split or ("test" if corpus else default)
+    chosen = [e for e in entries if wanted in ("all", e.split)]
+    warnings: list[str] = []
+    if not chosen:
+        warnings.append(
+            f"the {wanted} split of {path} is empty: all {len(entries)} photographs are evaluated, "
+            "so a model may have been trained on them and the figures are not held out"
+        )
+        chosen, wanted = entries, "all"
+    chosen = sorted(chosen, key=lambda e: (e.image_id, e.name))[:limit]
+    fallback = bool(warnings)
+    # A folder evaluated as a whole, unasked, is the user's own: nothing says that a model was trained on it.
+    in_sample = any(e.split == "train" for e in chosen) and (corpus or fallback or split is not None)
+    if in_sample and not fallback:
+        warnings.append(f"photographs of the training split of {path} are evaluated: the figures are not held out")
+    return Selection(path, corpus, len(entries), wanted, in_sample, tuple(chosen), tuple(warnings))
+
+
+def match_references(entries: Sequence[Entry], folder: Path) -> dict[str, str]:
+    """Path of the clear version by the name of the hazy photograph: the same relative path, file name, or stem.
+
+    Raises:
+        ConfigError: the folder is missing, or no photograph has a reference in it.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"there is no folder {folder}; --reference names a folder of clear photographs")
+    paths = photographs(folder)
+    by_key: dict[str, str] = {}
+    for key in (lambda p: p.stem, lambda p: p.name, lambda p: p.relative_to(folder).as_posix()):
+        by_key |= {key(path): str(path.resolve()) for path in paths}
+    found: dict[str, str] = {}
+    for entry in entries:
+        name = Path(entry.name)
+        match = next((by_key[k] for k in (entry.name, name.name, name.stem) if k in by_key), None)
+        if match is not None:
+            found[entry.name] = match
+    if not found:
+        raise ConfigError(
+            f"no photograph has a reference in {folder}; expected the same file names, such as {entries[0].name}"
+        )
+    return found

@@ -1,0 +1,112 @@
+"""Shared by all tests: one small Ray for the whole run, made-up photographs, an environment that stays clean."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+Pixels = NDArray[np.uint8]
+
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "OMP_NUM_THREADS": "2",  # torch in this process; two cores must do
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_DATA_USE_DATASOURCE_V2": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # listen on loopback only, as authentication is off
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+}
+
+
+def pytest_configure() -> None:
+    """Before any test module is imported: Ray and torch read these when they are."""
+    os.environ.pop("RAY_ADDRESS", None)  # tests never run on somebody's cluster
+    os.environ.update(ENVIRONMENT)
+
+
+@pytest.fixture(autouse=True)
+def _same_environment_afterwards() -> Iterator[None]:
+    before = dict(os.environ)
+    yield
+    if os.environ != before:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """Ray with two logical CPUs, started by the first test that asks and shared by all."""
+    import ray
+    from ray.data import DataContext
+
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        namespace="tests",
+        object_store_memory=300 << 20,
+        logging_level="WARNING",
+    )
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def photo() -> Callable[..., Pixels]:
+    """``photo(seed, height=96, width=128, hazy=False)``: H W 3 uint8, the same for the same arguments."""
+    return make_photo
+
+
+@pytest.fixture
+def photo_folder(tmp_path: Path) -> Callable[..., Path]:
+    """``photo_folder(name="photos", count=6, seed=0, height=96, width=128, hazy=False)``: a folder of JPEGs."""
+
+    def make(
+        name: str = "photos", count: int = 6, seed: int = 0, height: int = 96, width: int = 128, hazy: bool = False
+    ) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        for index in range(count):
+            pixels = make_photo(1000 * seed + index, height, width, hazy=hazy)
+            Image.fromarray(pixels).save(folder / f"photo_{index:03d}.jpg", quality=92)
+        return folder
+
+    return make
+
+
+def make_photo(seed: int, height: int = 96, width: int = 128, hazy: bool = False) -> Pixels:
+    """A sky over textured ground with a few objects; ``hazy`` veils it, more towards the top."""
+    random = np.random.default_rng(seed)
+    image = Image.fromarray(_smooth_field(random, height, width))
+    draw = ImageDraw.Draw(image)
+    for _ in range(8):
+        x, y = random.uniform(0, width), random.uniform(0.3 * height, height)
+        w, h = random.uniform(0.05, 0.3, 2) * (width, height)
+        colour = tuple(int(c) for c in random.integers(0, 256, 3))
+        shape = draw.rectangle if random.random() < 0.5 else draw.ellipse
+        shape((x, y, x + w, y + h), fill=colour)
+    scene = np.asarray(image, np.float32) + random.normal(0, 4, (height, width, 1))
+    if hazy:
+        transmission = np.linspace(0.15, 0.7, height)[:, None, None]
+        scene = scene * transmission + random.uniform(200, 240) * (1 - transmission)
+    return np.clip(np.rint(scene), 0, 255).astype(np.uint8)
+
+
+def _smooth_field(random: np.random.Generator, height: int, width: int) -> Pixels:
+    """Colour noise at three scales, brighter towards the top. H W 3 uint8."""
+    total = np.linspace(60, 0, height)[:, None, None] + np.full((height, width, 3), 80.0)
+    for cells, strength in ((3, 90), (8, 40), (24, 25)):
+        coarse = Image.fromarray(random.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
+        total += (np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)) / 255.0 - 0.5) * strength
+    return np.clip(total, 0, 255).astype(np.uint8)
