@@ -127,7 +127,7 @@ def procedural_depth(image: Tensor, seed: int) -> Tensor:
     return ((depth - low) / (high - low).clamp(min=1e-6)).clamp(0.0, 1.0)
 
 
-def _jpeg(image: Tensor, quality: int) -> Tensor:
+def jpeg(image: Tensor, quality: int) -> Tensor:
     """3HW in [0, 1] through a JPEG encoder and back."""
     pixels = (image.clamp(0, 1) * 255 + 0.5).to(torch.uint8).permute(1, 2, 0).numpy()
     buffer = io.BytesIO()
@@ -168,7 +168,7 @@ def _synthesize_one(clear: Tensor, depth: Tensor | None, seed: int, config: Haze
     transmission = transmission_from_depth(depth, float(beta))
     hazy = scatter(scene, transmission, airlight[:, None, None]).clamp(0, 1)
     if _coin(generator, config.jpeg_probability):
-        hazy = _jpeg(hazy, int(_uniform(generator, *config.jpeg_quality)))
+        hazy = jpeg(hazy, int(_uniform(generator, *config.jpeg_quality)))
     return hazy, transmission, depth, beta[0], airlight
 
 
