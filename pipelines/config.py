@@ -1,0 +1,143 @@
+"""Recipes: one YAML file says everything about a training run; unknown keys are errors, the rest has defaults."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field
+
+from models.physics import HazeConfig
+from models.settings import ConfigError, Settings, nearest, parse
+from pipelines.methods.colabator import RealWeights
+from pipelines.methods.supervised import LossWeights, OptimizerConfig
+from pipelines.transforms import CropConfig
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+class LabelConfig(Settings):
+    """Colabator's label pool and label workers.
+
+    Attributes:
+        size: side of the square that real photographs are trained and labelled at (288 in the paper).
+        batch_size: real photographs per training worker and step.
+        workers: label workers, at least 1; each holds a teacher and a scorer.
+        worker_cpus: what each asks of Ray.
+        worker_gpus: what each asks of Ray.
+        threads: of torch in each label worker.
+        shards: actors of the pool.
+        publish_every: steps between two publications of the teacher.
+    """
+
+    size: int = Field(288, ge=32)
+    batch_size: int = Field(2, ge=1)
+    workers: int = Field(2, ge=1)
+    worker_cpus: float = Field(0.2, ge=0)
+    worker_gpus: float = Field(0.0, ge=0)
+    threads: int = Field(1, ge=1)
+    shards: int = Field(1, ge=1)
+    publish_every: int = Field(50, ge=1)
+
+
+class TrainConfig(Settings):
+    """The loop and what it asks of the cluster.
+
+    Attributes:
+        steps: optimizer steps.
+        batch_size: synthetic samples per training worker and step.
+        workers: training workers; gradients are averaged over them.
+        worker_cpus: what each asks of Ray (logical CPUs; ``threads`` is what it really computes with).
+        worker_gpus: 1 to train on GPUs.
+        threads: of torch in each worker; 0 shares the cores of the machine between the workers.
+        data_cpus: what each data task asks of Ray.
+        data_tasks: data tasks at a time, per corpus.
+        checkpoint_every: steps between checkpoints, from which an interrupted run goes on.
+        log_every: steps between two rows in the log and in MLflow.
+        failures: how often a run that lost a worker is resumed by itself.
+    """
+
+    steps: int = Field(1000, ge=1)
+    batch_size: int = Field(8, ge=1)
+    workers: int = Field(2, ge=1)
+    worker_cpus: float = Field(0.5, gt=0)
+    worker_gpus: float = Field(0.0, ge=0)
+    threads: int = Field(0, ge=0)
+    data_cpus: float = Field(0.2, gt=0)
+    data_tasks: int = Field(2, ge=1)
+    checkpoint_every: int = Field(200, ge=1)
+    log_every: int = Field(20, ge=1)
+    failures: int = Field(2, ge=0)
+    seed: int = 0
+
+
+class Recipe(Settings):
+    """A training run.
+
+    Attributes:
+        method: ``supervised``, ``colabator`` or ``scorer``.
+        network: what :func:`models.zoo.build` takes; for ``scorer`` ``{"folder": ...}`` with an ``open_clip`` config.
+        init: packaged name or checkpoint folder that the weights start from; null starts at random.
+        scorer: name, folder or configuration of the CLIP scorer; null where none is needed.
+    """
+
+    method: Literal["supervised", "colabator", "scorer"]
+    network: dict[str, Any] = Field(default_factory=dict)
+    init: str | None = None
+    scorer: str | dict[str, Any] | None = None
+    crop: CropConfig = CropConfig()
+    haze: HazeConfig = HazeConfig()
+    weights: LossWeights = LossWeights()
+    real: RealWeights = RealWeights()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    labels: LabelConfig = LabelConfig()
+    train: TrainConfig = TrainConfig()
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that ship with the project."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def _find(name: str | os.PathLike[str]) -> Path:
+    path = Path(name)
+    if path.is_file():
+        return path
+    packaged = RECIPES / f"{path.stem}.yaml"
+    if packaged.is_file() and path.parent == Path():
+        return packaged
+    raise ConfigError(f"there is no recipe {os.fspath(name)!r}{nearest(path.stem, recipe_names())}")
+
+
+def _assign(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, leaf = dotted.split(".")
+    for key in parents:
+        tree = tree.setdefault(key, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"--set {dotted}: '{key}' has no keys inside")
+    tree[leaf] = value
+
+
+def load_recipe(name: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe by its packaged name or path, with ``key.inner=value`` overrides (values are YAML).
+
+    Raises:
+        ConfigError: no such recipe, not YAML, or an unknown or invalid key.
+    """
+    path = _find(name)
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as problem:
+        raise ConfigError(f"{path} is not YAML: {problem}") from problem
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"{path} holds a {type(tree).__name__}; expected keys and values")
+    tree = dict(tree)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {override!r}: expected key=value, such as train.steps=100")
+        _assign(tree, key.strip(), yaml.safe_load(value))
+    return parse(Recipe, tree)

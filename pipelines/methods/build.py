@@ -1,0 +1,105 @@
+"""From a recipe to its method, and from a trained method to a checkpoint folder. No Ray."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from models import checkpoint, zoo
+from models.settings import ConfigError, parse
+from pipelines.config import Recipe
+from pipelines.methods.base import Method
+from pipelines.methods.colabator import Colabator
+from pipelines.methods.scorer import ScorerTraining
+from pipelines.methods.supervised import Supervised
+from pseudolabel.clip_scorer import WEIGHTS as SCORERS
+from pseudolabel.clip_scorer import ScorerConfig, load_scorer
+
+CLIP_CONFIG = "open_clip_config.json"
+CLIP_WEIGHTS = "open_clip_model.safetensors"
+
+
+def make_network(recipe: Recipe) -> nn.Module:
+    """The network to train, from ``init`` where it is given.
+
+    Raises:
+        ConfigError: ``init`` is of another network than the recipe asks for.
+    """
+    if recipe.init is None:
+        return zoo.build(recipe.network)
+    loaded = zoo.load(recipe.init)
+    if recipe.network and dict(recipe.network) != loaded.config["network"]:
+        raise ConfigError(f"init {recipe.init!r} is {loaded.config['network']}, but the recipe asks for {recipe.network}")
+    return loaded.network.train()
+
+
+def network_config(recipe: Recipe) -> dict[str, Any]:
+    """What :func:`models.zoo.build` takes to make the recipe's network again."""
+    return dict(recipe.network) if recipe.network or recipe.init is None else zoo.load(recipe.init).config["network"]
+
+
+def _scorer(recipe: Recipe, device: torch.device) -> Any:
+    if recipe.scorer is None:
+        return None
+    chosen = recipe.scorer if isinstance(recipe.scorer, str) else parse(ScorerConfig, recipe.scorer, "scorer")
+    return load_scorer(chosen, device)
+
+
+def _clip_folder(recipe: Recipe) -> Path:
+    folder = str(recipe.network.get("folder", ""))
+    path = SCORERS / folder if (SCORERS / folder / CLIP_CONFIG).is_file() and folder else Path(folder)
+    if not (path / CLIP_CONFIG).is_file():
+        raise ConfigError(f"network.folder is {folder!r}; expected a folder with {CLIP_CONFIG}")
+    return path.resolve()
+
+
+def _scorer_training(recipe: Recipe, device: torch.device) -> ScorerTraining:
+    import open_clip
+
+    name = f"local-dir:{_clip_folder(recipe)}"
+    clip = open_clip.create_model(name, load_weights=False)
+    look = open_clip.get_model_preprocess_cfg(clip)
+    mean, std = (torch.tensor(look[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+    method = ScorerTraining(
+        clip, open_clip.get_tokenizer(name), mean=mean, std=std, optimizer=recipe.optimizer, steps=recipe.train.steps
+    )
+    method.network.to(device)
+    return method
+
+
+def make_method(recipe: Recipe, device: torch.device) -> Method:
+    """The recipe's method with its networks on ``device``; :meth:`Method.configure` comes next."""
+    torch.manual_seed(recipe.train.seed)
+    if recipe.method == "scorer":
+        return _scorer_training(recipe, device)
+    network = make_network(recipe).to(device)
+    common: dict[str, Any] = {
+        "weights": recipe.weights,
+        "optimizer": recipe.optimizer,
+        "steps": recipe.train.steps,
+        "scorer": _scorer(recipe, device),
+    }
+    if recipe.method == "colabator":
+        return Colabator(network, real=recipe.real, **common)
+    return Supervised(network, **common)
+
+
+def write_checkpoint(folder: Path, method: Method, recipe: Recipe, metrics: Mapping[str, float], step: int) -> Path:
+    """A checkpoint of ``method`` after ``step`` steps: exported weights, resolved recipe, metrics, training state."""
+    state = {"method": method.state_dict(), "step": step}
+    if recipe.method != "scorer":
+        config = {"network": network_config(recipe), "recipe": recipe.model_dump(mode="json"), "step": step}
+        return checkpoint.save(folder, method.export(), config, metrics=metrics, state=state)
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.detach().cpu().half().contiguous() for name, tensor in method.export().state_dict().items()}
+    save_file(weights, folder / CLIP_WEIGHTS)
+    shutil.copy(_clip_folder(recipe) / CLIP_CONFIG, folder / CLIP_CONFIG)
+    torch.save(state, folder / checkpoint.STATE)
+    return folder
