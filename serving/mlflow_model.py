@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc.model import PythonModel
 
 
 class Dehazer(PythonModel):

@@ -1,0 +1,127 @@
+"""Encoded photograph in, encoded dehazed photograph out: the one path of the HTTP service and the command line."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from models import inference, zoo
+from models.images import ImageLimits, Photo, decode, encode
+from models.settings import Settings
+from serving.registry import SCHEME, download_model
+
+Format = Literal["JPEG", "PNG", "WEBP", "TIFF", "BMP"]
+MEDIA_TYPES: dict[str, str] = {
+    "JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "TIFF": "image/tiff", "BMP": "image/bmp",
+}  # fmt: skip
+
+
+class DehazeOptions(Settings):
+    """How one photograph is dehazed: ``strength`` 0 gives the input back, 1 the network's scene; ``format`` None
+    keeps the input's; ``quality`` is for JPEG and WebP.
+    """
+
+    strength: float = Field(1.0, ge=0.0, le=1.0)
+    format: Format | None = None
+    quality: int = Field(95, ge=1, le=100)
+
+
+DEFAULT_OPTIONS = DehazeOptions()
+
+
+@dataclass(frozen=True)
+class DehazeInfo:
+    """What an answer is: its format, size in pixels, and seconds spent in each part."""
+
+    format: str
+    width: int
+    height: int
+    decode_s: float
+    model_s: float
+    encode_s: float
+
+
+class Predictor:
+    """A loaded model. Calls from several threads are safe: the network is only read.
+
+    Args:
+        model: a name of :mod:`models.zoo`, a checkpoint folder, or ``models:/name@alias``.
+        tracking_uri: of the MLflow registry; None takes MLflow's own setting.
+        threads: of torch in this process; None leaves them as they are.
+        limits: what is accepted.
+
+    Raises:
+        ConfigError: no such model.
+    """
+
+    def __init__(
+        self,
+        model: str = zoo.DEFAULT,
+        tracking_uri: str | None = None,
+        threads: int | None = None,
+        limits: ImageLimits | None = None,
+    ) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        source = str(download_model(model, tracking_uri)) if model.startswith(SCHEME) else model
+        self.name = model if model.startswith(SCHEME) else Path(model).name
+        self._limits = limits if limits is not None else ImageLimits()
+        self._network = zoo.load(source).network.to(memory_format=torch.channels_last)
+
+    def dehaze_photo(self, photo: Photo, strength: float = 1.0) -> Photo:
+        """A decoded photograph, dehazed; its size, alpha, bit depth and profile stay."""
+        hazy = photo.tensor()
+        scene = inference.dehaze(self._network, hazy).scene
+        return photo.with_tensor(inference.blend(hazy, scene, strength))
+
+    def dehaze_bytes(self, data: bytes, options: DehazeOptions = DEFAULT_OPTIONS) -> tuple[bytes, DehazeInfo]:
+        """An image file, dehazed.
+
+        Args:
+            data: the file.
+            options: how.
+
+        Returns:
+            the file to hand out, and what it is.
+
+        Raises:
+            ImageError: the file is too large, of another format, or damaged.
+        """
+        start = time.perf_counter()
+        photo = decode(data, self._limits)
+        decoded = time.perf_counter()
+        clear = self.dehaze_photo(photo, options.strength)
+        dehazed = time.perf_counter()
+        result = encode(clear, options.format, options.quality)
+        height, width = clear.pixels.shape[:2]
+        return result, DehazeInfo(
+            format=options.format or photo.format,
+            width=width,
+            height=height,
+            decode_s=decoded - start,
+            model_s=dehazed - decoded,
+            encode_s=time.perf_counter() - dehazed,
+        )
+
+    def dehaze_file(self, source: Path, target: Path, options: DehazeOptions = DEFAULT_OPTIONS) -> DehazeInfo:
+        """:meth:`dehaze_bytes` from file to file. Atomic: ``target`` is complete or not there.
+
+        Raises:
+            ImageError: as :meth:`dehaze_bytes`.
+            OSError: a file cannot be read or written.
+        """
+        result, info = self.dehaze_bytes(source.read_bytes(), options)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_bytes(result)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return info
