@@ -1,0 +1,67 @@
+"""Serve a model on this machine until Ctrl-C.
+
+python -m serving --model corun-compact --port 8000
+curl --data-binary @photo.jpg http://127.0.0.1:8000/v1/dehaze -o clear.jpg
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from models.settings import ConfigError, parse
+
+CHAMPION = "models:/dehazer@champion"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m serving", description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, help="YAML file as serving/config.yaml")
+    parser.add_argument("--model", help="packaged name, checkpoint folder or models:/name@alias")
+    parser.add_argument("--host", help="loopback address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="(default: 8000)")
+    parser.add_argument("--tracking-uri", help="MLflow registry of models:/ names")
+    parser.add_argument("--out", type=Path, help=f"folder of a demo: serves {CHAMPION} of the mlflow.db in it")
+    return parser
+
+
+def _serve(args: argparse.Namespace) -> None:
+    from serving.config import ServingConfig, local_ray_environment, read_config, require_loopback
+
+    base = read_config(args.config) if args.config else ServingConfig()
+    changes = {key: getattr(args, key) for key in ("model", "host", "port", "tracking_uri") if getattr(args, key)}
+    if args.out is not None:
+        uri = f"sqlite:///{args.out.resolve() / 'mlflow.db'}"
+        changes = {"model": CHAMPION, "tracking_uri": uri} | changes
+    config = parse(ServingConfig, base.model_dump(mode="json") | changes, "serving")
+    require_loopback(config.host)
+    for key, value in local_ray_environment().items():  # before Ray is imported, which reads some of it then
+        os.environ.setdefault(key, value)
+    from serving.app import run_until_interrupted
+
+    run_until_interrupted(config, lambda url: _announce(url, config.model))
+
+
+def _announce(url: str, model: str) -> None:
+    print(f"{model} at {url}  (API: {url}/docs; Ctrl-C stops)")
+    print(f"curl --data-binary @photo.jpg {url}/v1/dehaze -o clear.jpg", flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0 after Ctrl-C, 2 with one line on a bad configuration."""
+    args = _parser().parse_args(argv)
+    try:
+        _serve(args)
+    except KeyboardInterrupt:
+        return 0
+    except ConfigError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
