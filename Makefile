@@ -1,0 +1,46 @@
+# `make` lists the targets. Everything is installed into .venv, from requirements.lock.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+OUT ?= runs/demo
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help demo serve test check format lock clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1|/' | column -t -s '|'
+
+demo: $(STAMP) ## the whole path on sample photographs, or on HAZY=dir CLEAR=dir; OUT=dir, ARGS=flags
+	$(BIN)/python -m pipelines.demo --out $(OUT) $(if $(HAZY),--hazy $(HAZY)) $(if $(CLEAR),--clear $(CLEAR)) $(ARGS)
+
+serve: $(STAMP) ## the champion of the last demo over HTTP, until Ctrl-C; OUT=dir, ARGS=flags
+	$(BIN)/python -m serving --out $(OUT) $(ARGS)
+
+test: $(STAMP) ## the default tests
+	$(BIN)/python -m pytest
+
+check: $(STAMP) ## lint, format, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## rewrite the code in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(STAMP) ## pin the dependencies of pyproject.toml anew
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+		--no-annotate --no-emit-index-url --custom-compile-command "make lock" -o requirements.lock
+
+clean: ## remove caches, not .venv and not runs
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than Python 3.11; run make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps --no-build-isolation -e .
+	touch $@
