@@ -3,7 +3,8 @@
 A replica answers on its event loop and works on pictures in threads, so it stays responsive while it computes.
 """
 
-# No `from __future__ import annotations`: Serve ships the routes by value, where names of this module do not resolve.
+# Serve copies the routes by value while the class below is made: what they use must stand above it or in another
+# module, and annotations must be values (no `from __future__ import annotations`).
 
 import asyncio
 import logging
@@ -17,18 +18,17 @@ from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from ray import serve
-from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from models.images import ImageError, ImageTooLarge
-from models.settings import ConfigError, parse
-from serving.config import ServingConfig, local_ray_environment, require_loopback
+from models.images import ImageError
+from models.settings import parse
+from serving.config import ServingConfig, require_loopback
 from serving.errors import MEDIA_TYPE, Problem, http_problem, image_problem
 from serving.predictor import MEDIA_TYPES, DehazeInfo, DehazeOptions, Predictor
+from serving.requests import read_body, read_options, server_timing
 
 APPLICATION = "dehaze"
 LOGGING = {"log_level": "WARNING", "enable_access_log": False}
-_MULTIPART_EXTRA = 64 << 10  # what a multipart body may have around the file
 _state = {"started_ray": False}
 
 api = FastAPI(title="dehaze", version="1", docs_url="/docs")
@@ -76,10 +76,10 @@ class Dehazer:
         quality: Annotated[int, Query(ge=1, le=100)] = 95,
     ) -> Response:
         """The photograph of the request body (raw, or ``file`` of a multipart form), dehazed."""
-        options = _options(strength, format, quality)
-        data = await _body(request, self._config.limits.max_bytes)
+        options = read_options(strength, format, quality)
+        data = await read_body(request, self._config.limits.max_bytes)
         result, info = await self._compute(data, options)
-        headers = {"X-Model": self._predictor.name, "Server-Timing": _timing(info)}
+        headers = {"X-Model": self._predictor.name, "Server-Timing": server_timing(info)}
         return Response(result, media_type=MEDIA_TYPES[info.format], headers=headers)
 
     async def _compute(self, data: bytes, options: DehazeOptions) -> tuple[bytes, DehazeInfo]:
@@ -183,7 +183,6 @@ def _start_ray() -> None:
 
     if ray.is_initialized():
         return
-    os.environ.update({key: value for key, value in local_ray_environment().items() if key not in os.environ})
     root = Path(__file__).resolve().parents[1]
     if (root / "pyproject.toml").exists():  # from source, perhaps not installed: replicas must find it too
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
@@ -201,52 +200,3 @@ def _require_model(config: ServingConfig) -> None:
         download_model(config.model, config.tracking_uri)
     else:
         zoo.load(config.model)
-
-
-def _options(strength: float, name: str | None, quality: int) -> DehazeOptions:
-    known = dict(zip(map(str.lower, MEDIA_TYPES), MEDIA_TYPES, strict=True)) | {"jpg": "JPEG", "tif": "TIFF"}
-    if name is not None and name.lower() not in known:
-        raise HTTPException(400, f"format: '{name}' is not one of {', '.join(sorted(known))}")
-    chosen: dict[str, Any] = {"strength": strength, "quality": quality}
-    if name is not None:
-        chosen["format"] = known[name.lower()]
-    try:
-        return parse(DehazeOptions, chosen)
-    except ConfigError as problem:
-        raise HTTPException(400, str(problem)) from problem
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    """The image of a request, refused as soon as it is known to be too large."""
-    multipart = request.headers.get("content-type", "").startswith("multipart/form-data")
-    bound = limit + (_MULTIPART_EXTRA if multipart else 0)
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > bound:
-        raise ImageTooLarge(f"the request has {int(declared):,} bytes; at most {limit:,} are accepted")
-    if multipart:
-        return await _form_file(request)
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > bound:
-            raise ImageTooLarge(f"the request has more than the {limit:,} bytes that are accepted")
-        chunks.append(chunk)
-    if not size:
-        raise HTTPException(400, "the body is empty; send an image as the body or as the form's 'file'")
-    return b"".join(chunks)
-
-
-async def _form_file(request: Request) -> bytes:
-    async with request.form(max_files=1, max_fields=8) as form:
-        file = form.get("file")
-        if not isinstance(file, UploadFile):
-            raise HTTPException(400, "the form has no 'file'")
-        data = await file.read()
-    if not data:
-        raise HTTPException(400, "the form's 'file' is empty")
-    return data
-
-
-def _timing(info: DehazeInfo) -> str:
-    parts = {"decode": info.decode_s, "model": info.model_s, "encode": info.encode_s}
-    return ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in parts.items())
