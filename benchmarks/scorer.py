@@ -1,7 +1,7 @@
 """How well a scorer measures haze: rank correlation with true optical depth, and real hazy against clear photographs.
 
-``python -m benchmarks.scorer --clear CORPUS --hazy CORPUS [--scorer clip-compact]`` uses the held-out (test) split of the
-clear corpus, and all photographs of the hazy one, which no scorer of ours is trained on.
+``python -m benchmarks.scorer --clear CORPUS --hazy CORPUS [--scorer clip-compact]`` uses the held-out (test) split of
+the clear corpus, and all photographs of the hazy one, which no scorer of ours is trained on.
 """
 
 from __future__ import annotations

@@ -47,16 +47,16 @@ class ChannelAttention(nn.Module):
 
     def mixing_matrix(self, moment: Tensor) -> Tensor:
         """``W_p A W_v`` for second moments ``x x^T``: NCC -> NCC."""
-        query = self.query.weight.unflatten(0, (self.heads, -1))
-        key = self.key.weight.unflatten(0, (self.heads, -1))
-        value = self.value.weight.unflatten(0, (self.heads, -1))
+        by_head = (self.heads, -1, moment.shape[-1])
+        query, key, value = (part.weight.view(by_head) for part in (self.query, self.key, self.value))
         moment = moment[:, None]
         key_moment = key @ moment
         query_norm = ((query @ moment) * query).sum(-1).clamp(min=0).sqrt().clamp(min=1e-12)
         key_norm = (key_moment * key).sum(-1).clamp(min=0).sqrt().clamp(min=1e-12)
         similarity = key_moment @ query.transpose(-1, -2) / (key_norm[..., :, None] * query_norm[..., None, :])
         attention = (similarity * self.rescale).softmax(dim=-1)
-        return self.project.weight @ (attention @ value).flatten(1, 2)
+        mixing: Tensor = self.project.weight @ (attention @ value).flatten(1, 2)
+        return mixing
 
     def forward(self, x: Tensor) -> Tensor:
         """NCHW -> NCHW."""

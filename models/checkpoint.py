@@ -127,11 +127,11 @@ def convert(source: str | os.PathLike[str], folder: str | os.PathLike[str]) -> P
         content = torch.load(source, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ConfigError(f"there is no file {source}") from None
-    except Exception as problem:  # noqa: BLE001 - torch raises many kinds for a file that is not its own
+    except Exception as problem:  # torch raises many kinds for a file that is not its own
         raise ConfigError(f"{source} holds more than plain weights, or is no weights file: {problem}") from problem
     if not isinstance(content, dict):
         raise ConfigError(f"{source} holds a {type(content).__name__}; expected a state dict")
-    released = content.get("params_ema", content.get("params", content))
+    released: dict[str, torch.Tensor] = content.get("params_ema") or content.get("params") or content
     try:
         network = load_released_corun(released)
     except (ValueError, RuntimeError) as problem:

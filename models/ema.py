@@ -31,5 +31,5 @@ class MeanTeacher:
         self.updates += 1
         for mine, theirs in zip(self.network.parameters(), student.parameters(), strict=True):
             mine.lerp_(theirs.detach(), 1.0 - momentum)
-        for mine, theirs in zip(self.network.buffers(), student.buffers(), strict=True):
-            mine.copy_(theirs)
+        for kept, buffer in zip(self.network.buffers(), student.buffers(), strict=True):
+            kept.copy_(buffer)

@@ -1,4 +1,4 @@
-"""Pure loss functions, each naming its equation. Images N3HW and transmissions N1HW in [0, 1]; every loss is a scalar."""
+"""Pure loss functions, each naming its equation. Images N3HW, transmissions N1HW, in [0, 1]; losses are scalars."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class HazeConfig(Settings):
 
 @dataclass(frozen=True)
 class Synthesized:
-    """A synthetic pair: ``hazy``, ``clear`` N3HW and ``transmission``, ``depth`` N1HW in [0, 1]; ``beta`` N; ``airlight`` N3."""
+    """Pairs: ``hazy``, ``clear`` N3HW, ``transmission``, ``depth`` N1HW in [0, 1]; ``beta`` N, ``airlight`` N3."""
 
     hazy: Tensor
     clear: Tensor
@@ -82,7 +82,7 @@ def _coin(generator: torch.Generator, probability: float) -> bool:
 
 
 def _superpixel_offsets(image: Tensor, generator: torch.Generator, sites: int) -> Tensor:
-    """A random offset per superpixel (pixels joined to the nearest of ``sites`` seeds in position and colour). 3HW -> HW."""
+    """A random offset per superpixel: pixels join the nearest of ``sites`` in position and colour. 3HW -> HW."""
     _, height, width = image.shape
     y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
     points = torch.cat([torch.stack([y, x]) * 2.0, image], dim=0).flatten(1).T

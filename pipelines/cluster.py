@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
-import secrets
 import signal
 import socket
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,28 +53,46 @@ def ray_session(
     Raises:
         ConfigError: nothing answers at the address, or it refuses our token.
     """
-    with _environment(QUIET):
+    address = address or os.environ.get("RAY_ADDRESS")
+    joins = address not in (None, "local")
+    with _environment(QUIET if joins or _ray_runs() else QUIET | _local_environment()):
         import ray  # after the environment: Ray reads parts of it while it is imported
 
         if ray.is_initialized():
             yield
             return
-        address = address or os.environ.get("RAY_ADDRESS")
-        if address in (None, "local"):
-            with _environment(_local_environment()), _shut_down_after():
-                ray.init(
-                    address="local",
-                    num_cpus=max(MIN_CPUS, num_cpus or local_cpus()),
-                    include_dashboard=dashboard,
-                    namespace=NAMESPACE,
-                    log_to_driver=log_to_driver,
-                    logging_level=logging.WARNING,
-                )
-                yield
-        else:
-            with _shut_down_after():
-                _join(address, log_to_driver)
-                yield
+        with _shut_down_after():
+            if joins:
+                _join(str(address), log_to_driver)
+            else:
+                _start(num_cpus, dashboard, log_to_driver)
+            yield
+
+
+def _ray_runs() -> bool:
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
+def _start(num_cpus: int | None, dashboard: bool, log_to_driver: bool) -> None:
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=max(MIN_CPUS, num_cpus or local_cpus()),
+        include_dashboard=dashboard,
+        namespace=NAMESPACE,
+        log_to_driver=log_to_driver,
+        logging_level=logging.WARNING,
+        runtime_env={"worker_process_setup_hook": "pipelines.cluster.quiet_worker"},
+    )
+
+
+def quiet_worker() -> None:
+    """Runs in every worker of a local cluster: hide the notices of Ray's libraries that nobody can act on."""
+    for name in ("ray.train", "ray.data", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="ray")
 
 
 def cpus() -> int:
@@ -139,24 +156,14 @@ def _require_answer(address: str) -> None:
 def _local_environment() -> dict[str, str]:
     """What a cluster on this machine needs that one elsewhere has from its own set-up."""
     environment = {
-        # Ray's servers listen on every interface and run whatever they are sent; a token of our own keeps
-        # others out, on the network and on this machine, without writing one to the home folder.
-        "RAY_AUTH_MODE": "token",
-        # Where Ray is not imported yet this also confines it to loopback, so changing networks does no harm.
+        # Confined to loopback, where a token would protect from nobody but this machine's other users; anything that
+        # listens elsewhere sets RAY_AUTH_MODE=token (see cluster.yaml).
+        "RAY_AUTH_MODE": "disabled",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }
-    mode = os.environ.get("RAY_AUTH_MODE", "token").lower()
-    if mode == "token" and not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
-        environment["RAY_AUTH_TOKEN"] = _token()
     if (SOURCE_ROOT / "pyproject.toml").exists():  # running from source, perhaps not installed
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SOURCE_ROOT), os.environ.get("PYTHONPATH"))))
     return environment
-
-
-@functools.cache
-def _token() -> str:
-    """One token per process: Ray's own cache of it outlives a session."""
-    return secrets.token_hex(32)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The main job, end to end: ingest, pretrain, fine-tune with Colabator, evaluate, register, serve.
 
 Without folders of its own it runs on sample photographs that it makes from images inside scikit-image and scikit-learn
-(their haze is synthetic). An interrupted run goes on after its last finished stage; a finished one is followed by a new.
+(their haze is synthetic). An interrupted run goes on after its last finished stage; a finished one by a new run.
 """
 
 from __future__ import annotations
@@ -74,13 +74,14 @@ class Demo:
 
     def _run_folder(self) -> Path:
         """The unfinished run with the same inputs, else the next free number."""
-        runs = sorted(self.out.glob("run-*"))
+        runs: list[Path] = sorted(self.out.glob("run-*"))
         if runs and (runs[-1] / "state.json").is_file():
             state = json.loads((runs[-1] / "state.json").read_text())
             if state.get("digest") == self.digest and "serve" not in state["stages"]:
                 return runs[-1]
         last = int(runs[-1].name.rpartition("-")[2]) if runs else 0
-        return self.out / f"run-{last + 1:03d}"
+        folder: Path = self.out / f"run-{last + 1:03d}"
+        return folder
 
     @property
     def tracking_uri(self) -> str:
@@ -116,7 +117,7 @@ class Demo:
         counts = {}
         for domain, folder in folders.items():
             out = str(self.out / "corpus" / domain)
-            manifest = ingest(IngestConfig(sources=(str(folder),), domain=domain, out=out))  # type: ignore[arg-type]
+            manifest = ingest(IngestConfig(sources=(str(folder),), domain=domain, out=out))
             print(summary(manifest, out), flush=True)
             counts[domain] = manifest.model_dump(include={"found", "accepted", "rejected", "duplicates"})
         return {"folders": {key: str(value) for key, value in folders.items()}, "counts": counts}
@@ -162,9 +163,7 @@ class Demo:
         from serving.config import ServingConfig
 
         photo = example_photo(Path(folder))
-        url = app.start(
-            ServingConfig(port=self.port, model="models:/dehazer@champion", tracking_uri=self.tracking_uri)
-        )
+        url = app.start(ServingConfig(port=self.port, model="models:/dehazer@champion", tracking_uri=self.tracking_uri))
         try:
             answer = httpx.post(f"{url}/v1/dehaze", content=photo.read_bytes(), timeout=120)
             answer.raise_for_status()
@@ -236,7 +235,8 @@ def closing_table(stages: dict[str, Any], run: Path, tracking_uri: str) -> str:
     out = os.path.relpath(run.parent)
     lines += [
         f"\nMLflow:  .venv/bin/mlflow ui --backend-store-uri {tracking_uri}",
-        f"service: make serve OUT={out}   then   curl --data-binary @photo.jpg http://127.0.0.1:8000/v1/dehaze -o out.jpg",
+        f"service: make serve OUT={out}",
+        "         curl --data-binary @photo.jpg http://127.0.0.1:8000/v1/dehaze -o out.jpg",
     ]
     return "\n".join(lines)
 
@@ -245,9 +245,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipelines.demo", description=__doc__)
     parser.add_argument("--hazy", type=Path, help="folder of hazy photographs (default: samples)")
     parser.add_argument("--clear", type=Path, help="folder of clear photographs (default: samples)")
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="where everything goes (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="for everything (default: %(default)s)")
     parser.add_argument("--from-scratch", action="store_true", help=f"start at random, not from {zoo.DEFAULT}")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change both recipes: train.steps=200")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in train.steps=200")
     parser.add_argument("--limit", type=int, default=12, help="held-out photographs to evaluate (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="of the service (default: %(default)s)")
     return parser

@@ -11,11 +11,13 @@ import math
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from pydantic import Field
@@ -26,7 +28,11 @@ from models.inference import dehaze
 from models.physics import HazeConfig, synthesize
 from models.settings import Settings
 from pipelines import metrics
+from pipelines.corpus import filesystem
 from pipelines.metrics import Pixels
+
+if TYPE_CHECKING:  # open_clip takes seconds to import, and a run without a scorer does not need it
+    from pseudolabel.clip_scorer import ClipScorer
 
 HAZY = "hazy input"
 """The calibration row of every table: what the photographs score before anything is done to them."""
@@ -40,11 +46,11 @@ ITEM_SCHEMA = pa.schema(
         ("kind", pa.string()),
         ("image_id", pa.string()),
         ("name", pa.string()),
-        ("path", pa.string()),  # read by the worker when `image` is null
-        ("image", pa.binary()),
-        ("depth", pa.binary()),
+        ("path", pa.string()),
+        ("row_group", pa.int32()),  # of the shard at `path`; null when `path` is the photograph itself
     ]
 )
+"""What a worker is told: where a photograph is. It reads the bytes itself, so they cross no process border."""
 ROW_SCHEMA = pa.schema(
     [
         ("kind", pa.string()),
@@ -97,6 +103,15 @@ class Case:
     clear: Pixels | None
 
 
+@lru_cache(maxsize=2)
+def stored(path: str, row_group: int) -> dict[str, tuple[bytes, bytes | None]]:
+    """Image and depth bytes by image id of one row group; cached, because a batch of items shares it."""
+    files, inner = filesystem(path)
+    with files.open_input_file(inner) as stream:
+        table = pq.ParquetFile(stream).read_row_group(row_group, columns=["image_id", "image", "depth"])
+    return {row["image_id"]: (row["image"], row["depth"]) for row in table.to_pylist()}
+
+
 def photo_seed(image_id: str, seed: int) -> int:
     """The haze of a photograph depends on its content and the run's seed, not on its place in the corpus."""
     return (int(image_id[:8], 16) + seed) % 2**31
@@ -132,8 +147,8 @@ def square(pixels: Pixels, size: int) -> Pixels:
 
 def square_depth(data: bytes, size: int) -> Tensor:
     """A 16-bit depth PNG as 1x1xSxS in [0, 1] (1 = near), cut as `square` cuts its photograph."""
-    with Image.open(io.BytesIO(data)) as stored:
-        depth = torch.from_numpy(np.array(stored, dtype=np.float32))[None, None] / 65535.0
+    with Image.open(io.BytesIO(data)) as picture:
+        depth = torch.from_numpy(np.array(picture, dtype=np.float32))[None, None] / 65535.0
     wide, high, left, top = _cover(depth.shape[3], depth.shape[2], size)
     depth = torch.nn.functional.interpolate(depth, size=(high, wide), mode="bilinear", align_corners=False)
     return depth[:, :, top : top + size, left : left + size].clamp(0.0, 1.0)
@@ -174,7 +189,7 @@ class Evaluator:
         self.references = dict(references or {})
         self.sheet = frozenset(sheet)
         self.networks = {m.label: zoo.load(m.source).network.to(settings.device) for m in settings.models}
-        self.scorer: Any = None
+        self.scorer: ClipScorer | None = None
         if settings.scorer is not None:
             from pseudolabel.clip_scorer import load_scorer
 
@@ -216,13 +231,17 @@ class Evaluator:
         Raises:
             ImageError, OSError: it cannot be read, is too small to measure, or its reference has another size.
         """
-        data = Path(item["path"]).read_bytes() if item["image"] is None else item["image"]
+        depth: bytes | None = None
+        if item["row_group"] is None:
+            data = Path(item["path"]).read_bytes()
+        else:
+            data, depth = stored(item["path"], item["row_group"])[item["image_id"]]
         pixels = pixels_of(data)
         if min(pixels.shape[:2]) < metrics.MIN_SIDE:
             size = f"{pixels.shape[1]}x{pixels.shape[0]}"
             raise OSError(f"{item['name']} is {size}; the shortest side that can be measured is {metrics.MIN_SIDE}")
         if item["kind"] == SYNTHETIC:
-            return synthetic_case(pixels, item["depth"], item["image_id"], self.settings)
+            return synthetic_case(pixels, depth, item["image_id"], self.settings)
         reference = self.references.get(item["name"])
         if reference is None:
             return Case(bounded(pixels, self.settings.max_side), None)
@@ -238,9 +257,7 @@ class Evaluator:
         hazy = images.to_tensor(np.ascontiguousarray(case.hazy)[None]).to(self.settings.device)
         for label, network in self.networks.items():
             started = time.perf_counter()
-            with torch.inference_mode():
-                scene = dehaze(network, hazy).scene
-            versions[label] = images.to_uint8(scene)[0]
+            versions[label] = images.to_uint8(dehaze(network, hazy).scene)[0]
             seconds[label] = time.perf_counter() - started
         if case.clear is not None:
             versions[CLEAR] = case.clear
@@ -250,6 +267,7 @@ class Evaluator:
         """Clearness and quality of images of one size, in one encoding; None each without a scorer."""
         if self.scorer is None:
             return [None] * len(versions), [None] * len(versions)
-        with torch.inference_mode():
-            scores = self.scorer.score(images.to_tensor(np.stack(versions)).to(self.settings.device))
-        return scores.clearness.tolist(), scores.quality.tolist()
+        batch = images.to_tensor(np.stack(versions)).to(self.settings.device)
+        with torch.inference_mode():  # not `score`: its trust map costs a hundred times more and is not in the table
+            clearness, quality = self.scorer.judge(self.scorer.encode(batch))
+        return clearness.tolist(), quality.tolist()

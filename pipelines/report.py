@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ def _replace(path: Path, text: str) -> Path:
     """Write text so that a reader sees the old file or the new one, never half of it."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    partial.replace(path)
     return path
 
 
@@ -90,7 +89,8 @@ def markdown(summary: Mapping[str, Any], tables: Mapping[str, Mapping[str, Mappi
     for kind, table in tables.items():
         counts = summary["photographs"][kind]
         parts += [
-            f"## {kind.capitalize()} photographs: {counts['evaluated']} of {counts['found']}, split `{counts['split']}`",
+            f"## {kind.capitalize()} photographs: {counts['evaluated']} of {counts['found']}, "
+            f"split `{counts['split']}`",
             markdown_table(table, summary["headline"][kind]["metric"]),
         ]
     parts.append(
@@ -189,5 +189,5 @@ def write_sheet(sheet: Image.Image, path: Path) -> Path:
     """Save a contact sheet as PNG, replacing an old one at once."""
     partial = path.with_name(path.name + ".partial")
     sheet.save(partial, "PNG", optimize=True)
-    os.replace(partial, path)
+    partial.replace(path)
     return path

@@ -221,13 +221,12 @@ class _Worker:
     def loop(self) -> None:
         """Train from the last checkpoint to the last step."""
         train = self.recipe.train
-        began, done = time.perf_counter(), 0
-        for step in range(self.start, train.steps):
+        began = time.perf_counter()
+        for done, step in enumerate(range(self.start, train.steps), start=1):
             batch = next(self.samples)
             if self.labels is not None:
                 batch |= self.labels.take()
             metrics = self.method.training_step(batch, step)
-            done += 1
             if self.labeling is not None and (step + 1) % self.recipe.labels.publish_every == 0:
                 self.labeling.publish(self.method.teacher_state(), step + 1)
             last = step + 1 == train.steps
@@ -391,7 +390,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--clear", help="corpus of clear photographs")
     parser.add_argument("--hazy", help="corpus of hazy photographs (Colabator)")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the model")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe: train.steps=50")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in train.steps=50")
     parser.add_argument("--tracking-uri", help="MLflow tracking URI; nothing is tracked without it")
     parser.add_argument("--address", help="Ray cluster to join; default: the current job's, else a local one")
     return parser

@@ -56,7 +56,7 @@ def random_crop(pixels: Pixels, depth: Pixels | None, crop: CropConfig, random: 
         None if whole is None else np.ascontiguousarray(whole[top : top + side, left : left + side][:, ::step])
         for whole in (pixels, depth)
     ]
-    square = images.resize(cut[0], crop.size, crop.size)
+    square = images.resize(np.asarray(cut[0]), crop.size, crop.size)
     if cut[1] is None:
         return square, None
     return square, np.asarray(Image.fromarray(cut[1]).resize((crop.size, crop.size), Image.Resampling.BILINEAR))
@@ -72,7 +72,7 @@ def _depth_of(row: Row, shape: tuple[int, ...]) -> Pixels | None:
 
 
 def synthetic_pairs(row: Row, crop: CropConfig, haze: HazeConfig, seed: int | None = None) -> list[dict[str, Any]]:
-    """A clear photograph -> ``crop.per_photo`` pairs: ``hazy``, ``clear`` (S, S, 3) and ``transmission`` (S, S) uint8."""
+    """A clear photograph -> ``crop.per_photo`` pairs ``hazy``, ``clear`` (S, S, 3), ``transmission`` (S, S), uint8."""
     random = _generator(row, seed)
     pixels = decode_pixels(row["image"])
     depth = _depth_of(row, pixels.shape)
@@ -109,7 +109,7 @@ def strong_augmentation(pixels: Pixels, random: np.random.Generator) -> Pixels:
 
 
 def real_photograph(row: Row, size: int, seed: int | None = None) -> list[dict[str, Any]]:
-    """A hazy photograph, whole, as a ``size`` square: ``image_id``, ``photo`` and its strong augmentation ``strong``."""
+    """A hazy photograph, whole, as a ``size`` square: ``image_id``, ``photo`` and ``strong``, its augmentation."""
     photo = images.resize(decode_pixels(row["image"]), size, size)
     strong = strong_augmentation(photo, _generator(row, seed))
     return [{"image_id": row["image_id"], "photo": photo, "strong": strong}]

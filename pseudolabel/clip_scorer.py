@@ -153,7 +153,9 @@ class ClipScorer(nn.Module):
         cut = blocks(images, self.config.block)
         count, rows, columns = cut.shape[:3]
         side = self.config.block_resolution or self.resolution
-        parts = [self.judge(self.encode(chunk, side)) for chunk in cut.flatten(0, 2).split(self.config.block_batch)]
+        parts = [
+            self.judge(self.encode(chunk, side)) for chunk in torch.split(cut.flatten(0, 2), self.config.block_batch)
+        ]
         clearness, quality = (torch.cat(values).view(count, rows, columns) for values in zip(*parts, strict=True))
         return trust_from_blocks(clearness, quality)
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from models.inference import dehaze
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models import images
+from models.inference import dehaze
 from pseudolabel.entries import LabelEntry
 from pseudolabel.rounds import LabelingConfig, WorkUnit
 from pseudolabel.scores import Scorer

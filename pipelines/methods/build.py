@@ -34,7 +34,8 @@ def make_network(recipe: Recipe) -> nn.Module:
         return zoo.build(recipe.network)
     loaded = zoo.load(recipe.init)
     if recipe.network and dict(recipe.network) != loaded.config["network"]:
-        raise ConfigError(f"init {recipe.init!r} is {loaded.config['network']}, but the recipe asks for {recipe.network}")
+        have = loaded.config["network"]
+        raise ConfigError(f"init {recipe.init!r} is {have}, but the recipe asks for {recipe.network}")
     return loaded.network.train()
 
 

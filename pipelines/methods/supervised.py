@@ -101,7 +101,7 @@ class Supervised:
         steps: int,
         scorer: Any = None,
     ) -> None:
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)
         self.weights = weights or LossWeights()
         self.optimizer = optimizer or OptimizerConfig()
         self.steps, self.scorer = steps, scorer
