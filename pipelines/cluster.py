@@ -100,7 +100,7 @@ def cpus() -> int:
     import ray
 
     if ray.is_initialized():
-        return int(ray.cluster_resources().get("CPU", 0))
+        return int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]  # Ray has no hint here
     return max(MIN_CPUS, local_cpus())
 
 

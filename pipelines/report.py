@@ -89,8 +89,7 @@ def markdown(summary: Mapping[str, Any], tables: Mapping[str, Mapping[str, Mappi
     for kind, table in tables.items():
         counts = summary["photographs"][kind]
         parts += [
-            f"## {kind.capitalize()} photographs: {counts['evaluated']} of {counts['found']}, "
-            f"split `{counts['split']}`",
+            f"## {kind.capitalize()} photographs: {counts['evaluated']} of {counts['found']} ({counts['split']})",
             markdown_table(table, summary["headline"][kind]["metric"]),
         ]
     parts.append(

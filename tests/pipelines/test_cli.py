@@ -1,0 +1,44 @@
+"""The `dehaze` command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines import cli
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_help_lists_the_verbs_without_loading_anything_heavy() -> None:
+    code = (
+        "import sys; from pipelines.cli import main; main(['--help']);"
+        "heavy = {'torch', 'ray', 'mlflow', 'fastapi'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for verb, (_, line) in cli.VERBS.items():
+        assert f"  {verb:<10}{line}\n" in done.stdout
+
+
+def test_every_verb_has_its_module() -> None:
+    for module, _ in cli.VERBS.values():
+        assert (ROOT / Path(*module.split("."))).with_suffix(".py").is_file(), module
+
+
+def test_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["aply"]) == 2
+    assert "did you mean 'apply'" in capsys.readouterr().err
+    assert cli.main([]) == 2
+
+
+def test_a_verb_gets_the_rest(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert cli.main(["apply", str(tmp_path / "nothing.jpg")]) == 2
+    assert "nothing.jpg" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as left:
+        cli.main(["serve", "--help"])
+    assert left.value.code == 0
+    assert "--port" in capsys.readouterr().out
