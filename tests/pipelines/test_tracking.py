@@ -70,7 +70,8 @@ def test_a_registered_checkpoint_comes_back_and_predicts(
     assert registered == Predictor(str(weights)).dehaze_bytes(buffer.getvalue())[0]
     newer = register_model(weights, tracking_uri=tracker.tracking_uri, run_id=tracker.run_id)
     client = MlflowClient(tracker.tracking_uri, registry_uri=tracker.tracking_uri)
-    assert (version, client.get_model_version_by_alias("dehazer", "champion").version) == ("1", newer)
+    champion = client.get_model_version_by_alias("dehazer", "champion")
+    assert (version, str(champion.version)) == ("1", newer)
     tracker.finish()
     assert client.get_run(tracker.run_id).info.status == "FINISHED"
 
