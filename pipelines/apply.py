@@ -47,7 +47,7 @@ def plan(sources: Sequence[Path], out: Path | None, extension: str | None = None
     if not jobs:
         raise ConfigError(f"no photographs in {', '.join(map(str, sources))}")
     _check(jobs)
-    return jobs
+    return list(dict.fromkeys(jobs))  # a file that was named twice is done once
 
 
 def execute(jobs: Sequence[Job], model: str, options: DehazeOptions, tracking_uri: str | None = None) -> list[str]:

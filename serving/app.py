@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 
 from models.images import ImageError
 from models.settings import parse
-from serving.config import ServingConfig, require_loopback
+from serving.config import ServingConfig, require_free_port, require_loopback
 from serving.errors import MEDIA_TYPE, Problem, http_problem, image_problem
 from serving.predictor import MEDIA_TYPES, DehazeInfo, DehazeOptions, Predictor
 from serving.requests import read_body, read_options, server_timing
@@ -134,9 +134,10 @@ def start(config: ServingConfig) -> str:
         its URL. It takes requests when this returns.
 
     Raises:
-        ConfigError: the host is not loopback, or the model is missing.
+        ConfigError: the host is not loopback, the port is taken, or the model is missing.
     """
     require_loopback(config.host)
+    require_free_port(config.host, config.port)
     _require_model(config)
     _start_ray()
     logging.getLogger("ray.serve").setLevel(logging.WARNING)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import secrets
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -77,15 +77,28 @@ def require_loopback(host: str) -> None:
 
 
 def local_ray_environment() -> dict[str, str]:
-    """What a Ray of our own needs: Ray's servers run whatever they are sent, so keep others out.
+    """What a Ray of our own needs in the environment before Ray is imported: it listens on loopback only."""
+    return {
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
 
-    The second setting confines them to loopback, where it is set before Ray is imported.
+
+def require_free_port(host: str, port: int) -> None:
+    """Find out that a port is taken before Ray is started, which would say so less clearly.
+
+    Raises:
+        ConfigError: something listens there, or the port may not be used.
     """
-    environment = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-    own = os.environ.get("RAY_AUTH_MODE", "token").lower() == "token"
-    if own and not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
-        environment["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    return environment | {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what a service that just ended leaves is fine
+            probe.bind((host, port))
+    except OSError as problem:
+        raise ConfigError(f"cannot listen on {host}:{port}: {problem.strerror}; choose another port") from problem
 
 
 def _application_args(content: Any, file: Path) -> dict[str, Any]:

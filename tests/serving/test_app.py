@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.settings import ConfigError
-from serving.config import ServingConfig, read_config, require_loopback
+from serving.config import ServingConfig, read_config, require_free_port, require_loopback
 from serving.predictor import DehazeOptions, Predictor
 
 Pixels = NDArray[np.uint8]
@@ -105,6 +105,16 @@ def test_a_missing_model_is_found_before_anything_starts() -> None:
 
     with pytest.raises(ConfigError, match="did you mean 'corun-compact'"):
         app.start(ServingConfig(model="corun-compakt"))
+
+
+def test_a_taken_port_is_one_clear_error() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}"):
+            require_free_port("127.0.0.1", port)
+    require_free_port("127.0.0.1", port)
 
 
 def test_only_loopback_hosts() -> None:
