@@ -104,6 +104,7 @@ def evaluate(config: EvaluateConfig) -> Summary:
     if config.reference is not None:
         references = match_references(selections[REAL].entries, Path(config.reference))
     described = {choice.label: describe_model(choice) for choice in choices}
+    check_scorer(config.scorer)
     settings = row_settings(config, choices)
     evaluator = {
         "settings": settings,
@@ -171,6 +172,18 @@ def describe_model(choice: ModelChoice) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in loaded.network.parameters()),
         "weights_sha256": digest.hexdigest(),
     }
+
+
+def check_scorer(name: str | None) -> None:
+    """Fail here, in a sentence, instead of in a worker; packaged scorers are known to load.
+
+    Raises:
+        ConfigError: there is no such scorer.
+    """
+    from pseudolabel.clip_scorer import PACKAGED, load_scorer
+
+    if name is not None and name not in PACKAGED:
+        load_scorer(name)
 
 
 def row_settings(config: EvaluateConfig, choices: tuple[ModelChoice, ...]) -> RowSettings:

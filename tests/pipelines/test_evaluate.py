@@ -1,0 +1,191 @@
+"""The evaluation job: on Ray, and its command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.settings import ConfigError
+from pipelines import evaluate as job
+from pipelines.evaluate_rows import CLEAR, HAZY
+from pipelines.metrics import METRICS
+
+Folder = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def evaluated(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> job.Summary:
+    """One run on Ray: three hazy photographs, one of them with a reference, a broken file, and synthetic pairs."""
+    from tests.conftest import make_photo
+
+    root = tmp_path_factory.mktemp("evaluate")
+    for name, count, hazy in (("hazy", 3, True), ("clear", 12, False), ("reference", 1, False)):
+        (root / name).mkdir()
+        for index in range(count):
+            pixels = make_photo(index + (100 if name == "clear" else 0), hazy=hazy)
+            Image.fromarray(pixels).save(root / name / f"photo_{index}.png")
+    (root / "hazy" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut short")
+    return job.evaluate(
+        job.EvaluateConfig(
+            data=str(root / "hazy"),
+            clear=str(root / "clear"),
+            reference=str(root / "reference"),
+            models=("prior=dcp",),
+            out=str(root / "out"),
+            split="all",
+            limit=4,
+            scorer=None,
+            pair_size=64,
+            sheet=2,
+        )
+    )
+
+
+@pytest.fixture
+def lines(evaluated: job.Summary) -> list[dict[str, str]]:
+    with evaluated.csv.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+class TestOnRay:
+    def test_the_csv_aggregates_to_the_json(self, evaluated: job.Summary, lines: list[dict[str, str]]) -> None:
+        summary = json.loads(evaluated.json.read_text())
+        assert summary == json.loads(json.dumps(evaluated.summary))
+        values: dict[Any, list[float]] = defaultdict(list)
+        for line in lines:
+            for name in METRICS:
+                if line[name]:
+                    values[line["kind"], line["model"], name].append(float(line[name]))
+        seen = 0
+        for kind, table in summary["tables"].items():
+            for model, entries in table.items():
+                for name, entry in entries.items():
+                    found = values[kind, model, name]
+                    assert entry["n"] == len(found)
+                    assert entry["mean"] == pytest.approx(np.mean(found))
+                    assert entry["median"] == pytest.approx(np.median(found))
+                    seen += 1
+        assert seen == len(values) > 0
+
+    def test_every_photograph_has_every_row(self, lines: list[dict[str, str]]) -> None:
+        models: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for line in lines:
+            models[line["kind"], line["name"]].append(line["model"])
+        real = {name: found for (kind, name), found in models.items() if kind == "real"}
+        assert real == {
+            "broken.jpg": [""],
+            "photo_0.png": [HAZY, "prior", CLEAR],  # the one with a reference
+            "photo_1.png": [HAZY, "prior"],
+            "photo_2.png": [HAZY, "prior"],
+        }
+        pairs = [found for (kind, _), found in models.items() if kind == "synthetic"]
+        assert pairs == [[HAZY, "prior", CLEAR]] * 4
+
+    def test_the_summary_says_what_was_done(self, evaluated: job.Summary) -> None:
+        summary = evaluated.summary
+        assert summary["headline"]["real"]["metric"] == "fade"
+        assert summary["headline"]["synthetic"]["metric"] == "psnr"
+        means = summary["headline"]["real"]["means"]
+        assert means["prior"] < means[HAZY] == evaluated.mean("real", HAZY, "fade")
+        assert summary["tables"]["real"]["prior"]["psnr"]["n"] == 1
+        assert summary["tables"]["real"]["prior"]["fade"]["difference"]["n"] == 3
+        assert summary["in_sample"] is True  # asked for all splits
+        assert [f["name"] for f in summary["failures"]] == ["broken.jpg"]
+        assert any("1 photographs could not be measured" in w for w in summary["warnings"])
+        assert summary["photographs"]["real"]["evaluated"] == 3
+        assert summary["photographs"]["synthetic"] | {"source": ""} == {
+            "source": "", "found": 12, "split": "all", "evaluated": 4, "in_sample": True,
+        }  # fmt: skip
+        assert summary["models"]["prior"]["source"] == "dcp"
+        assert summary["config"]["seed"] == summary["row_settings"]["seed"] == 0
+        assert {"ray", "torch", "fade-python", "ray-dehaze"} <= summary["versions"].keys()
+
+    def test_the_files_are_there(self, evaluated: job.Summary) -> None:
+        assert "# Evaluation" in evaluated.markdown.read_text()
+        assert evaluated.sheet is not None and evaluated.pairs_sheet is not None
+        with Image.open(evaluated.sheet) as sheet, Image.open(evaluated.pairs_sheet) as pairs:
+            assert sheet.format == pairs.format == "PNG"
+            assert sheet.width > 2 * 128  # a photograph and its result side by side
+            assert 3 * 64 < pairs.width < 4 * 64  # and the clear one
+        found = {path.name for path in evaluated.csv.parent.iterdir()}
+        assert found == {"per_image.csv", "summary.json", "summary.md", "contact_sheet.png", "pairs_sheet.png"}
+
+    def test_again_without_pairs_gives_the_same_numbers_and_drops_the_old_sheet(self, evaluated: job.Summary) -> None:
+        config = job.EvaluateConfig.model_validate(evaluated.summary["config"])
+        again = job.evaluate(config.model_copy(update={"clear": None, "concurrency": 1}))
+        assert again.pairs_sheet is None
+        assert not (again.csv.parent / "pairs_sheet.png").exists()
+        assert again.summary["tables"]["real"] == evaluated.summary["tables"]["real"]
+
+    def test_only_unreadable_files_are_an_error(self, tmp_path: Path) -> None:
+        (tmp_path / "a.jpg").write_bytes(b"no picture")
+        config = job.EvaluateConfig(data=str(tmp_path), models=("dcp",), scorer=None, out=str(tmp_path / "out"))
+        with pytest.raises(ConfigError, match="none of 1 photographs could be measured"):
+            job.evaluate(config)
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "missing"], "there is no folder missing"),
+        (["--data", "empty"], "empty holds no photograph"),
+        (["--data", "photos", "--models", "dcq"], "did you mean 'dcp'"),
+        (["--data", "photos", "--models", "dcp,dcp"], "labels must differ"),
+        (["--data", "photos", "--models", f"{HAZY}=dcp"], "labels must differ"),
+        (["--data", "photos", "--models", "dcp", "--limit", "0"], "'limit' in evaluate"),
+        (["--data", "photos", "--models", "dcp", "--reference", "missing"], "--reference names a folder"),
+        (["--data", "photos", "--models", "dcp", "--scorer", "ViT-B-33"], "did you mean"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_exit_code_2(
+    arguments: list[str],
+    message: str,
+    photo_folder: Folder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    photo_folder(count=1)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert job.main([*arguments, "--out", "out"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert message in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_checkpoint_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    first, second, third = job.model_choices(["ours=run/model", "run/model", "dcp"])
+    assert (first.label, first.source) == ("ours", str(tmp_path / "run" / "model"))
+    assert (second.label, second.source) == ("run/model", first.source)
+    assert (third.label, third.source) == ("dcp", "dcp")
+
+
+def test_every_option_of_the_command_is_one_of_the_configuration() -> None:
+    options = vars(job._parser().parse_args(["--data", "x", "--out", "y"]))
+    assert set(options) == set(job.EvaluateConfig.model_fields)
+    for name, field in job.EvaluateConfig.model_fields.items():
+        if name not in ("data", "out", "models"):
+            assert options[name] == field.default
+
+
+def test_blocks_hold_every_photograph_once_and_feed_all_workers(photo_folder: Folder) -> None:
+    config = job.EvaluateConfig(data=str(photo_folder(count=11)), out="x", models=(), scorer=None)
+    blocks = job.item_blocks(job.select(config), concurrency=2)
+    assert len(blocks) >= 4
+    ids = [image_id for block in blocks for image_id in block["image_id"].to_pylist()]
+    assert len(ids) == len(set(ids)) == 11

@@ -1,0 +1,136 @@
+"""Which photographs are evaluated."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from models.settings import ConfigError
+from pipelines.corpus import CORPUS_SCHEMA, MANIFEST, Manifest, image_id_of, split_of
+from pipelines.evaluate_sources import choose, folder_entries, match_references
+
+Folder = Callable[..., Path]
+
+
+def make_corpus(source: Path, out: Path, domain: str = "hazy", splits: tuple[str, ...] = ("train", "test")) -> Path:
+    """A corpus of the photographs of a folder with one shard of one-row groups per split."""
+    out.mkdir()
+    shards: dict[str, list[dict[str, object]]] = {}
+    for path in sorted(source.iterdir()):
+        data = path.read_bytes()
+        image_id = image_id_of(data)
+        if (split := split_of(image_id)) in splits:
+            shards.setdefault(split, []).append({
+                "image_id": image_id, "uri": str(path), "domain": domain, "image": data, "depth": None, "pair_id": None,
+                "width": 128, "height": 96, "phash": "0", "split": split,
+            })  # fmt: skip
+    for split, rows in shards.items():
+        pq.write_table(pa.Table.from_pylist(rows, CORPUS_SCHEMA), out / f"{split}-00000.parquet", row_group_size=1)
+    counts = {split: len(rows) for split, rows in shards.items()}
+    total = sum(counts.values())
+    files = tuple(f"{split}-00000.parquet" for split in shards)
+    groups = {f"{split}-00000.parquet": count for split, count in counts.items()}
+    manifest = Manifest(
+        domain=domain, found=total, accepted=total, rejected=0, duplicates=0,
+        splits={"train": 0, "test": 0} | counts, files=files, row_groups=groups,
+    )  # type: ignore[arg-type]  # fmt: skip
+    (out / MANIFEST).write_text(manifest.model_dump_json())
+    return out
+
+
+def test_a_folder_is_evaluated_as_a_whole_in_a_fixed_order(photo_folder: Folder) -> None:
+    folder = photo_folder(count=6)
+    chosen = choose(str(folder), "hazy", None, None, default="all")
+    assert (chosen.split, chosen.in_sample, chosen.found, chosen.warnings) == ("all", False, 6, ())
+    ids = [e.image_id for e in chosen.entries]
+    assert ids == sorted(image_id_of(p.read_bytes()) for p in folder.iterdir())
+
+
+def test_the_limit_takes_the_first_by_id(photo_folder: Folder) -> None:
+    folder = photo_folder(count=6)
+    everything = choose(str(folder), "hazy", None, None, default="all").entries
+    assert choose(str(folder), "hazy", None, 2, default="all").entries == everything[:2]
+
+
+def test_the_same_photograph_twice_is_one_entry(photo_folder: Folder) -> None:
+    folder = photo_folder(count=2)
+    (folder / "below").mkdir()
+    shutil.copy(folder / "photo_000.jpg", folder / "below" / "again.jpg")
+    (folder / "notes.txt").write_text("not a photograph")
+    assert sorted(e.name for e in folder_entries(folder)) == ["below/again.jpg", "photo_001.jpg"]
+
+
+def test_a_folder_splits_as_ingest_would(photo_folder: Folder) -> None:
+    chosen = choose(str(photo_folder(count=20)), "clear", None, None, default="test")
+    assert 0 < len(chosen.entries) < 20
+    assert {split_of(e.image_id) for e in chosen.entries} == {"test"}
+    assert not chosen.in_sample
+
+
+def test_an_empty_test_split_evaluates_all_and_says_so(photo_folder: Folder, tmp_path: Path) -> None:
+    corpus = make_corpus(photo_folder(count=8), tmp_path / "corpus", splits=("train",))
+    chosen = choose(str(corpus), "hazy", None, None, default="all")
+    assert chosen.in_sample
+    assert chosen.split == "all"
+    assert len(chosen.entries) == chosen.found > 0
+    assert "not held out" in chosen.warnings[0]
+
+
+def test_a_corpus_gives_its_test_split_by_default(photo_folder: Folder, tmp_path: Path) -> None:
+    corpus = make_corpus(photo_folder(count=20), tmp_path / "corpus")
+    chosen = choose(str(corpus), "hazy", None, None, default="all")
+    assert {e.split for e in chosen.entries} == {"test"}
+    assert not chosen.in_sample
+    assert chosen.found == 20
+    trained = choose(str(corpus), "hazy", "train", None, default="all")
+    assert trained.in_sample
+    assert len(trained.entries) + len(chosen.entries) == 20
+    assert "training split" in trained.warnings[0]
+
+
+def test_row_groups_point_to_their_photographs(photo_folder: Folder, tmp_path: Path) -> None:
+    corpus = make_corpus(photo_folder(count=10), tmp_path / "corpus")
+    for entry in choose(str(corpus), "hazy", "all", None, default="all").entries:
+        assert entry.row_group is not None
+        rows = pq.ParquetFile(entry.path).read_row_group(entry.row_group).to_pylist()
+        assert [r["image_id"] for r in rows] == [entry.image_id]
+
+
+@pytest.mark.parametrize(("make", "message"), [(False, "there is no folder"), (True, "holds no photograph")])
+def test_nothing_to_evaluate_is_one_clear_error(tmp_path: Path, make: bool, message: str) -> None:
+    folder = tmp_path / "nothing"
+    if make:
+        folder.mkdir()
+    with pytest.raises(ConfigError, match=message):
+        choose(str(folder), "hazy", None, None, default="all")
+
+
+def test_a_corpus_of_the_other_domain_is_refused(photo_folder: Folder, tmp_path: Path) -> None:
+    corpus = make_corpus(photo_folder(count=6), tmp_path / "corpus", domain="clear")
+    with pytest.raises(ConfigError, match="corpus of clear photographs; expected hazy"):
+        choose(str(corpus), "hazy", None, None, default="all")
+
+
+def test_references_match_by_path_name_or_stem(photo_folder: Folder, tmp_path: Path) -> None:
+    folder = photo_folder("hazy", count=3)
+    clear = tmp_path / "clear"
+    clear.mkdir()
+    shutil.copy(folder / "photo_000.jpg", clear / "photo_000.jpg")
+    shutil.copy(folder / "photo_001.jpg", clear / "photo_001.png")
+    found = match_references(folder_entries(folder), clear)
+    assert found == {"photo_000.jpg": str(clear / "photo_000.jpg"), "photo_001.jpg": str(clear / "photo_001.png")}
+
+
+def test_references_that_match_nothing_are_an_error(photo_folder: Folder) -> None:
+    entries = folder_entries(photo_folder("hazy", count=1))
+    other = photo_folder("clear", count=1)
+    (other / "photo_000.jpg").rename(other / "elsewhere.jpg")
+    with pytest.raises(ConfigError, match=r"no photograph has a reference .* such as photo_000\.jpg"):
+        match_references(entries, other)
+    with pytest.raises(ConfigError, match="there is no folder"):
+        match_references(entries, other / "missing")

@@ -1,0 +1,127 @@
+"""Files of an evaluation."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines import report
+from pipelines.metrics import aggregate
+
+
+def jpeg(colour: tuple[int, int, int], size: tuple[int, int] = (64, 48)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+def row(image_id: str, model: str, **values: Any) -> dict[str, Any]:
+    return {"kind": "real", "image_id": image_id, "name": f"folder/{image_id}.jpg", "model": model, **values}
+
+
+def test_csv_keeps_full_precision_and_leaves_out_pictures(tmp_path: Path) -> None:
+    rows = [row("a", "hazy input", fade=1 / 3, psnr=None, thumbnail=b"\xff"), row("b", "", error='a "bad" file, cut')]
+    with report.write_csv(rows, tmp_path / "x.csv").open(newline="") as stream:
+        read = list(csv.DictReader(stream))
+    assert tuple(read[0]) == report.COLUMNS
+    assert float(read[0]["fade"]) == 1 / 3
+    assert read[0]["psnr"] == ""
+    assert read[1]["error"] == 'a "bad" file, cut'
+
+
+def test_json_is_strict(tmp_path: Path) -> None:
+    assert json.loads(report.write_json({"ü": 1.5}, tmp_path / "x.json").read_text(encoding="utf-8")) == {"ü": 1.5}
+    with pytest.raises(ValueError, match="JSON"):
+        report.write_json({"a": math.nan}, tmp_path / "x.json")
+    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == {"ü": 1.5}
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_table_puts_the_headline_first_with_its_interval() -> None:
+    rows = [row(i, "hazy input", fade=f, clearness=0.2) for i, f in (("a", 2.0), ("b", 3.0))]
+    rows += [row(i, "m", fade=f, clearness=0.4) for i, f in (("a", 1.0), ("b", 1.5))]
+    lines = report.markdown_table(aggregate(rows, "hazy input", ["hazy input", "m"], 0), "clearness").splitlines()
+    assert lines[0] == "| model | **clearness ↑** | fade ↓ |"
+    assert lines[2] == "| hazy input | 0.200 (0.200) | 2.500 (2.500) |"
+    assert lines[3] == "| m | 0.400 (0.400); +0.200 [+0.200, +0.200], 100% better | 1.250 (1.250) |"
+
+
+def test_contact_sheet_has_a_line_per_photograph_and_a_column_per_model() -> None:
+    red, blue, green = (200, 30, 30), (30, 30, 200), (30, 160, 30)
+    rows = [
+        row("a", "m", fade=0.5, thumbnail=jpeg(blue)),
+        row("b", "hazy input", fade=2.0, thumbnail=jpeg(green)),
+        row("a", "hazy input", fade=1.0, thumbnail=jpeg(red)),
+        row("c", "hazy input", fade=1.0, thumbnail=None),
+    ]
+    sheet = report.contact_sheet(rows, ["hazy input", "m", "unused"], "fade", "a title")
+    assert sheet is not None
+    pixels = np.asarray(sheet, np.int32)
+    where = {c: np.argwhere(np.abs(pixels - c).sum(axis=2) < 30) for c in (red, blue, green)}
+    assert all(len(found) > 0.9 * 64 * 48 for found in where.values())
+    assert where[red][:, 1].max() < where[blue][:, 1].min()
+    assert where[red][:, 0].max() < where[green][:, 0].min()
+    assert where[red][:, 0].min() == where[blue][:, 0].min()
+    assert 2 * 64 < sheet.width < 3 * 64
+
+
+def test_captions_change_with_the_values() -> None:
+    picture = jpeg((90, 90, 90))
+    one, other = (
+        report.contact_sheet([row("a", "hazy input", fade=f, thumbnail=picture)], ["hazy input"], "fade")
+        for f in (1.11, 7.77)
+    )
+    assert one is not None and other is not None
+    assert one.size == other.size
+    assert one.tobytes() != other.tobytes()
+
+
+def test_long_names_are_shortened_to_the_sheet() -> None:
+    rows = [row("a" * 300, "m" * 200, fade=1.0, thumbnail=jpeg((9, 9, 9)))]
+    sheet = report.contact_sheet(rows, ["m" * 200], "fade", "t" * 500)
+    assert sheet is not None
+    assert sheet.width < 100
+
+
+def test_no_thumbnail_no_sheet() -> None:
+    assert report.contact_sheet([row("a", "hazy input", fade=1.0)], ["hazy input"], "fade") is None
+
+
+def test_sheet_is_a_png_and_replaces_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "sheet.png"
+    path.write_bytes(b"old")
+    report.write_sheet(Image.new("RGB", (20, 10)), path)
+    with Image.open(path) as picture:
+        assert (picture.format, picture.size) == ("PNG", (20, 10))
+    assert [p.name for p in tmp_path.iterdir()] == ["sheet.png"]
+
+
+def test_markdown_says_warnings_failures_and_versions() -> None:
+    rows = [row("a", "hazy input", fade=2.0)]
+    summary = {
+        "warnings": ["nothing is held out"],
+        "headline": {"real": {"metric": "fade"}},
+        "photographs": {"real": {"evaluated": 1, "found": 2, "split": "all"}},
+        "failures": [{"name": "broken.jpg", "error": "cut short"}],
+        "versions": {"numpy": "9.9"},
+        "config": {"seed": 3},
+    }
+    text = report.markdown(summary, {"real": aggregate(rows, "hazy input", ["hazy input"], 0)})
+    for part in (
+        "nothing is held out",
+        "1 of 2",
+        "broken.jpg",
+        "cut short",
+        "numpy 9.9",
+        '"seed": 3',
+        "| hazy input |",
+    ):
+        assert part in text
