@@ -111,7 +111,8 @@ class TestOnRay:
 
     def test_the_files_are_there(self, evaluated: job.Summary) -> None:
         assert "# Evaluation" in evaluated.markdown.read_text()
-        assert evaluated.sheet is not None and evaluated.pairs_sheet is not None
+        assert evaluated.sheet is not None
+        assert evaluated.pairs_sheet is not None
         with Image.open(evaluated.sheet) as sheet, Image.open(evaluated.pairs_sheet) as pairs:
             assert sheet.format == pairs.format == "PNG"
             assert sheet.width > 2 * 128  # a photograph and its result side by side

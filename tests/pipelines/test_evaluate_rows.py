@@ -58,7 +58,8 @@ def test_a_real_photograph_gives_the_hazy_row_and_one_per_model(photo_folder: Fo
     assert rows["prior"]["fade"] < rows[HAZY]["fade"]
     assert {(r["width"], r["height"]) for r in rows.values()} == {(96, 72)}
     assert "psnr" not in rows["prior"]
-    assert rows["prior"]["seconds"] > 0 and rows[HAZY]["seconds"] is None
+    assert rows["prior"]["seconds"] > 0
+    assert rows[HAZY]["seconds"] is None
     with Image.open(io.BytesIO(rows["prior"]["thumbnail"])) as thumbnail:
         assert (thumbnail.format, thumbnail.size) == ("JPEG", (96, 72))
 
@@ -90,7 +91,8 @@ def test_depth_steers_the_haze_and_is_cut_like_the_photograph() -> None:
     Image.fromarray(depth).save(buffer, "PNG")
     cut = square_depth(buffer.getvalue(), 64)
     assert cut.shape == (1, 1, 64, 64)
-    assert cut[..., :30].max() < 0.01 and cut[..., 34:].min() > 0.99
+    assert cut[..., :30].max() < 0.01
+    assert cut[..., 34:].min() > 0.99
     case = synthetic_case(np.full((100, 200, 3), 10, np.uint8), buffer.getvalue(), ID, settings())
     assert case.hazy[:, :30].mean() > case.hazy[:, 34:].mean() + 20
 
@@ -125,7 +127,8 @@ def test_photographs_that_cannot_be_measured_are_rows_with_a_reason(photo_folder
     texts = [rows[0]["error"] for rows in errors]
     assert "ends before" in texts[0]
     assert "40x8" in texts[1]
-    assert "128x96" in texts[2] and "50x50" in texts[2]
+    assert "128x96" in texts[2]
+    assert "50x50" in texts[2]
     assert "missing.jpg" in texts[3]
 
 

@@ -82,7 +82,8 @@ def test_improvement_follows_the_direction_of_the_metric() -> None:
     values, baseline = np.array([1.0, 1.0, 3.0, 2.0]), np.array([2.0, 2.0, 2.0, 2.0])
     lower = compare(METRICS["fade"], values, baseline, 0)
     higher = compare(METRICS["psnr"], values, baseline, 0)
-    assert lower is not None and higher is not None
+    assert lower is not None
+    assert higher is not None
     assert (lower.improved, higher.improved) == (0.5, 0.25)
     assert lower.mean == higher.mean == pytest.approx(-0.25)
 

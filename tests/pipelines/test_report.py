@@ -79,7 +79,8 @@ def test_captions_change_with_the_values() -> None:
         report.contact_sheet([row("a", "hazy input", fade=f, thumbnail=picture)], ["hazy input"], "fade")
         for f in (1.11, 7.77)
     )
-    assert one is not None and other is not None
+    assert one is not None
+    assert other is not None
     assert one.size == other.size
     assert one.tobytes() != other.tobytes()
 
