@@ -217,13 +217,28 @@ def example_photo(folder: Path) -> Path:
     raise ConfigError(f"no readable photograph in {folder}")
 
 
+def figures(summary: dict[str, Any]) -> list[str]:
+    """The means of an evaluation as a table for the terminal: a line per model, a column per metric."""
+    from pipelines.metrics import METRICS
+
+    arrows = {"lower": "v", "higher": "^"}
+    lines = []
+    for kind, table in summary["tables"].items():
+        names = [name for name in METRICS if any(name in metrics for metrics in table.values())]
+        heads = [f"{name} {arrows[METRICS[name].better]}" for name in names]
+        lines += ["", f"{'held out, ' + kind:<22}" + "".join(f"{head:>13}" for head in heads)]
+        for model, metrics in table.items():
+            means = [metrics.get(name, {}).get("mean") for name in names]
+            cells = ["" if mean is None else f"{mean:.3f}" for mean in means]
+            lines.append(f"{model:<22}" + "".join(f"{cell:>13}" for cell in cells))
+    return lines
+
+
 def closing_table(stages: dict[str, Any], run: Path, tracking_uri: str) -> str:
     """What the run came to."""
     lines = ["", "stage            seconds"]
     lines += [f"{name:<15}{stage['seconds']:>9.0f}" for name, stage in stages.items()]
-    means = flat_means(stages["evaluate"]["result"]["summary"])
-    lines.append(f"\n{'held-out photographs':<38}{'mean':>8}")
-    lines += [f"{name:<38}{value:>8.3f}" for name, value in means.items()]
+    lines += figures(stages["evaluate"]["result"]["summary"])
     labels = stages["fine-tune"]["result"]["labels"].get("pool", {})
     if labels:
         lines.append(

@@ -244,7 +244,10 @@ class _Worker:
         if self.tracker is not None:
             self.tracker.log_metrics({f"{self.recipe.method}/{k}": float(v) for k, v in shown.items()}, step)
         text = "  ".join(f"{key} {value:.4g}" for key, value in shown.items())
-        print(f"{self.recipe.method} {step}/{self.recipe.train.steps}  {text}", flush=True)
+        steps = self.recipe.train.steps
+        left = (steps - step) / rate
+        remaining = f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
+        print(f"{self.recipe.method} {step}/{steps}, {remaining} left  {text}", flush=True)
 
     def _checkpoint(self, step: int, metrics: dict[str, float]) -> None:
         import ray.train
@@ -396,10 +399,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def with_absolute_init(recipe: Recipe) -> Recipe:
+    """The recipe with the folder that it starts from made absolute: workers have another current folder."""
+    if recipe.init is None or not Path(recipe.init).is_dir():
+        return recipe
+    return recipe.model_copy(update={"init": str(Path(recipe.init).absolute())})
+
+
 def _main(args: argparse.Namespace) -> int:
     from pipelines.corpus import absolute
 
-    recipe = load_recipe(args.recipe, args.set)
+    recipe = with_absolute_init(load_recipe(args.recipe, args.set))
     places = {key: absolute(value) for key in ("clear", "hazy") if (value := getattr(args, key)) is not None}
     if recipe.method == "colabator":
         require_corpus(_given(places.get("hazy"), "--hazy"), "hazy")

@@ -22,7 +22,6 @@ class LossWeights(Settings):
     l1: float = Field(1.0, ge=0)
     reconstruction: float = Field(0.01, ge=0)
     haze_density: float = Field(0.0, ge=0)
-    transmission: float = Field(0.0, ge=0)
 
 
 class OptimizerConfig(Settings):

@@ -1,0 +1,154 @@
+"""The training job on Ray: two workers, two label workers, one pool."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from models import checkpoint, zoo
+from models.inference import dehaze
+from pipelines import train as job
+from pipelines.config import Recipe, load_recipe
+from pipelines.corpus import open_corpus
+from pipelines.ingest import ingest
+from pipelines.ingest_plan import IngestConfig
+from pipelines.tracking import Tracker, default_uri
+from pipelines.train import TrainJob, TrainResult
+
+Folder = Callable[..., Path]
+
+TINY = (
+    "network={name: corun, stages: 1, dim: 2}",
+    "crop={size: 32, per_photo: 2}",
+    "labels={size: 32, batch_size: 1, workers: 2, publish_every: 2}",
+    "train={steps: 4, batch_size: 1, workers: 2, threads: 1, checkpoint_every: 2, log_every: 2, data_tasks: 1}",
+)
+
+
+def tiny_recipe(init: Path) -> Recipe:
+    return load_recipe("colabator_corun_compact", [*TINY, f"init={init}"])
+
+
+@pytest.fixture(scope="module")
+def trained(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainJob, TrainResult]:
+    """A Colabator run of four steps, tracked, on eight clear and six hazy photographs."""
+    from PIL import Image
+
+    from tests.conftest import make_photo
+
+    root = tmp_path_factory.mktemp("train")
+    corpora = {}
+    for domain, count in (("clear", 8), ("hazy", 6)):
+        (root / domain).mkdir()
+        for index in range(count):
+            pixels = make_photo(index + (50 if domain == "hazy" else 0), hazy=domain == "hazy")
+            Image.fromarray(pixels).save(root / domain / f"{index}.png")
+        corpora[domain] = str(root / "corpus" / domain)
+        ingest(IngestConfig(sources=(str(root / domain),), domain=domain, out=corpora[domain], test_fraction=0.0))
+    network = {"name": "corun", "stages": 1, "dim": 2}
+    init = checkpoint.save(root / "init", zoo.build(network), {"network": network})
+    tracker = Tracker.start("test", "train", default_uri(root))
+    todo = TrainJob(tiny_recipe(init), root / "out", tracking=(tracker.tracking_uri, tracker.run_id), **corpora)
+    return todo, job.train(todo)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+class TestColabator:
+    def test_the_model_is_a_checkpoint_that_dehazes(self, trained: tuple[TrainJob, TrainResult]) -> None:
+        todo, result = trained
+        loaded = zoo.load(str(result.model))
+        assert loaded.config["recipe"] == todo.recipe.model_dump(mode="json")
+        assert loaded.config["step"] == 4
+        assert dehaze(loaded.network, torch.rand(1, 3, 20, 30)).scene.shape == (1, 3, 20, 30)
+        before = zoo.load(str(todo.recipe.init)).network.state_dict()
+        after = loaded.network.state_dict()
+        assert any(not torch.equal(before[name], after[name]) for name in before)
+
+    def test_every_real_photograph_has_a_label(self, trained: tuple[TrainJob, TrainResult]) -> None:
+        todo, result = trained
+        photographs = open_corpus(str(todo.hazy)).count("train")
+        pool = result.labels["pool"]
+        assert pool["size"] == photographs == 6
+        assert pool["offered"] >= photographs
+        assert 0.0 < pool["acceptance_rate"] <= 1.0
+
+    def test_both_label_workers_worked(self, trained: tuple[TrainJob, TrainResult]) -> None:
+        first = trained[1].labels["rounds"][0]
+        assert first["photographs"] == 6
+        assert len(first["per_worker"]) == 2
+
+    def test_each_checkpoint_has_its_snapshot_of_the_pool(self, trained: tuple[TrainJob, TrainResult]) -> None:
+        todo, _result = trained
+        snapshots = todo.out / "pool-snapshots" / todo.digest
+        assert sorted(path.name for path in snapshots.iterdir()) == ["step-0000002", "step-0000004"]
+
+    def test_losses_and_the_pool_are_in_mlflow(self, trained: tuple[TrainJob, TrainResult]) -> None:
+        from mlflow import MlflowClient
+
+        uri, run_id = trained[0].tracking or ("", "")
+        client = MlflowClient(uri)
+        for name in ("loss", "real_label", "pool_size", "pool_acceptance_rate", "pool_mean_clearness"):
+            assert [m.step for m in client.get_metric_history(run_id, f"colabator/{name}")] == [2, 4]
+        assert client.get_metric_history(run_id, "colabator/pool_size")[-1].value == 6
+
+    def test_again_is_said_to_be_done(
+        self, trained: tuple[TrainJob, TrainResult], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        todo, result = trained
+        stamp = (result.model / "config.json").stat().st_mtime_ns
+        assert job.train(todo) == result
+        assert "already trained" in capsys.readouterr().out
+        assert (result.model / "config.json").stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--recipe", "colabator_corun_compac"], "did you mean 'colabator_corun_compact'"),
+        (["--recipe", "pretrain_corun_compact", "--set", "train.setps=3"], "did you mean 'steps'"),
+        (["--recipe", "pretrain_corun_compact"], "this recipe needs --clear"),
+        (["--recipe", "pretrain_corun_compact", "--clear", "missing"], "missing"),
+        (["--recipe", "pretrain_corun_compact", "--clear", "hazy"], "clear"),
+        (["--recipe", "colabator_corun_compact", "--clear", "hazy"], "this recipe needs --hazy"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_exit_code_2(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "hazy").mkdir()
+    manifest: dict[str, Any] = {"version": 1, "domain": "hazy", "found": 1, "accepted": 1, "rejected": 0}
+    manifest |= {"duplicates": 0, "splits": {"train": 1, "test": 0}, "files": ["train-0.parquet"]}
+    (tmp_path / "hazy" / "manifest.json").write_text(json.dumps(manifest))
+    monkeypatch.chdir(tmp_path)
+    assert job.main([*arguments, "--out", "out"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert message in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_recipe_or_corpus_is_another_run(tmp_path: Path) -> None:
+    recipe = load_recipe("pretrain_corun_compact")
+    one = TrainJob(recipe, tmp_path, clear="a")
+    assert one.digest == TrainJob(recipe, tmp_path / "elsewhere", clear="a").digest
+    assert one.digest != TrainJob(recipe, tmp_path, clear="b").digest
+    assert one.digest != TrainJob(load_recipe("pretrain_corun_compact", ["train.seed=1"]), tmp_path, clear="a").digest
+
+
+def test_the_folder_to_start_from_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe("refine_corun_compact", ["init=model"])
+    assert job.with_absolute_init(recipe).init == str(tmp_path / "model")
+    named = load_recipe("refine_corun_compact")
+    assert job.with_absolute_init(named).init == "corun-compact"
