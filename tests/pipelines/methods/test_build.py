@@ -1,0 +1,78 @@
+"""From a recipe to its method and back to a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from models import checkpoint, zoo
+from models.settings import ConfigError
+from pipelines.config import Recipe, load_recipe
+from pipelines.methods.build import make_method, make_network, network_config, write_checkpoint
+from pipelines.methods.colabator import Colabator
+from pipelines.methods.scorer import ScorerTraining
+from pipelines.methods.supervised import Supervised
+
+CPU = torch.device("cpu")
+SMALL = "network={name: corun, stages: 1, dim: 2}"
+
+
+def small(name: str, *overrides: str) -> Recipe:
+    return load_recipe(name, [SMALL, "init=null", *overrides])
+
+
+def test_the_seed_decides_the_first_weights() -> None:
+    def first(seed: int) -> torch.Tensor:
+        made = make_method(small("demo_pretrain", f"train.seed={seed}"), CPU)
+        made.configure()
+        return torch.cat([p.flatten() for p in made.export().parameters()])
+
+    assert torch.equal(first(1), first(1))
+    assert not torch.equal(first(1), first(2))
+
+
+def test_each_method_has_its_class() -> None:
+    assert type(make_method(small("demo_pretrain"), CPU)) is Supervised
+    colabator = make_method(small("demo_colabator"), CPU)
+    assert isinstance(colabator, Colabator)
+    assert colabator.scorer.haze_density(torch.rand(1, 3, 64, 64)).shape == (1,)
+    assert isinstance(make_method(load_recipe("scorer_clip_compact"), CPU), ScorerTraining)
+
+
+def test_a_checkpoint_gives_back_the_exported_network(tmp_path: Path) -> None:
+    recipe = small("demo_pretrain")
+    made = make_method(recipe, CPU)
+    made.configure()
+    folder = write_checkpoint(tmp_path / "ck", made, recipe, {"l1": 0.25}, step=9)
+    loaded = zoo.load(str(folder))
+    assert loaded.config["step"] == 9
+    assert loaded.config["recipe"] == recipe.model_dump(mode="json")
+    for name, value in loaded.network.state_dict().items():
+        assert torch.equal(value, made.export().state_dict()[name])
+    state = checkpoint.read_state(folder)
+    assert state is not None
+    assert state["step"] == 9
+    again = make_method(recipe, CPU)
+    again.configure()
+    again.load_state_dict(state["method"])
+
+
+def test_training_starts_from_a_checkpoint(tmp_path: Path) -> None:
+    network = {"name": "corun", "stages": 1, "dim": 2}
+    folder = checkpoint.save(tmp_path / "init", zoo.build(network), {"network": network})
+    recipe = load_recipe("demo_pretrain", [SMALL, f"init={folder}"])
+    made = make_network(recipe)
+    assert made.training
+    for name, value in zoo.load(str(folder)).network.state_dict().items():
+        assert torch.equal(value, made.state_dict()[name])
+    unsaid = load_recipe("demo_pretrain", ["network={}", f"init={folder}"])
+    assert network_config(unsaid) == network
+    with pytest.raises(ConfigError, match="but the recipe asks for"):
+        make_network(load_recipe("demo_pretrain", ["network={name: corun, stages: 2, dim: 2}", f"init={folder}"]))
+
+
+def test_a_scorer_needs_its_architecture(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"network\.folder is"):
+        make_method(load_recipe("scorer_clip_compact", [f"network.folder={tmp_path}"]), CPU)

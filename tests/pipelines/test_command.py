@@ -1,0 +1,69 @@
+"""Exit codes and the one line that goes with them."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import pytest
+
+from models.images import CorruptImage
+from models.settings import ConfigError
+from pipelines.command import run
+
+
+def call(outcome: Any, argv: tuple[str, ...] = ()) -> int:
+    def main(_args: argparse.Namespace) -> int | None:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        code: int | None = outcome
+        return code
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--flag")
+    return run(main, parser, argv)
+
+
+@pytest.mark.parametrize(("outcome", "code"), [(None, 0), (0, 0), (3, 3)])
+def test_the_job_s_own_code(outcome: int | None, code: int) -> None:
+    assert call(outcome) == code
+
+
+@pytest.mark.parametrize(
+    ("problem", "line"),
+    [
+        (ConfigError("train.steps is\n0"), "error: train.steps is 0"),
+        (FileNotFoundError(2, "No such file or directory", "a.jpg"), "error: No such file or directory: a.jpg"),
+        (CorruptImage("b.jpg ends early"), "error: b.jpg ends early"),
+    ],
+)
+def test_what_the_user_can_change_is_one_line_and_2(
+    problem: Exception, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(problem) == 2
+    assert capsys.readouterr().err == line + "\n"
+
+
+def test_an_error_from_a_worker_is_unwrapped(capsys: pytest.CaptureFixture[str]) -> None:
+    class FromWorkerError(ConfigError):
+        cause = ConfigError("the corpus is empty")
+
+    assert call(FromWorkerError("Traceback ...")) == 2
+    assert capsys.readouterr().err == "error: the corpus is empty\n"
+
+
+def test_ctrl_c_is_130(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_defect_shows_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        call(ZeroDivisionError())
+
+
+def test_unknown_flags_are_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        call(None, ("--flga", "1"))
+    assert caught.value.code == 2
+    assert "--flga" in capsys.readouterr().err

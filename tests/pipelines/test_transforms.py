@@ -1,0 +1,111 @@
+"""From corpus rows to training samples."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.physics import HazeConfig
+from pipelines.transforms import (
+    DEFECTS,
+    CropConfig,
+    random_crop,
+    real_photograph,
+    scorer_samples,
+    strong_augmentation,
+    synthetic_pairs,
+)
+
+PLAIN = HazeConfig(darken_probability=0.0, noise_probability=0.0, jpeg_probability=0.0)
+CROP = CropConfig(size=32, scale=(0.5, 1.0), per_photo=3)
+Photo = Callable[..., Any]
+
+
+def row(pixels: Any, depth: Any = None) -> dict[str, Any]:
+    def png(image: Any) -> bytes:
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    return {"image_id": "a" * 32, "image": png(pixels), "depth": None if depth is None else png(depth)}
+
+
+class TestPairs:
+    def test_shapes_and_types(self, photo: Photo) -> None:
+        pairs = synthetic_pairs(row(photo(1)), CROP, PLAIN)
+        assert len(pairs) == 3
+        for pair in pairs:
+            assert {key: (value.shape, value.dtype.name) for key, value in pair.items()} == {
+                "hazy": ((32, 32, 3), "uint8"),
+                "clear": ((32, 32, 3), "uint8"),
+                "transmission": ((32, 32), "uint8"),
+            }
+
+    def test_a_seed_repeats_and_none_differs(self, photo: Photo) -> None:
+        one, two, other = (synthetic_pairs(row(photo(1)), CROP, PLAIN, seed)[0]["hazy"] for seed in (5, 5, 6))
+        assert np.array_equal(one, two)
+        assert not np.array_equal(one, other)
+        fresh = [synthetic_pairs(row(photo(1)), CROP, PLAIN)[0]["hazy"] for _ in range(2)]
+        assert not np.array_equal(*fresh)
+
+    def test_haze_is_what_the_transmission_says(self, photo: Photo) -> None:
+        white = PLAIN.model_copy(update={"airlight": (1.0, 1.0), "airlight_cast": 0.0})
+        for pair in synthetic_pairs(row(photo(2)), CROP, white, seed=1):
+            t = pair["transmission"][..., None] / 255
+            expected = pair["clear"] / 255 * t + 1 - t
+            assert np.abs(pair["hazy"] / 255 - expected).max() < 0.01
+
+    def test_depth_is_cropped_and_mirrored_with_the_photograph(self) -> None:
+        """The photograph shows its own depth, so brightness and transmission must stay in step."""
+        ramp = np.linspace(0, 255, 96).astype(np.uint8)[None].repeat(80, 0)
+        pixels = np.stack([ramp] * 3, axis=-1)
+        thin = PLAIN.model_copy(update={"beta": (0.2, 0.8)})
+        for seed in range(6):
+            for pair in synthetic_pairs(row(pixels, ramp.astype(np.uint16) * 257), CROP, thin, seed):
+                brightness = pair["clear"][..., 0].mean(0).astype(float)
+                transmission = pair["transmission"].mean(0).astype(float)
+                assert np.corrcoef(brightness, transmission)[0, 1] > 0.9
+
+    def test_crops_are_mirrored_half_of_the_time(self) -> None:
+        pixels = np.zeros((40, 40, 3), np.uint8)
+        pixels[:, 20:] = 255
+        whole = CropConfig(size=16, scale=(1.0, 1.0))
+        random = np.random.default_rng(0)
+        sides = [random_crop(pixels, None, whole, random)[0][8, 2, 0] > 128 for _ in range(60)]
+        assert 15 < sum(sides) < 45
+
+
+class TestRealPhotographs:
+    def test_the_photograph_is_whole_and_its_augmentation_stays_in_place(self, photo: Photo) -> None:
+        sample = real_photograph(row(photo(3, height=90, width=120)), 48, seed=1)[0]
+        assert sample["image_id"] == "a" * 32
+        assert sample["photo"].shape == sample["strong"].shape == (48, 48, 3)
+        assert not np.array_equal(sample["photo"], sample["strong"])
+
+    def test_augmentation_is_photometric_only(self) -> None:
+        pixels = np.zeros((32, 32, 3), np.uint8)
+        pixels[8:16, 20:28] = 230
+        random = np.random.default_rng(0)
+        for _ in range(20):
+            found = strong_augmentation(pixels, random).mean(-1)
+            assert found.shape == (32, 32)
+            y, x = np.nonzero(found > found.min() + 0.6 * np.ptp(found))
+            assert (y.mean(), x.mean()) == pytest.approx((11.5, 23.5), abs=0.6)
+
+
+class TestScorerSamples:
+    def test_labels_follow_the_haze(self, photo: Photo) -> None:
+        samples = [s for seed in range(30) for s in scorer_samples(row(photo(4)), CROP, PLAIN, seed)]
+        for sample in samples:
+            assert sample["image"].shape == (32, 32, 3)
+            assert 0 <= sample["density"] < 1
+            assert (sample["density"] == 0) == (sample["depth"] == 0)
+            assert sample["density"] <= sample["depth"] + 1e-6  # 1 - exp(-x) <= x
+            assert (sample["defect"] == 0) == (sample["quality"] == 1)
+        assert {int(s["defect"]) for s in samples} == set(range(len(DEFECTS) + 1))
+        assert 0.1 < np.mean([s["density"] == 0 for s in samples]) < 0.4

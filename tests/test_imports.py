@@ -1,0 +1,62 @@
+"""Imports point one way, and Ray stays at the edges."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("models", "pseudolabel", "pipelines", "serving")
+MAY_IMPORT_RAY = {
+    "pseudolabel/actors.py",
+    "pseudolabel/client.py",
+    "pipelines/cluster.py",
+    "pipelines/ingest.py",
+    "pipelines/train.py",
+    "pipelines/evaluate.py",
+    "pipelines/dehaze.py",
+    "pipelines/demo.py",
+    "serving/app.py",
+}
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of all modules that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+def files() -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def test_ray_is_imported_at_the_edges_only() -> None:
+    users = {name for name in files() if "ray" in imported(ROOT / name)}
+    assert users <= MAY_IMPORT_RAY
+    assert "pipelines/train.py" in users  # the search finds something
+
+
+def test_layers() -> None:
+    """The contracts of import-linter; the same as `lint-imports` in `make check`."""
+    from importlinter.cli import lint_imports
+
+    assert lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True) == 0
+
+
+@pytest.mark.parametrize("module", ["models.zoo", "pipelines.train", "pipelines.demo", "pipelines.cli", "serving.app"])
+def test_importing_starts_nothing(module: str, tmp_path: Path) -> None:
+    code = f"import {module}, sys; ray = sys.modules.get('ray'); sys.exit(bool(ray and ray.is_initialized()))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}, check=False
+    )
+    assert done.returncode == 0
+    assert [path.name for path in tmp_path.iterdir() if path.name != ".cache"] == []
