@@ -62,7 +62,9 @@ class Stepper:
             FloatingPointError: the loss is NaN or infinite.
         """
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {float(loss.detach())} at step {step}; lower optimizer.learning_rate")
+            raise FloatingPointError(
+                f"the loss is {float(loss.detach())} at step {step}; lower optimizer.learning_rate"
+            )
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step)
         self.optimizer.zero_grad(set_to_none=True)
