@@ -269,6 +269,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _main(args: argparse.Namespace) -> int:
+    from serving.config import require_free_port
+
+    require_free_port("127.0.0.1", args.port)  # now, not after minutes of training
     for flag in ("hazy", "clear"):
         folder = getattr(args, flag)
         if folder is not None:

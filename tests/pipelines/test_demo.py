@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,14 @@ def test_bad_arguments_are_one_line_and_exit_code_2(
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert message in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_taken_port_is_found_out_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert demo.main(["--port", str(port), "--out", str(tmp_path / "out")]) == 2
+    assert str(port) in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
