@@ -1,69 +1,131 @@
-"""Channel attention through second moments against its textbook form, and the shapes of the shared blocks."""
+"""Channel attention against its textbook form, and the U-shaped transformer around it."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
-from models.blocks import ChannelAttention, SpectralTransformer, pad_to_multiple
+from models import blocks
+from models.blocks import ChannelAttention
 
 
-def textbook_attention(block: ChannelAttention, x: Tensor) -> Tensor:
-    """MST's attention as published: q, k and v over all pixels, normalised, ``softmax(r k q^T) v``, projected."""
+def textbook_attention(layer: ChannelAttention, x: Tensor) -> Tensor:
+    """q, k, v over the pixels, as MST (Cai et al., CVPR 2022) writes it: N C H W -> N C H W."""
     n, c, h, w = x.shape
-    pixels = x.permute(0, 2, 3, 1).reshape(n, h * w, c)
-    query, key, value = (part(pixels) for part in (block.query, block.key, block.value))
-    q, k, v = (part.view(n, h * w, block.heads, -1).permute(0, 2, 3, 1) for part in (query, key, value))
-    q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
-    attention = (k @ q.transpose(-2, -1) * block.rescale).softmax(dim=-1)
-    mixed = (attention @ v).permute(0, 3, 1, 2).reshape(n, h * w, c)
-    out = block.project(mixed).view(n, h, w, c)
-    position = block.position(value.view(n, h, w, c).permute(0, 3, 1, 2))
-    return out.permute(0, 3, 1, 2) + position
+    rows = x.permute(0, 2, 3, 1).reshape(n, h * w, c)
+    q, k, v = (rows @ part.weight.T for part in (layer.query, layer.key, layer.value))
+    q_h, k_h, v_h = (part.reshape(n, h * w, layer.heads, -1).permute(0, 2, 3, 1) for part in (q, k, v))  # N H D S
+    q_h, k_h = F.normalize(q_h, dim=-1), F.normalize(k_h, dim=-1)
+    attention = (k_h @ q_h.transpose(-2, -1) * layer.rescale).softmax(dim=-1)
+    attended = (attention @ v_h).permute(0, 3, 1, 2).reshape(n, h * w, c)
+    projected = (attended @ layer.project.weight.T + layer.project.bias).reshape(n, h, w, c).permute(0, 3, 1, 2)
+    position: Tensor = layer.position(v.reshape(n, h, w, c).permute(0, 3, 1, 2))
+    return projected + position
 
 
-@pytest.mark.parametrize(("channels", "head", "height", "width"), [(8, 8, 5, 7), (16, 8, 12, 4), (24, 6, 9, 9)])
-def test_attention_equals_the_textbook(channels: int, head: int, height: int, width: int) -> None:
+def random_attention(channels: int, head_channels: int, dtype: torch.dtype) -> ChannelAttention:
     torch.manual_seed(channels)
-    block = ChannelAttention(channels, head).double()
-    with torch.no_grad():
-        block.rescale.uniform_(0.5, 3.0)
-    x = torch.randn(3, channels, height, width, dtype=torch.float64)
-    assert block.heads == channels // head
-    torch.testing.assert_close(block(x), textbook_attention(block, x), rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(block.float()(x.float()), textbook_attention(block, x.float()), rtol=1e-4, atol=1e-5)
+    layer = ChannelAttention(channels, head_channels).to(dtype)
+    torch.nn.init.normal_(layer.rescale, 3.0, 1.0)  # sharp and different per head, so that heads cannot be mixed up
+    return layer
 
 
-def test_gradients_equal_the_textbook_s() -> None:
-    torch.manual_seed(0)
-    block = ChannelAttention(8, 4).double()
-    x = torch.randn(2, 8, 6, 5, dtype=torch.float64)
-    ours = torch.autograd.grad(block(x).square().sum(), list(block.parameters()))
-    theirs = torch.autograd.grad(textbook_attention(block, x).square().sum(), list(block.parameters()))
-    for mine, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(mine, other, rtol=1e-8, atol=1e-10)
+@pytest.mark.parametrize(
+    ("channels", "head_channels", "size"),
+    [(4, 4, (8, 8)), (8, 4, (5, 7)), (12, 2, (3, 10)), (24, 6, (16, 16)), (6, 3, (1, 4)), (8, 4, (1, 1))],
+)
+def test_second_moments_give_the_textbook_attention(channels: int, head_channels: int, size: tuple[int, int]) -> None:
+    layer = random_attention(channels, head_channels, torch.float64)
+    assert layer.heads == channels // head_channels
+    x = torch.randn(2, channels, *size, dtype=torch.float64, requires_grad=True)
+    ours, theirs = layer(x), textbook_attention(layer, x)
+    torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=0)
+    direction = torch.randn_like(ours)
+    names, parameters = zip(*layer.named_parameters(), strict=True)
+    ours_grad = torch.autograd.grad((ours * direction).sum(), (x, *parameters))
+    theirs_grad = torch.autograd.grad((theirs * direction).sum(), (x, *parameters))
+    wrong = [
+        name
+        for name, a, b in zip(("x", *names), ours_grad, theirs_grad, strict=True)
+        if not torch.allclose(a, b, atol=1e-8, rtol=1e-6)
+    ]
+    assert wrong == []
 
 
-def test_attention_of_an_empty_image_is_finite() -> None:
-    block = ChannelAttention(8, 8)
-    assert torch.isfinite(block(torch.zeros(1, 8, 4, 4))).all()
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_float32_rounding_stays_small(memory_format: torch.memory_format) -> None:
+    layer = random_attention(32, 8, torch.float32)
+    x = torch.randn(2, 32, 40, 24).contiguous(memory_format=memory_format)
+    torch.testing.assert_close(layer(x), textbook_attention(layer, x), atol=2e-5, rtol=0)
 
 
-@pytest.mark.parametrize("size", [(8, 8), (1, 1), (7, 9), (3, 17), (16, 25)])
-def test_padding_keeps_the_image_and_reaches_the_multiple(size: tuple[int, int]) -> None:
-    image = torch.rand(2, 3, *size)
-    padded = pad_to_multiple(image, 8)
-    assert all(side % 8 == 0 for side in padded.shape[-2:])
-    assert all(have - side < 8 for have, side in zip(padded.shape[-2:], size, strict=True))
-    assert torch.equal(padded[..., : size[0], : size[1]], image)
-    assert padded.min() >= image.min()
-    assert padded.max() <= image.max()
+def test_second_moments_add_up_over_tiles() -> None:
+    layer = random_attention(8, 4, torch.float64)
+    x = torch.randn(1, 8, 60, dtype=torch.float64)
+    tiles = [tile @ tile.transpose(1, 2) for tile in torch.split(x, 17, dim=2)]
+    whole = layer.mixing_matrix(x @ x.transpose(1, 2))
+    torch.testing.assert_close(layer.mixing_matrix(torch.stack(tiles).sum(0)), whole)
 
 
-def test_transformer_adds_to_the_first_channels() -> None:
-    network = SpectralTransformer(4, 3, dim=4)
+def test_attention_of_nothing_is_finite_and_so_is_its_gradient() -> None:
+    layer = random_attention(8, 4, torch.float32)
+    x = torch.zeros(1, 8, 4, 4, requires_grad=True)
+    out = layer(x)
+    out.square().sum().backward()
+    assert out.isfinite().all()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
+def test_images_of_a_batch_do_not_see_each_other() -> None:
+    network = blocks.SpectralTransformer(4, 3, 4).double()
+    x = torch.randn(2, 4, 16, 8, dtype=torch.float64)
+    torch.testing.assert_close(network(x)[1:], network(x[1:]))
+
+
+def test_channel_norm_is_over_the_channels() -> None:
+    normed = blocks.ChannelNorm(16)(5 + 3 * torch.randn(2, 16, 3, 5))
+    torch.testing.assert_close(normed.mean(1), torch.zeros(2, 3, 5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(normed.var(1, correction=0), torch.ones(2, 3, 5), atol=1e-3, rtol=0)
+
+
+def test_block_adds_attention_then_the_normed_feed_forward() -> None:
+    block, x = blocks.AttentionBlock(8, 4).double(), torch.randn(1, 8, 6, 6, dtype=torch.float64)
+    middle = x + textbook_attention(block.attention, x)
+    normed = F.layer_norm(middle.permute(0, 2, 3, 1), (8,)).permute(0, 3, 1, 2)
+    torch.testing.assert_close(block(x), middle + block.feed_forward(normed))
+
+
+def test_down_and_up_trade_size_for_channels() -> None:
+    x = torch.randn(1, 6, 8, 12)
+    assert blocks.downsample(6)(x).shape == (1, 12, 4, 6)
+    assert blocks.upsample(6)(x).shape == (1, 3, 16, 24)
+
+
+@pytest.mark.parametrize(("in_channels", "out_channels"), [(4, 1), (4, 3)])
+def test_transformer_adds_its_first_input_channels(in_channels: int, out_channels: int) -> None:
+    network, x = blocks.SpectralTransformer(in_channels, out_channels, 2), torch.randn(2, in_channels, 8, 16)
+    assert network(x).shape == (2, out_channels, 8, 16)
     torch.nn.init.zeros_(network.output.weight)
-    x = torch.rand(2, 4, 16, 24)
-    assert torch.equal(network(x), x[:, :3])
+    assert torch.equal(network(x), x[:, :out_channels])
+
+
+@settings(max_examples=30, deadline=None)
+@given(height=st.integers(1, 20), width=st.integers(1, 20), multiple=st.sampled_from([1, 4, 8]))
+def test_padding_reaches_the_next_multiple_and_keeps_the_image(height: int, width: int, multiple: int) -> None:
+    image = torch.rand(1, 2, height, width)
+    padded = blocks.pad_to_multiple(image, multiple)
+    assert torch.equal(padded[..., :height, :width], image)
+    for side, size in zip(padded.shape[-2:], (height, width), strict=True):
+        assert side % multiple == 0
+        assert side - size < multiple
+
+
+def test_padding_reflects_where_it_can_and_repeats_the_border_where_not() -> None:
+    row = torch.arange(5.0).expand(1, 1, 8, 5)
+    assert blocks.pad_to_multiple(row, 8)[0, 0, 0].tolist() == [0, 1, 2, 3, 4, 3, 2, 1]
+    assert blocks.pad_to_multiple(row[..., :3], 8)[0, 0, 0].tolist() == [0, 1, 2, 2, 2, 2, 2, 2]

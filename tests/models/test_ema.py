@@ -1,4 +1,4 @@
-"""The mean teacher."""
+"""The mean teacher: its average, its warm-up and its independence."""
 
 from __future__ import annotations
 
@@ -9,40 +9,72 @@ from torch import nn
 from models.ema import MeanTeacher
 
 
-def test_it_starts_as_a_frozen_copy() -> None:
-    student = nn.Linear(2, 2)
+def scalar(value: float) -> nn.Linear:
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(network.weight, value)
+    return network
+
+
+def value(network: nn.Module) -> float:
+    (weight,) = network.parameters()
+    return float(weight.detach())
+
+
+def test_teacher_starts_as_a_frozen_copy() -> None:
+    student = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).train()
     teacher = MeanTeacher(student, 0.9)
-    assert torch.equal(teacher.network.weight, student.weight)
-    assert teacher.network.weight is not student.weight
-    assert not any(p.requires_grad for p in teacher.network.parameters())
+    for mine, theirs in zip(teacher.network.state_dict().values(), student.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs)
+        assert mine.data_ptr() != theirs.data_ptr()
     assert not teacher.network.training
+    assert not any(p.requires_grad for p in teacher.network.parameters())
+    assert student.training
+    assert all(p.requires_grad for p in student.parameters())
 
 
-def test_it_is_the_moving_average_after_a_quicker_start() -> None:
-    student = nn.Linear(1, 1, bias=False)
-    with torch.no_grad():
-        student.weight.zero_()
-    teacher = MeanTeacher(student, 0.5)
-    expected = 0.0
-    for step in range(20):
-        with torch.no_grad():
-            student.weight.fill_(float(step))
-        momentum = min(0.5, (1 + step) / (10 + step))
-        expected = momentum * expected + (1 - momentum) * step
+@pytest.mark.parametrize("momentum", [0.0, 0.3, 0.999])
+def test_every_update_is_the_moving_average_with_its_warm_up(momentum: float) -> None:
+    teacher, student, expected = MeanTeacher(scalar(5.0), momentum), scalar(5.0), 5.0
+    for step in range(12):
+        nn.init.constant_(student.weight, float(step**2))
         teacher.update(student)
-        assert teacher.network.weight.item() == pytest.approx(expected, rel=1e-5)
-    assert teacher.updates == 20
+        m = min(momentum, (1 + step) / (10 + step))
+        expected = m * expected + (1 - m) * step**2
+        assert value(teacher.network) == pytest.approx(expected, rel=1e-5)
+    assert teacher.updates == 12
+    assert value(student) == 121.0
 
 
-def test_buffers_are_copied() -> None:
-    student = nn.BatchNorm2d(2)
-    teacher = MeanTeacher(student, 0.9)
-    student(torch.rand(4, 2, 3, 3))
+def test_late_updates_use_the_momentum_itself() -> None:
+    teacher = MeanTeacher(scalar(0.0), 0.9)
+    teacher.updates = 10_000
+    teacher.update(scalar(1.0))
+    assert value(teacher.network) == pytest.approx(0.1)
+
+
+def test_buffers_are_copied_not_averaged() -> None:
+    student = nn.BatchNorm1d(2)
+    teacher = MeanTeacher(student, 0.999)
+    student(10 + torch.randn(8, 2))
     teacher.update(student)
-    assert torch.equal(teacher.network.running_mean, student.running_mean)
+    copied, buffers = dict(teacher.network.named_buffers()), dict(student.named_buffers())
+    assert torch.equal(copied["running_mean"], buffers["running_mean"])
+    assert copied["num_batches_tracked"].item() == 1
 
 
-@pytest.mark.parametrize("momentum", [-0.1, 1.0])
-def test_an_impossible_momentum_is_named(momentum: float) -> None:
+def test_updating_keeps_no_graph() -> None:
+    teacher = MeanTeacher(scalar(0.0), 0.5)
+    teacher.update(scalar(-1.0).requires_grad_())
+    assert value(teacher.network) == pytest.approx(-0.9)  # the first momentum is 1/10
+    assert all(p.grad_fn is None and not p.requires_grad for p in teacher.network.parameters())
+
+
+@pytest.mark.parametrize("momentum", [-0.1, 1.0, 1.5, float("nan")])
+def test_impossible_momentum_is_named(momentum: float) -> None:
     with pytest.raises(ValueError, match=f"momentum is {momentum}"):
-        MeanTeacher(nn.Linear(1, 1), momentum)
+        MeanTeacher(scalar(0.0), momentum)
+
+
+def test_another_network_is_refused() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        MeanTeacher(nn.Linear(1, 1), 0.9).update(scalar(0.0))

@@ -1,63 +1,97 @@
-"""Each loss against its equation in numpy."""
+"""Each loss against its equation in numpy, and where its gradients go."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from models import losses
 
 
-@pytest.fixture
-def images() -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    made = {name: torch.rand(2, 3, 5, 6, generator=generator) for name in ("scene", "target", "hazy")}
-    return made | {name: torch.rand(2, 1, 5, 6, generator=generator) for name in ("transmission", "trust")}
+def tensors(*shapes: tuple[int, ...]) -> list[Tensor]:
+    random = np.random.default_rng(7)
+    return [torch.from_numpy(random.random(shape)).requires_grad_() for shape in shapes]
 
 
-def test_l1_and_its_trust(images: dict[str, torch.Tensor]) -> None:
-    scene, target, trust = (images[name].numpy() for name in ("scene", "target", "trust"))
-    assert losses.l1(images["scene"], images["target"]).item() == pytest.approx(np.abs(scene - target).mean())
-    weighted = losses.l1(images["scene"], images["target"], images["trust"]).item()
-    assert weighted == pytest.approx((np.abs(scene - target) * trust).mean())
-    assert losses.l1(images["scene"], images["target"], torch.zeros(2, 1, 5, 6)).item() == 0
+IMAGE, MAP = (2, 3, 5, 4), (2, 1, 5, 4)
 
 
-def test_reconstruction_is_zero_for_the_true_scene_and_transmission(images: dict[str, torch.Tensor]) -> None:
-    scene, transmission = images["scene"], images["transmission"]
-    hazy = scene * transmission + 1 - transmission
-    assert losses.reconstruction(scene, transmission, hazy).item() == pytest.approx(0, abs=1e-6)
-    brighter = losses.reconstruction(scene, transmission, hazy + 0.25).item()
-    assert brighter == pytest.approx(0.25)
-    assert losses.reconstruction(scene, transmission, hazy + 0.25, torch.full((2, 1, 5, 6), 0.5)).item() == (
-        pytest.approx(0.125)
+def test_l1_is_the_mean_distance() -> None:
+    scene, target = tensors(IMAGE, IMAGE)
+    expected = np.abs(scene.detach().numpy() - target.detach().numpy()).mean()
+    assert losses.l1(scene, target).item() == pytest.approx(expected)
+
+
+def test_trust_weighs_pixels_and_does_not_renormalise() -> None:
+    scene, target, trust = tensors(IMAGE, IMAGE, MAP)
+    s, t, w = (x.detach().numpy() for x in (scene, target, trust))
+    assert losses.l1(scene, target, trust).item() == pytest.approx((np.abs(s - t) * w).sum() / s.size)
+    (gradient,) = torch.autograd.grad(losses.l1(scene, target, (trust > 0.5).double()), scene)
+    moved = gradient.abs().amax(1, keepdim=True) > 0
+    assert torch.equal(moved, trust > 0.5)
+
+
+def test_reconstruction_is_the_scattering_model_at_airlight_1() -> None:
+    scene, transmission, hazy, trust = tensors(IMAGE, MAP, IMAGE, MAP)
+    J, T, P, w = (x.detach().numpy() for x in (scene, transmission, hazy, trust))
+    residual = np.abs(J * T + 1 - T - P)
+    assert losses.reconstruction(scene, transmission, hazy).item() == pytest.approx(residual.mean())
+    assert losses.reconstruction(scene, transmission, hazy, trust).item() == pytest.approx((residual * w).mean())
+
+
+def test_reconstruction_of_the_truth_is_nothing() -> None:
+    scene, transmission = tensors(IMAGE, MAP)
+    assert losses.reconstruction(scene, transmission, scene * transmission + 1 - transmission).item() < 1e-12
+
+
+def test_contrastive_perceptual_is_near_over_far_layer_by_layer() -> None:
+    layers = [(2, 4, 6, 6), (2, 8, 3, 3)]
+    features = tensors(*layers * 3)
+    anchor, positive, negative = features[:2], features[2:4], features[4:]
+    expected = sum(
+        w * np.abs((a - p).detach().numpy()).mean() / np.abs((a - n).detach().numpy()).mean()
+        for w, a, p, n in zip((0.25, 1.0), anchor, positive, negative, strict=True)
     )
+    loss = losses.contrastive_perceptual(anchor, positive, negative, (0.25, 1.0))
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    gradients = torch.autograd.grad(loss, features, allow_unused=True)
+    assert [g is not None for g in gradients] == [True] * 2 + [False] * 4  # references are pulled nowhere
+    assert all(g.abs().sum() > 0 for g in gradients[:2])
 
 
-def test_contrastive_perceptual_is_the_weighted_ratio_of_distances() -> None:
-    anchor = [torch.zeros(1, 4), torch.ones(1, 2)]
-    positive = [torch.full((1, 4), 1.0), torch.full((1, 2), 1.5)]
-    negative = [torch.full((1, 4), 2.0), torch.full((1, 2), 3.0)]
-    found = losses.contrastive_perceptual(anchor, positive, negative, [1.0, 2.0]).item()
-    assert found == pytest.approx(1.0 * 1 / 2 + 2.0 * 0.5 / 2)
+def test_contrastive_perceptual_prefers_the_clear_image() -> None:
+    clear, hazy = (x.detach() for x in tensors(IMAGE, IMAGE))
+    by_share = [
+        losses.contrastive_perceptual([torch.lerp(hazy, clear, share)], [clear], [hazy], [1.0]).item()
+        for share in (0.0, 0.25, 0.75, 1.0)
+    ]
+    assert by_share == sorted(by_share, reverse=True)
+    assert by_share[-1] == 0
+    assert np.isfinite(by_share[0])  # the anchor is the negative: nothing divides by zero
+
+
+def test_contrastive_perceptual_needs_a_weight_per_layer() -> None:
+    (feature,) = tensors(IMAGE)
     with pytest.raises(ValueError, match="zip"):
-        losses.contrastive_perceptual(anchor, positive, negative, [1.0])
+        losses.contrastive_perceptual([feature], [feature], [feature], [1.0, 1.0])
 
 
-def test_contrastive_perceptual_pulls_to_the_clear_image_only_through_the_anchor() -> None:
-    anchor, positive, negative = (torch.rand(1, 4, requires_grad=True) for _ in range(3))
-    losses.contrastive_perceptual([anchor], [positive], [negative], [1.0]).backward()
-    assert anchor.grad is not None
-    assert positive.grad is None
-    assert negative.grad is None
+def test_haze_density_is_the_mean_over_valid_images_and_lets_gradients_through() -> None:
+    scene = torch.tensor([-0.5, 0.2, 0.4, 2.0]).view(2, 1, 1, 2).repeat(1, 3, 1, 1).requires_grad_()
+    loss = losses.haze_density(scene, lambda images: images.mean(dim=(1, 2, 3)))
+    assert loss.item() == pytest.approx((0.0 + 0.2 + 0.4 + 1.0) / 4)
+    (gradient,) = torch.autograd.grad(loss, scene)
+    np.testing.assert_allclose(gradient[:, 0, 0], [[0, 1 / 12], [1 / 12, 0]], rtol=1e-6)
 
 
-def test_haze_density_has_gradients_and_sees_clamped_images() -> None:
-    scene = torch.tensor([0.5, 2.0]).view(2, 1, 1, 1).expand(2, 3, 4, 4).clone().requires_grad_()
-    found = losses.haze_density(scene, lambda image: image.mean(dim=(1, 2, 3)))
-    assert found.item() == pytest.approx(0.75)
-    found.backward()
-    assert scene.grad is not None
-    assert scene.grad[0].abs().sum() > 0
-    assert scene.grad[1].abs().sum() == 0
+def test_gradients_are_the_equations_gradients() -> None:
+    scene, transmission, hazy, trust = tensors(IMAGE, MAP, IMAGE, MAP)
+    assert torch.autograd.gradcheck(losses.reconstruction, (scene, transmission, hazy, trust))
+
+
+def test_losses_are_scalars_of_the_images_type() -> None:
+    scene, target = (x.detach().float() for x in tensors(IMAGE, IMAGE))
+    for loss in (losses.l1(scene, target), losses.contrastive_perceptual([scene], [target], [target + 1], [1.0])):
+        assert (loss.shape, loss.dtype) == ((), torch.float32)
