@@ -1,0 +1,103 @@
+"""Names to networks; a name that is not known leads to its neighbour."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from models import checkpoint, zoo
+from models.corun import Corun, CorunConfig
+from models.physics import DarkChannelPrior
+from models.settings import ConfigError
+
+NETWORK = {"name": "corun", "stages": 2, "dim": 2}
+
+
+def save_corun(folder: Path) -> Corun:
+    network = Corun(CorunConfig(stages=2, dim=2))
+    checkpoint.save(folder, network, {"network": NETWORK, "seed": 4})
+    return network
+
+
+def test_the_default_is_a_name() -> None:
+    assert zoo.DEFAULT in zoo.NAMES
+    assert "dcp" in zoo.NAMES
+
+
+def test_dark_channel_prior_needs_no_weights() -> None:
+    loaded = zoo.load("dcp")
+    assert isinstance(loaded.network, DarkChannelPrior)
+    assert isinstance(zoo.build(loaded.config["network"]), DarkChannelPrior)
+    assert not loaded.network.training
+
+
+def test_a_checkpoint_folder_is_loaded(tmp_path: Path) -> None:
+    network = save_corun(tmp_path / "mine")
+    loaded = zoo.load(str(tmp_path / "mine"))
+    assert (loaded.name, loaded.config) == (str(tmp_path / "mine"), {"network": NETWORK, "seed": 4})
+    assert not loaded.network.training
+    found = loaded.network.state_dict()
+    assert [name for name, value in network.state_dict().items() if not torch.equal(found[name], value)] == []
+
+
+def test_a_packaged_name_is_its_folder_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zoo, "WEIGHTS", tmp_path)
+    save_corun(tmp_path / zoo.DEFAULT)
+    assert zoo.load(zoo.DEFAULT).config["seed"] == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("corun-compat", "did you mean 'corun-compact'"),
+        ("dpc", "did you mean 'dcp'"),
+        ("/no/such/folder", "known: corun-compact, dcp"),
+    ],
+)
+def test_an_unknown_name_leads_to_the_nearest(name: str, hint: str) -> None:
+    with pytest.raises(ConfigError, match=hint) as caught:
+        zoo.load(name)
+    assert repr(name) in str(caught.value)
+
+
+def test_a_file_or_an_empty_folder_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    for name in ("file", "empty"):
+        with pytest.raises(ConfigError, match=str(tmp_path / name)):
+            zoo.load(str(tmp_path / name))
+
+
+def test_build_takes_options() -> None:
+    corun, prior = zoo.build(NETWORK), zoo.build({"name": "dcp", "radius": 3})
+    assert isinstance(corun, Corun)
+    assert corun.config == CorunConfig(stages=2, dim=2)
+    assert prior.radius == 3
+
+
+def test_build_imports_a_network_of_ones_own() -> None:
+    built = zoo.build({"name": "torch.nn:Conv2d", "in_channels": 3, "out_channels": 5, "kernel_size": 1})
+    assert isinstance(built, nn.Conv2d)
+    assert built.out_channels == 5
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"name": "corn"}, "unknown network 'corn'; did you mean 'corun'"),
+        ({}, "unknown network ''; known: corun, dcp"),
+        ({"name": "corun", "stagse": 2}, "unknown key 'stagse' in network; did you mean 'stages'"),
+        ({"name": "corun", "stages": 0}, "'stages' in network is 0"),
+        ({"name": "no.such.module:Net"}, "no.such.module:Net"),
+        ({"name": "torch.nn:Conv2dd"}, "torch.nn:Conv2dd"),
+        ({"name": "torch.nn:Conv2d", "chanels": 1}, "torch.nn:Conv2d"),
+        ({"name": "collections:OrderedDict"}, r"gives a OrderedDict; expected a torch\.nn\.Module"),
+    ],
+)
+def test_what_cannot_be_built_is_named(config: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        zoo.build(config)
