@@ -95,8 +95,24 @@ def read_state(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     path = Path(folder) / STATE
     if not path.is_file():
         return None
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
+    return _load(path)
+
+
+def _load(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A dictionary that ``torch.save`` wrote, without running any code in it.
+
+    Raises:
+        ConfigError: no such file, not a plain dictionary, or more than tensors, numbers and strings in it.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ConfigError(f"there is no file {path}") from None
+    except Exception as problem:  # torch raises many kinds for a file that is not its own
+        raise ConfigError(f"{path} holds more than plain weights, or is no weights file: {problem}") from problem
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds a {type(content).__name__}; expected a dictionary")
+    return content
 
 
 def load_network(folder: str | os.PathLike[str]) -> nn.Module:
@@ -111,7 +127,9 @@ def load_network(folder: str | os.PathLike[str]) -> nn.Module:
     try:
         network.load_state_dict(read_weights(folder))
     except RuntimeError as problem:
-        raise ConfigError(f"the weights in {folder} do not fit its network: {problem}") from problem
+        raise ConfigError(
+            f"the weights in {folder} do not fit its network: {' '.join(str(problem).split())}"
+        ) from problem
     return network.eval()
 
 
@@ -123,15 +141,12 @@ def convert(source: str | os.PathLike[str], folder: str | os.PathLike[str]) -> P
     """
     from models.corun import load_released_corun
 
-    try:
-        content = torch.load(source, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ConfigError(f"there is no file {source}") from None
-    except Exception as problem:  # torch raises many kinds for a file that is not its own
-        raise ConfigError(f"{source} holds more than plain weights, or is no weights file: {problem}") from problem
-    if not isinstance(content, dict):
-        raise ConfigError(f"{source} holds a {type(content).__name__}; expected a state dict")
-    released: dict[str, torch.Tensor] = content.get("params_ema") or content.get("params") or content
+    content = _load(source)
+    released = next((content[key] for key in ("params_ema", "params") if key in content), content)
+    if not isinstance(released, dict) or not all(isinstance(value, torch.Tensor) for value in released.values()):
+        raise ConfigError(
+            f"{source} holds no state dict: expected tensors by name, or such under 'params_ema' or 'params'"
+        )
     try:
         network = load_released_corun(released)
     except (ValueError, RuntimeError) as problem:

@@ -181,9 +181,11 @@ def load_released_corun(state_dict: Mapping[str, Tensor]) -> Corun:
     """A :class:`Corun` with the authors' released weights (their ``params_ema`` or ``params`` state dict).
 
     Raises:
-        ValueError: names or shapes that do not match, each listed.
+        ValueError: names that do not match, each listed.
+        RuntimeError: shapes that do not match, each listed.
     """
-    stages = 2 + len({name.split(".")[1] for name in state_dict if name.startswith("basic.")})
+    names = [str(name) for name in state_dict]
+    stages = 2 + len({name.split(".")[1] for name in names if name.startswith("basic.")})
     embedding = state_dict.get("first.dehaze_net.embedding.weight")
     if embedding is None:
         raise ValueError("not a released CORUN state dict: 'first.dehaze_net.embedding.weight' is missing")

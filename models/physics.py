@@ -9,17 +9,25 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from models.settings import Settings
 
-Range = tuple[float, float]
+
+def _ordered(ends: tuple[float, float]) -> tuple[float, float]:
+    if not 0.0 <= ends[0] <= ends[1]:
+        raise ValueError("expected two numbers, 0 or more, the smaller one first")
+    return ends
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
 
 
 class HazeConfig(Settings):

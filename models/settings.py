@@ -70,6 +70,8 @@ def parse(cls: type[S], data: Mapping[str, Any], where: str = "") -> S:
         ConfigError: one sentence naming the first key that is unknown (with its nearest neighbour),
             missing, or out of range.
     """
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{where or cls.__name__} is {data!r}; expected keys and values")
     try:
         return cls.model_validate(dict(data))
     except ValidationError as problem:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def build(config: Mapping[str, Any]) -> nn.Module:
     if name == "corun":
         return Corun(parse(CorunConfig, options, "network"))
     if name == "dcp":
-        return DarkChannelPrior(**options)
+        return _made("dcp", DarkChannelPrior, options)
     if ":" in name:
         return _imported(name, options)
     raise ConfigError(f"unknown network {name!r}{nearest(name, list(NETWORKS))}")
@@ -55,11 +55,18 @@ def build(config: Mapping[str, Any]) -> nn.Module:
 def _imported(path: str, options: dict[str, Any]) -> nn.Module:
     module, _, attribute = path.partition(":")
     try:
-        network = getattr(importlib.import_module(module), attribute)(**options)
-    except (ImportError, AttributeError, TypeError) as problem:
+        return _made(path, getattr(importlib.import_module(module), attribute), options)
+    except (ImportError, AttributeError, ValueError) as problem:
         raise ConfigError(f"cannot build network {path!r}: {problem}") from problem
+
+
+def _made(name: str, make: Callable[..., Any], options: Mapping[str, Any]) -> nn.Module:
+    try:
+        network = make(**options)
+    except (TypeError, ValueError, RuntimeError) as problem:  # what constructors raise for arguments they refuse
+        raise ConfigError(f"cannot build network {name!r}: {problem}") from problem
     if not isinstance(network, nn.Module):
-        raise ConfigError(f"{path!r} gives a {type(network).__name__}; expected a torch.nn.Module")
+        raise ConfigError(f"{name!r} gives a {type(network).__name__}; expected a torch.nn.Module")
     return network
 
 
@@ -72,6 +79,6 @@ def load(name_or_path: str) -> Loaded:
     if name_or_path == "dcp":
         return Loaded(DarkChannelPrior().eval(), "dcp", {"network": {"name": "dcp"}})
     folder = WEIGHTS / name_or_path if name_or_path in PACKAGED else Path(name_or_path)
-    if not folder.is_dir():
+    if not name_or_path or not folder.is_dir():
         raise ConfigError(f"no model {name_or_path!r}: not a checkpoint folder{nearest(name_or_path, list(NAMES))}")
     return Loaded(load_network(folder), name_or_path, read_config(folder))

@@ -91,14 +91,10 @@ def _start(num_cpus: int | None, dashboard: bool, log_to_driver: bool) -> None:
 def quiet_worker() -> None:
     """Runs in every worker of a local cluster: hide the notices of libraries that nobody can act on.
 
-    Ray's libraries set the levels of their loggers anew after this, so the switch is the process-wide one. The address
-    is for Ray Train's own helpers, which would otherwise look for clusters and stumble over a second one.
+    Ray's libraries set the levels of their loggers anew after this, so the switch is the process-wide one.
     """
-    import ray
-
     logging.disable(logging.INFO)
     warnings.filterwarnings("ignore", module="ray")
-    os.environ.setdefault("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
 
 
 def cpus() -> int:
@@ -166,7 +162,6 @@ def _local_environment() -> dict[str, str]:
         # listens elsewhere sets RAY_AUTH_MODE=token (see cluster.yaml).
         "RAY_AUTH_MODE": "disabled",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "RAY_BACKEND_LOG_LEVEL": "fatal",  # what matters of its C++ log arrives as exceptions
     }
     if (SOURCE_ROOT / "pyproject.toml").exists():  # running from source, perhaps not installed
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SOURCE_ROOT), os.environ.get("PYTHONPATH"))))

@@ -68,9 +68,9 @@ def _dataset(corpus: Corpus, recipe: Recipe, function: Any, columns: list[str]) 
     files = corpus.files("train")
     if not files:
         raise ConfigError(f"{corpus.uri} has no photographs to train on: all {corpus.count()} are held out")
-    options = {"num_cpus": recipe.train.data_cpus}
-    rows = ray.data.read_parquet(files, columns=columns, ray_remote_args=options, shuffle="files")
-    return rows.flat_map(function, num_cpus=recipe.train.data_cpus, concurrency=recipe.train.data_tasks)
+    cpus, tasks = recipe.train.data_cpus, ray.data.TaskPoolStrategy(size=recipe.train.data_tasks)
+    rows = ray.data.read_parquet(files, columns=columns, num_cpus=cpus, shuffle="files")
+    return rows.flat_map(function, num_cpus=cpus, compute=tasks)
 
 
 def _datasets(job: TrainJob) -> dict[str, Any]:

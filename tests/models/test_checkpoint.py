@@ -232,3 +232,18 @@ def test_convert_never_unpickles(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="more than plain weights"):
         checkpoint.convert(tmp_path / "released.pth", tmp_path / "out")
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    "content", [{1: torch.zeros(1)}, {"params": [torch.zeros(1)]}, {"params_ema": torch.zeros(2)}, {"a": 3}]
+)
+def test_files_of_another_structure_are_refused(content: object, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(ConfigError, match=r"x\.pth"):
+        checkpoint.convert(tmp_path / "x.pth", tmp_path / "out")
+
+
+def test_a_damaged_training_state_names_its_file(tmp_path: Path) -> None:
+    (tmp_path / checkpoint.STATE).write_bytes(b"junk")
+    with pytest.raises(ConfigError, match=checkpoint.STATE):
+        checkpoint.read_state(tmp_path)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from models import physics
 from models.physics import HazeConfig
+from models.settings import ConfigError, parse
 
 Photo = Callable[..., np.ndarray]
 PLAIN = {"darken_probability": 0.0, "noise_probability": 0.0, "jpeg_probability": 0.0}
@@ -272,3 +273,9 @@ def test_dark_channel_prior_takes_any_size(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("level", [0.0, 1.0])
 def test_dark_channel_prior_of_a_flat_image_is_finite(level: float) -> None:
     assert math.isfinite(float(physics.dark_channel_prior(torch.full((1, 3, 20, 20), level)).scene.sum()))
+
+
+@pytest.mark.parametrize("ends", [(2.8, 0.2), (-0.1, 1.0)])
+def test_a_range_has_its_smaller_end_first(ends: tuple[float, float]) -> None:
+    with pytest.raises(ConfigError, match="'beta' in haze"):
+        parse(HazeConfig, {"beta": ends}, "haze")

@@ -105,3 +105,9 @@ def test_the_readers_mapping_is_left_alone() -> None:
 )
 def test_nearest(name: str, known: list[str], expected: str) -> None:
     assert nearest(name, known) == expected
+
+
+@pytest.mark.parametrize("data", [None, [1], "text"])
+def test_what_is_no_mapping_is_said(data: object) -> None:
+    with pytest.raises(ConfigError, match="network is .*; expected keys and values"):
+        parse(Settings, data, "network")  # type: ignore[arg-type]

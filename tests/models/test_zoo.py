@@ -101,3 +101,16 @@ def test_build_imports_a_network_of_ones_own() -> None:
 def test_what_cannot_be_built_is_named(config: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         zoo.build(config)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"name": "dcp", "radiuss": 3},
+        {"name": ":X"},
+        {"name": "torch.nn:Conv2d", "in_channels": -1, "out_channels": 3, "kernel_size": 1},
+    ],
+)
+def test_arguments_that_a_network_refuses_are_named(config: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="cannot build network"):
+        zoo.build(config)
