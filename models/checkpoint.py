@@ -111,7 +111,7 @@ def _load(path: str | os.PathLike[str]) -> dict[str, Any]:
     except Exception as problem:  # torch raises many kinds for a file that is not its own
         raise ConfigError(f"{path} holds more than plain weights, or is no weights file: {problem}") from problem
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds a {type(content).__name__}; expected a dictionary")
+        raise ConfigError(f"{path} holds a {type(content).__name__}; expected a state dict")
     return content
 
 
@@ -127,9 +127,8 @@ def load_network(folder: str | os.PathLike[str]) -> nn.Module:
     try:
         network.load_state_dict(read_weights(folder))
     except RuntimeError as problem:
-        raise ConfigError(
-            f"the weights in {folder} do not fit its network: {' '.join(str(problem).split())}"
-        ) from problem
+        reason = " ".join(str(problem).split())
+        raise ConfigError(f"the weights in {folder} do not fit its network: {reason}") from problem
     return network.eval()
 
 
@@ -144,9 +143,7 @@ def convert(source: str | os.PathLike[str], folder: str | os.PathLike[str]) -> P
     content = _load(source)
     released = next((content[key] for key in ("params_ema", "params") if key in content), content)
     if not isinstance(released, dict) or not all(isinstance(value, torch.Tensor) for value in released.values()):
-        raise ConfigError(
-            f"{source} holds no state dict: expected tensors by name, or such under 'params_ema' or 'params'"
-        )
+        raise ConfigError(f"{source} holds no state dict: expected tensors by name, or these under 'params_ema'")
     try:
         network = load_released_corun(released)
     except (ValueError, RuntimeError) as problem:

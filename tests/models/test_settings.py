@@ -109,5 +109,5 @@ def test_nearest(name: str, known: list[str], expected: str) -> None:
 
 @pytest.mark.parametrize("data", [None, [1], "text"])
 def test_what_is_no_mapping_is_said(data: object) -> None:
-    with pytest.raises(ConfigError, match="network is .*; expected keys and values"):
+    with pytest.raises(ConfigError, match=r"network is .*; expected keys and values"):
         parse(Settings, data, "network")  # type: ignore[arg-type]
