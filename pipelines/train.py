@@ -155,15 +155,15 @@ class _Labels:
         start = time.perf_counter()
         entries = pending.result()
         self.waited += time.perf_counter() - start
-        size = batch["photo"].shape[-2:]
+        height, width = batch["photo"].shape[-2:]
         labels, trusts = [], []
         for index, entry in enumerate(entries):
             if entry is None:
                 labels.append(batch["photo"][index : index + 1])
-                trusts.append(torch.zeros(1, 1, *size, device=self.device))
+                trusts.append(torch.zeros(1, 1, height, width, device=self.device))
                 continue
             labels.append(to_tensor(entry.label).to(self.device))
-            trusts.append(upsample_trust(torch.tensor(entry.trust)[None].float(), *size).to(self.device))
+            trusts.append(upsample_trust(torch.tensor(entry.trust)[None], (height, width)).to(self.device))
         return {"strong": batch["strong"], "label": torch.cat(labels), "trust": torch.cat(trusts)}
 
 

@@ -27,6 +27,7 @@ TINY = (
     "crop={size: 32, per_photo: 2}",
     "labels={size: 32, batch_size: 1, workers: 2, publish_every: 2}",
     "train={steps: 4, batch_size: 1, workers: 2, threads: 1, checkpoint_every: 2, log_every: 2, data_tasks: 1}",
+    "train.failures=0",
 )
 
 
