@@ -91,9 +91,11 @@ def _start(num_cpus: int | None, dashboard: bool, log_to_driver: bool) -> None:
 def quiet_worker() -> None:
     """Runs in every worker of a local cluster: hide the notices of libraries that nobody can act on.
 
-    Ray's libraries set the levels of their loggers anew after this, so the switch is the process-wide one.
+    Some of Ray's own processes set the levels of their loggers anew after this: for them, the process-wide switch.
     """
     logging.disable(logging.INFO)
+    for name in ("ray.train", "ray.data", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="ray")
 
 
