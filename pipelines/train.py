@@ -318,7 +318,9 @@ class _SeedProgress:
     def __init__(self, total: int) -> None:
         from tqdm import tqdm
 
-        self.bar = tqdm(total=total, desc="first labels", unit="photo")
+        self.bar = tqdm(
+            total=total, desc="first labels", unit=" photos", mininterval=0.5 if sys.stderr.isatty() else 10
+        )
 
     def __call__(self, status: dict[str, Any]) -> None:
         report = status["current"] or (status["history"] or [None])[-1]
