@@ -101,7 +101,7 @@ def _held_out(config: IngestConfig, plan: Survey) -> set[str]:
 
 def _hash(files: pa.Table, config: IngestConfig, what: str) -> pa.Table:
     """First pass: content hashes of the files, in parallel."""
-    from ray.data import from_arrow
+    from ray.data import TaskPoolStrategy, from_arrow
 
     blocks = [
         files.slice(start, _HASH_BATCH).select(["uri", "size"]) for start in range(0, files.num_rows, _HASH_BATCH)
@@ -110,7 +110,7 @@ def _hash(files: pa.Table, config: IngestConfig, what: str) -> pa.Table:
         partial(hash_files, limits=config.limits),
         batch_size=None,
         batch_format="pyarrow",
-        concurrency=config.concurrency,
+        compute=TaskPoolStrategy(size=config.concurrency),
     )
     tables = []
     with tqdm(total=files.num_rows, desc=f"hash {what}", unit=" files", **PROGRESS) as bar:
@@ -122,7 +122,7 @@ def _hash(files: pa.Table, config: IngestConfig, what: str) -> pa.Table:
 
 def _write(shards: Sequence[Shard], config: IngestConfig) -> list[Written]:
     """Second pass: every task decodes the photographs of one shard and writes it."""
-    from ray.data import from_arrow
+    from ray.data import TaskPoolStrategy, from_arrow
 
     if not shards:
         return []
@@ -130,7 +130,7 @@ def _write(shards: Sequence[Shard], config: IngestConfig) -> list[Written]:
         partial(_write_batch, config=config),
         batch_size=None,
         batch_format="pyarrow",
-        concurrency=config.concurrency,
+        compute=TaskPoolStrategy(size=config.concurrency),
     )
     written = []
     with tqdm(total=sum(len(s.uris) for s in shards), desc="decode and check", unit=" photos", **PROGRESS) as bar:
