@@ -242,6 +242,7 @@ class LabelingClient:
         self._run = run
         self._actor = actor
         self._publishing: Any = None
+        self._refreshing: Any = None
 
     def publish(self, state: Mapping[str, Any], step: int) -> None:
         """Make newer teacher weights known; the next round labels with them. Steps that are not newer are ignored.
@@ -290,7 +291,7 @@ class LabelingClient:
 
     def start(self) -> None:
         """Label everything again, in the background, whenever a newer teacher is there; returns at once."""
-        self._coordinator().refresh.remote()
+        self._refreshing = self._coordinator().refresh.remote()
 
     def status(self) -> dict[str, Any]:
         """What is going on: `teacher_step` (published), `labelled_step` (of the last whole round), `workers_ready`,
@@ -306,8 +307,10 @@ class LabelingClient:
             return
         with suppress(RayActorError, GetTimeoutError):
             ray.get(actor.stop.remote(), timeout=30)
+            if self._refreshing is not None:  # killed in the middle of it, Ray would announce to try it again
+                ray.wait([self._refreshing], timeout=10)
         ray.kill(actor)
-        self._actor = None
+        self._actor = self._refreshing = None
 
     def _settle(self) -> None:
         if self._publishing is not None:
@@ -321,7 +324,7 @@ class LabelingClient:
         return Pending(f"the labelling of run '{self._run}'", [ref], lambda answers: answers[0]).result()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_run": self._run, "_actor": None, "_publishing": None}
+        return {"_run": self._run, "_actor": None, "_publishing": None, "_refreshing": None}
 
 
 def _find(name: str, run: str, starter: str) -> Any:
