@@ -248,6 +248,7 @@ def closing_table(stages: dict[str, Any], run: Path, tracking_uri: str) -> str:
     lines.append("\nfiles")
     lines += [f"  {path}" for path in [*stages["evaluate"]["result"]["files"], stages["serve"]["result"]["file"]]]
     out = os.path.relpath(run.parent)
+    out = str(run.parent) if out.startswith("..") else out
     lines += [
         f"\nMLflow:  .venv/bin/mlflow ui --backend-store-uri {tracking_uri}",
         f"service: make serve OUT={out}",

@@ -66,8 +66,11 @@ ROW_SCHEMA = pa.schema(
     ]
 )
 
-PLAIN_HAZE = HazeConfig(darken_probability=0.0, noise_probability=0.0, jpeg_probability=0.0)
-"""The scattering model alone: the pairs measure dehazing, not denoising or brightening."""
+PLAIN_HAZE = HazeConfig(
+    beta=(0.2, 1.5), airlight=(0.6, 1.0), darken_probability=0.0, noise_probability=0.0, jpeg_probability=0.0
+)
+"""The scattering model alone, at optical depths up to 3 under a light veil: the pairs measure dehazing, not denoising
+or brightening, and leave something of every scene to bring back."""
 
 
 class ModelChoice(Settings):
