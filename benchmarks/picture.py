@@ -16,7 +16,7 @@ from models import images, zoo
 from models.inference import dehaze
 from pipelines.samples import make_samples
 
-PHOTOGRAPHS = ("china_10.jpg", "motorcycle_left_04.jpg")
+PHOTOGRAPHS = ("china_10.jpg", "china_07.jpg")
 HEIGHT = 240
 
 
