@@ -94,6 +94,8 @@ class Crew:
                 raise LabelingError("labelling was stopped")
             self._hand_out(current, send, out, outstanding)
             for ticket in self._workers.wait([*out, *self._coming], seconds):
+                if stopped():  # the workers were dismissed; that is no death to make up for
+                    break
                 if ticket in out:
                     self._take_back(current, ticket, *out.pop(ticket))
                 else:
