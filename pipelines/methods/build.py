@@ -45,7 +45,9 @@ def network_config(recipe: Recipe) -> dict[str, Any]:
 
 
 def _scorer(recipe: Recipe, device: torch.device) -> Any:
-    if recipe.scorer is None:
+    """The scorer whose gradients train the network, if any do; label workers have their own."""
+    wanted = recipe.weights.haze_density or (recipe.method == "colabator" and recipe.real.haze_density)
+    if recipe.scorer is None or not wanted:
         return None
     chosen = recipe.scorer if isinstance(recipe.scorer, str) else parse(ScorerConfig, recipe.scorer, "scorer")
     return load_scorer(chosen, device)

@@ -35,10 +35,17 @@ def test_the_seed_decides_the_first_weights() -> None:
 
 def test_each_method_has_its_class() -> None:
     assert type(make_method(small("demo_pretrain"), CPU)) is Supervised
-    colabator = make_method(small("demo_colabator"), CPU)
+    colabator = make_method(small("demo_colabator", "real.haze_density=0.1"), CPU)
     assert isinstance(colabator, Colabator)
     assert colabator.scorer.haze_density(torch.rand(1, 3, 64, 64)).shape == (1,)
     assert isinstance(make_method(load_recipe("scorer_clip_compact"), CPU), ScorerTraining)
+
+
+def test_a_scorer_is_loaded_only_where_its_gradients_are_wanted() -> None:
+    for name, weight in (("demo_colabator", "real.haze_density"), ("demo_pretrain", "weights.haze_density")):
+        scorer = "scorer=clip-compact"
+        assert make_method(small(name, scorer, f"{weight}=0"), CPU).scorer is None  # type: ignore[attr-defined]
+        assert make_method(small(name, scorer, f"{weight}=0.1"), CPU).scorer is not None  # type: ignore[attr-defined]
 
 
 def test_a_checkpoint_gives_back_the_exported_network(tmp_path: Path) -> None:
