@@ -120,6 +120,7 @@ class TestOnRay:
         found = {path.name for path in evaluated.csv.parent.iterdir()}
         assert found == {"per_image.csv", "summary.json", "summary.md", "contact_sheet.png", "pairs_sheet.png"}
 
+    @pytest.mark.slow
     def test_again_without_pairs_gives_the_same_numbers_and_drops_the_old_sheet(self, evaluated: job.Summary) -> None:
         config = job.EvaluateConfig.model_validate(evaluated.summary["config"])
         again = job.evaluate(config.model_copy(update={"clear": None, "concurrency": 1}))

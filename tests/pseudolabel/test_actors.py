@@ -197,6 +197,7 @@ def units(tmp_path):
     return [WorkUnit(str(tmp_path / "corpus.parquet"), group) for group in range(UNITS)]
 
 
+@pytest.mark.faults
 def test_a_round_labels_every_photograph_though_a_worker_is_killed(run, tmp_path, units):
     pool = start_pool(run, tmp_path / "pool")
     labeling = start_labeling(CONFIG, pool, units, (offset(0.0), 0), build=lambda _: (Teacher(), SlowScorer(0.3)))
