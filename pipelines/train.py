@@ -350,7 +350,10 @@ def _fit(job: TrainJob) -> Any:
         ),
         datasets=_datasets(job),
     )
-    return trainer.fit()
+    try:
+        return trainer.fit()
+    except SystemExit as stopped:  # what Ray Train makes of Ctrl-C, once it has ended the run
+        raise KeyboardInterrupt from stopped
 
 
 def _label_summary(service: Any) -> dict[str, Any]:
