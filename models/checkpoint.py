@@ -116,7 +116,7 @@ def _load(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def load_network(folder: str | os.PathLike[str]) -> nn.Module:
-    """The network of a checkpoint, in evaluation mode on the CPU.
+    """The network of a checkpoint, in evaluation mode on the CPU, laid out channels-last (faster convolutions there).
 
     Raises:
         ConfigError: no checkpoint, an unknown network, or weights that do not fit it.
@@ -129,7 +129,7 @@ def load_network(folder: str | os.PathLike[str]) -> nn.Module:
     except RuntimeError as problem:
         reason = " ".join(str(problem).split())
         raise ConfigError(f"the weights in {folder} do not fit its network: {reason}") from problem
-    return network.eval()
+    return network.eval().to(memory_format=torch.channels_last)
 
 
 def convert(source: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Path:

@@ -69,3 +69,8 @@ def test_a_mistake_is_one_sentence(text: str, overrides: list[str], message: str
 def test_an_unknown_recipe_has_a_neighbour() -> None:
     with pytest.raises(ConfigError, match="no recipe 'demo_pretrian'; did you mean 'demo_pretrain'"):
         load_recipe("demo_pretrian")
+
+
+def test_a_missing_file_is_not_mistaken_for_the_packaged_recipe_of_its_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no recipe"):
+        load_recipe(tmp_path / "demo_pretrain.yaml")

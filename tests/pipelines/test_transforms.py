@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import spearmanr
 
+from models import images
 from models.physics import HazeConfig
 from pipelines.transforms import (
     DEFECTS,
@@ -26,13 +28,19 @@ CROP = CropConfig(size=32, scale=(0.5, 1.0), per_photo=3)
 Photo = Callable[..., Any]
 
 
-def row(pixels: Any, depth: Any = None) -> dict[str, Any]:
+def texture(height: int, width: int) -> Any:
+    """A smooth random field: no two places of it look alike. H W uint8."""
+    coarse = np.random.default_rng(0).integers(0, 256, (7, 9), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def row(pixels: Any, depth: Any = None, image_id: str = "a" * 32) -> dict[str, Any]:
     def png(image: Any) -> bytes:
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, "PNG")
         return buffer.getvalue()
 
-    return {"image_id": "a" * 32, "image": png(pixels), "depth": None if depth is None else png(depth)}
+    return {"image_id": image_id, "image": png(pixels), "depth": None if depth is None else png(depth)}
 
 
 class TestPairs:
@@ -71,6 +79,22 @@ class TestPairs:
                 transmission = pair["transmission"].mean(0).astype(float)
                 assert np.corrcoef(brightness, transmission)[0, 1] > 0.9
 
+    def test_depth_is_the_same_square_of_the_photograph(self) -> None:
+        field = texture(90, 130)
+        random = np.random.default_rng(0)
+        for _ in range(20):
+            square, cut = random_crop(
+                np.stack([field] * 3, axis=-1), field, CropConfig(size=32, scale=(0.3, 1)), random
+            )
+            assert cut.shape == (32, 32)
+            assert np.abs(square[..., 0].astype(float) - cut).mean() < 3
+
+    def test_a_depth_map_of_another_size_is_fitted_to_the_photograph(self) -> None:
+        field = texture(96, 128)
+        small = np.asarray(Image.fromarray(field).resize((64, 48))).astype(np.uint16) * 257
+        for pair in synthetic_pairs(row(np.stack([field] * 3, axis=-1), small), CROP, PLAIN, seed=0):
+            assert spearmanr(pair["clear"][..., 0].ravel(), pair["transmission"].ravel()).statistic > 0.97
+
     def test_crops_are_mirrored_half_of_the_time(self) -> None:
         pixels = np.zeros((40, 40, 3), np.uint8)
         pixels[:, 20:] = 255
@@ -86,6 +110,7 @@ class TestRealPhotographs:
         assert sample["image_id"] == "a" * 32
         assert sample["photo"].shape == sample["strong"].shape == (48, 48, 3)
         assert not np.array_equal(sample["photo"], sample["strong"])
+        assert np.array_equal(sample["photo"], images.resize(photo(3, height=90, width=120), 48, 48))
 
     def test_augmentation_is_photometric_only(self) -> None:
         pixels = np.zeros((32, 32, 3), np.uint8)
@@ -109,3 +134,38 @@ class TestScorerSamples:
             assert (sample["defect"] == 0) == (sample["quality"] == 1)
         assert {int(s["defect"]) for s in samples} == set(range(len(DEFECTS) + 1))
         assert 0.1 < np.mean([s["density"] == 0 for s in samples]) < 0.4
+
+    def test_density_and_depth_are_those_of_the_haze_in_the_image(self) -> None:
+        """White haze over a black photograph is ``1 - T``: the image shows its own transmission."""
+        white = PLAIN.model_copy(update={"airlight": (1.0, 1.0), "airlight_cast": 0.0, "beta": (0.2, 1.0)})
+        black = row(np.zeros((64, 64, 3), np.uint8))
+        samples = [s for seed in range(10) for s in scorer_samples(black, CROP, white, seed) if s["defect"] == 0]
+        assert any(s["density"] > 0.3 for s in samples)
+        for sample in samples:
+            haze = sample["image"] / 255
+            assert sample["density"] == pytest.approx(haze.mean(), abs=0.005)
+            assert sample["depth"] == pytest.approx(-np.log(1 - haze).mean(), abs=0.02)
+
+    def test_quality_falls_with_the_severity_of_the_defect(self) -> None:
+        none = PLAIN.model_copy(update={"beta": (0.0, 0.0)})
+        grey = row(np.full((64, 64, 3), 128, np.uint8))
+        samples = [s for seed in range(60) for s in scorer_samples(grey, CROP, none, seed)]
+        noisy = [s for s in samples if s["defect"] == 1 + DEFECTS.index("noisy")]
+        assert len(noisy) > 8
+        assert spearmanr([s["image"].std() for s in noisy], [s["quality"] for s in noisy]).statistic < -0.95
+
+
+@pytest.mark.parametrize(
+    ("make", "key"),
+    [
+        (lambda found, seed: synthetic_pairs(found, CROP, PLAIN, seed), "hazy"),
+        (lambda found, seed: real_photograph(found, 48, seed), "strong"),
+        (lambda found, seed: scorer_samples(found, CROP, PLAIN, seed), "image"),
+    ],
+    ids=["pairs", "real", "scorer"],
+)
+def test_samples_depend_on_the_seed_and_the_photograph_s_name(make: Any, key: str, photo: Photo) -> None:
+    first, again, other, unseeded = (make(row(photo(1)), seed)[0][key] for seed in (5, 5, 6, None))
+    renamed = make(row(photo(1), image_id="b" * 32), 5)[0][key]
+    assert np.array_equal(first, again)
+    assert not any(np.array_equal(first, one) for one in (other, unseeded, renamed))

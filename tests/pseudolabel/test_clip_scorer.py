@@ -57,12 +57,30 @@ def test_prompts_are_configuration(scorer: ClipScorer) -> None:
     torch.testing.assert_close(swapped.clearness(picture), 1 - scorer.clearness(picture))
 
 
+def test_quality_has_prompts_of_its_own(scorer: ClipScorer) -> None:
+    swapped = load_scorer(ScorerConfig(prompts=Prompts(good=("a bad photo",), bad=("a good photo",))))
+    picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    one, other = scorer.score(picture), swapped.score(picture)
+    torch.testing.assert_close(other.quality, 1 - one.quality)
+    torch.testing.assert_close(other.clearness, one.clearness)
+
+
+def test_prompts_of_a_group_are_summed(scorer: ClipScorer) -> None:
+    prompts = Prompts(clear=("a clear photo", "a photo without haze"), hazy=("a photo in dense fog",))
+    several = load_scorer(ScorerConfig(prompts=prompts, resolution=64))
+    picture = torch.rand(2, 3, 96, 80, generator=torch.Generator().manual_seed(0))
+    similarity = several.encode(picture, 64) @ several.encode_text([*prompts.clear, *prompts.hazy]).T
+    expected = (similarity * several.clip.logit_scale.exp()).softmax(dim=1)[:, :2].sum(dim=1)  # type: ignore[operator]
+    torch.testing.assert_close(several.clearness(picture), expected)
+
+
 def _bundled() -> list[Any]:
     """Photographs that come with scikit-image and scikit-learn: none of them is in the training data."""
     from skimage import data
     from sklearn.datasets import load_sample_images
 
-    return [data.astronaut(), data.chelsea(), data.coffee(), data.rocket(), *load_sample_images().images]
+    camera = np.stack([data.camera()] * 3, axis=-1)
+    return [data.astronaut(), data.chelsea(), data.coffee(), data.rocket(), camera, *load_sample_images().images]
 
 
 def test_density_ranks_haze_of_known_optical_depth(scorer: ClipScorer) -> None:
@@ -79,8 +97,12 @@ def test_density_ranks_haze_of_known_optical_depth(scorer: ClipScorer) -> None:
             densities.append(float(scorer.haze_density(made.hazy)))
             depths.append(float(-made.transmission.log().mean()))
         assert float(scorer.haze_density(clear)) < np.mean(densities[-8:])
+        assert spearmanr(densities[-8:], depths[-8:]).statistic >= BOUND_OF_ONE
     assert spearmanr(densities, depths).statistic >= BOUND
 
 
 BOUND = 0.8
-"""Below the 0.89 of the model card, which stands on more photographs: these are six, of close subjects mostly."""
+"""Measured: 0.87, below the 0.89 of the model card, which stands on more photographs and fewer close subjects."""
+
+BOUND_OF_ONE = 0.65
+"""Measured within one photograph, at eight densities: 0.79 for the flower, 0.86 to 0.98 for the others."""

@@ -10,6 +10,7 @@ import torch
 from models import checkpoint, zoo
 from models.settings import ConfigError
 from pipelines.config import Recipe, load_recipe
+from pipelines.methods.base import Method
 from pipelines.methods.build import make_method, make_network, network_config, write_checkpoint
 from pipelines.methods.colabator import Colabator
 from pipelines.methods.scorer import ScorerTraining
@@ -64,6 +65,52 @@ def test_a_checkpoint_gives_back_the_exported_network(tmp_path: Path) -> None:
     again = make_method(recipe, CPU)
     again.configure()
     again.load_state_dict(state["method"])
+
+
+def test_the_recipe_s_settings_reach_the_method() -> None:
+    recipe = small(
+        "demo_colabator", "scorer=null", "weights={l1: 0.7}", "real={label: 0.3}", "train.steps=77",
+        "optimizer={learning_rate: 0.02, weight_decay: 0.3, warmup: 0}",
+    )  # fmt: skip
+    made = make_method(recipe, CPU)
+    assert isinstance(made, Colabator)
+    made.configure()
+    assert (made.weights, made.real, made.steps) == (recipe.weights, recipe.real, 77)
+    group = made.stepper.optimizer.param_groups[0]
+    assert (group["lr"], group["weight_decay"]) == (0.02, 0.3)
+
+
+def batch(step: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    names = ("hazy", "clear", "strong", "label")
+    made = {name: torch.rand(1, 3, 16, 16, generator=generator) for name in names}
+    return made | {"trust": torch.rand(1, 1, 16, 16, generator=generator)}
+
+
+@pytest.mark.parametrize("name", ["demo_pretrain", "demo_colabator"])
+def test_training_resumes_from_a_checkpoint_as_if_it_had_never_stopped(name: str, tmp_path: Path) -> None:
+    recipe = small(name, "scorer=null")
+
+    def trained(made: Method, steps: range) -> Method:
+        for step in steps:
+            made.training_step(batch(step), step)
+        return made
+
+    whole, half, rest = (make_method(recipe, CPU) for _ in range(3))
+    for made in (whole, half, rest):
+        made.configure()
+    folder = write_checkpoint(tmp_path / "ck", trained(half, range(3)), recipe, {}, step=3)
+    state = checkpoint.read_state(folder)
+    assert state is not None
+    rest.load_state_dict(state["method"])
+    trained(whole, range(6))
+    trained(half, range(3, 6))  # writing a checkpoint must not disturb the run that goes on
+    trained(rest, range(3, 6))
+    expected = whole.state_dict()
+    for other in (half.state_dict(), rest.state_dict()):
+        for part in ("student", "teacher"):
+            for key, value in expected[part].items():
+                assert torch.equal(value, other[part][key]), (part, key)
 
 
 def test_training_starts_from_a_checkpoint(tmp_path: Path) -> None:

@@ -46,11 +46,16 @@ def weights_after(made: Colabator, data: dict[str, Tensor]) -> list[Tensor]:
 LABEL_ONLY = RealWeights(label=1.0, reconstruction=0.0, haze_density=0.0)
 
 
-def test_a_label_without_trust_teaches_nothing() -> None:
+@pytest.mark.parametrize(
+    "real",
+    [LABEL_ONLY, RealWeights(label=0.0, reconstruction=1.0, haze_density=0.0)],
+    ids=["label", "reconstruction"],
+)
+def test_a_label_without_trust_teaches_nothing(real: RealWeights) -> None:
     synthetic = {name: value for name, value in batch(0.0).items() if name in ("hazy", "clear")}
-    without = weights_after(method(LABEL_ONLY), synthetic)
-    untrusted = weights_after(method(LABEL_ONLY), batch(0.0))
-    trusted = weights_after(method(LABEL_ONLY), batch(1.0))
+    without = weights_after(method(real), synthetic)
+    untrusted = weights_after(method(real), batch(0.0))
+    trusted = weights_after(method(real), batch(1.0))
     assert all(torch.equal(a, b) for a, b in zip(without, untrusted, strict=True))
     assert any(not torch.equal(a, b) for a, b in zip(without, trusted, strict=True))
 

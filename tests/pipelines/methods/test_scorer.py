@@ -59,6 +59,18 @@ def test_it_learns_densities_and_loads_as_a_scorer(recipe: Recipe, tmp_path: Pat
     assert float((found - batch()["density"]).abs().mean()) < 0.6 * errors[0]
 
 
+def test_resuming_is_the_same_as_not_stopping(recipe: Recipe) -> None:
+    whole, half, rest = (make_method(recipe, torch.device("cpu")) for _ in range(3))
+    for method, steps in ((whole, range(6)), (half, range(3)), (rest, range(3, 6))):
+        method.configure()
+        if method is rest:
+            rest.load_state_dict(half.state_dict())
+        for step in steps:
+            method.training_step(batch(), step)
+    for one, other in zip(whole.export().parameters(), rest.export().parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_an_architecture_without_weights_is_refused(recipe: Recipe) -> None:
     with pytest.raises((ConfigError, FileNotFoundError, RuntimeError)):
         load_scorer(str(recipe.network["folder"]))

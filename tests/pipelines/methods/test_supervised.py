@@ -95,6 +95,35 @@ def test_any_module_from_image_to_image_trains_without_the_physical_loss() -> No
     assert losses[-1]["loss"] < 0.5 * losses[0]["loss"]
 
 
+class Brightness:
+    """Stands for the scorer: the brighter, the hazier."""
+
+    def haze_density(self, images: Tensor) -> Tensor:
+        return images.mean(dim=(1, 2, 3))
+
+
+def test_haze_density_is_a_weighted_part_of_the_loss() -> None:
+    def found(weight: float) -> dict[str, float]:
+        torch.manual_seed(0)
+        weights = LossWeights(haze_density=weight)
+        made = Supervised(Corun(CorunConfig(stages=1, dim=2)), weights=weights, steps=1, scorer=Brightness())
+        made.configure()
+        return made.training_step(batch(), 0)
+
+    once, twice = found(0.5), found(1.0)
+    assert once["haze_density"] > 0
+    assert twice["haze_density"] == pytest.approx(2 * once["haze_density"])
+    assert twice["loss"] == pytest.approx(once["loss"] + once["haze_density"])
+    assert "haze_density" not in found(0.0)
+
+
+def test_gradients_are_clipped() -> None:
+    trained = method(clip_norm=1e-3)
+    trained.training_step(batch(), 0)
+    norm = torch.cat([p.grad.flatten() for p in trained.network.parameters() if p.grad is not None]).norm()
+    assert float(norm) == pytest.approx(1e-3, rel=1e-3)
+
+
 def test_a_weight_of_zero_leaves_the_loss_out() -> None:
     made = Supervised(Corun(CorunConfig(stages=1, dim=2)), weights=LossWeights(reconstruction=0), steps=1)
     made.configure()
