@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -132,30 +133,39 @@ def load_network(folder: str | os.PathLike[str]) -> nn.Module:
     return network.eval().to(memory_format=torch.channels_last)
 
 
+def _released(state_dict: dict[str, torch.Tensor]) -> tuple[str, nn.Module]:
+    """Name and network of a released layout, told by a name that only it has."""
+    from models.corun import load_released_corun
+    from models.dgun import load_released_dgunet
+
+    if "shallow_feat1.0.weight" in state_dict:
+        return "dgun", load_released_dgunet(state_dict)
+    return "corun", load_released_corun(state_dict)
+
+
 def convert(source: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Path:
-    """Turn the authors' released CORUN weights (``.pth``) into a checkpoint folder.
+    """Turn the authors' released CORUN or DGUNet weights (``.pth``) into a checkpoint folder.
 
     Raises:
         ConfigError: the file is missing, is not a plain state dict, or names do not match (each is listed).
     """
-    from models.corun import load_released_corun
-
     content = _load(source)
-    released = next((content[key] for key in ("params_ema", "params") if key in content), content)
+    released = next((content[key] for key in ("params_ema", "params", "state_dict") if key in content), content)
     if not isinstance(released, dict) or not all(isinstance(value, torch.Tensor) for value in released.values()):
         raise ConfigError(f"{source} holds no state dict: expected tensors by name, or these under 'params_ema'")
     try:
-        network = load_released_corun(released)
+        name, network = _released({str(key).removeprefix("module."): value for key, value in released.items()})
     except (ValueError, RuntimeError) as problem:
         raise ConfigError(f"{source}: {problem}") from problem
-    return save(folder, network, {"network": {"name": "corun", **network.config.model_dump()}})
+    config: BaseModel = network.config  # type: ignore[assignment]  # both networks have one
+    return save(folder, network, {"network": {"name": name, **config.model_dump()}})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """``python -m models.checkpoint convert CORUN.pth OUT/``."""
+    """``python -m models.checkpoint convert CORUN.pth OUT/``; DGUNet's files as well."""
     parser = argparse.ArgumentParser(prog="python -m models.checkpoint", description="Work with checkpoints.")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    verb = verbs.add_parser("convert", help="turn released CORUN weights into a checkpoint folder")
+    verb = verbs.add_parser("convert", help="turn released CORUN or DGUNet weights into a checkpoint folder")
     verb.add_argument("source", help="the authors' .pth file")
     verb.add_argument("folder", help="checkpoint folder to write")
     args = parser.parse_args(argv)

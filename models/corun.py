@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from models.blocks import SpectralTransformer, pad_to_multiple
+from models.execution import in_bands
 from models.settings import Settings
 
 TRANSMISSION_RANGE = (0.05, 0.999)
@@ -92,18 +93,19 @@ class Stage(nn.Module):
         self, hazy: Tensor, scene: Tensor, scene_hat: Tensor, transmission: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """``(P, J_{k-1}, J_hat_{k-1}, T_{k-1}) -> (J_k, J_hat_k, T_k, T_hat_k)``."""
-        transmission_hat = self.transmission_step(hazy, scene_hat, transmission)
+        transmission_hat = in_bands(self.transmission_step, hazy, scene_hat, transmission, halo=0)
         transmission = transmission_hat
         if self.transmission_prior is not None:
-            transmission = self.transmission_prior(torch.cat([transmission_hat, scene], dim=1))
-        scene_hat = self.scene_step(hazy, scene, transmission_hat)
-        scene = self.scene_prior(torch.cat([scene_hat, transmission_hat], dim=1))
+            transmission = self.transmission_prior(transmission_hat, scene)
+        scene_hat = in_bands(self.scene_step, hazy, scene, transmission_hat, halo=0)
+        scene = self.scene_prior(scene_hat, transmission_hat)
         return scene, scene_hat, transmission, transmission_hat
 
 
 class Corun(nn.Module):
     """The network: hazy photograph in, every stage's scene and transmission out."""
 
+    BANDED = True
     MULTIPLE = 8
 
     def __init__(self, config: CorunConfig | None = None) -> None:

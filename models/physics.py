@@ -18,6 +18,7 @@ from PIL import Image
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
+from models.execution import shared
 from models.settings import Settings
 
 
@@ -231,6 +232,14 @@ def guided_filter(guide: Tensor, target: Tensor, radius: int, epsilon: float) ->
     return _blur(slope, radius) * guide + _blur(mean_t - slope * mean_g, radius)
 
 
+def _airlight(hazy: Tensor, radius: int) -> Tensor:
+    """Mean colour of the pixels that are brightest in the dark channel: N3HW -> N311, at least 0.05."""
+    dark = dark_channel(hazy, radius).flatten(1)
+    brightest = dark.topk(max(1, dark.shape[1] // 1000), dim=1).indices
+    colours = hazy.flatten(2).gather(2, brightest[:, None, :].expand(-1, 3, -1))
+    return colours.mean(dim=2)[:, :, None, None].clamp(min=0.05)
+
+
 class DarkChannelPrior(nn.Module):
     """Training-free baseline (He et al., TPAMI 2011): ``T = 1 - omega * dark(P / A)``, refined, ``J = (P - A)/T + A``.
 
@@ -244,10 +253,7 @@ class DarkChannelPrior(nn.Module):
     def forward(self, hazy: Tensor) -> Estimate:
         """N3HW in [0, 1] -> scene N3HW and transmission N1HW."""
         radius = min(self.radius, min(hazy.shape[-2:]) - 1)
-        dark = dark_channel(hazy, radius).flatten(1)
-        brightest = dark.topk(max(1, dark.shape[1] // 1000), dim=1).indices
-        colours = hazy.flatten(2).gather(2, brightest[:, None, :].expand(-1, 3, -1))
-        airlight = colours.mean(dim=2)[:, :, None, None].clamp(min=0.05)
+        airlight = shared(lambda: _airlight(hazy, radius))
         rough = 1.0 - self.omega * dark_channel(hazy / airlight, radius)
         grey = hazy.mean(dim=1, keepdim=True)
         transmission = guided_filter(grey, rough, self.guide_radius, 1e-3).clamp(self.floor, 1.0)

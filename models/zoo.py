@@ -12,6 +12,7 @@ from torch import nn
 
 from models.checkpoint import load_network, read_config
 from models.corun import Corun, CorunConfig
+from models.dgun import Dgun, DgunConfig
 from models.physics import DarkChannelPrior
 from models.settings import ConfigError, nearest, parse
 
@@ -19,7 +20,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 DEFAULT = "corun-compact"
 PACKAGED = (DEFAULT,)
 NAMES = (*PACKAGED, "dcp")
-NETWORKS = ("corun", "dcp")
+NETWORKS = ("corun", "dgun", "dcp")
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ def build(config: Mapping[str, Any]) -> nn.Module:
     """A network with fresh weights from its configuration.
 
     Args:
-        config: ``{"name": "corun", "stages": 4, "dim": 30}``, ``{"name": "dcp"}``, or an import path of a
-            ``torch.nn.Module`` of one's own, ``{"name": "package.module:Class", ...keyword arguments}``.
+        config: ``{"name": "corun", "stages": 4, "dim": 30}``, ``{"name": "dgun"}``, ``{"name": "dcp"}``, or an import
+            path of a ``torch.nn.Module`` of one's own, ``{"name": "package.module:Class", ...keyword arguments}``.
 
     Raises:
         ConfigError: unknown name or key, each with its nearest neighbour.
@@ -45,6 +46,8 @@ def build(config: Mapping[str, Any]) -> nn.Module:
     name = str(options.pop("name", ""))
     if name == "corun":
         return Corun(parse(CorunConfig, options, "network"))
+    if name == "dgun":
+        return Dgun(parse(DgunConfig, options, "network"))
     if name == "dcp":
         return _made("dcp", DarkChannelPrior, options)
     if ":" in name:

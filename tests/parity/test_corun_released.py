@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from models.corun import load_released_corun
-
-FIXTURES = Path(__file__).resolve().parents[3] / "shared" / "fixtures"
+from tests.parity.fixtures import FIXTURES, random_of
 
 
 def _weight(name: str, shape: list[int]) -> torch.Tensor:
-    x = np.random.RandomState(zlib.crc32(name.encode()) & 0x7FFFFFFF).standard_normal(int(np.prod(shape)))
-    x = x.reshape(shape)
+    x = random_of(name, shape)
     if len(shape) >= 2 and not name.endswith("rescale"):
         x = x / np.sqrt(np.prod(shape[1:])) * (0.2 if ".mapping." in name else 1.0)
     elif name.endswith("rescale"):

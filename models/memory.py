@@ -1,0 +1,77 @@
+"""How much memory there is, and how much a computation takes at its peak."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
+_UNKNOWN = 4 << 30  # where the system does not say what is free
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be used on a device: of the GPU, or of the machine and its container, whichever is less."""
+    if device.type == "cuda":
+        free, _total = torch.cuda.mem_get_info(device)
+        return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return min(_machine(_MEMINFO), _container(_CGROUP))
+
+
+def _machine(meminfo: Path) -> int:
+    if not meminfo.is_file():
+        return _UNKNOWN
+    kilobytes = [line.split()[1] for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable:")]
+    return int(kilobytes[0]) << 10 if kilobytes else _UNKNOWN
+
+
+def _container(cgroup: Path) -> int:
+    """What the control group has left; page cache counts as used there, so this errs on the small side."""
+    limit, current = cgroup / "memory.max", cgroup / "memory.current"
+    if not limit.is_file() or not current.is_file() or limit.read_text().strip() == "max":
+        return 1 << 62
+    return max(0, int(limit.read_text()) - int(current.read_text()))
+
+
+class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its subclass hook untyped
+    """Adds up the storages that operations make, and subtracts them when they are gone."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live = self.peak = 0
+        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, torch.Tensor):
+                self._count(leaf.untyped_storage())
+        return out
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        if storage in self._known:
+            return
+        self._known.add(storage)
+        size = storage.nbytes()
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._gone, size)
+
+    def _gone(self, size: int) -> None:
+        self.live -= size
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """The most memory that the tensors made by ``work`` take at any moment, in bytes, on all devices together."""
+    meter = _Meter()
+    with meter:
+        work()
+    return meter.peak
