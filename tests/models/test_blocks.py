@@ -4,27 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from models import blocks
 from models.blocks import ChannelAttention
-
-
-def textbook_attention(layer: ChannelAttention, x: Tensor) -> Tensor:
-    """q, k, v over the pixels, as MST (Cai et al., CVPR 2022) writes it: N C H W -> N C H W."""
-    n, c, h, w = x.shape
-    rows = x.permute(0, 2, 3, 1).reshape(n, h * w, c)
-    q, k, v = (rows @ part.weight.T for part in (layer.query, layer.key, layer.value))
-    q_h, k_h, v_h = (part.reshape(n, h * w, layer.heads, -1).permute(0, 2, 3, 1) for part in (q, k, v))  # N H D S
-    q_h, k_h = F.normalize(q_h, dim=-1), F.normalize(k_h, dim=-1)
-    attention = (k_h @ q_h.transpose(-2, -1) * layer.rescale).softmax(dim=-1)
-    attended = (attention @ v_h).permute(0, 3, 1, 2).reshape(n, h * w, c)
-    projected = (attended @ layer.project.weight.T + layer.project.bias).reshape(n, h, w, c).permute(0, 3, 1, 2)
-    position: Tensor = layer.position(v.reshape(n, h, w, c).permute(0, 3, 1, 2))
-    return projected + position
+from tests.models.textbook import textbook_attention, textbook_block
 
 
 def random_attention(channels: int, head_channels: int, dtype: torch.dtype) -> ChannelAttention:
@@ -95,9 +80,34 @@ def test_channel_norm_is_over_the_channels() -> None:
 
 def test_block_adds_attention_then_the_normed_feed_forward() -> None:
     block, x = blocks.AttentionBlock(8, 4).double(), torch.randn(1, 8, 6, 6, dtype=torch.float64)
-    middle = x + textbook_attention(block.attention, x)
-    normed = F.layer_norm(middle.permute(0, 2, 3, 1), (8,)).permute(0, 3, 1, 2)
-    torch.testing.assert_close(block(x), middle + block.feed_forward(normed))
+    torch.testing.assert_close(block(x), textbook_block(block, x))
+
+
+def test_without_gradients_the_input_of_a_block_stays_as_it_was() -> None:
+    block, x = blocks.AttentionBlock(8, 4), torch.randn(1, 8, 6, 6)
+    before, expected = x.clone(), block(x).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(block(x), expected)
+    assert torch.equal(x, before)
+
+
+def test_second_moments_are_more_accurate_than_the_textbook_on_many_pixels() -> None:
+    layer = random_attention(8, 8, torch.float32)
+    x = torch.randn(1, 8, 512, 512)
+    truth = textbook_attention(layer.double(), x.double())
+    layer = layer.float()
+    ours, theirs = ((f.double() - truth).abs().max() for f in (layer(x), textbook_attention(layer, x)))
+    assert ours < 1e-5
+    assert ours < theirs
+
+
+def test_instance_norm_is_torch_s() -> None:
+    ours, theirs = blocks.GlobalInstanceNorm(6), torch.nn.InstanceNorm2d(6, affine=True)
+    for mine, other in ((ours.weight, theirs.weight), (ours.bias, theirs.bias)):
+        mine.data.uniform_(0.5, 2.0)
+        other.data.copy_(mine)
+    x = 3 + 2 * torch.randn(2, 6, 9, 11)
+    torch.testing.assert_close(ours(x), theirs(x), atol=1e-5, rtol=0)
 
 
 def test_down_and_up_trade_size_for_channels() -> None:

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from models import inference
 from models.corun import Corun, CorunConfig
-from models.inference import as_dehazed, blend, dehaze
+from models.inference import InferenceConfig, Plan, as_dehazed, blend, dehaze
 from models.physics import DarkChannelPrior
+from models.settings import ConfigError, parse
 
 SIZES = [(1, 1), (7, 5), (8, 16), (9, 1), (3, 31)]
 
@@ -101,3 +103,143 @@ def test_strength_goes_from_hazy_to_dehazed() -> None:
     assert torch.equal(blend(hazy, scene, 1.0), scene)
     assert torch.equal(blend(hazy, scene, 0.0), hazy)
     torch.testing.assert_close(blend(hazy, scene, 0.25), 0.75 * hazy + 0.25 * scene)
+
+
+# --- memory ---
+
+
+def psnr(one: Tensor, other: Tensor) -> float:
+    return float(-10 * torch.log10((one - other).square().mean() + 1e-20))
+
+
+def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
+    """What is run, in order; the networks are measured as if they cost 1 KiB per pixel."""
+    seen: list[Plan] = []
+    run = inference._Runner.run
+
+    def watched(self: Any, image: Tensor, plan: Plan) -> Any:
+        seen.append(plan)
+        return run(self, image, plan)
+
+    monkeypatch.setattr(inference._Runner, "run", watched)
+    monkeypatch.setattr(inference._Runner, "_cost", lambda self: (1024.0, 0.0))
+    return seen
+
+
+def corun() -> Corun:
+    torch.manual_seed(0)
+    return Corun(CorunConfig(stages=1, dim=2)).eval()
+
+
+def test_feature_maps_that_do_not_fit_are_spilled_and_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, network, image = plans(monkeypatch), corun(), torch.rand(1, 3, 136, 144)
+    whole = dehaze(network, image, InferenceConfig(memory_mb=100))
+    spilled = dehaze(network, image, InferenceConfig(memory_mb=16))
+    assert [plan.spill for plan in seen] == [False, True]
+    torch.testing.assert_close(spilled.scene, whole.scene, atol=1e-5, rtol=0)
+
+
+def test_a_batch_that_does_not_fit_is_done_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, network, images = plans(monkeypatch), corun(), torch.rand(3, 3, 96, 96)
+    together = dehaze(network, images, InferenceConfig(memory_mb=40)).scene
+    one_by_one = dehaze(network, images, InferenceConfig(memory_mb=16)).scene
+    assert [plan.spill for plan in seen] == [False] * 4
+    torch.testing.assert_close(one_by_one, together, atol=1e-5, rtol=0)
+
+
+def test_other_networks_get_tiles_without_seams(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, image = plans(monkeypatch), torch.rand(1, 3, 200, 260)
+    network = nn.Conv2d(3, 3, 5, padding=2, padding_mode="reflect")
+    torch.nn.init.constant_(network.weight, 1 / 75)
+    whole = network(image).detach().clamp(0, 1)
+    found = dehaze(network, image, InferenceConfig(memory_mb=16))
+    assert [plan.tile for plan in seen] == [128]
+    torch.testing.assert_close(found.scene, whole, atol=1e-5, rtol=0)
+
+
+def test_tiles_of_the_dark_channel_prior_share_their_airlight(monkeypatch: pytest.MonkeyPatch) -> None:
+    plans(monkeypatch)
+    glow = torch.linspace(0.3, 0.9, 320).view(1, 1, 320, 1) * torch.linspace(0.6, 1.0, 256)
+    image = (glow + 0.05 * torch.rand(1, 3, 320, 256)).clamp(0, 1)
+    whole = dehaze(DarkChannelPrior(), image, InferenceConfig(memory_mb=1000)).scene
+    tiled = dehaze(DarkChannelPrior(), image, InferenceConfig(memory_mb=20)).scene
+    assert psnr(tiled, whole) > 30
+    monkeypatch.setattr(inference, "replaying", lambda statistics: inference.contextlib.nullcontext())
+    assert psnr(dehaze(DarkChannelPrior(), image, InferenceConfig(memory_mb=20)).scene, whole) < psnr(tiled, whole)
+
+
+class Hungry(nn.Module):
+    """Runs out of memory for images of more pixels than it is given."""
+
+    def __init__(self, pixels: int) -> None:
+        super().__init__()
+        self.pixels = pixels
+
+    def forward(self, image: Tensor) -> Tensor:
+        if image.shape[-2] * image.shape[-1] > self.pixels:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
+        return image
+
+
+def test_when_memory_runs_out_tiles_get_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, image = plans(monkeypatch), torch.rand(1, 3, 400, 400)
+    torch.testing.assert_close(dehaze(Hungry(160 * 160), image).scene, image)
+    assert [plan.tile for plan in seen] == [0, 200, 128]
+
+
+def test_when_nothing_helps_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    plans(monkeypatch)
+    with pytest.raises(MemoryError, match=r"out of memory for an image of \(1, 3, 300, 300\)"):
+        dehaze(Hungry(0), torch.rand(1, 3, 300, 300))
+
+
+def test_other_errors_are_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = plans(monkeypatch)
+    with pytest.raises(RuntimeError, match="expected input"):
+        dehaze(nn.Conv2d(4, 3, 1), torch.rand(1, 3, 64, 64))
+    assert len(seen) == 1
+
+
+def test_the_measured_cost_is_near_the_truth() -> None:
+    runner = inference._Runner(corun(), torch.device("cpu"), InferenceConfig())
+    per_pixel, _fixed = runner._cost()
+    image = torch.rand(1, 3, 512, 512)
+    needed = inference.peak_bytes(lambda: runner.whole(image, Plan(1)))
+    assert needed / 512**2 == pytest.approx(per_pixel, rel=0.25)
+
+
+# --- precision ---
+
+
+@pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16"])
+def test_any_precision_gives_float32_images(precision: str) -> None:
+    network, image = corun(), torch.rand(1, 3, 24, 40)
+    exact = network(image).scene.detach().clamp(0, 1)
+    found = dehaze(network, image, parse(InferenceConfig, {"precision": precision}))
+    assert found.scene.dtype == torch.float32
+    assert psnr(found.scene, exact) > 40
+
+
+def test_auto_is_bfloat16_only_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for amx, avx, expected in (
+        (False, False, torch.float32),
+        (True, False, torch.bfloat16),
+        (False, True, torch.bfloat16),
+    ):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda avx=avx: avx)
+        assert inference.native_precision(torch.device("cpu")) == expected
+
+
+@pytest.mark.parametrize("options", [{"precision": "float8"}, {"memory_mb": 1}, {"overlap": -1}, {"tiles": 3}])
+def test_impossible_configurations_are_named(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        parse(InferenceConfig, options)
+
+
+@pytest.mark.slow
+def test_compiled_networks_give_the_same_images() -> None:
+    """Needs a C++ compiler on a CPU."""
+    network, image = corun(), torch.rand(1, 3, 32, 40)
+    compiled = dehaze(network, image, InferenceConfig(compile=True)).scene
+    torch.testing.assert_close(compiled, dehaze(network, image).scene, atol=1e-4, rtol=0)
