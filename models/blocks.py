@@ -68,6 +68,10 @@ class ChannelAttention(nn.Module):
 
     def mixing_matrix(self, moment: Tensor) -> Tensor:
         """``W_p A W_v`` for second moments ``x x^T``: NCC -> NCC."""
+        with torch.autocast(moment.device.type, enabled=False):
+            return self._mixing_matrix(moment)
+
+    def _mixing_matrix(self, moment: Tensor) -> Tensor:
         by_head = (self.heads, -1, moment.shape[-1])
         query, key, value = (part.weight.view(by_head) for part in (self.query, self.key, self.value))
         moment = moment[:, None]

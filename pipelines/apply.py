@@ -14,6 +14,7 @@ from models.settings import ConfigError, parse
 from pipelines.command import run, sentence
 
 if TYPE_CHECKING:  # torch takes seconds that --help need not
+    from models.inference import InferenceConfig
     from serving.predictor import DehazeOptions
 
 SUFFIX = "_dehazed"
@@ -50,7 +51,13 @@ def plan(sources: Sequence[Path], out: Path | None, extension: str | None = None
     return list(dict.fromkeys(jobs))  # a file that was named twice is done once
 
 
-def execute(jobs: Sequence[Job], model: str, options: DehazeOptions, tracking_uri: str | None = None) -> list[str]:
+def execute(
+    jobs: Sequence[Job],
+    model: str,
+    options: DehazeOptions,
+    execution: InferenceConfig,
+    tracking_uri: str | None = None,
+) -> list[str]:
     """Do the jobs one after the other; what fails is collected and the rest goes on.
 
     Returns:
@@ -61,7 +68,7 @@ def execute(jobs: Sequence[Job], model: str, options: DehazeOptions, tracking_ur
     from models.images import ImageError
     from serving.predictor import Predictor
 
-    predictor = Predictor(model, tracking_uri)
+    predictor = Predictor(model, tracking_uri, execution=execution)
     failures = []
     for job in tqdm(jobs, unit="photo", disable=len(jobs) == 1, dynamic_ncols=True):
         try:
@@ -120,6 +127,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tracking-uri", help="MLflow registry of models:/ names, such as sqlite:////abs/mlflow.db")
     parser.add_argument("--strength", type=float, default=1.0, help="0 keeps the haze, 1 removes it (default: 1)")
     parser.add_argument("--format", choices=sorted(FORMATS), help="of the results (default: each file's own)")
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="auto is bfloat16 where the processor has it, else float32 (default: auto)",
+    )
+    parser.add_argument(
+        "--memory-mb", type=int, help="working memory for one photograph, in MiB (default: half of what is free)"
+    )
     parser.add_argument("--quality", type=int, default=95, help="of JPEG and WebP, 1 to 100 (default: %(default)s)")
 
 
@@ -135,6 +151,17 @@ def options_of(args: argparse.Namespace) -> DehazeOptions:
     return parse(DehazeOptions, chosen | ({"format": args.format.upper()} if args.format else {}), "options")
 
 
+def execution_of(args: argparse.Namespace) -> InferenceConfig:
+    """Precision and memory that the flags of :func:`add_options` say.
+
+    Raises:
+        ConfigError: one is out of range.
+    """
+    from models.inference import InferenceConfig
+
+    return parse(InferenceConfig, {"precision": args.precision, "memory_mb": args.memory_mb}, "options")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dehaze apply", description=__doc__)
     parser.add_argument("sources", nargs="+", type=Path, metavar="SRC", help="photographs, or folders of them")
@@ -146,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
 def _main(args: argparse.Namespace) -> int:
     options = options_of(args)
     jobs = plan(args.sources, args.out, FORMATS.get(args.format or ""))
-    failures = execute(jobs, args.model, options, args.tracking_uri)
+    failures = execute(jobs, args.model, options, execution_of(args), args.tracking_uri)
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
     if len(jobs) > 1:

@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from models.settings import ConfigError
-from pipelines.apply import FORMATS, Job, add_options, options_of, plan
+from pipelines.apply import FORMATS, Job, add_options, execution_of, options_of, plan
 from pipelines.cluster import data_context_defaults, ray_session
 from pipelines.command import run, sentence
 
 if TYPE_CHECKING:
+    from models.inference import InferenceConfig
     from serving.predictor import DehazeOptions
 
 FAILURES = "failures.jsonl"
@@ -45,11 +46,13 @@ class Report:
 class Dehazer:
     """What each worker holds: a model. Maps a batch of (source, target) to (source, reason), reason "" when done."""
 
-    def __init__(self, model: str, tracking_uri: str | None, threads: int, options: DehazeOptions) -> None:
+    def __init__(
+        self, model: str, tracking_uri: str | None, threads: int, options: DehazeOptions, execution: InferenceConfig
+    ) -> None:
         from serving.predictor import Predictor
 
         self._options = options
-        self._predictor = Predictor(model, tracking_uri, threads)
+        self._predictor = Predictor(model, tracking_uri, threads, execution=execution)
 
     def __call__(self, batch: Batch) -> Batch:
         """Write the files of a batch."""
@@ -70,6 +73,7 @@ def dehaze_folder(
     source: Path,
     target: Path,
     options: DehazeOptions,
+    execution: InferenceConfig,
     *,
     model: str,
     tracking_uri: str | None = None,
@@ -83,6 +87,7 @@ def dehaze_folder(
         source: folder of photographs.
         target: folder for the results and for ``failures.jsonl``, which lists what failed, if anything did.
         options: strength, format and quality.
+        execution: precision, and the memory that each worker may use.
         model: packaged name, checkpoint folder or ``models:/name@alias``.
         tracking_uri: of the MLflow registry.
         concurrency: workers, each with a model.
@@ -102,7 +107,7 @@ def dehaze_folder(
         worker = {"model": _checked(model, tracking_uri), "tracking_uri": tracking_uri, "threads": threads}
         with ray_session(log_to_driver=False):
             data_context_defaults()
-            failures = _execute(todo, worker | {"options": options}, concurrency, num_cpus)
+            failures = _execute(todo, worker | {"options": options, "execution": execution}, concurrency, num_cpus)
     _write_failures(target / FAILURES, failures)
     return Report(len(todo) - len(failures), len(jobs) - len(todo), failures)
 
@@ -168,6 +173,7 @@ def _main(args: argparse.Namespace) -> int:
         args.source,
         args.target,
         options_of(args),
+        execution_of(args),
         model=args.model,
         tracking_uri=args.tracking_uri,
         concurrency=args.concurrency,

@@ -63,7 +63,9 @@ class Dehazer:
     def __init__(self, config: dict[str, Any]) -> None:
         self._config = parse(ServingConfig, config, "serving")
         settings = self._config
-        self._predictor = Predictor(settings.model, settings.tracking_uri, settings.threads, settings.limits)
+        self._predictor = Predictor(
+            settings.model, settings.tracking_uri, settings.threads, settings.limits, settings.inference
+        )
         # Torch already uses its threads for one picture; a second one decodes meanwhile.
         self._working = asyncio.Semaphore(2)
 

@@ -12,6 +12,7 @@ import yaml
 from pydantic import Field
 
 from models.images import ImageLimits
+from models.inference import InferenceConfig
 from models.settings import ConfigError, Settings, parse
 
 
@@ -23,6 +24,7 @@ class ServingConfig(Settings):
         model: packaged name, checkpoint folder, or ``models:/name@alias``.
         tracking_uri: of the MLflow registry for ``models:/`` names.
         limits: which images are accepted.
+        inference: precision and memory. A replica works on two photographs at a time, each within this memory.
         replicas: processes with the model in them.
         num_cpus: logical CPUs that Ray sets aside for each replica.
         max_ongoing_requests: requests one replica works on or holds in its own queue.
@@ -36,6 +38,7 @@ class ServingConfig(Settings):
     model: str = "corun-compact"
     tracking_uri: str | None = None
     limits: ImageLimits = ImageLimits()
+    inference: InferenceConfig = InferenceConfig()
     replicas: int = Field(1, ge=1)
     num_cpus: float = Field(0.5, gt=0)
     max_ongoing_requests: int = Field(8, ge=1)

@@ -55,6 +55,7 @@ class Predictor:
         tracking_uri: of the MLflow registry; None takes MLflow's own setting.
         threads: of torch in this process; None leaves them as they are.
         limits: what is accepted.
+        execution: precision and memory; the memory is for one photograph, so several threads need several times it.
 
     Raises:
         ConfigError: no such model.
@@ -66,18 +67,20 @@ class Predictor:
         tracking_uri: str | None = None,
         threads: int | None = None,
         limits: ImageLimits | None = None,
+        execution: inference.InferenceConfig = inference.DEFAULT_CONFIG,
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
         source = str(download_model(model, tracking_uri)) if model.startswith(SCHEME) else model
         self.name = model if model.startswith(SCHEME) else Path(model).name
         self._limits = limits if limits is not None else ImageLimits()
+        self._execution = execution
         self._network = zoo.load(source).network.to(memory_format=torch.channels_last)
 
     def dehaze_photo(self, photo: Photo, strength: float = 1.0) -> Photo:
         """A decoded photograph, dehazed; its size, alpha, bit depth and profile stay."""
         hazy = photo.tensor()
-        scene = inference.dehaze(self._network, hazy).scene
+        scene = inference.dehaze(self._network, hazy, self._execution).scene
         return photo.with_tensor(inference.blend(hazy, scene, strength))
 
     def dehaze_bytes(self, data: bytes, options: DehazeOptions = DEFAULT_OPTIONS) -> tuple[bytes, DehazeInfo]:

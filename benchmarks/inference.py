@@ -1,0 +1,206 @@
+"""Speed and memory of inference against the textbook form with the same weights, in one run.
+
+``python -m benchmarks.inference --out DIR`` writes ``inference.json``, ``inference.md`` and ``inference.png``. Every
+figure is a ratio to "textbook": channel attention over the pixels, float32, torch's ordinary memory layout, the whole
+image at once. Variants of one row are timed in turn, several rounds, and the best round of each counts, so that what
+else the machine does hits all alike. Each variant runs in a process of its own for its peak of memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from models import zoo
+from models.corun import Corun
+from models.dgun import Dgun
+from models.inference import InferenceConfig, as_dehazed, dehaze
+from tests.models.textbook import as_textbook
+
+VARIANTS = ("textbook", "moments", "bands", "bands, bfloat16", "compiled")
+MODELS = ("corun-compact", "corun", "dgun")
+SIZES = {"256x256": (256, 256), "640x480": (480, 640), "1920x1080": (1080, 1920), "3840x2160": (2160, 3840)}
+
+
+def network_of(name: str, device: torch.device) -> nn.Module:
+    """A packaged model, or a full-size network with random weights: speed does not depend on them."""
+    torch.manual_seed(0)
+    network = zoo.load(name).network if name in zoo.NAMES else {"corun": Corun, "dgun": Dgun}[name]()
+    return network.eval().to(device, memory_format=torch.channels_last)
+
+
+def variant_of(network: nn.Module, variant: str) -> Callable[[Tensor], Tensor]:
+    """The function that a variant is."""
+    if variant == "textbook":
+        plain = as_textbook(network)
+        return lambda image: as_dehazed(plain(image)).scene.clamp(0, 1)
+    if variant == "moments":
+        return lambda image: as_dehazed(network(image.contiguous(memory_format=torch.channels_last))).scene.clamp(0, 1)
+    precision = "bfloat16" if "bfloat16" in variant else "float32"
+    config = InferenceConfig(precision=precision, compile=variant == "compiled")
+    return lambda image: dehaze(network, image, config).scene
+
+
+def photograph(size: tuple[int, int], device: torch.device) -> Tensor:
+    """A hazy picture, made of smooth fields at many scales: speed does not depend on it, rounding errors do."""
+    torch.manual_seed(1)
+    fields = [
+        nn.functional.interpolate(torch.rand(1, 3, 2**k, 2**k), size=size, mode="bicubic") / 2 ** (k / 2)
+        for k in range(1, 8)
+    ]
+    scene = torch.stack(fields).sum(0)
+    scene = (scene - scene.amin()) / (scene.amax() - scene.amin())
+    return (0.4 * scene + 0.5).clamp(0, 1).to(device)
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+@torch.inference_mode()
+def compare(model: str, size: tuple[int, int], variants: list[str], rounds: int, device: torch.device) -> list[Any]:
+    """Best time and agreement with the textbook of each variant, timed in turn."""
+    network, image = network_of(model, device), photograph(size, device)
+    functions = {variant: variant_of(network, variant) for variant in variants}
+    results = {variant: function(image) for variant, function in functions.items()}  # also warms up
+    best = dict.fromkeys(variants, math.inf)
+    for _ in range(rounds):
+        for variant, function in functions.items():
+            best[variant] = min(best[variant], _seconds(lambda f=function: f(image), device))
+    error = {v: float((results[v] - results["textbook"]).square().mean()) for v in variants}
+    return [
+        {
+            "model": model,
+            "variant": variant,
+            "seconds": best[variant],
+            "speedup": best["textbook"] / best[variant],
+            "psnr": min(120.0, -10 * math.log10(error[variant] + 1e-30)),
+        }
+        for variant in variants
+    ]
+
+
+@torch.inference_mode()
+def peak_memory(model: str, size: tuple[int, int], variant: str, device: torch.device) -> int:
+    """Bytes that one run of a variant adds at its peak, in a process that does nothing else."""
+    network = network_of(model, device)
+    function, image = variant_of(network, variant), photograph(size, device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        function(image)
+        return torch.cuda.max_memory_allocated(device) - before
+    function(image[..., :64, :64])
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+    before = _status("VmRSS")
+    function(image)
+    return _status("VmHWM") - before
+
+
+def _status(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(key))) << 10
+
+
+def _memory_of(args: argparse.Namespace, model: str, size: str, variant: str) -> int:
+    command = [sys.executable, "-m", "benchmarks.inference", "--peak", model, size, variant]
+    command += ["--device", args.device, "--threads", str(args.threads)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return int(done.stdout.split()[-1])
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown."""
+    lines = [
+        "| model | size | variant | speed over textbook | peak memory, share of textbook's | dB to textbook |",
+        "| --- | --- | --- | ---: | ---: | ---: |",
+    ]
+    lines += [
+        f"| {row['model']} | {row['size']} | {row['variant']} | {row['speedup']:.2f} | {row['memory']:.2f} "
+        f"| {row['psnr']:.0f} |"
+        for row in rows
+        if row["variant"] != "textbook"
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Bars of speed and of memory, by model and size."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    places = list(dict.fromkeys((row["model"], row["size"]) for row in rows))
+    variants = list(dict.fromkeys(row["variant"] for row in rows))
+    figure, axes = plt.subplots(2, 1, figsize=(1.6 + 1.5 * len(places), 7), sharex=True)
+    for axis, key, label in zip(
+        axes, ("speedup", "memory"), ("speed over textbook", "memory over textbook"), strict=True
+    ):
+        for index, variant in enumerate(variants):
+            known = {(row["model"], row["size"]): row[key] for row in rows if row["variant"] == variant}
+            x = [place + 0.8 * index / len(variants) for place, name in enumerate(places) if name in known]
+            axis.bar(x, [known[name] for name in places if name in known], 0.75 / len(variants), label=variant)
+        axis.axhline(1.0, color="grey", linewidth=0.8)
+        axis.set_ylabel(label)
+    axes[1].set_xticks([place + 0.3 for place in range(len(places))], [f"{a}\n{b}" for a, b in places], fontsize=8)
+    axes[0].legend(fontsize=8, ncols=len(variants))
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.inference", description=__doc__)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=["corun-compact", "corun"])
+    parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=["256x256", "640x480"])
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS[:3]))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"))
+    parser.add_argument("--peak", nargs=3, metavar=("MODEL", "SIZE", "VARIANT"), help=argparse.SUPPRESS)
+    return parser
+
+
+def main() -> None:
+    """Command line."""
+    args = _parser().parse_args()
+    torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
+    if args.peak:
+        print(peak_memory(args.peak[0], SIZES[args.peak[1]], args.peak[2], device))
+        return
+    variants = ["textbook", *(variant for variant in args.variants if variant != "textbook")]
+    rows: list[dict[str, Any]] = []
+    for model, size in tqdm([(model, size) for model in args.models for size in args.sizes]):
+        found = compare(model, SIZES[size], variants, args.rounds, device)
+        memory = {variant: _memory_of(args, model, size, variant) for variant in variants}
+        for row in found:
+            row |= {"size": size, "bytes": memory[row["variant"]]}
+            row["memory"] = memory[row["variant"]] / memory["textbook"]
+        rows += found
+        tqdm.write(table(found))
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "inference.json").write_text(json.dumps(rows, indent=2) + "\n")
+    (args.out / "inference.md").write_text(table(rows))
+    plot(rows, args.out / "inference.png")
+    print(f"written: {args.out}/inference.md, inference.json, inference.png")
+
+
+if __name__ == "__main__":
+    main()
