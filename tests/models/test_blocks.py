@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -81,6 +82,17 @@ def test_channel_norm_is_over_the_channels() -> None:
 def test_block_adds_attention_then_the_normed_feed_forward() -> None:
     block, x = blocks.AttentionBlock(8, 4).double(), torch.randn(1, 8, 6, 6, dtype=torch.float64)
     torch.testing.assert_close(block(x), textbook_block(block, x))
+
+
+@pytest.mark.parametrize(("groups", "bias"), [(1, False), (8, False), (1, True)])
+def test_a_convolution_with_its_gelu_is_the_two_in_turn(groups: int, bias: bool) -> None:
+    conv, x = torch.nn.Conv2d(8, 16, 3, padding=1, groups=groups, bias=bias), torch.randn(2, 8, 9, 7)
+    expected = F.gelu(conv(x)).detach()
+    torch.testing.assert_close(blocks.conv_gelu(conv, x).detach(), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(blocks.conv_gelu(conv, x), expected, atol=5e-6, rtol=0)
+        in_place = blocks.conv_gelu(conv.double(), x.double())
+    torch.testing.assert_close(in_place, F.gelu(conv(x.double())).detach())
 
 
 def test_without_gradients_the_input_of_a_block_stays_as_it_was() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from types import MethodType
 from typing import TypeVar
 
@@ -15,6 +16,13 @@ from models.blocks import AttentionBlock, ChannelAttention
 N = TypeVar("N", bound=nn.Module)
 
 
+def in_sequence(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """One layer after the other, nothing fused."""
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
 def textbook_attention(layer: ChannelAttention, x: Tensor) -> Tensor:
     """q, k, v over the pixels, as MST (Cai et al., CVPR 2022) writes it: N C H W -> N C H W."""
     n, c, h, w = x.shape
@@ -25,15 +33,13 @@ def textbook_attention(layer: ChannelAttention, x: Tensor) -> Tensor:
     attention = (k_h @ q_h.transpose(-2, -1) * layer.rescale).softmax(dim=-1)
     attended = (attention @ v_h).permute(0, 3, 1, 2).reshape(n, h * w, c)
     projected = (attended @ layer.project.weight.T + layer.project.bias).reshape(n, h, w, c).permute(0, 3, 1, 2)
-    position: Tensor = layer.position(v.reshape(n, h, w, c).permute(0, 3, 1, 2))
-    return projected + position
+    return projected + in_sequence(layer.position, v.reshape(n, h, w, c).permute(0, 3, 1, 2))
 
 
 def textbook_block(block: AttentionBlock, x: Tensor) -> Tensor:
     """``x += attention(x)``, then ``x += ffn(layernorm(x))``, each over the whole image."""
     x = x + textbook_attention(block.attention, x)
-    out: Tensor = x + block.feed_forward(block.norm(x))
-    return out
+    return x + in_sequence(block.feed_forward, block.norm(x))
 
 
 def as_textbook(network: N) -> N:
