@@ -51,8 +51,11 @@ def test_contrastive_perceptual_is_near_over_far_layer_by_layer() -> None:
     features = tensors(*layers * 3)
     anchor, positive, negative = features[:2], features[2:4], features[4:]
     expected = sum(
-        w * np.abs((a - p).detach().numpy()).mean() / np.abs((a - n).detach().numpy()).mean()
-        for w, a, p, n in zip((0.25, 1.0), anchor, positive, negative, strict=True)
+        w * np.mean([np.abs(a[i] - p[i]).mean() / np.abs(a[i] - n[i]).mean() for i in range(2)])
+        for w, a, p, n in (
+            (w, *(feature.detach().numpy() for feature in layer))
+            for w, *layer in zip((0.25, 1.0), anchor, positive, negative, strict=True)
+        )
     )
     loss = losses.contrastive_perceptual(anchor, positive, negative, (0.25, 1.0))
     assert loss.item() == pytest.approx(expected, rel=1e-5)
@@ -74,7 +77,7 @@ def test_contrastive_perceptual_prefers_the_clear_image() -> None:
 
 def test_contrastive_perceptual_needs_a_weight_per_layer() -> None:
     (feature,) = tensors(IMAGE)
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="1, 1 and 1 layers with 2 weights"):
         losses.contrastive_perceptual([feature], [feature], [feature], [1.0, 1.0])
 
 
