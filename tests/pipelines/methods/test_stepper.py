@@ -112,6 +112,34 @@ def test_float16_needs_cuda() -> None:
         made(Supervised, Plain, precision="float16")
 
 
+def scaled(scale: float, **options: Any) -> Supervised:
+    """A method with the loss scale of float16, which is only ever made on CUDA."""
+    method = made(Supervised, Plain, **options)
+    method.stepper._scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=2)
+    return method
+
+
+def test_a_loss_scale_changes_nothing_but_itself() -> None:
+    plain, method = made(Supervised, Plain), scaled(1024.0, accumulate=2)
+    for step in range(3):
+        shown, expected = method.training_step(batch(step), step), plain.training_step(batch(step), step)
+        assert shown["loss"] == pytest.approx(expected["loss"], rel=1e-3)
+    torch.testing.assert_close(gradients(method), gradients(plain), rtol=1e-2, atol=1e-4)
+    state = method.state_dict()
+    assert state["scaler"]["scale"] == 2048.0  # it grew after two good steps
+    again = scaled(1.0)
+    again.load_state_dict(state)
+    assert again.state_dict()["scaler"] == state["scaler"]
+
+
+def test_a_scaled_gradient_that_overflows_skips_the_step_and_lowers_the_scale() -> None:
+    method = scaled(float(torch.finfo(torch.float32).max))
+    before = [p.detach().clone() for p in method.network.parameters()]
+    assert method.training_step(batch(0), 0)["loss"] > 0
+    assert all(torch.equal(a, b) for a, b in zip(before, method.network.parameters(), strict=True))
+    assert method.state_dict()["scaler"]["scale"] < torch.finfo(torch.float32).max
+
+
 def test_a_gradient_that_is_not_finite_is_an_error_and_no_step() -> None:
     network = Plain()
 
