@@ -1,8 +1,8 @@
 """Does the contrastive perceptual loss help? The same short refine with and without it, on the same batches.
 
 ``python -m benchmarks.contrastive --clear CORPUS --hazy CORPUS [--set perceptual.backbone=vgg19]`` trains
-``refine_corun_compact`` for some steps without Ray, once per weight and seed, and measures PSNR on synthetic pairs of
-held-out clear photographs and FADE of all hazy photographs, which this recipe does not train on.
+``refine_corun_compact`` for some steps without Ray, once per weight and seed, and measures PSNR, SSIM and FADE on synthetic
+pairs of held-out clear photographs, and FADE of all hazy photographs, which this recipe does not train on.
 """
 
 from __future__ import annotations
@@ -58,13 +58,16 @@ def _batches(recipe: Recipe, uri: str) -> list[dict[str, Tensor]]:
 
 
 def _measure(network: nn.Module, clear: list[Tensor], hazy: list[Tensor]) -> dict[str, float]:
-    levels = []
+    levels, likeness, synthetic = [], [], []
     for index, image in enumerate(clear):
         pair = synthesize(image, None, [index], HAZE)
         found = images.to_uint8(dehaze(network, pair.hazy).scene)[0]
         levels.append(metrics.psnr(found, images.to_uint8(image)[0]))
+        likeness.append(metrics.ssim(found, images.to_uint8(image)[0]))
+        synthetic.append(metrics.fade(found))
     fades = [metrics.fade(images.to_uint8(dehaze(network, photo).scene)[0]) for photo in hazy]
-    return {"psnr": float(np.mean(levels)), "fade": float(np.nanmean(fades))}
+    values = {"psnr": levels, "ssim": likeness, "fade": fades, "synthetic_fade": synthetic}
+    return {name: float(np.nanmean(value)) for name, value in values.items()}
 
 
 def _train(recipe: Recipe, batches: list[dict[str, Tensor]]) -> tuple[nn.Module, float]:
