@@ -1,8 +1,8 @@
 """Does the contrastive perceptual loss help? The same short refine with and without it, on the same batches.
 
 ``python -m benchmarks.contrastive --clear CORPUS --hazy CORPUS [--set perceptual.backbone=vgg19]`` trains
-``refine_corun_compact`` for some steps without Ray, once per weight and seed, and measures PSNR, SSIM and FADE on synthetic
-pairs of held-out clear photographs, and FADE of all hazy photographs, which this recipe does not train on.
+``refine_corun_compact`` for some steps without Ray, once per weight and seed, and measures PSNR, SSIM and FADE on
+synthetic pairs of held-out clear photographs, and FADE of all hazy photographs, which this recipe does not train on.
 """
 
 from __future__ import annotations
