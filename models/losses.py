@@ -1,40 +1,125 @@
-"""Pure loss functions, each naming its equation. Images N3HW, transmissions N1HW, in [0, 1]; losses are scalars."""
+"""Pure loss functions, each naming its equation. Images N3HW, transmissions and trust maps N1HW, in [0, 1].
+
+Every loss is a scalar, and the mean over the images of what each image alone would give: so it does not matter how a
+batch is spread over workers or micro-batches. Shapes that disagree are a ``ValueError`` that names them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+_ZERO = 1e-7
 
 
 def l1(scene: Tensor, target: Tensor, trust: Tensor | None = None) -> Tensor:
-    """``mean |J - gt|``, weighted per pixel by a trust map N1HW where there is one (Colabator)."""
+    """``mean |J - gt|``; with a trust map ``mean(W |J - gt|)`` (CORUN + Colabator, Fang et al., NeurIPS 2024).
+
+    Trust is not renormalised: a label that is trusted half as much teaches half as much.
+
+    Args:
+        scene, target: N3HW.
+        trust: N1HW in [0, 1].
+
+    Raises:
+        ValueError: shapes disagree.
+    """
+    _expect("target", target, tuple(scene.shape))
     difference = (scene - target).abs()
-    return difference.mean() if trust is None else (difference * trust).mean()
+    if trust is None:
+        return difference.mean()
+    _expect("trust", trust, _map_of(scene))
+    return (difference * trust).mean()
 
 
 def reconstruction(scene: Tensor, transmission: Tensor, hazy: Tensor, trust: Tensor | None = None) -> Tensor:
-    """Global physical coherence: ``mean |J T + 1 - T - P|`` (CORUN, with the airlight folded to 1)."""
+    """Global physical coherence: ``mean(W |J T + 1 - T - P|)``, W = 1 without trust (CORUN, airlight folded to 1).
+
+    Args:
+        scene, hazy: J and P, N3HW.
+        transmission, trust: T and W, N1HW in [0, 1].
+
+    Raises:
+        ValueError: shapes disagree.
+    """
+    _expect("transmission", transmission, _map_of(scene))
     return l1(scene * transmission + 1.0 - transmission, hazy, trust)
 
 
 def contrastive_perceptual(
-    anchor: Sequence[Tensor], positive: Sequence[Tensor], negative: Sequence[Tensor], weights: Sequence[float]
+    anchor: Sequence[Tensor],
+    positive: Sequence[Tensor],
+    negative: Sequence[Tensor],
+    weights: Sequence[float],
+    trust: Tensor | None = None,
 ) -> Tensor:
-    """``sum_i w_i |f_i(J) - f_i(gt)|_1 / |f_i(J) - f_i(P)|_1`` (AECR-Net, Wu et al., CVPR 2021).
+    """``sum_i w_i |f_i(J) - f_i(gt)|_1 / |f_i(J) - f_i(P)|_1`` (AECR-Net, Wu et al., CVPR 2021; used by CORUN).
+
+    The quotient is taken image by image, as in the equation. The released programs divide means over the batch, whose
+    value depends on what else is in the batch, and on how many workers share it.
+
+    With a trust map W, brought to each layer's size by averaging to ``W_i``, both distances count a place by its
+    trust, and the quotient by how much trust there is: ``w_i mean(W_i) |W_i (f_i(J) - f_i(label))|_1 /
+    |W_i (f_i(J) - f_i(P))|_1``. So trust 1 is the plain loss, a uniform trust t is t times it, and a place without
+    trust is neither drawn to its label nor pushed off the photograph. The paper weighs by trust without saying how
+    in a quotient of features; weighing the attraction alone would leave untrusted places to the repulsion.
 
     Args:
-        anchor, positive, negative: features of the dehazed, the clear and the hazy image, layer by layer.
+        anchor, positive, negative: features of the dehazed, the clear (or label) and the hazy image, NCHW by layer.
+            No gradient goes to the latter two.
         weights: one per layer.
+        trust: N1HW in [0, 1], of any size.
+
+    Returns:
+        a scalar, 0 or more.
+
+    Raises:
+        ValueError: the numbers of layers or the shapes disagree.
     """
+    if not len(anchor) == len(positive) == len(negative) == len(weights) > 0:
+        counts = f"{len(anchor)}, {len(positive)} and {len(negative)} layers with {len(weights)} weights"
+        raise ValueError(f"{counts}; expected as many features of each image as there are weights, at least one")
     total = torch.zeros((), device=anchor[0].device)
-    for weight, a, p, n in zip(weights, anchor, positive, negative, strict=True):
-        near, far = (a - p.detach()).abs().mean(), (a - n.detach()).abs().mean()
-        total = total + weight * near / (far + 1e-7)
+    for index, (a, p, n) in enumerate(zip(anchor, positive, negative, strict=True)):
+        _expect(f"positive feature {index}", p, tuple(a.shape))
+        _expect(f"negative feature {index}", n, tuple(a.shape))
+        total = total + weights[index] * _near_over_far(a, p.detach(), n.detach(), trust)
     return total
 
 
+def _near_over_far(anchor: Tensor, positive: Tensor, negative: Tensor, trust: Tensor | None) -> Tensor:
+    """Mean over the images of one layer's quotient."""
+    near, far = ((anchor - other).abs().mean(dim=1) for other in (positive, negative))
+    if trust is None:
+        return (near.mean(dim=(1, 2)) / (far.mean(dim=(1, 2)) + _ZERO)).mean()
+    _expect("trust", trust, (anchor.shape[0], 1, *trust.shape[2:]))
+    share = F.adaptive_avg_pool2d(trust, (anchor.shape[2], anchor.shape[3]))[:, 0]
+    quotient = (share * near).mean(dim=(1, 2)) / ((share * far).mean(dim=(1, 2)) + _ZERO)
+    return (share.mean(dim=(1, 2)) * quotient).mean()
+
+
 def haze_density(scene: Tensor, density: Callable[[Tensor], Tensor]) -> Tensor:
-    """Mean P(hazy) of the dehazed images; ``density`` maps N3HW to N and lets gradients through."""
-    return density(scene.clamp(0.0, 1.0)).mean()
+    """Mean P(hazy) of the dehazed images (CORUN's density loss, with its gradients).
+
+    Args:
+        scene: N3HW; clamped to [0, 1] first.
+        density: maps N3HW to N in [0, 1] and lets gradients through.
+
+    Raises:
+        ValueError: ``density`` does not give one number per image.
+    """
+    found = density(scene.clamp(0.0, 1.0))
+    _expect("haze density", found, (scene.shape[0],))
+    return found.mean()
+
+
+def _map_of(scene: Tensor) -> tuple[int, ...]:
+    return (scene.shape[0], 1, *scene.shape[2:])
+
+
+def _expect(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(value.shape) != shape:
+        raise ValueError(f"{name} is {tuple(value.shape)}; expected {shape}")

@@ -49,7 +49,7 @@ def _sentence(cls: type[BaseModel], error: Mapping[str, Any], where: str) -> str
     place = ".".join([where, *map(str, path[:-1])]).strip(".")
     inside = f" in {place}" if place else ""
     if not path:
-        return f"{where or cls.__name__}: {error['msg']}"
+        return f"{where or cls.__name__}: {error['msg'].removeprefix('Value error, ')}"
     key = str(path[-1])
     if error["type"] == "extra_forbidden":
         return f"unknown key '{key}'{inside}{nearest(key, _known_keys(cls, path[:-1]))}"

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from models.perceptual import PerceptualConfig
 from models.physics import HazeConfig
 from models.settings import ConfigError, Settings, nearest, parse
 from pipelines.methods.colabator import RealWeights
@@ -58,6 +59,8 @@ class TrainConfig(Settings):
         checkpoint_every: steps between checkpoints, from which an interrupted run goes on.
         log_every: steps between two rows in the log and in MLflow.
         failures: how often a run that lost a worker is resumed by itself.
+        find_unused_parameters: for networks of which no loss reaches some parameters; with several workers only, and
+            a little slower.
     """
 
     steps: int = Field(1000, ge=1)
@@ -72,6 +75,7 @@ class TrainConfig(Settings):
     log_every: int = Field(20, ge=1)
     failures: int = Field(2, ge=0)
     seed: int = 0
+    find_unused_parameters: bool = False
 
 
 class Recipe(Settings):
@@ -90,11 +94,33 @@ class Recipe(Settings):
     scorer: str | dict[str, Any] | None = None
     crop: CropConfig = CropConfig()
     haze: HazeConfig = HazeConfig()
+    perceptual: PerceptualConfig = PerceptualConfig()
     weights: LossWeights = LossWeights()
     real: RealWeights = RealWeights()
     optimizer: OptimizerConfig = OptimizerConfig()
     labels: LabelConfig = LabelConfig()
     train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _contrast_has_a_backbone(self) -> Recipe:
+        for name, weight in (("weights", self.weights.contrastive), ("real", self.real.contrastive)):
+            if weight and self.perceptual.backbone == "none":
+                raise ValueError(
+                    f"{name}.contrastive is {weight}, and perceptual.backbone is 'none': set the backbone to vgg19, "
+                    "scorer or a path, or the weight to 0"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _micro_batches_are_equal(self) -> Recipe:
+        count = self.optimizer.accumulate
+        sizes = {"train.batch_size": self.train.batch_size}
+        if self.method == "colabator":
+            sizes["labels.batch_size"] = self.labels.batch_size
+        for name, size in sizes.items():
+            if size % count:
+                raise ValueError(f"{name} is {size}, and optimizer.accumulate is {count}: make it a multiple")
+        return self
 
 
 def recipe_names() -> list[str]:

@@ -184,7 +184,8 @@ class _Worker:
         torch.set_num_threads(self.recipe.train.threads or max(1, local_cpus() // context.get_local_world_size()))
         device = ray.train.torch.get_device()
         self.method: Any = make_method(self.recipe, device)
-        self.method.configure(ray.train.torch.prepare_model)
+        ddp = {"find_unused_parameters": self.recipe.train.find_unused_parameters}
+        self.method.configure(functools.partial(ray.train.torch.prepare_model, parallel_strategy_kwargs=ddp))
         colabator = self.recipe.method == "colabator"
         self.pool = LabelPoolClient(job.name, self.recipe.labels.shards) if colabator else None
         self.labeling = LabelingClient(job.name) if colabator and self.first else None
@@ -405,10 +406,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def with_absolute_init(recipe: Recipe) -> Recipe:
-    """The recipe with the folder that it starts from made absolute: workers have another current folder."""
-    if recipe.init is None or not Path(recipe.init).is_dir():
-        return recipe
-    return recipe.model_copy(update={"init": str(Path(recipe.init).absolute())})
+    """The recipe with the local files that it starts from made absolute: workers have another current folder."""
+    update: dict[str, Any] = {}
+    if recipe.init is not None and Path(recipe.init).is_dir():
+        update["init"] = str(Path(recipe.init).absolute())
+    if Path(recipe.perceptual.backbone).is_file():
+        backbone = str(Path(recipe.perceptual.backbone).absolute())
+        update["perceptual"] = recipe.perceptual.model_copy(update={"backbone": backbone})
+    return recipe.model_copy(update=update)
 
 
 def _main(args: argparse.Namespace) -> int:

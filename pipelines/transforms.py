@@ -72,7 +72,7 @@ def _depth_of(row: Row, shape: tuple[int, ...]) -> Pixels | None:
 
 
 def synthetic_pairs(row: Row, crop: CropConfig, haze: HazeConfig, seed: int | None = None) -> list[dict[str, Any]]:
-    """A clear photograph -> ``crop.per_photo`` pairs ``hazy``, ``clear`` (S, S, 3), ``transmission`` (S, S), uint8."""
+    """A clear photograph -> ``crop.per_photo`` pairs ``hazy``, ``clear`` (S, S, 3), uint8."""
     random = _generator(row, seed)
     pixels = decode_pixels(row["image"])
     depth = _depth_of(row, pixels.shape)
@@ -81,13 +81,7 @@ def synthetic_pairs(row: Row, crop: CropConfig, haze: HazeConfig, seed: int | No
         clear, cut = random_crop(pixels, depth, crop, random)
         near = None if cut is None else images.to_tensor(cut[..., None])
         pair = synthesize(images.to_tensor(clear), near, [int(random.integers(2**31))], haze)
-        samples.append(
-            {
-                "hazy": images.to_uint8(pair.hazy)[0],
-                "clear": clear,
-                "transmission": images.to_uint8(pair.transmission)[0, ..., 0],
-            }
-        )
+        samples.append({"hazy": images.to_uint8(pair.hazy)[0], "clear": clear})
     return samples
 
 

@@ -11,14 +11,16 @@ import torch
 from torch import nn
 
 from models import checkpoint, zoo
+from models.perceptual import ContrastivePerceptual, load_vgg19
 from models.settings import ConfigError, parse
 from pipelines.config import Recipe
 from pipelines.methods.base import Method
 from pipelines.methods.colabator import Colabator
 from pipelines.methods.scorer import ScorerTraining
 from pipelines.methods.supervised import Supervised
+from pseudolabel.clip_features import ScorerFeatures
 from pseudolabel.clip_scorer import WEIGHTS as SCORERS
-from pseudolabel.clip_scorer import ScorerConfig, load_scorer
+from pseudolabel.clip_scorer import ClipScorer, ScorerConfig, load_scorer
 
 CLIP_CONFIG = "open_clip_config.json"
 CLIP_WEIGHTS = "open_clip_model.safetensors"
@@ -44,13 +46,39 @@ def network_config(recipe: Recipe) -> dict[str, Any]:
     return dict(recipe.network) if recipe.network or recipe.init is None else zoo.load(recipe.init).config["network"]
 
 
-def _scorer(recipe: Recipe, device: torch.device) -> Any:
+def _load_scorer(recipe: Recipe, device: torch.device) -> ClipScorer:
+    name = recipe.scorer or "clip-compact"
+    return load_scorer(name if isinstance(name, str) else parse(ScorerConfig, name, "scorer"), device)
+
+
+def _scorer(recipe: Recipe, device: torch.device) -> ClipScorer | None:
     """The scorer whose gradients train the network, if any do; label workers have their own."""
     wanted = recipe.weights.haze_density or (recipe.method == "colabator" and recipe.real.haze_density)
-    if recipe.scorer is None or not wanted:
+    return _load_scorer(recipe, device) if recipe.scorer is not None and wanted else None
+
+
+def make_contrastive(
+    recipe: Recipe, device: torch.device, scorer: ClipScorer | None = None
+) -> ContrastivePerceptual | None:
+    """The recipe's contrastive perceptual loss; None without a backbone, or where no loss gives it a weight.
+
+    Args:
+        recipe: its ``perceptual`` and weights.
+        device: where the backbone goes.
+        scorer: one that is loaded already.
+
+    Raises:
+        ConfigError: the backbone's weights cannot be had, or it gives no features.
+    """
+    used = (recipe.weights, recipe.real) if recipe.method == "colabator" else (recipe.weights,)
+    backbone = recipe.perceptual.backbone
+    if backbone == "none" or all(part.contrastive == 0 for part in used):
         return None
-    chosen = recipe.scorer if isinstance(recipe.scorer, str) else parse(ScorerConfig, recipe.scorer, "scorer")
-    return load_scorer(chosen, device)
+    if backbone == "scorer":
+        features: nn.Module = ScorerFeatures(scorer or _load_scorer(recipe, device))
+    else:
+        features = load_vgg19(backbone)
+    return ContrastivePerceptual(features.to(device), recipe.perceptual.weights)
 
 
 def _clip_folder(recipe: Recipe) -> Path:
@@ -81,11 +109,13 @@ def make_method(recipe: Recipe, device: torch.device) -> Method:
     if recipe.method == "scorer":
         return _scorer_training(recipe, device)
     network = make_network(recipe).to(device)
+    scorer = _scorer(recipe, device)
     common: dict[str, Any] = {
         "weights": recipe.weights,
         "optimizer": recipe.optimizer,
         "steps": recipe.train.steps,
-        "scorer": _scorer(recipe, device),
+        "scorer": scorer,
+        "contrastive": make_contrastive(recipe, device, scorer),
     }
     if recipe.method == "colabator":
         return Colabator(network, real=recipe.real, **common)

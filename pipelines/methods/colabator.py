@@ -6,63 +6,60 @@ map come from the label pool. The teacher is its moving average; it labels elsew
 
 from __future__ import annotations
 
-import torch
+from typing import Any
+
 from pydantic import Field
 from torch import Tensor, nn
 
 from models import losses
-from models.inference import as_dehazed
+from models.inference import Dehazed
 from models.settings import Settings
 from pipelines.methods.base import Batch
-from pipelines.methods.supervised import LossWeights, OptimizerConfig, Supervised
+from pipelines.methods.stepper import Figures, Predict
+from pipelines.methods.supervised import Supervised, predicted
 
 
 class RealWeights(Settings):
-    """Weights of the losses on real photographs."""
+    """Weights of the losses on real photographs; ``contrastive`` as in :class:`LossWeights`."""
 
     label: float = Field(1.0, ge=0)
     reconstruction: float = Field(0.01, ge=0)
+    contrastive: float | None = Field(None, ge=0)
     haze_density: float = Field(0.05, ge=0)
 
 
 class Colabator(Supervised):
     """Student of a synthetic batch and a real batch; batches without labels train on the synthetic part alone."""
 
-    def __init__(
-        self,
-        network: nn.Module,
-        *,
-        weights: LossWeights | None = None,
-        real: RealWeights | None = None,
-        optimizer: OptimizerConfig | None = None,
-        steps: int,
-        scorer: object = None,
-    ) -> None:
-        super().__init__(network, weights=weights, optimizer=optimizer, steps=steps, scorer=scorer)
+    def __init__(self, network: nn.Module, *, real: RealWeights | None = None, **options: Any) -> None:
+        """The arguments of :class:`Supervised`, and ``real``, the weights of the losses on photographs."""
+        super().__init__(network, **options)
         self.real = real or RealWeights()
 
-    def real_losses(self, scene: Tensor, transmission: Tensor | None, batch: Batch) -> dict[str, Tensor]:
-        """``L1(student(strong), label) * trust`` and the trust-weighted reconstruction of the photograph."""
-        trust = batch["trust"]
-        parts = {"real_label": self.real.label * losses.l1(scene, batch["label"], trust)}
-        if transmission is not None and self.real.reconstruction:
-            again = losses.reconstruction(scene, transmission, batch["strong"], trust)
-            parts["real_reconstruction"] = self.real.reconstruction * again
-        if self.scorer is not None and self.real.haze_density:
-            density = losses.haze_density(scene, self.scorer.haze_density)
-            parts["real_haze_density"] = self.real.haze_density * density
-        return parts
+    def real_losses(self, found: Dehazed, batch: Batch) -> Figures:
+        """Weighted losses of dehazed photographs: label, reconstruction and contrast by trust, and haze density.
+
+        The positive of the contrast is the label, the negative the photograph as the student saw it.
+        """
+        scene, label, photo, trust = found.scene, batch["label"], batch["strong"], batch["trust"]
+        parts = {"label": self.real.label * losses.l1(scene, label, trust)}
+        if found.transmission is not None and self.real.reconstruction:
+            again = losses.reconstruction(scene, found.transmission, photo, trust)
+            parts["reconstruction"] = self.real.reconstruction * again
+        parts |= self._contrastive(self.real.contrastive, scene, label, photo, trust)
+        parts |= self._haze_density(self.real.haze_density, scene)
+        return {f"real_{name}": value for name, value in parts.items()}
+
+    def objective(self, predict: Predict, batch: Batch) -> tuple[Figures, Figures]:
+        """Losses of a batch; no figures."""
+        parts = self.synthetic_losses(predicted(predict, batch["hazy"]), batch)
+        if "label" in batch:
+            parts |= self.real_losses(predicted(predict, batch["strong"]), batch)
+        return parts, {}
 
     def training_step(self, batch: Batch, step: int) -> dict[str, float]:
         """``hazy``, ``clear``, and where labels are there ``strong``, ``label`` N3SS and ``trust`` N1SS -> losses."""
-        found = as_dehazed(self.stepper.wrapped(batch["hazy"]))
-        parts = self.synthetic_losses(found.scene, found.transmission, batch)
-        if "label" in batch:
-            real = as_dehazed(self.stepper.wrapped(batch["strong"]))
-            parts |= self.real_losses(real.scene, real.transmission, batch)
-        total = torch.stack(list(parts.values())).sum()
-        self.stepper.step(total, step)
-        return {"loss": float(total.detach()), **{name: float(part.detach()) for name, part in parts.items()}}
+        return super().training_step(batch, step)
 
     def teacher_state(self) -> dict[str, Tensor]:
         """What the label workers need of the teacher."""

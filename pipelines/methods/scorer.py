@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipelines.methods.base import Batch, Wrap, identity
-from pipelines.methods.supervised import OptimizerConfig, Stepper
+from pipelines.methods.stepper import Figures, OptimizerConfig, Predict, Stepper
 from pipelines.transforms import DEFECTS
 
 HAZE_LEVELS = ("a photo without haze", "a photo with light haze", "a photo with heavy haze", "a photo in dense fog")
@@ -67,35 +67,39 @@ class ScorerTraining:
 
     def configure(self, wrap: Wrap = identity) -> None:
         """Make the optimizer."""
-        self.stepper = Stepper(self.network, self.config, self.steps, wrap)
+        self.stepper = Stepper(self.network, self.objective, config=self.config, steps=self.steps, wrap=wrap)
 
-    def training_step(self, batch: Batch, step: int) -> dict[str, float]:
-        """``image`` N3HW in [0, 1], ``density``, ``quality`` N in [0, 1], ``defect`` N -> losses."""
-        side = self.random.choice(RESOLUTIONS)
-        images = F.interpolate(batch["image"], size=(side, side), mode="bilinear", antialias=True)
-        logits = self.stepper.wrapped(images)
+    def objective(self, predict: Predict, batch: Batch) -> tuple[Figures, Figures]:
+        """Losses of a batch, and how far off its densities are."""
+        logits = predict(batch["image"]).float()
         haze, rest = logits[:, : len(HAZE_LEVELS)], logits[:, len(HAZE_LEVELS) :]
         defects, clear_hazy, good_bad = rest.split([len(DEFECT_CAPTIONS), 2, 2], dim=1)
-        level = torch.bucketize(batch["density"], torch.tensor(LEVEL_BOUNDS, device=images.device))
         density, quality = batch["density"], batch["quality"]
+        level = torch.bucketize(density, torch.tensor(LEVEL_BOUNDS, device=density.device))
         parts = {
             "level": F.cross_entropy(haze, level),
             "defect": 0.5 * F.cross_entropy(defects, batch["defect"]),
             "density": 2.0 * F.cross_entropy(clear_hazy, torch.stack([1 - density, density], dim=1)),
             "quality": F.cross_entropy(good_bad, torch.stack([quality, 1 - quality], dim=1)),
         }
-        total = torch.stack(list(parts.values())).sum()
-        self.stepper.step(total, step)
         error = (clear_hazy.detach().softmax(1)[:, 1] - density).abs().mean()
-        return {"loss": float(total.detach()), "density_error": float(error)}
+        return parts, {"density_error": error}
+
+    def training_step(self, batch: Batch, step: int) -> dict[str, float]:
+        """``image`` N3HW in [0, 1], ``density``, ``quality`` N in [0, 1], ``defect`` N -> losses."""
+        side = self.random.choice(RESOLUTIONS)
+        images = F.interpolate(batch["image"], size=(side, side), mode="bilinear", antialias=True)
+        return self.stepper.step({**batch, "image": images}, step)
 
     def state_dict(self) -> dict[str, Any]:
-        """See :class:`Stepper`."""
-        return self.stepper.state_dict()
+        """See :class:`Stepper`; and the state of the choice of resolutions."""
+        return {**self.stepper.state_dict(), "resolutions": self.random.getstate()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See :class:`Stepper`."""
+        """Take over what :meth:`state_dict` gave."""
         self.stepper.load_state_dict(state)
+        version, words, spare = state["resolutions"]
+        self.random.setstate((version, tuple(words), spare))
 
     def export(self) -> nn.Module:
         """The CLIP model with averaged weights."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from models.ema import MeanTeacher
@@ -78,3 +80,39 @@ def test_impossible_momentum_is_named(momentum: float) -> None:
 def test_another_network_is_refused() -> None:
     with pytest.raises(ValueError, match="zip"):
         MeanTeacher(nn.Linear(1, 1), 0.9).update(scalar(0.0))
+
+
+finite = st.floats(-100, 100, allow_nan=False)
+momenta = st.floats(0, 1, exclude_max=True)
+
+
+@settings(max_examples=50, deadline=None)
+@given(start=finite, values=st.lists(finite, max_size=12), momentum=momenta)
+def test_the_teacher_stays_among_the_students_it_has_seen(start: float, values: list[float], momentum: float) -> None:
+    teacher = MeanTeacher(scalar(start), momentum)
+    for seen in values:
+        teacher.update(scalar(seen))
+    assert min([start, *values]) - 1e-3 <= value(teacher.network) <= max([start, *values]) + 1e-3
+
+
+@settings(max_examples=30, deadline=None)
+@given(start=finite, goal=finite, momentum=momenta, updates=st.integers(1, 30))
+def test_the_teacher_only_comes_nearer_to_a_student_that_rests(
+    start: float, goal: float, momentum: float, updates: int
+) -> None:
+    teacher, student = MeanTeacher(scalar(start), momentum), scalar(goal)
+    distance = abs(start - goal)
+    for _ in range(updates):
+        teacher.update(student)
+        assert abs(value(teacher.network) - goal) <= distance + 1e-4
+        distance = abs(value(teacher.network) - goal)
+
+
+@settings(max_examples=30, deadline=None)
+@given(values=st.lists(finite, min_size=1, max_size=8), scale=st.floats(-3, 3), momentum=momenta)
+def test_the_teacher_is_linear_in_its_students(values: list[float], scale: float, momentum: float) -> None:
+    one, other = MeanTeacher(scalar(0.0), momentum), MeanTeacher(scalar(0.0), momentum)
+    for seen in values:
+        one.update(scalar(seen))
+        other.update(scalar(scale * seen))
+    assert value(other.network) == pytest.approx(scale * value(one.network), rel=1e-3, abs=1e-3)

@@ -43,6 +43,27 @@ def test_scatter_is_inverted_by_its_equation() -> None:
     torch.testing.assert_close(back, scene, atol=1e-5, rtol=0)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    lowest=st.floats(0.05, 0.9),
+    airlight=st.one_of(st.floats(0.0, 1.0), st.tuples(*[st.floats(0.0, 1.0)] * 3)),
+)
+def test_known_haze_is_taken_back(seed: int, lowest: float, airlight: float | tuple[float, ...]) -> None:
+    """``J = (P - A (1 - T)) / T``: exact down to float32 rounding, which grows with 1/T and so needs a least T."""
+    scene = random_images(seed=seed)
+    noise = torch.rand(2, 1, 24, 32, generator=torch.Generator().manual_seed(seed + 1))
+    transmission = lowest + (1 - lowest) * noise
+    colour = airlight if isinstance(airlight, float) else torch.tensor([airlight, airlight])
+    hazy = physics.scatter(scene, transmission, colour)
+    veil = physics.scatter(torch.zeros_like(scene), transmission, colour)
+    torch.testing.assert_close((hazy - veil) / transmission, scene, atol=1e-6 / lowest, rtol=0)
+    assert hazy.min() >= 0
+    assert hazy.max() <= 1 + 1e-6  # a mixture of scene and airlight
+    thinner = physics.scatter(scene, transmission.sqrt(), colour)
+    assert ((thinner - scene).abs() <= (hazy - scene).abs() + 1e-6).all()  # less haze, nearer to the scene
+
+
 def test_scatter_without_haze_is_the_scene_and_without_transmission_the_airlight() -> None:
     scene, airlight = random_images(), torch.tensor([[0.9, 0.8, 0.7], [0.2, 0.3, 0.4]])
     assert torch.equal(physics.scatter(scene, torch.ones(2, 1, 24, 32), airlight), scene)

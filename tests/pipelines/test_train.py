@@ -156,3 +156,6 @@ def test_the_folder_to_start_from_becomes_absolute(tmp_path: Path, monkeypatch: 
     assert job.with_absolute_init(recipe).init == str(tmp_path / "model")
     named = load_recipe("refine_corun_compact")
     assert job.with_absolute_init(named).init == "corun-compact"
+    (tmp_path / "vgg19.pth").touch()
+    backbone = load_recipe("demo_pretrain", ["perceptual.backbone=vgg19.pth"])
+    assert job.with_absolute_init(backbone).perceptual.backbone == str(tmp_path / "vgg19.pth")

@@ -24,6 +24,7 @@ from pipelines.transforms import (
 )
 
 PLAIN = HazeConfig(darken_probability=0.0, noise_probability=0.0, jpeg_probability=0.0)
+WHITE = PLAIN.model_copy(update={"airlight": (1.0, 1.0), "airlight_cast": 0.0})
 CROP = CropConfig(size=32, scale=(0.5, 1.0), per_photo=3)
 Photo = Callable[..., Any]
 
@@ -43,6 +44,12 @@ def row(pixels: Any, depth: Any = None, image_id: str = "a" * 32) -> dict[str, A
     return {"image_id": image_id, "image": png(pixels), "depth": None if depth is None else png(depth)}
 
 
+def transmission_of(pair: dict[str, Any]) -> Any:
+    """What turned the clear crop into the hazy one under white haze, ``(1 - P) / (1 - J)``: (H, W) in [0, 1]."""
+    hazy, clear = (1 - pair[name] / 255 for name in ("hazy", "clear"))
+    return np.clip((hazy * clear).sum(-1) / np.maximum((clear * clear).sum(-1), 1e-6), 0, 1)
+
+
 class TestPairs:
     def test_shapes_and_types(self, photo: Photo) -> None:
         pairs = synthetic_pairs(row(photo(1)), CROP, PLAIN)
@@ -51,7 +58,6 @@ class TestPairs:
             assert {key: (value.shape, value.dtype.name) for key, value in pair.items()} == {
                 "hazy": ((32, 32, 3), "uint8"),
                 "clear": ((32, 32, 3), "uint8"),
-                "transmission": ((32, 32), "uint8"),
             }
 
     def test_a_seed_repeats_and_none_differs(self, photo: Photo) -> None:
@@ -61,22 +67,22 @@ class TestPairs:
         fresh = [synthetic_pairs(row(photo(1)), CROP, PLAIN)[0]["hazy"] for _ in range(2)]
         assert not np.array_equal(*fresh)
 
-    def test_haze_is_what_the_transmission_says(self, photo: Photo) -> None:
-        white = PLAIN.model_copy(update={"airlight": (1.0, 1.0), "airlight_cast": 0.0})
-        for pair in synthetic_pairs(row(photo(2)), CROP, white, seed=1):
-            t = pair["transmission"][..., None] / 255
-            expected = pair["clear"] / 255 * t + 1 - t
+    def test_haze_is_one_transmission_for_all_channels(self, photo: Photo) -> None:
+        for pair in synthetic_pairs(row(photo(2)), CROP, WHITE, seed=1):
+            t = transmission_of(pair)
+            assert 0 <= t.min() < t.max() <= 1
+            expected = pair["clear"] / 255 * t[..., None] + 1 - t[..., None]
             assert np.abs(pair["hazy"] / 255 - expected).max() < 0.01
 
     def test_depth_is_cropped_and_mirrored_with_the_photograph(self) -> None:
         """The photograph shows its own depth, so brightness and transmission must stay in step."""
         ramp = np.linspace(0, 255, 96).astype(np.uint8)[None].repeat(80, 0)
         pixels = np.stack([ramp] * 3, axis=-1)
-        thin = PLAIN.model_copy(update={"beta": (0.2, 0.8)})
+        thin = WHITE.model_copy(update={"beta": (0.2, 0.8)})
         for seed in range(6):
             for pair in synthetic_pairs(row(pixels, ramp.astype(np.uint16) * 257), CROP, thin, seed):
                 brightness = pair["clear"][..., 0].mean(0).astype(float)
-                transmission = pair["transmission"].mean(0).astype(float)
+                transmission = transmission_of(pair).mean(0)
                 assert np.corrcoef(brightness, transmission)[0, 1] > 0.9
 
     def test_depth_is_the_same_square_of_the_photograph(self) -> None:
@@ -92,8 +98,8 @@ class TestPairs:
     def test_a_depth_map_of_another_size_is_fitted_to_the_photograph(self) -> None:
         field = texture(96, 128)
         small = np.asarray(Image.fromarray(field).resize((64, 48))).astype(np.uint16) * 257
-        for pair in synthetic_pairs(row(np.stack([field] * 3, axis=-1), small), CROP, PLAIN, seed=0):
-            assert spearmanr(pair["clear"][..., 0].ravel(), pair["transmission"].ravel()).statistic > 0.97
+        for pair in synthetic_pairs(row(np.stack([field] * 3, axis=-1), small), CROP, WHITE, seed=0):
+            assert spearmanr(pair["clear"][..., 0].ravel(), transmission_of(pair).ravel()).statistic > 0.97
 
     def test_crops_are_mirrored_half_of_the_time(self) -> None:
         pixels = np.zeros((40, 40, 3), np.uint8)

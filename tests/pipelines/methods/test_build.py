@@ -11,10 +11,11 @@ from models import checkpoint, zoo
 from models.settings import ConfigError
 from pipelines.config import Recipe, load_recipe
 from pipelines.methods.base import Method
-from pipelines.methods.build import make_method, make_network, network_config, write_checkpoint
+from pipelines.methods.build import make_contrastive, make_method, make_network, network_config, write_checkpoint
 from pipelines.methods.colabator import Colabator
 from pipelines.methods.scorer import ScorerTraining
 from pipelines.methods.supervised import Supervised
+from pseudolabel.clip_features import ScorerFeatures
 
 CPU = torch.device("cpu")
 SMALL = "network={name: corun, stages: 1, dim: 2}"
@@ -47,6 +48,49 @@ def test_a_scorer_is_loaded_only_where_its_gradients_are_wanted() -> None:
         scorer = "scorer=clip-compact"
         assert make_method(small(name, scorer, f"{weight}=0"), CPU).scorer is None  # type: ignore[attr-defined]
         assert make_method(small(name, scorer, f"{weight}=0.1"), CPU).scorer is not None  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "built"),
+    [
+        ("demo_pretrain", [], False),
+        ("demo_pretrain", ["perceptual.backbone=scorer"], True),
+        ("demo_pretrain", ["perceptual.backbone=scorer", "weights.contrastive=0"], False),
+        ("demo_colabator", ["perceptual.backbone=scorer", "weights.contrastive=0"], True),
+        ("demo_colabator", ["perceptual.backbone=scorer", "weights.contrastive=0", "real.contrastive=0"], False),
+    ],
+)
+def test_a_backbone_is_loaded_only_where_a_loss_has_a_weight(name: str, options: list[str], built: bool) -> None:
+    found = make_contrastive(small(name, *options), CPU)
+    assert (found is not None) == built
+    if found is not None:
+        assert isinstance(found.features, ScorerFeatures)
+        assert found.weights == (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
+
+
+def test_haze_density_and_contrast_share_one_scorer() -> None:
+    made = make_method(small("demo_colabator", "real.haze_density=0.1", "perceptual.backbone=scorer"), CPU)
+    assert isinstance(made, Colabator)
+    assert made.contrastive is not None
+    assert made.contrastive.features.scorer is made.scorer  # type: ignore[attr-defined]
+    made.configure()
+    data = {key: torch.nn.functional.interpolate(value, size=(64, 64)) for key, value in batch(0).items()}
+    found = made.training_step(data, 0)
+    assert {"contrastive", "real_contrastive", "real_haze_density"} < set(found)
+    names = [name for name, _ in made.stepper._plain.named_parameters()]
+    assert len(names) == len(list(made.network.parameters()))  # no wrapper gets to see the frozen networks
+
+
+@pytest.mark.parametrize("part", ["weights", "real"])
+def test_a_contrast_without_a_backbone_is_refused(part: str) -> None:
+    message = rf"^Recipe: {part}\.contrastive is 0\.2, and perceptual\.backbone is 'none': set the backbone to vgg19"
+    with pytest.raises(ConfigError, match=message):
+        small("demo_colabator", f"{part}.contrastive=0.2")
+
+
+def test_a_backbone_that_is_missing_is_named() -> None:
+    with pytest.raises(ConfigError, match="backbone is 'vgg16', and there is no such file"):
+        make_method(small("demo_pretrain", "perceptual.backbone=vgg16"), CPU)
 
 
 def test_a_checkpoint_gives_back_the_exported_network(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from models import losses
 from models.corun import Corun, CorunConfig
+from models.perceptual import ContrastivePerceptual
 from pipelines.methods.colabator import Colabator, RealWeights
 from pipelines.methods.supervised import LossWeights, OptimizerConfig
 
@@ -28,8 +30,9 @@ def method(real: RealWeights, scorer: object = None) -> Colabator:
     torch.manual_seed(0)
     made = Colabator(
         Corun(CorunConfig(stages=1, dim=2)),
-        weights=LossWeights(reconstruction=0),
+        weights=LossWeights(reconstruction=0, contrastive=0),
         real=real,
+        contrastive=ContrastivePerceptual(lambda images: [images], [1.0]),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup=0),
         steps=10,
         scorer=scorer,
@@ -43,13 +46,17 @@ def weights_after(made: Colabator, data: dict[str, Tensor]) -> list[Tensor]:
     return [p.detach().clone() for p in made.network.parameters()]
 
 
-LABEL_ONLY = RealWeights(label=1.0, reconstruction=0.0, haze_density=0.0)
+LABEL_ONLY = RealWeights(label=1.0, reconstruction=0.0, contrastive=0.0, haze_density=0.0)
 
 
 @pytest.mark.parametrize(
     "real",
-    [LABEL_ONLY, RealWeights(label=0.0, reconstruction=1.0, haze_density=0.0)],
-    ids=["label", "reconstruction"],
+    [
+        LABEL_ONLY,
+        RealWeights(label=0.0, reconstruction=1.0, contrastive=0.0, haze_density=0.0),
+        RealWeights(label=0.0, reconstruction=0.0, contrastive=1.0, haze_density=0.0),
+    ],
+    ids=["label", "reconstruction", "contrastive"],
 )
 def test_a_label_without_trust_teaches_nothing(real: RealWeights) -> None:
     synthetic = {name: value for name, value in batch(0.0).items() if name in ("hazy", "clear")}
@@ -67,15 +74,27 @@ def test_the_label_s_loss_is_in_proportion_to_trust() -> None:
 
 def test_every_part_is_reported_and_adds_up() -> None:
     found = method(RealWeights(), Brightness()).training_step(batch(0.7), 0)
-    parts = {"l1", "real_label", "real_reconstruction", "real_haze_density"}
+    parts = {"l1", "real_label", "real_reconstruction", "real_contrastive", "real_haze_density"}
     assert set(found) == {"loss", *parts}
     assert found["loss"] == pytest.approx(sum(found[name] for name in parts), rel=1e-5)
 
 
 def test_haze_density_pushes_the_student_to_clearer_scenes() -> None:
-    made = method(RealWeights(label=0, reconstruction=0, haze_density=100.0), Brightness())
+    made = method(RealWeights(label=0, reconstruction=0, contrastive=0, haze_density=100.0), Brightness())
     values = [made.training_step(batch(0.0), step)["real_haze_density"] for step in range(10)]
     assert values[-1] < values[0]
+
+
+def test_the_contrast_draws_to_the_label_and_off_the_photograph() -> None:
+    contrast = RealWeights(label=0, reconstruction=0, contrastive=0.2, haze_density=0)
+    made = method(contrast)
+    values = [made.training_step(batch(1.0), step)["real_contrastive"] for step in range(10)]
+    assert values[-1] < values[0]
+    scene = made.network(batch(1.0)["strong"]).scene
+    images = batch(1.0)
+    again = losses.contrastive_perceptual([scene], [images["label"]], [images["strong"]], [0.2])
+    assert method(contrast).training_step(images, 0)["real_contrastive"] == pytest.approx(values[0], rel=1e-6)
+    assert again.item() < values[0]
 
 
 def test_label_workers_get_the_teacher() -> None:
