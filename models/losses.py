@@ -58,14 +58,14 @@ def contrastive_perceptual(
 ) -> Tensor:
     """``sum_i w_i |f_i(J) - f_i(gt)|_1 / |f_i(J) - f_i(P)|_1`` (AECR-Net, Wu et al., CVPR 2021; used by CORUN).
 
-    The quotient is taken image by image, as in the equation. The released programs divide means over the batch, whose
+    The quotient is taken image by image, as in the equation. AECR-Net's program divides means over the batch, whose
     value depends on what else is in the batch, and on how many workers share it.
 
     With a trust map W, brought to each layer's size by averaging to ``W_i``, both distances count a place by its
     trust, and the quotient by how much trust there is: ``w_i mean(W_i) |W_i (f_i(J) - f_i(label))|_1 /
     |W_i (f_i(J) - f_i(P))|_1``. So trust 1 is the plain loss, a uniform trust t is t times it, and a place without
-    trust is neither drawn to its label nor pushed off the photograph. The paper weighs by trust without saying how
-    in a quotient of features; weighing the attraction alone would leave untrusted places to the repulsion.
+    trust is neither drawn to its label nor pushed off the photograph. How trust enters a quotient of features is a
+    choice of ours; weighing the attraction alone would leave untrusted places to the repulsion.
 
     Args:
         anchor, positive, negative: features of the dehazed, the clear (or label) and the hazy image, NCHW by layer.
