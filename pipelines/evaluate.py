@@ -1,9 +1,9 @@
 """Evaluate dehazing models on photographs, in parallel on Ray.
 
-    python -m pipelines.evaluate --data corpus/hazy --clear corpus/clear --models corun-compact,dcp --out results
+    python -m pipelines.evaluate --data corpus/hazy --clear corpus/clear --models corun-compact --out results
 
 Real photographs get no-reference metrics (headline: FADE), synthetic pairs made from held-out clear photographs get
-PSNR and SSIM (headline: PSNR). The hazy input is always a row of the table. Workers hold the models; only rows of
+PSNR and SSIM (headline: PSNR). The hazy input and the dark channel prior are rows of every table. Workers hold the models; only rows of
 numbers and a few thumbnails come back.
 """
 
@@ -42,6 +42,7 @@ from pipelines.evaluate_sources import Selection, Split, choose, match_reference
 from pipelines.evaluate_summary import Row, Summary, headline_lines, summarise, tabulate, write
 
 PROGRESS: dict[str, Any] = {"mininterval": 0.5 if sys.stderr.isatty() else 10, "dynamic_ncols": True}
+BASELINE = "dcp"
 _BATCH = 8  # photographs that a worker gets at a time, at most
 
 
@@ -52,6 +53,7 @@ class EvaluateConfig(Settings):
         data: hazy photographs: a corpus, or a plain folder.
         out: folder for the results.
         models: zoo names or checkpoint folders; ``label=folder`` names the column.
+        baseline: also measure the dark channel prior, which needs no training: what a model has to beat.
         clear: clear photographs (corpus or folder); synthetic pairs are made from its test split.
         reference: folder with clear versions of photographs in ``data`` under the same names.
         split: of a corpus; by default ``test``, and all of a plain folder given as ``data``.
@@ -71,6 +73,7 @@ class EvaluateConfig(Settings):
     data: str
     out: str
     models: tuple[str, ...] = (zoo.DEFAULT,)
+    baseline: bool = True
     clear: str | None = None
     reference: str | None = None
     split: Split | None = None
@@ -98,7 +101,7 @@ def evaluate(config: EvaluateConfig) -> Summary:
             be read.
     """
     started = time.monotonic()
-    choices = model_choices(config.models)
+    choices = with_baseline(model_choices(config.models)) if config.baseline else model_choices(config.models)
     selections = select(config)
     references: dict[str, str] = {}
     if config.reference is not None:
@@ -145,6 +148,13 @@ def model_choices(specs: Sequence[str]) -> tuple[ModelChoice, ...]:
         folder = source not in zoo.NAMES and Path(source).is_dir()
         choices[label] = ModelChoice(label=label, source=str(Path(source).absolute()) if folder else source)
     return tuple(choices.values())
+
+
+def with_baseline(choices: tuple[ModelChoice, ...]) -> tuple[ModelChoice, ...]:
+    """The dark channel prior before the others, unless it is among them."""
+    if any(choice.source == BASELINE for choice in choices):
+        return choices
+    return (ModelChoice(label=BASELINE, source=BASELINE), *choices)
 
 
 def select(config: EvaluateConfig) -> dict[str, Selection]:
@@ -248,6 +258,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="A,B",
         help=f"of {', '.join(zoo.NAMES)}, checkpoint folders, label=folder",
     )
+    add("--no-baseline", dest="baseline", action="store_false", help="leave the dark channel prior out of the tables")
     add("--clear", metavar="DIR", help="clear photographs (corpus or folder) to make synthetic pairs from")
     add("--reference", metavar="DIR", help="folder with the clear versions of --data, same file names")
     add("--split", choices=["test", "train", "all"], help="default: test of a corpus, all of a folder given as --data")

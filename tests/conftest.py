@@ -15,7 +15,7 @@ Pixels = NDArray[np.uint8]
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "OMP_NUM_THREADS": "2",  # torch in this process; two cores must do
+    "OMP_NUM_THREADS": "1",  # two processes run the tests; two cores must do
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AUTH_MODE": "disabled",
     "RAY_DATA_USE_DATASOURCE_V2": "0",
@@ -30,6 +30,13 @@ def pytest_configure() -> None:
     """Before any test module is imported: Ray and torch read these when they are."""
     os.environ.pop("RAY_ADDRESS", None)  # tests never run on somebody's cluster
     os.environ.update(ENVIRONMENT)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need Ray share one process, and so one Ray; with ``--dist loadgroup`` the others run beside them."""
+    for item in items:
+        if "ray_cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("ray"))
 
 
 @pytest.fixture(autouse=True)

@@ -177,6 +177,11 @@ def test_checkpoint_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.
     assert (third.label, third.source) == ("dcp", "dcp")
 
 
+def test_the_dark_channel_prior_is_measured_with_every_model_once() -> None:
+    assert [c.label for c in job.with_baseline(job.model_choices(["corun-compact"]))] == ["dcp", "corun-compact"]
+    assert [c.label for c in job.with_baseline(job.model_choices(["prior=dcp"]))] == ["prior"]
+
+
 def test_every_option_of_the_command_is_one_of_the_configuration() -> None:
     options = vars(job._parser().parse_args(["--data", "x", "--out", "y"]))
     assert set(options) == set(job.EvaluateConfig.model_fields)
