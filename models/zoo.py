@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from models.cddgan import Cddgan, CddganConfig
 from models.checkpoint import load_network, read_config
 from models.corun import Corun, CorunConfig
 from models.physics import DarkChannelPrior
@@ -19,7 +20,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 DEFAULT = "corun-compact"
 PACKAGED = (DEFAULT,)
 NAMES = (*PACKAGED, "dcp")
-NETWORKS = ("corun", "dcp")
+NETWORKS = ("cddgan", "corun", "dcp")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ def build(config: Mapping[str, Any]) -> nn.Module:
     name = str(options.pop("name", ""))
     if name == "corun":
         return Corun(parse(CorunConfig, options, "network"))
+    if name == "cddgan":
+        return Cddgan(parse(CddganConfig, options, "network"))
     if name == "dcp":
         return _made("dcp", DarkChannelPrior, options)
     if ":" in name:
