@@ -152,6 +152,11 @@ class Cddgan(nn.Module):
         if self.config.skip == "none":
             return 0.5 * (torch.tanh(drawn) + 1.0)
         if self.config.skip == "add":
-            return (padded + drawn).clamp(0.0, 1.0)
+            return _clamp(padded + drawn)
         gain, shift = drawn.chunk(2, dim=1)
-        return (padded * (1.0 + gain) + shift).clamp(0.0, 1.0)
+        return _clamp(padded * (1.0 + gain) + shift)
+
+
+def _clamp(image: Tensor) -> Tensor:
+    """To [0, 1], with the gradient of the identity: a pixel that has turned black could never come back otherwise."""
+    return image.clamp(0.0, 1.0).detach() + (image - image.detach())

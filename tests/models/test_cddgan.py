@@ -53,6 +53,15 @@ class TestGenerator:
         assert torch.equal(generator(skip=skip)(image), image)
         assert not torch.allclose(generator()(image), image, atol=0.1)
 
+    @pytest.mark.parametrize("skip", ["add", "affine"])
+    def test_a_pixel_out_of_range_can_come_back(self, skip: str) -> None:
+        network = generator(skip=skip)
+        torch.nn.init.constant_(network.output.bias, -2.0)  # type: ignore[arg-type]
+        found = network(torch.rand(1, 3, 8, 8))
+        assert float(found.detach().abs().max()) < 1e-6
+        found.sum().backward()
+        assert float(network.output.bias.grad.abs().min()) > 1  # type: ignore[union-attr]
+
     def test_an_image_does_not_depend_on_its_neighbours_in_the_batch(self) -> None:
         network, images = generator(), torch.rand(3, 3, 16, 16)
         assert torch.allclose(network(images)[1:2], network(images[1:2]), atol=1e-6)
