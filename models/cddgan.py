@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from models.blocks import pad_to_multiple
 from models.settings import ConfigError, Settings
 
+_LARGEST_LOG_GAIN = 2.0  # transmissions of G down to exp(-2): below, noise is all that is left to amplify
+_BRIGHT = 1.5  # airlight starts at sigmoid(1.5) = 0.82
+
 Normalization = Literal["instance", "group", "none"]
 
 
@@ -27,15 +30,15 @@ class CddganConfig(Settings):
         blocks: residual blocks at a quarter of the size.
         normalization: ``instance`` in the paper. It forgets the contrast and colour of the whole image, which is what
             haze changes; ``group`` (one group: over channels and pixels together) keeps their proportion.
-        skip: ``none`` draws the image anew; ``add`` adds the last layer's output to the input; ``affine`` scales and
-            shifts the input, ``x (1 + g) + b``, as the scattering model solved for the scene does. Both start at the
-            identity.
+        skip: ``none`` (the paper) draws the image anew; ``add`` adds the last layer's output to the input;
+            ``scattering`` moves the input away from an airlight, or towards it, as the scattering model does:
+            ``A + (x - A) exp(g)``, g per pixel, A per image. Both start at the identity.
     """
 
     width: int = Field(64, ge=4, multiple_of=4)
     blocks: int = Field(9, ge=1)
     normalization: Normalization = "instance"
-    skip: Literal["none", "add", "affine"] = "none"
+    skip: Literal["none", "add", "scattering"] = "none"
 
 
 def normalized(channels: int, kind: Normalization) -> nn.Module:
@@ -95,7 +98,7 @@ class Cddgan(nn.Module):
         stages += [ResidualBlock(4 * width, kind) for _ in range(self.config.blocks)]
         self.encoder = nn.ModuleList(stages)
         self.decoder = nn.Sequential(*_enlarge(4 * width, 2 * width, kind), *_enlarge(2 * width, width, kind))
-        outputs = 6 if self.config.skip == "affine" else 3
+        outputs = 4 if self.config.skip == "scattering" else 3
         self.output = nn.Conv2d(width, outputs, 7, padding=3, padding_mode="reflect")
         if self.config.skip != "none":
             nn.init.zeros_(self.output.weight)
@@ -153,8 +156,9 @@ class Cddgan(nn.Module):
             return 0.5 * (torch.tanh(drawn) + 1.0)
         if self.config.skip == "add":
             return _clamp(padded + drawn)
-        gain, shift = drawn.chunk(2, dim=1)
-        return _clamp(padded * (1.0 + gain) + shift)
+        gain = (_LARGEST_LOG_GAIN * torch.tanh(drawn[:, :1])).exp()
+        airlight = torch.sigmoid(drawn[:, 1:].mean(dim=(2, 3), keepdim=True) + _BRIGHT)
+        return _clamp(airlight + (padded - airlight) * gain)
 
 
 def _clamp(image: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import Any
 
 import pytest
@@ -37,7 +38,7 @@ def reloaded(state: dict[str, Any]) -> Any:
 
 
 class TestGenerator:
-    @pytest.mark.parametrize("skip", ["none", "add", "affine"])
+    @pytest.mark.parametrize("skip", ["none", "add", "scattering"])
     @pytest.mark.parametrize("normalization", ["instance", "group", "none"])
     @pytest.mark.parametrize("size", [(1, 1), (3, 17), (32, 20)])
     def test_any_size_comes_back_in_range(self, skip: str, normalization: str, size: tuple[int, int]) -> None:
@@ -47,20 +48,30 @@ class TestGenerator:
         assert found.shape == (2, 3, *size)
         assert 0 <= float(found.min()) <= float(found.max()) <= 1
 
-    @pytest.mark.parametrize("skip", ["add", "affine"])
+    @pytest.mark.parametrize("skip", ["add", "scattering"])
     def test_a_skip_starts_at_the_identity(self, skip: str) -> None:
         image = torch.rand(1, 3, 16, 24)
-        assert torch.equal(generator(skip=skip)(image), image)
+        assert torch.allclose(generator(skip=skip)(image), image, atol=1e-6)
         assert not torch.allclose(generator()(image), image, atol=0.1)
 
-    @pytest.mark.parametrize("skip", ["add", "affine"])
-    def test_a_pixel_out_of_range_can_come_back(self, skip: str) -> None:
-        network = generator(skip=skip)
+    def test_a_pixel_out_of_range_can_come_back(self) -> None:
+        network = generator(skip="add")
         torch.nn.init.constant_(network.output.bias, -2.0)  # type: ignore[arg-type]
         found = network(torch.rand(1, 3, 8, 8))
         assert float(found.detach().abs().max()) < 1e-6
         found.sum().backward()
         assert float(network.output.bias.grad.abs().min()) > 1  # type: ignore[union-attr]
+
+    @pytest.mark.parametrize("transmission", [0.5, 2.0])
+    def test_the_scattering_skip_is_the_scattering_model(self, transmission: float) -> None:
+        """With a constant gain 1 / t and the airlight of the haze, G undoes it; F, with t, puts it on."""
+        network = generator(skip="scattering")
+        airlight, scene = torch.tensor([0.7, 0.8, 0.9])[:, None, None], 0.4 + 0.4 * torch.rand(1, 3, 16, 16)
+        with torch.no_grad():
+            network.output.bias[0] = math.atanh(-math.log(transmission) / 2)  # type: ignore[index]
+            network.output.bias[1:] = torch.logit(airlight[:, 0, 0]) - 1.5  # type: ignore[index]
+            found = network(scene * transmission + airlight * (1 - transmission))
+        assert torch.allclose(found, scene, atol=1e-5)
 
     def test_an_image_does_not_depend_on_its_neighbours_in_the_batch(self) -> None:
         network, images = generator(), torch.rand(3, 3, 16, 16)

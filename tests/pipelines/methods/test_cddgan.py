@@ -263,7 +263,7 @@ class TestStep:
         assert made.translators.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * 25 / 51)
 
     def test_the_average_of_g_is_exported(self) -> None:
-        made = method(network={"skip": "affine"}, ema=0.5)
+        made = method(network={"skip": "scattering"}, ema=0.5)
         made.training_step(batch(), 0)
         exported = made.export()
         assert exported is not made.network
@@ -279,7 +279,7 @@ def _rank(rank: int, folder: str) -> None:
     """One of two processes: three steps on its own data, then what it holds goes to a file."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    made = method(network={"skip": "affine"})
+    made = method(network={"skip": "scattering"})
     fresh = Cddgan(made.network, config=made.config, steps=20)
     fresh.configure(DistributedDataParallel)
     for step in range(3):
