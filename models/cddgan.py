@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from models.blocks import pad_to_multiple
 from models.settings import ConfigError, Settings
 
-_LARGEST_LOG_GAIN = 2.0  # transmissions of G down to exp(-2): below, noise is all that is left to amplify
-_BRIGHT = 1.5  # airlight starts at sigmoid(1.5) = 0.82
+# The scattering skip: optical depth up to 2, which starts at 2 sigmoid(-3) = 0.09; an airlight that starts at
+# sigmoid(1.5) = 0.82 with channels at most 0.06 off. Without these bounds skies are painted.
+_DEEPEST, _SHALLOW = 2.0, -3.0
+_BRIGHT, _CAST = 1.5, 0.06
 
 Normalization = Literal["instance", "group", "none"]
 
@@ -31,14 +33,16 @@ class CddganConfig(Settings):
         normalization: ``instance`` in the paper. It forgets the contrast and colour of the whole image, which is what
             haze changes; ``group`` (one group: over channels and pixels together) keeps their proportion.
         skip: ``none`` (the paper) draws the image anew; ``add`` adds the last layer's output to the input;
-            ``scattering`` moves the input away from an airlight, or towards it, as the scattering model does:
-            ``A + (x - A) exp(g)``, g per pixel, A per image. Both start at the identity.
+            ``scattering`` moves the input away from an almost grey airlight as the scattering model solved for the
+            scene does, ``A + (x - A) / t``, t per pixel, A per image. Both start at or near the identity.
+        direction: ``haze`` makes the scattering skip ``A + (x - A) t``; F has it. No effect on other skips.
     """
 
     width: int = Field(64, ge=4, multiple_of=4)
     blocks: int = Field(9, ge=1)
     normalization: Normalization = "instance"
     skip: Literal["none", "add", "scattering"] = "none"
+    direction: Literal["dehaze", "haze"] = "dehaze"
 
 
 def normalized(channels: int, kind: Normalization) -> nn.Module:
@@ -98,7 +102,7 @@ class Cddgan(nn.Module):
         stages += [ResidualBlock(4 * width, kind) for _ in range(self.config.blocks)]
         self.encoder = nn.ModuleList(stages)
         self.decoder = nn.Sequential(*_enlarge(4 * width, 2 * width, kind), *_enlarge(2 * width, width, kind))
-        outputs = 4 if self.config.skip == "scattering" else 3
+        outputs = 5 if self.config.skip == "scattering" else 3
         self.output = nn.Conv2d(width, outputs, 7, padding=3, padding_mode="reflect")
         if self.config.skip != "none":
             nn.init.zeros_(self.output.weight)
@@ -156,9 +160,9 @@ class Cddgan(nn.Module):
             return 0.5 * (torch.tanh(drawn) + 1.0)
         if self.config.skip == "add":
             return _clamp(padded + drawn)
-        gain = (_LARGEST_LOG_GAIN * torch.tanh(drawn[:, :1])).exp()
-        airlight = torch.sigmoid(drawn[:, 1:].mean(dim=(2, 3), keepdim=True) + _BRIGHT)
-        return _clamp(airlight + (padded - airlight) * gain)
+        depth, whole = _DEEPEST * torch.sigmoid(drawn[:, :1] + _SHALLOW), drawn[:, 1:].mean(dim=(2, 3), keepdim=True)
+        airlight = torch.sigmoid(whole[:, :1] + _BRIGHT) + _CAST * torch.tanh(whole[:, 1:])
+        return _clamp(airlight + (padded - airlight) * (depth if self.config.direction == "dehaze" else -depth).exp())
 
 
 def _clamp(image: Tensor) -> Tensor:

@@ -42,7 +42,8 @@ class Translators(nn.Module):
     def __init__(self, dehazer: Cddgan, contrast: ContrastConfig, *, identity: bool) -> None:
         super().__init__()
         self.layers, self.identity = contrast.layers, identity
-        self.dehazer, self.hazer = dehazer, Cddgan(dehazer.config)
+        self.dehazer = dehazer
+        self.hazer = Cddgan(dehazer.config.model_copy(update={"direction": "haze"}))
         self.heads = ProjectionHeads([dehazer.channels(layer) for layer in self.layers], contrast.projection)
 
     def forward(self, hazy: Tensor, clear: Tensor, positions: Tensor) -> Translated:
