@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from models.blocks import pad_to_multiple
 from models.settings import ConfigError, Settings
 
-# The scattering skip: optical depth up to 2, which starts at 2 sigmoid(-3) = 0.09; an airlight that starts at
-# sigmoid(1.5) = 0.82 with channels at most 0.06 off. Without these bounds skies are painted.
-_DEEPEST, _SHALLOW = 2.0, -3.0
+# The scattering skip: optical depth from 0 to 2, starting at 0.2; an airlight that starts at sigmoid(1.5) = 0.82 with
+# channels at most 0.06 off. Without these bounds skies are painted.
+_DEEPEST, _SHALLOW = 2.0, 0.1
 _BRIGHT, _CAST = 1.5, 0.06
 
 Normalization = Literal["instance", "group", "none"]
@@ -160,11 +160,11 @@ class Cddgan(nn.Module):
             return 0.5 * (torch.tanh(drawn) + 1.0)
         if self.config.skip == "add":
             return _clamp(padded + drawn)
-        depth, whole = _DEEPEST * torch.sigmoid(drawn[:, :1] + _SHALLOW), drawn[:, 1:].mean(dim=(2, 3), keepdim=True)
+        depth, whole = _DEEPEST * _clamp(drawn[:, :1] + _SHALLOW), drawn[:, 1:].mean(dim=(2, 3), keepdim=True)
         airlight = torch.sigmoid(whole[:, :1] + _BRIGHT) + _CAST * torch.tanh(whole[:, 1:])
         return _clamp(airlight + (padded - airlight) * (depth if self.config.direction == "dehaze" else -depth).exp())
 
 
 def _clamp(image: Tensor) -> Tensor:
-    """To [0, 1], with the gradient of the identity: a pixel that has turned black could never come back otherwise."""
+    """To [0, 1], with the gradient of the identity: what has left the range could never come back otherwise."""
     return image.clamp(0.0, 1.0).detach() + (image - image.detach())
