@@ -1,6 +1,7 @@
-"""The README's picture: two of the demo's sample photographs before and after ``corun-compact``.
+"""A picture for the documentation: some of the demo's sample photographs before and after a model.
 
 ``python -m benchmarks.picture docs/before_after.jpg``
+``python -m benchmarks.picture docs/cddgan.jpg --model runs/cddgan/model --rows 2 --photographs china_10 rocket_01 ...``
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from models import images, zoo
 from models.inference import dehaze
 from pipelines.samples import make_samples
 
-PHOTOGRAPHS = ("china_10.jpg", "china_07.jpg")
+PHOTOGRAPHS = ("china_10", "china_07")
 HEIGHT = 240
 
 
@@ -24,17 +25,24 @@ def main() -> None:
     """Write the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
-    out = parser.parse_args().out
-    network = zoo.load(zoo.DEFAULT).network
+    parser.add_argument("--model", default=zoo.DEFAULT, help="packaged name or checkpoint folder")
+    parser.add_argument("--photographs", nargs="+", default=PHOTOGRAPHS, help="samples of pipelines.samples")
+    parser.add_argument("--rows", type=int, default=1)
+    args = parser.parse_args()
+    network = zoo.load(args.model).network
     tiles = []
     with tempfile.TemporaryDirectory() as folder:
         hazy = make_samples(Path(folder)).hazy
-        for name in PHOTOGRAPHS:
-            before = images.read(hazy / name).pixels
+        for name in args.photographs:
+            before = images.read(hazy / f"{name}.jpg").pixels
             after = images.to_uint8(dehaze(network, images.to_tensor(before)).scene)[0]
             width = round(before.shape[1] * HEIGHT / before.shape[0])
             tiles += [images.resize(picture, width, HEIGHT) for picture in (before, after)]
-    Image.fromarray(np.concatenate(tiles, axis=1)).save(out, quality=90)
+    per_row = len(tiles) // args.rows
+    rows = [np.concatenate(tiles[k : k + per_row], axis=1) for k in range(0, len(tiles), per_row)]
+    widest = max(row.shape[1] for row in rows)
+    padded = [np.pad(row, ((0, 0), (0, widest - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+    Image.fromarray(np.concatenate(padded)).save(args.out, quality=90)
 
 
 if __name__ == "__main__":

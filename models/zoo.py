@@ -10,17 +10,23 @@ from typing import Any
 
 from torch import nn
 
+from models.cddgan import Cddgan, CddganConfig
 from models.checkpoint import load_network, read_config
 from models.corun import Corun, CorunConfig
 from models.dgun import Dgun, DgunConfig
 from models.physics import DarkChannelPrior
-from models.settings import ConfigError, nearest, parse
+from models.settings import ConfigError, Settings, nearest, parse
 
 WEIGHTS = Path(__file__).parent / "weights"
 DEFAULT = "corun-compact"
 PACKAGED = (DEFAULT,)
 NAMES = (*PACKAGED, "dcp")
-NETWORKS = ("corun", "dgun", "dcp")
+_CONFIGURED: dict[str, tuple[Callable[[Any], nn.Module], type[Settings]]] = {
+    "cddgan": (Cddgan, CddganConfig),
+    "corun": (Corun, CorunConfig),
+    "dgun": (Dgun, DgunConfig),
+}
+NETWORKS = (*_CONFIGURED, "dcp")
 
 
 @dataclass(frozen=True)
@@ -36,18 +42,17 @@ def build(config: Mapping[str, Any]) -> nn.Module:
     """A network with fresh weights from its configuration.
 
     Args:
-        config: ``{"name": "corun", "stages": 4, "dim": 30}``, ``{"name": "dgun"}``, ``{"name": "dcp"}``, or an import
-            path of a ``torch.nn.Module`` of one's own, ``{"name": "package.module:Class", ...keyword arguments}``.
+        config: ``{"name": "corun", "stages": 4, "dim": 30}``, likewise ``dgun`` and ``cddgan``; ``{"name": "dcp"}``; or
+            an import path of one's own ``torch.nn.Module``, ``{"name": "package.module:Class", ...keyword arguments}``.
 
     Raises:
         ConfigError: unknown name or key, each with its nearest neighbour.
     """
     options = dict(config)
     name = str(options.pop("name", ""))
-    if name == "corun":
-        return Corun(parse(CorunConfig, options, "network"))
-    if name == "dgun":
-        return Dgun(parse(DgunConfig, options, "network"))
+    if name in _CONFIGURED:
+        make, config_of = _CONFIGURED[name]
+        return make(parse(config_of, options, "network"))
     if name == "dcp":
         return _made("dcp", DarkChannelPrior, options)
     if ":" in name:

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from models.perceptual import PerceptualConfig
 from models.physics import HazeConfig
 from models.settings import ConfigError, Settings, nearest, parse
+from pipelines.methods.cddgan import CddganTraining
 from pipelines.methods.colabator import RealWeights
 from pipelines.methods.supervised import LossWeights, OptimizerConfig
 from pipelines.transforms import CropConfig
@@ -49,7 +50,7 @@ class TrainConfig(Settings):
 
     Attributes:
         steps: optimizer steps.
-        batch_size: synthetic samples per training worker and step.
+        batch_size: synthetic samples per training worker and step; of CDD-GAN, crops of either domain.
         workers: training workers; gradients are averaged over them.
         worker_cpus: what each asks of Ray (logical CPUs; ``threads`` is what it really computes with).
         worker_gpus: 1 to train on GPUs.
@@ -82,13 +83,13 @@ class Recipe(Settings):
     """A training run.
 
     Attributes:
-        method: ``supervised``, ``colabator`` or ``scorer``.
+        method: ``supervised``, ``colabator``, ``cddgan`` or ``scorer``.
         network: what :func:`models.zoo.build` takes; for ``scorer`` ``{"folder": ...}`` with an ``open_clip`` config.
         init: packaged name or checkpoint folder that the weights start from; null starts at random.
         scorer: name, folder or configuration of the CLIP scorer; null where none is needed.
     """
 
-    method: Literal["supervised", "colabator", "scorer"]
+    method: Literal["supervised", "colabator", "cddgan", "scorer"]
     network: dict[str, Any] = Field(default_factory=dict)
     init: str | None = None
     scorer: str | dict[str, Any] | None = None
@@ -98,6 +99,7 @@ class Recipe(Settings):
     weights: LossWeights = LossWeights()
     real: RealWeights = RealWeights()
     optimizer: OptimizerConfig = OptimizerConfig()
+    cddgan: CddganTraining = CddganTraining()
     labels: LabelConfig = LabelConfig()
     train: TrainConfig = TrainConfig()
 

@@ -3,8 +3,8 @@
     python -m pipelines.evaluate --data corpus/hazy --clear corpus/clear --models corun-compact --out results
 
 Real photographs get no-reference metrics (headline: FADE), synthetic pairs made from held-out clear photographs get
-PSNR and SSIM (headline: PSNR). The hazy input and the dark channel prior are rows of every table. Workers hold the models; only rows of
-numbers and a few thumbnails come back.
+PSNR and SSIM (headline: PSNR). The hazy input and the dark channel prior are rows of every table. Workers hold the
+models; only rows of numbers and a few thumbnails come back.
 """
 
 from __future__ import annotations

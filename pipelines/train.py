@@ -77,6 +77,8 @@ def _datasets(job: TrainJob) -> dict[str, Any]:
     from pipelines import transforms
 
     recipe = job.recipe
+    if recipe.method == "cddgan":
+        return _unpaired_datasets(job)
     clear = require_corpus(_given(job.clear, "--clear"), "clear")
     make = transforms.scorer_samples if recipe.method == "scorer" else transforms.synthetic_pairs
     function = functools.partial(make, crop=recipe.crop, haze=recipe.haze)
@@ -86,6 +88,18 @@ def _datasets(job: TrainJob) -> dict[str, Any]:
         real = functools.partial(transforms.real_photograph, size=recipe.labels.size)
         datasets["hazy"] = _dataset(hazy, recipe, real, ["image_id", "image"])
     return datasets
+
+
+def _unpaired_datasets(job: TrainJob) -> dict[str, Any]:
+    """Crops of either domain, read and shuffled apart; no column that could tell of a pair is read."""
+    from pipelines import transforms
+
+    function = functools.partial(transforms.unpaired_crop, crop=job.recipe.crop)
+    corpora = {"clear": _given(job.clear, "--clear"), "hazy": _given(job.hazy, "--hazy")}
+    return {
+        domain: _dataset(require_corpus(uri, domain), job.recipe, function, ["image_id", "image"])
+        for domain, uri in corpora.items()
+    }
 
 
 def _given(path: str | None, flag: str) -> str:
@@ -129,6 +143,13 @@ def _batches(name: str, batch_size: int, device: Any) -> Iterator[dict[str, Any]
                 f"the {name} corpus has fewer samples than one batch of {batch_size} per worker: add photographs, or "
                 "lower train.batch_size, labels.batch_size or train.workers"
             )
+
+
+def _unpaired_batches(batch_size: int, device: Any) -> Iterator[dict[str, Any]]:
+    """``hazy`` and ``clear`` N3SS in [0, 1], each from a stream of its own, without end."""
+    streams = {domain: _batches(domain, batch_size, device) for domain in ("hazy", "clear")}
+    while True:
+        yield {domain: next(stream)["image"] for domain, stream in streams.items()}
 
 
 class _Labels:
@@ -190,7 +211,8 @@ class _Worker:
         self.pool = LabelPoolClient(job.name, self.recipe.labels.shards) if colabator else None
         self.labeling = LabelingClient(job.name) if colabator and self.first else None
         self.start = self._resume()
-        self.samples = _batches("clear", self.recipe.train.batch_size, device)
+        unpaired, size = self.recipe.method == "cddgan", self.recipe.train.batch_size
+        self.samples = _unpaired_batches(size, device) if unpaired else _batches("clear", size, device)
         self.labels = _Labels(self.recipe.labels, self.pool, device) if colabator else None
         self.tracker = self._tracker()
 
@@ -397,7 +419,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipelines.train", description=__doc__)
     parser.add_argument("--recipe", required=True, help=f"a YAML file, or one of: {', '.join(recipe_names())}")
     parser.add_argument("--clear", help="corpus of clear photographs")
-    parser.add_argument("--hazy", help="corpus of hazy photographs (Colabator)")
+    parser.add_argument("--hazy", help="corpus of hazy photographs (Colabator, CDD-GAN)")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the model")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in train.steps=50")
     parser.add_argument("--tracking-uri", help="MLflow tracking URI; nothing is tracked without it")
@@ -421,7 +443,7 @@ def _main(args: argparse.Namespace) -> int:
 
     recipe = with_absolute_init(load_recipe(args.recipe, args.set))
     places = {key: absolute(value) for key in ("clear", "hazy") if (value := getattr(args, key)) is not None}
-    if recipe.method == "colabator":
+    if recipe.method in ("colabator", "cddgan"):
         require_corpus(_given(places.get("hazy"), "--hazy"), "hazy")
     require_corpus(_given(places.get("clear"), "--clear"), "clear")
     tracking, tracker = None, None

@@ -85,6 +85,13 @@ def synthetic_pairs(row: Row, crop: CropConfig, haze: HazeConfig, seed: int | No
     return samples
 
 
+def unpaired_crop(row: Row, crop: CropConfig, seed: int | None = None) -> list[dict[str, Any]]:
+    """A photograph of either domain -> ``crop.per_photo`` crops ``image`` (S, S, 3) uint8; partners are unknown."""
+    random = _generator(row, seed)
+    pixels = decode_pixels(row["image"])
+    return [{"image": random_crop(pixels, None, crop, random)[0]} for _ in range(crop.per_photo)]
+
+
 def strong_augmentation(pixels: Pixels, random: np.random.Generator) -> Pixels:
     """Two of contrast, brightness, posterize, sharpness and blur: photometric only, so labels stay aligned."""
     image = Image.fromarray(pixels)

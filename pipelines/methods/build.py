@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 from models import checkpoint, zoo
+from models.cddgan import Cddgan as Generator
 from models.perceptual import ContrastivePerceptual, load_vgg19
 from models.settings import ConfigError, parse
 from pipelines.config import Recipe
 from pipelines.methods.base import Method
+from pipelines.methods.cddgan import Cddgan
 from pipelines.methods.colabator import Colabator
 from pipelines.methods.scorer import ScorerTraining
 from pipelines.methods.supervised import Supervised
@@ -103,12 +105,20 @@ def _scorer_training(recipe: Recipe, device: torch.device) -> ScorerTraining:
     return method
 
 
+def _cddgan(network: nn.Module, recipe: Recipe) -> Cddgan:
+    if not isinstance(network, Generator):
+        raise ConfigError(f"CDD-GAN trains {{name: cddgan, ...}}, but network is {network_config(recipe)}")
+    return Cddgan(network, config=recipe.cddgan, steps=recipe.train.steps, seed=recipe.train.seed)
+
+
 def make_method(recipe: Recipe, device: torch.device) -> Method:
     """The recipe's method with its networks on ``device``; :meth:`Method.configure` comes next."""
     torch.manual_seed(recipe.train.seed)
     if recipe.method == "scorer":
         return _scorer_training(recipe, device)
     network = make_network(recipe).to(device)
+    if recipe.method == "cddgan":
+        return _cddgan(network, recipe)
     scorer = _scorer(recipe, device)
     common: dict[str, Any] = {
         "weights": recipe.weights,

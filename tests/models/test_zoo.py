@@ -89,7 +89,8 @@ def test_build_imports_a_network_of_ones_own() -> None:
     ("config", "named"),
     [
         ({"name": "corn"}, "unknown network 'corn'; did you mean 'corun'"),
-        ({}, "unknown network ''; known: corun, dcp"),
+        ({}, "unknown network ''; known: cddgan, corun, dcp"),
+        ({"name": "cddgan", "widht": 8}, "unknown key 'widht' in network; did you mean 'width'"),
         ({"name": "corun", "stagse": 2}, "unknown key 'stagse' in network; did you mean 'stages'"),
         ({"name": "corun", "stages": 0}, "'stages' in network is 0"),
         ({"name": "no.such.module:Net"}, "no.such.module:Net"),

@@ -21,6 +21,7 @@ from pipelines.transforms import (
     scorer_samples,
     strong_augmentation,
     synthetic_pairs,
+    unpaired_crop,
 )
 
 PLAIN = HazeConfig(darken_probability=0.0, noise_probability=0.0, jpeg_probability=0.0)
@@ -129,6 +130,19 @@ class TestRealPhotographs:
             assert (y.mean(), x.mean()) == pytest.approx((11.5, 23.5), abs=0.6)
 
 
+class TestUnpairedCrops:
+    def test_there_are_crops_and_nothing_else(self, photo: Photo) -> None:
+        samples = unpaired_crop(row(photo(5)), CROP, seed=1)
+        assert [set(sample) for sample in samples] == [{"image"}] * 3
+        assert {(s["image"].shape, s["image"].dtype.name) for s in samples} == {((32, 32, 3), "uint8")}
+        assert not np.array_equal(samples[0]["image"], samples[1]["image"])
+
+    def test_the_name_of_a_pair_changes_nothing(self, photo: Photo) -> None:
+        alone, paired = row(photo(5)), row(photo(5)) | {"pair_id": "scene-7"}
+        for one, other in zip(unpaired_crop(alone, CROP, 1), unpaired_crop(paired, CROP, 1), strict=True):
+            assert np.array_equal(one["image"], other["image"])
+
+
 class TestScorerSamples:
     def test_labels_follow_the_haze(self, photo: Photo) -> None:
         samples = [s for seed in range(30) for s in scorer_samples(row(photo(4)), CROP, PLAIN, seed)]
@@ -166,9 +180,10 @@ class TestScorerSamples:
     [
         (lambda found, seed: synthetic_pairs(found, CROP, PLAIN, seed), "hazy"),
         (lambda found, seed: real_photograph(found, 48, seed), "strong"),
+        (lambda found, seed: unpaired_crop(found, CROP, seed), "image"),
         (lambda found, seed: scorer_samples(found, CROP, PLAIN, seed), "image"),
     ],
-    ids=["pairs", "real", "scorer"],
+    ids=["pairs", "real", "unpaired", "scorer"],
 )
 def test_samples_depend_on_the_seed_and_the_photograph_s_name(make: Any, key: str, photo: Photo) -> None:
     first, again, other, unseeded = (make(row(photo(1)), seed)[0][key] for seed in (5, 5, 6, None))

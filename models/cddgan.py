@@ -1,0 +1,170 @@
+"""The generator of CDD-GAN (Chen et al., arXiv 2203.07677): one class dehazes (G) and, with other weights, hazes (F).
+
+The ResNet generator of CycleGAN (Zhu et al., ICCV 2017), whose first half is the encoder that the contrastive loss
+trains. :mod:`models.cddgan_parts` has the networks that exist in training only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from models.blocks import pad_to_multiple
+from models.settings import ConfigError, Settings
+
+# The scattering skip: optical depth from 0 to 2, starting at 0.2; an airlight that starts at sigmoid(1.5) = 0.82 with
+# channels at most 0.06 off. Without these bounds skies are painted.
+_DEEPEST, _SHALLOW = 2.0, 0.1
+_BRIGHT, _CAST = 1.5, 0.06
+
+Normalization = Literal["instance", "group", "none"]
+
+
+class CddganConfig(Settings):
+    """The generator; defaults are those of CycleGAN at 256 pixels.
+
+    Attributes:
+        width: channels of the first layer; twice and four times as many after each downsampling.
+        blocks: residual blocks at a quarter of the size.
+        normalization: ``instance`` in the paper. It forgets the contrast and colour of the whole image, which is what
+            haze changes; ``group`` (one group: over channels and pixels together) keeps their proportion.
+        skip: ``none`` (the paper) draws the image anew; ``add`` adds the last layer's output to the input;
+            ``scattering`` moves the input away from an almost grey airlight as the scattering model solved for the
+            scene does, ``A + (x - A) / t``, t per pixel, A per image. Both start at or near the identity.
+        direction: ``haze`` makes the scattering skip ``A + (x - A) t``; F has it. No effect on other skips.
+    """
+
+    width: int = Field(64, ge=4, multiple_of=4)
+    blocks: int = Field(9, ge=1)
+    normalization: Normalization = "instance"
+    skip: Literal["none", "add", "scattering"] = "none"
+    direction: Literal["dehaze", "haze"] = "dehaze"
+
+
+def normalized(channels: int, kind: Normalization) -> nn.Module:
+    """A normalisation without running statistics, so that training and evaluation compute the same.
+
+    Instance normalisation needs at least two pixels.
+    """
+    if kind == "none":
+        return nn.Identity()
+    return nn.InstanceNorm2d(channels) if kind == "instance" else nn.GroupNorm(1, channels)
+
+
+def _conv(inputs: int, outputs: int, kernel: int, kind: Normalization, stride: int = 1) -> list[nn.Module]:
+    return [
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, padding_mode="reflect"),
+        normalized(outputs, kind),
+        nn.ReLU(),
+    ]
+
+
+class ResidualBlock(nn.Module):
+    """``x + norm(conv(relu(norm(conv(x)))))``, 3x3 with reflection."""
+
+    def __init__(self, channels: int, normalization: Normalization) -> None:
+        super().__init__()
+        second = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect")
+        self.body = nn.Sequential(
+            *_conv(channels, channels, 3, normalization), second, normalized(channels, normalization)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """NCHW -> NCHW."""
+        out: Tensor = x + self.body(x)
+        return out
+
+
+def _enlarge(inputs: int, outputs: int, normalization: Normalization) -> list[nn.Module]:
+    """Twice the size by interpolation and a convolution: a transposed one leaves a checkerboard."""
+    return [nn.Upsample(scale_factor=2, mode="nearest"), *_conv(inputs, outputs, 3, normalization)]
+
+
+class Cddgan(nn.Module):
+    """The generator: 7x7, two downsamplings, residual blocks, two upsamplings, 7x7.
+
+    Inputs and outputs are in [0, 1]; inside, the input is ``2 x - 1``. Without a skip the output is
+    ``(tanh + 1) / 2``; with one it is clamped.
+    """
+
+    MULTIPLE = 8  # the encoder's smallest feature then has at least 2x2 pixels, as instance normalisation needs
+
+    def __init__(self, config: CddganConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or CddganConfig()
+        width, kind = self.config.width, self.config.normalization
+        stages: list[nn.Module] = [nn.Sequential(*_conv(3, width, 7, kind))]
+        stages += [nn.Sequential(*_conv(width * k, 2 * width * k, 3, kind, stride=2)) for k in (1, 2)]
+        stages += [ResidualBlock(4 * width, kind) for _ in range(self.config.blocks)]
+        self.encoder = nn.ModuleList(stages)
+        self.decoder = nn.Sequential(*_enlarge(4 * width, 2 * width, kind), *_enlarge(2 * width, width, kind))
+        outputs = 5 if self.config.skip == "scattering" else 3
+        self.output = nn.Conv2d(width, outputs, 7, padding=3, padding_mode="reflect")
+        if self.config.skip != "none":
+            nn.init.zeros_(self.output.weight)
+            nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
+
+    def channels(self, layer: int) -> int:
+        """Channels of the feature that :meth:`encode` gives for ``layer``.
+
+        Raises:
+            ConfigError: the encoder has no such layer.
+        """
+        if not 0 <= layer < len(self.encoder):
+            last = len(self.encoder) - 1
+            raise ConfigError(
+                f"the encoder has no layer {layer}: take layers from 0 to {last}, or raise network.blocks"
+            )
+        return self.config.width * (1, 2, 4)[min(2, layer)]
+
+    def encode(self, image: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """Features of the encoder, in the order of ``layers``.
+
+        Args:
+            image: N3HW in [0, 1], any size; padded at the right and bottom to a multiple of 8.
+            layers: 0 the first convolution, 1 and 2 the downsamplings, 3 and on the residual blocks.
+
+        Raises:
+            ConfigError: the encoder has no such layer.
+        """
+        for layer in layers:
+            self.channels(layer)
+        found = self._features(pad_to_multiple(image, self.MULTIPLE), max(layers))
+        return [found[layer] for layer in layers]
+
+    def _features(self, padded: Tensor, last: int) -> list[Tensor]:
+        feature, found = 2.0 * padded - 1.0, []
+        for stage in list(self.encoder)[: last + 1]:
+            feature = stage(feature)
+            found.append(feature)
+        return found
+
+    def forward(self, image: Tensor) -> Tensor:
+        """N3HW in [0, 1], any size -> N3HW in [0, 1] of the same size."""
+        return self.translate(image, ())[0]
+
+    def translate(self, image: Tensor, layers: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+        """:meth:`forward` and :meth:`encode` of one image in one pass."""
+        height, width = image.shape[-2:]
+        padded = pad_to_multiple(image, self.MULTIPLE)
+        found = self._features(padded, len(self.encoder) - 1)
+        drawn = self._compose(padded, self.output(self.decoder(found[-1])))
+        return drawn[..., :height, :width], [found[layer] for layer in layers]
+
+    def _compose(self, padded: Tensor, drawn: Tensor) -> Tensor:
+        if self.config.skip == "none":
+            return 0.5 * (torch.tanh(drawn) + 1.0)
+        if self.config.skip == "add":
+            return _clamp(padded + drawn)
+        depth, whole = _DEEPEST * _clamp(drawn[:, :1] + _SHALLOW), drawn[:, 1:].mean(dim=(2, 3), keepdim=True)
+        airlight = torch.sigmoid(whole[:, :1] + _BRIGHT) + _CAST * torch.tanh(whole[:, 1:])
+        return _clamp(airlight + (padded - airlight) * (depth if self.config.direction == "dehaze" else -depth).exp())
+
+
+def _clamp(image: Tensor) -> Tensor:
+    """To [0, 1], with the gradient of the identity: what has left the range could never come back otherwise."""
+    return image.clamp(0.0, 1.0).detach() + (image - image.detach())
