@@ -137,18 +137,34 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-class GlobalInstanceNorm(nn.Module):
-    """Instance normalisation with scale and shift (Ulyanov et al., 2016), whose moments pieces of an image share."""
+class GlobalNorm(nn.Module):
+    """Normalisation over all pixels, whose moments the pieces of an image share; computes the same in training.
 
-    def __init__(self, channels: int, epsilon: float = 1e-5) -> None:
+    Args:
+        channels: of the input.
+        per_channel: each channel by itself is instance normalisation (Ulyanov et al., 2016); all together is group
+            normalisation with one group (Wu and He, ECCV 2018), which keeps the channels' proportions.
+        affine: whether a scale and a shift are learned.
+        epsilon: added to the variance.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, channels: int, *, per_channel: bool = True, affine: bool = True, epsilon: float = 1e-5) -> None:
         super().__init__()
-        self.channels, self.epsilon = channels, epsilon
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
+        self.channels, self.per_channel, self.epsilon = channels, per_channel, epsilon
+        if affine:
+            self.weight = nn.Parameter(torch.ones(channels))
+            self.bias = nn.Parameter(torch.zeros(channels))
+        else:
+            self.register_buffer("weight", torch.ones(channels), persistent=False)
+            self.register_buffer("bias", torch.zeros(channels), persistent=False)
 
     def affine(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``scale, shift`` NC11 in float32 with which ``scale * x + shift`` is the normalised NCHW ``x``."""
-        mean, square = pixel_mean(_first_two_moments, x).unbind(0)
+        moments = pixel_mean(_first_two_moments, x)
+        mean, square = (moments if self.per_channel else moments.mean(2, keepdim=True)).unbind(1)
         scale = (square - mean * mean).clamp(min=0.0).add(self.epsilon).rsqrt() * self.weight
         return scale[..., None, None], (self.bias - mean * scale)[..., None, None]
 
@@ -159,9 +175,9 @@ class GlobalInstanceNorm(nn.Module):
 
 
 def _first_two_moments(x: Tensor) -> Tensor:
-    """Sums of x and of its square over the pixels, in float32: NCHW -> 2NC."""
+    """Sums of x and of its square over the pixels, in float32: NCHW -> N2C."""
     x = x.float()
-    return torch.stack([x.sum((2, 3)), x.square().sum((2, 3))])
+    return torch.stack([x.sum((2, 3)), x.square().sum((2, 3))], dim=1)
 
 
 def feed_forward(channels: int) -> ConvGelu:

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from models.blocks import pad_to_multiple
+from models.blocks import GlobalNorm, pad_to_multiple
+from models.execution import in_bands, pixel_mean
 from models.settings import ConfigError, Settings
 
 # The scattering skip: optical depth from 0 to 2, starting at 0.2; an airlight that starts at sigmoid(1.5) = 0.82 with
@@ -45,22 +47,53 @@ class CddganConfig(Settings):
     direction: Literal["dehaze", "haze"] = "dehaze"
 
 
-def normalized(channels: int, kind: Normalization) -> nn.Module:
-    """A normalisation without running statistics, so that training and evaluation compute the same.
+class Convolution(nn.Module):
+    """Convolution with reflection at the borders, a normalisation, and ReLU where asked for.
 
-    Instance normalisation needs at least two pixels.
+    Instance normalisation needs at least two pixels. ``enlarge`` doubles the size first, by interpolation: a transposed
+    convolution leaves a checkerboard.
     """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        normalization: Normalization,
+        *,
+        stride: int = 1,
+        enlarge: bool = False,
+        relu: bool = True,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, padding_mode="reflect")
+        self.norm = normalized(outputs, normalization)
+        self.halo = kernel // 2 + (kernel // 2) % stride  # even where the size is halved
+        self.enlarge, self.relu = enlarge, relu
+
+    def _convolved(self, x: Tensor) -> Tensor:
+        x = F.interpolate(x, scale_factor=2.0, mode="nearest") if self.enlarge else x
+        out: Tensor = self.conv(x)
+        return out
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        """NCHW -> NCHW; ``skip`` is added at the end."""
+        x = in_bands(self._convolved, x, halo=self.halo)
+        scale, shift = (torch.ones(1), torch.zeros(1)) if self.norm is None else self.norm.affine(x)
+
+        def local(x: Tensor, *skip: Tensor) -> Tensor:
+            x = x * scale.to(x) + shift.to(x)
+            x = F.relu(x) if self.relu else x
+            return x + skip[0] if skip else x
+
+        return in_bands(local, x, *(() if skip is None else (skip,)), halo=0)
+
+
+def normalized(channels: int, kind: Normalization) -> GlobalNorm | None:
+    """A normalisation without running statistics, so that training and evaluation compute the same."""
     if kind == "none":
-        return nn.Identity()
-    return nn.InstanceNorm2d(channels) if kind == "instance" else nn.GroupNorm(1, channels)
-
-
-def _conv(inputs: int, outputs: int, kernel: int, kind: Normalization, stride: int = 1) -> list[nn.Module]:
-    return [
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, padding_mode="reflect"),
-        normalized(outputs, kind),
-        nn.ReLU(),
-    ]
+        return None
+    return GlobalNorm(channels, per_channel=kind == "instance", affine=kind == "group")
 
 
 class ResidualBlock(nn.Module):
@@ -68,20 +101,13 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, normalization: Normalization) -> None:
         super().__init__()
-        second = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect")
-        self.body = nn.Sequential(
-            *_conv(channels, channels, 3, normalization), second, normalized(channels, normalization)
-        )
+        self.first = Convolution(channels, channels, 3, normalization)
+        self.second = Convolution(channels, channels, 3, normalization, relu=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """NCHW -> NCHW."""
-        out: Tensor = x + self.body(x)
+        out: Tensor = self.second(self.first(x), x)
         return out
-
-
-def _enlarge(inputs: int, outputs: int, normalization: Normalization) -> list[nn.Module]:
-    """Twice the size by interpolation and a convolution: a transposed one leaves a checkerboard."""
-    return [nn.Upsample(scale_factor=2, mode="nearest"), *_conv(inputs, outputs, 3, normalization)]
 
 
 class Cddgan(nn.Module):
@@ -91,17 +117,18 @@ class Cddgan(nn.Module):
     ``(tanh + 1) / 2``; with one it is clamped.
     """
 
+    BANDED = True
     MULTIPLE = 8  # the encoder's smallest feature then has at least 2x2 pixels, as instance normalisation needs
 
     def __init__(self, config: CddganConfig | None = None) -> None:
         super().__init__()
         self.config = config or CddganConfig()
         width, kind = self.config.width, self.config.normalization
-        stages: list[nn.Module] = [nn.Sequential(*_conv(3, width, 7, kind))]
-        stages += [nn.Sequential(*_conv(width * k, 2 * width * k, 3, kind, stride=2)) for k in (1, 2)]
+        stages: list[nn.Module] = [Convolution(3, width, 7, kind)]
+        stages += [Convolution(width * k, 2 * width * k, 3, kind, stride=2) for k in (1, 2)]
         stages += [ResidualBlock(4 * width, kind) for _ in range(self.config.blocks)]
         self.encoder = nn.ModuleList(stages)
-        self.decoder = nn.Sequential(*_enlarge(4 * width, 2 * width, kind), *_enlarge(2 * width, width, kind))
+        self.decoder = nn.Sequential(*(Convolution(2 * width * k, width * k, 3, kind, enlarge=True) for k in (2, 1)))
         outputs = 5 if self.config.skip == "scattering" else 3
         self.output = nn.Conv2d(width, outputs, 7, padding=3, padding_mode="reflect")
         if self.config.skip != "none":
@@ -133,15 +160,19 @@ class Cddgan(nn.Module):
         """
         for layer in layers:
             self.channels(layer)
-        found = self._features(pad_to_multiple(image, self.MULTIPLE), max(layers))
+        _last, found = self._features(pad_to_multiple(image, self.MULTIPLE), layers, max(layers))
         return [found[layer] for layer in layers]
 
-    def _features(self, padded: Tensor, last: int) -> list[Tensor]:
-        feature, found = 2.0 * padded - 1.0, []
-        for stage in list(self.encoder)[: last + 1]:
+    def _features(self, padded: Tensor, layers: Sequence[int], last: int) -> tuple[Tensor, dict[int, Tensor]]:
+        """The feature of layer ``last``, and of those before it the ones that are asked for."""
+        feature, found = in_bands(lambda x: 2.0 * x - 1.0, padded, halo=0), {}
+        for layer, stage in enumerate(self.encoder):
             feature = stage(feature)
-            found.append(feature)
-        return found
+            if layer in layers:
+                found[layer] = feature
+            if layer == last:
+                break
+        return feature, found
 
     def forward(self, image: Tensor) -> Tensor:
         """N3HW in [0, 1], any size -> N3HW in [0, 1] of the same size."""
@@ -151,18 +182,25 @@ class Cddgan(nn.Module):
         """:meth:`forward` and :meth:`encode` of one image in one pass."""
         height, width = image.shape[-2:]
         padded = pad_to_multiple(image, self.MULTIPLE)
-        found = self._features(padded, len(self.encoder) - 1)
-        drawn = self._compose(padded, self.output(self.decoder(found[-1])))
+        feature, found = self._features(padded, layers, len(self.encoder) - 1)
+        drawn = self._compose(padded, in_bands(self.output, self.decoder(feature), halo=3))
         return drawn[..., :height, :width], [found[layer] for layer in layers]
 
     def _compose(self, padded: Tensor, drawn: Tensor) -> Tensor:
+        """The image from the last layer's output."""
         if self.config.skip == "none":
-            return 0.5 * (torch.tanh(drawn) + 1.0)
+            return in_bands(lambda drawn: 0.5 * (torch.tanh(drawn) + 1.0), drawn, halo=0)
         if self.config.skip == "add":
-            return _clamp(padded + drawn)
-        depth, whole = _DEEPEST * _clamp(drawn[:, :1] + _SHALLOW), drawn[:, 1:].mean(dim=(2, 3), keepdim=True)
+            return in_bands(lambda image, drawn: _clamp(image + drawn), padded, drawn, halo=0)
+        whole = pixel_mean(lambda part: part.sum((2, 3), keepdim=True), drawn[:, 1:])
         airlight = torch.sigmoid(whole[:, :1] + _BRIGHT) + _CAST * torch.tanh(whole[:, 1:])
-        return _clamp(airlight + (padded - airlight) * (depth if self.config.direction == "dehaze" else -depth).exp())
+        sign = 1.0 if self.config.direction == "dehaze" else -1.0
+
+        def scattered(image: Tensor, drawn: Tensor) -> Tensor:
+            depth = sign * _DEEPEST * _clamp(drawn[:, :1] + _SHALLOW)
+            return _clamp(airlight + (image - airlight) * depth.exp())
+
+        return in_bands(scattered, padded, drawn, halo=0)
 
 
 def _clamp(image: Tensor) -> Tensor:

@@ -58,7 +58,10 @@ class PatchDiscriminator(nn.Module):
         body: list[nn.Module] = [nn.Conv2d(3, channels[0], 4, 2, 1), nn.LeakyReLU(0.2)]
         for k, (inputs, outputs) in enumerate(itertools.pairwise(channels)):
             stride = 1 if k == config.layers - 1 else 2
-            body += [nn.Conv2d(inputs, outputs, 4, stride, 1), normalized(outputs, config.normalization)]
+            body += [
+                nn.Conv2d(inputs, outputs, 4, stride, 1),
+                normalized(outputs, config.normalization) or nn.Identity(),
+            ]
             body += [nn.LeakyReLU(0.2)]
         self.body = nn.Sequential(*body, nn.Conv2d(channels[-1], 1, 4, 1, 1))
         self.smallest = 4 * 2**config.layers  # leaves 2x2 scores, and more than a pixel to normalise

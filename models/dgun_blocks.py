@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.blocks import GlobalInstanceNorm
+from models.blocks import GlobalNorm
 from models.execution import in_bands, pixel_mean
 
 _SLOPE, _FUSE_SLOPE = 0.2, 0.1
@@ -96,7 +96,7 @@ class EncoderBlock(nn.Module):
         super().__init__()
         self.shortcut = nn.Conv2d(inside, outside, 1)
         self.first, self.second = conv(inside, outside), conv(outside, outside)
-        self.norm = GlobalInstanceNorm(outside // 2)
+        self.norm = GlobalNorm(outside // 2)
         self.fusion = StageFusion(inside, outside) if fuse and down else None
         self.down = nn.Conv2d(outside, outside, 4, stride=2, padding=1, bias=False) if down else None
 

@@ -113,13 +113,18 @@ def test_second_moments_are_more_accurate_than_the_textbook_on_many_pixels() -> 
     assert ours < theirs
 
 
-def test_instance_norm_is_torch_s() -> None:
-    ours, theirs = blocks.GlobalInstanceNorm(6), torch.nn.InstanceNorm2d(6, affine=True)
-    for mine, other in ((ours.weight, theirs.weight), (ours.bias, theirs.bias)):
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_global_norms_are_torch_s(per_channel: bool) -> None:
+    ours = blocks.GlobalNorm(6, per_channel=per_channel)
+    theirs: torch.nn.Module = torch.nn.InstanceNorm2d(6, affine=True) if per_channel else torch.nn.GroupNorm(1, 6)
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         mine.data.uniform_(0.5, 2.0)
         other.data.copy_(mine)
     x = 3 + 2 * torch.randn(2, 6, 9, 11)
     torch.testing.assert_close(ours(x), theirs(x), atol=1e-5, rtol=0)
+    plain = blocks.GlobalNorm(6, affine=False)
+    assert list(plain.parameters()) == []
+    torch.testing.assert_close(plain(x), torch.nn.InstanceNorm2d(6)(x), atol=1e-5, rtol=0)
 
 
 def test_down_and_up_trade_size_for_channels() -> None:
