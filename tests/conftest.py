@@ -32,6 +32,7 @@ def pytest_configure() -> None:
     os.environ.update(ENVIRONMENT)
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that need Ray share one process, and so one Ray; with ``--dist loadgroup`` the others run beside them."""
     for item in items:
