@@ -114,6 +114,12 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _optimizer_is_used(self) -> Recipe:
+        if self.method == "cddgan" and self.optimizer != OptimizerConfig():
+            raise ValueError("'optimizer' is set, and method cddgan has several of its own: set them in 'cddgan'")
+        return self
+
+    @model_validator(mode="after")
     def _micro_batches_are_equal(self) -> Recipe:
         count = self.optimizer.accumulate
         sizes = {"train.batch_size": self.train.batch_size}

@@ -12,12 +12,13 @@ histories and random state: one process resumes bit for bit; of several, the oth
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from pydantic import Field
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from models import gan_losses
 from models.cddgan import Cddgan as Generator
@@ -49,6 +50,7 @@ class CddganTraining(Settings):
         clip_norm: longest gradient of each player.
         ema: momentum of the averaged generator that is exported.
         history: images in each discriminator's history buffer.
+        precision: of the networks' forward passes, through autocast; weights, losses and queues stay float32.
     """
 
     weights: CddganWeights = CddganWeights()
@@ -62,6 +64,7 @@ class CddganTraining(Settings):
     clip_norm: float = Field(10.0, gt=0)
     ema: float = Field(0.999, ge=0, lt=1)
     history: int = Field(50, ge=0)
+    precision: Literal["float32", "bfloat16"] = "float32"
 
 
 ContrastLoss = Callable[..., Tensor]
@@ -160,9 +163,9 @@ class Cddgan:
         """Weighted losses of generators and projections; discriminators and negative generators stand still."""
         weights = self.config.weights
         with frozen(self.critics.module) as critics:
-            (clear,), (hazy,) = critics([made.dehazed], [made.hazed])
+            (clear,), (hazy,) = self._run(critics, [made.dehazed], [made.hazed])
         with torch.no_grad():
-            fresh = self.negatives.module(made.hazy_patches, noise)
+            fresh = self._run(self.negatives.module, made.hazy_patches, noise)
         cycles = gan_losses.cycle(made.hazy_again, batch["hazy"]) + gan_losses.cycle(made.clear_again, batch["clear"])
         parts = {
             "gan_dehazed": weights.gan * gan_losses.generator_gan(clear),
@@ -176,11 +179,18 @@ class Cddgan:
             parts["identity"] = weights.identity * same
         return parts
 
+    def _run(self, module: nn.Module, *inputs: Any) -> Any:
+        """A forward pass in the precision asked for; what comes out is float32."""
+        device = next(module.parameters()).device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            out = module(*inputs)
+        return tree_map(lambda leaf: leaf.float() if isinstance(leaf, Tensor) else leaf, out)
+
     def _translate(
         self, batch: Batch, positions: Tensor, noise: Tensor, step: int
     ) -> tuple[Translated, dict[str, float]]:
         """The generators' turn: they and the projections minimise."""
-        made = self.translators.wrapped(batch["hazy"], batch["clear"], positions)
+        made = self._run(self.translators.wrapped, batch["hazy"], batch["clear"], positions)
         parts = self.translation_losses(batch, made, noise)
         total = torch.stack(list(parts.values())).sum()
         where = f"at step {step}; lower cddgan.generator_rate"
@@ -191,7 +201,7 @@ class Cddgan:
     def _oppose(self, made: Translated, noise: Tensor, step: int) -> dict[str, float]:
         """The negative generators' turn: they maximise what the encoder minimises, and keep apart."""
         made = made._replace(query=[query.detach() for query in made.query])
-        fresh = self.negatives.wrapped(made.hazy_patches, noise)
+        fresh = self._run(self.negatives.wrapped, made.hazy_patches, noise)
         contrastive = self.contrastive(made, fresh, gan_losses.negatives_contrastive)
         pairs = [
             gan_losses.diversity(vectors[0], vectors[1], z[0], z[1]) for vectors, z in zip(fresh, noise, strict=True)
@@ -207,7 +217,7 @@ class Cddgan:
         """The discriminators' turn, on images of now and before."""
         dehazed = self.histories["clear"].exchange(made.dehazed)
         hazed = self.histories["hazy"].exchange(made.hazed)
-        clear, hazy = self.critics.wrapped([batch["clear"], dehazed], [batch["hazy"], hazed])
+        clear, hazy = self._run(self.critics.wrapped, [batch["clear"], dehazed], [batch["hazy"], hazed])
         parts = {
             "critic_clear": gan_losses.discriminator_gan(*clear),
             "critic_hazy": gan_losses.discriminator_gan(*hazy),

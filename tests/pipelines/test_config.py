@@ -55,6 +55,7 @@ def test_a_file_of_one_s_own(tmp_path: Path) -> None:
         ("method: supervised", ["train.steps"], "expected key=value"),
         ("method: supervised", ["method.steps=3"], "'method' has no keys inside"),
         ("method: supervised", ["train.steps=0"], "'steps' in train is 0"),
+        ("method: cddgan\noptimizer: {learning_rate: 0.1}", [], "method cddgan has several of its own"),
         ("method: [", [], "is not YAML"),
         ("- a\n- b", [], "holds a list"),
     ],

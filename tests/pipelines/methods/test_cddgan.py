@@ -243,6 +243,14 @@ class TestStep:
         assert set(found) == {"loss"} | parts | others
         assert found["loss"] == pytest.approx(sum(found[name] for name in parts), rel=1e-5)
 
+    def test_half_precision_is_near_full_and_leaves_weights_and_queues_whole(self) -> None:
+        full, half = method(), method(precision="bfloat16")
+        exact, found = (made.training_step(batch(), 0) for made in (full, half))
+        assert found["cycle"] == pytest.approx(exact["cycle"], rel=0.05)
+        assert found != exact
+        assert all(value.dtype == torch.float32 for value in weights(half.network))
+        assert half.queues[0].content.dtype == torch.float32
+
     def test_without_the_identity_loss_there_is_none(self) -> None:
         assert "identity" not in method(weights=CddganWeights(identity=0)).training_step(batch(), 0)
 
