@@ -16,7 +16,7 @@ serve: $(STAMP) ## the champion of the last demo over HTTP, until Ctrl-C; OUT=di
 	$(BIN)/python -m serving --out $(OUT) $(ARGS)
 
 test: $(STAMP) ## the default tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(STAMP) ## lint, format, types, import rules
 	$(BIN)/ruff check .

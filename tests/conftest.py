@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from xdist.scheduler import LoadFileScheduling
 
 Pixels = NDArray[np.uint8]
+ROOT = Path(__file__).parent.parent
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -32,12 +34,17 @@ def pytest_configure() -> None:
     os.environ.update(ENVIRONMENT)
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need Ray share one process, and so one Ray; with ``--dist loadgroup`` the others run beside them."""
-    for item in items:
-        if "ray_cluster" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("ray"))
+class _OneRay(LoadFileScheduling):  # type: ignore[misc]  # untyped
+    """A file goes to one process as a whole; all files that need Ray go to the same one, which starts it once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "ray" if "ray_cluster" in (ROOT / file).read_text() else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _OneRay:
+    """With ``--numprocesses``: the tests that need Ray beside the others."""
+    return _OneRay(config, log)
 
 
 @pytest.fixture(autouse=True)

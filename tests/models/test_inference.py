@@ -161,11 +161,13 @@ def test_tiles_of_the_dark_channel_prior_share_their_airlight(monkeypatch: pytes
     plans(monkeypatch)
     glow = torch.linspace(0.3, 0.9, 320).view(1, 1, 320, 1) * torch.linspace(0.6, 1.0, 256)
     image = (glow + 0.05 * torch.rand(1, 3, 320, 256)).clamp(0, 1)
-    whole = dehaze(DarkChannelPrior(), image, InferenceConfig(memory_mb=1000)).scene
-    tiled = dehaze(DarkChannelPrior(), image, InferenceConfig(memory_mb=20)).scene
+    whole = dehaze(DarkChannelPrior(guide_radius=8), image, InferenceConfig(memory_mb=1000)).scene
+    tiled = dehaze(DarkChannelPrior(guide_radius=8), image, InferenceConfig(memory_mb=20)).scene
     assert psnr(tiled, whole) > 30
     monkeypatch.setattr(inference, "replaying", lambda statistics: inference.contextlib.nullcontext())
-    assert psnr(dehaze(DarkChannelPrior(), image, InferenceConfig(memory_mb=20)).scene, whole) < psnr(tiled, whole)
+    assert psnr(dehaze(DarkChannelPrior(guide_radius=8), image, InferenceConfig(memory_mb=20)).scene, whole) < psnr(
+        tiled, whole
+    )
 
 
 class Hungry(nn.Module):
