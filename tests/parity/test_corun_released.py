@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import numpy as np
-import pytest
 import torch
 
 from models.corun import load_released_corun
@@ -25,7 +24,6 @@ def _weight(name: str, shape: list[int]) -> torch.Tensor:
     return torch.from_numpy(x).float()
 
 
-@pytest.mark.skipif(not FIXTURES.is_dir(), reason="the numerical references lie beside the checkout, not in it")
 def test_released_corun_parity() -> None:
     keys = json.loads((FIXTURES / "corun_official_depth4_keys.json").read_text())["keys"]
     expected = np.load(FIXTURES / "corun_official_depth4.npz")

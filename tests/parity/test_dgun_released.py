@@ -28,7 +28,6 @@ def _weight(name: str, shape: list[int]) -> Tensor:
     return torch.from_numpy(x).float()
 
 
-@pytest.mark.skipif(not FIXTURES.is_dir(), reason="the numerical references lie beside the checkout, not in it")
 @pytest.mark.parametrize("band", [None, 4000])
 def test_released_dgunet_parity(band: int | None) -> None:
     keys = json.loads((FIXTURES / "dgunet_official_keys.json").read_text())["keys"]
