@@ -17,6 +17,7 @@ up to the caller:
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,6 +58,7 @@ def banded(elements: int, *, spill: bool = False, device: torch.device | None = 
 
     Raises:
         ValueError: ``elements`` is not positive, or ``spill`` without ``device``.
+        OSError: a temporary file finds no space.
     """
     if elements < 1 or (spill and device is None):
         raise ValueError(
@@ -213,6 +215,14 @@ def _spilled(shape: tuple[int, ...], like: Tensor) -> Tensor:
     if like.device.type != "cpu":
         return _empty(shape, like, torch.device("cpu"))
     images, channels, height, width = shape
+    size = math.prod(shape)
     with tempfile.NamedTemporaryFile(prefix="dehaze-") as file:  # the mapping outlives the name
-        flat = torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=like.dtype)
+        try:
+            os.posix_fallocate(file.fileno(), 0, size * like.dtype.itemsize)  # a full disk would end the process later
+        except OSError as problem:
+            needed = size * like.dtype.itemsize >> 20
+            raise OSError(
+                problem.errno, f"no space for {needed} MiB of feature maps; set TMPDIR to a larger disk", file.name
+            ) from problem
+        flat = torch.from_file(file.name, shared=True, size=size, dtype=like.dtype)
     return flat.view(images, height, width, channels).permute(0, 3, 1, 2)

@@ -104,6 +104,7 @@ def dehaze(network: nn.Module, image: Tensor, config: InferenceConfig = DEFAULT_
 
     Raises:
         MemoryError: not even the least memory can be had.
+        OSError: no space for feature maps in temporary files.
         TypeError: the network gives no image.
     """
     runner = _Runner(network, image.device, config)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 
 import pytest
@@ -123,6 +125,15 @@ def test_threads_do_not_see_each_others_bands() -> None:
         thread.start()
         thread.join()
     assert seen == [64]
+
+
+def test_a_full_disk_is_an_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_args: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with torch.inference_mode(), banded(1, spill=True, device=CPU), pytest.raises(OSError, match="set TMPDIR"):
+        in_bands(lambda part: part, torch.rand(1, 1, 64, 2), halo=0)
 
 
 @pytest.mark.parametrize(("elements", "spill"), [(0, False), (-5, False), (10, True)])
