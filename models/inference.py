@@ -116,9 +116,9 @@ def dehaze(network: nn.Module, image: Tensor, config: InferenceConfig = DEFAULT_
         try:
             return runner.run(image, plan)
         except (MemoryError, RuntimeError) as problem:  # torch's own are RuntimeErrors
-            less = runner.less(image, plan)
             if not _is_out_of_memory(problem):
                 raise
+            less = runner.less(image, plan)
             if less is None:
                 raise MemoryError(f"out of memory for an image of {tuple(image.shape)} with {plan}") from problem
             log.warning("out of memory with %s; trying %s", plan, less)
@@ -137,11 +137,12 @@ _COMPILED: WeakKeyDictionary[nn.Module, Callable[[Tensor], Any]] = WeakKeyDictio
 
 @dataclass(frozen=True)
 class Plan:
-    """How an image is run: elements of a band, whether feature maps are spilled, side of the tiles (0: none)."""
+    """How an image is run: elements of a band, feature maps spilled or not, side of the tiles (0: none), compiled."""
 
     band: int
     spill: bool = False
     tile: int = 0
+    compile: bool = False
 
 
 class _Runner:
@@ -151,13 +152,13 @@ class _Runner:
         self.network, self.device, self.config = network, device, config
         chosen = config.precision
         self.dtype = native_precision(device) if chosen == "auto" else getattr(torch, chosen)
-        self.in_bands = bool(getattr(network, "BANDED", False)) and not config.compile
+        self.in_bands = bool(getattr(network, "BANDED", False))
         self.band = _BAND.get(device.type, _BAND["cuda"])
 
     def plan(self, image: Tensor, budget: int) -> Plan:
         """What fits ``budget`` bytes, as fast as may be."""
         if self.needs(image, budget) <= budget:
-            return Plan(self.band)
+            return Plan(self.band, compile=self.config.compile)
         if self.in_bands:
             return Plan(self.band, spill=True)
         per_pixel, fixed = self._cost()
@@ -165,6 +166,8 @@ class _Runner:
 
     def less(self, image: Tensor, plan: Plan) -> Plan | None:
         """The next plan, which needs less memory; None when there is none."""
+        if plan.compile and self.in_bands:
+            return replace(plan, compile=False)
         if plan.tile:
             return None if plan.tile == _SMALLEST_TILE else replace(plan, tile=_tile_side(plan.tile**2 / 4))
         if not self.in_bands:
@@ -183,7 +186,7 @@ class _Runner:
         height, width = image.shape[-2:]
         padded = pad_to_multiple(image, MULTIPLE).contiguous(memory_format=torch.channels_last)
         with self._execution(plan):
-            found = as_dehazed(self._function()(padded))
+            found = as_dehazed((self._compiled() if plan.compile else self.network)(padded))
 
         def cropped(part: Tensor) -> Tensor:
             return part[..., :height, :width].to(self.device, torch.float32).clamp(0.0, 1.0)
@@ -224,9 +227,11 @@ class _Runner:
             weight = feather(tile, height, width, overlap, self.device)
             tile.of(weights).add_(weight)
             for name, part in (("scene", found.scene), ("transmission", found.transmission)):
-                if part is not None:
-                    empty = torch.zeros(1, part.shape[1], height, width, device=self.device)
-                    tile.of(sums.setdefault(name, empty)).add_(part * weight)
+                if part is None:
+                    continue
+                if name not in sums:
+                    sums[name] = torch.zeros(*part.shape[:2], height, width, device=self.device)
+                tile.of(sums[name]).add_(part * weight)
         means = {name: total.div_(weights).clamp_(0.0, 1.0) for name, total in sums.items()}
         return Dehazed(means["scene"], means.get("transmission"))
 
@@ -242,15 +247,13 @@ class _Runner:
     @contextlib.contextmanager
     def _execution(self, plan: Plan) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
-            if self.in_bands:
+            if self.in_bands and not plan.compile:
                 stack.enter_context(banded(plan.band, spill=plan.spill, device=self.device))
             if self.dtype != torch.float32:
                 stack.enter_context(torch.autocast(self.device.type, self.dtype))
             yield
 
-    def _function(self) -> Callable[[Tensor], Any]:
-        if not self.config.compile:
-            return self.network
+    def _compiled(self) -> Callable[[Tensor], Any]:
         if self.network not in _COMPILED:
             _COMPILED[self.network] = torch.compile(self.network)
         return _COMPILED[self.network]

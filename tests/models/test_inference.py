@@ -184,7 +184,7 @@ class Hungry(nn.Module):
 
 
 def test_when_memory_runs_out_tiles_get_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen, image = plans(monkeypatch), torch.rand(1, 3, 400, 400)
+    seen, image = plans(monkeypatch), torch.rand(2, 3, 400, 400)
     torch.testing.assert_close(dehaze(Hungry(160 * 160), image).scene, image)
     assert [plan.tile for plan in seen] == [0, 200, 128]
 
