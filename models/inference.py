@@ -22,7 +22,7 @@ from models.settings import Settings
 from models.tiles import feather, tiles_of
 
 MULTIPLE = 8
-_BAND = {"cpu": 600_000, "cuda": 1 << 26}  # elements: what a CPU's caches hold; enough to keep a GPU busy
+_BAND = {"cpu": 1_000_000, "cuda": 1 << 26}  # elements: what a CPU's caches hold; enough to keep a GPU busy
 _SMALLEST_TILE = 128
 _SMALLEST_BAND = 1 << 14
 _BAND_COST = 24  # intermediates of a band, in its input's elements
