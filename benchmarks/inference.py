@@ -3,17 +3,14 @@
 ``python -m benchmarks.inference --out DIR`` writes ``inference.json``, ``inference.md`` and ``inference.png``. Every
 figure is a ratio to "textbook": channel attention over the pixels, float32, torch's ordinary memory layout, the whole
 image at once. Variants of one row are timed in turn, several rounds, and the best round of each counts, so that what
-else the machine does hits all alike. Each variant runs in a process of its own for its peak of memory.
+else the machine does hits all alike. Memory is the peak of all tensors that a run makes.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import math
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +24,7 @@ from models import zoo
 from models.corun import Corun
 from models.dgun import Dgun
 from models.inference import InferenceConfig, as_dehazed, dehaze
+from models.memory import peak_bytes
 from tests.models.textbook import as_textbook
 
 VARIANTS = ("textbook", "moments", "bands", "bands, bfloat16", "compiled")
@@ -74,56 +72,40 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 @torch.inference_mode()
-def compare(model: str, size: tuple[int, int], variants: list[str], rounds: int, device: torch.device) -> list[Any]:
+def compare(model: str, size: str, variants: list[str], rounds: int, device: torch.device) -> list[Any]:
     """Best time and agreement with the textbook of each variant, timed in turn."""
-    network, image = network_of(model, device), photograph(size, device)
+    network, image = network_of(model, device), photograph(SIZES[size], device)
     functions = {variant: variant_of(network, variant) for variant in variants}
     results = {variant: function(image) for variant, function in functions.items()}  # also warms up
     best = dict.fromkeys(variants, math.inf)
     for _ in range(rounds):
         for variant, function in functions.items():
             best[variant] = min(best[variant], _seconds(lambda f=function: f(image), device))
+    peak = {variant: _peak(lambda f=function: f(image), device) for variant, function in functions.items()}
     error = {v: float((results[v] - results["textbook"]).square().mean()) for v in variants}
     return [
         {
             "model": model,
+            "size": size,
             "variant": variant,
             "seconds": best[variant],
             "speedup": best["textbook"] / best[variant],
+            "bytes": peak[variant],
+            "memory": peak[variant] / peak["textbook"],
             "psnr": min(120.0, -10 * math.log10(error[variant] + 1e-30)),
         }
         for variant in variants
     ]
 
 
-@torch.inference_mode()
-def peak_memory(model: str, size: tuple[int, int], variant: str, device: torch.device) -> int:
-    """Bytes that one run of a variant adds at its peak, in a process that does nothing else."""
-    network = network_of(model, device)
-    function, image = variant_of(network, variant), photograph(size, device)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        function(image)
-        return torch.cuda.max_memory_allocated(device) - before
-    function(image[..., :64, :64])
-    ctypes.CDLL(None).malloc_trim(0)  # or memory that was freed and kept would count as there before
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
-    before = _status("VmRSS")
-    function(image)
-    return _status("VmHWM") - before
-
-
-def _status(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith(key))) << 10
-
-
-def _memory_of(args: argparse.Namespace, model: str, size: str, variant: str) -> int:
-    command = [sys.executable, "-m", "benchmarks.inference", "--peak", model, size, variant]
-    command += ["--device", args.device, "--threads", str(args.threads)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return int(done.stdout.split()[-1])
+def _peak(work: Callable[[], object], device: torch.device) -> int:
+    """Bytes that the tensors of one run take at their peak, beside weights and image."""
+    if device.type != "cuda":
+        return peak_bytes(work)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    work()
+    return torch.cuda.max_memory_allocated(device) - before
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -175,7 +157,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"))
-    parser.add_argument("--peak", nargs=3, metavar=("MODEL", "SIZE", "VARIANT"), help=argparse.SUPPRESS)
     return parser
 
 
@@ -184,17 +165,10 @@ def main() -> None:
     args = _parser().parse_args()
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
-    if args.peak:
-        print(peak_memory(args.peak[0], SIZES[args.peak[1]], args.peak[2], device))
-        return
     variants = ["textbook", *(variant for variant in args.variants if variant != "textbook")]
     rows: list[dict[str, Any]] = []
     for model, size in tqdm([(model, size) for model in args.models for size in args.sizes]):
-        found = compare(model, SIZES[size], variants, args.rounds, device)
-        memory = {variant: _memory_of(args, model, size, variant) for variant in variants}
-        for row in found:
-            row |= {"size": size, "bytes": memory[row["variant"]]}
-            row["memory"] = memory[row["variant"]] / memory["textbook"]
+        found = compare(model, size, variants, args.rounds, device)
         rows += found
         tqdm.write(table(found))
     args.out.mkdir(parents=True, exist_ok=True)

@@ -18,10 +18,10 @@ from models.blocks import GlobalNorm, pad_to_multiple
 from models.execution import in_bands, pixel_mean
 from models.settings import ConfigError, Settings
 
-# The scattering skip: optical depth from 0 to 2, starting at 0.2; an airlight that starts at sigmoid(1.5) = 0.82 with
-# channels at most 0.06 off. Without these bounds skies are painted.
+# The scattering skip: optical depth from 0 to 2, starting at 0.2; an airlight of 0.65 to 1, with channels at most 0.06
+# off. A coloured airlight paints the sky, and a dark one burns out the ground.
 _DEEPEST, _SHALLOW = 2.0, 0.1
-_BRIGHT, _CAST = 1.5, 0.06
+_DARKEST, _CAST = 0.65, 0.06
 
 Normalization = Literal["instance", "group", "none"]
 
@@ -193,7 +193,7 @@ class Cddgan(nn.Module):
         if self.config.skip == "add":
             return in_bands(lambda image, drawn: _clamp(image + drawn), padded, drawn, halo=0)
         whole = pixel_mean(lambda part: part.sum((2, 3), keepdim=True), drawn[:, 1:])
-        airlight = torch.sigmoid(whole[:, :1] + _BRIGHT) + _CAST * torch.tanh(whole[:, 1:])
+        airlight = _DARKEST + (1.0 - _DARKEST) * torch.sigmoid(whole[:, :1]) + _CAST * torch.tanh(whole[:, 1:])
         sign = 1.0 if self.config.direction == "dehaze" else -1.0
 
         def scattered(image: Tensor, drawn: Tensor) -> Tensor:

@@ -69,7 +69,11 @@ class TestGenerator:
     def test_the_scattering_skips_are_the_scattering_model_and_its_inverse(self) -> None:
         scene, transmission = 0.3 + 0.4 * torch.rand(1, 3, 16, 16), 0.5
         airlight = 0.8 + 0.06 * torch.tensor([-0.5, 0.0, 0.5])
-        bias = [-math.log(transmission) / 2 - 0.1, logit(0.8) - 1.5, *(math.atanh(c) for c in (-0.5, 0.0, 0.5))]
+        bias = [
+            -math.log(transmission) / 2 - 0.1,
+            logit((0.8 - 0.65) / 0.35),
+            *(math.atanh(c) for c in (-0.5, 0.0, 0.5)),
+        ]
         hazy = scene * transmission + airlight[:, None, None] * (1 - transmission)
         for direction, before, after in (("dehaze", hazy, scene), ("haze", scene, hazy)):
             network = generator(skip="scattering", direction=direction)
