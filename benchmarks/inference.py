@@ -1,6 +1,7 @@
 """Speed and memory of inference against the textbook form with the same weights, in one run.
 
-``python -m benchmarks.inference --out DIR`` writes ``inference.json``, ``inference.md`` and ``inference.png``. Every
+``python -m benchmarks.inference --out DIR`` writes ``inference.json``, ``inference.md`` and ``inference.png``; rows of
+other models and sizes that are there already stay. Every
 figure is a ratio to "textbook": channel attention over the pixels, float32, torch's ordinary memory layout, the whole
 image at once. Variants of one row are timed in turn, several rounds, and the best round of each counts, so that what
 else the machine does hits all alike. Memory is the peak of all tensors that a run makes.
@@ -172,6 +173,10 @@ def main() -> None:
         rows += found
         tqdm.write(table(found))
     args.out.mkdir(parents=True, exist_ok=True)
+    known = args.out / "inference.json"
+    measured = {(row["model"], row["size"]) for row in rows}
+    earlier = json.loads(known.read_text()) if known.is_file() else []
+    rows = [row for row in earlier if (row["model"], row["size"]) not in measured] + rows
     (args.out / "inference.json").write_text(json.dumps(rows, indent=2) + "\n")
     (args.out / "inference.md").write_text(table(rows))
     plot(rows, args.out / "inference.png")
