@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from models import checkpoint
 from models.corun import Corun, CorunConfig, released_name
+from models.dgun import Dgun, DgunConfig
+from models.dgun import released_name as dgun_name
 from models.settings import ConfigError
 
 CONFIG = {"network": {"name": "corun", "stages": 2, "dim": 2}, "seed": 3, "train": {"rate": 1e-4, "crop": [8, 8]}}
@@ -183,6 +185,16 @@ def test_convert_brings_released_weights_over(
     assert capsys.readouterr().out.strip() == str(tmp_path / "out")
     assert_same_bits(network, checkpoint.load_network(tmp_path / "out"))
     assert checkpoint.read_config(tmp_path / "out") == {"network": {"name": "corun", "stages": 3, "dim": 2}}
+
+
+def test_convert_tells_dgunet_by_its_names(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Dgun(DgunConfig(stages=7, dim=8, growth=4, subspace=3, tail=4))
+    theirs = {f"module.{dgun_name(name)}": value for name, value in network.state_dict().items()}
+    torch.save({"state_dict": theirs}, tmp_path / "released.pth")
+    checkpoint.convert(tmp_path / "released.pth", tmp_path / "out")
+    assert_same_bits(network, checkpoint.load_network(tmp_path / "out"))
+    assert checkpoint.read_config(tmp_path / "out") == {"network": {"name": "dgun", **network.config.model_dump()}}
 
 
 def without_and_with() -> dict[str, Tensor]:
