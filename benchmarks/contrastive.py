@@ -8,6 +8,7 @@ synthetic pairs of held-out clear photographs, and FADE of all hazy photographs,
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ def _rows(uri: str, domain: str, split: str | None) -> Iterator[dict[str, object
 
 
 def _squares(uri: str, domain: str, split: str | None, count: int | None) -> list[Tensor]:
-    rows = list(_rows(uri, domain, split))[:count]
+    rows = itertools.islice(_rows(uri, domain, split), count)
     return [images.to_tensor(images.resize(decode_pixels(row["image"]), SIDE, SIDE)) for row in rows]
 
 

@@ -1,10 +1,10 @@
 """Speed and memory of inference against the textbook form with the same weights, in one run.
 
 ``python -m benchmarks.inference --out DIR`` writes ``inference.json``, ``inference.md`` and ``inference.png``; rows of
-other models and sizes that are there already stay. Every
-figure is a ratio to "textbook": channel attention over the pixels, float32, torch's ordinary memory layout, the whole
-image at once. Variants of one row are timed in turn, several rounds, and the best round of each counts, so that what
-else the machine does hits all alike. Memory is the peak of all tensors that a run makes.
+other models and sizes that are there already stay. Every figure is a ratio to "textbook": channel attention over the
+pixels, float32, torch's ordinary memory layout, the whole image at once. Variants of one row are timed in turn, several
+rounds, and the best round of each counts, so that what else the machine does hits all alike. Memory is the peak of all
+tensors that a run makes.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from models import zoo
-from models.corun import Corun
-from models.dgun import Dgun
 from models.inference import InferenceConfig, as_dehazed, dehaze
 from models.memory import peak_bytes
 from tests.models.textbook import as_textbook
@@ -36,7 +34,7 @@ SIZES = {"256x256": (256, 256), "640x480": (480, 640), "1920x1080": (1080, 1920)
 def network_of(name: str, device: torch.device) -> nn.Module:
     """A packaged model, or a full-size network with random weights: speed does not depend on them."""
     torch.manual_seed(0)
-    network = zoo.load(name).network if name in zoo.NAMES else {"corun": Corun, "dgun": Dgun}[name]()
+    network = zoo.load(name).network if name in zoo.NAMES else zoo.build({"name": name})
     return network.eval().to(device, memory_format=torch.channels_last)
 
 
@@ -177,7 +175,7 @@ def main() -> None:
     measured = {(row["model"], row["size"]) for row in rows}
     earlier = json.loads(known.read_text()) if known.is_file() else []
     rows = [row for row in earlier if (row["model"], row["size"]) not in measured] + rows
-    (args.out / "inference.json").write_text(json.dumps(rows, indent=2) + "\n")
+    known.write_text(json.dumps(rows, indent=2) + "\n")
     (args.out / "inference.md").write_text(table(rows))
     plot(rows, args.out / "inference.png")
     print(f"written: {args.out}/inference.md, inference.json, inference.png")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from models.blocks import SpectralTransformer, pad_to_multiple
 from models.execution import in_bands
+from models.released import load_renamed, renamed
 from models.settings import Settings
 
 TRANSMISSION_RANGE = (0.05, 0.999)
@@ -140,30 +141,23 @@ _RELEASED_BLOCK = {
 }
 
 
-def _released_block(name: str) -> str:
-    for ours, theirs in _RELEASED_BLOCK.items():
-        if name.startswith(ours + ".") or name == ours:
-            return theirs + name[len(ours) :]
-    raise ValueError(f"no released name for block parameter {name!r}")
-
-
 def _released_transformer(name: str) -> str:
     """The released name of a parameter of SpectralTransformer."""
     part, _, rest = name.partition(".")
     if part in ("embed", "output"):
         return {"embed": "embedding", "output": "mapping"}[part] + f".{rest}"
     if part == "bottleneck":
-        return f"bottleneck.{_released_block(rest)}"
+        return f"bottleneck.{renamed(rest, _RELEASED_BLOCK)}"
     level, _, rest = rest.partition(".")
     if part == "encode":
-        return f"encoder_layers.{level}.0.{_released_block(rest)}"
+        return f"encoder_layers.{level}.0.{renamed(rest, _RELEASED_BLOCK)}"
     if part == "down":
         return f"encoder_layers.{level}.1.body.{rest}"
     if part == "up":
         return f"decoder_layers.{level}.0.body.{rest}"
     if part == "fuse":
         return f"decoder_layers.{level}.1.{rest}"
-    return f"decoder_layers.{level}.2.{_released_block(rest)}"
+    return f"decoder_layers.{level}.2.{renamed(rest, _RELEASED_BLOCK)}"
 
 
 def released_name(name: str, stages: int) -> str:
@@ -192,10 +186,5 @@ def load_released_corun(state_dict: Mapping[str, Tensor]) -> Corun:
     if embedding is None:
         raise ValueError("not a released CORUN state dict: 'first.dehaze_net.embedding.weight' is missing")
     network = Corun(CorunConfig(stages=stages, dim=embedding.shape[0]))
-    ours = {name: released_name(name, stages) for name in network.state_dict()}
-    missing = sorted(set(ours.values()) - set(state_dict))
-    unknown = sorted(set(state_dict) - set(ours.values()))
-    if missing or unknown:
-        raise ValueError(f"unmatched names: missing {missing}, unknown {unknown}")
-    network.load_state_dict({name: state_dict[theirs] for name, theirs in ours.items()})
-    return network.eval()
+    load_renamed(network, state_dict, {name: released_name(name, stages) for name in network.state_dict()})
+    return network

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from models.blocks import pad_to_multiple
 from models.dgun_blocks import DecoderBlock, EncoderBlock, GradientStep, ShallowFeatures, SubspaceFusion, conv
 from models.execution import in_bands
+from models.released import load_renamed, renamed
 from models.settings import Settings
 
 LEVELS = 3
@@ -171,13 +172,6 @@ _DECODER = {
 }
 
 
-def _renamed(name: str, table: Mapping[str, str]) -> str:
-    for ours, theirs in table.items():
-        if name == ours or name.startswith(ours + "."):
-            return theirs + name[len(ours) :]
-    raise ValueError(f"no released name for parameter {name!r}")
-
-
 def released_name(name: str) -> str:
     """The name that the authors' program gives to parameter ``name`` of a :class:`Dgun`.
 
@@ -188,13 +182,13 @@ def released_name(name: str) -> str:
     degrade, transpose, step, shallow, net, supervised, prefix = _PLACES[place]
     if rest.startswith("encoder."):
         _, level, part = rest.split(".", 2)
-        return f"{prefix}{net}_encoder.body.{level}.{_renamed(part, _ENCODER)}"
+        return f"{prefix}{net}_encoder.body.{level}.{renamed(part, _ENCODER)}"
     if rest.startswith("decoder."):
         _, level, part = rest.split(".", 2)
         if part.startswith("skip."):
             return f"{prefix}{net}_decoder.skip_conv.{level}.{part.removeprefix('skip.')}"
-        return f"{prefix}{net}_decoder.body.{level}.{_renamed(part, _DECODER)}"
-    return prefix + _renamed(
+        return f"{prefix}{net}_decoder.body.{level}.{renamed(part, _DECODER)}"
+    return prefix + renamed(
         rest,
         {
             "gradient.degrade": degrade,
@@ -237,10 +231,5 @@ def load_released_dgunet(state_dict: Mapping[str, Tensor], stages: int = 7) -> D
         RuntimeError: shapes that do not match, each listed.
     """
     network = Dgun(_config_of(state_dict, stages))
-    ours = {name: released_name(name) for name in network.state_dict()}
-    missing = sorted(set(ours.values()) - set(state_dict))
-    unknown = sorted(set(state_dict) - set(ours.values()) - _UNUSED)
-    if missing or unknown:
-        raise ValueError(f"unmatched names: missing {missing}, unknown {unknown}")
-    network.load_state_dict({name: state_dict[theirs] for name, theirs in ours.items()})
-    return network.eval()
+    load_renamed(network, state_dict, {name: released_name(name) for name in network.state_dict()}, _UNUSED)
+    return network

@@ -46,10 +46,6 @@ def adversarial_contrastive(
     Raises:
         ValueError: no positives or no negatives.
     """
-    if not len(positives) or not len(negatives):
-        raise ValueError(
-            f"got {len(positives)} positives and {len(negatives)} negatives; expected at least one of each"
-        )
     return F.softplus(_log_odds(query, positives, negatives, temperature)).mean()
 
 

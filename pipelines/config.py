@@ -15,7 +15,8 @@ from models.physics import HazeConfig
 from models.settings import ConfigError, Settings, nearest, parse
 from pipelines.methods.cddgan import CddganTraining
 from pipelines.methods.colabator import RealWeights
-from pipelines.methods.supervised import LossWeights, OptimizerConfig
+from pipelines.methods.stepper import OptimizerConfig
+from pipelines.methods.supervised import LossWeights
 from pipelines.transforms import CropConfig
 
 RECIPES = Path(__file__).parent / "recipes"

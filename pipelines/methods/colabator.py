@@ -51,15 +51,11 @@ class Colabator(Supervised):
         return {f"real_{name}": value for name, value in parts.items()}
 
     def objective(self, predict: Predict, batch: Batch) -> tuple[Figures, Figures]:
-        """Losses of a batch; no figures."""
+        """Losses of ``hazy``, ``clear``, and where labels are there ``strong``, ``label`` N3SS and ``trust`` N1SS."""
         parts = self.synthetic_losses(predicted(predict, batch["hazy"]), batch)
         if "label" in batch:
             parts |= self.real_losses(predicted(predict, batch["strong"]), batch)
         return parts, {}
-
-    def training_step(self, batch: Batch, step: int) -> dict[str, float]:
-        """``hazy``, ``clear``, and where labels are there ``strong``, ``label`` N3SS and ``trust`` N1SS -> losses."""
-        return super().training_step(batch, step)
 
     def teacher_state(self) -> dict[str, Tensor]:
         """What the label workers need of the teacher."""

@@ -16,8 +16,6 @@ from models.settings import Settings
 from pipelines.methods.base import Batch, Wrap, identity
 from pipelines.methods.stepper import Figures, OptimizerConfig, Predict, Stepper
 
-__all__ = ["LossWeights", "OptimizerConfig", "Stepper", "Supervised", "predicted"]
-
 CONTRASTIVE = 0.2
 
 

@@ -10,7 +10,8 @@ from models import losses
 from models.corun import Corun, CorunConfig
 from models.perceptual import ContrastivePerceptual
 from pipelines.methods.colabator import Colabator, RealWeights
-from pipelines.methods.supervised import LossWeights, OptimizerConfig
+from pipelines.methods.stepper import OptimizerConfig
+from pipelines.methods.supervised import LossWeights
 
 
 class Brightness:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from models.corun import Corun, CorunConfig
-from pipelines.methods.supervised import LossWeights, OptimizerConfig, Supervised
+from pipelines.methods.stepper import OptimizerConfig
+from pipelines.methods.supervised import LossWeights, Supervised
 
 
 def batch(seed: int = 0) -> dict[str, Tensor]:
