@@ -45,14 +45,28 @@ CORPUS_SCHEMA = pa.schema(
 MANIFEST = "manifest.json"
 REJECTS = "rejects/rejects.jsonl"
 DUPLICATES = "rejects/duplicates.jsonl"
+DEPTH_REPORT = "rejects/depth.jsonl"
+CATALOGUE = "catalogue.parquet"
+CARD = "card.html"
 
 
 class Manifest(Settings):
-    """What a finished corpus says about itself. ``row_groups`` counts them by file, ``reasons`` the rejects by reason;
-    ``fingerprint`` stands for the sources and settings that the corpus was made from.
+    """What a finished corpus says about itself.
+
+    Attributes:
+        found: files found; each is accepted, rejected or a duplicate.
+        splits: accepted photographs by split.
+        files, row_groups: shards, and row groups by shard.
+        stored_bytes: of all shards.
+        reasons: rejects by reason.
+        repeats: duplicates by kind: ``exact``, ``near``, ``other_corpus``.
+        depth: photographs with a depth map, by shard.
+        settings: what the shards were made with.
+        examined: stands for how files were examined.
+        sources: fingerprints of the ingests that the corpus was made from: the first, and those that added to it.
     """
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     domain: Domain
     found: int = Field(ge=0)
     accepted: int = Field(ge=0)
@@ -61,8 +75,13 @@ class Manifest(Settings):
     splits: dict[Split, int]
     files: tuple[str, ...]
     row_groups: dict[str, int]
+    stored_bytes: int = Field(0, ge=0)
     reasons: dict[str, int] = Field(default_factory=dict)
-    fingerprint: str = ""
+    repeats: dict[str, int] = Field(default_factory=dict)
+    depth: dict[str, int] = Field(default_factory=dict)
+    settings: dict[str, Any] = Field(default_factory=dict)
+    examined: str = ""
+    sources: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
@@ -71,8 +90,10 @@ class Manifest(Settings):
                 f"accepted {self.accepted} + rejected {self.rejected} + duplicates {self.duplicates} "
                 f"are not the {self.found} files found"
             )
-        if sum(self.splits.values()) != self.accepted or sum(self.reasons.values()) != self.rejected:
-            raise ValueError(f"splits {self.splits} or reasons {self.reasons} do not add up")
+        sums = {"splits": self.accepted, "reasons": self.rejected, "repeats": self.duplicates}
+        for name, total in sums.items():
+            if sum(getattr(self, name).values()) != total:
+                raise ValueError(f"{name} {getattr(self, name)} do not add up to {total}")
         return self
 
 
@@ -139,7 +160,8 @@ def open_corpus(uri: str | os.PathLike[str]) -> Corpus:
         with files.open_input_stream(f"{path}/{MANIFEST}") as stream:
             return Corpus(root, Manifest.model_validate(json.loads(stream.read())))
     except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as problem:
-        raise ConfigError(f"{child(root, MANIFEST)} is not a manifest of version 1: {problem}") from problem
+        name = child(root, MANIFEST)
+        raise ConfigError(f"{name} is not a manifest of version 2; run the ingest again: {problem}") from problem
 
 
 def require_corpus(uri: str | os.PathLike[str], domain: str) -> Corpus:

@@ -105,8 +105,9 @@ class Demo:
 
     def ingest(self) -> dict[str, Any]:
         """Both corpora."""
-        from pipelines.ingest import ingest, summary
-        from pipelines.ingest_plan import IngestConfig
+        from pipelines.ingest import ingest
+        from pipelines.ingest_config import IngestConfig
+        from pipelines.ingest_publish import summary
         from pipelines.samples import make_samples
 
         folders = {"hazy": self.hazy, "clear": self.clear}

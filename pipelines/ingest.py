@@ -1,83 +1,76 @@
-"""Ingest: folders of photographs to a corpus of Parquet shards (Ray Data).
+"""Ingest: photographs to a corpus of Parquet shards (Ray Data).
 
     python -m pipelines.ingest photos/ --domain hazy --out corpus/hazy
 
-Two passes, both in parallel. The first hashes every file; duplicates are resolved from hashes and names alone. The
-second decodes and checks what is left, and each of its tasks writes one shard. An ingest that was cut off goes on with
-the shards it lacks; a finished one whose sources and settings have not changed is reused.
+Two passes, both in parallel. The first reads and decodes every new file and notes its hashes; what is a duplicate,
+held out or too small is decided from these alone. The second reads what is left once more, and each of its tasks
+writes one shard. An ingest that was cut off goes on where it stopped; a finished one reads only what is new.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import logging
-import re
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
-from pyarrow import fs as pafs
+import pyarrow.compute as pc
 from tqdm import tqdm
 
 from models.settings import ConfigError, parse
+from pipelines import catalogue
 from pipelines.cluster import data_context_defaults, ray_session
 from pipelines.command import run
-from pipelines.corpus import DUPLICATES, MANIFEST, REJECTS, SPLITS, Manifest, child, filesystem, open_corpus, replacing
-from pipelines.ingest_files import listed_ids
-from pipelines.ingest_plan import Decision, IngestConfig, Shard, Survey, decide, plan_shards, survey
-from pipelines.ingest_rows import HASHED_SCHEMA, Written, hash_files, list_rejects, write_shard
+from pipelines.corpus import REJECTS, Manifest, child
+from pipelines.depth_model import is_depth_model
+from pipelines.ingest_banned import banned_by_corpus, banned_by_list, holdout_kind
+from pipelines.ingest_config import IngestConfig
+from pipelines.ingest_decide import Banned, Sheet, decide
+from pipelines.ingest_depth import preflight
+from pipelines.ingest_examine import examine
+from pipelines.ingest_files import LISTED, File, Sorter, expand, match_depth, pair_ids
+from pipelines.ingest_plan import Shard, plan_shards
+from pipelines.ingest_publish import Present, check_settings, present, publish, summary
+from pipelines.ingest_rows import SHARD_COLUMNS, Written, sample_depth, write_shard
+from pipelines.ingest_survey import Listing, Survey, survey, unique
+from pipelines.layouts import LAYOUTS
+from pipelines.mapping import map_tables, map_tables_with
+from pipelines.near_duplicates import as_words
 
-if TYPE_CHECKING:
-    from ray.data import Dataset
-
-SHARD_SCHEMA = pa.schema(
-    [("name", pa.string()), *((name, pa.list_(pa.string())) for name in ("uris", "image_ids", "depths"))]
-)
 PROGRESS: dict[str, Any] = {"mininterval": 0.5 if sys.stderr.isatty() else 10, "dynamic_ncols": True}
-_HASH_BATCH = 256  # files a task
-# Shards, and what `replacing` leaves of one when its task is killed.
-_SHARD_NAME = re.compile(r"(train|test)-\d{5}-[0-9a-f]{8}\.parquet|\.(train|test)-\d{5}-.*\.parquet\.[0-9a-f]{8}\.tmp")
+_EXAMINE_FILES, _EXAMINE_BYTES = 64, 256 << 20  # of a task: what an interruption may cost
+_DEPTH_SAMPLE = 24
 
 
 def ingest(config: IngestConfig) -> Manifest:
-    """Make the corpus ``config`` describes, or reuse it when it is there and nothing has changed.
+    """Make the corpus ``config`` describes, add to it, or reuse it when nothing has changed.
 
-    Uses the Ray of this process or of ``RAY_ADDRESS``, or starts one for the time being. Every file with the suffix of
-    an image is accepted, rejected with a reason, or a duplicate; the manifest is written last.
+    Uses the Ray of this process or of ``RAY_ADDRESS``, or starts one for the time being. Every file found is accepted,
+    rejected with a reason, or a duplicate; the manifest is written last.
 
     Raises:
-        ConfigError: a folder is missing or holds no photograph, or none of them could be used.
+        ConfigError: a folder is missing or holds no photograph, none of them could be used, the corpus to add to was
+            made with other settings, or depth maps are upside down.
     """
     plan = survey(config)
-    finished = _finished(config, plan)
-    if finished is not None:
-        print(f"{config.out}: unchanged since the last ingest, {finished.accepted} photographs are reused")
-        return _not_empty(finished, config)
+    before = present(config)
+    check_settings(config, before)
+    if before.has(plan.fingerprint, config.append):
+        print(f"{config.out}: unchanged since the last ingest, {before.accepted} photographs are reused")
+        return _not_empty(before.require(), config)
     with ray_session():
         data_context_defaults()
-        held_out = _held_out(config, plan)
-        decision = decide(_hash(plan.photographs, config, "photographs"), held_out)
-        written = _write(plan_shards(decision.keep, config, plan), config)
-    return _not_empty(_publish(decision, written, config, plan), config)
-
-
-def _finished(config: IngestConfig, plan: Survey) -> Manifest | None:
-    """The manifest of a corpus that is complete and up to date."""
-    files, path = filesystem(child(config.out, MANIFEST))
-    if files.get_file_info(path).type != pafs.FileType.File:
-        return None
-    try:
-        corpus = open_corpus(config.out)
-    except ConfigError:  # of another version, or damaged: it is replaced
-        return None
-    shards = [filesystem(uri)[1] for uri in corpus.files()]
-    complete = all(info.type == pafs.FileType.File for info in files.get_file_info(shards))
-    return corpus.manifest if complete and corpus.manifest.fingerprint == plan.fingerprint else None
+        sheet = _catalogue(config, plan, before)
+        decide(sheet, config, _banned(config, plan), before.settled())
+        shards = plan_shards(sheet, config, before.shards())
+        _check_depth(sheet, shards, config)
+        written = _write(sheet, shards, config)
+    return _not_empty(publish(sheet, written, config, plan.fingerprint, before), config)
 
 
 def _not_empty(manifest: Manifest, config: IngestConfig) -> Manifest:
@@ -89,137 +82,236 @@ def _not_empty(manifest: Manifest, config: IngestConfig) -> Manifest:
     return manifest
 
 
-def _held_out(config: IngestConfig, plan: Survey) -> set[str]:
-    """Image ids that must not get in."""
-    if config.holdout is None or plan.holdout is None:
-        return set()
-    listed = listed_ids(config.holdout)
-    if listed is not None:
-        return listed
-    return set(_hash(plan.holdout, config, "held-out photographs")["image_id"].to_pylist()) - {""}
+def _catalogue(config: IngestConfig, plan: Survey, before: Present) -> Sheet:
+    """Every file of the sources, examined; and with ``append`` those that the corpus knows already."""
+    listed = _opened(plan.photographs)
+    photographs = listed.filter(pc.equal(listed["role"], "photograph"))
+    if not photographs.num_rows:
+        raise ConfigError(f"there are no photographs in the archives of {', '.join(config.sources)}")
+    photographs = _with_depth(photographs, listed.filter(pc.equal(listed["role"], "depth")), plan)
+    examined = _examined(photographs, config, before.examined(), "photographs")
+    if config.append and before.catalogue is not None:
+        old = before.examined()
+        new = pc.is_in(old["uri"], value_set=examined["uri"].combine_chunks())
+        examined = pa.concat_tables([old.filter(pc.invert(new)), examined])
+    return Sheet(examined, pair_ids(examined["key"].to_pylist(), config.layout, config.pair_by))
 
 
-def _hash(files: pa.Table, config: IngestConfig, what: str) -> pa.Table:
-    """First pass: content hashes of the files, in parallel."""
-    from ray.data import TaskPoolStrategy, from_arrow
+def _opened(listing: Listing) -> pa.Table:
+    """The listing with its containers opened: one task each."""
+    if not listing.containers:
+        return listing.files
+    blocks = [pa.Table.from_pylist([{**asdict(file), "kind": kind}]) for file, kind in listing.containers]
+    tables = [listing.files]
+    with tqdm(total=len(blocks), desc="open archives", unit=" files", **PROGRESS) as bar:
+        for table in map_tables(blocks, partial(_expand_batch, sorter=listing.sorter)):
+            tables.append(table.cast(LISTED))
+            bar.update()
+    return unique(pa.concat_tables(tables))
 
-    blocks = [
-        files.slice(start, _HASH_BATCH).select(["uri", "size"]) for start in range(0, files.num_rows, _HASH_BATCH)
-    ]
-    dataset = from_arrow(blocks).map_batches(
-        partial(hash_files, limits=config.limits),
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=TaskPoolStrategy(size=config.concurrency),
-    )
+
+def _expand_batch(batch: pa.Table, sorter: Sorter) -> pa.Table:
     tables = []
-    with tqdm(total=files.num_rows, desc=f"hash {what}", unit=" files", **PROGRESS) as bar:
-        for table in _results(dataset):
-            tables.append(table.select(HASHED_SCHEMA.names))
+    for row in batch.to_pylist():
+        kind = row.pop("kind")
+        tables.append(expand(File(**row), kind, sorter))
+    return pa.concat_tables(tables)
+
+
+def _with_depth(photographs: pa.Table, beside: pa.Table, plan: Survey) -> pa.Table:
+    """Photographs with the places of their depth maps: those beside them, or those of ``--depth``."""
+    maps = _opened(plan.depth) if plan.depth is not None else beside
+    if not maps.num_rows:
+        return photographs
+    found = match_depth(photographs, maps)
+    places = [
+        found.get(uri, own)
+        for uri, own in zip(photographs["uri"].to_pylist(), photographs["depth"].to_pylist(), strict=True)
+    ]
+    column = photographs.schema.get_field_index("depth")
+    return photographs.set_column(column, "depth", pa.array(places, pa.string()))
+
+
+def _examined(photographs: pa.Table, config: IngestConfig, old: pa.Table, what: str) -> pa.Table:
+    """First pass: files that are not known yet are read and decoded, in parallel; tasks keep what they find out."""
+    known, fresh = catalogue.split_known(photographs, catalogue.known(config.out, config.examining(), old))
+    if known.num_rows:
+        print(f"{known.num_rows} of {photographs.num_rows} {what} are known from before", flush=True)
+    tables = [known]
+    fresh = fresh.sort_by("place") if any(kind != "file" for kind in _kinds(fresh)) else fresh.sort_by("uri")
+    with tqdm(total=fresh.num_rows, desc=f"examine {what}", unit=" files", **PROGRESS) as bar:
+        function = partial(_examine_batch, config=config)
+        for table in map_tables(list(_blocks(fresh)), function, config.concurrency):
+            tables.append(table.cast(catalogue.EXAMINED))
             bar.update(table.num_rows)
     return pa.concat_tables(tables)
 
 
-def _write(shards: Sequence[Shard], config: IngestConfig) -> list[Written]:
-    """Second pass: every task decodes the photographs of one shard and writes it."""
-    from ray.data import TaskPoolStrategy, from_arrow
+def _kinds(table: pa.Table) -> list[str]:
+    return [place.partition("|")[0] for place in table["place"].to_pylist()]
 
+
+def _blocks(table: pa.Table) -> Iterator[pa.Table]:
+    """Consecutive rows for one task each, bounded in number and bytes; rows of one compressed archive stay together."""
+    containers = [text.split("|", 3) for text in table["place"].to_pylist()]
+    start = size = 0
+    for row, length in enumerate(table["listed"].to_pylist()):
+        full = row - start >= _EXAMINE_FILES or size + length > _EXAMINE_BYTES
+        same = row > start and containers[row][0] == "stream" and containers[row][3] == containers[row - 1][3]
+        if row > start and full and not same:
+            yield table.slice(start, row - start)
+            start, size = row, 0
+        size += length
+    if table.num_rows > start:
+        yield table.slice(start)
+
+
+def _examine_batch(batch: pa.Table, config: IngestConfig) -> pa.Table:
+    """Runs in a task."""
+    table = examine(batch, config.limits)
+    catalogue.store_part(config.out, config.examining(), table)
+    return table
+
+
+def _banned(config: IngestConfig, plan: Survey) -> list[Banned]:
+    banned = [banned_by_corpus(root, "other_corpus") for root in config.against]
+    for root in config.holdout:
+        kind = holdout_kind(root)
+        if kind == "corpus":
+            banned.append(banned_by_corpus(root, "held_out"))
+        elif kind == "list":
+            banned.append(banned_by_list(root))
+        else:
+            banned.append(_held_out(plan.holdout[root], config))
+    return banned
+
+
+def _held_out(listing: Listing, config: IngestConfig) -> Banned:
+    listed = _opened(listing)
+    photographs = listed.filter(pc.equal(listed["role"], "photograph"))
+    table = _examined(photographs, config, catalogue.EXAMINED.empty_table(), "held-out photographs")
+    seen = table.filter(pc.greater(table["width"], 0))
+    ids = set(table["image_id"].to_pylist()) - {""}
+    return Banned("held_out", ids, as_words(seen["phash"].to_pylist()), seen["uri"].to_pylist())
+
+
+def _check_depth(sheet: Sheet, shards: Sequence[Shard], config: IngestConfig) -> None:
+    """Look at a sample of the depth maps before all of them are taken."""
+    import ray
+
+    rows = [row for shard in shards for row in shard.rows]
+    table = sheet.table.select(["uri", "place", "depth", "size", "image_id", "width", "height", "phash"])
+    table = table.take(pa.array(rows, pa.int64()))
+    table = table.filter(pc.is_valid(table["depth"]))
+    if not table.num_rows:
+        return
+    chosen = np.unique(np.linspace(0, table.num_rows - 1, min(_DEPTH_SAMPLE, table.num_rows)).astype(int))
+    sample = [{**row, "pair_id": None} for row in table.take(chosen).to_pylist()]
+    reports = ray.get(ray.remote(sample_depth).remote(sample, config))
+    warning = preflight(reports, config.depth_order or LAYOUTS[config.layout].depth_order)
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def _write(sheet: Sheet, shards: Sequence[Shard], config: IngestConfig) -> list[Written]:
+    """Second pass: every task writes one shard."""
     if not shards:
         return []
-    dataset = from_arrow([pa.Table.from_pylist([asdict(shard)], SHARD_SCHEMA) for shard in shards]).map_batches(
-        partial(_write_batch, config=config),
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=TaskPoolStrategy(size=config.concurrency),
-    )
+    table = sheet.catalogue()
+    blocks = []
+    for shard in shards:
+        rows = table.select(SHARD_COLUMNS).take(pa.array(shard.rows, pa.int64()))
+        blocks.append(rows.append_column("name", pa.array([shard.name] * rows.num_rows)))
     written = []
-    with tqdm(total=sum(len(s.uris) for s in shards), desc="decode and check", unit=" photos", **PROGRESS) as bar:
-        for table in _results(dataset):
-            for row in table.to_pylist():
-                written.append(Written(row["name"], row["rows"], row["row_groups"], json.loads(row["rejects"])))
-                bar.update(row["rows"] + len(written[-1].rejects))
+    with tqdm(total=sum(len(s.rows) for s in shards), desc="write shards", unit=" photos", **PROGRESS) as bar:
+        for result in _shards_done(blocks, config):
+            for text in result["written"].to_pylist():
+                written.append(Written(**json.loads(text)))
+                bar.update(written[-1].rows + len(written[-1].rejects))
     return sorted(written, key=lambda shard: shard.name)
 
 
-def _write_batch(batch: pa.Table, config: IngestConfig) -> pa.Table:
-    """Runs in a task: a table of shards to a table of what came of them."""
-    results = [write_shard(Shard(**row), config) for row in batch.to_pylist()]
-    return pa.Table.from_pylist([{**asdict(result), "rejects": json.dumps(result.rejects)} for result in results])
+def _shards_done(blocks: list[pa.Table], config: IngestConfig) -> Iterator[pa.Table]:
+    if config.depth is None or not is_depth_model(config.depth):
+        return map_tables(blocks, partial(_write_batch, config=config), config.concurrency)
+    gpus = 1.0 if config.depth_device.startswith("cuda") else 0.0
+    return map_tables_with(blocks, _Writer, {"config": config}, config.concurrency, gpus)
 
 
-def _results(dataset: Dataset) -> Iterator[pa.Table]:
-    """Blocks in the order they are done."""
-    dataset.context.enable_progress_bars = False  # ours count photographs
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it would say so every time
-    return iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow"))
+def _write_batch(batch: pa.Table, config: IngestConfig, model: Any = None) -> pa.Table:
+    """Runs in a task: the photographs of one shard to what came of them."""
+    result = write_shard(batch["name"][0].as_py(), batch.drop_columns(["name"]), config, model)
+    return pa.table({"written": [json.dumps(asdict(result))]})
 
 
-def _publish(decision: Decision, written: list[Written], config: IngestConfig, plan: Survey) -> Manifest:
-    """Write what the shards do not hold: rejects, duplicates and, last, the manifest. Then drop what it replaces."""
-    shards = [shard for shard in written if shard.rows]
-    rejects, duplicates = list_rejects(decision, written)
-    accepted = sum(shard.rows for shard in shards)
-    manifest = Manifest(
-        domain=config.domain,
-        found=plan.photographs.num_rows,
-        accepted=accepted,
-        rejected=len(rejects),
-        duplicates=len(duplicates),
-        splits={split: sum(s.rows for s in shards if s.name.startswith(f"{split}-")) for split in SPLITS},
-        files=tuple(shard.name for shard in shards),
-        row_groups={shard.name: shard.row_groups for shard in shards},
-        reasons=dict(sorted(Counter(row["reason"] for row in rejects).items())),
-        fingerprint=plan.fingerprint,
+class _Writer:
+    """An actor that holds a depth model."""
+
+    def __init__(self, config: IngestConfig) -> None:
+        from pipelines.depth_model import DepthModel, DepthModelConfig
+
+        self.config = config
+        self.model = DepthModel.load(DepthModelConfig(name=str(config.depth), device=config.depth_device))
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """As :func:`_write_batch`."""
+        return _write_batch(batch, self.config, self.model)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.ingest",
+        description="Photographs to a corpus. docs/DATA.md shows it for RESIDE, RIDCP500, O-HAZE and others.",
     )
-    for name, rows in ((REJECTS, rejects), (DUPLICATES, duplicates)):
-        with replacing(child(config.out, name)) as stream:
-            stream.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
-    with replacing(child(config.out, MANIFEST)) as stream:
-        stream.write(manifest.model_dump_json(indent=2).encode() + b"\n")
-    _drop_others(config.out, manifest)
-    return manifest
-
-
-def _drop_others(out: str, manifest: Manifest) -> None:
-    """Delete shards of earlier ingests, and only what is named like one."""
-    files, path = filesystem(out)
-    for info in files.get_file_info(pafs.FileSelector(path)):
-        name = info.path.rpartition("/")[2]
-        if _SHARD_NAME.fullmatch(name) and name not in manifest.files:
-            files.delete_file(info.path)
-
-
-def summary(manifest: Manifest, out: str) -> str:
-    """The counts as a short table."""
-    rows = [("found", manifest.found), ("accepted", manifest.accepted)]
-    rows += [(f"  {split}", count) for split, count in manifest.splits.items()]
-    rows += [("duplicates", manifest.duplicates), ("rejected", manifest.rejected)]
-    rows += [(f"  {reason}", count) for reason, count in manifest.reasons.items()]
-    lines = [f"{manifest.domain} corpus in {out}", *(f"  {name:<24}{count:>10,}" for name, count in rows)]
-    if manifest.rejected:
-        lines.append(f"  why: {child(out, REJECTS)}")
-    return "\n".join(lines)
+    add = parser.add_argument
+    add(
+        "sources", nargs="+", metavar="SRC",
+        help="folder (searched recursively), file, glob, zip or tar archive, Parquet or Arrow file; path or URI",
+    )  # fmt: skip
+    add("--domain", required=True, choices=["hazy", "clear"], help="what the photographs are")
+    add("--out", required=True, metavar="DIR", help="folder of the corpus")
+    add("--append", action="store_true", default=None, help="add to the corpus in DIR, whatever else it holds")
+    add("--layout", choices=list(LAYOUTS), help="layout of a published dataset (default: plain, every photograph)")
+    group = parser.add_argument_group("depth maps").add_argument
+    group(
+        "--depth", metavar="DIR|MODEL",
+        help="depth maps with the photographs' names (.png .tif .npy .npz .mat), or a depth model's folder or hub name",
+    )  # fmt: skip
+    group(
+        "--depth-order", choices=["near", "far"], help="larger values are nearer, or farther (default: near, checked)"
+    )
+    group("--depth-device", metavar="DEVICE", help="where the depth model runs (default: cpu)")
+    group = parser.add_argument_group("what does not get in").add_argument
+    group(
+        "--holdout", action="append", metavar="SRC",
+        help="keep these out, and what looks like them: photographs, a corpus, or a list of image ids; may be repeated",
+    )  # fmt: skip
+    group(
+        "--against", action="append", metavar="CORPUS", help="what this corpus has counts as duplicate; may be repeated"
+    )
+    group(
+        "--near-duplicates", type=int, metavar="BITS", help="of 256 that may differ (default 32; 0 same look; -1 off)"
+    )
+    group("--holdout-bits", type=int, metavar="BITS", help="the same for --holdout and --against (default 56)")
+    group("--min-side", type=int, metavar="N", help="reject smaller photographs (default 32)")
+    group(
+        "--max-aspect", type=float, metavar="X", help="reject photographs that are longer than X times wide (default 8)"
+    )
+    group = parser.add_argument_group("how it is stored").add_argument
+    group("--max-side", type=int, metavar="N", help="reduce longer photographs; 0 = never (default 1600)")
+    group("--encode", choices=["keep", "jpeg", "png", "webp"], help="format to store (default: keep the files)")
+    group("--quality", type=int, metavar="Q", help="of JPEG and WebP that are encoded anew (default 95)")
+    group("--pair-by", metavar="REGEX", help="over paths without suffix; the first group names the scene")
+    group("--test-fraction", type=float, metavar="X", help="share of the test split (default 0.2)")
+    group("--shard-mb", type=float, metavar="N", help="MiB per file (default 128)")
+    add("--concurrency", type=int, metavar="N", help="tasks at a time (default: as many as CPUs)")
+    add("--no-card", dest="card", action="store_false", default=None, help="do not write card.html")
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.ingest", description="Folders of photographs to a corpus."
-    )
-    parser.add_argument("sources", nargs="+", metavar="SRC", help="folder (searched recursively) or file; path or URI")
-    parser.add_argument("--domain", required=True, choices=["hazy", "clear"], help="what the photographs are")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the corpus")
-    parser.add_argument(
-        "--depth", metavar="DIR", help="depth maps with the photographs' names (.png or .npy, larger = nearer)"
-    )
-    parser.add_argument(
-        "--holdout", metavar="DIR", help="photographs to keep out: a folder, a corpus or a list of image ids"
-    )
-    parser.add_argument("--max-side", type=int, metavar="N", help="reduce longer photographs; 0 = never (default 1600)")
-    parser.add_argument("--min-side", type=int, metavar="N", help="reject smaller photographs (default 32)")
-    parser.add_argument("--test-fraction", type=float, metavar="X", help="share of the test split (default 0.2)")
-    parser.add_argument("--concurrency", type=int, metavar="N", help="tasks at a time (default: as many as CPUs)")
-    return run(_main, parser, argv)
+    return run(_main, _parser(), argv)
 
 
 def _main(args: argparse.Namespace) -> None:

@@ -1,122 +1,212 @@
-"""Files that an ingest starts from: listing them, held-out sets, depth maps by name. No Ray, no pixels."""
+"""What an ingest starts from: listing files, globs and containers, telling photographs from depth maps. No Ray, no
+pixels.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
 from models.images import IMAGE_SUFFIXES
 from models.settings import ConfigError
-from pipelines.corpus import MANIFEST, child, filesystem, open_corpus
+from pipelines.corpus import CATALOGUE, Domain, child, filesystem
+from pipelines.ingest_depth import DEPTH_SUFFIXES
+from pipelines.layouts import LAYOUTS, LayoutName
+from pipelines.sources import CONTAINERS, Kind, Place, container_kind, list_members
+
+LISTED = pa.schema(
+    [
+        ("uri", pa.string()),  # unique, for people
+        ("key", pa.string()),  # path below the source without suffix
+        ("size", pa.int64()),
+        ("mtime", pa.int64()),  # of the file or its container, ns
+        ("place", pa.string()),  # where to read it
+        ("role", pa.string()),  # photograph or depth
+        ("depth", pa.string()),  # place of a map that lies beside it, or null
+    ]
+)
+_SIDE_DEPTH = re.compile(r"(.+)\.depth\.(png|tiff?|npy|npz|mat)$", re.IGNORECASE)  # as in a WebDataset: key.depth.png
+_DEPTH_COLUMN = "depth"
 
 
-def list_files(root: str, suffixes: Iterable[str], what: str) -> pa.Table:
-    """Files below a folder whose suffix (any case) is one of ``suffixes``; others and hidden ones are ignored.
+@dataclass(frozen=True)
+class File:
+    """A file below a source. ``name`` is its path from there."""
+
+    uri: str
+    name: str
+    size: int
+    mtime: int
+
+
+class Sorter:
+    """Tells what a path is: a photograph of the wanted domain, a depth map, or nothing of interest."""
+
+    def __init__(self, layout: LayoutName, domain: Domain) -> None:
+        self.photographs = LAYOUTS[layout].photographs(domain, layout)
+        depth = LAYOUTS[layout].depth
+        self.depth = None if depth is None else re.compile(depth, re.IGNORECASE)
+
+    def role(self, name: str) -> str | None:
+        """``photograph``, ``depth`` or None; hidden files are nothing."""
+        if any(part.startswith(".") for part in name.split("/")):
+            return None
+        suffix = PurePosixPath(name).suffix.lower()
+        if _SIDE_DEPTH.match(name) or (self.depth and self.depth.search(name) and suffix in DEPTH_SUFFIXES):
+            return "depth"
+        return "photograph" if suffix in IMAGE_SUFFIXES and self.photographs.search(name) else None
+
+
+def list_source(source: str, sorter: Sorter, what: str = "photographs") -> tuple[pa.Table, list[tuple[File, Kind]]]:
+    """What lies at a source: its plain files as a table of :data:`LISTED`, and its containers, still closed.
+
+    Args:
+        source: a folder (searched recursively), a file, or a glob (``*``, ``?``, ``**``); a path or URI.
+        sorter: decides what counts.
+        what: what is looked for, for messages.
 
     Raises:
-        ConfigError: nothing there, or no such file in it. ``what`` names them in the message.
+        ConfigError: nothing there.
     """
-    suffixes = frozenset(suffixes)
-    files, path = filesystem(root)
+    rows, containers = [], []
+    for file in _walk(source, what):
+        if PurePosixPath(file.name).name == CATALOGUE:  # the source is itself a corpus
+            continue
+        kind = container_kind(file.name)
+        role = sorter.role(file.name)
+        if kind is not None and not PurePosixPath(file.name).name.startswith("."):
+            containers.append((file, kind))
+        elif role is not None:
+            place = str(Place(file.uri, "file", 0, file.size))
+            rows.append(_row(file.uri, file.name, file.size, file.mtime, place, role))
+    if not rows and not containers:
+        known = " ".join(sorted({*IMAGE_SUFFIXES, *CONTAINERS}))
+        raise ConfigError(f"there are no {what} in {source}; looked for {known}")
+    return pa.Table.from_pylist(rows, LISTED), containers
+
+
+def expand(file: File, kind: Kind, sorter: Sorter) -> pa.Table:
+    """The photographs and depth maps in a container, as :data:`LISTED`. One that is damaged counts as one photograph,
+    which cannot be read.
+
+    Raises:
+        ConfigError: a table without a column of images.
+    """
+    try:
+        members = list_members(file.uri, kind)
+    except OSError:
+        place = str(Place(file.uri, "broken"))
+        row = _row(file.uri, file.name, file.size, file.mtime, place, "photograph")
+        return pa.Table.from_pylist([row], LISTED)
+    rows = []
+    for member in members:
+        name = str(PurePosixPath(member.name))  # tar writes ./name
+        place, uri = member.place, f"{file.uri}#{name}"
+        if kind in ("parquet", "arrow"):
+            row = _row(uri, f"{PurePosixPath(file.name).name}/{name}", 0, file.mtime, str(place), "photograph")
+            if _DEPTH_COLUMN in member.columns:
+                row["depth"] = str(Place(file.uri, f"{kind}:{_DEPTH_COLUMN}", place.position))
+            rows.append(row)
+        elif (role := sorter.role(name)) is not None:
+            if role == "depth":  # its format shows in its name only
+                place = replace(place, kind=f"{kind}:{PurePosixPath(name).suffix.lower()}")
+            rows.append(_row(uri, name, place.length, file.mtime, str(place), role))
+    return pa.Table.from_pylist(rows, LISTED)
+
+
+def _row(uri: str, name: str, size: int, mtime: int, place: str, role: str) -> dict[str, Any]:
+    beside = _SIDE_DEPTH.match(name)
+    key = beside[1] if beside else str(PurePosixPath(name).with_suffix(""))
+    return {"uri": uri, "key": key, "size": size, "mtime": mtime, "place": place, "role": role, "depth": None}
+
+
+def _walk(source: str, what: str) -> Iterator[File]:
+    """Every file at a source, sorted by name."""
+    files, path = filesystem(source)
     info = files.get_file_info(path)
-    if info.type == pafs.FileType.NotFound:
-        raise ConfigError(f"there is no folder {root}; expected a folder of {what}")
     if info.type == pafs.FileType.File:
-        found = [(root, PurePosixPath(path).stem, info)] if _suffix(path) in suffixes else []
-    else:
-        found = []
-        for entry in files.get_file_info(pafs.FileSelector(path, recursive=True)):
-            name = entry.path[len(path) :].lstrip("/")
-            hidden = any(part.startswith(".") for part in name.split("/"))
-            if entry.type == pafs.FileType.File and _suffix(name) in suffixes and not hidden:
-                found.append((child(root, name), str(PurePosixPath(name).with_suffix("")), entry))
-    if not found:
-        raise ConfigError(f"there are no {what} in {root}; looked for {' '.join(sorted(suffixes))}")
-    found.sort(key=lambda item: item[0])
-    return pa.table(
-        {
-            "uri": pa.array([uri for uri, _, _ in found], pa.string()),
-            "key": pa.array([key for _, key, _ in found], pa.string()),
-            "size": pa.array([entry.size or 0 for *_, entry in found], pa.int64()),
-            "mtime": pa.array([entry.mtime_ns or 0 for *_, entry in found], pa.int64()),
-        }
+        yield _file(source, PurePosixPath(path).name, info)
+        return
+    root, pattern = source, None
+    if info.type == pafs.FileType.NotFound:
+        root, pattern = _split_glob(source)
+        files, path = filesystem(root)
+        if pattern is None or files.get_file_info(path).type == pafs.FileType.NotFound:
+            raise ConfigError(f"there is no folder {root}; expected a folder of {what}")
+    entries = files.get_file_info(pafs.FileSelector(path, recursive=True))
+    for entry in sorted(entries, key=lambda entry: str(entry.path)):
+        name = entry.path[len(path) :].lstrip("/")
+        if entry.type == pafs.FileType.File and (pattern is None or pattern.fullmatch(name)):
+            yield _file(child(root, name), name, entry)
+
+
+def _file(uri: str, name: str, info: Any) -> File:
+    return File(uri, name, info.size or 0, info.mtime_ns or 0)
+
+
+def _split_glob(source: str) -> tuple[str, re.Pattern[str] | None]:
+    """The folder before the first wildcard, and what paths below it have to look like (None: no wildcard)."""
+    scheme, separator, rest = source.rpartition("://")
+    parts = rest.split("/")
+    first = next((i for i, part in enumerate(parts) if set(part) & set("*?[")), None)
+    if first is None:
+        return source, None
+    steps = [r"(?:[^/]+/)*" if part == "**" else _translate(part) + "/" for part in parts[first:]]
+    pattern = re.compile("".join(steps).removesuffix("/") + (r"[^/]+" if parts[-1] == "**" else ""))
+    return f"{scheme}{separator}{'/'.join(parts[:first]) or '/'}", pattern
+
+
+def _translate(part: str) -> str:
+    """A glob for one path component as a regular expression that does not cross slashes."""
+    classes = re.split(r"(\*|\?|\[[^\]]+\])", part)
+    known = {"*": "[^/]*", "?": "[^/]"}
+    return "".join(
+        known.get(piece) or (piece.replace("[!", "[^") if piece.startswith("[") else re.escape(piece))
+        for piece in classes
     )
 
 
-def _suffix(path: str) -> str:
-    return PurePosixPath(path).suffix.lower()
-
-
-def list_holdout(root: str) -> pa.Table:
-    """The files that say what is held out: a folder's photographs, a corpus's manifest, or a list of ids."""
-    kind = _holdout_kind(root)
-    if kind == "corpus":
-        return list_files(child(root, MANIFEST), {".json"}, "manifests")
-    if kind == "list":
-        return list_files(root, {_suffix(root)}, "image ids")
-    return list_files(root, IMAGE_SUFFIXES, "held-out photographs")
-
-
-def _holdout_kind(root: str) -> Literal["photographs", "corpus", "list"]:
-    files, path = filesystem(root)
-    if files.get_file_info(f"{path}/{MANIFEST}").type == pafs.FileType.File:
-        return "corpus"
-    is_file = files.get_file_info(path).type == pafs.FileType.File
-    return "list" if is_file and _suffix(path) not in IMAGE_SUFFIXES else "photographs"
-
-
-def listed_ids(root: str) -> set[str] | None:
-    """Image ids of a held-out corpus or text file; None for photographs, which have to be hashed.
-
-    Raises:
-        ConfigError: a line that is no image id.
-    """
-    kind = _holdout_kind(root)
-    if kind == "corpus":
-        ids: set[str] = set()
-        for uri in open_corpus(root).files():
-            files, path = filesystem(uri)
-            ids.update(pq.read_table(path, columns=["image_id"], filesystem=files)["image_id"].to_pylist())
-        return ids
-    if kind == "list":
-        files, path = filesystem(root)
-        with files.open_input_stream(path) as stream:
-            lines = stream.read().decode(errors="replace").split("\n")
-        found = {line.strip() for line in lines if line.strip()}
-        for line in found:
-            if not re.fullmatch(r"[0-9a-f]{32}", line):
-                raise ConfigError(f"{root} holds '{line[:60]}'; expected one image id (32 hexadecimal digits) a line")
-        return found
-    return None
-
-
 def match_depth(photographs: pa.Table, depth: pa.Table) -> dict[str, str]:
-    """Depth map of a photograph, by uri: the same relative path, or else the same name where only one map has it.
+    """Place of a photograph's depth map, by uri: the same key, or else the same name where only one map has it.
 
     Raises:
         ConfigError: no photograph has one, which is a wrong folder rather than a wish.
     """
-    by_path = dict(zip(texts(depth["key"]), texts(depth["uri"]), strict=True))
+    by_path = dict(zip(texts(depth["key"]), texts(depth["place"]), strict=True))
     by_name: dict[str, str | None] = {}
-    for key, uri in by_path.items():
+    for key, place in by_path.items():
         name = PurePosixPath(key).name
-        by_name[name] = None if name in by_name else uri
+        by_name[name] = None if name in by_name else place
     found = {}
     for key, uri in zip(texts(photographs["key"]), texts(photographs["uri"]), strict=True):
         match = by_path.get(key) or by_name.get(PurePosixPath(key).name)
         if match is not None:
             found[uri] = match
     if not found:
+        name = PurePosixPath(texts(photographs["key"])[0]).name
         raise ConfigError(
-            f"none of the {depth.num_rows} depth maps has the name of a photograph; expected names such as "
-            f"{PurePosixPath(texts(photographs['key'])[0]).name}.npy"
+            f"none of the {depth.num_rows} depth maps has the name of a photograph; expected names such as {name}.npy"
         )
+    return found
+
+
+def pair_ids(keys: Iterable[str], layout: LayoutName, pair_by: str | None) -> list[str | None]:
+    """The scene of each photograph, by its key: group 1 of ``pair_by``, or as the layout says; None without one."""
+    pattern = pair_by or LAYOUTS[layout].pair
+    if pattern is None:
+        return [None for _ in keys]
+    expression = re.compile(pattern, re.IGNORECASE)
+    found: list[str | None] = []
+    for key in keys:
+        match = expression.search(key if pair_by else PurePosixPath(key).name)
+        scene = None if match is None else match[1]
+        found.append(scene if pair_by or scene is None else f"{layout}/{scene}")
     return found
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
 
 Pixels = NDArray[np.uint8]
@@ -32,6 +33,8 @@ def pytest_configure() -> None:
     """Before any test module is imported: Ray and torch read these when they are."""
     os.environ.pop("RAY_ADDRESS", None)  # tests never run on somebody's cluster
     os.environ.update(ENVIRONMENT)
+    settings.register_profile("shared", deadline=None)  # how long an example takes says more about the machine
+    settings.load_profile("shared")
 
 
 class _OneRay(LoadFileScheduling):  # type: ignore[misc]  # untyped

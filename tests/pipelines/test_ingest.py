@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from models import images
+from models.images import Photo
 from models.settings import ConfigError, parse
 from pipelines import ingest as job
 from pipelines.corpus import Corpus, open_corpus, require_corpus
 from pipelines.ingest import ingest, main
-from pipelines.ingest_plan import IngestConfig
+from pipelines.ingest_config import IngestConfig
 
 Folder = Callable[..., Path]
 
@@ -36,11 +37,13 @@ def lines(path: Path) -> list[dict[str, str]]:
 
 @pytest.fixture
 def messy(photo_folder: Folder) -> Path:
-    """17 files: 12 photographs, two more copies of one of them, one cut off, a text and a copy of it."""
+    """18 files: 12 photographs, two more copies of one and a smaller one of another, one cut off, a text and its copy."""
     folder = photo_folder("messy", count=12)
     (folder / "sub").mkdir()
     shutil.copy(folder / "photo_003.jpg", folder / "sub" / "copy of 3.jpg")
     shutil.copy(folder / "photo_003.jpg", folder / "a copy too.JPG")
+    small = images.resize(images.read(folder / "photo_007.jpg").pixels, 100, 75)
+    images.write(Photo(small), folder / "small.jpg", quality=70)
     (folder / "cut.jpg").write_bytes((folder / "photo_004.jpg").read_bytes()[:900])
     (folder / "text.png").write_text("no photograph")
     shutil.copy(folder / "text.png", folder / "text2.png")
@@ -52,15 +55,18 @@ def messy(photo_folder: Folder) -> Path:
 @pytest.mark.usefixtures("ray_cluster")
 def test_every_file_is_accounted_for(messy: Path, tmp_path: Path) -> None:
     manifest = ingest(config(messy, tmp_path / "out"))
-    assert (manifest.found, manifest.accepted, manifest.rejected, manifest.duplicates) == (17, 12, 3, 2)
+    assert (manifest.found, manifest.accepted, manifest.rejected, manifest.duplicates) == (18, 12, 3, 3)
     assert manifest.reasons == {"truncated": 1, "unsupported_format": 2}
+    assert manifest.repeats == {"exact": 2, "near": 1}
     rejects = {Path(row["uri"]).name: row for row in lines(tmp_path / "out" / "rejects" / "rejects.jsonl")}
     assert set(rejects) == {"cut.jpg", "text.png", "text2.png"}
     assert all(row["message"] for row in rejects.values())
     duplicates = {
         Path(row["uri"]).name: Path(row["same_as"]).name for row in lines(tmp_path / "out/rejects/duplicates.jsonl")
     }
-    assert duplicates == {"photo_003.jpg": "a copy too.JPG", "copy of 3.jpg": "a copy too.JPG"}
+    assert duplicates == {
+        "photo_003.jpg": "a copy too.JPG", "copy of 3.jpg": "a copy too.JPG", "small.jpg": "photo_007.jpg",
+    }  # fmt: skip
 
     corpus = require_corpus(tmp_path / "out", "hazy")
     stored = rows(corpus)
@@ -74,24 +80,44 @@ def test_every_file_is_accounted_for(messy: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_second_run_reuses_and_a_change_replaces(
+def test_a_corpus_follows_its_sources(
     photo_folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, out = photo_folder(count=5), tmp_path / "out"
+    source, out = photo_folder(count=30), tmp_path / "out"
     first = ingest(config(source, out))
     with monkeypatch.context() as patch:
         patch.setattr(job, "ray_session", None)  # would fail
         assert ingest(config(source, out)) == first
     assert "unchanged" in capsys.readouterr().out
+    gone = next(row for row in rows(open_corpus(out)) if row["uri"].endswith("photo_000.jpg"))
     (source / "photo_000.jpg").unlink()
     (out / "mine.parquet").write_bytes(b"somebody else's")
     (out / ".train-00000-0123abcd.parquet.0123abcd.tmp").write_bytes(b"left by a killed task")
     second = ingest(config(source, out))
-    assert second.accepted == 4
+    assert "29 of 29 photographs are known from before" in capsys.readouterr().out
+    assert second.accepted == 29
+    assert gone["image_id"] not in {row["image_id"] for row in rows(open_corpus(out))}
+    assert len(set(second.files) - set(first.files)) == 1  # only the shard that held it was written anew
     on_disk = {path.name for path in out.glob("*.parquet")}
-    assert on_disk == {*second.files, "mine.parquet"}
+    assert on_disk == {*second.files, "mine.parquet", "catalogue.parquet"}
     assert not list(out.glob(".*"))
-    assert not set(second.files) & set(first.files)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_photographs_are_added(photo_folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new, out = photo_folder("old", count=12), photo_folder("new", count=5, seed=1), tmp_path / "out"
+    with pytest.raises(ConfigError, match="no finished corpus"):
+        ingest(config(old, out, append=True))
+    first = ingest(config(old, out))
+    shutil.copy(old / "photo_001.jpg", new / "again.jpg")
+    second = ingest(config(new, out, append=True))
+    assert (second.found, second.accepted, second.duplicates) == (18, 17, 1)
+    assert set(first.files) < set(second.files)
+    assert ingest(config(new, out, append=True)) == second
+    assert "unchanged" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="was made with max_side = 1600, not 100"):
+        ingest(config(new, out, append=True, max_side=100))
+    assert ingest(config(old, out)).accepted == 12  # without --append the corpus holds these sources only
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -102,15 +128,35 @@ def test_goes_on_where_it_stopped(photo_folder: Folder, tmp_path: Path, monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(job, "_publish", killed)
+        patch.setattr(job, "publish", killed)
         with pytest.raises(KeyboardInterrupt):
             ingest(config(source, out))
     with pytest.raises(ConfigError, match="interrupted"):
         open_corpus(out)
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
-    manifest = ingest(config(source, out))
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "_examine_batch", killed)  # nothing is examined twice
+        manifest = ingest(config(source, out))
     assert manifest.accepted == 10
-    assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")} == before
+    after = {path.name: path.stat().st_mtime_ns for path in out.glob("t*.parquet")}
+    assert after == before
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_archives_and_tables(photo_folder: Folder, tmp_path: Path) -> None:
+    folder = photo_folder("plain", count=12)
+    source = tmp_path / "packed"
+    source.mkdir()
+    shutil.make_archive(str(source / "a"), "zip", folder, ".")
+    shutil.make_archive(str(source / "b"), "gztar", folder, ".")
+    ingest(config(folder, tmp_path / "plain_corpus"))
+    manifest = ingest(config(tmp_path / "packed", tmp_path / "out"))
+    assert (manifest.found, manifest.accepted, manifest.repeats) == (24, 12, {"exact": 12})
+    again = ingest(config(tmp_path / "plain_corpus", tmp_path / "again", near_duplicates=-1))
+    plain, zipped, copied = (rows(open_corpus(tmp_path / name)) for name in ("plain_corpus", "out", "again"))
+    ids = sorted(row["image_id"] for row in plain)
+    assert sorted(row["image_id"] for row in zipped) == ids == sorted(row["image_id"] for row in copied)
+    assert again.found == 12
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -124,15 +170,37 @@ def test_depth_and_holdout(photo_folder: Folder, tmp_path: Path) -> None:
     np.save(depth / "photo_000.npy", np.linspace(0, 1, 96 * 128).reshape(96, 128))
     np.save(depth / "photo_001.npy", np.zeros((96, 128)))
     manifest = ingest(
-        config(source, tmp_path / "out", domain="clear", depth=str(depth), holdout=str(held), concurrency=1)
+        config(source, tmp_path / "out", domain="clear", depth=str(depth), holdout=[str(held)], concurrency=1)
     )
     assert manifest.reasons == {"bad_depth": 1, "held_out": 1}
+    assert sum(manifest.depth.values()) == 1
     by_name = {Path(row["uri"]).stem: row for row in rows(open_corpus(tmp_path / "out"))}
     assert set(by_name) == {"photo_000", "photo_002", "photo_003", "photo_004"}
     assert images.decode(by_name["photo_000"]["depth"]).pixels.shape == (96, 128, 3)
     assert by_name["photo_002"]["depth"] is None
-    against_corpus = ingest(config(source, tmp_path / "rest", holdout=str(tmp_path / "out")))
+    against_corpus = ingest(config(source, tmp_path / "rest", holdout=[str(tmp_path / "out")]))
     assert against_corpus.accepted == 2
+    other = ingest(config(source, tmp_path / "other", against=[str(tmp_path / "rest")]))
+    assert (other.accepted, other.repeats) == (4, {"other_corpus": 2})
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_scenes_are_on_the_same_side(photo_folder: Folder, tmp_path: Path) -> None:
+    for domain, name in (("hazy", "hazy"), ("clear", "GT")):
+        folder = photo_folder(f"o-haze/{name}", count=12, hazy=domain == "hazy")
+        for number in range(12):
+            (folder / f"photo_{number:03d}.jpg").rename(folder / f"{number:02d}_outdoor_{name}.jpg")
+    sides: dict[str, set[str]] = {}
+    for domain in ("hazy", "clear"):
+        out = tmp_path / domain
+        assert (
+            ingest(config(tmp_path / "o-haze", out, domain=domain, layout="o-haze", test_fraction=0.5)).accepted == 12
+        )
+        for row in rows(open_corpus(out)):
+            sides.setdefault(row["pair_id"], set()).add(row["split"])
+    assert set(sides) == {f"o-haze/{number:02d}" for number in range(12)}
+    assert all(len(split) == 1 for split in sides.values())
+    assert len(set.union(*sides.values())) == 2
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -16,7 +16,7 @@ from pipelines import train as job
 from pipelines.config import Recipe, load_recipe
 from pipelines.corpus import open_corpus
 from pipelines.ingest import ingest
-from pipelines.ingest_plan import IngestConfig
+from pipelines.ingest_config import IngestConfig
 from pipelines.tracking import Tracker, default_uri
 from pipelines.train import TrainJob, TrainResult
 

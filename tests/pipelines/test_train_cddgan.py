@@ -15,7 +15,7 @@ from models.settings import ConfigError
 from pipelines import train as job
 from pipelines.config import Recipe, load_recipe
 from pipelines.ingest import ingest
-from pipelines.ingest_plan import IngestConfig
+from pipelines.ingest_config import IngestConfig
 from pipelines.methods.build import make_method, write_checkpoint
 from pipelines.methods.cddgan import Cddgan
 from pipelines.train import TrainJob

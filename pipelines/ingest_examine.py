@@ -1,0 +1,112 @@
+"""The first pass of an ingest: read every new file once, decode it, and note what can be said of it. No Ray."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from models import images
+from models.image_modes import eight_bits
+from models.images import ImageError, ImageLimits
+from pipelines.catalogue import EXAMINED
+from pipelines.corpus import image_id_of
+from pipelines.near_duplicates import perceptual_hash
+from pipelines.sources import Place, read_places
+
+_THUMBNAIL = 128  # long side on which haze is estimated
+_WINDOW = 5  # of the dark channel, in pixels of the thumbnail
+_OMEGA = 0.95
+
+
+def examine(files: pa.Table, limits: ImageLimits) -> pa.Table:
+    """Read and decode files.
+
+    Args:
+        files: ``uri, key, listed, mtime, place, depth``.
+        limits: what the decoder accepts.
+
+    Returns:
+        Table of :data:`~pipelines.catalogue.EXAMINED`; ``reason`` is "" for photographs that can be used. Memory: one
+        file and its pixels.
+    """
+    rows = files.to_pylist()
+    places = [Place.of(row["place"]) for row in rows]
+    readable = [i for i, place in enumerate(places) if place.length <= limits.max_bytes]
+    for i in set(range(len(rows))).difference(readable):
+        rows[i] |= _nothing(images.ImageTooLarge.code, _too_many(places[i].length, limits))
+    for number, data in read_places([places[i] for i in readable]):
+        rows[readable[number]] |= _examine(data, limits)
+    return pa.Table.from_pylist(rows, EXAMINED)
+
+
+def _examine(data: bytes | OSError, limits: ImageLimits) -> dict[str, Any]:
+    if isinstance(data, OSError):
+        return _nothing("unreadable", f"cannot read the file: {data.strerror or data}")
+    found = {"size": len(data), "image_id": image_id_of(data)}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, about metadata; what matters is raised
+            pixels = images.decode(data, limits).pixels
+    except ImageError as problem:
+        return _nothing(problem.code, str(problem)) | found
+    pixels = pixels if pixels.dtype == np.uint8 else eight_bits(pixels)
+    return found | {
+        "width": pixels.shape[1],
+        "height": pixels.shape[0],
+        "phash": perceptual_hash(pixels),
+        "haze": haze_density(pixels),
+        "reason": "",
+        "message": "",
+    }
+
+
+def _nothing(reason: str, message: str) -> dict[str, Any]:
+    return {
+        "size": 0, "image_id": "", "width": 0, "height": 0, "phash": bytes(32), "haze": math.nan,
+        "reason": reason, "message": message,
+    }  # fmt: skip
+
+
+def _too_many(length: int, limits: ImageLimits) -> str:
+    return f"the file has {length:,} bytes; at most {limits.max_bytes:,} are accepted"
+
+
+def haze_density(pixels: NDArray[np.uint8]) -> float:
+    """How much haze a photograph seems to hold: 1 - mean transmission by the dark channel prior (He et al., TPAMI
+    2011).
+
+    A rough figure from a thumbnail, to sort and to draw a histogram by; white walls and snow count as haze.
+
+    Args:
+        pixels: (H, W, 3) RGB.
+
+    Returns:
+        0 (none) to 0.95 (nothing but haze).
+    """
+    small = Image.fromarray(pixels)
+    small.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX)
+    values = np.asarray(small, np.float32) / 255
+    dark = _dark_channel(values)
+    brightest = np.argsort(dark, axis=None)[-max(1, dark.size // 1000) :]
+    airlight = np.maximum(values.reshape(-1, 3)[brightest].mean(axis=0), 0.05)
+    return float(_OMEGA * _dark_channel(np.minimum(values / airlight, 1.0)).mean())
+
+
+def _dark_channel(values: NDArray[Any]) -> NDArray[Any]:
+    lowest = Image.fromarray(np.rint(values.min(axis=2) * 255).astype(np.uint8))
+    return np.asarray(lowest.filter(ImageFilter.MinFilter(_WINDOW)), np.float32) / 255
+
+
+def listing_digest(listed: pa.Table) -> str:
+    """Stands for a listing: every file with its size and time."""
+    digest = hashlib.sha256()
+    for row in listed.select(["uri", "size", "mtime"]).sort_by("uri").to_pylist():
+        digest.update(f"{row['uri']} {row['size']} {row['mtime']}\n".encode())
+    return digest.hexdigest()[:32]
