@@ -28,7 +28,7 @@ COLUMNS = (
 )  # fmt: skip
 DUPLICATE_KINDS = ("near", "other_corpus", "exact")
 BANDS = ("lowest", "middle", "highest")
-_SIDES = (0, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384)
+_SIDES = (0, *(digit << bits for bits in range(4, 16) for digit in (2, 3)), 1 << 17)
 _BYTES = (0, *(digit * 10**zeros for zeros in range(3, 9) for digit in (1, 2, 5)))
 _HAZE_BINS = 20
 _FEW_BINS = 5
@@ -66,7 +66,7 @@ class Facts:
         bytes, pixels: of the accepted photographs' original files, in total.
         depth, pairs, measured: accepted photographs with a depth map, a pair id, a haze density.
         sides, sizes, haze: of the accepted photographs: long side in pixels, file in bytes, density by split.
-        mean_haze: by split; NaN where nothing was measured.
+        mean_haze: by split, of those where it was measured.
     """
 
     duplicates: Mapping[str, int]
@@ -106,9 +106,7 @@ def facts(catalogue: pa.Table) -> Facts:
     splits = {name: values[~np.isnan(values)] for name, values in splits.items()}
     kinds = _counts(catalogue["reason"].filter(pc.equal(catalogue["status"], "duplicate")))
     return Facts(
-        duplicates={
-            kind: kinds.get(kind, 0) for kind in (*DUPLICATE_KINDS, *sorted(kinds.keys() - {*DUPLICATE_KINDS}))
-        },
+        duplicates={kind: kinds[kind] for kind in _in_order(kinds)},
         bytes=int(size.sum()),
         pixels=int((width * height).sum()),
         depth=accepted.num_rows - accepted["depth"].null_count,
@@ -117,7 +115,7 @@ def facts(catalogue: pa.Table) -> Facts:
         sides=occupied(histogram({"photographs": np.maximum(width, height)}, _SIDES)),
         sizes=occupied(histogram({"photographs": size}, _BYTES)),
         haze=histogram(splits, [i / _HAZE_BINS for i in range(_HAZE_BINS + 1)]),
-        mean_haze={name: float(v.mean()) if len(v) else float("nan") for name, v in splits.items()},
+        mean_haze={name: float(values.mean()) for name, values in splits.items() if len(values)},
     )
 
 
@@ -136,7 +134,7 @@ def occupied(whole: Histogram) -> Histogram:
     if not len(filled):
         return Histogram(whole.edges[:2], {name: counts[:1] for name, counts in whole.series.items()})
     first, last = int(filled[0]), int(filled[-1])
-    while last - first + 1 < _FEW_BINS:
+    while last - first + 1 < min(_FEW_BINS, len(whole.edges) - 1):
         first, last = max(0, first - 1), min(len(whole.edges) - 2, last + 1)
     return Histogram(
         whole.edges[first : last + 2], {name: counts[first : last + 1] for name, counts in whole.series.items()}

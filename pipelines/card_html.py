@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -130,7 +129,7 @@ def _files(card: Card) -> str:
         for what, meaning, n, c in parts
     )
     return (
-        f"<p>{plural(found, 'file')} with the suffix of an image found; every one of them is counted below.</p>"
+        f"<p>{plural(found, 'photograph')} found in the sources; every one of them is counted below.</p>"
         f'<div class="bar" role="img" aria-label="accepted, duplicates and rejected as shares">{bar}</div>'
         f'<ul class="tiles">{tiles}</ul>{_left_out(card)}'
     )
@@ -169,7 +168,7 @@ def _haze(card: Card) -> str:
     facts = card.facts
     if not facts.measured:
         return "<p>It was not measured.</p>"
-    means = " and ".join(f"{mean:.2f} in {split}" for split, mean in facts.mean_haze.items() if not math.isnan(mean))
+    means = " and ".join(f"{mean:.2f} in {split}" for split, mean in facts.mean_haze.items())
     missing = card.manifest.accepted - facts.measured
     unmeasured = f" It is missing for {plural(missing, 'photograph')}." if missing else ""
     histogram = chart(facts.haze, "Haze density by split", "haze density", lambda edge: f"{edge:g}")
@@ -263,7 +262,7 @@ def _rejects(card: Card) -> str:
 def _reject(picture: Picture) -> str:
     """The catalogue's message says what is wrong; the box in place of a picture need not say it again."""
     message = picture.row["message"] or picture.problem
-    return photograph(replace(picture, problem=""), more=f'<span class="message">{text(message, 140)}</span>')
+    return photograph(replace(picture, problem=""), more=f'<span class="message">{name(message, 140)}</span>')
 
 
 def _made(card: Card) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 
 from pipelines.card_data import Histogram
@@ -15,6 +16,7 @@ from pipelines.card_pictures import Picture
 
 _LONGEST = 160  # characters of a text; both ends are kept
 _W, _H, _LEFT, _TOP, _BOTTOM = 400, 180, 36, 8, 22  # of a histogram, in its own units
+_KEYS = re.compile(r"://[^/\s@]*@")
 _NBSP = "\u00a0"
 _TICKS = 4
 _LABELS = 7
@@ -23,8 +25,11 @@ Label = Callable[[float], str]
 
 
 def text(value: object, longest: int = _LONGEST) -> str:
-    """Escaped for HTML text and attributes, shortened in the middle, invisible characters (bidi controls too) named."""
-    shown = str(value)
+    """Escaped for HTML text and attributes, and shortened in the middle.
+
+    Invisible characters, bidi controls among them, are named, and keys in a URI (``s3://key:secret@…``) left out.
+    """
+    shown = _KEYS.sub("://…@", str(value))
     if len(shown) > longest:
         shown = f"{shown[: longest // 2]}…{shown[-(longest // 2) :]}"
     visible = "".join(c if c.isprintable() or c == _NBSP else f"\\u{ord(c):04x}" for c in shown)
@@ -37,18 +42,17 @@ def name(value: str, longest: int = _LONGEST) -> str:
 
 
 def last_part(uri: str) -> str:
-    """The name at the end of a uri."""
-    return uri.rstrip("/").rpartition("/")[2]
+    """The name at the end of a path or uri, without a query such as S3's ``?region=…``."""
+    path = uri.partition("?")[0] if "://" in uri else uri
+    return path.rstrip("/").rpartition("/")[2]
 
 
 def percent(part: float, whole: float) -> str:
     """Such as ``14 %``, unbreakable. What is there is never called 0, and a part never all of it."""
-    if not whole:
-        return f"0{_NBSP}%"
-    share = 100 * part / whole
+    share = 100 * part / whole if whole else 0.0
     if 0 < share < 1:
-        return f"<{_NBSP}1{_NBSP}%"
-    return f">{_NBSP}99{_NBSP}%" if 99 < share < 100 else f"{share:.0f}{_NBSP}%"
+        return f"under{_NBSP}1{_NBSP}%"
+    return f"over{_NBSP}99{_NBSP}%" if 99 < share < 100 else f"{share:.0f}{_NBSP}%"
 
 
 def amount(count: float) -> str:
