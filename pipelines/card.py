@@ -36,8 +36,8 @@ def write_card(
 ) -> None:
     """Write ``card.html`` into a corpus.
 
-    Reads at most twice the photographs that the settings name, whatever the size of the corpus; the page stays under
-    2 MB at the default ones.
+    The settings alone bound how many photographs are read, whatever the size of the corpus; with the default ones the
+    page stays under 2 MB.
 
     Args:
         out: folder of the corpus, as a path or URI.

@@ -96,7 +96,7 @@ def card_html(card: Card) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta name="color-scheme" content="light dark"><title>{text(title)}</title><style>{STYLE}</style></head>\n'
-        f"<body><header><p class=kind>Data card</p>"
+        '<body><header><p class="kind">Data card</p>'
         f"<h1>{card.manifest.domain.capitalize()} corpus <span>{name(last_part(card.uri))}</span></h1>"
         f"{_lead(card)}<nav>{links}</nav></header>\n<main>{body}</main></body></html>\n"
     )

@@ -146,7 +146,7 @@ def chart(bars: Histogram, title: str, axis: str, label: Label) -> str:
     return (
         f'<figure class="chart"><figcaption><strong>{title}</strong>'
         f"{f'<ul>{legend}</ul>' if several else ''}</figcaption>{_svg(bars, title, label)}"
-        f"<p class=axis>{axis}; height: {what}</p><details><summary>Numbers</summary>{numbers}</details></figure>"
+        f"<p class='axis'>{axis}; height: {what}</p><details><summary>Numbers</summary>{numbers}</details></figure>"
     )
 
 
