@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from pipelines import report
 from pipelines.evaluate_rows import HAZY, REAL, SYNTHETIC
 from pipelines.evaluate_sources import Selection
 from pipelines.metrics import METRICS, SSIM_SETTINGS, Aggregate, aggregate
+from pipelines.versions import versions
 
 Row = dict[str, Any]
 Tables = dict[str, dict[str, dict[str, Aggregate]]]
@@ -78,19 +77,8 @@ def summarise(selections: Mapping[str, Selection], rows: Sequence[Row], tables: 
         },
         "failures": failures,
         "metrics": {name: asdict(metric) for name, metric in METRICS.items()} | {"ssim_settings": SSIM_SETTINGS},
-        "versions": versions(),
+        "versions": versions(VERSIONS),
     }
-
-
-def versions() -> dict[str, str]:
-    """Of everything that the numbers depend on."""
-    found = {"python": platform.python_version()}
-    for name in ("ray-dehaze", *VERSIONS):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "from source" if name == "ray-dehaze" else "not installed"
-    return found
 
 
 def write(out: Path, summary: dict[str, Any], tables: Tables, rows: Sequence[Row]) -> Summary:
