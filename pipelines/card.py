@@ -20,14 +20,21 @@ from pyarrow import fs as pafs
 from models.settings import ConfigError, parse
 from pipelines.card_data import COLUMNS, CardSettings, Choice, choose, facts
 from pipelines.card_html import Card, Pair, Suspect, card_html
-from pipelines.card_pictures import Made, Picture, Read, Row, Wish, pictures, read_file
+from pipelines.card_pictures import Made, Picture, Read, Row, Wish, pictures, read_photograph
 from pipelines.command import run
-from pipelines.corpus import Corpus, Manifest, child, filesystem, open_corpus, replacing
+from pipelines.corpus import (
+    CARD,
+    CATALOGUE,
+    DEPTH_REPORT,
+    Corpus,
+    Manifest,
+    child,
+    filesystem,
+    open_corpus,
+    replacing,
+)
 from pipelines.versions import versions
 
-CARD = "card.html"
-CATALOGUE = "catalogue.parquet"
-SUSPICIOUS = "rejects/depth.jsonl"
 _PACKAGES = ("numpy", "pillow", "pyarrow", "imagehash", "ray")
 
 
@@ -142,7 +149,7 @@ def read_catalogue(corpus: Corpus) -> pa.Table:
 
 def read_suspicious(corpus: Corpus) -> list[dict[str, Any]]:
     """What ``rejects/depth.jsonl`` says; nothing when there is no such file."""
-    files, path = filesystem(child(corpus.uri, SUSPICIOUS))
+    files, path = filesystem(child(corpus.uri, DEPTH_REPORT))
     if files.get_file_info(path).type != pafs.FileType.File:
         return []
     with files.open_input_stream(path) as stream:
@@ -165,7 +172,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(args: argparse.Namespace) -> None:
     settings = vars(args)
     corpus = open_corpus(settings.pop("corpus"))
-    write_card(corpus.uri, read_catalogue(corpus), corpus.manifest, read_file, read_suspicious(corpus), **settings)
+    write_card(
+        corpus.uri, read_catalogue(corpus), corpus.manifest, read_photograph, read_suspicious(corpus), **settings
+    )
     print(child(corpus.uri, CARD))
 
 

@@ -19,12 +19,13 @@ from pydantic import Field
 
 from models.settings import Settings
 from pipelines.card_pictures import Row
+from pipelines.near_duplicates import words_of
 
 Rows = NDArray[np.int64]  # positions in the catalogue
 
 COLUMNS = (
-    "uri", "container", "kind", "position", "length", "size", "mtime", "image_id", "width", "height", "phash", "haze",
-    "depth", "pair_id", "status", "reason", "message", "same_as", "distance", "shard",
+    "uri", "place", "size", "mtime", "image_id", "width", "height", "phash", "haze", "depth", "pair_id", "status", "reason",
+    "message", "same_as", "distance", "shard",
 )  # fmt: skip
 DUPLICATE_KINDS = ("near", "other_corpus", "exact")
 BANDS = ("lowest", "middle", "highest")
@@ -164,10 +165,12 @@ def priorities(catalogue: pa.Table, seed: int) -> NDArray[np.uint64]:
     Numbers of the row are folded together with SplitMix64's finaliser (Steele et al., OOPSLA 2014).
     """
     mixed = np.full(catalogue.num_rows, seed % 2**64, dtype=np.uint64)
-    columns = [catalogue[name] for name in ("phash", "size", "mtime", "position")]
-    for column in (*columns, pc.binary_length(catalogue["uri"])):
+    lengths = (pc.binary_length(catalogue[name]) for name in ("uri", "place"))
+    columns = [catalogue["size"], catalogue["mtime"], *lengths]
+    numbers = [column.fill_null(0).to_numpy().astype(np.uint64) for column in columns]
+    for number in (words_of(catalogue["phash"])[:, 0], *numbers):
         mixed += np.uint64(0x9E3779B97F4A7C15)
-        mixed ^= column.fill_null(0).to_numpy().astype(np.uint64)
+        mixed ^= number
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         mixed ^= mixed >> np.uint64(31)

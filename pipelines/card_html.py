@@ -268,7 +268,7 @@ def _reject(picture: Picture) -> str:
 def _made(card: Card) -> str:
     manifest = card.manifest
     rows = [
-        ("fingerprint of sources and settings", f"<code>{text(manifest.fingerprint) or 'none'}</code>"),
+        ("fingerprints of sources and settings", f"<code>{text(', '.join(manifest.sources)) or 'none'}</code>"),
         ("shards", f"{len(manifest.files):,} Parquet files, {sum(manifest.row_groups.values()):,} row groups"),
         ("this card", f"{_card_words(card.settings)}"),
         *((text(package), text(version)) for package, version in card.versions.items()),

@@ -15,6 +15,7 @@ from models import images
 from models.image_modes import eight_bits
 from models.images import ImageLimits, Photo
 from pipelines.corpus import child, filesystem
+from pipelines.sources import Place, read_place
 
 Row = Mapping[str, Any]
 Read = Callable[[Row], bytes]
@@ -89,7 +90,7 @@ def _load(out: str, wish: Wish, read: Read) -> bytes:
     if wish.what == "depth":
         return stored(out, wish.row, "depth")
     if wish.what == "elsewhere":
-        return read_file({"kind": "file", "container": wish.row["uri"]})
+        return read_place(Place(wish.row["uri"]))
     if (wish.row["size"] or 0) > _LIMITS.max_bytes:
         raise ValueError(f"too large to show: {wish.row['size']:,} bytes")
     try:
@@ -100,21 +101,13 @@ def _load(out: str, wish: Wish, read: Read) -> bytes:
         return stored(out, wish.row, "image")
 
 
-def read_file(row: Row) -> bytes:
-    """A :data:`Read` for photographs that are files of their own.
+def read_photograph(row: Row) -> bytes:
+    """A row's photograph from where it was found.
 
     Raises:
-        OSError: it cannot be read, or is part of an archive or table.
-        ValueError: it has more bytes than are decoded.
+        OSError: it cannot be read any more.
     """
-    if row["kind"] != "file":
-        raise FileNotFoundError(f"it is in {row['container']}, which is not opened")
-    files, path = filesystem(row["container"])
-    if (files.get_file_info(path).size or 0) > _LIMITS.max_bytes:
-        raise ValueError("the file is too large to show")
-    with files.open_input_stream(path) as stream:
-        data: bytes = stream.read()
-    return data
+    return read_place(Place.of(row["place"]))
 
 
 def stored(out: str, row: Row, column: str) -> bytes:

@@ -40,7 +40,7 @@ from pipelines.ingest_rows import SHARD_COLUMNS, Written, sample_depth, write_sh
 from pipelines.ingest_survey import Listing, Survey, survey, unique
 from pipelines.layouts import LAYOUTS
 from pipelines.mapping import map_tables, map_tables_with
-from pipelines.near_duplicates import as_words
+from pipelines.near_duplicates import words_of
 
 PROGRESS: dict[str, Any] = {"mininterval": 0.5 if sys.stderr.isatty() else 10, "dynamic_ncols": True}
 _EXAMINE_FILES, _EXAMINE_BYTES = 64, 256 << 20  # of a task: what an interruption may cost
@@ -192,7 +192,7 @@ def _held_out(listing: Listing, config: IngestConfig) -> Banned:
     table = _examined(photographs, config, catalogue.EXAMINED.empty_table(), "held-out photographs")
     seen = table.filter(pc.greater(table["width"], 0))
     ids = set(table["image_id"].to_pylist()) - {""}
-    return Banned("held_out", ids, as_words(seen["phash"].to_pylist()), seen["uri"].to_pylist())
+    return Banned("held_out", ids, words_of(seen["phash"]), seen["uri"].to_pylist())
 
 
 def _check_depth(sheet: Sheet, shards: Sequence[Shard], config: IngestConfig) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipelines.catalogue import CATALOGUE_SCHEMA
 from pipelines.ingest_config import IngestConfig
-from pipelines.near_duplicates import BITS, Hashes, as_words, closest, same_as
+from pipelines.near_duplicates import BITS, Hashes, as_words, closest, same_as, words_of
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Sheet:
         self.shard = np.full(count, "", dtype=object)
         self.uris = examined["uri"].to_numpy(zero_copy_only=False)
         self.ids = examined["image_id"].to_numpy(zero_copy_only=False)
-        self.hashes = as_words(examined["phash"].to_pylist())
+        self.hashes = words_of(examined["phash"])
 
     def open(self) -> NDArray[Any]:
         """Rows that are still accepted."""

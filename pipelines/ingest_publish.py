@@ -17,6 +17,7 @@ from pyarrow import fs as pafs
 from models.settings import ConfigError
 from pipelines import catalogue
 from pipelines.card import write_card
+from pipelines.card_pictures import read_photograph
 from pipelines.corpus import (
     DEPTH_REPORT,
     DUPLICATES,
@@ -32,7 +33,6 @@ from pipelines.corpus import (
 from pipelines.ingest_config import IngestConfig
 from pipelines.ingest_decide import Sheet
 from pipelines.ingest_rows import Written
-from pipelines.sources import Place, read_place
 
 # Shards, and what `replacing` leaves of one when its task is killed.
 _SHARD_NAME = re.compile(r"(train|test)-\d{5}-[0-9a-f]{8}\.parquet|\.(train|test)-\d{5}-.*\.parquet\.[0-9a-f]{8}\.tmp")
@@ -139,7 +139,7 @@ def publish(
     _write_lists(table, suspicious, config.out)
     catalogue.write_catalogue(config.out, table)
     if config.card:
-        write_card(config.out, table, manifest, lambda row: read_place(Place.of(row["place"])), suspicious)
+        write_card(config.out, table, manifest, read_photograph, suspicious)
     with replacing(child(config.out, MANIFEST)) as stream:
         stream.write(manifest.model_dump_json(indent=2).encode() + b"\n")
     catalogue.drop_parts(config.out)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -33,6 +34,16 @@ def perceptual_hash(pixels: NDArray[np.uint8]) -> bytes:
 def as_words(hashes: list[bytes]) -> Hashes:
     """32-byte hashes as (N, 4)."""
     return np.frombuffer(b"".join(hashes), np.uint64).reshape(-1, WORDS)
+
+
+def words_of(column: pa.ChunkedArray) -> Hashes:
+    """A column of 32-byte hashes without nulls as (N, 4)."""
+    arrays = [chunk for chunk in column.chunks if len(chunk)]
+    parts = [
+        np.frombuffer(array.buffers()[1], np.uint64).reshape(-1, WORDS)[array.offset : array.offset + len(array)]
+        for array in arrays
+    ]
+    return np.concatenate(parts) if parts else as_words([])
 
 
 def distance(a: Hashes, b: Hashes) -> NDArray[Any]:

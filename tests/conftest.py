@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
 
 Pixels = NDArray[np.uint8]

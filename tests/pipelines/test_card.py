@@ -22,27 +22,32 @@ from PIL import Image
 
 from models import images
 from models.settings import ConfigError, parse
-from pipelines.card import CARD, CATALOGUE, SUSPICIOUS, main, write_card
+from pipelines.card import main, write_card
 from pipelines.card_data import COLUMNS, CardSettings, choose, facts, histogram, occupied, shares
 from pipelines.card_parts import amount, last_part, percent, text
-from pipelines.card_pictures import MOST_BYTES, SIDE, read_file, thumbnail
-from pipelines.corpus import MANIFEST, SPLITS, Manifest, image_id_of, split_of
-from pipelines.ingest_plan import IngestConfig, Shard
-from pipelines.ingest_rows import write_shard
+from pipelines.card_pictures import MOST_BYTES, SIDE, read_photograph, thumbnail
+from pipelines.corpus import CARD, CATALOGUE, DEPTH_REPORT, MANIFEST, SPLITS, Manifest, image_id_of, split_of
+from pipelines.ingest_config import IngestConfig
+from pipelines.ingest_rows import SHARD_COLUMNS, write_shard
+from pipelines.sources import Place
 
 TYPES = {
-    "position": pa.int64(), "length": pa.int64(), "size": pa.int64(), "mtime": pa.int64(), "width": pa.int32(),
-    "height": pa.int32(), "phash": pa.uint64(), "haze": pa.float32(), "distance": pa.int16(),
+    "size": pa.int64(), "mtime": pa.int64(), "width": pa.int32(), "height": pa.int32(), "phash": pa.binary(32), "haze": pa.float32(), "distance": pa.int16(),
 }  # fmt: skip
 SCHEMA = pa.schema([(name, TYPES.get(name, pa.string())) for name in COLUMNS])
 HOSTILE = "</title><script>alert(\"1\")</script>' onerror='x&amp;\u202egnp.\x07שלום.jpg"
 
 
+def looks(number: int) -> bytes:
+    """A perceptual hash."""
+    return number.to_bytes(32, "little")
+
+
 def line(uri: str, status: str = "accepted", **values: Any) -> dict[str, Any]:
     """A row of a catalogue."""
     row = {
-        "uri": uri, "container": uri, "kind": "file", "position": 0, "length": 0, "size": 1000, "mtime": 0,
-        "image_id": "0" * 32, "width": 128, "height": 96, "phash": 0, "haze": 0.5, "depth": None, "pair_id": None,
+        "uri": uri, "place": str(Place(uri)), "size": 1000, "mtime": 0,
+        "image_id": "0" * 32, "width": 128, "height": 96, "phash": bytes(32), "haze": 0.5, "depth": None, "pair_id": None,
         "status": status, "reason": "", "message": "", "same_as": "", "distance": 0,
         "shard": "train-00000-0.parquet" if status == "accepted" else "",
     }  # fmt: skip
@@ -58,7 +63,8 @@ def manifest(rows: list[dict[str, Any]], **values: Any) -> Manifest:
     count = Counter(row["status"] for row in rows)
     made = {
         "domain": "hazy", "found": len(rows), "accepted": count["accepted"], "rejected": count["rejected"],
-        "duplicates": count["duplicate"], "files": [], "row_groups": {}, "fingerprint": "0123",
+        "duplicates": count["duplicate"], "files": [], "row_groups": {}, "sources": ["0123"],
+        "repeats": Counter(row["reason"] for row in rows if row["status"] == "duplicate"),
         "splits": {split: sum(row["shard"].startswith(split) for row in rows) for split in SPLITS},
         "reasons": Counter(row["reason"] for row in rows if row["status"] == "rejected"),
     }  # fmt: skip
@@ -72,10 +78,10 @@ def corpus(photo_folder: Callable[..., Path], tmp_path: Path) -> tuple[Path, lis
     rows, depth = [], {}
     for index, file in enumerate(sorted(folder.iterdir())):
         if index < 3:
-            depth[str(file)] = str(tmp_path / f"{file.stem}.npy")
-            np.save(depth[str(file)], np.linspace(0, 1, 24)[:, None].repeat(32, axis=1))
+            depth[str(file)] = str(Place(str(tmp_path / f"{file.stem}.npy")))
+            np.save(tmp_path / f"{file.stem}.npy", np.linspace(0, 1, 24)[:, None].repeat(32, axis=1))
         data = file.read_bytes()
-        values = {"haze": index / 12, "phash": index << 60, "size": len(data), "depth": depth.get(str(file))}
+        values = {"haze": index / 12, "phash": looks(index), "size": len(data), "depth": depth.get(str(file))}
         rows.append(line(str(file), image_id=image_id_of(data), **values))
     config = parse(IngestConfig, {"sources": [str(folder)], "domain": "hazy", "out": str(out)})
     written = []
@@ -84,8 +90,7 @@ def corpus(photo_folder: Callable[..., Path], tmp_path: Path) -> tuple[Path, lis
         name = f"{split}-00000-01234567.parquet"
         for row in mine:
             row["shard"] = name
-        ids = [row["image_id"] for row in mine]
-        written.append(write_shard(Shard(name, [r["uri"] for r in mine], ids, [r["depth"] for r in mine]), config))
+        written.append(write_shard(name, pa.Table.from_pylist(mine).select(SHARD_COLUMNS), config))
     first = rows[0]["uri"]
     (folder / "cut.jpg").write_bytes(Path(first).read_bytes()[:700])
     rows += [
@@ -98,9 +103,9 @@ def corpus(photo_folder: Callable[..., Path], tmp_path: Path) -> tuple[Path, lis
     ]
     files = {"files": [w.name for w in written], "row_groups": {w.name: w.row_groups for w in written}}
     (out / MANIFEST).write_text(manifest(rows, **files).model_dump_json())
-    (out / SUSPICIOUS).parent.mkdir()
+    (out / DEPTH_REPORT).parent.mkdir()
     said = {"uri": first, "depth": depth[first], "suspicions": ["inverted"], "message": "upside <down>"}
-    (out / SUSPICIOUS).write_text(json.dumps(said) + "\n" + json.dumps(said | {"uri": "nowhere.jpg"}) + "\n")
+    (out / DEPTH_REPORT).write_text(json.dumps(said) + "\n" + json.dumps(said | {"uri": "nowhere.jpg"}) + "\n")
     pq.write_table(table(rows), out / CATALOGUE)
     return out, rows
 
@@ -184,7 +189,7 @@ def test_names_cannot_break_the_page(tmp_path: Path) -> None:
     rows += [line("c" + HOSTILE, "rejected", reason=HOSTILE, message=HOSTILE)]
     said = [{"uri": HOSTILE, "depth": HOSTILE, "suspicions": [HOSTILE], "message": "\udc80" + HOSTILE}]
     out = tmp_path / "<img src=x>"
-    write_card(str(out), table(rows), manifest(rows), read_file, said)
+    write_card(str(out), table(rows), manifest(rows), read_photograph, said)
     raw = (out / CARD).read_bytes().decode()
     page = Page(raw)
     assert not {"script", "img"} & page.tags.keys()
@@ -203,7 +208,9 @@ def test_page_and_reading_are_bounded(tmp_path: Path) -> None:
         kind = ("accepted", "duplicate", "rejected")[index % 3]
         uri = f"{index}/" + "\"'\u202e<" * 100
         reason = "" if kind == "accepted" else f"reason {index % 60}"
-        rows.append(line(uri, kind, reason=reason, message=uri, same_as="0/" + uri[2:], phash=index, haze=index / 400))
+        rows.append(
+            line(uri, kind, reason=reason, message=uri, same_as="0/" + uri[2:], phash=looks(index), haze=index / 400)
+        )
     rows.append(line("huge.jpg", "rejected", reason="too_large", size=1 << 40))
     said = [{"uri": rows[0]["uri"], "depth": rows[0]["uri"], "suspicions": ["x"] * 99, "message": "y" * 9999}] * 99
     calls: list[str] = []
@@ -247,7 +254,7 @@ def test_facts_count_accepted_photographs_only() -> None:
 
 def test_an_empty_corpus_has_a_page(tmp_path: Path) -> None:
     rows = [line("a", "rejected", reason="unreadable", haze=None, width=0, height=0, size=0)]
-    write_card(str(tmp_path), table(rows), manifest(rows), read_file, [])
+    write_card(str(tmp_path), table(rows), manifest(rows), read_photograph, [])
     page = Page((tmp_path / CARD).read_text(encoding="utf-8"))
     assert "There are no photographs" in page.text
     assert "It was not measured" in page.text
@@ -255,9 +262,11 @@ def test_an_empty_corpus_has_a_page(tmp_path: Path) -> None:
 
 
 def test_choice_follows_the_rows_and_the_seed_and_not_their_order() -> None:
-    rows = [line(f"{i}.jpg", phash=i * 977, size=i, haze=(i * 37 % 100) / 100) for i in range(100)]
-    rows += [line(f"d{i}", "duplicate", reason="near", distance=i % 9, phash=i, same_as=f"{i}.jpg") for i in range(40)]
-    rows += [line(f"e{i}", "duplicate", reason="exact", phash=i, same_as=f"{i}.jpg") for i in range(2)]
+    rows = [line(f"{i}.jpg", phash=looks(i * 977), size=i, haze=(i * 37 % 100) / 100) for i in range(100)]
+    rows += [
+        line(f"d{i}", "duplicate", reason="near", distance=i % 9, phash=looks(i), same_as=f"{i}.jpg") for i in range(40)
+    ]
+    rows += [line(f"e{i}", "duplicate", reason="exact", phash=looks(i), same_as=f"{i}.jpg") for i in range(2)]
     rows += [line(f"r{i}", "rejected", reason="corrupt" if i else "truncated", size=i) for i in range(50)]
     said = [{"uri": f"{i}.jpg", "depth": "", "suspicions": ["b" if i else "a"], "message": ""} for i in range(30)]
     settings = CardSettings()
@@ -361,11 +370,11 @@ def test_what_is_wrong_with_a_corpus_is_one_line(
     assert "run `python -m pipelines.ingest`" in error()
     assert not (out / CARD).exists()
     with pytest.raises(ConfigError, match="unknown key 'sample'"):
-        write_card(str(out), table(rows), manifest(rows), read_file, [], sample=3)
+        write_card(str(out), table(rows), manifest(rows), read_photograph, [], sample=3)
 
 
 def test_catalogues_in_several_chunks_count_the_same() -> None:
-    rows = [line(f"{i}.jpg", phash=i, haze=i / 50) for i in range(50)]
+    rows = [line(f"{i}.jpg", phash=looks(i), haze=i / 50) for i in range(50)]
     whole, parts = table(rows), pa.concat_tables([table(rows[i : i + 7]) for i in range(0, 50, 7)])
     assert parts["uri"].num_chunks > 1
     assert facts(parts) == facts(whole)

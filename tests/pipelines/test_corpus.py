@@ -19,9 +19,10 @@ IDS = st.text("0123456789abcdef", min_size=32, max_size=32)
 
 def manifest(**changes: Any) -> dict[str, Any]:
     return {
-        "version": 1, "domain": "hazy", "found": 10, "accepted": 7, "rejected": 2, "duplicates": 1,
+        "version": 2, "domain": "hazy", "found": 10, "accepted": 7, "rejected": 2, "duplicates": 1,
         "splits": {"train": 5, "test": 2}, "files": ["train-00000-ab.parquet", "test-00000-ab.parquet"],
         "row_groups": {"train-00000-ab.parquet": 2, "test-00000-ab.parquet": 1}, "reasons": {"corrupt": 2},
+        "repeats": {"exact": 1},
     } | changes  # fmt: skip
 
 
@@ -71,10 +72,10 @@ def test_folder_without_manifest(tmp_path: Path) -> None:
         open_corpus(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", json.dumps(manifest(version=2)), json.dumps(manifest(accepted=8))])
+@pytest.mark.parametrize("text", ["", "[]", "{", json.dumps(manifest(version=1)), json.dumps(manifest(accepted=8))])
 def test_damaged_manifest(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(ConfigError, match="not a manifest of version 1"):
+    with pytest.raises(ConfigError, match="not a manifest of version 2"):
         open_corpus(tmp_path)
 
 
@@ -86,6 +87,7 @@ def test_wrong_domain(tmp_path: Path) -> None:
 
 def test_empty_corpus(tmp_path: Path) -> None:
     empty = {"accepted": 0, "rejected": 9, "splits": {}, "files": [], "row_groups": {}, "reasons": {"corrupt": 9}}
+    empty |= {"duplicates": 0, "repeats": {}, "found": 9}
     with pytest.raises(ConfigError, match="empty corpus: 9 files"):
         require_corpus(corpus_at(tmp_path, **empty), "hazy")
 
@@ -95,7 +97,9 @@ def test_unknown_scheme() -> None:
         open_corpus("nowhere://x")
 
 
-@pytest.mark.parametrize("changes", [{"found": 11}, {"splits": {"train": 5}}, {"reasons": {"corrupt": 1}}])
+@pytest.mark.parametrize(
+    "changes", [{"found": 11}, {"splits": {"train": 5}}, {"reasons": {"corrupt": 1}}, {"repeats": {}}]
+)
 def test_counts_must_add_up(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"do not add up|are not the 11"):
         Manifest.model_validate(manifest(**changes))
