@@ -14,6 +14,7 @@ from models.image_limits import MAGIC, Header, ImageLimits, check_bytes, check_f
 from models.image_modes import exif_orientation, xmp_orientation
 
 _MOST_SEGMENTS = 4096  # of a JPEG before its first scan: a profile and extended XMP take hundreds
+_MOST_FILL = 4096  # bytes between segments
 _MOST_SCANS = 200  # a progressive JPEG needs a dozen; each costs a pass over the whole picture
 _JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # neither stuffing nor a restart
 _NO_SEGMENT = (0x01, 0xD8)
@@ -143,10 +144,12 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
 def _check_jpeg(data: bytes) -> None:
     """
     Raises:
-        CorruptImage: so many segments or scans that reading them would take minutes.
+        CorruptImage: so many segments, scans or bytes between segments that reading them would take minutes.
     """
     at, segments, scans = 2, 0, 0
     while found := _JPEG_MARKER.search(data, at):
+        if not scans and found.start() - at > _MOST_FILL:
+            break
         marker, at = found[1][0], found.end()
         if marker == _END:
             return
@@ -156,3 +159,5 @@ def _check_jpeg(data: bytes) -> None:
         if segments > _MOST_SEGMENTS or scans > _MOST_SCANS:
             raise CorruptImage(f"the JPEG file has more than {segments - 1:,} segments or {scans - 1} scans")
         at += int.from_bytes(data[at : at + 2], "big")
+    if not scans and len(data) - at > _MOST_FILL:
+        raise CorruptImage(f"the JPEG file has no segment after byte {at:,}")

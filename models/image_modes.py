@@ -55,7 +55,9 @@ def sixteen_bits(values: Array) -> Array:
         raise UnsupportedFormat(f"{kind} values run from {low} to {high}; expected 0 to {white}")
     if not floats:
         return values.astype(np.uint16)
-    return np.rint(values.astype(np.float32 if values.dtype.itemsize < 8 else np.float64) * 65_535).astype(np.uint16)
+    scaled = values.astype(np.float32 if values.dtype.itemsize < 8 else np.float64) * 65_535
+    rounded: Array = np.rint(scaled).astype(np.uint16)
+    return rounded
 
 
 def straight(values: Array, alpha: Array) -> Array:

@@ -80,7 +80,8 @@ def encode(pixels: Array, icc: bytes | None, extra: tuple[tuple[bytes, bytes], .
     """A PNG of (H, W) grey or (H, W, 2..4) uint16; 2 and 4 have alpha last. ``extra`` are further (name, chunk)."""
     import imagecodecs
 
-    data = bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels)))
+    plain = np.ascontiguousarray(pixels).reshape(-1).reshape(pixels.shape)  # strides of sides of 1 may be anything
+    data = bytes(imagecodecs.png_encode(plain))
     profile = () if icc is None else ((b"iCCP", b"ICC Profile\0\0" + zlib.compress(icc)),)
     inserted = b"".join(_chunk(name, body) for name, body in (*profile, *extra))
     return data[:_HEADER_END] + inserted + data[_HEADER_END:]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import logging
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from PIL import _imaging
 
 _LIBRARIES = ("PIL", "tifffile", "imagecodecs")
 
@@ -31,6 +35,7 @@ def quiet() -> Iterator[None]:
 def _enter() -> None:
     global _caught, _users  # noqa: PLW0603 - the state that warnings and logging keep is global too
     with _lock:
+        _silence_libtiff()
         _users += 1
         if _users > 1:
             return
@@ -53,3 +58,14 @@ def _leave() -> None:
         _caught = None
         for name, level in _levels.items():
             logging.getLogger(name).setLevel(level)
+
+
+@functools.cache
+def _silence_libtiff() -> None:
+    """Pillow's libtiff writes to the process's stderr what it also reports, and Pillow has no switch for it."""
+    library = ctypes.CDLL(_imaging.__file__)  # also finds what it is linked with
+    for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+        setter = getattr(library, name, None)  # missing where libtiff is linked statically
+        if setter is not None:
+            setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
+            setter(None)
