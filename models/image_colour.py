@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import io
-import struct
 from typing import Any
 
 import numpy as np
@@ -12,11 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from models.image_modes import Samples, sixteen_bits, straight
+from models.image_profile import is_sound, is_srgb, srgb_profile
 
 Array = NDArray[Any]
 
 _PROFILE_MODELS = {"GRAY": b"GRAY", "RGB": b"RGB ", "CMYK": b"CMYK"}
-_LONGEST_PROFILE = 16 << 20
 _BLOCK = 1 << 20  # pixels that are converted at once, so that memory stays that of the picture
 
 
@@ -25,10 +23,10 @@ def to_srgb(image: Image.Image) -> tuple[Image.Image, bytes | None]:
     source = image.info.get("icc_profile")
     if image.mode not in ("RGB", "L", "CMYK"):
         image = image.convert("RGB")
-    if source and len(source) <= _LONGEST_PROFILE:
+    if source and is_sound(source):
         try:
             profile = ImageCms.ImageCmsProfile(io.BytesIO(source))
-            if not _is_srgb(profile):
+            if not is_srgb(profile):
                 target = ImageCms.ImageCmsProfile(io.BytesIO(srgb_profile()))
                 converted = ImageCms.profileToProfile(image, profile, target, outputMode="RGB")
                 image = converted if converted is not None else image
@@ -55,23 +53,11 @@ def deep_to_srgb(samples: Samples, source: bytes | None) -> tuple[Array, Array |
         values = straight(values, alpha)
     if samples.inverted:
         values = 65_535 - values
-    if source and len(source) <= _LONGEST_PROFILE:
+    if source and is_sound(source):
         converted = _profiled(values, samples.model, source)
         if converted is not None:
             return converted, alpha, srgb_profile()
     return _plain(values), alpha, None
-
-
-@functools.cache
-def srgb_profile() -> bytes:
-    """An sRGB profile, the same bytes every time."""
-    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    data[24:36] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)  # its creation time, which would be now
-    return bytes(data)
-
-
-def _is_srgb(profile: ImageCms.ImageCmsProfile) -> bool:
-    return ImageCms.getProfileDescription(profile).startswith("sRGB")
 
 
 def _profiled(values: Array, model: str, source: bytes) -> Array | None:
@@ -79,7 +65,7 @@ def _profiled(values: Array, model: str, source: bytes) -> Array | None:
     import imagecodecs
 
     try:
-        if _is_srgb(ImageCms.ImageCmsProfile(io.BytesIO(source))):
+        if is_srgb(ImageCms.ImageCmsProfile(io.BytesIO(source))):
             return _plain(values)
         if source[16:20] != _PROFILE_MODELS[model]:
             return None

@@ -21,7 +21,7 @@ import tifffile
 from PIL import Image
 
 from models import images
-from models.image_colour import srgb_profile
+from models.image_profile import srgb_profile
 
 LIMITS = images.ImageLimits(max_pixels=4_000_000)
 ADDRESS_SPACE = 1 << 30  # above what the process holds before the first file

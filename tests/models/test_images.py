@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageCms
 
 from models import images
-from models.image_colour import srgb_profile
+from models.image_profile import srgb_profile
 
 Make = Callable[..., np.ndarray]
 
