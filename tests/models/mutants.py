@@ -13,6 +13,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import imagecodecs
@@ -263,7 +264,7 @@ def main(count: int, seed: int) -> dict[str, Any]:
     """Decode, probe and encode; whatever is no typed error ends the process."""
     for data in seeds().values():  # so that libraries are loaded and warm
         images.encode(images.decode(data, LIMITS.model_copy(update={"first_frame": True})), "PNG")
-    held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()  # noqa: PTH123, SIM115
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + ADDRESS_SPACE, resource.RLIM_INFINITY))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     outcomes: Counter[str] = Counter()
