@@ -1,73 +1,97 @@
-"""Colour models, profiles, bit depths and orientations: what a decoded file needs to become upright sRGB pixels."""
+"""Bit depths and orientations: what decoded samples need to become upright pixels."""
 
 from __future__ import annotations
 
-import functools
-import io
-import struct
-from typing import Any
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image
 
 from models.image_errors import UnsupportedFormat
 
 Array = NDArray[Any]
+Model = Literal["GRAY", "RGB", "CMYK", "LAB", "ICCLAB"]
 
 _ORIENTATION_TAG = 0x0112
+_XMP_ORIENTATION = re.compile(rb"\btiff:Orientation(?:\s*=\s*[\"']|>)\s*([1-8])")
 
 
-def deep_grey(image: Image.Image) -> Array:
-    """Greyscale of more than 8 bits as (H, W) uint16.
+@dataclass(frozen=True)
+class Samples:
+    """Pixels as a deep file stores them, before colours and orientation are dealt with.
+
+    Attributes:
+        values: (H, W, 1, 3 or 4) of any depth.
+        model: what the channels are.
+        alpha: (H, W) of the same dtype, or None.
+        inverted: white is zero.
+        premultiplied: the colours were multiplied by alpha.
+    """
+
+    values: Array
+    model: Model
+    alpha: Array | None = None
+    inverted: bool = False
+    premultiplied: bool = False
+
+
+def sixteen_bits(values: Array) -> Array:
+    """Samples of any depth as uint16, in native byte order.
 
     Raises:
         UnsupportedFormat: floats outside [0, 1] or integers outside 0..65535, whose white is anyone's guess.
     """
-    values = np.asarray(image)
-    if image.mode not in ("F", "I"):
-        return values.astype(np.uint16)
+    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
+        native: Array = values.astype(np.uint16, copy=False)
+        return native
     low, high = values.min(), values.max()
-    white = 1.0 if image.mode == "F" else 65_535
+    floats = values.dtype.kind == "f"
+    white = 1.0 if floats else 65_535
     if not (low >= 0 and high <= white):  # also False for NaN
-        kind = "float" if image.mode == "F" else "32-bit"
+        kind = "float" if floats else f"{values.dtype.itemsize * 8}-bit"
         raise UnsupportedFormat(f"{kind} values run from {low} to {high}; expected 0 to {white}")
-    return np.rint(values * (65_535 / white)).astype(np.uint16)
+    if not floats:
+        return values.astype(np.uint16)
+    scaled = values.astype(np.float32 if values.dtype.itemsize < 8 else np.float64) * 65_535
+    rounded: Array = np.rint(scaled).astype(np.uint16)
+    return rounded
 
 
-def to_srgb(image: Image.Image) -> tuple[Image.Image, bytes | None]:
-    """RGB in sRGB, and the profile to embed when there was one. ``image`` has no alpha."""
-    source = image.info.get("icc_profile")
-    if image.mode not in ("RGB", "L", "CMYK"):
-        image = image.convert("RGB")
-    if source:
-        try:
-            profile = ImageCms.ImageCmsProfile(io.BytesIO(source))
-            if not ImageCms.getProfileDescription(profile).startswith("sRGB"):
-                target = ImageCms.ImageCmsProfile(io.BytesIO(srgb_profile()))
-                converted = ImageCms.profileToProfile(image, profile, target, outputMode="RGB")
-                image = converted if converted is not None else image
-            return image.convert("RGB"), srgb_profile()
-        except (ImageCms.PyCMSError, OSError):  # damaged, or made for another colour model than the image's
-            return image.convert("RGB"), None
-    return image.convert("RGB"), None
+def straight(values: Array, alpha: Array) -> Array:
+    """uint16 (H, W, C) colours that were multiplied by ``alpha``, as they were before; black where it is 0."""
+    whole = np.maximum(alpha.astype(np.uint32), 1)
+    result = np.empty_like(values)
+    for channel in range(values.shape[2]):
+        scaled = (values[:, :, channel].astype(np.uint32) * 65_535 + whole // 2) // whole
+        result[:, :, channel] = np.minimum(scaled, 65_535)
+    return result
 
 
-@functools.cache
-def srgb_profile() -> bytes:
-    """An sRGB profile, the same bytes every time."""
-    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    data[24:36] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)  # its creation time, which would be now
-    return bytes(data)
+def deep_grey(image: Image.Image) -> Array:
+    """Greyscale of more than 8 bits that Pillow read, as (H, W) uint16.
+
+    Raises:
+        UnsupportedFormat: as :func:`sixteen_bits`.
+    """
+    return sixteen_bits(np.asarray(image))
 
 
 def exif_orientation(image: Image.Image) -> int:
     """EXIF orientation 1..8. Metadata that cannot be read counts as none: the picture itself is sound."""
-    try:
-        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    try:  # not the method of PNG files, which would decode the pixels to look behind them
+        value = Image.Image.getexif(image).get(_ORIENTATION_TAG, 1)
     except Exception:  # noqa: BLE001 - damaged EXIF raises almost anything
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def xmp_orientation(xmp: bytes) -> int:
+    """The orientation that XMP tells, 1..8: what counts where EXIF tells none."""
+    found = _XMP_ORIENTATION.search(xmp)
+    return int(found[1]) if found else 1
 
 
 def upright(pixels: Array, orientation: int) -> Array:

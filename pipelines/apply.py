@@ -137,6 +137,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--memory-mb", type=int, help="working memory for one photograph, in MiB (default: half of what is free)"
     )
     parser.add_argument("--quality", type=int, default=95, help="of JPEG and WebP, 1 to 100 (default: %(default)s)")
+    parser.add_argument(
+        "--keep-metadata",
+        action="store_true",
+        help="write EXIF, XMP and resolution again, with the place where the photograph was taken (default: drop them)",
+    )
 
 
 def options_of(args: argparse.Namespace) -> DehazeOptions:
@@ -147,7 +152,7 @@ def options_of(args: argparse.Namespace) -> DehazeOptions:
     """
     from serving.predictor import DehazeOptions
 
-    chosen = {"strength": args.strength, "quality": args.quality}
+    chosen = {"strength": args.strength, "quality": args.quality, "keep_metadata": args.keep_metadata}
     return parse(DehazeOptions, chosen | ({"format": args.format.upper()} if args.format else {}), "options")
 
 

@@ -24,12 +24,14 @@ MEDIA_TYPES: dict[str, str] = {
 
 class DehazeOptions(Settings):
     """How one photograph is dehazed: ``strength`` 0 gives the input back, 1 the network's scene; ``format`` None
-    keeps the input's; ``quality`` is for JPEG and WebP.
+    keeps the input's; ``quality`` is for JPEG and WebP; ``keep_metadata`` writes EXIF (with the place it was taken),
+    XMP and resolution again.
     """
 
     strength: float = Field(1.0, ge=0.0, le=1.0)
     format: Format | None = None
     quality: int = Field(95, ge=1, le=100)
+    keep_metadata: bool = False
 
 
 DEFAULT_OPTIONS = DehazeOptions()
@@ -101,7 +103,7 @@ class Predictor:
         decoded = time.perf_counter()
         clear = self.dehaze_photo(photo, options.strength)
         dehazed = time.perf_counter()
-        result = encode(clear, options.format, options.quality)
+        result = encode(clear, options.format, options.quality, options.keep_metadata)
         height, width = clear.pixels.shape[:2]
         return result, DehazeInfo(
             format=options.format or photo.format,

@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageCms
 
 from models import images
-from models.image_modes import srgb_profile
+from models.image_profile import srgb_profile
 
 Make = Callable[..., np.ndarray]
 
@@ -95,12 +95,12 @@ def test_16_bit_grey_keeps_its_depth(kind: str) -> None:
     np.testing.assert_array_equal(images.decode(images.encode(read)).pixels, read.pixels)
 
 
-def test_16_bit_colour_is_read_at_8_bits() -> None:
+def test_16_bit_colour_keeps_its_depth() -> None:
     values = np.linspace(0, 65_535, 6 * 5 * 3).astype(">u2").reshape(6, 5, 3)
     rows = b"".join(b"\x00" + row.tobytes() for row in values)
     read = images.decode(png(struct.pack(">IIBBBBB", 5, 6, 16, 2, 0, 0, 0), rows))
-    assert read.pixels.dtype == np.uint8
-    assert np.abs(read.pixels.astype(int) - values.astype(int) / 257).max() <= 1
+    assert read.pixels.dtype == np.uint16
+    np.testing.assert_array_equal(read.pixels, values)
 
 
 def png(header: bytes, rows: bytes) -> bytes:
@@ -272,53 +272,6 @@ def test_jpeg_with_a_second_picture_is_a_jpeg(photo: Make) -> None:
     assert np.abs(read.pixels.astype(int) - photo(1)).mean() < 6
 
 
-def mutations(count: int) -> list[bytes]:
-    random = np.random.default_rng(7)
-    image = Image.fromarray(random.integers(0, 256, (20, 30, 3), dtype=np.uint8))
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    seeds = [
-        encoded(image, "JPEG", exif=exif, icc_profile=srgb_profile()),
-        encoded(image, "PNG", icc_profile=srgb_profile()),
-        encoded(image.convert("P"), "PNG", transparency=3),
-        encoded(image, "WEBP"),
-        encoded(image.convert("CMYK"), "TIFF"),
-        encoded(image, "TIFF", compression="tiff_adobe_deflate"),
-        encoded(image, "BMP"),
-    ]
-    results = []
-    for index in range(count):
-        data = bytearray(seeds[index % len(seeds)])
-        for _ in range(int(random.integers(1, 9))):
-            at = int(random.integers(0, len(data) if random.random() < 0.5 else min(64, len(data))))
-            kind = random.integers(0, 4)
-            if kind == 0:
-                data[at] = int(random.integers(0, 256))
-            elif kind == 1:
-                del data[at : at + int(random.integers(1, 40))]
-            elif kind == 2:
-                data[at:at] = random.bytes(int(random.integers(1, 20)))
-            else:
-                data[at : at + 4] = random.choice([b"\xff\xff\xff\xff", b"\x00\x00\x00\x00", b"\x7f\xff\xff\xff"])
-            if len(data) < 8:
-                break
-        results.append(bytes(data))
-    return results
-
-
-@pytest.mark.filterwarnings("ignore:::PIL")
-def test_mutated_files_give_a_photo_or_a_typed_error() -> None:
-    outcomes: set[str] = set()
-    for data in mutations(350):
-        try:
-            photo = images.decode(data)
-            assert photo.pixels.shape[2:] == (3,)
-            outcomes.add("ok")
-        except images.ImageError as problem:
-            outcomes.add(problem.code)
-    assert outcomes >= {"ok", "corrupt", "truncated", "unsupported_format"}
-
-
 # --- round trips ---
 
 PIXELS = hnp.arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20), st.just(3)))
@@ -383,9 +336,9 @@ def test_with_tensor_refuses_another_size_under_alpha() -> None:
     assert images.Photo(gradient()).with_tensor(torch.zeros(1, 3, 8, 9)).pixels.shape == (8, 9, 3)
 
 
-def test_16_bit_colour_is_rounded_to_8() -> None:
+def test_16_bit_colour_is_rounded_to_8_where_the_format_has_no_more() -> None:
     values = np.array([[[0, 128, 65_535], [257, 386, 65_406]]], np.uint16)
-    read = images.decode(images.encode(images.Photo(values), "PNG"))
+    read = images.decode(images.encode(images.Photo(values), "BMP"))
     np.testing.assert_array_equal(read.pixels, [[[0, 0, 255], [1, 2, 254]]])
 
 

@@ -28,6 +28,20 @@ def test_one_photograph_gets_a_neighbour(photo_folder: Callable[..., Path]) -> N
     assert (folder / "photo_000_dehazed.jpg").read_bytes() == Predictor("dcp").dehaze_bytes(before)[0]
 
 
+def test_metadata_is_kept_on_request_only(tmp_path: Path) -> None:
+    source, exif = tmp_path / "a.jpg", Image.Exif()
+    exif[0x010F], exif[0x0112] = "maker", 6
+    exif[0x8825] = {1: "N"}
+    Image.new("RGB", (32, 24), (90, 90, 90)).save(source, exif=exif.tobytes())
+    assert main([str(source), "--model", "dcp", "--out", str(tmp_path / "without")]) == 0
+    assert main([str(source), "--model", "dcp", "--out", str(tmp_path / "with"), "--keep-metadata"]) == 0
+    with Image.open(tmp_path / "without" / "a.jpg") as without, Image.open(tmp_path / "with" / "a.jpg") as kept:
+        assert without.size == kept.size == (24, 32)
+        assert not without.getexif()
+        assert (kept.getexif()[0x010F], kept.getexif()[0x0112]) == ("maker", 1)
+        assert kept.getexif().get_ifd(0x8825)[1] == "N"
+
+
 def test_a_folder_keeps_its_tree_and_failures_do_not_stop_it(
     photo_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

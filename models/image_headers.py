@@ -1,0 +1,163 @@
+"""Open an image file for its header alone: limits first, then checks that keep hostile files from Pillow's decoders."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+
+from PIL import Image, UnidentifiedImageError
+
+from models import image_png, image_tiff
+from models.image_errors import CorruptImage, ImageError, ImageTooLarge, TruncatedImage, UnsupportedFormat
+from models.image_limits import MAGIC, Header, ImageLimits, check_bytes, check_frames, check_size
+from models.image_modes import exif_orientation, xmp_orientation
+
+_MOST_SEGMENTS = 4096  # of a JPEG before its first scan: a profile and extended XMP take hundreds
+_MOST_FILL = 4096  # bytes between segments
+_MOST_SCANS = 200  # a progressive JPEG needs a dozen; each costs a pass over the whole picture
+_JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # neither stuffing nor a restart
+_NO_SEGMENT = (0x01, 0xD8)
+_SCAN, _END = 0xDA, 0xD9
+
+
+def tiff_layout(data: bytes, limits: ImageLimits) -> image_tiff.Layout | None:
+    """The checked header of a TIFF file; None for other files, and where TIFF is not accepted.
+
+    Raises:
+        ImageError: as :func:`models.images.decode`.
+    """
+    if "TIFF" not in limits.formats or not data.startswith(MAGIC["TIFF"]):
+        return None
+    layout = image_tiff.layout(data)
+    check_size(layout.width, layout.height, limits)
+    check_frames(layout.several, "TIFF", limits)
+    return layout
+
+
+def open_image(data: bytes, limits: ImageLimits) -> Image.Image:
+    """A Pillow image whose header was read and checked, and whose pixels were not.
+
+    Raises:
+        ImageError: as :func:`models.images.decode`; Pillow's plugins raise more.
+    """
+    if not data:
+        raise TruncatedImage("the file is empty")
+    if data.startswith(b"RIFF") and (size := _webp_size(data)):
+        check_size(*size, limits)  # Pillow makes room for the picture when it opens the file
+    if data.startswith(b"\xff\xd8"):
+        _check_jpeg(data)
+    if data.startswith(b"\x89PNG"):
+        for _ in image_png.chunks(data):  # so that their number is checked
+            pass
+    try:
+        image = Image.open(io.BytesIO(data), formats=limits.formats)
+    except Image.DecompressionBombError as problem:
+        raise ImageTooLarge(str(problem)) from problem
+    except UnidentifiedImageError as problem:
+        if data.startswith(MAGIC["TIFF"]) and "TIFF" in limits.formats:  # its directory was found sound
+            message = "TIFF of this colour model and depth is not supported; save it as RGB of 8 or 16 bits a channel"
+            raise UnsupportedFormat(message) from problem
+        if any(data.startswith(MAGIC[name]) for name in limits.formats if name in MAGIC):
+            raise  # of an accepted format, but damaged
+        accepted = ", ".join(limits.formats)
+        raise UnsupportedFormat(f"not an image of an accepted format ({accepted})") from problem
+    check_size(*image.size, limits)
+    # MPO is a JPEG with further pictures behind it (stereo, HDR gain map): every viewer shows the first.
+    check_frames(getattr(image, "is_animated", False) and image.format != "MPO", str(image.format), limits)
+    return image
+
+
+def probe(data: bytes, limits: ImageLimits) -> Header:
+    """As :func:`models.images.probe`, with Pillow's own exceptions besides the typed ones."""
+    check_bytes(len(data), limits)
+    if (layout := tiff_layout(data, limits)) is not None:
+        return _header("TIFF", (layout.width, layout.height), tiff_orientation(layout))
+    with open_image(data, limits) as image:
+        return _header(name_of(image), image.size, orientation(image, data))
+
+
+def orientation(image: Image.Image, data: bytes) -> int:
+    """EXIF orientation 1..8 of a file whose pixels are not read yet. Not for TIFF: see :func:`tiff_orientation`."""
+    if image.format == "PNG" and "exif" not in image.info and (block := image_png.exif(data)) is not None:
+        image.info["exif"] = block  # it stands behind the pixels
+    return exif_orientation(image)
+
+
+def tiff_orientation(layout: image_tiff.Layout) -> int:
+    """The orientation of a TIFF, 1..8; that of its XMP counts where the directory tells none."""
+    return layout.orientation or xmp_orientation(layout.xmp)
+
+
+def name_of(image: Image.Image) -> str:
+    """The format's name in this contract."""
+    return "JPEG" if image.format == "MPO" else str(image.format)
+
+
+def typed(problem: Exception, data: bytes) -> ImageError:
+    """The typed error for what a plugin raised."""
+    if isinstance(problem, ImageError):
+        return problem
+    if isinstance(problem, MemoryError):
+        return ImageTooLarge("not enough memory to decode the image; reduce its size")
+    if isinstance(problem, Image.DecompressionBombError):
+        return ImageTooLarge(str(problem))
+    text = str(problem)
+    if isinstance(problem, UnidentifiedImageError):
+        text = "the header is damaged"  # Pillow's message holds the address of a buffer
+    if isinstance(problem, EOFError) or "truncated" in text.lower() or _ends_early(data):
+        return TruncatedImage(f"the file ends before the picture does: {text}")
+    return CorruptImage(f"cannot decode the image: {text or type(problem).__name__}")
+
+
+def _header(name: str, size: tuple[int, int], turn: int) -> Header:
+    width, height = size if turn < 5 else size[::-1]
+    return Header(name, width, height)
+
+
+def _ends_early(data: bytes) -> bool:
+    """Whether a length in the header of a WebP or BMP, or the missing end of a PNG or JPEG, shows a cut file."""
+    if data.startswith(b"RIFF"):
+        return len(data) < 12 or struct.unpack("<I", data[4:8])[0] + 8 > len(data)
+    if data.startswith(b"BM"):
+        return len(data) < 26 or struct.unpack("<I", data[2:6])[0] > len(data)
+    if data.startswith(b"\x89PNG"):
+        return b"IEND" not in data[-64:]
+    return data.startswith(b"\xff\xd8") and b"\xff\xd9" not in data[-64:]
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) of a WebP file's canvas, or None."""
+    chunk = data[12:16]
+    if chunk == b"VP8X" and len(data) >= 30:
+        width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
+        return width, height
+    if chunk == b"VP8 " and len(data) >= 30:
+        width, height = (value & 0x3FFF for value in struct.unpack_from("<HH", data, 26))
+        return (width, height) if width and height else None
+    if chunk == b"VP8L" and len(data) >= 25:
+        bits = struct.unpack_from("<I", data, 21)[0]
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    return None
+
+
+def _check_jpeg(data: bytes) -> None:
+    """
+    Raises:
+        CorruptImage: so many segments, scans or bytes between segments that reading them would take minutes.
+    """
+    at, segments, scans = 2, 0, 0
+    while found := _JPEG_MARKER.search(data, at):
+        if not scans and found.start() - at > _MOST_FILL:
+            break
+        marker, at = found[1][0], found.end()
+        if marker == _END:
+            return
+        if marker in _NO_SEGMENT:
+            continue
+        segments, scans = segments + 1, scans + (marker == _SCAN)
+        if segments > _MOST_SEGMENTS or scans > _MOST_SCANS:
+            raise CorruptImage(f"the JPEG file has more than {segments - 1:,} segments or {scans - 1} scans")
+        at += int.from_bytes(data[at : at + 2], "big")
+    if not scans and len(data) - at > _MOST_FILL:
+        raise CorruptImage(f"the JPEG file has no segment after byte {at:,}")
