@@ -172,9 +172,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(args: argparse.Namespace) -> None:
     settings = vars(args)
     corpus = open_corpus(settings.pop("corpus"))
-    write_card(
-        corpus.uri, read_catalogue(corpus), corpus.manifest, read_photograph, read_suspicious(corpus), **settings
-    )
+    catalogue, suspicious = read_catalogue(corpus), read_suspicious(corpus)
+    write_card(corpus.uri, catalogue, corpus.manifest, read_photograph, suspicious, **settings)
     print(child(corpus.uri, CARD))
 
 

@@ -24,8 +24,8 @@ from pipelines.near_duplicates import words_of
 Rows = NDArray[np.int64]  # positions in the catalogue
 
 COLUMNS = (
-    "uri", "place", "size", "mtime", "image_id", "width", "height", "phash", "haze", "depth", "pair_id", "status", "reason",
-    "message", "same_as", "distance", "shard",
+    "uri", "place", "size", "mtime", "image_id", "width", "height", "phash", "haze", "depth", "pair_id", "status",
+    "reason", "message", "same_as", "distance", "shard",
 )  # fmt: skip
 DUPLICATE_KINDS = ("near", "other_corpus", "exact")
 BANDS = ("lowest", "middle", "highest")

@@ -32,7 +32,8 @@ from pipelines.ingest_rows import SHARD_COLUMNS, write_shard
 from pipelines.sources import Place
 
 TYPES = {
-    "size": pa.int64(), "mtime": pa.int64(), "width": pa.int32(), "height": pa.int32(), "phash": pa.binary(32), "haze": pa.float32(), "distance": pa.int16(),
+    "size": pa.int64(), "mtime": pa.int64(), "width": pa.int32(), "height": pa.int32(), "phash": pa.binary(32),
+    "haze": pa.float32(), "distance": pa.int16(),
 }  # fmt: skip
 SCHEMA = pa.schema([(name, TYPES.get(name, pa.string())) for name in COLUMNS])
 HOSTILE = "</title><script>alert(\"1\")</script>' onerror='x&amp;\u202egnp.\x07שלום.jpg"
@@ -47,7 +48,8 @@ def line(uri: str, status: str = "accepted", **values: Any) -> dict[str, Any]:
     """A row of a catalogue."""
     row = {
         "uri": uri, "place": str(Place(uri)), "size": 1000, "mtime": 0,
-        "image_id": "0" * 32, "width": 128, "height": 96, "phash": bytes(32), "haze": 0.5, "depth": None, "pair_id": None,
+        "image_id": "0" * 32, "width": 128, "height": 96, "phash": bytes(32), "haze": 0.5,
+        "depth": None, "pair_id": None,
         "status": status, "reason": "", "message": "", "same_as": "", "distance": 0,
         "shard": "train-00000-0.parquet" if status == "accepted" else "",
     }  # fmt: skip

@@ -37,7 +37,7 @@ def lines(path: Path) -> list[dict[str, str]]:
 
 @pytest.fixture
 def messy(photo_folder: Folder) -> Path:
-    """18 files: 12 photographs, two more copies of one and a smaller one of another, one cut off, a text and its copy."""
+    """18 files: 12 photographs, two copies of one and a smaller one of another, one cut off, a text and its copy."""
     folder = photo_folder("messy", count=12)
     (folder / "sub").mkdir()
     shutil.copy(folder / "photo_003.jpg", folder / "sub" / "copy of 3.jpg")

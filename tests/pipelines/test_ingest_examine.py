@@ -59,8 +59,8 @@ def test_haze_density_grows_with_haze(photo: Make) -> None:
 def examined(*uris: str, reason: str = "", mtime: int = 1) -> pa.Table:
     rows = [
         {
-            "uri": uri, "key": uri, "place": uri, "depth": None, "listed": 5, "mtime": mtime, "size": 5, "image_id": uri,
-            "width": 9, "height": 9, "phash": bytes(32), "haze": 0.1, "reason": reason, "message": "",
+            "uri": uri, "key": uri, "place": uri, "depth": None, "listed": 5, "mtime": mtime, "size": 5,
+            "image_id": uri, "width": 9, "height": 9, "phash": bytes(32), "haze": 0.1, "reason": reason, "message": "",
         }
         for uri in uris
     ]  # fmt: skip

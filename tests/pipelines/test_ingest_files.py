@@ -104,7 +104,8 @@ def test_a_damaged_container_is_one_photograph_that_cannot_be_read(tmp_path: Pat
 @pytest.mark.parametrize(
     ("layout", "domain", "photographs", "others", "depth", "pairs"),
     [
-        ("reside", "clear", ["OTS/clear/0001.jpg"], ["OTS/hazy/part1/0001_0.8_0.04.jpg"], ["OTS/depth/0001.mat"], ["reside/0001"]),
+        ("reside", "clear", ["OTS/clear/0001.jpg"], ["OTS/hazy/part1/0001_0.8_0.04.jpg"], ["OTS/depth/0001.mat"],
+         ["reside/0001"]),
         ("reside", "hazy", ["ITS/hazy/1_1_0.90179.png"], ["ITS/clear/1.png", "ITS/trans/1_1.png"], [], ["reside/1"]),
         ("reside", "clear", ["outdoor/gt/0001.png"], ["outdoor/hazy/0001_0.8_0.2.jpg"], [], ["reside/0001"]),
         ("ridcp500", "clear", ["rgb_500/a_b.jpg"], ["x.jpg"], ["depth_500/a_b.npy"], [None]),
