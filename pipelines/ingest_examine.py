@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import warnings
 from typing import Any
 
 import numpy as np
@@ -51,9 +50,7 @@ def _examine(data: bytes | OSError, limits: ImageLimits) -> dict[str, Any]:
         return _nothing("unreadable", f"cannot read the file: {data.strerror or data}")
     found = {"size": len(data), "image_id": image_id_of(data)}
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's, about metadata; what matters is raised
-            pixels = images.decode(data, limits).pixels
+        pixels = images.decode(data, limits).pixels
     except ImageError as problem:
         return _nothing(problem.code, str(problem)) | found
     pixels = pixels if pixels.dtype == np.uint8 else eight_bits(pixels)

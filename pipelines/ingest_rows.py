@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -122,9 +121,7 @@ def _rows(
     maps = {mapped[n]: data for n, data in found if not isinstance(data, Missing)}
     for i, row in enumerate(chunk):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow's, about metadata; what matters is raised
-                made, checked = make_row(row, _unchanged(photographs.pop(i), row), maps.pop(i, None), config, model)
+            made, checked = make_row(row, _unchanged(photographs.pop(i), row), maps.pop(i, None), config, model)
         except ImageError as problem:
             report["rejects"].append({"image_id": row["image_id"], "reason": problem.code, "message": str(problem)})
             continue
