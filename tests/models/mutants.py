@@ -51,13 +51,20 @@ def told() -> bytes:
     return exif.tobytes()
 
 
+def adobe_profile() -> bytes:
+    """Adobe RGB (1998), the same bytes every time."""
+    data = bytearray(imagecodecs.cms_profile("adobergb"))
+    data[24:36] = srgb_profile()[24:36]  # the creation time
+    return bytes(data)
+
+
 def seeds() -> dict[str, bytes]:
     """Sound files of every format and depth."""
     random = np.random.default_rng(7)
     deep = random.integers(0, 65_536, (20, 30, 4), dtype=np.uint16)
     image = Image.fromarray((deep[:, :, :3] >> 8).astype(np.uint8))
     lab = image.convert("RGB").tobytes()
-    icc, adobe = srgb_profile(), imagecodecs.cms_profile("adobergb")
+    icc, adobe = srgb_profile(), adobe_profile()
     exif = told()
     return {
         "jpeg": encoded(image, "JPEG", exif=exif, icc_profile=icc, xmp=b"<x tiff:Orientation='3'/>"),

@@ -20,7 +20,7 @@ from PIL import Image, ImageCms
 
 from models import images
 from models.image_profile import is_sound, srgb_profile
-from tests.models.mutants import encoded, tiff
+from tests.models.mutants import adobe_profile, encoded, tiff
 
 SIZE = (23, 37)
 
@@ -169,7 +169,7 @@ def with_profile(values: np.ndarray, profile: bytes) -> bytes:
 
 
 def test_profile_of_16_bit_colour_is_applied_and_carried_over() -> None:
-    adobe = imagecodecs.cms_profile("adobergb")
+    adobe = adobe_profile()
     values = deep(3)
     for data in (tiff(values, photometric="rgb", iccprofile=adobe), with_profile(values, adobe)):
         read = images.decode(data)
@@ -269,7 +269,7 @@ def test_profile_that_claims_more_than_it_holds_counts_as_none() -> None:
     assert images.decode(encoded(picture, "PNG", icc_profile=bytes(data))).icc is None
 
 
-@pytest.mark.parametrize("profile", [srgb_profile(), imagecodecs.cms_profile("adobergb"), ink_profile()])
+@pytest.mark.parametrize("profile", [srgb_profile(), adobe_profile(), ink_profile()])
 def test_sound_profiles_are_taken_and_cut_ones_are_not(profile: bytes) -> None:
     assert is_sound(profile)
     assert not any(is_sound(profile[:length]) for length in range(0, len(profile) - 12, 7))
