@@ -45,17 +45,17 @@ def _transformer(tower: Any, normal: Tensor) -> tuple[Tensor, Tensor]:
 def _timm(tower: Any, normal: Tensor) -> tuple[Tensor, Tensor]:
     features = tower.trunk.forward_features(normal)
     pooled: Tensor = tower.head(tower.trunk.forward_head(features))
-    places, (rows, columns) = _places(tower.trunk, features)
     try:
+        places, (rows, columns) = _places(tower.trunk, features, normal)
         patches: Tensor = tower.head(tower.trunk.forward_head(places))
-    except RuntimeError as problem:  # a pooling that only takes the shape it was made for
+    except (RuntimeError, AttributeError) as problem:  # a pooling that only takes the shape it was made for
         raise ConfigError(
             f"trust is 'dense', but the image tower gives no features per patch ({problem}); use blocks"
         ) from problem
     return pooled, patches.view(len(normal), rows, columns, -1).permute(0, 3, 1, 2)
 
 
-def _places(trunk: Any, features: Tensor) -> tuple[Tensor, tuple[int, int]]:
+def _places(trunk: Any, features: Tensor, normal: Tensor) -> tuple[Tensor, tuple[int, int]]:
     """Each place as an image of its own, (N h w) of them, so that pooling over it is the identity; and (h, w)."""
     if features.ndim == 4:
         if getattr(trunk, "output_fmt", "NCHW") == "NHWC":
@@ -65,7 +65,7 @@ def _places(trunk: Any, features: Tensor) -> tuple[Tensor, tuple[int, int]]:
         return features.permute(0, 2, 3, 1).flatten(0, 2)[..., None, None], (rows, columns)
     prefix = int(getattr(trunk, "num_prefix_tokens", 0))
     tokens = features[:, prefix:]
-    rows, columns = trunk.patch_embed.grid_size
+    rows, columns = trunk.patch_embed.dynamic_feat_size(normal.shape[-2:])
     # In the place of the class token too: whichever the pooling takes, it is this token.
     return tokens.flatten(0, 1)[:, None].expand(-1, prefix + 1, -1), (rows, columns)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from scipy.stats import spearmanr
 from models import images
 from models.physics import HazeConfig, synthesize
 from pseudolabel.clip_scorer import ClipScorer, Prompts, ScorerConfig, load_scorer
+from pseudolabel.clip_tokens import encode_patches
 
 Photo = Callable[..., Any]
 
@@ -53,6 +54,7 @@ def test_density_has_gradients_to_the_image_and_none_to_the_model(scorer: ClipSc
 
 def test_prompts_are_configuration(scorer: ClipScorer) -> None:
     swapped = load_scorer(ScorerConfig(prompts=Prompts(hazy=("a clear photo",), clear=("a hazy photo",))))
+    assert scorer.prompts == Prompts(), "none configured: the words that it was trained with"
     picture = torch.rand(1, 3, 64, 64)
     torch.testing.assert_close(swapped.clearness(picture), 1 - scorer.clearness(picture))
 
@@ -106,3 +108,57 @@ BOUND = 0.8
 
 BOUND_OF_ONE = 0.65
 """Measured within one photograph, at eight densities: 0.79 for the flower, 0.86 to 0.98 for the others."""
+
+
+@pytest.mark.parametrize("trust", ["blocks", "dense"])
+@pytest.mark.parametrize("hazed", ["left", "right", "top", "bottom"])
+def test_trust_is_high_where_the_label_is_free_of_haze(trust: Literal["blocks", "dense"], hazed: str) -> None:
+    scorer = load_scorer(ScorerConfig(trust=trust))
+    axis, first = (3, hazed == "left") if hazed in ("left", "right") else (2, hazed == "top")
+    for pixels in _bundled():
+        label = images.to_tensor(images.resize(np.ascontiguousarray(pixels), 288, 288))
+        clear, veiled = label.split(144, dim=axis), (0.4 * label + 0.6 * 0.8).split(144, dim=axis)
+        halves = (veiled[0], clear[1]) if first else (clear[0], veiled[1])
+        found = scorer.score(torch.cat(halves, dim=axis)).trust
+        assert found.shape == (1, 9, 9)
+        hazy, free = (found.narrow(axis - 1, start, 4).mean() for start in ((0, 5) if first else (5, 0)))
+        assert free > hazy
+
+
+def test_trust_falls_everywhere_with_the_haze(scorer: ClipScorer) -> None:
+    label = images.to_tensor(images.resize(np.ascontiguousarray(_bundled()[2]), 288, 288))
+    for variant in (scorer, load_scorer(ScorerConfig(trust="dense"))):
+        means = [variant.trust(t * label + 0.8 * (1 - t)).mean() for t in (1.0, 0.6, 0.3)]
+        assert means[0] > means[1] > means[2]
+
+
+def test_the_dense_map_has_the_grid_of_the_blocks(scorer: ClipScorer) -> None:
+    dense = load_scorer(ScorerConfig(trust="dense", dense_resolution=192))
+    pictures = torch.rand(2, 3, 130, 200, generator=torch.Generator().manual_seed(0))
+    assert dense.score(pictures).trust.shape == scorer.score(pictures).trust.shape == (2, 4, 6)
+    torch.testing.assert_close(dense.score(pictures).clearness, scorer.score(pictures).clearness)
+    for one in (dense, scorer):
+        with pytest.raises(ValueError, match="cannot cut 20x40 images"):
+            one.trust(pictures[..., :20, :40])
+
+
+def test_the_whole_is_the_mean_of_its_patches(scorer: ClipScorer, photo: Photo) -> None:
+    normal = scorer.normalised(images.to_tensor(photo(1)))
+    with torch.no_grad():
+        whole, patches = encode_patches(scorer.clip.visual, normal)  # type: ignore[arg-type]
+    torch.testing.assert_close(patches.mean((2, 3)), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_scores_are_near_those_of_float32(scorer: ClipScorer, photo: Photo) -> None:
+    half = load_scorer(ScorerConfig(precision="bfloat16"))
+    pictures = images.to_tensor(np.stack([photo(1), photo(2, hazy=True), photo(3)]))
+    exact, near = scorer.score(pictures), half.score(pictures)
+    for part in ("clearness", "quality", "trust"):
+        assert getattr(near, part).dtype == torch.float32
+        torch.testing.assert_close(getattr(near, part), getattr(exact, part), atol=0.03, rtol=0)
+    assert {p.dtype for p in half.clip.visual.parameters()} == {torch.bfloat16}  # type: ignore[union-attr]
+    torch.testing.assert_close(half.haze_text, scorer.haze_text)
+    picture = pictures[:1].requires_grad_()
+    half.haze_density(picture).sum().backward()
+    assert picture.grad is not None
+    assert picture.grad.abs().sum() > 0
