@@ -64,12 +64,13 @@ def grid(images: Tensor, size: int) -> tuple[int, int]:
 
 
 def to_grid(trust: Tensor, size: tuple[int, int]) -> Tensor:
-    """A map resampled to another grid over the same area: (N, h, w) -> (N, gh, gw), averaged where that is coarser."""
+    """A map resampled to another grid over the same area: (N, h, w) -> (N, gh, gw), averaged where coarser."""
     import torch.nn.functional as F
 
-    if trust.shape[-2:] == size:
-        return trust
-    return F.interpolate(trust.unsqueeze(1), size=size, mode="bilinear", antialias=True, align_corners=False)[:, 0]
+    rows, columns = trust.shape[-2:]
+    if rows >= size[0] and columns >= size[1]:
+        return F.adaptive_avg_pool2d(trust, size)
+    return upsample_trust(trust, size)[:, 0]
 
 
 def blocks(images: Tensor, size: int) -> Tensor:
