@@ -6,7 +6,8 @@ dehazer and scores the labels, in one process with one thread. Correlations are 
 transmission of smooth synthetic haze that is put on the labels, so a map is right when it is high where little haze
 was added; *beats blocks* is the share of hazed labels on which a variant is nearer to it than the map by blocks.
 *Halves* is the share of labels that lose trust on the left when hazed there, and on the right when hazed there. Costs
-are ratios to the teacher's forward pass on the same batch, all timed in turn, the best of several rounds.
+are ratios of processor time: of a batch scored by a variant to the same scored by blocks, and of the teacher's forward
+pass to it; all timed in turn in one thread, the best of several rounds.
 """
 
 from __future__ import annotations
@@ -91,13 +92,13 @@ def halves(scorer: ClipScorer, labels: Tensor) -> float:
 
 
 def costs(works: dict[str, Callable[[Tensor], object]], batch: Tensor, rounds: int) -> dict[str, float]:
-    """Best seconds of each on a batch, timed in turn."""
+    """Best processor seconds of each on a batch, timed in turn."""
     best = dict.fromkeys(works, math.inf)
     for _ in range(rounds + 1):  # the first round also warms up
         for name, work in works.items():
-            start = time.perf_counter()
+            start = time.process_time()
             work(batch)
-            best[name] = min(best[name], time.perf_counter() - start)
+            best[name] = min(best[name], time.process_time() - start)
     return best
 
 
