@@ -42,15 +42,6 @@ class Prompts(Settings):
 class ScorerConfig(Settings):
     """Which CLIP, and how it looks at an image.
 
-    Trust is by blocks unless ``trust`` says otherwise, because the dense map is another map rather than a cheaper copy:
-    on labels of 47 real photographs (``corun-compact``, ``clip-compact``, ``benchmarks/trust.py``) the rank correlation
-    of the two is 0.40 (median of a photograph; 0.54 pooled, lowest -0.01). Against known synthetic haze that of blocks
-    is 0.60 (0.51 pooled), of dense 0.52 (0.49); haze on one half costs trust there on 98 % and 87 % of the labels.
-    Scoring takes 0.06 of the time when dense; beside the teacher, which takes 2.4 times as long as scoring by blocks,
-    that makes 1.4 times as many labels. A dense map from an encoding of 224 or 288 pixels agrees better (0.51, 0.57) but
-    finds haze no better (0.52, 0.46), for 0.18 and 0.20 of the time. Vision transformers were not measured: their
-    patches are known to be worse aligned with texts than the whole, so measure before choosing ``dense`` there.
-
     Attributes:
         architecture: an ``open_clip`` name (``ViT-B-32``), ``hf-hub:org/repo`` or ``local-dir:/path``; a packaged
             name (``clip-compact``) and a plain folder path are short for ``local-dir:``; or ``daclip``.
@@ -59,7 +50,7 @@ class ScorerConfig(Settings):
         precision: of the image tower. Texts and similarities stay float32.
         resolution: side in pixels that the whole image is resized to; None takes the architecture's own.
         trust: ``blocks`` encodes every block by itself, as the paper does; ``dense`` reads the map from the patches of
-            one encoding of the whole image.
+            one encoding of the whole image. :mod:`pseudolabel.clip_tokens` has the figures.
         block: side in pixels of the blocks of the trust map (32 in the paper).
         block_resolution: side that a block is resized to before it is encoded; None takes twice the block for
             convolutional towers and ``resolution`` for transformers, which take one size only.
