@@ -1,7 +1,7 @@
 """Quality from a no-reference metric: MUSIQ (Ke et al., ICCV 2021), as the Colabator paper has it, through pyiqa.
 
-pyiqa is no dependency, because its licences forbid commercial use: PolyForm Noncommercial 1.0.0 (CC BY-NC-SA 4.0 in
-releases before 0.1.16) and, for parts of it, NTU S-Lab License 1.0. Only its network is used: its own loader would
+pyiqa is no dependency, because its licences forbid commercial use: PolyForm Noncommercial 1.0.0 (CC BY-NC-SA 4.0
+until April 2026) and, for parts of it, NTU S-Lab License 1.0. Only its network is used: its own loader would
 fetch the weights from the network and unpickle them.
 """
 
