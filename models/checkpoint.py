@@ -84,7 +84,10 @@ def read_weights(folder: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     Raises:
         ConfigError: not a safetensors file.
     """
-    path = Path(folder) / MODEL
+    return _load_safetensors(Path(folder) / MODEL)
+
+
+def _load_safetensors(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as problem:
@@ -143,18 +146,32 @@ def _released(state_dict: dict[str, torch.Tensor]) -> tuple[str, nn.Module]:
     return "corun", load_released_corun(state_dict)
 
 
+def read_released(source: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """Weights by name, from a file that somebody else's program wrote, on the CPU; nothing in it is run.
+
+    Args:
+        source: safetensors, or what ``torch.save`` wrote: a state dict, or one under ``params_ema``, ``params`` or
+            ``state_dict``. The ``module.`` that distributed training puts before names is taken away.
+
+    Raises:
+        ConfigError: the file is missing, unreadable, or holds no state dict.
+    """
+    content: dict[str, Any] = _load_safetensors(source) if str(source).endswith(".safetensors") else _load(source)
+    released = next((content[key] for key in ("params_ema", "params", "state_dict") if key in content), content)
+    if not isinstance(released, dict) or not all(isinstance(value, torch.Tensor) for value in released.values()):
+        raise ConfigError(f"{source} holds no state dict: expected tensors by name, or these under 'params_ema'")
+    return {str(key).removeprefix("module."): value for key, value in released.items()}
+
+
 def convert(source: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Path:
     """Turn the authors' released CORUN or DGUNet weights (``.pth``) into a checkpoint folder.
 
     Raises:
         ConfigError: the file is missing, is not a plain state dict, or names do not match (each is listed).
     """
-    content = _load(source)
-    released = next((content[key] for key in ("params_ema", "params", "state_dict") if key in content), content)
-    if not isinstance(released, dict) or not all(isinstance(value, torch.Tensor) for value in released.values()):
-        raise ConfigError(f"{source} holds no state dict: expected tensors by name, or these under 'params_ema'")
+    released = read_released(source)
     try:
-        name, network = _released({str(key).removeprefix("module."): value for key, value in released.items()})
+        name, network = _released(released)
     except (ValueError, RuntimeError) as problem:
         raise ConfigError(f"{source}: {problem}") from problem
     config: BaseModel = network.config  # type: ignore[assignment]  # both networks have one

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from models.settings import ConfigError
 from pseudolabel.clip_scorer import ClipScorer
+from pseudolabel.clip_tokens import has_positions
 
 LAYERS = 5
 
@@ -33,7 +34,7 @@ class ScorerFeatures(nn.Module):
         self.scorer = scorer
         tower: Any = scorer.clip.visual
         self.tower = tower
-        self.side = scorer.resolution if _has_positions(tower) else None
+        self.side = scorer.resolution if has_positions(tower) else None
         self.indices = self._choose()
 
     def _choose(self) -> list[int]:
@@ -41,7 +42,8 @@ class ScorerFeatures(nn.Module):
         name = self.scorer.config.architecture
         try:
             with torch.no_grad():
-                depth = len(self._intermediates(torch.zeros(1, 3, side, side, device=self.scorer.mean.device), None))
+                blank = torch.zeros(1, 3, side, side, device=self.scorer.mean.device, dtype=self.scorer.dtype)
+                depth = len(self._intermediates(blank, None))
         except (AttributeError, NotImplementedError, AssertionError, TypeError) as problem:
             raise ConfigError(
                 f"perceptual.backbone is 'scorer', but the image tower of {name!r} gives no intermediate features "
@@ -59,16 +61,12 @@ class ScorerFeatures(nn.Module):
             normal, indices=indices, intermediates_only=True, stop_early=True, output_fmt="NCHW"
         )
         maps: list[Tensor] = found["image_intermediates"]
-        return maps
+        return [layer.float() for layer in maps]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """N3HW in [0, 1] -> five feature maps NCHW. Gradients flow to the images."""
         if self.side is not None and images.shape[-2:] != (self.side, self.side):
             size = (self.side, self.side)
             images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
-        return self._intermediates((images - self.scorer.mean) / self.scorer.std, self.indices)
-
-
-def _has_positions(tower: Any) -> bool:
-    """Whether a tower has an embedding per position, and so one size of image."""
-    return any(name.rpartition(".")[2] in ("positional_embedding", "pos_embed") for name, _ in tower.named_parameters())
+        normal = (images - self.scorer.mean) / self.scorer.std
+        return self._intermediates(normal.to(self.scorer.dtype), self.indices)

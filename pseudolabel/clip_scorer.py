@@ -2,24 +2,32 @@
 
 A softmax over prompts about haze gives P(hazy), so ``clearness = 1 - P(hazy)``; antonym prompts about quality
 (CLIP-IQA, Wang et al., AAAI 2023) give ``quality``. One image encoding serves both. The packaged scorer, any
-``open_clip`` architecture and a local folder load through the same code.
+``open_clip`` architecture, a local folder and released DA-CLIP weights load through the same code.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from models.settings import ConfigError, Settings, nearest
-from pseudolabel.coherence import blocks, trust_from_blocks
+from pseudolabel.clip_tokens import encode_patches, has_positions
+from pseudolabel.coherence import blocks, grid, to_grid, trust_from_blocks
+from pseudolabel.iqa import IqaConfig, load_iqa
 from pseudolabel.scores import Scores
+
+if TYPE_CHECKING:
+    from pseudolabel.daclip import DaclipScorer
 
 WEIGHTS = Path(__file__).parent / "weights"
 PACKAGED = ("clip-compact",)
+DACLIP = "daclip"
 
 
 class Prompts(Settings):
@@ -36,21 +44,40 @@ class ScorerConfig(Settings):
 
     Attributes:
         architecture: an ``open_clip`` name (``ViT-B-32``), ``hf-hub:org/repo`` or ``local-dir:/path``; a packaged
-            name (``clip-compact``) and a plain folder path are short for ``local-dir:``.
-        pretrained: tag or weights file for an architecture name; not used with a folder or a hub name.
+            name (``clip-compact``) and a plain folder path are short for ``local-dir:``; or ``daclip``.
+        pretrained: tag or weights file for an architecture name, the released file for ``daclip``; not used with a
+            folder or a hub name.
+        precision: of the image tower. Texts and similarities stay float32.
         resolution: side in pixels that the whole image is resized to; None takes the architecture's own.
+        trust: ``blocks`` encodes every block by itself, as the paper does; ``dense`` reads the map from the patches of
+            one encoding of the whole image. :mod:`pseudolabel.clip_tokens` has the figures.
         block: side in pixels of the blocks of the trust map (32 in the paper).
-        block_resolution: side that a block is resized to before it is encoded; None takes ``resolution``.
+        block_resolution: side that a block is resized to before it is encoded; None takes twice the block for
+            convolutional towers and ``resolution`` for transformers, which take one size only.
         block_batch: how many blocks are encoded at once; bounds memory.
+        dense_resolution: side of the encoding that a dense map is read from; None reads it from the one that gives
+            clearness and quality, at no further cost.
+        prompts: None takes the words that the architecture was trained with.
+        iqa: a metric that gives quality in place of the prompts; see :mod:`pseudolabel.iqa`.
     """
 
     architecture: str = "clip-compact"
     pretrained: str | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
     resolution: int | None = Field(None, ge=32)
+    trust: Literal["blocks", "dense"] = "blocks"
     block: int = Field(32, ge=8)
-    block_resolution: int | None = Field(64, ge=32)
+    block_resolution: int | None = Field(None, ge=32)
     block_batch: int = Field(256, ge=1)
-    prompts: Prompts = Prompts()
+    dense_resolution: int | None = Field(None, ge=32)
+    prompts: Prompts | None = None
+    iqa: IqaConfig | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> ScorerConfig:
+        if self.iqa is not None and self.trust == "dense":
+            raise ValueError("trust is 'dense', but iqa rates whole pictures only; set trust to blocks, or iqa to null")
+        return self
 
 
 def _open_clip_name(config: ScorerConfig) -> str:
@@ -68,7 +95,7 @@ def _check_name(name: str, pretrained: str | None) -> None:
 
     if name.startswith(("local-dir:", "hf-hub:")):
         return
-    known = open_clip.list_models()
+    known = [DACLIP, *open_clip.list_models()]
     if name not in known:
         raise ConfigError(f"unknown scorer {name!r}{nearest(name, [*PACKAGED, *known])}")
     if pretrained is None:
@@ -83,6 +110,11 @@ class ClipScorer(nn.Module):
         tokenize: its tokenizer.
         config: prompts and sizes.
         mean, std: the normalisation that the model was trained with.
+        resolution: the side that it was trained with, for where `config` names none.
+        prompts: for where `config` has none.
+
+    Raises:
+        ConfigError: a resolution that a transformer was not made for.
     """
 
     mean: Tensor
@@ -99,17 +131,35 @@ class ClipScorer(nn.Module):
         mean: tuple[float, ...],
         std: tuple[float, ...],
         resolution: int,
+        prompts: Prompts | None = None,
     ) -> None:
         super().__init__()
         self.clip = clip.eval().requires_grad_(False)
         self.tokenize = tokenize
         self.config = config
+        self.prompts = config.prompts or prompts or Prompts()
+        self.iqa: nn.Module | None = None
         self.resolution = config.resolution or resolution
+        self.block_resolution = self._side("block_resolution", 2 * config.block)
+        self.dense_resolution = self._side("dense_resolution", self.resolution)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
-        prompts = config.prompts
-        self.register_buffer("haze_text", self.encode_text([*prompts.clear, *prompts.hazy]))
-        self.register_buffer("quality_text", self.encode_text([*prompts.good, *prompts.bad]))
+        self.register_buffer("haze_text", self.encode_text([*self.prompts.clear, *self.prompts.hazy]))
+        self.register_buffer("quality_text", self.encode_text([*self.prompts.good, *self.prompts.bad]))
+        self.dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
+        self.clip.visual.to(self.dtype)
+
+    def _side(self, key: str, otherwise: int) -> int:
+        """The resolution under `key`, checked: a tower that holds a position per patch takes one size only."""
+        asked: int | None = getattr(self.config, key)
+        if not has_positions(self.clip.visual):
+            return asked or otherwise
+        if asked not in (None, self.resolution):
+            raise ConfigError(
+                f"scorer.{key} is {asked}, but {self.config.architecture!r} takes images of {self.resolution} pixels "
+                "only; leave it out"
+            )
+        return self.resolution
 
     @torch.no_grad()
     def encode_text(self, texts: list[str]) -> Tensor:
@@ -118,25 +168,43 @@ class ClipScorer(nn.Module):
         features: Tensor = self.clip.encode_text(tokens, normalize=True)  # type: ignore[operator]
         return features
 
-    def encode(self, images: Tensor, resolution: int | None = None) -> Tensor:
-        """Unit image features of N3HW in [0, 1], resized to a square: -> (N, E). Gradients flow to the images."""
+    def normalised(self, images: Tensor, resolution: int | None = None) -> Tensor:
+        """What the image tower takes: N3HW in [0, 1] resized to a square, normalised, in the tower's precision."""
         side = resolution or self.resolution
         if images.shape[-2:] != (side, side):
             images = F.interpolate(images, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
-        normal = (images - self.mean) / self.std
-        features: Tensor = self.clip.encode_image(normal, normalize=True)  # type: ignore[operator]
-        return features
+        return ((images - self.mean) / self.std).to(self.dtype)
+
+    def encode(self, images: Tensor, resolution: int | None = None) -> Tensor:
+        """Unit image features of N3HW in [0, 1], resized to a square: -> (N, E). Gradients flow to the images."""
+        features: Tensor = self.clip.encode_image(self.normalised(images, resolution))  # type: ignore[operator]
+        return F.normalize(features.float(), dim=-1)
+
+    def encode_dense(self, images: Tensor, resolution: int | None = None) -> tuple[Tensor, Tensor]:
+        """Unit features of N3HW in [0, 1] and of their patches, from one encoding: -> (N, E), (N, h, w, E).
+
+        Raises:
+            ConfigError: see :func:`pseudolabel.clip_tokens.encode_patches`.
+        """
+        tower: nn.Module = self.clip.visual  # type: ignore[assignment]
+        features, patches = encode_patches(tower, self.normalised(images, resolution))
+        return F.normalize(features.float(), dim=-1), F.normalize(patches.float().movedim(1, -1), dim=-1)
 
     def _probability(self, features: Tensor, texts: Tensor, positive: int) -> Tensor:
         scale = self.clip.logit_scale.exp()  # type: ignore[operator]
         probabilities = (scale * features @ texts.T).softmax(dim=-1)
-        return probabilities[:, :positive].sum(dim=-1).float()
+        return probabilities[..., :positive].sum(dim=-1)
 
     def judge(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Clearness and quality, each N in [0, 1], of unit features (N, E)."""
-        clearness = self._probability(features, self.haze_text, len(self.config.prompts.clear))
-        quality = self._probability(features, self.quality_text, len(self.config.prompts.good))
+        """Clearness and quality, each (...) in [0, 1], of unit features (..., E)."""
+        clearness = self._probability(features, self.haze_text, len(self.prompts.clear))
+        quality = self._probability(features, self.quality_text, len(self.prompts.good))
         return clearness, quality
+
+    def rate(self, images: Tensor, resolution: int | None = None) -> tuple[Tensor, Tensor]:
+        """Clearness and quality of N3HW in [0, 1], N each, from one encoding and, where configured, the metric."""
+        clearness, quality = self.judge(self.encode(images, resolution))
+        return clearness, quality if self.iqa is None else self.iqa(images)
 
     def haze_density(self, images: Tensor) -> Tensor:
         """P(hazy) of N3HW in [0, 1]: N in [0, 1], lower is better, with gradients to the images."""
@@ -149,30 +217,61 @@ class ClipScorer(nn.Module):
 
     @torch.inference_mode()
     def trust(self, images: Tensor) -> Tensor:
-        """Block-wise mean of clearness and quality: N3HW -> N, H/block, W/block in [0, 1]; high where haze-free."""
+        """Mean of local clearness and quality: N3HW -> N, H//block, W//block in [0, 1]; high where haze-free.
+
+        Raises:
+            ValueError: images smaller than a block.
+        """
+        if self.config.trust == "dense":
+            return self._dense(images)[1]
         cut = blocks(images, self.config.block)
-        count, rows, columns = cut.shape[:3]
-        side = self.config.block_resolution or self.resolution
         parts = [
-            self.judge(self.encode(chunk, side)) for chunk in torch.split(cut.flatten(0, 2), self.config.block_batch)
+            self.rate(chunk, self.block_resolution) for chunk in torch.split(cut.flatten(0, 2), self.config.block_batch)
         ]
-        clearness, quality = (torch.cat(values).view(count, rows, columns) for values in zip(*parts, strict=True))
+        clearness, quality = (torch.cat(values).view(cut.shape[:3]) for values in zip(*parts, strict=True))
         return trust_from_blocks(clearness, quality)
+
+    def _dense(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit features of the images, and their trust maps."""
+        size = grid(images, self.config.block)
+        whole, patches = self.encode_dense(images, self.dense_resolution)
+        return whole, to_grid(trust_from_blocks(*self.judge(patches)), size)
 
     @torch.inference_mode()
     def score(self, images: Tensor) -> Scores:
         """Clearness, quality and trust map of N3HW in [0, 1]; see :class:`pseudolabel.scores.Scores`."""
-        clearness, quality = self.judge(self.encode(images))
-        return Scores(clearness, quality, self.trust(images))
+        if self.config.trust == "dense" and self.dense_resolution == self.resolution:
+            whole, trust = self._dense(images)
+            return Scores(*self.judge(whole), trust)
+        return Scores(*self.rate(images), self.trust(images))
 
 
-def create_clip(architecture: str, pretrained: str | None = None, *, load_weights: bool = True) -> nn.Module:
-    """An ``open_clip`` model by its ``open_clip`` name. Weights are never silently random: see ``load_weights``."""
+def create_clip(
+    architecture: str, pretrained: str | None = None, *, load_weights: bool = True, resolution: int | None = None
+) -> nn.Module:
+    """An ``open_clip`` model by its ``open_clip`` name, frozen weights and all.
+
+    Args:
+        architecture: its name.
+        pretrained: tag or file.
+        load_weights: weights are never silently random: without this they are, with it they must be there.
+        resolution: side of the images that it shall take; positions are interpolated. None takes its own.
+
+    Raises:
+        ConfigError: there is no such model, or its weights cannot be had or do not fit.
+    """
     import open_clip
 
-    model: nn.Module = open_clip.create_model(
-        architecture, pretrained=pretrained, load_weights=load_weights, require_pretrained=load_weights
-    )
+    try:
+        model: nn.Module = open_clip.create_model(
+            architecture,
+            pretrained=pretrained,
+            load_weights=load_weights,
+            require_pretrained=load_weights,
+            force_image_size=resolution,
+        )
+    except (RuntimeError, OSError, ValueError) as problem:  # what open_clip raises for files and names it refuses
+        raise ConfigError(f"cannot load scorer {architecture!r}: {' '.join(str(problem).split())}") from problem
     return model
 
 
@@ -180,17 +279,42 @@ def load_scorer(name: str | ScorerConfig = "clip-compact", device: str | torch.d
     """Load a scorer: a packaged name, a folder in ``open_clip`` layout, a hub name, or a full configuration.
 
     Raises:
-        ConfigError: an unknown name (with its nearest neighbour), or an architecture without weights.
+        ConfigError: an unknown name (with its nearest neighbour), an architecture without weights, weights that
+            cannot be read or do not fit, or a metric that is not installed.
     """
     import open_clip
 
     config = name if isinstance(name, ScorerConfig) else ScorerConfig(architecture=name)
     full_name = _open_clip_name(config)
     _check_name(full_name, config.pretrained)
-    clip = create_clip(full_name, config.pretrained)
+    if full_name == DACLIP:
+        return load_daclip(str(config.pretrained), config, device)
+    clip = create_clip(full_name, config.pretrained, resolution=config.resolution)
     look = open_clip.get_model_preprocess_cfg(clip)
     size = look.get("size", 224)
     resolution = int(size if isinstance(size, int) else size[0])
     tokenize = open_clip.get_tokenizer(full_name)
     scorer = ClipScorer(clip, tokenize, config, mean=look["mean"], std=look["std"], resolution=resolution)
+    return finished(scorer, device)
+
+
+def finished(scorer: ClipScorer, device: str | torch.device) -> ClipScorer:
+    """`scorer` with the metric that its configuration names, on `device`.
+
+    Raises:
+        ConfigError: see :func:`pseudolabel.iqa.load_iqa`.
+    """
+    if scorer.config.iqa is not None:
+        scorer.iqa = load_iqa(scorer.config.iqa, device)
     return scorer.to(device).eval()
+
+
+def load_daclip(
+    weights: str | Path | Mapping[str, Tensor],
+    config: ScorerConfig | None = None,
+    device: str | torch.device = "cpu",
+) -> DaclipScorer:
+    """Load released DA-CLIP weights; see :func:`pseudolabel.daclip.load`."""
+    from pseudolabel import daclip
+
+    return daclip.load(weights, config or ScorerConfig(architecture=DACLIP), device)

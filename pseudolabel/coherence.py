@@ -51,6 +51,28 @@ def admits(
     return bool(answer) if answer.ndim == 0 else answer
 
 
+def grid(images: Tensor, size: int) -> tuple[int, int]:
+    """How many whole blocks of `size` pixels there are in a column and in a row of N3HW images.
+
+    Raises:
+        ValueError: the images are smaller than a block, or `size` is not positive.
+    """
+    height, width = images.shape[-2:]
+    if size < 1 or height < size or width < size:
+        raise ValueError(f"cannot cut {height}x{width} images into blocks of {size} pixels")
+    return height // size, width // size
+
+
+def to_grid(trust: Tensor, size: tuple[int, int]) -> Tensor:
+    """A map resampled to another grid over the same area: (N, h, w) -> (N, gh, gw), averaged where coarser."""
+    import torch.nn.functional as F
+
+    rows, columns = trust.shape[-2:]
+    if rows >= size[0] and columns >= size[1]:
+        return F.adaptive_avg_pool2d(trust, size)
+    return upsample_trust(trust, size)[:, 0]
+
+
 def blocks(images: Tensor, size: int) -> Tensor:
     """Cut images into square blocks.
 
@@ -65,10 +87,8 @@ def blocks(images: Tensor, size: int) -> Tensor:
     Raises:
         ValueError: the images are smaller than a block, or `size` is not positive.
     """
-    count, channels, height, width = images.shape
-    if size < 1 or height < size or width < size:
-        raise ValueError(f"cannot cut {height}x{width} images into blocks of {size} pixels")
-    gh, gw = height // size, width // size
+    count, channels = images.shape[:2]
+    gh, gw = grid(images, size)
     whole = images[:, :, : gh * size, : gw * size]
     return whole.reshape(count, channels, gh, size, gw, size).permute(0, 2, 4, 1, 3, 5).contiguous()
 

@@ -255,6 +255,14 @@ def test_files_of_another_structure_are_refused(content: object, tmp_path: Path)
         checkpoint.convert(tmp_path / "x.pth", tmp_path / "out")
 
 
+def test_released_safetensors_are_read_too(tmp_path: Path) -> None:
+    save_file({"module.a.weight": torch.ones(2)}, tmp_path / "released.safetensors")
+    assert list(checkpoint.read_released(tmp_path / "released.safetensors")) == ["a.weight"]
+    (tmp_path / "released.safetensors").write_bytes(b"junk")
+    with pytest.raises(ConfigError, match=r"cannot read weights .*released\.safetensors"):
+        checkpoint.read_released(tmp_path / "released.safetensors")
+
+
 def test_a_damaged_training_state_names_its_file(tmp_path: Path) -> None:
     (tmp_path / checkpoint.STATE).write_bytes(b"junk")
     with pytest.raises(ConfigError, match=checkpoint.STATE):
