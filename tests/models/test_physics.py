@@ -14,6 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from models import physics
+from models.depth import procedural_depth
 from models.physics import HazeConfig
 from models.settings import ConfigError, parse
 
@@ -215,27 +216,27 @@ def test_shapes_that_disagree_are_named(
 @given(height=st.integers(2, 70), width=st.integers(2, 70), seed=st.integers(0, 2**63 - 1))
 def test_procedural_depth_reaches_both_ends_and_repeats(height: int, width: int, seed: int) -> None:
     image = random_images(1, height, width)[0]
-    depth = physics.procedural_depth(image, seed)
+    depth = procedural_depth(image, seed)
     assert depth.shape == (1, height, width)
     assert (float(depth.min()), float(depth.max())) == pytest.approx((0.0, 1.0), abs=1e-6)
-    assert torch.equal(depth, physics.procedural_depth(image, seed))
+    assert torch.equal(depth, procedural_depth(image, seed))
 
 
 def test_procedural_depth_is_near_at_the_bottom_on_average() -> None:
     image = random_images(1)[0]
-    depth = torch.stack([physics.procedural_depth(image, seed) for seed in range(24)])
+    depth = torch.stack([procedural_depth(image, seed) for seed in range(24)])
     assert depth[..., -4:, :].mean() > depth[..., :4, :].mean() + 0.2
 
 
 def test_procedural_depth_follows_the_colours() -> None:
     image = torch.zeros(3, 48, 48)
     image[:, :, 24:] = 1.0
-    steps = torch.stack([physics.procedural_depth(image, seed).diff(dim=2).abs().mean((0, 1)) for seed in range(12)])
+    steps = torch.stack([procedural_depth(image, seed).diff(dim=2).abs().mean((0, 1)) for seed in range(12)])
     assert steps.mean(0).argmax() == 23
 
 
 def test_one_pixel_has_a_depth() -> None:
-    assert 0 <= float(physics.procedural_depth(torch.rand(3, 1, 1), 0)) <= 1
+    assert 0 <= float(procedural_depth(torch.rand(3, 1, 1), 0)) <= 1
 
 
 # --- dark channel prior ---
