@@ -100,6 +100,39 @@ def test_same_seed_same_haze_in_any_batch(depth: Tensor | None, options: dict[st
         assert torch.equal(getattr(together, name)[1], getattr(alone, name)[0]), name
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    seeds=st.lists(st.integers(0, 2**63 - 1), min_size=2, max_size=6),
+    size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    block=st.sampled_from([1, 4096, 1 << 16]),
+    measured=st.booleans(),
+    data=st.data(),
+)
+def test_the_rest_of_the_batch_does_not_matter(
+    seeds: list[int], size: tuple[int, int], block: int, measured: bool, data: st.DataObject
+) -> None:
+    """Bit for bit, whatever is before and behind it, and however the batch is cut into blocks."""
+    count, config = len(seeds), HazeConfig(depth_range_min=0.4)
+    clear = random_images(count, *size, seed=seeds[0] % 1000)
+    depth = random_images(count, *size, seed=seeds[1] % 1000)[:, :1] if measured else None
+    order = data.draw(st.permutations(range(count)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(physics, "BLOCK_PIXELS", block)
+        one = physics.synthesize(clear, depth, seeds, config)
+    moved = None if depth is None else depth[order]
+    other = physics.synthesize(clear[order], moved, [seeds[index] for index in order], config)
+    for name in ("hazy", "transmission", "depth", "beta", "airlight"):
+        assert torch.equal(getattr(one, name)[order], getattr(other, name)), name
+
+
+def test_what_is_given_is_not_changed() -> None:
+    clear, depth = random_images(3), random_images(3)[:, :1]
+    before = clear.clone(), depth.clone()
+    physics.synthesize(clear, depth, [1, 2, 3], HazeConfig(depth_range_min=0.3, darken_probability=1.0))
+    assert torch.equal(clear, before[0])
+    assert torch.equal(depth, before[1])
+
+
 def test_the_global_random_state_is_left_alone() -> None:
     before = torch.random.get_rng_state()
     physics.synthesize(random_images(1), None, [1])
