@@ -11,7 +11,8 @@
   times as long.
 - samples per second of the recipe as it is: what the data path makes, and what a training step on the same cores uses.
 
-The seconds of a Ray session (``ray.init``) are shown by themselves: a job pays them once, whatever it reads.
+The seconds of a Ray session are shown by themselves and are not in the rates: ``ray.init`` and the start of the data
+workers, which a training job pays once, while its training workers start.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def _timed(epochs: Callable[[], Iterator[int]], per_photo: int) -> dict[str, flo
 
 
 def _ray(todo: dict[str, Any]) -> dict[str, float]:
-    import ray.data  # noqa: F401 - imported before the clock starts, as torch is for the DataLoader
+    import ray.data  # before the clock starts, as torch is for the DataLoader
 
     from pipelines import streams
     from pipelines.cluster import data_context_defaults, ray_session
@@ -71,11 +72,11 @@ def _ray(todo: dict[str, Any]) -> dict[str, float]:
     sampling, cpus = streams.sampling_of(recipe)["clear"], recipe.train.data_cpus
     began = time.perf_counter()
     with ray_session(num_cpus=cores, log_to_driver=False):
+        ray.get(streams.prestart(cores, cpus))
         session = time.perf_counter() - began
         data_context_defaults()
 
         def epoch() -> Iterator[int]:
-            streams.prestart(cores, cpus)
             rows = streams.dataset(open_corpus(todo["corpus"]), sampling, tasks=cores, cpus=cpus)
             for batch in rows.iter_batches(batch_size=recipe.train.batch_size, prefetch_batches=2):
                 yield len(batch["hazy"])

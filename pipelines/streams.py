@@ -13,15 +13,17 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from models.settings import ConfigError
-from pipelines.config import Recipe
 from pipelines.corpus import Corpus, filesystem, require_corpus
+
+if TYPE_CHECKING:  # the tasks import this file, and recipes import every method
+    from pipelines.config import Recipe
 
 Samples = dict[str, NDArray[Any]]
 Unit = tuple[str, int]  # file and row group
@@ -68,19 +70,27 @@ def _shuffled(samples: Samples, random: np.random.Generator) -> Samples:
     return {name: values[order] for name, values in samples.items()}
 
 
-def prestart(tasks: int, cpus: float) -> None:
-    """Let as many workers start and import what data tasks need, while the caller does something else."""
+def prestart(tasks: int, cpus: float) -> list[Any]:
+    """Let the workers of data tasks start and import what they need, while the caller does something else.
+
+    Returns:
+        What to hand to ``ray.get`` to wait for them. A task that comes before they are done gets one more worker.
+    """
     import ray
 
-    warm = ray.remote(num_cpus=cpus)(_imports)
-    for _ in range(tasks):
-        warm.remote()
+    warm = ray.remote(num_cpus=cpus)(_warm)
+    return [warm.remote(first=not index) for index in range(tasks)]
 
 
-def _imports() -> None:
-    import ray.data  # noqa: F401 - all that a data task imports
+def _warm(first: bool) -> None:
+    import ray.data
 
     import pipelines.transforms  # noqa: F401
+    from pipelines.cluster import data_context_defaults
+
+    data_context_defaults()
+    if first:  # the actors that Ray Data starts for itself, with the first dataset of a cluster
+        ray.data.from_items([0]).map(lambda row: row, num_cpus=0.01).take_all()
 
 
 def _source(units: Sequence[Unit], sampling: Sampling) -> Any:
