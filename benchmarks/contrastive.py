@@ -48,7 +48,8 @@ def _batches(recipe: Recipe, uri: str) -> list[dict[str, Tensor]]:
     samples: list[dict[str, np.ndarray]] = []
     for index in random.integers(0, len(rows), need.steps * need.batch_size):
         crop = recipe.crop.model_copy(update={"per_photo": 1})
-        samples += synthetic_pairs(rows[index], crop, recipe.haze, seed=int(random.integers(2**31)))
+        made = synthetic_pairs([rows[index]], crop, recipe.haze, seed=int(random.integers(2**31)))
+        samples.append({key: values[0] for key, values in made.items()})
     return [
         {
             key: images.to_tensor(np.stack([s[key] for s in samples[i : i + need.batch_size]]))

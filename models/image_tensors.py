@@ -21,8 +21,8 @@ def to_tensor(pixels: Array) -> Tensor:
     if pixels.ndim not in (3, 4) or pixels.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"pixels are {pixels.dtype}{pixels.shape}; expected uint8 or uint16 (H, W, C) or (N, H, W, C)")
     batch = pixels if pixels.ndim == 4 else pixels[None]
-    scaled = np.divide(batch, np.iinfo(batch.dtype).max, dtype=np.float32)
-    return torch.from_numpy(scaled).permute(0, 3, 1, 2).contiguous()
+    planes = np.stack([batch[..., channel] for channel in range(batch.shape[-1])], axis=1)  # cheapest on integers
+    return torch.from_numpy(np.divide(planes, np.iinfo(batch.dtype).max, dtype=np.float32))
 
 
 def to_uint8(image: Tensor) -> NDArray[np.uint8]:
@@ -48,5 +48,5 @@ def resize(pixels: Array, width: int, height: int) -> Array:
 def quantise(image: Tensor, dtype: np.dtype[Any]) -> Array:
     """NCHW float to NHWC of an unsigned ``dtype``: clamped to [0, 1], half rounded up."""
     top = np.iinfo(dtype).max
-    levels = (image.detach().float().clamp(0, 1) * top + 0.5).permute(0, 2, 3, 1).contiguous().cpu()
-    return levels.numpy().astype(dtype)
+    levels = image.detach().float().clamp(0, 1).mul_(top).add_(0.5).cpu().numpy().astype(dtype)
+    return np.stack([levels[:, channel] for channel in range(levels.shape[1])], axis=-1)

@@ -6,18 +6,19 @@ transmission T, airlight A and scene distance d. All images are RGB float32 NCHW
 
 from __future__ import annotations
 
-import io
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated
 
+import imagecodecs
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
+from models.depth import between, draw, generators, procedural_depths
 from models.execution import shared
 from models.settings import Settings
 
@@ -27,6 +28,12 @@ def _ordered(ends: tuple[float, float]) -> tuple[float, float]:
         raise ValueError("expected two numbers, 0 or more, the smaller one first")
     return ends
 
+
+BLOCK_PIXELS = 1 << 16  # of a batch at a time: what is computed in between stays in the processor's cache
+_NAMES = (
+    "span", "start", "beta", "airlight", "red", "green", "blue", "darken", "exponent", "noise", "sigma", "kind",
+    "jpeg", "quality",
+)  # fmt: skip
 
 Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
 
@@ -82,103 +89,54 @@ def transmission_from_depth(depth: Tensor, beta: Tensor | float) -> Tensor:
     return torch.exp(-2.0 * beta * (1.0 - depth))
 
 
-def _uniform(generator: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
-    return low + (high - low) * torch.rand(shape or (1,), generator=generator)
-
-
-def _coin(generator: torch.Generator, probability: float) -> bool:
-    return bool(torch.rand(1, generator=generator) < probability)
-
-
-def _superpixel_offsets(image: Tensor, generator: torch.Generator, sites: int) -> Tensor:
-    """A random offset per superpixel: pixels join the nearest of ``sites`` in position and colour. 3HW -> HW."""
-    _, height, width = image.shape
-    y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
-    points = torch.cat([torch.stack([y, x]) * 2.0, image], dim=0).flatten(1).T
-    chosen = points[torch.randint(0, points.shape[0], (sites,), generator=generator)]
-    nearest = torch.cdist(points, chosen).argmin(dim=1)
-    return _uniform(generator, -1.0, 1.0, sites)[nearest].view(height, width)
-
-
-def _blur(field: Tensor, radius: int) -> Tensor:
-    """Box mean of an HW or N1HW field, border replicated."""
-    flat = field.view(1, 1, *field.shape[-2:]) if field.dim() == 2 else field
-    padded = F.pad(flat, (radius, radius, radius, radius), mode="replicate")
-    return F.avg_pool2d(padded, 2 * radius + 1, stride=1).view(field.shape)
-
-
-def procedural_depth(image: Tensor, seed: int) -> Tensor:
-    """A plausible depth map for a photograph without one: ground plane + smooth fields + superpixel-wise offsets.
-
-    Args:
-        image: 3HW in [0, 1]; object borders follow its colours.
-        seed: same seed and image, same map.
-
-    Returns:
-        1HW in [0, 1], 1 = near; both ends are reached.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    _, height, width = image.shape
-    side = 96
-    small = F.interpolate(image[None].float(), size=(side, side), mode="area")[0]
-    y, x = torch.meshgrid(torch.linspace(0, 1, side), torch.linspace(-0.5, 0.5, side), indexing="ij")
-    horizon = _uniform(generator, 0.0, 0.6)
-    plane = ((y - horizon) / (1.0 - horizon)).clamp(min=0.0) ** _uniform(generator, 0.6, 2.0) + _uniform(
-        generator, -0.4, 0.4
-    ) * x
-    coarse = torch.randn(1, 1, 4, 4, generator=generator)
-    smooth = F.interpolate(coarse, size=(side, side), mode="bicubic", align_corners=True)[0, 0]
-    objects = _superpixel_offsets(small, generator, sites=int(torch.randint(8, 48, (1,), generator=generator)))
-    weights = _uniform(generator, 0.0, 1.0, 3)
-    depth = 1.2 * weights[0] * plane + 0.25 * weights[1] * smooth + 0.5 * weights[2] * _blur(objects, 1)
-    depth = F.interpolate(depth[None, None], size=(height, width), mode="bilinear", align_corners=False)[0]
-    low, high = depth.amin(), depth.amax()
-    return ((depth - low) / (high - low).clamp(min=1e-6)).clamp(0.0, 1.0)
-
-
 def jpeg(image: Tensor, quality: int) -> Tensor:
     """3HW in [0, 1] through a JPEG encoder and back."""
-    pixels = (image.clamp(0, 1) * 255 + 0.5).to(torch.uint8).permute(1, 2, 0).numpy()
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
-    with Image.open(buffer) as decoded:
-        return torch.from_numpy(np.array(decoded)).permute(2, 0, 1).float() / 255
+    levels = (image.clamp(0, 1) * 255 + 0.5).numpy().astype(np.uint8)
+    data = imagecodecs.jpeg8_encode(np.stack(list(levels), axis=-1), level=quality, subsampling="420")
+    back = np.ascontiguousarray(imagecodecs.jpeg8_decode(data).transpose(2, 0, 1))
+    return torch.from_numpy(np.divide(back, 255, dtype=np.float32))
 
 
-def _noise(image: Tensor, generator: torch.Generator, config: HazeConfig) -> Tensor:
-    """Gaussian noise: white grey, independent per channel, or correlated between channels."""
-    sigma = _uniform(generator, *config.noise_sigma)
-    kind = int(torch.randint(0, 3, (1,), generator=generator))
-    if kind == 0:
-        return image + sigma * torch.randn(1, *image.shape[1:], generator=generator)
-    noise = torch.randn(image.shape, generator=generator)
+def _add_noise(scene: Tensor, sigma: float, kind: int, generator: torch.Generator) -> None:
+    """Gaussian noise on a 3HW scene, in place: white grey, independent per channel, or correlated between channels."""
+    noise = torch.randn(1 if kind == 0 else 3, *scene.shape[1:], generator=generator)
     if kind == 2:
         mix = torch.eye(3) + 0.5 * torch.rand(3, 3, generator=generator)
-        noise = torch.einsum("ij,jhw->ihw", mix / mix.norm(dim=1, keepdim=True), noise)
-    return image + sigma * noise
+        noise = ((mix / mix.norm(dim=1, keepdim=True)) @ noise.flatten(1)).view_as(noise)
+    scene.add_(noise.mul_(sigma)).clamp_(0, 1)
 
 
-def _synthesize_one(clear: Tensor, depth: Tensor | None, seed: int, config: HazeConfig) -> tuple[Tensor, ...]:
-    generator = torch.Generator().manual_seed(seed)
-    if depth is None:
-        depth = procedural_depth(clear, seed)
+def _spoil(scene: Tensor, drawn: dict[str, Tensor], own: Sequence[torch.Generator], config: HazeConfig) -> None:
+    """Darken some of the N3HW scenes and add noise to some, in place."""
+    exponents = between(drawn["exponent"], *config.darken_exponent).tolist()
+    for index in (drawn["darken"] < config.darken_probability).nonzero().flatten().tolist():
+        # A power, several times as fast; the logarithm of 0 would be slow.
+        scene[index].clamp_(min=1e-9).log_().mul_(exponents[index]).exp_()
+    sigmas = between(drawn["sigma"], *config.noise_sigma).tolist()
+    kinds = (3 * drawn["kind"]).int().tolist()
+    for index in (drawn["noise"] < config.noise_probability).nonzero().flatten().tolist():
+        _add_noise(scene[index], sigmas[index], kinds[index], own[index])
+
+
+def _fill(made: Synthesized, depth: Tensor | None, seeds: Sequence[int], config: HazeConfig) -> None:
+    """Haze the clear photographs of ``made``: everything else in it is written. ``hazy`` is worked on in place."""
+    own = generators(seeds)
+    drawn = draw(own, _NAMES)
+    made.beta.copy_(between(drawn["beta"], *config.beta))
+    cast = between(torch.stack([drawn["red"], drawn["green"], drawn["blue"]], dim=1), -1, 1) * config.airlight_cast
+    made.airlight.copy_(between(drawn["airlight"], *config.airlight)[:, None] + cast).clamp_(0, 1)
+    made.depth.copy_(procedural_depths(made.clear, seeds) if depth is None else depth)
     if config.depth_range_min < 1.0:
-        span = _uniform(generator, config.depth_range_min, 1.0)
-        depth = depth * span + (1.0 - span) * torch.rand(1, generator=generator)
-    beta = _uniform(generator, *config.beta)
-    airlight = (_uniform(generator, *config.airlight) + _uniform(generator, -1, 1, 3) * config.airlight_cast).clamp(
-        0, 1
-    )
-    scene = clear
-    if _coin(generator, config.darken_probability):
-        scene = scene ** _uniform(generator, *config.darken_exponent)
-    if _coin(generator, config.noise_probability):
-        scene = _noise(scene, generator, config).clamp(0, 1)
-    transmission = transmission_from_depth(depth, float(beta))
-    hazy = scatter(scene, transmission, airlight[:, None, None]).clamp(0, 1)
-    if _coin(generator, config.jpeg_probability):
-        hazy = jpeg(hazy, int(_uniform(generator, *config.jpeg_quality)))
-    return hazy, transmission, depth, beta[0], airlight
+        span = between(drawn["span"], config.depth_range_min, 1.0)[:, None, None, None]
+        made.depth.mul_(span).add_((1.0 - span) * drawn["start"][:, None, None, None])
+    for depth_of, beta, transmission in zip(made.depth, made.beta.tolist(), made.transmission, strict=True):
+        torch.sub(depth_of, 1.0, out=transmission).mul_(2.0 * beta).exp_()
+    _spoil(made.hazy.copy_(made.clear), drawn, own, config)
+    airlight = made.airlight[:, :, None, None]
+    made.hazy.sub_(airlight).mul_(made.transmission).add_(airlight).clamp_(0, 1)  # scatter() in place
+    qualities = between(drawn["quality"], *config.jpeg_quality).int().tolist()
+    for index in (drawn["jpeg"] < config.jpeg_probability).nonzero().flatten().tolist():
+        made.hazy[index] = jpeg(made.hazy[index], qualities[index])
 
 
 def synthesize(
@@ -199,12 +157,23 @@ def synthesize(
         raise ValueError(f"clear is {tuple(clear.shape)} with {len(seeds)} seeds; expected (N, 3, H, W) and N seeds")
     if depth is not None and depth.shape != (clear.shape[0], 1, *clear.shape[2:]):
         raise ValueError(f"depth is {tuple(depth.shape)}; expected {(clear.shape[0], 1, *clear.shape[2:])}")
-    config = config or HazeConfig()
-    ones = [
-        _synthesize_one(clear[i], None if depth is None else depth[i], seed, config) for i, seed in enumerate(seeds)
-    ]
-    hazy, transmission, used_depth, beta, airlight = (torch.stack(parts) for parts in zip(*ones, strict=True))
-    return Synthesized(hazy, clear, transmission, used_depth, beta, airlight)
+    count, _channels, *size = clear.shape
+    made = Synthesized(
+        torch.empty(count, 3, *size), clear, torch.empty(count, 1, *size), torch.empty(count, 1, *size),
+        torch.empty(count), torch.empty(count, 3),
+    )  # fmt: skip
+    step = max(1, BLOCK_PIXELS // max(1, math.prod(size)))
+    for block in (slice(start, start + step) for start in range(0, count, step)):
+        parts = Synthesized(*(getattr(made, field.name)[block] for field in fields(made)))
+        _fill(parts, None if depth is None else depth[block], seeds[block], config or HazeConfig())
+    return made
+
+
+def _blur(field: Tensor, radius: int) -> Tensor:
+    """Box mean of an HW or N1HW field, border replicated."""
+    flat = field.view(1, 1, *field.shape[-2:]) if field.dim() == 2 else field
+    padded = F.pad(flat, (radius, radius, radius, radius), mode="replicate")
+    return F.avg_pool2d(padded, 2 * radius + 1, stride=1).view(field.shape)
 
 
 @dataclass(frozen=True)

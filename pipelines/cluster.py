@@ -164,6 +164,7 @@ def _local_environment() -> dict[str, str]:
         # listens elsewhere sets RAY_AUTH_MODE=token (see cluster.yaml).
         "RAY_AUTH_MODE": "disabled",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_idle_worker_killing_time_threshold_ms": "60000",  # the default of 1 s ends workers before their first task
     }
     if (SOURCE_ROOT / "pyproject.toml").exists():  # running from source, perhaps not installed
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SOURCE_ROOT), os.environ.get("PYTHONPATH"))))

@@ -20,11 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.settings import ConfigError
 from pipelines.cluster import data_context_defaults, local_cpus, ray_session
 from pipelines.command import run as run_command
 from pipelines.config import LabelConfig, Recipe, load_recipe, recipe_names
-from pipelines.corpus import Corpus, require_corpus
+from pipelines.streams import batches, datasets, given_corpus, prestart, unpaired_batches
 
 RECIPE_FILE = "recipe.json"
 MODEL = "model"
@@ -61,104 +60,13 @@ class TrainResult:
     labels: dict[str, Any]
 
 
-def _dataset(corpus: Corpus, recipe: Recipe, function: Any, columns: list[str]) -> Any:
-    """The training split of a corpus, mapped to samples; executed anew, with new random crops, in every epoch."""
-    import ray.data
-
-    files = corpus.files("train")
-    if not files:
-        raise ConfigError(f"{corpus.uri} has no photographs to train on: all {corpus.count()} are held out")
-    cpus, tasks = recipe.train.data_cpus, ray.data.TaskPoolStrategy(size=recipe.train.data_tasks)
-    rows = ray.data.read_parquet(files, columns=columns, num_cpus=cpus, shuffle="files")
-    return rows.flat_map(function, num_cpus=cpus, compute=tasks)
-
-
-def _datasets(job: TrainJob) -> dict[str, Any]:
-    from pipelines import transforms
-
-    recipe = job.recipe
-    if recipe.method == "cddgan":
-        return _unpaired_datasets(job)
-    clear = require_corpus(_given(job.clear, "--clear"), "clear")
-    make = transforms.scorer_samples if recipe.method == "scorer" else transforms.synthetic_pairs
-    function = functools.partial(make, crop=recipe.crop, haze=recipe.haze)
-    datasets = {"clear": _dataset(clear, recipe, function, ["image_id", "image", "depth"])}
-    if recipe.method == "colabator":
-        hazy = require_corpus(_given(job.hazy, "--hazy"), "hazy")
-        real = functools.partial(transforms.real_photograph, size=recipe.labels.size)
-        datasets["hazy"] = _dataset(hazy, recipe, real, ["image_id", "image"])
-    return datasets
-
-
-def _unpaired_datasets(job: TrainJob) -> dict[str, Any]:
-    """Crops of either domain, read and shuffled apart; no column that could tell of a pair is read."""
-    from pipelines import transforms
-
-    function = functools.partial(transforms.unpaired_crop, crop=job.recipe.crop)
-    corpora = {"clear": _given(job.clear, "--clear"), "hazy": _given(job.hazy, "--hazy")}
-    return {
-        domain: _dataset(require_corpus(uri, domain), job.recipe, function, ["image_id", "image"])
-        for domain, uri in corpora.items()
-    }
-
-
-def _given(path: str | None, flag: str) -> str:
-    if path is None:
-        raise ConfigError(f"this recipe needs {flag} CORPUS; make one with `python -m pipelines.ingest`")
-    return path
-
-
-def _batches(name: str, batch_size: int, device: Any) -> Iterator[dict[str, Any]]:
-    """Batches of this worker's shard without end: images as N3HW or N1HW floats in [0, 1] on ``device``.
-
-    Shards have equal numbers of rows and short batches are dropped, so that all workers take equally many steps.
-    """
-    import ray.train
-    import torch
-
-    from models.images import to_tensor
-
-    shard = ray.train.get_dataset_shard(name)
-    while True:
-        empty = True
-        rows = shard.iter_batches(
-            batch_size=batch_size,
-            drop_last=True,
-            batch_format="numpy",
-            prefetch_batches=2,
-            local_shuffle_buffer_size=8 * batch_size,
-        )
-        for batch in rows:
-            empty = False
-            yield {
-                key: value
-                if value.dtype.kind in "OU"
-                else to_tensor(value if value.ndim == 4 else value[..., None]).to(device)
-                if value.dtype == "uint8"
-                else torch.from_numpy(value.copy()).to(device)
-                for key, value in batch.items()
-            }
-        if empty:
-            raise ConfigError(
-                f"the {name} corpus has fewer samples than one batch of {batch_size} per worker: add photographs, or "
-                "lower train.batch_size, labels.batch_size or train.workers"
-            )
-
-
-def _unpaired_batches(batch_size: int, device: Any) -> Iterator[dict[str, Any]]:
-    """``hazy`` and ``clear`` N3SS in [0, 1], each from a stream of its own, without end."""
-    streams = {domain: _batches(domain, batch_size, device) for domain in ("hazy", "clear")}
-    while True:
-        yield {domain: next(stream)["image"] for domain, stream in streams.items()}
-
-
 class _Labels:
     """Real batches with their labels; the next batch's labels are on their way while a step runs."""
 
     def __init__(self, config: LabelConfig, pool: Any, device: Any) -> None:
         self.pool, self.device = pool, device
         self.waited = 0.0
-        self._photos = _batches("hazy", config.batch_size, device)
+        self._photos = batches("hazy", config.batch_size, device)
         self._next = self._ask()
 
     def _ask(self) -> tuple[dict[str, Any], Any]:
@@ -212,7 +120,7 @@ class _Worker:
         self.labeling = LabelingClient(job.name) if colabator and self.first else None
         self.start = self._resume()
         unpaired, size = self.recipe.method == "cddgan", self.recipe.train.batch_size
-        self.samples = _unpaired_batches(size, device) if unpaired else _batches("clear", size, device)
+        self.samples = unpaired_batches(size, device) if unpaired else batches("clear", size, device)
         self.labels = _Labels(self.recipe.labels, self.pool, device) if colabator else None
         self.tracker = self._tracker()
 
@@ -305,7 +213,7 @@ def _labelling(job: TrainJob) -> Iterator[Any]:
     from pseudolabel.rounds import LabelingConfig, WorkUnit
 
     recipe, labels = job.recipe, job.recipe.labels
-    corpus = require_corpus(_given(job.hazy, "--hazy"), "hazy")
+    corpus = given_corpus(job.hazy, "hazy")
     pool = start_pool(job.name, job.out / "pool" / job.digest, labels.shards)
     labeling = None
     try:
@@ -357,7 +265,7 @@ def _fit(job: TrainJob) -> Any:
     import ray.train
     from ray.train.torch import TorchTrainer
 
-    train = job.recipe.train
+    recipe, train = job.recipe, job.recipe.train
     resources = {"CPU": train.worker_cpus} | ({"GPU": train.worker_gpus} if train.worker_gpus else {})
     trainer = TorchTrainer(
         _loop,
@@ -371,7 +279,7 @@ def _fit(job: TrainJob) -> Any:
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             failure_config=ray.train.FailureConfig(max_failures=train.failures),
         ),
-        datasets=_datasets(job),
+        datasets=datasets(recipe, job.clear, job.hazy),
     )
     try:
         return trainer.fit()
@@ -402,6 +310,7 @@ def train(job: TrainJob) -> TrainResult:
         print(f"{job.recipe.method}: already trained, see {model}; choose another --out to train again", flush=True)
         return TrainResult(model, done["metrics"], done["labels"])
     data_context_defaults()
+    prestart(job.recipe.train.data_tasks, job.recipe.train.data_cpus)
     job.out.mkdir(parents=True, exist_ok=True)
     (job.out / RECIPE_FILE).write_text(job.recipe.model_dump_json(indent=2) + "\n")
     with _labelling(job) as service:
@@ -444,8 +353,8 @@ def _main(args: argparse.Namespace) -> int:
     recipe = with_absolute_init(load_recipe(args.recipe, args.set))
     places = {key: absolute(value) for key in ("clear", "hazy") if (value := getattr(args, key)) is not None}
     if recipe.method in ("colabator", "cddgan"):
-        require_corpus(_given(places.get("hazy"), "--hazy"), "hazy")
-    require_corpus(_given(places.get("clear"), "--clear"), "clear")
+        given_corpus(places.get("hazy"), "hazy")
+    given_corpus(places.get("clear"), "clear")
     tracking, tracker = None, None
     if args.tracking_uri:
         from pipelines.tracking import Tracker

@@ -1,13 +1,20 @@
-"""From corpus rows to training samples: pure functions that Ray Data maps over rows. No Ray.
+"""From corpus rows to training samples: pure functions over some rows at a time, which Ray Data maps. No Ray.
 
-Samples are uint8 arrays: a quarter of float32 through the object store. Every pass over a corpus draws fresh crops
-and fresh haze; a ``seed`` makes them repeatable.
+Every function takes rows (``image_id``, ``image``, ``depth`` where it is used) and returns arrays with one entry per
+sample, in the order of the rows. Images are uint8 (N, S, S, 3): a quarter of float32 through the object store. Every
+pass over a corpus draws fresh crops and fresh haze; a ``seed`` makes them repeatable, whatever rows come together.
+
+Photograph and depth stay aligned: a :class:`Square` is drawn in shares of the photograph, before anything is decoded,
+and the same square is cut from the pixels and from the depth map, however many pixels either has, and mirrored or not.
+A depth map covers the whole of its photograph.
 """
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,8 +31,10 @@ from models.settings import Settings
 
 Row = Mapping[str, Any]
 Pixels = NDArray[np.uint8]
+Samples = dict[str, NDArray[Any]]
 
 DEFECTS = ("blurry", "noisy", "compressed", "badly exposed", "colour-cast")
+LEAST_SIDE = 8  # of a square, in pixels of the photograph
 
 
 class CropConfig(Settings):
@@ -36,60 +45,127 @@ class CropConfig(Settings):
     per_photo: int = Field(2, ge=1)
 
 
+@dataclass(frozen=True)
+class Square:
+    """Where a crop is: ``side`` over the shorter side of the photograph, ``top`` and ``left`` over the room there is
+    for it (0 to 1), and whether it is mirrored.
+    """
+
+    side: float
+    top: float
+    left: float
+    mirrored: bool
+
+    def place(self, height: int, width: int) -> tuple[int, int, int]:
+        """Top, left and side in pixels of a photograph of this size."""
+        side = min(height, width, max(LEAST_SIDE, int(min(height, width) * self.side)))
+        return round(self.top * (height - side)), round(self.left * (width - side)), side
+
+
+def draw_square(crop: CropConfig, random: np.random.Generator) -> Square:
+    """A random square, mirrored half of the time."""
+    return Square(random.uniform(*crop.scale), random.random(), random.random(), bool(random.random() < 0.5))
+
+
+def least_shorter_side(squares: Sequence[Square], size: int) -> int:
+    """How many pixels the shorter side of a photograph needs so that each square has at least ``size``."""
+    return max(math.ceil((size + 1) / max(square.side, 1e-6)) for square in squares)
+
+
 def _generator(row: Row, seed: int | None) -> np.random.Generator:
     return np.random.default_rng(None if seed is None else [seed, zlib.crc32(str(row["image_id"]).encode())])
 
 
-def decode_pixels(data: bytes) -> Pixels:
-    """Encoded bytes -> (H, W, 3) uint8 RGB."""
-    pixels = images.decode(data).pixels
+def decode_pixels(data: bytes, shrink_to: int | None = None) -> Pixels:
+    """Encoded bytes -> (H, W, 3) uint8 RGB.
+
+    Args:
+        data: a whole file.
+        shrink_to: a JPEG may come at 1/2, 1/4 or 1/8 of its size as long as its shorter side keeps this many pixels.
+    """
+    pixels = images.decode(data, shrink_to=shrink_to).pixels
     return pixels if pixels.dtype == np.uint8 else images.to_uint8(images.to_tensor(pixels))[0]
 
 
-def random_crop(pixels: Pixels, depth: Pixels | None, crop: CropConfig, random: np.random.Generator) -> tuple[Any, Any]:
-    """A random square, mirrored half of the time, and the same square of the depth map where there is one."""
-    height, width = pixels.shape[:2]
-    side = max(8, int(min(height, width) * random.uniform(*crop.scale)))
-    top, left = random.integers(0, height - side + 1), random.integers(0, width - side + 1)
-    step = 1 if random.random() < 0.5 else -1
-    cut = [
-        None if whole is None else np.ascontiguousarray(whole[top : top + side, left : left + side][:, ::step])
-        for whole in (pixels, depth)
-    ]
-    square = images.resize(np.asarray(cut[0]), crop.size, crop.size)
-    if cut[1] is None:
-        return square, None
-    return square, np.asarray(Image.fromarray(cut[1]).resize((crop.size, crop.size), Image.Resampling.BILINEAR))
+def cut(pixels: Pixels, square: Square, size: int) -> NDArray[np.uint8]:
+    """The square of a photograph (H, W, 3) uint8, resampled antialiased to planes (3, ``size``, ``size``)."""
+    top, left, side = square.place(*pixels.shape[:2])
+    piece = torch.from_numpy(np.array(pixels[top : top + side, left : left + side])).permute(2, 0, 1)[None]
+    if side != size:
+        piece = F.interpolate(piece, size=(size, size), mode="bicubic", antialias=True)
+    planes = piece[0].numpy()
+    return np.ascontiguousarray(planes[:, :, ::-1] if square.mirrored else planes)
 
 
-def _depth_of(row: Row, shape: tuple[int, ...]) -> Pixels | None:
-    """The corpus's 16-bit depth map as uint8 of the photograph's size; None where there is none."""
+def cut_depth(depth: NDArray[np.float32], square: Square, shape: tuple[int, ...], size: int) -> NDArray[np.float32]:
+    """The same square of the depth map of a photograph of ``shape``: (h, w) float32 to (``size``, ``size``)."""
+    top, left, side = square.place(*shape[:2])
+    across, down = depth.shape[1] / shape[1], depth.shape[0] / shape[0]
+    box = (left * across, top * down, (left + side) * across, (top + side) * down)
+    piece = np.asarray(Image.fromarray(depth).resize((size, size), Image.Resampling.BILINEAR, box=box))
+    return piece[:, ::-1] if square.mirrored else piece
+
+
+def _depth_of(row: Row) -> NDArray[np.float32] | None:
+    """The corpus's depth map, (h, w) in [0, 1]; None where there is none."""
     if row.get("depth") is None:
         return None
     levels = images.decode(row["depth"]).pixels[..., 0]
-    eight = (levels // 257).astype(np.uint8) if levels.dtype == np.uint16 else levels
-    return np.asarray(Image.fromarray(eight).resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
+    return np.divide(levels, np.iinfo(levels.dtype).max, dtype=np.float32)
 
 
-def synthetic_pairs(row: Row, crop: CropConfig, haze: HazeConfig, seed: int | None = None) -> list[dict[str, Any]]:
-    """A clear photograph -> ``crop.per_photo`` pairs ``hazy``, ``clear`` (S, S, 3), uint8."""
-    random = _generator(row, seed)
-    pixels = decode_pixels(row["image"])
-    depth = _depth_of(row, pixels.shape)
-    samples = []
-    for _ in range(crop.per_photo):
-        clear, cut = random_crop(pixels, depth, crop, random)
-        near = None if cut is None else images.to_tensor(cut[..., None])
-        pair = synthesize(images.to_tensor(clear), near, [int(random.integers(2**31))], haze)
-        samples.append({"hazy": images.to_uint8(pair.hazy)[0], "clear": clear})
-    return samples
+@dataclass(frozen=True)
+class _Crop:
+    """A crop: planes (3, S, S), depth (S, S) or None, the generator of its photograph and the seed of its haze."""
+
+    planes: NDArray[np.uint8]
+    depth: NDArray[np.float32] | None
+    random: np.random.Generator
+    seed: int
 
 
-def unpaired_crop(row: Row, crop: CropConfig, seed: int | None = None) -> list[dict[str, Any]]:
-    """A photograph of either domain -> ``crop.per_photo`` crops ``image`` (S, S, 3) uint8; partners are unknown."""
-    random = _generator(row, seed)
-    pixels = decode_pixels(row["image"])
-    return [{"image": random_crop(pixels, None, crop, random)[0]} for _ in range(crop.per_photo)]
+def _crops(rows: Iterable[Row], crop: CropConfig, seed: int | None, *, with_depth: bool = False) -> list[_Crop]:
+    """``crop.per_photo`` crops of each row."""
+    found = []
+    for row in rows:
+        random = _generator(row, seed)
+        squares = [draw_square(crop, random) for _ in range(crop.per_photo)]
+        pixels = decode_pixels(row["image"], shrink_to=least_shorter_side(squares, crop.size))
+        depth = _depth_of(row) if with_depth else None
+        for square in squares:
+            near = None if depth is None else cut_depth(depth, square, pixels.shape, crop.size)
+            found.append(_Crop(cut(pixels, square, crop.size), near, random, int(random.integers(2**31))))
+    return found
+
+
+def _scaled(crops: Sequence[_Crop]) -> Tensor:
+    """N3SS in [0, 1]."""
+    return torch.from_numpy(np.divide(np.stack([crop.planes for crop in crops]), 255, dtype=np.float32))
+
+
+def _interleaved(crops: Sequence[_Crop]) -> NDArray[np.uint8]:
+    """(N, S, S, 3)."""
+    planes = np.stack([crop.planes for crop in crops])
+    return np.stack([planes[:, channel] for channel in range(3)], axis=-1)
+
+
+def synthetic_pairs(rows: Iterable[Row], crop: CropConfig, haze: HazeConfig, seed: int | None = None) -> Samples:
+    """Clear photographs -> ``crop.per_photo`` pairs ``hazy``, ``clear`` of each."""
+    crops = _crops(rows, crop, seed, with_depth=True)
+    clear = _interleaved(crops)
+    hazy = np.empty_like(clear)
+    for known in (False, True):  # measured depth and made-up depth
+        chosen = [index for index, one in enumerate(crops) if (one.depth is not None) == known]
+        if chosen:
+            some = [crops[index] for index in chosen]
+            depth = torch.from_numpy(np.stack([np.asarray(one.depth) for one in some])[:, None]) if known else None
+            hazy[chosen] = images.to_uint8(synthesize(_scaled(some), depth, [one.seed for one in some], haze).hazy)
+    return {"hazy": hazy, "clear": clear}
+
+
+def unpaired_crops(rows: Iterable[Row], crop: CropConfig, seed: int | None = None) -> Samples:
+    """Photographs of either domain -> ``crop.per_photo`` crops ``image`` of each; partners are unknown."""
+    return {"image": _interleaved(_crops(rows, crop, seed))}
 
 
 def strong_augmentation(pixels: Pixels, random: np.random.Generator) -> Pixels:
@@ -109,11 +185,14 @@ def strong_augmentation(pixels: Pixels, random: np.random.Generator) -> Pixels:
     return np.asarray(image)
 
 
-def real_photograph(row: Row, size: int, seed: int | None = None) -> list[dict[str, Any]]:
-    """A hazy photograph, whole, as a ``size`` square: ``image_id``, ``photo`` and ``strong``, its augmentation."""
-    photo = images.resize(decode_pixels(row["image"]), size, size)
-    strong = strong_augmentation(photo, _generator(row, seed))
-    return [{"image_id": row["image_id"], "photo": photo, "strong": strong}]
+def real_photographs(rows: Iterable[Row], size: int, seed: int | None = None) -> Samples:
+    """Hazy photographs, whole, as ``size`` squares: ``image_id``, ``photo`` and ``strong``, its augmentation."""
+    ids, photos, strong = [], [], []
+    for row in rows:
+        ids.append(row["image_id"])
+        photos.append(images.resize(decode_pixels(row["image"]), size, size))  # as label workers do
+        strong.append(strong_augmentation(photos[-1], _generator(row, seed)))
+    return {"image_id": np.array(ids), "photo": np.stack(photos), "strong": np.stack(strong)}
 
 
 def _defect(image: Tensor, kind: int, severity: float, random: np.random.Generator) -> Tensor:
@@ -138,33 +217,32 @@ def _defect(image: Tensor, kind: int, severity: float, random: np.random.Generat
     return grey + (image * gains - grey) * (1 + 1.2 * severity)
 
 
-def scorer_samples(row: Row, crop: CropConfig, haze: HazeConfig, seed: int | None = None) -> list[dict[str, Any]]:
-    """A clear photograph -> images with haze of known density and perhaps a defect.
+def scorer_samples(rows: Iterable[Row], crop: CropConfig, haze: HazeConfig, seed: int | None = None) -> Samples:
+    """Clear photographs -> images with haze of known density and perhaps a defect, ``crop.per_photo`` of each.
 
-    Each has ``image`` (S, S, 3) uint8, ``density`` = 1 - mean transmission, ``depth`` = mean optical depth
-    ``-ln T``, ``quality`` in [0, 1] and ``defect``: 0 for none, else 1 + the place in ``DEFECTS``.
+    ``image``, ``density`` = 1 - mean transmission, ``depth`` = mean optical depth ``-ln T``, ``quality`` in [0, 1]
+    and ``defect``: 0 for none, else 1 + the place in ``DEFECTS``.
     """
-    random = _generator(row, seed)
-    pixels = decode_pixels(row["image"])
-    samples = []
-    for _ in range(crop.per_photo):
-        clear, _none = random_crop(pixels, None, crop, random)
-        image, density, depth = images.to_tensor(clear), 0.0, 0.0
-        if random.random() < 0.75:
-            pair = synthesize(image, None, [int(random.integers(2**31))], haze)
-            image, density = pair.hazy, 1.0 - float(pair.transmission.mean())
-            depth = float(-pair.transmission.log().mean())
-        defect, quality = 0, 1.0
-        if random.random() < 0.5:
-            severity, kind = random.uniform(0.2, 1.0), int(random.integers(len(DEFECTS)))
-            image, defect, quality = _defect(image[0], kind, severity, random)[None], 1 + kind, 1.0 - severity
-        samples.append(
-            {
-                "image": images.to_uint8(image)[0],
-                "density": np.float32(density),
-                "depth": np.float32(depth),
-                "quality": np.float32(quality),
-                "defect": np.int64(defect),
-            }
-        )
-    return samples
+    crops = _crops(rows, crop, seed)
+    clear, made = _scaled(crops), synthesize(_scaled(crops), None, [one.seed for one in crops], haze)
+    density = 1.0 - made.transmission.mean((1, 2, 3))
+    depth = -made.transmission.log().mean((1, 2, 3))
+    finished, qualities, defects = [], [], []
+    for index, one in enumerate(crops):
+        hazed, spoilt = one.random.random() < 0.75, one.random.random() < 0.5
+        image, defect, quality = (made.hazy if hazed else clear)[index], 0, 1.0
+        if not hazed:
+            density[index] = depth[index] = 0.0
+        if spoilt:
+            severity, kind = one.random.uniform(0.2, 1.0), int(one.random.integers(len(DEFECTS)))
+            image, defect, quality = _defect(image, kind, severity, one.random), 1 + kind, 1.0 - severity
+        finished.append(image)
+        qualities.append(quality)
+        defects.append(defect)
+    return {
+        "image": images.to_uint8(torch.stack(finished)),
+        "density": density.numpy(),
+        "depth": depth.numpy(),
+        "quality": np.array(qualities, np.float32),
+        "defect": np.array(defects, np.int64),
+    }

@@ -19,7 +19,7 @@ from pipelines.corpus import open_corpus
 Folder = Callable[..., Path]
 pytestmark = pytest.mark.faults
 
-KILLS = 6
+KILLS = 4
 COUNT = 400
 # Small tasks and shards, so that there is much to lose. The ingest starts a Ray of its own and ends it with itself.
 SCRIPT = """

@@ -14,6 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from models import physics
+from models.depth import procedural_depth
 from models.physics import HazeConfig
 from models.settings import ConfigError, parse
 
@@ -97,6 +98,39 @@ def test_same_seed_same_haze_in_any_batch(depth: Tensor | None, options: dict[st
     alone = physics.synthesize(clear[1:2], None if depth is None else depth[1:2], [6], config)
     for name in ("hazy", "clear", "transmission", "depth", "beta", "airlight"):
         assert torch.equal(getattr(together, name)[1], getattr(alone, name)[0]), name
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seeds=st.lists(st.integers(0, 2**63 - 1), min_size=2, max_size=6),
+    size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    block=st.sampled_from([1, 4096, 1 << 16]),
+    measured=st.booleans(),
+    data=st.data(),
+)
+def test_the_rest_of_the_batch_does_not_matter(
+    seeds: list[int], size: tuple[int, int], block: int, measured: bool, data: st.DataObject
+) -> None:
+    """Bit for bit, whatever is before and behind it, and however the batch is cut into blocks."""
+    count, config = len(seeds), HazeConfig(depth_range_min=0.4)
+    clear = random_images(count, *size, seed=seeds[0] % 1000)
+    depth = random_images(count, *size, seed=seeds[1] % 1000)[:, :1] if measured else None
+    order = data.draw(st.permutations(range(count)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(physics, "BLOCK_PIXELS", block)
+        one = physics.synthesize(clear, depth, seeds, config)
+    moved = None if depth is None else depth[order]
+    other = physics.synthesize(clear[order], moved, [seeds[index] for index in order], config)
+    for name in ("hazy", "transmission", "depth", "beta", "airlight"):
+        assert torch.equal(getattr(one, name)[order], getattr(other, name)), name
+
+
+def test_what_is_given_is_not_changed() -> None:
+    clear, depth = random_images(3), random_images(3)[:, :1]
+    before = clear.clone(), depth.clone()
+    physics.synthesize(clear, depth, [1, 2, 3], HazeConfig(depth_range_min=0.3, darken_probability=1.0))
+    assert torch.equal(clear, before[0])
+    assert torch.equal(depth, before[1])
 
 
 def test_the_global_random_state_is_left_alone() -> None:
@@ -215,27 +249,27 @@ def test_shapes_that_disagree_are_named(
 @given(height=st.integers(2, 70), width=st.integers(2, 70), seed=st.integers(0, 2**63 - 1))
 def test_procedural_depth_reaches_both_ends_and_repeats(height: int, width: int, seed: int) -> None:
     image = random_images(1, height, width)[0]
-    depth = physics.procedural_depth(image, seed)
+    depth = procedural_depth(image, seed)
     assert depth.shape == (1, height, width)
     assert (float(depth.min()), float(depth.max())) == pytest.approx((0.0, 1.0), abs=1e-6)
-    assert torch.equal(depth, physics.procedural_depth(image, seed))
+    assert torch.equal(depth, procedural_depth(image, seed))
 
 
 def test_procedural_depth_is_near_at_the_bottom_on_average() -> None:
     image = random_images(1)[0]
-    depth = torch.stack([physics.procedural_depth(image, seed) for seed in range(24)])
+    depth = torch.stack([procedural_depth(image, seed) for seed in range(24)])
     assert depth[..., -4:, :].mean() > depth[..., :4, :].mean() + 0.2
 
 
 def test_procedural_depth_follows_the_colours() -> None:
     image = torch.zeros(3, 48, 48)
     image[:, :, 24:] = 1.0
-    steps = torch.stack([physics.procedural_depth(image, seed).diff(dim=2).abs().mean((0, 1)) for seed in range(12)])
+    steps = torch.stack([procedural_depth(image, seed).diff(dim=2).abs().mean((0, 1)) for seed in range(12)])
     assert steps.mean(0).argmax() == 23
 
 
 def test_one_pixel_has_a_depth() -> None:
-    assert 0 <= float(physics.procedural_depth(torch.rand(3, 1, 1), 0)) <= 1
+    assert 0 <= float(procedural_depth(torch.rand(3, 1, 1), 0)) <= 1
 
 
 # --- dark channel prior ---

@@ -12,6 +12,7 @@ from PIL import Image
 from models import checkpoint, zoo
 from models.inference import dehaze
 from models.settings import ConfigError
+from pipelines import streams
 from pipelines import train as job
 from pipelines.config import Recipe, load_recipe
 from pipelines.ingest import ingest
@@ -50,20 +51,9 @@ def corpora(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> dict
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_both_corpora_are_read_as_crops_without_partners(
-    corpora: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[list[str]] = []
-    read = job._dataset
-
-    def watched(corpus: Any, recipe: Recipe, function: Any, columns: list[str]) -> Any:
-        asked.append(columns)
-        return read(corpus, recipe, function, columns)
-
-    monkeypatch.setattr(job, "_dataset", watched)
-    datasets = job._datasets(TrainJob(tiny(), tmp_path, **corpora))
-    assert asked == [["image_id", "image"]] * 2
-    crops = {domain: dataset.take_all() for domain, dataset in datasets.items()}
+def test_both_corpora_are_read_as_crops_without_partners(corpora: dict[str, str]) -> None:
+    assert [one.columns for one in streams.sampling_of(tiny()).values()] == [("image_id", "image")] * 2
+    crops = {domain: dataset.take_all() for domain, dataset in streams.datasets(tiny(), **corpora).items()}
     assert {domain: len(rows) for domain, rows in crops.items()} == {"clear": 24, "hazy": 18}
     assert all(set(row) == {"image"} for rows in crops.values() for row in rows)
     assert max(row["image"].mean() for row in crops["clear"]) < 100 < min(row["image"].mean() for row in crops["hazy"])
@@ -74,8 +64,8 @@ def test_hazy_and_clear_stay_apart_in_a_batch(monkeypatch: pytest.MonkeyPatch) -
         for number in range(4):
             yield {"image": torch.full((batch_size, 3, 2, 2), number + (10.0 if name == "hazy" else 0.0))}
 
-    monkeypatch.setattr(job, "_batches", stream)
-    batches = job._unpaired_batches(3, torch.device("cpu"))
+    monkeypatch.setattr(streams, "batches", stream)
+    batches = streams.unpaired_batches(3, torch.device("cpu"))
     found = [next(batches) for _ in range(2)]
     assert [set(one) for one in found] == [{"hazy", "clear"}] * 2
     assert [float(one["hazy"].mean()) for one in found] == [10, 11]

@@ -1,0 +1,60 @@
+"""A corpus of any length for benchmarks: some photographs, many times over, without the disk that they would take."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models import images
+from pipelines.corpus import CORPUS_SCHEMA, MANIFEST, Manifest, image_id_of, require_corpus
+from pipelines.samples import BROKEN, make_samples
+
+ROWS_PER_SHARD, ROWS_PER_GROUP = 256, 64  # as the ingest writes them
+
+
+def _sample_rows(folder: Path) -> Iterator[dict[str, Any]]:
+    for path in sorted(make_samples(folder).clear.glob("*.jpg")):
+        if path.name != BROKEN:
+            data = path.read_bytes()
+            height, width = images.decode(data).pixels.shape[:2]
+            yield {
+                "image_id": image_id_of(data), "uri": str(path), "domain": "clear", "image": data, "depth": None,
+                "pair_id": None, "width": width, "height": height, "phash": "0" * 16, "split": "train",
+            }  # fmt: skip
+
+
+def _corpus_rows(uri: str) -> Iterator[dict[str, Any]]:
+    for file in require_corpus(uri, "clear").files("train"):
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=16):
+            yield from batch.to_pylist()
+
+
+def make_corpus(out: Path, count: int, clear: str | None) -> str:
+    """A clear corpus of ``count`` photographs below ``out``, in whole shards: one real shard, and links to it.
+
+    The photographs are up to 256 of the corpus ``clear``, or else of those inside scikit-image and scikit-learn.
+    """
+    shard, folder = out / "shard.parquet", out / f"corpus-{count}"
+    folder.mkdir(parents=True)
+    if not shard.exists():
+        rows = _corpus_rows(clear) if clear else _sample_rows(out / "samples")
+        some = list(itertools.islice(rows, ROWS_PER_SHARD))
+        table = pa.Table.from_pylist(list(itertools.islice(itertools.cycle(some), ROWS_PER_SHARD)), CORPUS_SCHEMA)
+        pq.write_table(table, shard, compression="none", row_group_size=ROWS_PER_GROUP)
+    shards = -(-count // ROWS_PER_SHARD)
+    names = tuple(f"train-{index:06d}.parquet" for index in range(shards))
+    for name in names:
+        (folder / name).symlink_to(shard)
+    total = shards * ROWS_PER_SHARD
+    manifest = Manifest(
+        domain="clear", found=total, accepted=total, rejected=0, duplicates=0, splits={"train": total}, files=names,
+        row_groups=dict.fromkeys(names, ROWS_PER_SHARD // ROWS_PER_GROUP),
+    )  # fmt: skip
+    (folder / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json")))
+    return str(folder)
