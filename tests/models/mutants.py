@@ -228,7 +228,7 @@ def png(width: int, height: int, depth: int, kind: int, pixels: bytes) -> bytes:
 def made_up(sound: dict[str, bytes]) -> dict[str, bytes]:
     """Files that chance would not find."""
     zeros = zlib.compress(bytes(50_000_000), 9)
-    jpeg = sound["jpeg progressive"]
+    jpeg = encoded(Image.new("RGB", (1500, 1000), (90, 120, 150)), "JPEG", progressive=True)
     scan = jpeg.rindex(b"\xff\xda")
     one = np.zeros((1, 1, 3), np.uint16)
     bomb = bytearray(tiff(np.zeros((2000, 1000, 3), np.uint16), photometric="rgb", compression="zlib"))
@@ -242,9 +242,9 @@ def made_up(sound: dict[str, bytes]) -> dict[str, bytes]:
         "many chunks": png(1, 1, 8, 2, b"")[:33] + (b"\0\0\0\0teSt" + struct.pack(">I", zlib.crc32(b"teSt"))) * 200_000,
         "many scans": jpeg[:scan] + jpeg[scan:-2] * 5000 + b"\xff\xd9",
         "many segments": b"\xff\xd8" + b"\xff\xe1\0\4ab" * 100_000 + jpeg[2:],
-        "ones": b"\xff\xd8" + b"\xff" * 1_000_000,
+        "ones": b"\xff\xd8" + b"\xff" * 6_000_000,
         "a page that follows itself": bytes(bomb[:4]) + struct.pack("<I", 8) + bytes(bomb[8:]),
-        "strips that are all the file": _with_counts(bytes(bomb)),
+        "strips that are all the file": _with_counts(bytes(bomb) + bytes(10_000_000)),
         "JPEG behind PNG": sound["png"] + sound["jpeg"],
         "PNG behind TIFF": sound["tiff 16"] + sound["png"],
         "GIF": encoded(Image.new("P", (4, 4)), "GIF"),

@@ -15,7 +15,7 @@ from models import images
 from tests.models.mutants import LIMITS, mutants, seeds
 
 GROWTH_MB = 120  # 4 million pixels of RGBA at 16 bits are 32 MB, and turning them takes a copy
-SECONDS = 5.0  # of processor time for one file; the slowest need a tenth
+SECONDS = 3.0  # of processor time for one file; the slowest need a tenth
 
 
 def fuzz(count: int, seed: int) -> dict[str, Any]:
