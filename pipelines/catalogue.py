@@ -1,7 +1,7 @@
 """The catalogue of a corpus: one row for every file that an ingest has seen, and what became of it. No Ray.
 
 It is what makes an ingest resumable and incremental: a file that is listed with the same size and time is not read
-again. About 400 bytes a photograph, held on the driver; images never pass through it.
+again. About 700 bytes a photograph, held on the driver; images never pass through it.
 """
 
 from __future__ import annotations
