@@ -269,7 +269,7 @@ def main() -> None:
     if args.child:
         _child(args.child)
         return
-    count, rounds, seconds = (512, 1, 3.0) if args.quick else (args.photographs, args.rounds, 15.0)
+    count, rounds, seconds = (256, 1, 3.0) if args.quick else (args.photographs, args.rounds, 15.0)
     most = max(args.cores)
     with tempfile.TemporaryDirectory() as folder:
         corpus, long = (make_corpus(Path(folder), n, args.clear) for n in (count, 10 * count))

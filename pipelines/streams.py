@@ -79,17 +79,17 @@ def prestart(tasks: int, cpus: float) -> list[Any]:
     import ray
 
     warm = ray.remote(num_cpus=cpus)(_warm)
-    return [warm.remote(first=not index) for index in range(tasks)]
+    return [warm.remote(index) for index in range(tasks)]
 
 
-def _warm(first: bool) -> None:
+def _warm(index: int) -> None:
     import ray.data
 
     import pipelines.transforms  # noqa: F401
     from pipelines.cluster import data_context_defaults
 
     data_context_defaults()
-    if first:  # the actors that Ray Data starts for itself, with the first dataset of a cluster
+    if index == 0:  # the actors that Ray Data starts for itself, with the first dataset of a cluster
         ray.data.from_items([0]).map(lambda row: row, num_cpus=0.01).take_all()
 
 
