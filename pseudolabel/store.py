@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 import lmdb
 
@@ -22,7 +22,10 @@ T = TypeVar("T")
 
 
 class Store:
-    """Transactions over one LMDB folder. Safe to use from several threads; a folder has one owner at a time."""
+    """Transactions over one LMDB folder. Safe to use from several threads.
+
+    A folder has one owner at a time; others may read it meanwhile.
+    """
 
     def __init__(
         self,
@@ -32,6 +35,7 @@ class Store:
         map_size: int = 1 << 30,
         sync: bool = True,
         patience: float = 10.0,
+        readonly: bool = False,
     ) -> None:
         """Open or create the store.
 
@@ -42,6 +46,7 @@ class Store:
             sync: flush to the disk at each commit. Without it a commit survives the death of the process, but not
                 that of the machine.
             patience: seconds to wait for another owner to go, such as a process that is just being killed.
+            readonly: only look at what is there, beside its owner if it has one.
 
         Raises:
             PoolError: the folder cannot be made or written, belongs to another process, or holds something else.
@@ -50,21 +55,31 @@ class Store:
         self._gate = threading.Condition()
         self._active = 0
         self._growing = False
+        self._panicked = False
+        self._databases = databases
+        self._options: dict[str, Any] = {
+            "max_dbs": len(databases),
+            "sync": sync,
+            "readahead": False,
+            "readonly": readonly,
+        }
+        self._lock: IO[bytes] | None = None
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = _own(self.path, patience)
-        except OSError as problem:
+            if not readonly:
+                self.path.mkdir(parents=True, exist_ok=True)
+                self._lock = _own(self.path, patience)
+            self._open(map_size)
+        except (OSError, lmdb.Error, PoolError) as problem:
+            if self._lock is not None:
+                self._lock.close()
             raise PoolError(f"cannot open the label pool at {self.path}: {problem}") from problem
-        try:
-            with self._told():
-                self._env = lmdb.open(
-                    str(self.path), map_size=map_size, max_dbs=len(databases), sync=sync, readahead=False
-                )
-                self._env.reader_check()  # slots of killed processes would keep their pages alive
-                self.tables = {name: self._env.open_db(name) for name in databases}
-        except (OSError, PoolError) as problem:
-            self._lock.close()
-            raise PoolError(f"cannot open the label pool at {self.path}: {problem}") from problem
+
+    def _open(self, map_size: int) -> None:
+        readonly = self._options["readonly"]
+        self._env = lmdb.open(str(self.path), map_size=map_size, create=not readonly, **self._options)
+        if not readonly:
+            self._env.reader_check()  # slots of killed processes would keep their pages alive
+        self.tables = {name: self._env.open_db(name, create=not readonly) for name in self._databases}
 
     @contextmanager
     def read(self) -> Iterator[lmdb.Transaction]:
@@ -93,7 +108,8 @@ class Store:
     def close(self) -> None:
         """Close the store; safe to call twice."""
         self._env.close()
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def _map_size(self) -> int:
         return int(self._env.info()["map_size"])
@@ -113,6 +129,8 @@ class Store:
     def _counted(self) -> Iterator[None]:
         with self._gate:
             self._gate.wait_for(lambda: not self._growing)
+            if self._panicked and self._active == 0:
+                self._reopen()
             self._active += 1
         try:
             yield
@@ -120,6 +138,14 @@ class Store:
             with self._gate:
                 self._active -= 1
                 self._gate.notify_all()
+
+    def _reopen(self) -> None:
+        """After a write that failed half-way LMDB wants to be opened anew; it goes on from the last commit."""
+        size = self._map_size()
+        self._env.close()
+        with self._told():
+            self._open(size)
+        self._panicked = False
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -129,6 +155,7 @@ class Store:
         except (lmdb.MapFullError, lmdb.MapResizedError):
             raise
         except lmdb.Error as problem:
+            self._panicked |= isinstance(problem, lmdb.PanicError)
             full = "space" in str(problem).lower()
             hint = "; free some space and go on, nothing acknowledged is lost" if full else ""
             raise PoolError(f"label pool at {self.path}: {problem}{hint}") from problem
