@@ -91,6 +91,11 @@ def locate(uri: str | Path) -> tuple[Any, str]:
     return pafs.LocalFileSystem(), str(Path(uri).absolute())
 
 
+def absolute(uri: str | Path) -> str:
+    """A URI as it is, a local path made absolute: actors have another working directory."""
+    return str(uri) if "://" in str(uri) else str(Path(uri).absolute())
+
+
 def _persist(filesystem: Any, path: str) -> None:
     if isinstance(filesystem, pafs.LocalFileSystem):
         descriptor = os.open(path, os.O_RDONLY)
