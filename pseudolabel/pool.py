@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import lmdb
@@ -16,7 +16,7 @@ import lmdb
 from pseudolabel.coherence import admits
 from pseudolabel.entries import LabelEntry, PoolError, Record, shard_of, to_entry, to_record
 from pseudolabel.history import History, Moment, bounded, together
-from pseudolabel.rows import TABLES, Rows
+from pseudolabel.rows import TABLES, Header, Rows
 from pseudolabel.snapshots import (
     Counters,
     Manifest,
@@ -106,6 +106,16 @@ class LabelPool:
         """Identifiers of all photographs that have a label, sorted."""
         with self._store.read() as transaction:
             return list(self._rows(transaction).ids())
+
+    def headers(self) -> Iterator[tuple[str, Header]]:
+        """Identifiers and scores of one moment, in order of the identifiers, without reading the images."""
+        with self._store.read() as transaction:
+            yield from self._rows(transaction).headers()
+
+    def records(self) -> Iterator[Record]:
+        """All records of one moment, in order of their identifiers."""
+        with self._store.read() as transaction:
+            yield from self._rows(transaction).records()
 
     def stats(self) -> PoolStats:
         """Statistics, in the same time however large the pool is."""

@@ -244,10 +244,11 @@ def read_part(uri: str | Path, part: Part) -> Iterator[list[Record]]:
         try:
             with filesystem.open_input_file(f"{folder}/{file.name}") as source:
                 for batch in pq.ParquetFile(source).iter_batches(batch_size=ROWS_PER_GROUP):
-                    yield [_record(row) for row in batch.to_pylist()]
+                    yield [record_of(row) for row in batch.to_pylist()]
         except (OSError, pa.ArrowException, KeyError) as problem:
             raise SnapshotError(f"cannot read {file.name} of the snapshot {uri}: {problem}") from problem
 
 
-def _record(row: dict[str, Any]) -> Record:
+def record_of(row: dict[str, Any]) -> Record:
+    """A row of a snapshot's file as a record."""
     return Record(**{**row, "trust_shape": cast("tuple[int, int]", tuple(row["trust_shape"]))})

@@ -84,8 +84,13 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[lmdb.Transaction]:
         """A consistent view of the moment it was opened, whatever is written meanwhile."""
-        with self._counted(), self._told(), self._env.begin() as transaction:
-            yield transaction
+        with self._counted(), self._told():
+            try:
+                transaction = self._env.begin()
+            except lmdb.MapResizedError:
+                raise PoolError(f"the label pool at {self.path} has grown in this moment: try again") from None
+            with transaction:
+                yield transaction
 
     def write(self, work: Callable[[lmdb.Transaction], T]) -> T:
         """Run `work` in one transaction and return its result after the commit.
