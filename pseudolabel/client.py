@@ -145,7 +145,14 @@ class LabelPoolClient:
         Raises:
             ValueError: an entry that the pool does not keep; nothing was sent.
         """
-        return self._offer([to_record(entry) for entry in entries])
+        return self.offer_records_async([to_record(entry) for entry in entries])
+
+    def offer_records_async(self, records: Sequence[Record]) -> Pending[list[bool]]:
+        """:meth:`offer_async` of candidates that are compressed already."""
+        places = self._places([record.image_id for record in records])
+        calls = [(self._shard(shard).offer, [records[i] for i in where]) for shard, where in sorted(places.items())]
+        refs = [self._offers.send(partial(method.remote, mine)) for method, mine in calls]
+        return self._pending(refs, lambda answers: _in_order(answers, places, len(records)))
 
     def fetch(self, image_ids: Sequence[str]) -> list[LabelEntry | None]:
         """Entries in the order of `image_ids`, None where there is none yet."""
@@ -153,15 +160,11 @@ class LabelPoolClient:
 
     def prefetch(self, image_ids: Sequence[str]) -> Pending[list[LabelEntry | None]]:
         """Ask for entries now and take them later. They are decompressed by `result`, in the caller's thread."""
-        places = self._places(image_ids)
-        calls = [(self._shard(shard).fetch, [image_ids[i] for i in where]) for shard, where in sorted(places.items())]
-        refs = [self._fetches.send(partial(method.remote, ids)) for method, ids in calls]
+        return self._prefetch(image_ids, lambda records: [None if r is None else to_entry(r) for r in records])
 
-        def finish(answers: list[list[Record | None]]) -> list[LabelEntry | None]:
-            records = _in_order(answers, places, len(image_ids))
-            return [None if record is None else to_entry(record) for record in records]
-
-        return self._pending(refs, finish)
+    def prefetch_records(self, image_ids: Sequence[str]) -> Pending[list[Record | None]]:
+        """:meth:`prefetch` without decompressing."""
+        return self._prefetch(image_ids, lambda records: records)
 
     def ids(self) -> list[str]:
         """Identifiers of all photographs that have a label, sorted."""
@@ -235,11 +238,11 @@ class LabelPoolClient:
             ray.kill(actor)
         self._prepare()
 
-    def _offer(self, records: Sequence[Record]) -> Pending[list[bool]]:
-        places = self._places([record.image_id for record in records])
-        calls = [(self._shard(shard).offer, [records[i] for i in where]) for shard, where in sorted(places.items())]
-        refs = [self._offers.send(partial(method.remote, mine)) for method, mine in calls]
-        return self._pending(refs, lambda answers: _in_order(answers, places, len(records)))
+    def _prefetch(self, image_ids: Sequence[str], finish: Callable[[list[Record | None]], T]) -> Pending[T]:
+        places = self._places(image_ids)
+        calls = [(self._shard(shard).fetch, [image_ids[i] for i in where]) for shard, where in sorted(places.items())]
+        refs = [self._fetches.send(partial(method.remote, ids)) for method, ids in calls]
+        return self._pending(refs, lambda answers: finish(_in_order(answers, places, len(image_ids))))
 
     def _places(self, image_ids: Sequence[str]) -> dict[int, list[int]]:
         places: dict[int, list[int]] = {}

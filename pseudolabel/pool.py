@@ -122,6 +122,11 @@ class LabelPool:
         with self._store.read() as transaction:
             return PoolStats.of(self._rows(transaction).counters())
 
+    def footprint(self) -> tuple[int, int]:
+        """Bytes of the index (identifiers and scores, what admission reads) and of the labels; both are on the disk."""
+        with self._store.read() as transaction:
+            return self._rows(transaction).footprint()
+
     def history(self) -> History:
         """What became of the offers over time."""
         with self._store.read() as transaction:

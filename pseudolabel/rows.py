@@ -139,6 +139,12 @@ class Rows:
         for key, value in self._transaction.cursor(db=self._headers):
             yield bytes(key).decode(), Header._make(_HEADER.unpack(value))
 
+    def footprint(self) -> tuple[int, int]:
+        """Bytes of the tables of headers and of bodies, as whole pages."""
+        stats = [self._transaction.stat(table) for table in (self._headers, self._bodies)]
+        pages = [stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] for stat in stats]
+        return stats[0]["psize"] * pages[0], stats[1]["psize"] * pages[1]
+
     def clear(self) -> None:
         """Drop everything held on this side."""
         self._transaction.drop(self._headers, delete=False)

@@ -7,6 +7,7 @@ without an index in memory, and lets snapshots read a point in time while offers
 from __future__ import annotations
 
 import fcntl
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ import lmdb
 from pseudolabel.entries import PoolError
 
 T = TypeVar("T")
+
+_FULL = ("space", "quota", "too large", "input/output")  # how systems say that nothing more fits
 
 
 class Store:
@@ -152,6 +155,16 @@ class Store:
             self._open(size)
         self._panicked = False
 
+    def _hint(self, problem: str) -> str:
+        """What to do. LMDB calls it an input/output error when only a part of a write still fits."""
+        if not any(word in problem for word in _FULL):
+            return ""
+        free = shutil.disk_usage(self.path).free >> 20
+        return (
+            f"; {free} MiB are free there: free some space, or look after the disk when there is enough, and go on; "
+            "nothing acknowledged is lost"
+        )
+
     @contextmanager
     def _told(self) -> Iterator[None]:
         """LMDB's errors as PoolError; those about the map are :meth:`write`'s business."""
@@ -161,8 +174,7 @@ class Store:
             raise
         except lmdb.Error as problem:
             self._panicked |= isinstance(problem, lmdb.PanicError)
-            full = "space" in str(problem).lower()
-            hint = "; free some space and go on, nothing acknowledged is lost" if full else ""
+            hint = self._hint(str(problem).lower())
             raise PoolError(f"label pool at {self.path}: {problem}{hint}") from problem
 
 
