@@ -240,7 +240,7 @@ def test_a_lost_store_comes_back_from_the_latest_snapshot(run, tmp_path):
 
 
 LOSE_A_NODE = """
-    import json, shutil, sys, time
+    import json, os, shutil, sys, time
     from pathlib import Path
     import numpy as np, ray
     from ray.cluster_utils import Cluster
@@ -263,16 +263,33 @@ LOSE_A_NODE = """
     client = start_pool("run", root + "/pool", shards=2, snapshots=root + "/snapshots")
     assert all(client.offer([entry(n, 0.5) for n in range(40)]))
     client.snapshot(root + "/snapshots/step-1")
-    where = [ray.get(ray.get_actor(shard_name(s), namespace=namespace_of("run")).__ray_call__.remote(
-        lambda self: ray.get_runtime_context().get_node_id())) for s in range(2)]
-    lost = where.index(second.node_id)
+    def alive(pid):
+        status = Path(f"/proc/{pid}/stat")
+        return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+    def places():
+        actors = [ray.get_actor(shard_name(s), namespace=namespace_of("run")) for s in range(2)]
+        return ray.get([a.__ray_call__.options(max_task_retries=-1).remote(
+            lambda self: (ray.get_runtime_context().get_node_id(), os.getpid())) for a in actors])
+
+    before = places()
+    lost = [node for node, _ in before].index(second.node_id)
     began = time.monotonic()
     cluster.remove_node(second, allow_graceful=False)
-    shutil.rmtree(root + "/pool/" + shard_folder(lost, 2))
+    # A real node takes its processes along; here the shard's outlives the raylet for a moment, and would go on
+    # answering from files that are gone.
+    while alive(before[lost][1]):
+        assert time.monotonic() - began < 60, "the shard's process outlives its node"
+        time.sleep(0.05)
+    store = Path(root, "pool", shard_folder(lost, 2))
+    shutil.rmtree(store)
     offer = client.offer_async([entry(n, 0.6) for n in range(40, 60)])
     found = client.fetch([f"photo {n}" for n in range(60)])
+    seconds, after = time.monotonic() - began, places()
     Path(root, "report.json").write_text(json.dumps({
-        "nodes": len(set(where)), "offered": offer.result(60), "seconds": time.monotonic() - began,
+        "nodes_before": len({node for node, _ in before}), "nodes_after": len({node for node, _ in after}),
+        "moved": [old != new for (_, old), (_, new) in zip(before, after)], "lost": lost,
+        "begins_anew": (store / "data.mdb").is_file(), "offered": offer.result(60), "seconds": seconds,
         "labels": [None if label is None else int(label.label[0, 0, 0]) for label in found],
         "size": client.stats().size,
     }))
@@ -286,7 +303,9 @@ def test_a_shard_whose_node_is_gone_starts_elsewhere_from_the_latest_snapshot(tm
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["nodes"] == 2
+    assert (report["nodes_before"], report["nodes_after"]) == (2, 1)
+    assert report["moved"] == [shard == report["lost"] for shard in range(2)], "the other shard was left alone"
+    assert report["begins_anew"]
     assert report["labels"][:40] == list(range(40))
     assert report["offered"] == [True] * 20
     assert report["size"] == 60
