@@ -33,6 +33,7 @@ from pseudolabel.pool import LabelPool
 
 BATCH = 32  # candidates per call
 DEPTH = 4  # calls that a client has under way
+WARM = 0.5  # seconds before each measurement
 FILL = 5000  # entries per transaction when a pool is filled
 
 
@@ -48,13 +49,15 @@ def record(number: int, score: float, label: bytes) -> Record:
 
 
 def offers(entries: int, label_bytes: int, seed: int) -> Iterator[list[Record]]:
-    """Batches of candidates for entries at random, each better than all before."""
+    """Batches of candidates for entries at random, each better than all before, whichever process they come from.
+
+    Otherwise the pool would refuse some, or take them for repetitions: it would answer without writing.
+    """
     random = np.random.default_rng(seed)
     label = random.bytes(label_bytes)
-    count = 0
     while True:
-        count += 1
-        yield [record(int(n), 0.2 + 1e-7 * count, label) for n in random.integers(0, entries, BATCH)]
+        score = 0.2 + time.monotonic() / 1e8  # one clock for all processes of a machine
+        yield [record(int(n), score, label) for n in random.integers(0, entries, BATCH)]
 
 
 def questions(entries: int, seed: int) -> Iterator[list[str]]:
@@ -112,7 +115,10 @@ def fill(store: LabelPool | SqliteStore, numbers: Sequence[int]) -> float:
 
 
 def rate(calls: Iterator[Any], call: Callable[[Any], Any], seconds: float) -> float:
-    """Items per second, one batch after the other."""
+    """Items per second, one batch after the other, once it runs warm."""
+    warm = time.perf_counter() + WARM
+    while time.perf_counter() < warm:
+        call(next(calls))
     began, done = time.perf_counter(), 0
     while time.perf_counter() - began < seconds:
         call(next(calls))
@@ -142,8 +148,8 @@ class Client:
 
     def run(self, kind: str, seconds: float) -> tuple[int, float]:
         """Items done in so many seconds."""
-        calls: Iterator[Any] = self._offers if kind == "offer" else self._questions
-        send: Any = self._pool.offer_records_async if kind == "offer" else self._pool.prefetch_records
+        calls: Iterator[Any] = self._offers if kind == "offers" else self._questions
+        send: Any = self._pool.offer_records_async if kind == "offers" else self._pool.prefetch_records
         under_way: deque[Any] = deque()
         began, done = time.perf_counter(), 0
         while time.perf_counter() - began < seconds:
@@ -180,12 +186,13 @@ def pools(folder: Path, entries: int, shards: int, args: argparse.Namespace) -> 
     client = start_pool(run, path, shards)
     remote: Any = ray.remote(num_cpus=0.1)(Client)
     clients = [remote.remote(client, entries, args.label_bytes, seed) for seed in range(args.clients)]
-    before = shard_memory(run, shards)
+    memory, before = shard_memory(run, shards), client.stats()
     found = {}
-    for kind in ("offer", "fetch"):
-        ray.get([one.run.remote(kind, 0.3) for one in clients])
+    for kind in ("offers", "fetches"):
+        ray.get([one.run.remote(kind, WARM) for one in clients])
         done = ray.get([one.run.remote(kind, args.seconds) for one in clients])
-        found[f"{kind}s"] = sum(count / seconds for count, seconds in done)
+        found[kind] = sum(count / seconds for count, seconds in done)
+    after = client.stats()
     tell(
         "pool",
         entries=entries,
@@ -193,7 +200,8 @@ def pools(folder: Path, entries: int, shards: int, args: argparse.Namespace) -> 
         clients=args.clients,
         **found,
         index_bytes_per_entry=index / entries,
-        shard_memory_mb=before / shards / 1e6,
+        written_share=(after.replaced - before.replaced) / (after.offered - before.offered),
+        shard_memory_mb=memory / shards / 1e6,
         shard_memory_after_mb=shard_memory(run, shards) / shards / 1e6,
     )
     for one in clients:
@@ -203,7 +211,10 @@ def pools(folder: Path, entries: int, shards: int, args: argparse.Namespace) -> 
 
 def tell(what: str, **values: Any) -> None:
     """One JSON line."""
-    shown = {key: round(value, 1) if isinstance(value, float) else value for key, value in values.items()}
+    shown = {
+        key: round(value, 3 if abs(value) < 10 else 1) if isinstance(value, float) else value
+        for key, value in values.items()
+    }
     print(json.dumps({"what": what, **shown}), flush=True)
 
 
