@@ -6,8 +6,9 @@ measurement, all in one run:
 - ``store``: LMDB (the pool itself) and SQLite in one process, with the same admission rule, batches and durability;
 - ``pool``: the pool on a Ray of its own, offers and fetches per second by several clients at once.
 
-The entries a pool holds at first have tiny labels, so that a million fit a small disk; what is offered and fetched
-then are labels of the size asked for, of entries chosen at random. They are compressed already: this measures the pool.
+A thousand of the entries, spread over all of the index, have labels of the size asked for, and what is offered and
+fetched are these; the others have tiny ones, so that a million fit a small disk. So the same bytes move whatever the
+number of entries, and the pages that are read stay in memory. Labels are compressed already: this measures the pool.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from pseudolabel.coherence import admits
 from pseudolabel.entries import Record, shard_folder, shard_of
 from pseudolabel.pool import LabelPool
 
+FULL = 1000  # entries with labels of full size
 BATCH = 32  # candidates per call
 DEPTH = 4  # calls that a client has under way
 WARM = 0.5  # seconds before each measurement
@@ -49,7 +51,7 @@ def record(number: int, score: float, label: bytes) -> Record:
 
 
 def offers(entries: int, label_bytes: int, seed: int) -> Iterator[list[Record]]:
-    """Batches of candidates for entries at random, each better than all before, whichever process they come from.
+    """Batches of candidates for full-size entries at random, each better than all before, from whichever process.
 
     Otherwise the pool would refuse some, or take them for repetitions: it would answer without writing.
     """
@@ -57,14 +59,14 @@ def offers(entries: int, label_bytes: int, seed: int) -> Iterator[list[Record]]:
     label = random.bytes(label_bytes)
     while True:
         score = 0.2 + time.monotonic() / 1e8  # one clock for all processes of a machine
-        yield [record(int(n), score, label) for n in random.integers(0, entries, BATCH)]
+        yield [record(int(n), score, label) for n in random.integers(0, min(entries, FULL), BATCH)]
 
 
 def questions(entries: int, seed: int) -> Iterator[list[str]]:
-    """Batches of identifiers at random."""
+    """Batches of identifiers of full-size entries at random."""
     random = np.random.default_rng(seed)
     while True:
-        yield [image_id(int(n)) for n in random.integers(0, entries, BATCH)]
+        yield [image_id(int(n)) for n in random.integers(0, min(entries, FULL), BATCH)]
 
 
 class SqliteStore:
@@ -106,12 +108,12 @@ class SqliteStore:
         self._db.close()
 
 
-def fill(store: LabelPool | SqliteStore, numbers: Sequence[int]) -> float:
-    """Put tiny entries in; seconds taken."""
-    began = time.perf_counter()
+def fill(store: LabelPool | SqliteStore, numbers: Sequence[int], label_bytes: int) -> None:
+    """Put the entries in."""
+    label = np.random.default_rng(0).bytes(label_bytes)
     for start in range(0, len(numbers), FILL):
-        store.offer_records([record(n, 0.1, b"tiny label") for n in numbers[start : start + FILL]])
-    return time.perf_counter() - began
+        some = numbers[start : start + FILL]
+        store.offer_records([record(n, 0.1, label if n < FULL else b"tiny label") for n in some])
 
 
 def rate(calls: Iterator[Any], call: Callable[[Any], Any], seconds: float) -> float:
@@ -131,11 +133,11 @@ def stores(folder: Path, entries: int, label_bytes: int, seconds: float) -> None
     for name in ("lmdb", "sqlite"):
         path = folder / f"{name}-{entries}"
         store: LabelPool | SqliteStore = LabelPool(path) if name == "lmdb" else SqliteStore(path)
-        filled = fill(store, range(entries))
+        fill(store, range(entries), label_bytes)
         offered = rate(offers(entries, label_bytes, 0), store.offer_records, seconds)
         fetched = rate(questions(entries, 1), store.fetch_records, seconds)
         store.close()
-        tell("store", store=name, entries=entries, offers=offered, fetches=fetched, filled=entries / filled)
+        tell("store", store=name, entries=entries, offers=offered, fetches=fetched)
 
 
 class Client:
@@ -180,7 +182,7 @@ def pools(folder: Path, entries: int, shards: int, args: argparse.Namespace) -> 
     index = 0
     for shard in range(shards):
         store = LabelPool(path / shard_folder(shard, shards), sync=False)
-        fill(store, [n for n in range(entries) if shard_of(image_id(n), shards) == shard])
+        fill(store, [n for n in range(entries) if shard_of(image_id(n), shards) == shard], args.label_bytes)
         index += store.footprint()[0]
         store.close()
     client = start_pool(run, path, shards)
