@@ -224,20 +224,18 @@ def _stores(folder: Path) -> StoreContents | None:
 
 
 def _pools_below(filesystem: pafs.FileSystem, folder: str) -> list[str]:
-    """Pools and snapshots one or two folders down, as in the output folder of a run."""
-    names = set()
-    for info in filesystem.get_file_info(pafs.FileSelector(folder, recursive=False, allow_not_found=True)):
-        if info.type == pafs.FileType.Directory:
-            names |= {
-                path.path.removeprefix(f"{folder}/").removesuffix(path.base_name).rstrip("/")
-                for path in _inside(filesystem, info.path)
-                if path.base_name in (MANIFEST, "data.mdb") or _SHARD.fullmatch(path.base_name)
-            }
-    return sorted(names)[-_SUGGESTED:]
+    """Pools and snapshots up to three folders down, as in the output folder of a run; paths below `folder`."""
+    found = sorted(_holders(filesystem, folder, depth=3))
+    return [path.removeprefix(f"{folder}/") for path in found][-_SUGGESTED:]
 
 
-def _inside(filesystem: pafs.FileSystem, folder: str) -> Iterator[pafs.FileInfo]:
-    for info in filesystem.get_file_info(pafs.FileSelector(folder)):
-        yield info
-        if info.type == pafs.FileType.Directory and not _SHARD.fullmatch(info.base_name):
-            yield from filesystem.get_file_info(pafs.FileSelector(info.path))
+def _holders(filesystem: pafs.FileSystem, folder: str, depth: int) -> Iterator[str]:
+    below = filesystem.get_file_info(pafs.FileSelector(folder, allow_not_found=True))
+    names = {info.base_name for info in below}
+    snapshot = MANIFEST in names and any(name.startswith("labels-") for name in names)
+    if snapshot or "data.mdb" in names or any(_SHARD.fullmatch(name) for name in names):
+        yield folder
+    elif depth:
+        for info in below:
+            if info.type == pafs.FileType.Directory:
+                yield from _holders(filesystem, info.path, depth - 1)

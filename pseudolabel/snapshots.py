@@ -185,7 +185,11 @@ def read_manifest(uri: str | Path, step: int | None = None) -> Manifest:
             manifest = Manifest.model_validate_json(source.read())
     except FileNotFoundError:
         raise SnapshotError(f"no complete snapshot at {uri}: it has no {MANIFEST}, which is written last") from None
-    except (OSError, ValidationError) as problem:
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        reason = f"{'.'.join(map(str, first['loc'])) or 'all of it'}: {first['msg']}"
+        raise SnapshotError(f"{uri} is no snapshot: its {MANIFEST} is not one of a label pool ({reason})") from problem
+    except OSError as problem:
         raise SnapshotError(f"cannot read the snapshot {uri}: {problem}") from problem
     if manifest.version != 1:
         raise SnapshotError(f"the snapshot {uri} has version {manifest.version}; this program reads version 1")

@@ -212,6 +212,7 @@ def test_no_identifier_leads_out_of_the_export(tmp_path):
         (["inspect", "{root}/nowhere"], "there is no folder"),
         (["inspect", "{root}/run"], "run/pool"),
         (["inspect", "{root}/run/snapshots"], "snapshots/step-7"),
+        (["inspect", "{root}"], "run/pool or {root}/run/snapshots/step-7"),
         (["inspect", "{root}/run/snapshots/step-7", "--corpus", "x"], "--sheet"),
         (["inspect", "{root}/run/pool", "--sheet", "{root}/no/folder.png"], "folder.png"),
         (["inspect", "{root}/run/pool", "--sheet", "{root}/x.png", "--corpus", "{root}"], "no complete corpus"),
@@ -223,8 +224,15 @@ def test_errors_are_one_line(places, arguments, message, capsys):
     assert main([argument.format(root=places["root"]) for argument in arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
-    assert message in error
+    assert message.format(root=places["root"]) in error
     assert error.count("\n") == 1
+
+
+def test_a_corpus_is_no_pool_and_none_is_suggested(corpus, tmp_path, capsys):
+    assert main(["inspect", str(corpus)]) == 2
+    assert "is no snapshot" in capsys.readouterr().err
+    assert main(["inspect", str(tmp_path)]) == 2
+    assert "look into" not in capsys.readouterr().err
 
 
 def test_help_names_both_verbs(capsys):
