@@ -4,7 +4,7 @@ OUT ?= runs/demo
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo serve test check format lock clean
+.PHONY: help demo serve test test-faults check format lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1|/' | column -t -s '|'
@@ -17,6 +17,9 @@ serve: $(STAMP) ## the champion of the last demo over HTTP, until Ctrl-C; OUT=di
 
 test: $(STAMP) ## the default tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+test-faults: $(STAMP) ## the tests that kill processes, fill disks and take nodes away
+	$(BIN)/python -m pytest -m faults -rP
 
 check: $(STAMP) ## lint, format, types, import rules
 	$(BIN)/ruff check .

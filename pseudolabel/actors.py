@@ -16,9 +16,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pseudolabel.client import COORDINATOR, LabelingClient, LabelPoolClient, namespace_of, shard_name
 from pseudolabel.dispatch import Crew, WorkerGone
-from pseudolabel.entries import PoolError, Record
+from pseudolabel.entries import PoolError, Record, shard_folder
+from pseudolabel.history import History
 from pseudolabel.pool import LabelPool, PoolStats
 from pseudolabel.rounds import LabelingConfig, LabelingError, Round, UnitCounts, WorkUnit
+from pseudolabel.snapshots import absolute, latest_snapshot
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +31,13 @@ GROUPS = {"fetch": 1, "slow": 1}  # threads of a shard, beside the one for offer
 class LabelPoolShard:
     """One shard of the pool behind an actor. Offers are idempotent, so Ray may repeat every call after a restart.
 
-    Offers, fetches and the slow calls run in threads of their own: LMDB serves readers while somebody writes.
+    Offers, fetches and the slow calls run in threads of their own: LMDB serves readers while somebody writes. Where its
+    folder is gone with a node, it begins with the latest snapshot.
     """
 
-    def __init__(self, path: str, shard: int, shards: int, sync: bool) -> None:
+    def __init__(self, path: str, shard: int, shards: int, sync: bool, snapshots: str | None = None) -> None:
         self._path, self._shard, self._shards, self._sync = path, shard, shards, sync
+        self._snapshots = snapshots
         self._opening = threading.Lock()
         self._pool: LabelPool | None = None
 
@@ -56,6 +60,11 @@ class LabelPoolShard:
         """See :meth:`LabelPool.stats`."""
         return self._open().stats()
 
+    @ray.method(concurrency_group="fetch")
+    def history(self) -> History:
+        """See :meth:`LabelPool.history`."""
+        return self._open().history()
+
     @ray.method(concurrency_group="slow")
     def ids(self) -> list[str]:
         """See :meth:`LabelPool.ids`."""
@@ -67,9 +76,9 @@ class LabelPoolShard:
         return self._open().snapshot_part(uri, f"{name}-{self._shard:05d}").model_dump()
 
     @ray.method(concurrency_group="slow")
-    def restore(self, uri: str) -> None:
+    def restore(self, uri: str, step: int | None) -> None:
         """See :meth:`LabelPool.restore`."""
-        self._open().restore(uri, self._shard, self._shards)
+        self._open().restore(uri, self._shard, self._shards, step)
 
     def close(self) -> None:
         """Close the store."""
@@ -92,7 +101,22 @@ class LabelPoolShard:
                 f"the label pool at {folder} was made with {others.pop()} shards, not {self._shards}: ask for as many, "
                 "or restore a snapshot of it into another folder"
             )
-        return LabelPool(folder / f"shard-{self._shard:05d}-of-{self._shards:05d}", sync=self._sync)
+        pool = LabelPool(folder / shard_folder(self._shard, self._shards), sync=self._sync)
+        try:
+            if not pool.settled():
+                self._begin(pool)
+        except BaseException:
+            pool.close()  # the next call tries again
+            raise
+        return pool
+
+    def _begin(self, pool: LabelPool) -> None:
+        latest = latest_snapshot(self._snapshots) if self._snapshots is not None else None
+        if latest is None:
+            pool.settle()
+        else:
+            log.warning("the label pool has no store at %s: it begins with the snapshot %s", pool.path, latest)
+            pool.restore(latest, self._shard, self._shards)
 
 
 def start_pool(
@@ -104,6 +128,7 @@ def start_pool(
     detached: bool = True,
     max_pending: int = 8,
     sync: bool = True,
+    snapshots: str | Path | None = None,
 ) -> LabelPoolClient:
     """Start the pool of a run, or find it when it is running already, as after the death of the driver.
 
@@ -115,6 +140,8 @@ def start_pool(
         detached: whether it outlives the program that started it, until :meth:`LabelPoolClient.shutdown`.
         max_pending: see :class:`LabelPoolClient`.
         sync: see :class:`pseudolabel.store.Store`.
+        snapshots: folder (path or URI) below which this run takes its snapshots. A shard whose store is not there, as
+            when its node is gone, begins with the latest of them; without this it begins empty.
 
     Raises:
         PoolError: the folder cannot be used, or the run has another pool already.
@@ -135,7 +162,7 @@ def start_pool(
             # Where its store is, as long as that node lives.
             scheduling_strategy=NodeAffinitySchedulingStrategy(nodes[shard % len(nodes)], soft=True),
         )
-        actors.append(options.remote(folder, shard, shards, sync))
+        actors.append(options.remote(folder, shard, shards, sync, None if snapshots is None else absolute(snapshots)))
     client = LabelPoolClient(run, shards, max_pending=max_pending, actors=actors)
     for found in client.describe():
         if tuple(found) != (folder, shards):

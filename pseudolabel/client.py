@@ -7,9 +7,11 @@ Every call goes once to each shard concerned, never once per photograph.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -17,9 +19,10 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from pseudolabel.entries import LabelEntry, PoolError, Record, shard_of, to_entry, to_record
+from pseudolabel.history import History, together
 from pseudolabel.pool import PoolStats, new_name
 from pseudolabel.rounds import LabelingError, WorkUnit
-from pseudolabel.snapshots import Manifest, Part, write_manifest
+from pseudolabel.snapshots import Manifest, Part, absolute, write_manifest
 
 T = TypeVar("T")
 
@@ -71,6 +74,24 @@ def _cause(problem: RayTaskError) -> BaseException:
     return cause if isinstance(cause, PoolError | ValueError | LabelingError) else problem
 
 
+class _Window:
+    """Calls of one kind under way, at most `size` of them: a further one waits until one is answered."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._lock = threading.Lock()
+        self._refs: list[Any] = []
+
+    def send(self, call: Callable[[], Any]) -> Any:
+        """The reference that `call` returns, as soon as there is room for it."""
+        with self._lock:
+            while len(self._refs) >= self._size:
+                self._refs = ray.wait(self._refs, num_returns=1)[1]
+            ref = call()
+            self._refs.append(ref)
+            return ref
+
+
 @dataclass(frozen=True)
 class _Address:
     run: str
@@ -81,12 +102,12 @@ class _Address:
 class LabelPoolClient:
     """One label pool, however many shards it has; picklable, safe to use from several threads.
 
-    At most `max_pending` calls that offer are under way per client; a further one waits until the pool has kept up,
-    so that a slow pool slows its producers instead of growing a queue.
+    At most `max_pending` calls that offer are under way per client, and as many that fetch; a further one waits until
+    the pool has kept up, so that a slow pool slows its producers instead of growing a queue.
     """
 
-    _lock: threading.Lock
-    _under_way: list[Any]
+    _offers: _Window
+    _fetches: _Window
     _actors: dict[int, Any]
 
     def __init__(self, run: str, shards: int, *, max_pending: int = 8, actors: Sequence[Any] = ()) -> None:
@@ -95,7 +116,7 @@ class LabelPoolClient:
         Args:
             run: name of the run.
             shards: number of shards it was started with.
-            max_pending: offers under way at a time.
+            max_pending: calls under way at a time, of offers and of fetches each.
             actors: handles of the shards; those who started them hold them, for Ray ends actors that nobody holds.
         """
         if shards < 1 or max_pending < 1:
@@ -124,7 +145,14 @@ class LabelPoolClient:
         Raises:
             ValueError: an entry that the pool does not keep; nothing was sent.
         """
-        return self._offer([to_record(entry) for entry in entries])
+        return self.offer_records_async([to_record(entry) for entry in entries])
+
+    def offer_records_async(self, records: Sequence[Record]) -> Pending[list[bool]]:
+        """:meth:`offer_async` of candidates that are compressed already."""
+        places = self._places([record.image_id for record in records])
+        calls = [(self._shard(shard).offer, [records[i] for i in where]) for shard, where in sorted(places.items())]
+        refs = [self._offers.send(partial(method.remote, mine)) for method, mine in calls]
+        return self._pending(refs, lambda answers: _in_order(answers, places, len(records)))
 
     def fetch(self, image_ids: Sequence[str]) -> list[LabelEntry | None]:
         """Entries in the order of `image_ids`, None where there is none yet."""
@@ -132,52 +160,71 @@ class LabelPoolClient:
 
     def prefetch(self, image_ids: Sequence[str]) -> Pending[list[LabelEntry | None]]:
         """Ask for entries now and take them later. They are decompressed by `result`, in the caller's thread."""
-        places = self._places(image_ids)
-        refs = [
-            self._shard(shard).fetch.remote([image_ids[i] for i in where]) for shard, where in sorted(places.items())
-        ]
+        return self._prefetch(image_ids, lambda records: [None if r is None else to_entry(r) for r in records])
 
-        def finish(answers: list[list[Record | None]]) -> list[LabelEntry | None]:
-            records = _in_order(answers, places, len(image_ids))
-            return [None if record is None else to_entry(record) for record in records]
-
-        return self._pending(refs, finish)
+    def prefetch_records(self, image_ids: Sequence[str]) -> Pending[list[Record | None]]:
+        """:meth:`prefetch` without decompressing."""
+        return self._prefetch(image_ids, lambda records: records)
 
     def ids(self) -> list[str]:
         """Identifiers of all photographs that have a label, sorted."""
-        found: list[list[str]] = self._all("ids")
-        return sorted(image_id for part in found for image_id in part)
+        return self._all("ids", lambda parts: sorted(image_id for part in parts for image_id in part)).result()
 
     def describe(self) -> list[tuple[str, int]]:
         """For each shard the folder of the pool and the number of shards it was started with."""
-        return self._all("describe")
+        return self._all("describe", list).result()
 
     def stats(self) -> PoolStats:
         """Statistics of all shards together."""
-        return PoolStats.merged(self._all("stats"))
+        return self.stats_async().result()
 
-    def snapshot(self, uri: str | Path) -> None:
+    def stats_async(self) -> Pending[PoolStats]:
+        """Ask for :meth:`stats` now and take them later."""
+        return self._all("stats", PoolStats.merged)
+
+    def history(self) -> History:
+        """What became of the offers over time, of all shards together."""
+        return self._all("history", together).result()
+
+    def snapshot(self, uri: str | Path, step: int | None = None) -> None:
         """Write all shards to `uri`, atomically: the snapshot is there when this returns, and not before.
 
         Each shard's part is of one moment; an offer under way may be in one part and not yet in another.
 
         Args:
             uri: a URI that every shard can write, or a local path when all run on this machine.
+            step: of the training checkpoint that it belongs to.
 
         Raises:
             SnapshotError: the place cannot be written; an older snapshot there stays valid.
         """
-        target, name = _absolute(uri), new_name()
-        parts: list[dict[str, Any]] = self._all("snapshot_part", target, name)
-        write_manifest(target, Manifest(parts=tuple(Part.model_validate(part) for part in parts)))
+        self.snapshot_async(uri, step).result()
 
-    def restore(self, uri: str | Path) -> None:
+    def snapshot_async(self, uri: str | Path, step: int | None = None) -> Pending[None]:
+        """Begin :meth:`snapshot`; each shard's part is of about now, and `result` completes it."""
+        target, taken = absolute(uri), time.time()
+
+        def finish(parts: list[dict[str, Any]]) -> None:
+            known = tuple(Part.model_validate(part) for part in parts)
+            write_manifest(target, Manifest(parts=known, taken=taken, step=step))
+
+        return self._all("snapshot_part", finish, target, new_name())
+
+    def restore(self, uri: str | Path, step: int | None = None) -> None:
         """Replace the content of all shards by a snapshot, taken with any number of shards.
 
+        Args:
+            uri: folder of the snapshot.
+            step: of the training checkpoint that it must belong to; None takes any.
+
         Raises:
-            SnapshotError: the snapshot is missing, incomplete or unreadable.
+            SnapshotError: the snapshot is missing, incomplete, unreadable or of another step.
         """
-        self._all("restore", _absolute(uri))
+        self.restore_async(uri, step).result()
+
+    def restore_async(self, uri: str | Path, step: int | None = None) -> Pending[None]:
+        """Begin :meth:`restore`."""
+        return self._all("restore", lambda _: None, absolute(uri), step)
 
     def shutdown(self) -> None:
         """Close the stores and stop the shards' actors. What they hold stays in their folders."""
@@ -191,17 +238,11 @@ class LabelPoolClient:
             ray.kill(actor)
         self._prepare()
 
-    def _offer(self, records: Sequence[Record]) -> Pending[list[bool]]:
-        places = self._places([record.image_id for record in records])
-        refs = []
-        for shard, where in sorted(places.items()):
-            with self._lock:
-                while len(self._under_way) >= self._address.max_pending:
-                    self._under_way = ray.wait(self._under_way, num_returns=1)[1]
-                ref = self._shard(shard).offer.remote([records[i] for i in where])
-                self._under_way.append(ref)
-            refs.append(ref)
-        return self._pending(refs, lambda answers: _in_order(answers, places, len(records)))
+    def _prefetch(self, image_ids: Sequence[str], finish: Callable[[list[Record | None]], T]) -> Pending[T]:
+        places = self._places(image_ids)
+        calls = [(self._shard(shard).fetch, [image_ids[i] for i in where]) for shard, where in sorted(places.items())]
+        refs = [self._fetches.send(partial(method.remote, ids)) for method, ids in calls]
+        return self._pending(refs, lambda answers: finish(_in_order(answers, places, len(image_ids))))
 
     def _places(self, image_ids: Sequence[str]) -> dict[int, list[int]]:
         places: dict[int, list[int]] = {}
@@ -209,9 +250,9 @@ class LabelPoolClient:
             places.setdefault(shard_of(image_id, self.shards), []).append(index)
         return places
 
-    def _all(self, method: str, *arguments: Any) -> list[Any]:
+    def _all(self, method: str, finish: Callable[[list[Any]], T], *arguments: Any) -> Pending[T]:
         refs = [getattr(self._shard(shard), method).remote(*arguments) for shard in range(self.shards)]
-        return self._pending(refs, list).result()
+        return self._pending(refs, finish)
 
     def _pending(self, refs: list[Any], finish: Callable[[list[Any]], T]) -> Pending[T]:
         return Pending(f"the label pool of run '{self.run}'", refs, finish)
@@ -222,8 +263,7 @@ class LabelPoolClient:
         return self._actors[shard]
 
     def _prepare(self) -> None:
-        self._lock = threading.Lock()
-        self._under_way = []
+        self._offers, self._fetches = (_Window(self._address.max_pending) for _ in range(2))
         self._actors = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -340,7 +380,3 @@ def _in_order(answers: list[list[T]], places: Mapping[int, list[int]], count: in
     for answer, shard in zip(answers, sorted(places), strict=True):
         slots.update(zip(places[shard], answer, strict=True))
     return [slots[index] for index in range(count)]
-
-
-def _absolute(uri: str | Path) -> str:
-    return str(uri) if "://" in str(uri) else str(Path(uri).absolute())

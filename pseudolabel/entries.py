@@ -63,6 +63,11 @@ def shard_of(image_id: str, shards: int) -> int:
     return zlib.crc32(image_id.encode()) % shards
 
 
+def shard_folder(shard: int, shards: int) -> str:
+    """Name of a shard's folder within the folder of its pool."""
+    return f"shard-{shard:05d}-of-{shards:05d}"
+
+
 def _check(entry: LabelEntry) -> None:
     side = f"label of '{entry.image_id}'"
     if not 0 < len(entry.image_id.encode()) <= LONGEST_ID:

@@ -6,16 +6,17 @@ makes them one pool again.
 
 from __future__ import annotations
 
+import time
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import lmdb
 
 from pseudolabel.coherence import admits
 from pseudolabel.entries import LabelEntry, PoolError, Record, shard_of, to_entry, to_record
-from pseudolabel.rows import TABLES, Rows
+from pseudolabel.history import History, Moment, bounded, together
+from pseudolabel.rows import TABLES, Header, Rows
 from pseudolabel.snapshots import (
     Counters,
     Manifest,
@@ -26,58 +27,12 @@ from pseudolabel.snapshots import (
     write_manifest,
     write_part,
 )
+from pseudolabel.stats import PoolStats
 from pseudolabel.store import Store
 
 __all__ = ["LabelEntry", "LabelPool", "PoolError", "PoolStats", "Record", "SnapshotError"]
 
 VERSION = b"1"
-
-
-@dataclass(frozen=True)
-class PoolStats:
-    """Statistics of a pool or of several shards together; means are 0 while it is empty.
-
-    `offered`, `accepted` and `replaced` count over the pool's whole life, restarts and restores included. A call that
-    was retried counts again: they are indicators, while `size` and the means are exact.
-    """
-
-    size: int = 0
-    offered: int = 0
-    accepted: int = 0
-    replaced: int = 0
-    acceptance_rate: float = 0.0
-    mean_clearness: float = 0.0
-    mean_quality: float = 0.0
-    mean_teacher_step: float = 0.0
-
-    @classmethod
-    def of(cls, counters: Counters) -> PoolStats:
-        """Statistics from counters."""
-        size = max(counters.size, 1)
-        return cls(
-            size=counters.size,
-            offered=counters.offered,
-            accepted=counters.accepted,
-            replaced=counters.replaced,
-            acceptance_rate=counters.accepted / max(counters.offered, 1),
-            mean_clearness=counters.clearness_sum / size,
-            mean_quality=counters.quality_sum / size,
-            mean_teacher_step=counters.step_sum / size,
-        )
-
-    @classmethod
-    def merged(cls, shards: Sequence[PoolStats]) -> PoolStats:
-        """Statistics of all `shards` together; means are weighted by size."""
-        total = Counters(
-            size=sum(s.size for s in shards),
-            offered=sum(s.offered for s in shards),
-            accepted=sum(s.accepted for s in shards),
-            replaced=sum(s.replaced for s in shards),
-            clearness_sum=sum(s.mean_clearness * s.size for s in shards),
-            quality_sum=sum(s.mean_quality * s.size for s in shards),
-            step_sum=sum(round(s.mean_teacher_step * s.size) for s in shards),
-        )
-        return cls.of(total)
 
 
 class LabelPool:
@@ -87,18 +42,29 @@ class LabelPool:
     a few pages of it. Several threads may use one pool; its folder belongs to one process at a time.
     """
 
-    def __init__(self, path: str | Path, *, map_size: int = 1 << 30, sync: bool = True, patience: float = 10.0) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        map_size: int = 1 << 30,
+        sync: bool = True,
+        patience: float = 10.0,
+        readonly: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         """Open the pool at `path`, or make an empty one there.
 
         Args:
-            path, map_size, sync, patience: see :class:`pseudolabel.store.Store`.
+            path, map_size, sync, patience, readonly: see :class:`pseudolabel.store.Store`.
+            clock: seconds since 1970, for the history.
 
         Raises:
             PoolError: the folder cannot be used, or holds another version.
         """
-        self._store = Store(path, databases=TABLES, map_size=map_size, sync=sync, patience=patience)
+        self._store = Store(path, databases=TABLES, map_size=map_size, sync=sync, patience=patience, readonly=readonly)
         self.path = self._store.path
-        version = self._store.write(lambda transaction: self._rows(transaction).version(VERSION))
+        self._clock = clock
+        version = self._version() if readonly else self._store.write(lambda t: self._rows(t).version(VERSION))
         if version != VERSION:
             self.close()
             raise PoolError(f"the label pool at {path} has version {version!r}; this program reads {VERSION!r}")
@@ -124,7 +90,7 @@ class LabelPool:
         """
         if not records:
             return []
-        return self._store.write(lambda transaction: _offer(self._rows(transaction), records))
+        return self._store.write(lambda transaction: _offer(self._rows(transaction), records, int(self._clock())))
 
     def fetch(self, image_ids: Sequence[str]) -> list[LabelEntry | None]:
         """Entries in the order of `image_ids`, None where there is none."""
@@ -141,18 +107,52 @@ class LabelPool:
         with self._store.read() as transaction:
             return list(self._rows(transaction).ids())
 
+    def headers(self) -> Iterator[tuple[str, Header]]:
+        """Identifiers and scores of one moment, in order of the identifiers, without reading the images."""
+        with self._store.read() as transaction:
+            yield from self._rows(transaction).headers()
+
+    def records(self) -> Iterator[Record]:
+        """All records of one moment, in order of their identifiers."""
+        with self._store.read() as transaction:
+            yield from self._rows(transaction).records()
+
     def stats(self) -> PoolStats:
         """Statistics, in the same time however large the pool is."""
         with self._store.read() as transaction:
             return PoolStats.of(self._rows(transaction).counters())
 
-    def snapshot(self, uri: str | Path) -> None:
+    def footprint(self) -> tuple[int, int]:
+        """Bytes of the index (identifiers and scores, what admission reads) and of the labels; both are on the disk."""
+        with self._store.read() as transaction:
+            return self._rows(transaction).footprint()
+
+    def history(self) -> History:
+        """What became of the offers over time."""
+        with self._store.read() as transaction:
+            return self._rows(transaction).history()
+
+    def settled(self) -> bool:
+        """Whether the pool has begun its life; one whose folder was lost, or that is new, has not."""
+        with self._store.read() as transaction:
+            return self._rows(transaction).settled()
+
+    def settle(self) -> None:
+        """Begin with what is there; :meth:`restore` does so too."""
+        self._store.write(lambda transaction: self._rows(transaction).settle())
+
+    def snapshot(self, uri: str | Path, step: int | None = None) -> None:
         """Write the pool of this moment to `uri` as Parquet, atomically; offers may go on meanwhile.
+
+        Args:
+            uri: folder of the snapshot.
+            step: of the training checkpoint that it belongs to.
 
         Raises:
             SnapshotError: the place cannot be written; an older snapshot there stays valid.
         """
-        write_manifest(uri, Manifest(parts=(self.snapshot_part(uri, new_name()),)))
+        part = self.snapshot_part(uri, new_name())
+        write_manifest(uri, Manifest(parts=(part,), taken=self._clock(), step=step))
 
     def snapshot_part(self, uri: str | Path, name: str) -> Part:
         """Write this shard's files of a snapshot; the caller completes it with the manifest of all parts.
@@ -163,9 +163,10 @@ class LabelPool:
         """
         with self._store.read() as transaction:
             rows = self._rows(transaction)
-            return write_part(uri, name, rows.records(), rows.counters())
+            files = write_part(uri, name, rows.records())
+            return Part(counters=rows.counters(), files=files, history=rows.history())
 
-    def restore(self, uri: str | Path, shard: int = 0, shards: int = 1) -> None:
+    def restore(self, uri: str | Path, shard: int = 0, shards: int = 1, step: int | None = None) -> None:
         """Replace the content by that of a snapshot, taken with any number of shards.
 
         The old content stays until all of the new is in the store, also when the process dies in between. What is
@@ -174,12 +175,13 @@ class LabelPool:
         Args:
             uri: folder of the snapshot.
             shard, shards: keep only what belongs to this shard of so many.
+            step: of the training checkpoint that it must belong to; None takes any.
 
         Raises:
-            SnapshotError: the snapshot is missing, incomplete or unreadable; the pool is as it was.
+            SnapshotError: the snapshot is missing, incomplete, unreadable or of another step; the pool is as it was.
             PoolError: the store cannot be written; the pool is as it was.
         """
-        manifest = read_manifest(uri)
+        manifest = read_manifest(uri, step)
         same = len(manifest.parts) == shards
         self._store.write(lambda transaction: self._rows(transaction, idle=True).clear())
         counters = Counters()
@@ -188,11 +190,19 @@ class LabelPool:
                 mine = [record for record in chunk if same or shard_of(record.image_id, shards) == shard]
                 counters = _added(counters, mine)
                 self._fill(mine)
-        self._go_live(manifest.parts[shard].counters if same else _with_history(counters, manifest, shard))
+        if same:
+            self._go_live(manifest.parts[shard].counters, manifest.parts[shard].history)
+        else:
+            counters = _with_totals(counters, manifest, shard)
+            self._go_live(counters, _history_of(counters, manifest, shard))
 
     def close(self) -> None:
         """Close the store; safe to call twice."""
         self._store.close()
+
+    def _version(self) -> bytes:
+        with self._store.read() as transaction:
+            return self._rows(transaction).version(None)
 
     def _rows(self, transaction: lmdb.Transaction, *, idle: bool = False) -> Rows:
         return Rows(transaction, self._store.tables, idle=idle)
@@ -205,11 +215,13 @@ class LabelPool:
 
         self._store.write(work)
 
-    def _go_live(self, counters: Counters) -> None:
+    def _go_live(self, counters: Counters, history: History) -> None:
         def work(transaction: lmdb.Transaction) -> None:
             rows = self._rows(transaction, idle=True)
             rows.go_live()
             rows.count(counters)
+            rows.remember(history)
+            rows.settle()
 
         self._store.write(work)
 
@@ -219,8 +231,9 @@ def new_name() -> str:
     return uuid.uuid4().hex[:12]
 
 
-def _offer(rows: Rows, records: Sequence[Record]) -> list[bool]:
-    total = rows.counters().model_dump()
+def _offer(rows: Rows, records: Sequence[Record], now: int) -> list[bool]:
+    before = rows.counters()
+    total = before.model_dump()
     answers = []
     for new in records:
         old = rows.header(new.image_id)
@@ -236,8 +249,24 @@ def _offer(rows: Rows, records: Sequence[Record]) -> list[bool]:
         answers.append(accepted)
     total["offered"] += len(records)
     total["accepted"] += sum(answers)
-    rows.count(Counters(**total))
+    after = Counters(**total)
+    rows.count(after)
+    rows.log(_moment(now, after, before, max(record.teacher_step for record in records)))
     return answers
+
+
+def _moment(at: int, after: Counters, before: Counters, step: int) -> Moment:
+    """What happened between two states of the counters."""
+    return Moment(
+        at=at,
+        offered=after.offered - before.offered,
+        accepted=after.accepted - before.accepted,
+        replaced=after.replaced - before.replaced,
+        size=after.size,
+        clearness_sum=after.clearness_sum,
+        quality_sum=after.quality_sum,
+        step=step,
+    )
 
 
 def _added(counters: Counters, records: Sequence[Record]) -> Counters:
@@ -251,7 +280,16 @@ def _added(counters: Counters, records: Sequence[Record]) -> Counters:
     )
 
 
-def _with_history(counters: Counters, manifest: Manifest, shard: int) -> Counters:
-    """With another number of shards nobody knows who was offered what: the first takes the history of all."""
+def _with_totals(counters: Counters, manifest: Manifest, shard: int) -> Counters:
+    """With another number of shards nobody knows who was offered what: the first takes the counts of all."""
     names = ("offered", "accepted", "replaced") if shard == 0 else ()
     return counters.model_copy(update={n: sum(getattr(p.counters, n) for p in manifest.parts) for n in names})
+
+
+def _history_of(counters: Counters, manifest: Manifest, shard: int) -> History:
+    """The first shard takes the history of all too; each begins with a moment that says what it holds now."""
+    past = together([part.history for part in manifest.parts])
+    if not past.moments:
+        return past
+    begin = _moment(past.last + 1, counters, counters, past.moments[-1].step)
+    return bounded(past.model_copy(update={"moments": (*(past.moments if shard == 0 else ()), begin)}))

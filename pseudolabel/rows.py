@@ -9,15 +9,19 @@ from typing import NamedTuple
 import lmdb
 
 from pseudolabel.entries import Record
+from pseudolabel.history import LONGEST, History, Moment, bounded
 from pseudolabel.snapshots import Counters
 
 _META = b"meta"
+_HISTORY = b"history"
 _SIDES = (b"a", b"b")
 _HEADER = struct.Struct("<2dq")
 _COUNTERS = struct.Struct("<4q2dq")
+_INDEX = struct.Struct(">q")  # big-endian, so that LMDB keeps moments in order
+_MOMENT = struct.Struct("<4q2dq")
 _BODY = struct.Struct("<IIHH")  # bytes of label and transmission, gh, gw; then label, transmission, trust
 
-TABLES = (_META, *(kind + side for side in _SIDES for kind in (b"headers.", b"bodies.")))
+TABLES = (_META, _HISTORY, *(kind + side for side in _SIDES for kind in (b"headers.", b"bodies.")))
 
 
 class Header(NamedTuple):
@@ -40,14 +44,14 @@ class Rows:
     ) -> None:
         self._transaction = transaction
         self._tables = tables
-        self._meta = tables[_META]
+        self._meta, self._history = tables[_META], tables[_HISTORY]
         live = bytes(transaction.get(b"side", _SIDES[0], db=self._meta) or _SIDES[0])
         self._side = _SIDES[1 - _SIDES.index(live)] if idle else live
         self._headers, self._bodies = tables[b"headers." + self._side], tables[b"bodies." + self._side]
 
-    def version(self, current: bytes) -> bytes:
-        """Version of the store; `current` for a new one, which is marked so."""
-        if self._transaction.get(b"version", db=self._meta) is None:
+    def version(self, current: bytes | None) -> bytes:
+        """Version of the store; a new one is marked `current`, unless that is None."""
+        if current is not None and self._transaction.get(b"version", db=self._meta) is None:
             self._transaction.put(b"version", current, db=self._meta)
         return bytes(self._transaction.get(b"version", db=self._meta) or b"")
 
@@ -92,6 +96,55 @@ class Rows:
         """Keep `counters` with the transaction."""
         self._transaction.put(b"counters", _COUNTERS.pack(*counters.model_dump().values()), db=self._meta)
 
+    def history(self) -> History:
+        """What became of the offers over time."""
+        rows = self._transaction.cursor(db=self._history)
+        moments = tuple(_moment(key, value) for key, value in rows)
+        return History(width=self._width(), moments=moments)
+
+    def log(self, moment: Moment) -> None:
+        """Add to the history what happened just now; `at` of `moment` is the time in seconds since 1970."""
+        rows, last = self._transaction.cursor(db=self._history), None
+        if rows.last():
+            last = _moment(rows.key(), rows.value())
+        index = moment.at // self._width()
+        if last is not None and index <= last.at:
+            moment = last.then(moment._replace(at=last.at))
+        else:
+            moment = moment._replace(at=index)
+        self._transaction.put(_INDEX.pack(moment.at), _MOMENT.pack(*moment[1:]), db=self._history)
+        if self._transaction.stat(self._history)["entries"] > LONGEST:
+            self.remember(bounded(self.history()))
+
+    def remember(self, history: History) -> None:
+        """Keep `history` in place of the present one."""
+        self._transaction.drop(self._history, delete=False)
+        self._transaction.put(b"width", _INDEX.pack(history.width), db=self._meta)
+        for moment in history.moments:
+            self._transaction.put(_INDEX.pack(moment.at), _MOMENT.pack(*moment[1:]), db=self._history)
+
+    def settled(self) -> bool:
+        """Whether the pool has begun its life: something was offered, or it was decided with what it begins."""
+        return self._transaction.get(b"settled", db=self._meta) is not None or self.counters().offered > 0
+
+    def settle(self) -> None:
+        """From now on an empty pool is empty on purpose."""
+        self._transaction.put(b"settled", b"1", db=self._meta)
+
+    def _width(self) -> int:
+        return int(_INDEX.unpack(self._transaction.get(b"width", _INDEX.pack(1), db=self._meta))[0])
+
+    def headers(self) -> Iterator[tuple[str, Header]]:
+        """Identifiers and scores in order, without touching the images."""
+        for key, value in self._transaction.cursor(db=self._headers):
+            yield bytes(key).decode(), Header._make(_HEADER.unpack(value))
+
+    def footprint(self) -> tuple[int, int]:
+        """Bytes of the tables of headers and of bodies, as whole pages."""
+        stats = [self._transaction.stat(table) for table in (self._headers, self._bodies)]
+        pages = [stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] for stat in stats]
+        return stats[0]["psize"] * pages[0], stats[1]["psize"] * pages[1]
+
     def clear(self) -> None:
         """Drop everything held on this side."""
         self._transaction.drop(self._headers, delete=False)
@@ -102,6 +155,10 @@ class Rows:
         other = Rows(self._transaction, self._tables)
         self._transaction.put(b"side", self._side, db=self._meta)
         other.clear()
+
+
+def _moment(key: bytes | memoryview, value: bytes | memoryview) -> Moment:
+    return Moment(_INDEX.unpack(key)[0], *_MOMENT.unpack(value))
 
 
 def _unpacked(image_id: str, header: Header, body: bytes) -> Record:

@@ -6,6 +6,7 @@ an older one replaces it in that moment. A snapshot of several shards has one pa
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -19,6 +20,9 @@ from pydantic import ValidationError
 
 from models.settings import Settings
 from pseudolabel.entries import PoolError, Record
+from pseudolabel.history import History
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 ROWS_PER_GROUP = 256
@@ -67,12 +71,15 @@ class Part(Settings):
 
     counters: Counters
     files: tuple[File, ...]
+    history: History = History()
 
 
 class Manifest(Settings):
-    """A whole snapshot."""
+    """A whole snapshot: `taken` in seconds since 1970, `step` of the training checkpoint that it belongs to, if any."""
 
     version: int = 1
+    taken: float = 0.0
+    step: int | None = None
     parts: tuple[Part, ...]
 
 
@@ -84,6 +91,11 @@ def locate(uri: str | Path) -> tuple[Any, str]:
     return pafs.LocalFileSystem(), str(Path(uri).absolute())
 
 
+def absolute(uri: str | Path) -> str:
+    """A URI as it is, a local path made absolute: actors have another working directory."""
+    return str(uri) if "://" in str(uri) else str(Path(uri).absolute())
+
+
 def _persist(filesystem: Any, path: str) -> None:
     if isinstance(filesystem, pafs.LocalFileSystem):
         descriptor = os.open(path, os.O_RDONLY)
@@ -93,7 +105,7 @@ def _persist(filesystem: Any, path: str) -> None:
             os.close(descriptor)
 
 
-def write_part(uri: str | Path, name: str, records: Iterator[Record], counters: Counters) -> Part:
+def write_part(uri: str | Path, name: str, records: Iterator[Record]) -> tuple[File, ...]:
     """Stream one shard's records to files called `labels-<name>-<n>.parquet`; memory holds one row group at a time.
 
     Raises:
@@ -112,7 +124,7 @@ def write_part(uri: str | Path, name: str, records: Iterator[Record], counters: 
     except OSError as problem:
         _discard(filesystem, [path, *(f"{folder}/{file.name}" for file in files)])
         raise SnapshotError(f"cannot write the snapshot {uri}: {problem}") from problem
-    return Part(counters=counters, files=tuple(files))
+    return tuple(files)
 
 
 def _chain(first: Record, rest: Iterable[Record]) -> Iterator[Record]:
@@ -157,11 +169,15 @@ def write_manifest(uri: str | Path, manifest: Manifest) -> None:
     _discard(filesystem, [i.path for i in present if i.base_name.startswith("labels-") and i.base_name not in kept])
 
 
-def read_manifest(uri: str | Path) -> Manifest:
+def read_manifest(uri: str | Path, step: int | None = None) -> Manifest:
     """The manifest of a snapshot whose files are all there, in the sizes that were written.
 
+    Args:
+        uri: folder of the snapshot.
+        step: of the training checkpoint that it must belong to; None takes any.
+
     Raises:
-        SnapshotError: no snapshot, one that was never completed, or one that lacks something.
+        SnapshotError: no snapshot, one that was never completed or lacks something, or one of another step.
     """
     filesystem, folder = locate(uri)
     try:
@@ -169,15 +185,56 @@ def read_manifest(uri: str | Path) -> Manifest:
             manifest = Manifest.model_validate_json(source.read())
     except FileNotFoundError:
         raise SnapshotError(f"no complete snapshot at {uri}: it has no {MANIFEST}, which is written last") from None
-    except (OSError, ValidationError) as problem:
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        reason = f"{'.'.join(map(str, first['loc'])) or 'all of it'}: {first['msg']}"
+        raise SnapshotError(f"{uri} is no snapshot: its {MANIFEST} is not one of a label pool ({reason})") from problem
+    except OSError as problem:
         raise SnapshotError(f"cannot read the snapshot {uri}: {problem}") from problem
     if manifest.version != 1:
         raise SnapshotError(f"the snapshot {uri} has version {manifest.version}; this program reads version 1")
+    if step is not None and manifest.step != step:
+        raise SnapshotError(
+            f"the snapshot {uri} belongs to the checkpoint of step {manifest.step}, not {step}: "
+            "give the snapshot that was taken with this checkpoint"
+        )
     for file in (file for part in manifest.parts for file in part.files):
         found = filesystem.get_file_info(f"{folder}/{file.name}")
         if found.type != pafs.FileType.File or found.size != file.bytes:
             raise SnapshotError(f"the snapshot {uri} is incomplete: {file.name} is missing or has another size")
     return manifest
+
+
+def latest_snapshot(folder: str | Path) -> str | None:
+    """The newest complete snapshot directly below `folder`, None when none was ever taken there.
+
+    Raises:
+        SnapshotError: there are snapshots, and not one of them can be read.
+    """
+    filesystem, path = locate(folder)
+    try:
+        found = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    except OSError as problem:
+        raise SnapshotError(f"cannot look for snapshots in {folder}: {problem}") from problem
+    taken, broken = [], []
+    for name in (info.base_name for info in found if info.type == pafs.FileType.Directory):
+        if filesystem.get_file_info(f"{path}/{name}/{MANIFEST}").type == pafs.FileType.NotFound:
+            continue  # one under way, or given up
+        uri = child(folder, name)
+        try:
+            taken.append((read_manifest(uri).taken, uri))
+        except SnapshotError as problem:
+            broken.append(str(problem))
+            log.warning("passed over: %s", problem)
+    if broken and not taken:
+        raise SnapshotError(f"no snapshot in {folder} can be read; {broken[0]}")
+    return max(taken)[1] if taken else None
+
+
+def child(uri: str | Path, name: str) -> str:
+    """The path or URI of `name` below a folder; what stands behind a `?` stays behind it."""
+    base, question, query = str(uri).partition("?") if "://" in str(uri) else (str(uri), "", "")
+    return f"{base.rstrip('/')}/{name}{question}{query}"
 
 
 def read_part(uri: str | Path, part: Part) -> Iterator[list[Record]]:
@@ -191,10 +248,11 @@ def read_part(uri: str | Path, part: Part) -> Iterator[list[Record]]:
         try:
             with filesystem.open_input_file(f"{folder}/{file.name}") as source:
                 for batch in pq.ParquetFile(source).iter_batches(batch_size=ROWS_PER_GROUP):
-                    yield [_record(row) for row in batch.to_pylist()]
+                    yield [record_of(row) for row in batch.to_pylist()]
         except (OSError, pa.ArrowException, KeyError) as problem:
             raise SnapshotError(f"cannot read {file.name} of the snapshot {uri}: {problem}") from problem
 
 
-def _record(row: dict[str, Any]) -> Record:
+def record_of(row: dict[str, Any]) -> Record:
+    """A row of a snapshot's file as a record."""
     return Record(**{**row, "trust_shape": cast("tuple[int, int]", tuple(row["trust_shape"]))})

@@ -7,12 +7,13 @@ without an index in memory, and lets snapshots read a point in time while offers
 from __future__ import annotations
 
 import fcntl
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 import lmdb
 
@@ -20,9 +21,14 @@ from pseudolabel.entries import PoolError
 
 T = TypeVar("T")
 
+_FULL = ("space", "quota", "too large", "input/output")  # how systems say that nothing more fits
+
 
 class Store:
-    """Transactions over one LMDB folder. Safe to use from several threads; a folder has one owner at a time."""
+    """Transactions over one LMDB folder. Safe to use from several threads.
+
+    A folder has one owner at a time; others may read it meanwhile.
+    """
 
     def __init__(
         self,
@@ -32,6 +38,7 @@ class Store:
         map_size: int = 1 << 30,
         sync: bool = True,
         patience: float = 10.0,
+        readonly: bool = False,
     ) -> None:
         """Open or create the store.
 
@@ -42,6 +49,7 @@ class Store:
             sync: flush to the disk at each commit. Without it a commit survives the death of the process, but not
                 that of the machine.
             patience: seconds to wait for another owner to go, such as a process that is just being killed.
+            readonly: only look at what is there, beside its owner if it has one.
 
         Raises:
             PoolError: the folder cannot be made or written, belongs to another process, or holds something else.
@@ -50,27 +58,42 @@ class Store:
         self._gate = threading.Condition()
         self._active = 0
         self._growing = False
+        self._panicked = False
+        self._databases = databases
+        self._options: dict[str, Any] = {
+            "max_dbs": len(databases),
+            "sync": sync,
+            "readahead": False,
+            "readonly": readonly,
+        }
+        self._lock: IO[bytes] | None = None
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = _own(self.path, patience)
-        except OSError as problem:
+            if not readonly:
+                self.path.mkdir(parents=True, exist_ok=True)
+                self._lock = _own(self.path, patience)
+            self._open(map_size)
+        except (OSError, lmdb.Error, PoolError) as problem:
+            if self._lock is not None:
+                self._lock.close()
             raise PoolError(f"cannot open the label pool at {self.path}: {problem}") from problem
-        try:
-            with self._told():
-                self._env = lmdb.open(
-                    str(self.path), map_size=map_size, max_dbs=len(databases), sync=sync, readahead=False
-                )
-                self._env.reader_check()  # slots of killed processes would keep their pages alive
-                self.tables = {name: self._env.open_db(name) for name in databases}
-        except (OSError, PoolError) as problem:
-            self._lock.close()
-            raise PoolError(f"cannot open the label pool at {self.path}: {problem}") from problem
+
+    def _open(self, map_size: int) -> None:
+        readonly = self._options["readonly"]
+        self._env = lmdb.open(str(self.path), map_size=map_size, create=not readonly, **self._options)
+        if not readonly:
+            self._env.reader_check()  # slots of killed processes would keep their pages alive
+        self.tables = {name: self._env.open_db(name, create=not readonly) for name in self._databases}
 
     @contextmanager
     def read(self) -> Iterator[lmdb.Transaction]:
         """A consistent view of the moment it was opened, whatever is written meanwhile."""
-        with self._counted(), self._told(), self._env.begin() as transaction:
-            yield transaction
+        with self._counted(), self._told():
+            try:
+                transaction = self._env.begin()
+            except lmdb.MapResizedError:
+                raise PoolError(f"the label pool at {self.path} has grown in this moment: try again") from None
+            with transaction:
+                yield transaction
 
     def write(self, work: Callable[[lmdb.Transaction], T]) -> T:
         """Run `work` in one transaction and return its result after the commit.
@@ -93,7 +116,8 @@ class Store:
     def close(self) -> None:
         """Close the store; safe to call twice."""
         self._env.close()
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def _map_size(self) -> int:
         return int(self._env.info()["map_size"])
@@ -113,6 +137,8 @@ class Store:
     def _counted(self) -> Iterator[None]:
         with self._gate:
             self._gate.wait_for(lambda: not self._growing)
+            if self._panicked and self._active == 0:
+                self._reopen()
             self._active += 1
         try:
             yield
@@ -120,6 +146,24 @@ class Store:
             with self._gate:
                 self._active -= 1
                 self._gate.notify_all()
+
+    def _reopen(self) -> None:
+        """After a write that failed half-way LMDB wants to be opened anew; it goes on from the last commit."""
+        size = self._map_size()
+        self._env.close()
+        with self._told():
+            self._open(size)
+        self._panicked = False
+
+    def _hint(self, problem: str) -> str:
+        """What to do. LMDB calls it an input/output error when only a part of a write still fits."""
+        if not any(word in problem for word in _FULL):
+            return ""
+        free = shutil.disk_usage(self.path).free >> 20
+        return (
+            f"; {free} MiB are free there: free some space, or look after the disk when there is enough, and go on; "
+            "nothing acknowledged is lost"
+        )
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -129,8 +173,8 @@ class Store:
         except (lmdb.MapFullError, lmdb.MapResizedError):
             raise
         except lmdb.Error as problem:
-            full = "space" in str(problem).lower()
-            hint = "; free some space and go on, nothing acknowledged is lost" if full else ""
+            self._panicked |= isinstance(problem, lmdb.PanicError)
+            hint = self._hint(str(problem).lower())
             raise PoolError(f"label pool at {self.path}: {problem}{hint}") from problem
 
 

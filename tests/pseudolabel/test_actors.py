@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import shutil
 import signal
 import sys
 import time
@@ -21,6 +22,7 @@ from torch import nn
 from models.corun import CorunOutput
 from pseudolabel.actors import start_labeling, start_pool
 from pseudolabel.client import COORDINATOR, LabelPoolClient, namespace_of, shard_name
+from pseudolabel.entries import shard_folder, shard_of
 from pseudolabel.pool import LabelEntry, PoolError
 from pseudolabel.rounds import LabelingConfig, LabelingError, WorkUnit
 from pseudolabel.scores import Scores
@@ -148,6 +150,74 @@ def test_a_slow_pool_slows_its_producers(run, tmp_path):
     offers.append(client.offer_async([entry("a")]))
     assert time.monotonic() - started > 0.8, "a further one waits"
     assert all(offer.result() == [True] for offer in offers)
+
+
+def test_slow_answers_slow_those_who_fetch_too(run, tmp_path):
+    start_pool(run, tmp_path).offer([entry("a")])
+    client = LabelPoolClient(run, 1, max_pending=2)
+    client.stats()
+    ray.get_actor(shard_name(0), namespace=namespace_of(run)).__ray_call__.options(concurrency_group="fetch").remote(
+        lambda self: time.sleep(1.0)
+    )
+    started = time.monotonic()
+    fetches = [client.prefetch(["a"]) for _ in range(2)]
+    assert time.monotonic() - started < 0.5
+    fetches.append(client.prefetch(["a"]))
+    assert time.monotonic() - started > 0.8
+    assert all(fetch.result()[0] is not None for fetch in fetches)
+
+
+def test_everything_can_be_asked_now_and_taken_later(run, tmp_path):
+    client = start_pool(run, tmp_path / "pool", shards=2)
+    client.offer([entry(f"photo {i}") for i in range(8)])
+    snapshot = client.snapshot_async(tmp_path / "at", step=7)
+    assert snapshot.result() is None
+    client.offer([entry("late")])
+    assert client.stats_async().result().size == 9
+    assert sum(moment.offered for moment in client.history().moments) == 9
+    assert client.history().moments[-1].size == 9
+    with pytest.raises(PoolError, match="step 7, not 8"):
+        client.restore(tmp_path / "at", step=8)
+    assert client.restore_async(tmp_path / "at", step=7).result() is None
+    assert client.stats().size == 8
+
+
+def lose(run, folder, shard):
+    """As when a node goes with its disk: the process is killed, its store removed."""
+    os.kill(pid_of(ray.get_actor(shard_name(shard), namespace=namespace_of(run))), signal.SIGKILL)
+    shutil.rmtree(folder / shard_folder(shard, 2))
+
+
+def test_a_shard_whose_store_is_gone_begins_with_the_latest_snapshot(run, tmp_path):
+    client = start_pool(run, tmp_path / "pool", shards=2, snapshots=tmp_path / "snapshots")
+    ids = [f"photo {i}" for i in range(20)]
+    client.offer([entry(image_id, 0.3) for image_id in ids[:10]])
+    client.snapshot(tmp_path / "snapshots" / "step-1")
+    client.offer([entry(image_id, 0.4) for image_id in ids])
+    client.snapshot(tmp_path / "snapshots" / "step-2")
+    before = client.stats()
+    late = next(f"late {i}" for i in range(99) if shard_of(f"late {i}", 2) == 0)
+    client.offer([entry(late)])
+    lose(run, tmp_path / "pool", 1)
+    assert client.ids() == sorted([*ids, late]), "what the other shard took meanwhile stays"
+    found = client.fetch(ids)
+    assert all(label is not None and label.clearness == 0.4 for label in found)
+    assert client.stats().offered >= before.offered
+    assert client.offer([entry("photo 0", 0.3), entry("photo 1", 0.5)]) == [False, True]
+
+
+def test_a_lost_store_with_snapshots_that_cannot_be_read_is_an_error_until_they_can(run, tmp_path):
+    client = start_pool(run, tmp_path / "pool", shards=2, snapshots=tmp_path / "snapshots")
+    client.offer([entry(f"photo {i}") for i in range(10)])
+    client.snapshot(tmp_path / "snapshots" / "step-1")
+    manifest = tmp_path / "snapshots" / "step-1" / "manifest.json"
+    whole = manifest.read_text()
+    manifest.write_text("{")
+    lose(run, tmp_path / "pool", 0)
+    with pytest.raises(PoolError, match="no snapshot in"):
+        client.ids()
+    manifest.write_text(whole)
+    assert len(client.ids()) == 10
 
 
 def test_a_folder_that_cannot_be_used_is_an_error_not_a_hang(run, tmp_path):

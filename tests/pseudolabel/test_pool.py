@@ -8,13 +8,16 @@ import subprocess
 import sys
 import textwrap
 
+import lmdb
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pseudolabel.entries import shard_of, to_entry, to_record
+from pseudolabel.history import LONGEST, History, Moment, together
 from pseudolabel.pool import LabelEntry, LabelPool, PoolError, PoolStats, SnapshotError
+from pseudolabel.snapshots import Manifest, latest_snapshot, write_manifest
 
 
 def entry(image_id: str, clearness: float = 0.5, quality: float = 0.5, step: int = 0, side: int = 8) -> LabelEntry:
@@ -300,7 +303,7 @@ def test_an_interrupted_restore_leaves_the_old_content(pool, tmp_path):
     pool.snapshot(tmp_path / "at")
     other = LabelPool(tmp_path / "other", sync=False)
     other.offer([entry("old")])
-    other._go_live = lambda counters: None  # dies, as it were, before the two sides change places
+    other._go_live = lambda counters, history: None  # dies, as it were, before the two sides change places
     other.restore(tmp_path / "at")
     other.close()
     again = LabelPool(tmp_path / "other", sync=False)
@@ -320,3 +323,120 @@ def test_a_place_that_cannot_be_written_is_named(pool, tmp_path):
 def test_records_are_lossless():
     photo = entry("a", 1 / 3, 2 / 3, step=7, side=33)
     assert_same(to_entry(to_record(photo)), photo)
+
+
+def test_the_history_says_what_was_offered_when_and_survives(tmp_path):
+    now = [1000.0]
+    pool = LabelPool(tmp_path / "pool", sync=False, clock=lambda: now[0])
+    pool.offer([entry("a", 0.5, 0.5, step=1), entry("b", 0.5, 0.5)])
+    now[0] = 1000.9
+    pool.offer([entry("a", 0.4, 0.9, step=7)])
+    now[0] = 1002.0
+    pool.offer([entry("a", 0.75, 0.5, step=5)])
+    now[0] = 900.0
+    pool.offer([entry("c", 0.25, 0.5)])
+    expected = History(moments=(Moment(1000, 3, 2, 0, 2, 1.0, 1.0, 7), Moment(1002, 2, 2, 1, 3, 1.5, 1.5, 5)))
+    assert pool.history() == expected, "a clock set back does not change the past"
+    pool.snapshot(tmp_path / "at")
+    pool.close()
+    pool = LabelPool(tmp_path / "pool", sync=False)
+    assert pool.history() == expected
+    other = LabelPool(tmp_path / "other", sync=False)
+    other.restore(tmp_path / "at")
+    assert other.history() == expected
+    pool.close()
+    other.close()
+
+
+def test_a_long_history_stays_short(tmp_path):
+    now = [0.0]
+    pool = LabelPool(tmp_path, sync=False, clock=lambda: now[0])
+    for step in range(3 * LONGEST):
+        now[0] = 5.0 * step
+        pool.offer([entry(f"{step}", side=1)])
+    history = pool.history()
+    assert LONGEST // 4 < len(history.moments) <= LONGEST
+    assert sum(m.offered for m in history.moments) == 3 * LONGEST
+    assert history.moments[-1].size == 3 * LONGEST
+    assert history.last == int(now[0]) // history.width
+    pool.close()
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_history_fits_another_number_of_shards(tmp_path, shards):
+    now = [50.0]
+    one, two = (LabelPool(tmp_path / name, sync=False, clock=lambda: now[0]) for name in ("one", "two"))
+    photos = [entry(f"photo {i}") for i in range(40)]
+    for shard, pool in enumerate((one, two)):
+        pool.offer([photo for photo in photos if shard_of(photo.image_id, 2) == shard])
+        now[0] += 10
+    parts = tuple(pool.snapshot_part(tmp_path / "at", str(n)) for n, pool in enumerate((one, two)))
+    write_manifest(tmp_path / "at", Manifest(parts=parts))
+    pools = [LabelPool(tmp_path / f"new {n}", sync=False) for n in range(shards)]
+    for n, pool in enumerate(pools):
+        pool.restore(tmp_path / "at", n, shards)
+    history = together([pool.history() for pool in pools])
+    assert [m.at for m in history.moments] == [50, 60, 61]
+    assert sum(m.offered for m in history.moments) == 40
+    assert history.moments[-1].size == 40
+    for pool in (one, two, *pools):
+        pool.close()
+
+
+def test_a_snapshot_belongs_to_its_checkpoint(pool, tmp_path):
+    pool.offer([entry("a")])
+    pool.snapshot(tmp_path / "at", step=300)
+    pool.offer([entry("b")])
+    with pytest.raises(SnapshotError, match="step 300, not 400"):
+        pool.restore(tmp_path / "at", step=400)
+    assert pool.ids() == ["a", "b"]
+    pool.restore(tmp_path / "at", step=300)
+    assert pool.ids() == ["a"]
+
+
+def test_the_latest_complete_snapshot_is_found(tmp_path):
+    assert latest_snapshot(tmp_path / "snapshots") is None
+    now = [10.0]
+    pool = LabelPool(tmp_path / "pool", sync=False, clock=lambda: now[0])
+    pool.offer([entry("a")])
+    for name in ("step-2", "step-1", "damaged"):
+        pool.snapshot(tmp_path / "snapshots" / name)
+        now[0] += 1
+    (tmp_path / "snapshots" / "under way").mkdir()
+    (tmp_path / "snapshots" / "damaged" / "manifest.json").write_text("{")
+    assert latest_snapshot(tmp_path / "snapshots") == str(tmp_path / "snapshots" / "step-1")
+    assert latest_snapshot(f"file://{tmp_path}/snapshots") == f"file://{tmp_path}/snapshots/step-1"
+    for name in ("step-1", "step-2"):
+        (tmp_path / "snapshots" / name / "manifest.json").write_text("{")
+    with pytest.raises(SnapshotError, match="no snapshot in"):
+        latest_snapshot(tmp_path / "snapshots")
+    pool.close()
+
+
+def test_a_pool_is_new_until_something_is_offered_or_decided(tmp_path):
+    one, two, three = (LabelPool(tmp_path / name, sync=False) for name in ("one", "two", "three"))
+    one.offer([entry("a")])
+    one.snapshot(tmp_path / "at")
+    assert (one.settled(), two.settled(), three.settled()) == (True, False, False)
+    two.settle()
+    three.restore(tmp_path / "at")
+    assert (two.settled(), three.settled()) == (True, True)
+    for pool in (one, two, three):
+        pool.close()
+
+
+def test_a_store_goes_on_after_a_write_that_failed_half_way(pool):
+    pool.offer([entry("a")])
+    real = pool._store._env
+
+    class Panicked:
+        def begin(self, write=False):
+            raise lmdb.PanicError("mdb_txn_begin")
+
+        info, close = real.info, real.close
+
+    pool._store._env = Panicked()
+    with pytest.raises(PoolError, match="mdb_txn_begin"):
+        pool.offer([entry("b")])
+    assert pool.offer([entry("c")]) == [True]
+    assert pool.ids() == ["a", "c"]

@@ -1,0 +1,247 @@
+"""How fast the label pool takes and gives labels, what its index costs, and why its store is LMDB.
+
+``python -m benchmarks.pool [--entries 1000 1000000] [--shards 1 2 4] [--label-bytes 100000]`` prints one JSON line per
+measurement, all in one run:
+
+- ``store``: LMDB (the pool itself) and SQLite in one process, with the same admission rule, batches and durability;
+- ``pool``: the pool on a Ray of its own, offers and fetches per second by several clients at once.
+
+A thousand of the entries, spread over all of the index, have labels of the size asked for, and what is offered and
+fetched are these; the others have tiny ones, so that a million fit a small disk. So the same bytes move whatever the
+number of entries, and the pages that are read stay in memory. Labels are compressed already: this measures the pool.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sqlite3
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from pseudolabel.actors import start_pool
+from pseudolabel.client import LabelPoolClient, namespace_of, shard_name
+from pseudolabel.coherence import admits
+from pseudolabel.entries import Record, shard_folder, shard_of
+from pseudolabel.pool import LabelPool
+
+FULL = 1000  # entries with labels of full size
+BATCH = 32  # candidates per call
+DEPTH = 4  # calls that a client has under way
+WARM = 0.5  # seconds before each measurement
+FILL = 5000  # entries per transaction when a pool is filled
+
+
+def image_id(number: int) -> str:
+    """An identifier like those of photographs: 32 hexadecimal digits, in no order."""
+    return f"{number * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**128:032x}"
+
+
+def record(number: int, score: float, label: bytes) -> Record:
+    """A record whose transmission is a tenth of its label, as with photographs."""
+    trust = b"\0" * min(324, len(label))
+    return Record(image_id(number), score, score, 0, label, label[: len(label) // 10], trust, (len(trust) // 4, 1))
+
+
+def offers(entries: int, label_bytes: int, seed: int) -> Iterator[list[Record]]:
+    """Batches of candidates for full-size entries at random, each better than all before, from whichever process.
+
+    Otherwise the pool would refuse some, or take them for repetitions: it would answer without writing.
+    """
+    random = np.random.default_rng(seed)
+    label = random.bytes(label_bytes)
+    while True:
+        score = 0.2 + time.monotonic() / 1e8  # one clock for all processes of a machine
+        yield [record(int(n), score, label) for n in random.integers(0, min(entries, FULL), BATCH)]
+
+
+def questions(entries: int, seed: int) -> Iterator[list[str]]:
+    """Batches of identifiers of full-size entries at random."""
+    random = np.random.default_rng(seed)
+    while True:
+        yield [image_id(int(n)) for n in random.integers(0, min(entries, FULL), BATCH)]
+
+
+class SqliteStore:
+    """What a pool over SQLite would be: a write-ahead log, synchronised at each commit, scores apart from images."""
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(path / "pool.sqlite", isolation_level=None)
+        for line in (
+            "pragma journal_mode = wal",
+            "pragma synchronous = full",
+            "create table headers (id text primary key, clearness real, quality real, step integer) without rowid",
+            "create table bodies (id text primary key, label blob, transmission blob, trust blob)",
+        ):
+            self._db.execute(line)
+
+    def offer_records(self, records: Sequence[Record]) -> list[bool]:
+        """Offer candidates, and commit before answering."""
+        answers = []
+        self._db.execute("begin immediate")
+        for new in records:
+            old = self._db.execute("select clearness, quality from headers where id = ?", [new.image_id]).fetchone()
+            answers.append(admits(old and old[0], old and old[1], new.clearness, new.quality))
+            if answers[-1]:
+                header = (new.image_id, new.clearness, new.quality, new.teacher_step)
+                self._db.execute("insert or replace into headers values (?, ?, ?, ?)", header)
+                body = (new.image_id, new.label, new.transmission, new.trust)
+                self._db.execute("insert or replace into bodies values (?, ?, ?, ?)", body)
+        self._db.execute("commit")
+        return answers
+
+    def fetch_records(self, image_ids: Sequence[str]) -> list[Any]:
+        """Scores and images."""
+        query = "select * from headers join bodies using (id) where id = ?"
+        return [self._db.execute(query, [one]).fetchone() for one in image_ids]
+
+    def close(self) -> None:
+        """Close the store."""
+        self._db.close()
+
+
+def fill(store: LabelPool | SqliteStore, numbers: Sequence[int], label_bytes: int) -> None:
+    """Put the entries in."""
+    label = np.random.default_rng(0).bytes(label_bytes)
+    for start in range(0, len(numbers), FILL):
+        some = numbers[start : start + FILL]
+        store.offer_records([record(n, 0.1, label if n < FULL else b"tiny label") for n in some])
+
+
+def rate(calls: Iterator[Any], call: Callable[[Any], Any], seconds: float) -> float:
+    """Items per second, one batch after the other, once it runs warm."""
+    warm = time.perf_counter() + WARM
+    while time.perf_counter() < warm:
+        call(next(calls))
+    began, done = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        call(next(calls))
+        done += BATCH
+    return done / (time.perf_counter() - began)
+
+
+def stores(folder: Path, entries: int, label_bytes: int, seconds: float) -> None:
+    """LMDB against SQLite."""
+    for name in ("lmdb", "sqlite"):
+        path = folder / f"{name}-{entries}"
+        store: LabelPool | SqliteStore = LabelPool(path) if name == "lmdb" else SqliteStore(path)
+        fill(store, range(entries), label_bytes)
+        offered = rate(offers(entries, label_bytes, 0), store.offer_records, seconds)
+        fetched = rate(questions(entries, 1), store.fetch_records, seconds)
+        store.close()
+        tell("store", store=name, entries=entries, offers=offered, fetches=fetched)
+
+
+class Client:
+    """Offers or fetches with several calls under way, from a process of its own."""
+
+    def __init__(self, pool: LabelPoolClient, entries: int, label_bytes: int, seed: int) -> None:
+        self._pool = pool
+        self._offers, self._questions = offers(entries, label_bytes, seed), questions(entries, seed)
+        self._pool.stats()
+
+    def run(self, kind: str, seconds: float) -> tuple[int, float]:
+        """Items done in so many seconds."""
+        calls: Iterator[Any] = self._offers if kind == "offers" else self._questions
+        send: Any = self._pool.offer_records_async if kind == "offers" else self._pool.prefetch_records
+        under_way: deque[Any] = deque()
+        began, done = time.perf_counter(), 0
+        while time.perf_counter() - began < seconds:
+            under_way.append(send(next(calls)))
+            if len(under_way) >= DEPTH:
+                done += len(under_way.popleft().result())
+        done += sum(len(pending.result()) for pending in under_way)
+        return done, time.perf_counter() - began
+
+
+def anonymous_bytes() -> int:
+    """Memory of this process that is not the page cache's."""
+    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
+        if line.startswith("Anonymous:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("this kernel does not tell a process's anonymous memory")
+
+
+def shard_memory(run: str, shards: int) -> int:
+    """Anonymous memory of the shards' processes together."""
+    actors = [ray.get_actor(shard_name(shard), namespace=namespace_of(run)) for shard in range(shards)]
+    return sum(ray.get([actor.__ray_call__.remote(lambda _: anonymous_bytes()) for actor in actors]))
+
+
+def pools(folder: Path, entries: int, shards: int, args: argparse.Namespace) -> None:
+    """The pool behind its actors."""
+    path, run = folder / f"pool-{entries}-{shards}", f"benchmark-{entries}-{shards}"
+    index = 0
+    for shard in range(shards):
+        store = LabelPool(path / shard_folder(shard, shards), sync=False)
+        fill(store, [n for n in range(entries) if shard_of(image_id(n), shards) == shard], args.label_bytes)
+        index += store.footprint()[0]
+        store.close()
+    client = start_pool(run, path, shards)
+    remote: Any = ray.remote(num_cpus=0.1)(Client)
+    clients = [remote.remote(client, entries, args.label_bytes, seed) for seed in range(args.clients)]
+    memory, before = shard_memory(run, shards), client.stats()
+    found = {}
+    for kind in ("offers", "fetches"):
+        ray.get([one.run.remote(kind, WARM) for one in clients])
+        done = ray.get([one.run.remote(kind, args.seconds) for one in clients])
+        found[kind] = sum(count / seconds for count, seconds in done)
+    after = client.stats()
+    tell(
+        "pool",
+        entries=entries,
+        shards=shards,
+        clients=args.clients,
+        **found,
+        index_bytes_per_entry=index / entries,
+        written_share=(after.replaced - before.replaced) / (after.offered - before.offered),
+        shard_memory_mb=memory / shards / 1e6,
+        shard_memory_after_mb=shard_memory(run, shards) / shards / 1e6,
+    )
+    for one in clients:
+        ray.kill(one)
+    client.shutdown()
+
+
+def tell(what: str, **values: Any) -> None:
+    """One JSON line."""
+    shown = {
+        key: round(value, 3 if abs(value) < 10 else 1) if isinstance(value, float) else value
+        for key, value in values.items()
+    }
+    print(json.dumps({"what": what, **shown}), flush=True)
+
+
+def main() -> None:
+    """Measure all that was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--entries", type=int, nargs="+", default=[1000, 1_000_000])
+    parser.add_argument("--shards", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--label-bytes", type=int, default=100_000, help="of what is offered (288x288: about 100,000)")
+    parser.add_argument("--clients", type=int, default=2, help="processes that offer and fetch at the same time")
+    parser.add_argument("--seconds", type=float, default=4.0, help="per measurement")
+    parser.add_argument("--folder", type=Path, help="where the stores are made (default: the temporary folder)")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=args.folder) as name:
+        folder = Path(name)
+        for entries in args.entries:
+            stores(folder, entries, args.label_bytes, args.seconds)
+        ray.init(
+            address="local", num_cpus=4, include_dashboard=False, object_store_memory=1 << 30, logging_level="ERROR"
+        )
+        for entries in args.entries:
+            for shards in args.shards:
+                pools(folder, entries, shards, args)
+        ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Look into a label pool: `python -m pseudolabel inspect POOL`, `python -m pseudolabel export POOL OUT`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from models.settings import ConfigError
+from pseudolabel.contents import Contents, open_contents
+from pseudolabel.entries import PoolError, to_entry
+from pseudolabel.survey import Survey, survey, told
+
+REFUSED = 2
+
+POOL = "folder of a run's label pool (it may be running), or a snapshot: a folder or any URI that pyarrow.fs reads"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    command = argparse.ArgumentParser(prog="python -m pseudolabel", description="Look into a label pool.")
+    verbs = command.add_subparsers(dest="verb", required=True)
+    look = verbs.add_parser(
+        "inspect",
+        help="print size, acceptance over time and score histograms",
+        description="Print size, acceptance rate over time and score histograms of a label pool. Nothing is changed.",
+    )
+    look.add_argument("pool", metavar="POOL", help=POOL)
+    look.add_argument("--sheet", type=Path, metavar="PNG", help="also draw labels and trust maps of some photographs")
+    look.add_argument("--corpus", metavar="CORPUS", help="with --sheet: the corpus, to draw the input photographs too")
+    look.add_argument("--count", type=_positive, default=4, help="with --sheet: photographs of each kind (default 4)")
+    look.add_argument("--seed", type=int, default=0, help="with --sheet: of the random choice")
+    out = verbs.add_parser(
+        "export",
+        help="write labels as images plus a Parquet index",
+        description="Write every label and transmission as PNG, and index.parquet with paths, scores and trust maps.",
+    )
+    out.add_argument("pool", metavar="POOL", help=POOL)
+    out.add_argument("out", metavar="OUT", help="folder to write, a path or a URI")
+    return command
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a positive number")
+    return int(text)
+
+
+def inspect(args: argparse.Namespace) -> None:
+    """Print the survey, and draw the sheet that was asked for."""
+    if args.corpus is not None and args.sheet is None:
+        raise ConfigError("--corpus is for the sheet: give --sheet PNG too")
+    with open_contents(args.pool) as contents:
+        found = survey(contents, args.count if args.sheet else 0, args.seed)
+        print(told(found, args.pool, block=_block()))
+        if args.sheet:
+            _draw(contents, found, args)
+
+
+def _block() -> str:
+    try:
+        "█".encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return "#"
+    return "█"
+
+
+def _draw(contents: Contents, found: Survey, args: argparse.Namespace) -> None:
+    from pseudolabel.originals import find_originals
+    from pseudolabel.sheet import Section, draw_sheet, write_sheet
+
+    chosen = {"best": found.best, "worst": found.worst, "random": found.others}
+    ids = [image_id for some in chosen.values() for image_id in some]
+    if not ids:
+        raise PoolError(f"{args.pool} is empty: there is nothing to draw on {args.sheet}")
+    entries = {image_id: to_entry(record) for image_id, record in contents.find(ids).items()}
+    originals = find_originals(args.corpus, ids) if args.corpus is not None else {}
+    sections = [Section(title, [entries[i] for i in some if i in entries]) for title, some in chosen.items()]
+    write_sheet(draw_sheet(sections, originals, inputs=args.corpus is not None), args.sheet)
+    print(f"\n{args.sheet}: {len(entries)} labels, {len(originals)} of their photographs")
+
+
+def export_labels(args: argparse.Namespace) -> None:
+    """Write images and index, and say how many."""
+    from pseudolabel.export import INDEX, export
+
+    with open_contents(args.pool) as contents:
+        count = export(contents, args.out)
+    print(f"{count:,} labels exported to {args.out}; {INDEX} lists them")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb; 2 after an error that the user can mend, with one line that says so."""
+    args = parser().parse_args(argv)
+    try:
+        (inspect if args.verb == "inspect" else export_labels)(args)
+    except BrokenPipeError:
+        return 0
+    except (PoolError, ConfigError, OSError) as problem:
+        print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)
+        return REFUSED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
