@@ -1,77 +1,171 @@
-"""Depth maps beside photographs: read, checked, and stored as 16-bit PNG at the photograph's size. No Ray."""
+"""Depth maps beside photographs: read, turned the right way round, stored at the photograph's size. No Ray.
+
+Inside the system depth is a 16-bit greyscale PNG: 65535 = nearest, 0 = farthest. Files come in both directions, and
+which one cannot be told from a single map: the caller says it (:data:`DepthOrder`), and
+:mod:`pipelines.ingest_depth_check` looks at many for signs of the opposite.
+"""
 
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models import images
-from models.images import ImageError
 from pipelines.corpus import filesystem
+from pipelines.ingest_depth_check import DepthReport, inspect_depth, preflight, suspicious_line
+from pipelines.ingest_depth_files import DEPTH_SUFFIXES, BadDepth, parse_depth
+
+__all__ = [
+    "DEPTH_SUFFIXES", "BadDepth", "DepthOrder", "DepthReport", "inspect_depth", "parse_depth", "preflight",
+    "read_depth", "store_depth", "suspicious_line",
+]  # fmt: skip
+
+# "near": larger is nearer (disparity; MiDaS, Depth Anything, RIDCP500). "far": larger is farther (metres; RESIDE).
+DepthOrder = Literal["near", "far"]
 
 _ASPECT_TOLERANCE = 0.05
 _TOP = 65_535
+_MAX_BYTES = 1 << 30
+_MAX_MISSING = 0.2
+_SAMPLE = 1_000_000  # values that percentiles are taken from
+_TAIL = 0.1  # per cent at either end that may be outliers
+_STRETCH = 1.5  # ends are outliers when they make the range this many times longer
+_HOLE_GAP = 0.01  # of the largest value: 8-bit maps have their next level at 0.004
+_HORIZON_GAP = 4.0
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 
-class BadDepth(ImageError):  # noqa: N818 - named for its code, like its siblings in models.images
-    """A depth map that cannot belong to its photograph."""
-
-    code = "bad_depth"
-
-
-def read_depth(uri: str, width: int, height: int) -> bytes:
-    """Read a depth map for a photograph of ``width`` x ``height``.
-
-    Args:
-        uri: ``.npy`` with (H, W) numbers, or a greyscale ``.png`` of 8 or 16 bits; larger is nearer. It may have
-            another size than the photograph, but not another shape.
-
-    Returns:
-        A 16-bit PNG of (height, width): smallest value 0, largest 65535, resampled bilinearly.
+def read_depth(uri: str, width: int, height: int, order: DepthOrder = "near") -> bytes:
+    """:func:`~pipelines.ingest_depth_files.parse_depth` and :func:`store_depth` of a file.
 
     Raises:
-        BadDepth: unreadable, not two-dimensional, not finite, constant, or of another aspect.
+        BadDepth: unreadable, or no map of this photograph.
         OSError: the file went away.
     """
     files, path = filesystem(uri)
     with files.open_input_stream(path) as stream:
-        data = stream.read()
-    values = _parse(data, path)
-    if values.ndim != 2 or 0 in values.shape:
-        raise BadDepth(f"depth map {path} has shape {values.shape}; expected (H, W)")
-    if not np.isfinite(values).all():
-        raise BadDepth(f"depth map {path} has values that are not finite")
-    low, high = float(values.min()), float(values.max())
-    if low == high:
-        raise BadDepth(f"depth map {path} is {low:g} everywhere")
-    aspect = (values.shape[1] / values.shape[0]) / (width / height)
-    if abs(aspect - 1) > _ASPECT_TOLERANCE:
-        raise BadDepth(f"depth map {path} is {values.shape[1]}x{values.shape[0]}, the photograph {width}x{height}")
-    unit = Image.fromarray(((values - low) / (high - low)).astype(np.float32))
-    resized = np.asarray(unit.resize((width, height), Image.Resampling.BILINEAR))
+        data = stream.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise BadDepth(f"depth map {path} has more than {_MAX_BYTES:,} bytes; save it as float16 or reduce it")
+    return store_depth(parse_depth(data, path), width, height, order, name=path)
+
+
+def store_depth(values: Array, width: int, height: int, order: DepthOrder, *, name: str = "") -> bytes:
+    """A depth map as the system keeps it.
+
+    - *Ends.* Smallest and largest value become the ends of the range. Where the outer 0.1 % of values at both ends
+      make the range more than 1.5 times as long, they are outliers and clipped; other maps lose nothing.
+    - *Missing values.* NaN is missing, and so is an infinite disparity. In maps of distances (``far``), so is a
+      smallest value of 0 or less that stands apart from the others by 1 % of the range or more: sensors write 0 for
+      no echo. Up to 20 % may be missing and are filled from the nearest pixel that is not.
+    - *The sky* of maps of distances is no hole: infinity, or a largest value that is over four times the next one, is
+      the farthest there is.
+
+    Args:
+        values: (H, W), any unit. It may have another size than the photograph, but not another shape (5 %).
+        width, height: of the photograph.
+        order: whether larger values are nearer or farther.
+        name: what messages call the map.
+
+    Returns:
+        A 16-bit greyscale PNG of (height, width), 65535 = nearest, resampled bilinearly.
+
+    Raises:
+        BadDepth: another aspect, constant, or with too much missing.
+    """
+    named = f"depth map {name}".rstrip()
+    _check_aspect(values.shape, width, height, named)
+    beyond, missing = _beyond(values, order), _missing(values, order)
+    known = ~(missing | beyond)
+    if missing.mean() > _MAX_MISSING or not known.any():
+        raise BadDepth(
+            f"{named} has no value in {missing.mean():.0%} of its pixels (not finite, or 0 in a map of distances); at "
+            f"most {_MAX_MISSING:.0%} are filled in, so complete it or leave it out"
+        )
+    low, high = _ends(values[known])
+    if not high > low:
+        if not beyond.any():
+            raise BadDepth(f"{named} is {low:g} everywhere; leave it out and a procedural map is used")
+        low = high - 1.0  # one plane before the sky
+        values = np.where(known, low, values)
+    unit = np.clip((np.where(known, values, high) - low) / (high - low), 0.0, 1.0)
+    if order == "far":
+        unit = 1.0 - unit
+    resized = _resample(unit.astype(np.float32), ~missing, width, height)
     buffer = io.BytesIO()
     Image.fromarray(np.rint(resized * _TOP).astype(np.uint16)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def _parse(data: bytes, path: str) -> NDArray[Any]:
-    """(H, W) float64 of a file's content; a trailing or leading axis of length 1 is dropped."""
-    if path.lower().endswith(".npy"):
-        try:
-            values: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False).astype(np.float64)
-        except (ValueError, TypeError, EOFError, OSError, MemoryError) as problem:
-            raise BadDepth(f"depth map {path} is no array file: {problem}") from problem
-        if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
-            values = values.squeeze(0 if values.shape[0] == 1 else 2)
-        return values
-    try:
-        pixels = images.decode(data).pixels
-    except ImageError as problem:
-        raise BadDepth(f"depth map {path}: {problem}") from problem
-    if (pixels != pixels[:, :, :1]).any():
-        raise BadDepth(f"depth map {path} is a colour picture; expected greyscale")
-    return pixels[:, :, 0].astype(np.float64)
+def _check_aspect(shape: tuple[int, ...], width: int, height: int, named: str) -> None:
+    if len(shape) != 2 or 0 in shape:
+        raise BadDepth(f"{named} has shape {shape}; expected (H, W)")
+    ratio = (shape[1] / shape[0]) / (width / height)
+    if abs(ratio - 1) <= _ASPECT_TOLERANCE:
+        return
+    turned = abs((shape[0] / shape[1]) / (width / height) - 1) <= _ASPECT_TOLERANCE
+    remedy = "turn it by 90 degrees" if turned else "expected the same shape, so crop it like the photograph"
+    raise BadDepth(f"{named} is {shape[1]}x{shape[0]}, the photograph {width}x{height}; {remedy}")
+
+
+def _beyond(values: Array, order: DepthOrder) -> Mask:
+    """Pixels farther than a map of distances goes."""
+    if order == "near":
+        return np.zeros(values.shape, dtype=bool)
+    beyond: Mask = values == np.inf
+    finite = values[np.isfinite(values)]
+    if finite.size:
+        top = finite.max()
+        rest = finite[finite < top]
+        if rest.size and rest.max() > 0 and top > _HORIZON_GAP * rest.max():
+            beyond |= values == top
+    return beyond
+
+
+def _missing(values: Array, order: DepthOrder) -> Mask:
+    missing: Mask = ~np.isfinite(values)
+    if order == "near":
+        return missing
+    missing &= values != np.inf
+    finite = values[np.isfinite(values)]
+    if finite.size and finite.min() <= 0:
+        rest = finite[finite > finite.min()]
+        if rest.size and rest.min() > _HOLE_GAP * np.percentile(_sample(rest), 99):
+            missing |= values == finite.min()
+    return missing
+
+
+def _sample(values: Array) -> Array:
+    return values[:: max(1, values.size // _SAMPLE)]
+
+
+def _ends(values: Array) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    inner_low, inner_high = np.percentile(_sample(values), [_TAIL, 100 - _TAIL])
+    if inner_high > inner_low and high - low > _STRETCH * (inner_high - inner_low):
+        return float(inner_low), float(inner_high)
+    return low, high
+
+
+def _resample(unit: NDArray[np.float32], valid: Mask, width: int, height: int) -> NDArray[np.float32]:
+    """Bilinear over what is valid; what has no valid pixel around takes the nearest one's value."""
+    if valid.all():
+        return _bilinear(unit, width, height)
+    from scipy.ndimage import distance_transform_edt
+
+    weight = _bilinear(valid.astype(np.float32), width, height)
+    total = _bilinear(np.where(valid, unit, 0).astype(np.float32), width, height)
+    known = weight > 1e-3
+    resized = np.divide(total, weight, out=np.zeros_like(total), where=known)
+    nearest = distance_transform_edt(~known, return_distances=False, return_indices=True)
+    filled: NDArray[np.float32] = np.clip(resized[tuple(nearest)], 0.0, 1.0)
+    return filled
+
+
+def _bilinear(values: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
+    return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR))
