@@ -27,7 +27,6 @@ from pipelines import catalogue
 from pipelines.cluster import data_context_defaults, ray_session
 from pipelines.command import run
 from pipelines.corpus import REJECTS, Manifest, child
-from pipelines.depth_model import is_depth_model
 from pipelines.ingest_banned import banned_by_corpus, banned_by_list, holdout_kind
 from pipelines.ingest_config import IngestConfig
 from pipelines.ingest_decide import Banned, Sheet, decide
@@ -65,6 +64,8 @@ def ingest(config: IngestConfig) -> Manifest:
         return _not_empty(before.require(), config)
     with ray_session():
         data_context_defaults()
+        if config.estimates_depth():
+            _check_model(config)
         sheet = _catalogue(config, plan, before)
         decide(sheet, config, _banned(config, plan), before.settled())
         shards = plan_shards(sheet, config, before.shards())
@@ -195,6 +196,18 @@ def _held_out(listing: Listing, config: IngestConfig) -> Banned:
     return Banned("held_out", ids, words_of(seen["phash"]), seen["uri"].to_pylist())
 
 
+def _check_model(config: IngestConfig) -> None:
+    """Fail before the first pass where the depth model cannot be loaded."""
+    import ray
+
+    gpus = config.gpus()
+    ray.get(ray.remote(_load).options(num_gpus=gpus).remote(config))
+
+
+def _load(config: IngestConfig) -> None:
+    _Writer(config)
+
+
 def _check_depth(sheet: Sheet, shards: Sequence[Shard], config: IngestConfig) -> None:
     """Look at a sample of the depth maps before all of them are taken."""
     import ray
@@ -232,10 +245,9 @@ def _write(sheet: Sheet, shards: Sequence[Shard], config: IngestConfig) -> list[
 
 
 def _shards_done(blocks: list[pa.Table], config: IngestConfig) -> Iterator[pa.Table]:
-    if config.depth is None or not is_depth_model(config.depth):
+    if not config.estimates_depth():
         return map_tables(blocks, partial(_write_batch, config=config), config.concurrency)
-    gpus = 1.0 if config.depth_device.startswith("cuda") else 0.0
-    return map_tables_with(blocks, _Writer, {"config": config}, config.concurrency, gpus)
+    return map_tables_with(blocks, _Writer, {"config": config}, config.concurrency, config.gpus())
 
 
 def _write_batch(batch: pa.Table, config: IngestConfig, model: Any = None) -> pa.Table:
@@ -251,7 +263,7 @@ class _Writer:
         from pipelines.depth_model import DepthModel, DepthModelConfig
 
         self.config = config
-        self.model = DepthModel.load(DepthModelConfig(name=str(config.depth), device=config.depth_device))
+        self.model = DepthModel.load(DepthModelConfig(model=str(config.depth), device=config.depth_device))
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """As :func:`_write_batch`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
@@ -11,6 +12,7 @@ from pydantic import Field, field_validator
 from models.images import ImageLimits
 from models.settings import Settings
 from pipelines.corpus import Domain, absolute
+from pipelines.depth_model import is_depth_model
 from pipelines.ingest_depth import DepthOrder
 from pipelines.layouts import LAYOUTS, LayoutName
 from pipelines.near_duplicates import BITS
@@ -84,6 +86,13 @@ class IngestConfig(Settings):
     def _absolute(cls, value: str) -> str:
         return absolute(value)
 
+    @field_validator("depth")
+    @classmethod
+    def _absolute_unless_a_name(cls, value: str | None) -> str | None:
+        if value is None or (is_depth_model(value) and not Path(value).exists()):  # a model on a hub
+            return value
+        return absolute(value)
+
     @field_validator("sources", "holdout", "against")
     @classmethod
     def _all_absolute(cls, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -102,6 +111,14 @@ class IngestConfig(Settings):
     def order(self) -> DepthOrder:
         """What larger values of the depth maps mean."""
         return self.depth_order or LAYOUTS[self.layout].depth_order or "near"
+
+    def estimates_depth(self) -> bool:
+        """Whether ``depth`` is a model."""
+        return self.depth is not None and is_depth_model(self.depth)
+
+    def gpus(self) -> float:
+        """What each task with a depth model asks of Ray."""
+        return 1.0 if self.depth_device.startswith("cuda") else 0.0
 
     def examining(self) -> str:
         """Stands for how files are examined: what was found out in another way has to be found out again."""

@@ -101,8 +101,7 @@ def expand(file: File, kind: Kind, sorter: Sorter) -> pa.Table:
     try:
         members = list_members(file.uri, kind)
     except OSError:
-        place = str(Place(file.uri, "broken"))
-        row = _row(file.uri, file.name, file.size, file.mtime, place, "photograph")
+        row = _row(file.uri, file.name, file.size, file.mtime, str(Place(file.uri, "broken")), "photograph")
         return pa.Table.from_pylist([row], LISTED)
     rows = []
     for member in members:

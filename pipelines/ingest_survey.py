@@ -50,8 +50,6 @@ def survey(config: IngestConfig) -> Survey:
     Raises:
         ConfigError: a folder is missing, or there is no photograph in it.
     """
-    from pipelines.depth_model import is_depth_model
-
     try:
         photographs = _list(config.sources, Sorter(config.layout, config.domain), "photographs")
     except ConfigError as problem:
@@ -63,7 +61,7 @@ def survey(config: IngestConfig) -> Survey:
         )
         raise ConfigError(f"{problem}; {hint}") from problem
     depth = None
-    if config.depth is not None and not is_depth_model(config.depth):
+    if config.depth is not None and not config.estimates_depth():
         depth = _list((config.depth,), _DepthSorter(config.domain), "depth maps")
     kinds = {root: holdout_kind(root) for root in config.holdout}
     held = {

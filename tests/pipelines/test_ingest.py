@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from scipy.io import savemat
 
 from models import images
 from models.images import Photo
@@ -182,6 +183,41 @@ def test_depth_and_holdout(photo_folder: Folder, tmp_path: Path) -> None:
     assert against_corpus.accepted == 2
     other = ingest(config(source, tmp_path / "other", against=[str(tmp_path / "rest")]))
     assert (other.accepted, other.repeats) == (4, {"other_corpus": 2})
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_depth_maps_the_wrong_way_round_stop_the_ingest(photo_folder: Folder, tmp_path: Path) -> None:
+    source, depth = photo_folder("clear", count=10, hazy=True), tmp_path / "depth"
+    depth.mkdir()
+    for index in range(10):  # near at the top: metres, taken for disparities
+        metres = np.linspace(80, 2, 96)[:, None] * np.ones((1, 128))
+        savemat(depth / f"photo_{index:03d}.mat", {"depth": metres})
+    with pytest.raises(ConfigError, match=r"depth maps look inverted .*--depth-order far"):
+        ingest(config(source, tmp_path / "out", depth=str(depth)))
+    manifest = ingest(config(source, tmp_path / "out", depth=str(depth), depth_order="far"))
+    assert sum(manifest.depth.values()) == manifest.accepted == 10
+    stored = images.decode(rows(open_corpus(tmp_path / "out"))[0]["depth"]).pixels
+    assert stored[-1].mean() > stored[0].mean()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_depth_model_fills_in(photo_folder: Folder, tmp_path: Path) -> None:
+    from transformers import DPTConfig, DPTForDepthEstimation, DPTImageProcessor
+
+    tiny = DPTConfig(
+        hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32, image_size=56, patch_size=8,
+        backbone_out_indices=[0, 1, 2, 3], neck_hidden_sizes=[8, 8, 16, 16], fusion_hidden_size=8, is_hybrid=False,
+        initializer_range=0.15,
+    )  # fmt: skip
+    network = DPTForDepthEstimation(tiny)
+    network.head.head[-2].bias.data.fill_(1.0)  # the head ends in a ReLU
+    network.save_pretrained(tmp_path / "model")
+    DPTImageProcessor(size={"height": 56, "width": 56}, do_pad=False).save_pretrained(tmp_path / "model")
+    manifest = ingest(config(photo_folder("clear", count=3), tmp_path / "out", depth=str(tmp_path / "model")))
+    assert sum(manifest.depth.values()) + manifest.rejected == 3
+    assert sum(manifest.depth.values()) > 0
+    with pytest.raises(ConfigError, match="not at hand"):
+        ingest(config(tmp_path / "clear", tmp_path / "other", depth="nobody/no-such-model"))
 
 
 @pytest.mark.usefixtures("ray_cluster")
