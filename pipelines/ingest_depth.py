@@ -85,7 +85,8 @@ def store_depth(values: Array, width: int, height: int, order: DepthOrder, *, na
     if missing.mean() > _MAX_MISSING or not known.any():
         raise BadDepth(
             f"{named} has no value in {missing.mean():.0%} of its pixels (not finite, or 0 in a map of distances); at "
-            f"most {_MAX_MISSING:.0%} are filled in, so complete it or leave it out"
+            f"most {_MAX_MISSING:.0%} are filled in, so complete it or leave it out, or if 0 is the horizon in it, "
+            "its order is 'near'"
         )
     low, high = _ends(values[known])
     if not high > low:
