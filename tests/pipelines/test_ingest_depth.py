@@ -16,6 +16,7 @@ import scipy.sparse
 import skimage.data
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from models.settings import ConfigError
@@ -338,6 +339,16 @@ def test_one_plane_before_the_sky() -> None:
 def test_maps_that_cannot_be_stored(values: np.ndarray, message: str, order: str) -> None:
     with pytest.raises(BadDepth, match=message):
         store_depth(values, WIDTH, HEIGHT, order, name="shed")  # type: ignore[arg-type]
+
+
+@settings(max_examples=150, deadline=None)
+@given(arrays(np.float64, (6, 8), elements=st.floats(width=64)), st.sampled_from(["near", "far"]))
+def test_any_numbers_are_stored_or_refused(values: np.ndarray, order: str) -> None:
+    try:
+        stored = levels(store_depth(values, 8, 6, order))  # type: ignore[arg-type]
+    except BadDepth:
+        return
+    assert (stored.min(), stored.max()) == (0, 65_535)
 
 
 def test_read_depth_is_both_steps(tmp_path: Path) -> None:
