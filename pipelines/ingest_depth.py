@@ -35,6 +35,7 @@ _TAIL = 0.1  # per cent at either end that may be outliers
 _STRETCH = 1.5  # ends are outliers when they make the range this many times longer
 _HOLE_GAP = 0.01  # of the largest value: 8-bit maps have their next level at 0.004
 _HORIZON_GAP = 4.0
+_INFINITE = 1e30
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -60,9 +61,9 @@ def store_depth(values: Array, width: int, height: int, order: DepthOrder, *, na
 
     - *Ends.* Smallest and largest value become the ends of the range. Where the outer 0.1 % of values at both ends
       make the range more than 1.5 times as long, they are outliers and clipped; other maps lose nothing.
-    - *Missing values.* NaN is missing, and so is an infinite disparity. In maps of distances (``far``), so is a
-      smallest value of 0 or less that stands apart from the others by 1 % of the range or more: sensors write 0 for
-      no echo. Up to 20 % may be missing and are filled from the nearest pixel that is not.
+    - *Missing values.* NaN is missing, and so is an infinite disparity (over 1e30). So is, in maps of distances
+      (``far``), a smallest value of 0 or less that stands apart from the others by 1 % of the range or more: sensors
+      write 0 for no echo. Up to 20 % may be missing and are filled from the nearest pixel that is not.
     - *The sky* of maps of distances is no hole: infinity, or a largest value that is over four times the next one, is
       the farthest there is.
 
@@ -80,18 +81,21 @@ def store_depth(values: Array, width: int, height: int, order: DepthOrder, *, na
     """
     named = f"depth map {name}".rstrip()
     _check_aspect(values.shape, width, height, named)
+    values = np.where(np.abs(values) > _INFINITE, np.copysign(np.inf, values), values)
     beyond, missing = _beyond(values, order), _missing(values, order)
     known = ~(missing | beyond)
     if missing.mean() > _MAX_MISSING or not known.any():
+        what, other = ("not finite", "far") if order == "near" else ("not finite, or 0", "near")
         raise BadDepth(
-            f"{named} has no value in {missing.mean():.0%} of its pixels (not finite, or 0 in a map of distances); at "
-            f"most {_MAX_MISSING:.0%} are filled in, so complete it or leave it out"
+            f"{named} has no value in {missing.mean():.0%} of its pixels ({what}, where '{order}' is larger); at most "
+            f"{_MAX_MISSING:.0%} are filled in, so complete it, leave it out, or use the order '{other}' if that is "
+            "the horizon"
         )
     low, high = _ends(values[known])
     if not high > low:
         if not beyond.any():
             raise BadDepth(f"{named} is {low:g} everywhere; leave it out and a procedural map is used")
-        low = high - 1.0  # one plane before the sky
+        low = high - max(1.0, abs(high))  # one plane before the sky
         values = np.where(known, low, values)
     unit = np.clip((np.where(known, values, high) - low) / (high - low), 0.0, 1.0)
     if order == "far":

@@ -7,10 +7,8 @@ that size is allocated, and nothing is unpickled.
 from __future__ import annotations
 
 import io
-import struct
 import warnings
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import IO, Any
@@ -20,18 +18,13 @@ from numpy.typing import NDArray
 
 from models import images
 from models.images import DEFAULT_LIMITS, ImageError
+from pipelines.ingest_depth_matlab import matrices
 
 DEPTH_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".npy", ".npz", ".mat"})
 MAX_PIXELS = DEFAULT_LIMITS.max_pixels
 
 _NAME = "depth"
-_HDF5 = b"\x89HDF\r\n\x1a\n"
-_HDF5_STARTS = (0, 512, 1024, 2048)  # MATLAB puts a header of 512 bytes before it
-_MATLAB_NUMBERS = frozenset(
-    {"double", "single", "logical", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
-)
-_MATLAB_HEADER = 128
-_COMPRESSED = 15  # miCOMPRESSED: the element is a zlib stream
+_REAL = "fiub"  # kinds of dtype
 
 
 class BadDepth(ImageError):  # noqa: N818 - named for its code, like its siblings in models.images
@@ -82,9 +75,7 @@ def _read(data: bytes, suffix: str, name: str) -> NDArray[Any]:
         return _read_archive(data, name)
     if suffix != ".mat":
         return _read_picture(data, name)
-    if any(data[start : start + len(_HDF5)] == _HDF5 for start in _HDF5_STARTS):
-        return _read_matlab7(data, name)
-    return _read_matlab5(data, name)
+    return _read_matlab(data, name)
 
 
 def _read_picture(data: bytes, name: str) -> NDArray[Any]:
@@ -102,8 +93,8 @@ def _read_array(stream: IO[bytes], size: int, name: str) -> NDArray[Any]:
     else:
         shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
     _check(shape, dtype, name)
-    if int(np.prod(shape, dtype=object)) * dtype.itemsize > size:
-        raise BadDepth(f"depth map {name} ends before its {shape} values do; copy it again")
+    if int(np.prod(shape, dtype=object)) * dtype.itemsize > size - stream.tell():
+        raise BadDepth(f"depth map {name} ends before its {shape} values; copy it again")
     stream.seek(0)
     array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
     return array
@@ -117,60 +108,16 @@ def _read_archive(data: bytes, name: str) -> NDArray[Any]:
             return _read_array(stream, info.file_size, name)
 
 
-def _read_matlab5(data: bytes, name: str) -> NDArray[Any]:
-    from scipy.io import loadmat, whosmat
-
-    plain = io.BytesIO(_inflated(data, name))
-    listed = {variable: (shape, kind) for variable, shape, kind in whosmat(plain)}
-    chosen = _choose({key: kind in _MATLAB_NUMBERS and _is_map(shape) for key, (shape, kind) in listed.items()}, name)
-    shape, kind = listed[chosen]
-    if kind not in _MATLAB_NUMBERS:  # structures and cells are never parsed
-        raise BadDepth(f"depth map {name} holds {kind} in '{chosen}'; expected a matrix of numbers")
-    _check(shape, np.dtype(np.float64), name)
-    plain.seek(0)
-    values: NDArray[Any] = loadmat(plain, variable_names=[chosen])[chosen]
-    _check(values.shape, values.dtype, name)
-    return values
+def _read_matlab(data: bytes, name: str) -> NDArray[Any]:
+    found = matrices(data, limit=8 * MAX_PIXELS + (1 << 20))
+    likely = {key: matrix.dtype.kind in _REAL and _is_map(matrix.shape) for key, matrix in found.items()}
+    chosen = found[_choose(likely, name)]
+    _check(chosen.shape, chosen.dtype, name)
+    return chosen.values()
 
 
-def _inflated(data: bytes, name: str) -> bytes:
-    """A MATLAB 5 file with its compressed elements unpacked, which bounds what reading it can allocate."""
-    order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
-    if order is None:  # MATLAB 4, which knows no compression
-        return data
-    parts, left, at = [data[:_MATLAB_HEADER]], 8 * MAX_PIXELS + (1 << 20), _MATLAB_HEADER
-    while at + 8 <= len(data):
-        kind, size = struct.unpack_from(f"{order}II", data, at)
-        end = at + 8 + size
-        packed = kind == _COMPRESSED
-        unpacked = zlib.decompressobj().decompress(data[at + 8 : end], left + 1) if packed else data[at:end]
-        left -= len(unpacked)
-        if left < 0:
-            raise BadDepth(f"depth map {name} unpacks to more than {MAX_PIXELS:,} numbers; reduce it")
-        parts.append(unpacked)
-        at = end
-    return b"".join(parts)
-
-
-def _read_matlab7(data: bytes, name: str) -> NDArray[Any]:
-    """MATLAB 7.3 is HDF5, with its matrices in column-major order: rows and columns change places."""
-    import h5py
-
-    with h5py.File(io.BytesIO(data), "r") as file:
-        found = {}
-        for key in file:
-            # A link or a data set that lives in another file would read whatever that path names.
-            entry = file[key] if isinstance(file.get(key, getlink=True), h5py.HardLink) else None
-            if isinstance(entry, h5py.Dataset) and entry.external is None and not entry.is_virtual:
-                found[key] = entry
-        chosen = found[_choose({key: _is_map(entry.shape) for key, entry in found.items()}, name)]
-        _check(chosen.shape, chosen.dtype, name)
-        values: NDArray[Any] = chosen[()]
-    return values.T
-
-
-def _is_map(shape: tuple[int, ...] | None) -> bool:
-    return shape is not None and sum(side > 1 for side in shape) == 2
+def _is_map(shape: tuple[int, ...]) -> bool:
+    return sum(side > 1 for side in shape) == 2
 
 
 def _choose(maps: Mapping[str, bool], name: str) -> str:
@@ -184,11 +131,11 @@ def _choose(maps: Mapping[str, bool], name: str) -> str:
     return likely[0]
 
 
-def _check(shape: tuple[int, ...] | None, dtype: np.dtype[Any], name: str) -> None:
+def _check(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> None:
     """From declarations alone."""
-    if dtype.kind not in "fiub":
-        raise BadDepth(f"depth map {name} is no array file of real numbers but of '{dtype}'; save it as float32")
-    if shape is None or not 2 <= len(shape) <= 3 or 0 in shape or (len(shape) == 3 and 1 not in shape):
+    if dtype.kind not in _REAL:
+        raise BadDepth(f"depth map {name} holds '{dtype}', not real numbers; save it as float32")
+    if not 2 <= len(shape) <= 3 or 0 in shape or (len(shape) == 3 and 1 not in shape):
         raise BadDepth(f"depth map {name} has shape {shape}; expected (H, W)")
     if int(np.prod(shape, dtype=object)) > MAX_PIXELS:
         raise BadDepth(f"depth map {name} has shape {shape}; at most {MAX_PIXELS:,} values are accepted, so reduce it")
