@@ -43,7 +43,7 @@ from pipelines.near_duplicates import words_of
 
 PROGRESS: dict[str, Any] = {"mininterval": 0.5 if sys.stderr.isatty() else 10, "dynamic_ncols": True}
 _EXAMINE_FILES, _EXAMINE_BYTES = 64, 256 << 20  # of a task: what an interruption may cost
-_DEPTH_SAMPLE = 24
+_DEPTH_SAMPLE, _FEW_MAPS = 24, 8
 
 
 def ingest(config: IngestConfig) -> Manifest:
@@ -220,7 +220,9 @@ def _check_depth(sheet: Sheet, shards: Sequence[Shard], config: IngestConfig) ->
         return
     chosen = np.unique(np.linspace(0, table.num_rows - 1, min(_DEPTH_SAMPLE, table.num_rows)).astype(int))
     sample = [{**row, "pair_id": None} for row in table.take(chosen).to_pylist()]
-    reports = ray.get(ray.remote(sample_depth).remote(sample, config))
+    reports, bad = ray.get(ray.remote(sample_depth).remote(sample, config))
+    if len(sample) >= _FEW_MAPS and len(bad) > len(sample) / 2:
+        raise ConfigError(f"{len(bad)} of {len(sample)} depth maps cannot be used, as it seems all of them; {bad[0]}")
     warning = preflight(reports, config.depth_order or LAYOUTS[config.layout].depth_order)
     if warning:
         print(f"warning: {warning}", file=sys.stderr)

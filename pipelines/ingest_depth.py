@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.corpus import filesystem
 from pipelines.ingest_depth_check import DepthReport, inspect_depth, preflight, suspicious_line
 from pipelines.ingest_depth_files import DEPTH_SUFFIXES, BadDepth, parse_depth
 
 __all__ = [
     "DEPTH_SUFFIXES", "BadDepth", "DepthOrder", "DepthReport", "inspect_depth", "parse_depth", "preflight",
-    "read_depth", "store_depth", "suspicious_line",
+    "store_depth", "suspicious_line",
 ]  # fmt: skip
 
 # "near": larger is nearer (disparity; MiDaS, Depth Anything, RIDCP500). "far": larger is farther (metres; RESIDE).
@@ -28,7 +27,6 @@ DepthOrder = Literal["near", "far"]
 
 _ASPECT_TOLERANCE = 0.05
 _TOP = 65_535
-_MAX_BYTES = 1 << 30
 _MAX_MISSING = 0.2
 _SAMPLE = 1_000_000  # values that percentiles are taken from
 _TAIL = 0.1  # per cent at either end that may be outliers
@@ -39,21 +37,6 @@ _INFINITE = 1e30
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-
-
-def read_depth(uri: str, width: int, height: int, order: DepthOrder = "near") -> bytes:
-    """:func:`~pipelines.ingest_depth_files.parse_depth` and :func:`store_depth` of a file.
-
-    Raises:
-        BadDepth: unreadable, or no map of this photograph.
-        OSError: the file went away.
-    """
-    files, path = filesystem(uri)
-    with files.open_input_stream(path) as stream:
-        data = stream.read(_MAX_BYTES + 1)
-    if len(data) > _MAX_BYTES:
-        raise BadDepth(f"depth map {path} has more than {_MAX_BYTES:,} bytes; save it as float16 or reduce it")
-    return store_depth(parse_depth(data, path), width, height, order, name=path)
 
 
 def store_depth(values: Array, width: int, height: int, order: DepthOrder, *, name: str = "") -> bytes:

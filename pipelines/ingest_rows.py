@@ -18,11 +18,12 @@ from models.image_modes import eight_bits
 from models.images import ImageError, Photo
 from pipelines.corpus import CORPUS_SCHEMA, child, filesystem, image_id_of, replacing
 from pipelines.ingest_config import IngestConfig
-from pipelines.ingest_depth import DepthReport, inspect_depth, parse_depth, store_depth, suspicious_line
+from pipelines.ingest_depth import BadDepth, DepthReport, inspect_depth, parse_depth, store_depth, suspicious_line
 from pipelines.sources import Missing, Place, read_places
 
 SHARD_COLUMNS = ["uri", "place", "depth", "size", "image_id", "width", "height", "phash", "pair_id"]
 _GROUP_BYTES = 128 << 20  # a row group is held in memory
+_MAX_DEPTH_BYTES = 1 << 30
 _REPORT = b"ingest"  # key of a shard's rejects and suspicious depth maps in its Parquet metadata
 _SHORT = ["image_id", "uri", "domain", "split", "width", "height", "phash", "pair_id"]
 _SUFFIX = {"jpeg": "JPEG", "png": "PNG", "webp": "WEBP"}
@@ -116,9 +117,7 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     """Rows of a chunk; what cannot be used, and depth maps that look wrong, go to the report."""
     photographs = dict(read_places([Place.of(row["place"]) for row in chunk]))
-    mapped = [i for i, row in enumerate(chunk) if row["depth"] is not None]
-    found = read_places([Place.of(chunk[i]["depth"]) for i in mapped])
-    maps = {mapped[n]: data for n, data in found if not isinstance(data, Missing)}
+    maps = dict(_read_depth(chunk))
     for i, row in enumerate(chunk):
         try:
             made, checked = make_row(row, _unchanged(photographs.pop(i), row), maps.pop(i, None), config, model)
@@ -203,12 +202,12 @@ def _depth(
     row: dict[str, Any], photo: Photo, depth: bytes | OSError | None, config: IngestConfig, model: Estimator | None
 ) -> tuple[DepthReport | None, bytes | None]:
     if isinstance(depth, OSError):
-        raise RowError("bad_depth", f"cannot read the depth map: {depth.strerror or depth}") from depth
+        raise RowError(BadDepth.code, f"cannot read the depth map: {depth.strerror or depth}") from depth
     pixels = photo.pixels if photo.pixels.dtype == np.uint8 else eight_bits(photo.pixels)
     height, width = pixels.shape[:2]
     if depth is not None:
-        values = parse_depth(depth, Place.of(row["depth"]).label)
-        png = store_depth(values, width, height, config.order())
+        label = Place.of(row["depth"]).label
+        png = store_depth(parse_depth(depth, label), width, height, config.order(), name=label)
     elif model is not None:
         png = store_depth(model.estimate(pixels), width, height, "near")
     else:
@@ -216,19 +215,34 @@ def _depth(
     return inspect_depth(png, pixels), png
 
 
-def sample_depth(rows: Iterable[dict[str, Any]], config: IngestConfig) -> list[DepthReport]:
-    """Depth maps of a few photographs, looked at before all of them are taken. What cannot be read is left for
-    later.
+def sample_depth(rows: Iterable[dict[str, Any]], config: IngestConfig) -> tuple[list[DepthReport], list[str]]:
+    """Depth maps of a few photographs, looked at before all of them are taken; and what is wrong with those that
+    cannot be used at all.
     """
     rows = list(rows)
     photographs = dict(read_places([Place.of(row["place"]) for row in rows]))
-    maps = dict(read_places([Place.of(row["depth"]) for row in rows]))
-    reports = []
+    maps = dict(_read_depth(rows))
+    reports, bad = [], []
     for i, row in enumerate(rows):
+        if i not in maps:
+            continue
         try:
             _, checked = make_row(row, _unchanged(photographs[i], row), maps[i], config)
-        except ImageError:
+        except ImageError as problem:
+            if problem.code == BadDepth.code:
+                bad.append(str(problem))
             continue
         if checked is not None:
             reports.append(checked)
-    return reports
+    return reports, bad
+
+
+def _read_depth(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[int, bytes | OSError]]:
+    """The files of the rows' depth maps, by index, where there is one."""
+    places = {i: Place.of(row["depth"]) for i, row in enumerate(rows) if row["depth"] is not None}
+    fitting = [i for i, place in places.items() if place.length <= _MAX_DEPTH_BYTES]
+    for i in places.keys() - set(fitting):
+        yield i, OSError(f"{places[i].label} has {places[i].length:,} bytes; at most {_MAX_DEPTH_BYTES:,} are read")
+    for number, data in read_places([places[i] for i in fitting]):
+        if not isinstance(data, Missing):
+            yield fitting[number], data

@@ -27,7 +27,6 @@ from pipelines.ingest_depth import (
     inspect_depth,
     parse_depth,
     preflight,
-    read_depth,
     store_depth,
     suspicious_line,
 )
@@ -349,13 +348,6 @@ def test_any_numbers_are_stored_or_refused(values: np.ndarray, order: str) -> No
     except BadDepth:
         return
     assert (stored.min(), stored.max()) == (0, 65_535)
-
-
-def test_read_depth_is_both_steps(tmp_path: Path) -> None:
-    (tmp_path / "a.npy").write_bytes(npy(ramp()))
-    assert read_depth(str(tmp_path / "a.npy"), 80, 60, "far") == store_depth(ramp(), 80, 60, "far")
-    with pytest.raises(OSError, match=r"b\.npy"):
-        read_depth(str(tmp_path / "b.npy"), 80, 60)
 
 
 # Looking

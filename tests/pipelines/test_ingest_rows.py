@@ -184,4 +184,6 @@ def test_a_sample_of_depth_maps_is_looked_at(tmp_path: Path, photo: Make) -> Non
     good = [images.encode(Photo(photo(i)), "JPEG") for i in range(3)]
     depth = [ramp(tmp_path, "a.npy"), ramp(tmp_path, "b.npy"), ramp(tmp_path, "c.npy", 128, 96)]
     rows = examined(tmp_path / "in", good, depth).to_pylist()
-    assert len(sample_depth(rows, config(tmp_path))) == 2
+    reports, bad = sample_depth(rows, config(tmp_path))
+    assert len(reports) == 2
+    assert "c.npy is 96x128, the photograph 128x96" in bad[0]
