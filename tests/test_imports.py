@@ -16,6 +16,8 @@ MAY_IMPORT_RAY = {
     "pseudolabel/client.py",
     "pipelines/cluster.py",
     "pipelines/ingest.py",
+    "pipelines/mapping.py",
+    "pipelines/streams.py",
     "pipelines/train.py",
     "pipelines/evaluate.py",
     "pipelines/dehaze.py",

@@ -94,20 +94,20 @@ def test_density_ranks_haze_of_known_optical_depth(scorer: ClipScorer) -> None:
         height, width = pixels.shape[:2]
         small = images.resize(np.ascontiguousarray(pixels), 256, round(256 * height / width))
         clear = images.to_tensor(small)
-        for seed in range(8):
-            made = synthesize(clear, None, [100 * index + seed], plain)
-            densities.append(float(scorer.haze_density(made.hazy)))
-            depths.append(float(-made.transmission.log().mean()))
-        assert float(scorer.haze_density(clear)) < np.mean(densities[-8:])
-        assert spearmanr(densities[-8:], depths[-8:]).statistic >= BOUND_OF_ONE
+        made = synthesize(clear.expand(DRAWS, -1, -1, -1), None, range(100 * index, 100 * index + DRAWS), plain)
+        densities += scorer.haze_density(made.hazy).tolist()
+        depths += (-made.transmission.log().mean(dim=(1, 2, 3))).tolist()
+        assert float(scorer.haze_density(clear)) < np.mean(densities[-DRAWS:])
+        assert spearmanr(densities[-DRAWS:], depths[-DRAWS:]).statistic >= BOUND_OF_ONE
     assert spearmanr(densities, depths).statistic >= BOUND
 
 
 BOUND = 0.8
-"""Measured: 0.87, below the 0.89 of the model card, which stands on more photographs and fewer close subjects."""
+"""Measured: 0.81, below the 0.89 of the model card, which stands on more photographs and fewer close subjects."""
 
+DRAWS = 16
 BOUND_OF_ONE = 0.65
-"""Measured within one photograph, at eight densities: 0.79 for the flower, 0.86 to 0.98 for the others."""
+"""Measured within one photograph, at sixteen densities under airlights of 0.5 to 1: 0.70 for the rocket, 0.76 to 0.94 for the others."""
 
 
 GAIN = 0.05
