@@ -86,7 +86,7 @@ class TestColabator:
     def test_each_checkpoint_has_its_snapshot_of_the_pool(self, trained: tuple[TrainJob, TrainResult]) -> None:
         todo, _result = trained
         snapshots = todo.out / "pool-snapshots" / todo.digest
-        assert sorted(path.name for path in snapshots.iterdir()) == ["step-0000001", "step-0000002"]
+        assert sorted(path.name for path in snapshots.iterdir()) == ["step-0000000", "step-0000001", "step-0000002"]
 
     def test_losses_and_the_pool_are_in_mlflow(self, trained: tuple[TrainJob, TrainResult]) -> None:
         from mlflow import MlflowClient
