@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipelines.config import LabelConfig
 
-REMEMBERED = 4  # photographs for the pictures of a run
+REMEMBERED = 4  # photographs at least, for the pictures of a run
 POLL_SECONDS = 0.05
 
 
@@ -72,8 +72,8 @@ class _Stream:
         batch = next(self._photos)
         ids = [str(image_id) for image_id in batch["image_id"]]
         if len(self.remembered) < REMEMBERED:
-            pixels = dict(zip(ids, to_uint8(batch["photo"]), strict=True))
-            self.remembered = dict(list((pixels | self.remembered).items())[-REMEMBERED:])
+            for image_id, pixels in zip(ids, to_uint8(batch["photo"]), strict=True):
+                self.remembered.setdefault(image_id, pixels)
         return batch, ids
 
 

@@ -99,9 +99,13 @@ class Worker:
         if self.labeling is not None:
             self.labeling.hold()
         self.pool.restore(snapshot_of(self.job, step))
+        then = self.pool.stats()
         if self.labeling is not None:
             self.labeling.rewind(self.method.teacher_state(), step)
-        print(f"goes on after step {step}, with the label pool of then: {self.pool.stats().size} labels", flush=True)
+        print(
+            f"goes on after step {step}, with the label pool of then: {then.size} labels of {then.offered} offers",
+            flush=True,
+        )
 
     def _tracker(self) -> Any:
         if not self.first or self.job.tracking is None:
