@@ -30,7 +30,7 @@ from tests.conftest import make_photo
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("ray_cluster")]
 
 STEPS, INTERVAL = 60, 10
-PHOTOGRAPHS = 6
+PHOTOGRAPHS = 24
 SETTINGS = (
     "network={name: corun, stages: 1, dim: 2}",
     "init=null",
@@ -46,7 +46,7 @@ SETTINGS = (
 @pytest.fixture(scope="module")
 def corpora(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     root, made = tmp_path_factory.mktemp("corpora"), {}
-    for domain, count in (("clear", 8), ("hazy", PHOTOGRAPHS)):
+    for domain, count in (("clear", 24), ("hazy", PHOTOGRAPHS)):
         (root / domain).mkdir()
         for index in range(count):
             pixels = make_photo(index + (50 if domain == "hazy" else 0), hazy=domain == "hazy")
@@ -213,7 +213,7 @@ def test_the_same_command_resumes_the_run_of_a_killed_driver(
     again = start()
     assert again.wait(280) == 0, one.text()
     expect_exact_resumption(one, kills=1)
-    assert one.text().count("labelled 6 photographs") == 1, "the pool was not seeded again"
+    assert one.text().count(f"labelled {PHOTOGRAPHS} photographs") == 1, "the pool was not seeded again"
 
 
 def test_the_settings_are_a_recipe() -> None:
