@@ -26,6 +26,8 @@ class LabelConfig(Settings):
     """Colabator's label pool and label workers.
 
     Attributes:
+        mode: ``async`` has label workers seed the pool before training and refresh it in the background; ``inline``
+            labels each real batch within its training step, as the paper's program does, and has no label workers.
         size: side of the square that real photographs are trained and labelled at (288 in the paper).
         batch_size: real photographs per training worker and step.
         workers: label workers, at least 1; each holds a teacher and a scorer.
@@ -34,8 +36,13 @@ class LabelConfig(Settings):
         threads: of torch in each label worker.
         shards: actors of the pool.
         publish_every: steps between two publications of the teacher.
+        max_teacher_lag: how many steps older than the student the weights may be that label workers use. Beyond it
+            training waits for them.
+        lag_patience: seconds that it waits at most; then it says so and goes on, until they have caught up once.
+        picture_every: steps between two pictures of some photographs, their labels and trust maps; 0 for none.
     """
 
+    mode: Literal["async", "inline"] = "async"
     size: int = Field(288, ge=32)
     batch_size: int = Field(2, ge=1)
     workers: int = Field(2, ge=1)
@@ -44,6 +51,18 @@ class LabelConfig(Settings):
     threads: int = Field(1, ge=1)
     shards: int = Field(1, ge=1)
     publish_every: int = Field(50, ge=1)
+    max_teacher_lag: int = Field(200, ge=1)
+    lag_patience: float = Field(60.0, ge=0)
+    picture_every: int = Field(500, ge=0)
+
+    @model_validator(mode="after")
+    def _published_in_time(self) -> LabelConfig:
+        if self.publish_every > self.max_teacher_lag:
+            raise ValueError(
+                f"publish_every is {self.publish_every}, and max_teacher_lag is {self.max_teacher_lag}: publish at "
+                "least as often as weights may be old"
+            )
+        return self
 
 
 class TrainConfig(Settings):

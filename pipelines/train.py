@@ -7,25 +7,24 @@ its last checkpoint when the same command is given again.
 from __future__ import annotations
 
 import argparse
-import functools
 import hashlib
 import json
 import shutil
 import sys
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.cluster import data_context_defaults, local_cpus, ray_session
+from pipelines.cluster import data_context_defaults, ray_session
 from pipelines.command import run as run_command
-from pipelines.config import LabelConfig, Recipe, load_recipe, recipe_names
-from pipelines.streams import batches, datasets, given_corpus, prestart, unpaired_batches
+from pipelines.config import Recipe, load_recipe, recipe_names
+from pipelines.streams import datasets, given_corpus, prestart
+from pipelines.train_labels import KEPT_CHECKPOINTS, label_summary, labelling
+from pipelines.train_worker import Worker
 
 RECIPE_FILE = "recipe.json"
+TRACKING_FILE = "tracking.json"
 MODEL = "model"
 
 
@@ -60,205 +59,8 @@ class TrainResult:
     labels: dict[str, Any]
 
 
-class _Labels:
-    """Real batches with their labels; the next batch's labels are on their way while a step runs."""
-
-    def __init__(self, config: LabelConfig, pool: Any, device: Any) -> None:
-        self.pool, self.device = pool, device
-        self.waited = 0.0
-        self._photos = batches("hazy", config.batch_size, device)
-        self._next = self._ask()
-
-    def _ask(self) -> tuple[dict[str, Any], Any]:
-        batch = next(self._photos)
-        return batch, self.pool.prefetch([str(image_id) for image_id in batch["image_id"]])
-
-    def take(self) -> dict[str, Any]:
-        """``strong`` and ``label`` N3SS, ``trust`` N1SS; a photograph without a label yet has trust 0."""
-        import torch
-
-        from models.images import to_tensor
-        from pseudolabel.coherence import upsample_trust
-
-        (batch, pending), self._next = self._next, self._ask()
-        start = time.perf_counter()
-        entries = pending.result()
-        self.waited += time.perf_counter() - start
-        height, width = batch["photo"].shape[-2:]
-        labels, trusts = [], []
-        for index, entry in enumerate(entries):
-            if entry is None:
-                labels.append(batch["photo"][index : index + 1])
-                trusts.append(torch.zeros(1, 1, height, width, device=self.device))
-                continue
-            labels.append(to_tensor(entry.label).to(self.device))
-            trusts.append(upsample_trust(torch.tensor(entry.trust)[None], (height, width)).to(self.device))
-        return {"strong": batch["strong"], "label": torch.cat(labels), "trust": torch.cat(trusts)}
-
-
-class _Worker:
-    """One training worker: the method, its streams, checkpoints and logs."""
-
-    def __init__(self, job: TrainJob) -> None:
-        import ray.train
-        import ray.train.torch
-        import torch
-
-        from pipelines.methods.build import make_method
-        from pseudolabel.client import LabelingClient, LabelPoolClient
-
-        self.job, self.recipe = job, job.recipe
-        context = ray.train.get_context()
-        self.first = context.get_world_rank() == 0
-        torch.set_num_threads(self.recipe.train.threads or max(1, local_cpus() // context.get_local_world_size()))
-        device = ray.train.torch.get_device()
-        self.method: Any = make_method(self.recipe, device)
-        ddp = {"find_unused_parameters": self.recipe.train.find_unused_parameters}
-        self.method.configure(functools.partial(ray.train.torch.prepare_model, parallel_strategy_kwargs=ddp))
-        colabator = self.recipe.method == "colabator"
-        self.pool = LabelPoolClient(job.name, self.recipe.labels.shards) if colabator else None
-        self.labeling = LabelingClient(job.name) if colabator and self.first else None
-        self.start = self._resume()
-        unpaired, size = self.recipe.method == "cddgan", self.recipe.train.batch_size
-        self.samples = unpaired_batches(size, device) if unpaired else batches("clear", size, device)
-        self.labels = _Labels(self.recipe.labels, self.pool, device) if colabator else None
-        self.tracker = self._tracker()
-
-    def _resume(self) -> int:
-        import ray.train
-
-        from models.checkpoint import read_state
-
-        saved = ray.train.get_checkpoint()
-        if saved is None:
-            return 0
-        with saved.as_directory() as folder:
-            state = read_state(folder) or {}
-        self.method.load_state_dict(state["method"])
-        if self.pool is not None and self.first:
-            self.pool.restore(self._snapshot(state["step"]))
-        return int(state["step"])
-
-    def _snapshot(self, step: int) -> str:
-        return f"{self.job.out}/pool-snapshots/{self.job.digest}/step-{step:07d}"
-
-    def _tracker(self) -> Any:
-        if not self.first or self.job.tracking is None:
-            return None
-        from pipelines.tracking import Tracker
-
-        return Tracker.resume(*self.job.tracking)
-
-    def loop(self) -> None:
-        """Train from the last checkpoint to the last step."""
-        train = self.recipe.train
-        began = time.perf_counter()
-        for done, step in enumerate(range(self.start, train.steps), start=1):
-            batch = next(self.samples)
-            if self.labels is not None:
-                batch |= self.labels.take()
-            metrics = self.method.training_step(batch, step)
-            if self.labeling is not None and (step + 1) % self.recipe.labels.publish_every == 0:
-                self.labeling.publish(self.method.teacher_state(), step + 1)
-            last = step + 1 == train.steps
-            if self.first and ((step + 1) % train.log_every == 0 or last):
-                self._log(step + 1, metrics, done / (time.perf_counter() - began))
-            if (step + 1) % train.checkpoint_every == 0 or last:
-                self._checkpoint(step + 1, metrics)
-
-    def _log(self, step: int, metrics: dict[str, float], rate: float) -> None:
-        shown = dict(metrics, steps_per_second=rate)
-        if self.labels is not None and self.pool is not None:
-            stats = self.pool.stats()
-            shown["pool_waiting_share"] = self.labels.waited * rate / max(1, step - self.start)
-            shown |= {f"pool_{key}": getattr(stats, key) for key in POOL_FIGURES}
-        if self.tracker is not None:
-            self.tracker.log_metrics({f"{self.recipe.method}/{k}": float(v) for k, v in shown.items()}, step)
-        text = "  ".join(f"{key} {value:.4g}" for key, value in shown.items())
-        steps = self.recipe.train.steps
-        left = (steps - step) / rate
-        remaining = f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
-        print(f"{self.recipe.method} {step}/{steps}, {remaining} left  {text}", flush=True)
-
-    def _checkpoint(self, step: int, metrics: dict[str, float]) -> None:
-        import ray.train
-
-        from pipelines.methods.build import write_checkpoint
-
-        if not self.first:
-            ray.train.report(metrics)
-            return
-        if self.pool is not None:
-            self.pool.snapshot(self._snapshot(step))
-        with tempfile.TemporaryDirectory() as folder:
-            write_checkpoint(Path(folder), self.method, self.recipe, metrics, step)
-            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
-
-
-POOL_FIGURES = ("size", "acceptance_rate", "mean_clearness", "mean_quality", "mean_teacher_step")
-
-
 def _loop(payload: dict[str, Any]) -> None:
-    _Worker(payload["job"]).loop()
-
-
-@contextmanager
-def _labelling(job: TrainJob) -> Iterator[Any]:
-    """The label pool and the label workers of a Colabator run, seeded with a label for every photograph."""
-    if job.recipe.method != "colabator":
-        yield None
-        return
-    from pipelines.methods.build import make_network, network_config
-    from pseudolabel.actors import start_labeling, start_pool
-    from pseudolabel.rounds import LabelingConfig, WorkUnit
-
-    recipe, labels = job.recipe, job.recipe.labels
-    corpus = given_corpus(job.hazy, "hazy")
-    pool = start_pool(job.name, job.out / "pool" / job.digest, labels.shards)
-    labeling = None
-    try:
-        config = LabelingConfig(
-            network=network_config(recipe),
-            scorer=recipe.scorer or "clip-compact",
-            label_size=labels.size,
-            threads=labels.threads,
-            workers=labels.workers,
-            worker_cpus=labels.worker_cpus,
-            worker_gpus=labels.worker_gpus,
-            device="cuda" if labels.worker_gpus else "cpu",
-        )
-        units = [WorkUnit(uri, group) for uri, group in corpus.row_groups("train")]
-        labeling = start_labeling(config, pool, units, (make_network(recipe).state_dict(), 0))
-        report = labeling.run_round(progress=_SeedProgress(corpus.count("train")))
-        print(
-            f"labelled {report['photographs']} photographs in {report['seconds']:.1f} s with {labels.workers} workers: "
-            f"{report['per_worker']}",
-            flush=True,
-        )
-        labeling.start()
-        yield (pool, labeling)
-    finally:
-        if labeling is not None:
-            labeling.stop()
-        pool.shutdown()
-
-
-class _SeedProgress:
-    """A progress bar over the photographs of the seeding round."""
-
-    def __init__(self, total: int) -> None:
-        from tqdm import tqdm
-
-        self.bar = tqdm(
-            total=total, desc="first labels", unit=" photos", mininterval=0.5 if sys.stderr.isatty() else 10
-        )
-
-    def __call__(self, status: dict[str, Any]) -> None:
-        report = status["current"] or (status["history"] or [None])[-1]
-        if report is not None:
-            self.bar.update(report["photographs"] - self.bar.n)
-            if status["current"] is None:
-                self.bar.close()
+    Worker(payload["job"]).loop()
 
 
 def _fit(job: TrainJob) -> Any:
@@ -276,7 +78,7 @@ def _fit(job: TrainJob) -> Any:
         run_config=ray.train.RunConfig(
             name=job.name,
             storage_path=str(job.out / "ray"),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=KEPT_CHECKPOINTS),
             failure_config=ray.train.FailureConfig(max_failures=train.failures),
         ),
         datasets=datasets(recipe, job.clear, job.hazy),
@@ -285,15 +87,6 @@ def _fit(job: TrainJob) -> Any:
         return trainer.fit()
     except SystemExit as stopped:  # what Ray Train makes of Ctrl-C, once it has ended the run
         raise KeyboardInterrupt from stopped
-
-
-def _label_summary(service: Any) -> dict[str, Any]:
-    if service is None:
-        return {}
-    from dataclasses import asdict
-
-    pool, labeling = service
-    return {"pool": asdict(pool.stats()), "rounds": labeling.status()["history"]}
 
 
 def train(job: TrainJob) -> TrainResult:
@@ -313,9 +106,9 @@ def train(job: TrainJob) -> TrainResult:
     prestart(job.recipe.train.data_tasks, job.recipe.train.data_cpus)
     job.out.mkdir(parents=True, exist_ok=True)
     (job.out / RECIPE_FILE).write_text(job.recipe.model_dump_json(indent=2) + "\n")
-    with _labelling(job) as service:
+    with labelling(job) as service:
         result = _fit(job)
-        labels = _label_summary(service)
+        labels = label_summary(service)
     with result.checkpoint.as_directory() as folder:
         shutil.rmtree(model, ignore_errors=True)
         shutil.copytree(folder, model, ignore=shutil.ignore_patterns("training_state.pt", ".*"))
@@ -347,6 +140,21 @@ def with_absolute_init(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update=update)
 
 
+def _tracker(job: TrainJob, uri: str) -> Any:
+    """The MLflow run of the job's earlier attempt, or a new one."""
+    from pipelines.tracking import Tracker
+
+    record = job.out / TRACKING_FILE
+    known = json.loads(record.read_text()) if record.is_file() else {}
+    if (known.get("digest"), known.get("uri")) == (job.digest, uri):
+        return Tracker.resume(uri, known["run_id"])
+    tracker = Tracker.start("ray-dehaze", job.recipe.method, uri)
+    tracker.log_params(job.recipe.model_dump(mode="json"))
+    job.out.mkdir(parents=True, exist_ok=True)
+    record.write_text(json.dumps({"digest": job.digest, "uri": uri, "run_id": tracker.run_id}) + "\n")
+    return tracker
+
+
 def _main(args: argparse.Namespace) -> int:
     from pipelines.corpus import absolute
 
@@ -355,15 +163,12 @@ def _main(args: argparse.Namespace) -> int:
     if recipe.method in ("colabator", "cddgan"):
         given_corpus(places.get("hazy"), "hazy")
     given_corpus(places.get("clear"), "clear")
-    tracking, tracker = None, None
-    if args.tracking_uri:
-        from pipelines.tracking import Tracker
-
-        tracker = Tracker.start("ray-dehaze", recipe.method, args.tracking_uri)
-        tracker.log_params(recipe.model_dump(mode="json"))
-        tracking = (args.tracking_uri, tracker.run_id)
+    job = TrainJob(recipe, args.out.absolute(), clear=places.get("clear"), hazy=places.get("hazy"))
+    tracker = _tracker(job, args.tracking_uri) if args.tracking_uri else None
+    if tracker is not None:
+        job = replace(job, tracking=(tracker.tracking_uri, tracker.run_id))
     with ray_session(args.address):
-        result = train(TrainJob(recipe, args.out.absolute(), tracking=tracking, **places))
+        result = train(job)
     if tracker is not None:
         tracker.finish()
     print(f"model: {result.model}")

@@ -186,6 +186,7 @@ class LabelWorker:
     def __init__(self, config: LabelingConfig, pool: LabelPoolClient, build: Callable[..., Any] | None) -> None:
         self._config, self._pool, self._build = config, pool, build
         self._labeler: Any = None
+        self._loaded: str | None = None
 
     def ready(self) -> bool:
         """Load network and scorer; a wrong configuration is an error here, not the death of the actor."""
@@ -204,8 +205,9 @@ class LabelWorker:
             step: their training step.
         """
         self.ready()
-        if self._labeler.step != step:
+        if self._loaded != teacher[0].hex():  # not the step: a run that was set back comes to it again
             self._labeler.load(ray.get(teacher[0]), step)
+            self._loaded = teacher[0].hex()
         offers = [self._pool.offer_async(entries) for entries in self._labeler.label(unit)]
         answers = [accepted for offer in offers for accepted in offer.result()]
         unreadable = len(self._labeler.unreadable)
@@ -272,6 +274,7 @@ class LabelCoordinator:
         self._one_round = threading.Lock()
         self._changed = threading.Condition()
         self._stopped = threading.Event()
+        self._held = threading.Event()
 
     def publish(self, state: bytes, step: int) -> None:
         """Take newer weights; the coordinator owns them in the object store, so they outlive who sent them."""
@@ -280,23 +283,43 @@ class LabelCoordinator:
                 self._teacher = (ray.put(state), step)
                 self._changed.notify_all()
 
+    def hold(self) -> None:
+        """Break the round off and begin no other one until :meth:`rewind`; returns when all offers are acknowledged."""
+        self._held.set()
+        with self._one_round:
+            pass
+
+    def rewind(self, state: bytes, step: int) -> None:
+        """Take these weights though they may be older than the last, as after a restart, and label with them."""
+        with self._changed:
+            self._teacher = (ray.put(state), step)
+            self._labelled_step = None
+            self._held.clear()
+            self._changed.notify_all()
+
+    def weights_step(self) -> int:
+        """Training step of the oldest weights that any worker labels with; of the latest while none has work."""
+        current, latest = self._current, self._teacher[1]
+        oldest = None if current is None else current.oldest_step
+        return latest if oldest is None else oldest
+
     def run_round(self, units: list[WorkUnit] | None) -> dict[str, Any]:
-        """Label `units`, by default all, with the latest teacher; returns the report."""
+        """Label `units`, by default all, each with the teacher that is the latest when it is handed out."""
         with self._one_round:
             everything = units is None
             self._rounds += 1
-            teacher, step = self._teacher
+            step = self._teacher[1]
             chosen = self._units if units is None else units
             current = Round(self._rounds, step, chosen, self._config.attempts)
             self._current = current
             try:
-                self._work_off(current, teacher)
+                self._work_off(current)
             finally:
                 current.close()
                 self._current = None
             report = current.report()
             self._history.append(report)
-            if everything:
+            if everything and not current.left:
                 self._labelled_step = step
             return report
 
@@ -322,6 +345,7 @@ class LabelCoordinator:
         current, crew = self._current, self._crew
         return {
             "teacher_step": self._teacher[1],
+            "weights_step": self.weights_step(),
             "labelled_step": self._labelled_step,
             "workers_ready": len(crew.ready) if crew else 0,
             "deaths": crew.deaths if crew else 0,
@@ -340,19 +364,29 @@ class LabelCoordinator:
             crew.dismiss()
 
     def _is_behind(self) -> bool:
-        return self._stopped.is_set() or self._labelled_step is None or self._teacher[1] > self._labelled_step
+        if self._stopped.is_set():
+            return True
+        behind = self._labelled_step is None or self._teacher[1] > self._labelled_step
+        return behind and not self._held.is_set()
 
-    def _work_off(self, current: Round, teacher: Any) -> None:
+    def _work_off(self, current: Round) -> None:
         if self._crew is None:
             self._workers = _RayWorkers(self._config, self._pool, self._build)
             self._crew = Crew(self._workers, self._config.attempts)
-        workers, step = self._workers, current.teacher_step
+        workers = self._workers
+
+        def send(index: int, unit: WorkUnit) -> Any:
+            teacher, step = self._teacher  # news of weights reach a round that is under way
+            current.sent(unit, step)
+            return workers.label(index, unit, teacher, step)
+
         try:
             self._crew.work_off(
                 current,
-                lambda index, unit: workers.label(index, unit, teacher, step),
+                send,
                 outstanding=self._config.outstanding,
                 stopped=self._stopped.is_set,
+                held=self._held.is_set,
             )
         except BaseException:
             self._crew.dismiss()  # a worker that could not start must not be taken for a ready one next time

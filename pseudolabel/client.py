@@ -299,6 +299,25 @@ class LabelingClient:
         self._settle()
         self._publishing = self._coordinator().publish.remote(pack_state(state), step)
 
+    def hold(self) -> None:
+        """Break off the labelling, and wait until everything on its way to the pool has arrived.
+
+        For a program that is about to restore the pool; nothing is offered until :meth:`rewind`.
+        """
+        self._settle()
+        self._answer(self._coordinator().hold.remote())
+
+    def rewind(self, state: Mapping[str, Any], step: int) -> None:
+        """Go on, everything anew, with weights that may be older than those published last; see :meth:`publish`."""
+        from pseudolabel.labeling import pack_state
+
+        self._settle()
+        self._answer(self._coordinator().rewind.remote(pack_state(state), step))
+
+    def weights_step(self) -> Pending[int]:
+        """Ask for the training step of the oldest weights that any worker labels with, and take the answer later."""
+        return self._pending(self._coordinator().weights_step.remote())
+
     def run_round(
         self,
         units: Sequence[WorkUnit] | None = None,
@@ -334,8 +353,12 @@ class LabelingClient:
         self._refreshing = self._coordinator().refresh.remote()
 
     def status(self) -> dict[str, Any]:
-        """What is going on: `teacher_step` (published), `labelled_step` (of the last whole round), `workers_ready`,
-        `deaths`, `error`, `current` (report of the round under way, or None) and `history` (reports, newest last)."""
+        """What is going on.
+
+        `teacher_step` (published), `weights_step` (oldest in use), `labelled_step` (with this teacher or a later one
+        every photograph has been labelled), `workers_ready`, `deaths`, `error`, `current` (report of the round under
+        way, or None) and `history` (reports, newest last).
+        """
         status: dict[str, Any] = self._answer(self._coordinator().status.remote())
         return status
 
@@ -361,7 +384,10 @@ class LabelingClient:
         return self._actor or _find(COORDINATOR, self._run, "start_labeling")
 
     def _answer(self, ref: Any) -> Any:
-        return Pending(f"the labelling of run '{self._run}'", [ref], lambda answers: answers[0]).result()
+        return self._pending(ref).result()
+
+    def _pending(self, ref: Any) -> Pending[Any]:
+        return Pending(f"the labelling of run '{self._run}'", [ref], lambda answers: answers[0])
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_run": self._run, "_actor": None, "_publishing": None, "_refreshing": None}

@@ -74,6 +74,7 @@ class Crew:
         *,
         outstanding: int,
         stopped: Callable[[], bool],
+        held: Callable[[], bool] = lambda: False,
         seconds: float = 1.0,
     ) -> None:
         """Have every unit of a round done or given up.
@@ -82,7 +83,8 @@ class Crew:
             current: the round; it is told how each unit went.
             send: gives a unit to a worker and returns the ticket.
             outstanding: units a worker may have at a time.
-            stopped: asked at least every `seconds` whether to leave off.
+            stopped: asked at least every `seconds` whether to leave off at once.
+            held: asked as often whether to break the round off: units that are out come back, no others are handed out.
 
         Raises:
             LabelingError: no worker can start, or `stopped`.
@@ -92,6 +94,8 @@ class Crew:
         while not current.finished:
             if stopped():
                 raise LabelingError("labelling was stopped")
+            if held():
+                current.leave()
             self._hand_out(current, send, out, outstanding)
             for ticket in self._workers.wait([*out, *self._coming], seconds):
                 if stopped():  # the workers were dismissed; that is no death to make up for

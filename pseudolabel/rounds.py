@@ -86,7 +86,8 @@ class UnitCounts:
 class Round:
     """The book-keeping of one round.
 
-    Invariant: a unit is waiting, handed out, done, or given up. Not safe for several threads, except `report`.
+    Invariant: a unit is waiting, handed out, done, given up, or left because the round was broken off. Not safe for
+    several threads, except `report` and `oldest_step`.
     """
 
     number: int
@@ -95,6 +96,7 @@ class Round:
     attempts: int = 5
     counts: UnitCounts = field(default_factory=UnitCounts, init=False)
     done: int = field(default=0, init=False)
+    left: int = field(default=0, init=False)
     handed_again: int = field(default=0, init=False)
     failed: list[dict[str, Any]] = field(default_factory=list, init=False)
     per_worker: dict[str, int] = field(default_factory=dict, init=False)
@@ -103,27 +105,44 @@ class Round:
         self._waiting = deque(self.units)
         self._total = len(self._waiting)
         self._tries: dict[WorkUnit, int] = {}
+        self._steps: dict[WorkUnit, int] = {}
         self._started = time.monotonic()
         self._seconds: float | None = None
 
     @property
     def finished(self) -> bool:
-        """Whether every unit is done or given up."""
-        return self.done + len(self.failed) >= self._total
+        """Whether every unit is done, given up or left."""
+        return self.done + len(self.failed) + self.left >= self._total
+
+    @property
+    def oldest_step(self) -> int | None:
+        """Training step of the oldest weights that a handed-out unit is labelled with, None when none is out."""
+        return min(tuple(self._steps.values()), default=None)
 
     def take(self) -> WorkUnit | None:
         """The next unit to hand out, None when none is waiting."""
         return self._waiting.popleft() if self._waiting else None
 
+    def sent(self, unit: WorkUnit, step: int) -> None:
+        """`unit` is on its way to a worker, to be labelled with the teacher of `step`."""
+        self._steps[unit] = step
+
+    def leave(self) -> None:
+        """Break the round off: what is waiting stays undone, what is handed out comes back as usual."""
+        self.left += len(self._waiting)
+        self._waiting.clear()
+
     def finish(self, unit: WorkUnit, worker: str, counts: UnitCounts) -> None:
         """`worker` has labelled `unit`, and the pool has acknowledged all of it."""
         self.done += 1
         self._tries.pop(unit, None)
+        self._steps.pop(unit, None)
         self.counts += counts
         self.per_worker[worker] = self.per_worker.get(worker, 0) + counts.photographs
 
     def fail(self, unit: WorkUnit, reason: str) -> None:
         """`unit` came back undone: hand it out again, or give it up."""
+        self._steps.pop(unit, None)
         tries = self._tries.pop(unit, 0) + 1
         if tries < self.attempts:
             self._tries[unit] = tries
@@ -139,7 +158,8 @@ class Round:
         self._seconds = time.monotonic() - self._started
 
     def report(self) -> dict[str, Any]:
-        """Plain numbers for logs; of `units`, so many are `done`, and those in `failed` were given up."""
+        """Plain numbers for logs; of `units`, so many are `done`, those in `failed` were given up, and `left` were not
+        begun because the round was broken off. `teacher_step` is of the weights at its beginning."""
         seconds = self._seconds if self._seconds is not None else time.monotonic() - self._started
         return {
             "round": self.number,
@@ -147,6 +167,7 @@ class Round:
             "units": self._total,
             "done": self.done,
             "failed": list(self.failed),
+            "left": self.left,
             "handed_again": self.handed_again,
             "photographs": self.counts.photographs,
             "offered": self.counts.offered,

@@ -19,6 +19,7 @@ MAY_IMPORT_RAY = {
     "pipelines/mapping.py",
     "pipelines/streams.py",
     "pipelines/train.py",
+    "pipelines/train_worker.py",
     "pipelines/evaluate.py",
     "pipelines/dehaze.py",
     "pipelines/demo.py",

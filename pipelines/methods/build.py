@@ -48,7 +48,8 @@ def network_config(recipe: Recipe) -> dict[str, Any]:
     return dict(recipe.network) if recipe.network or recipe.init is None else zoo.load(recipe.init).config["network"]
 
 
-def _load_scorer(recipe: Recipe, device: torch.device) -> ClipScorer:
+def make_scorer(recipe: Recipe, device: torch.device) -> ClipScorer:
+    """The recipe's scorer, or the packaged one."""
     name = recipe.scorer or "clip-compact"
     return load_scorer(name if isinstance(name, str) else parse(ScorerConfig, name, "scorer"), device)
 
@@ -56,7 +57,7 @@ def _load_scorer(recipe: Recipe, device: torch.device) -> ClipScorer:
 def _scorer(recipe: Recipe, device: torch.device) -> ClipScorer | None:
     """The scorer whose gradients train the network, if any do; label workers have their own."""
     wanted = recipe.weights.haze_density or (recipe.method == "colabator" and recipe.real.haze_density)
-    return _load_scorer(recipe, device) if recipe.scorer is not None and wanted else None
+    return make_scorer(recipe, device) if recipe.scorer is not None and wanted else None
 
 
 def make_contrastive(
@@ -77,7 +78,7 @@ def make_contrastive(
     if backbone == "none" or all(part.contrastive == 0 for part in used):
         return None
     if backbone == "scorer":
-        features: nn.Module = ScorerFeatures(scorer or _load_scorer(recipe, device))
+        features: nn.Module = ScorerFeatures(scorer or make_scorer(recipe, device))
     else:
         features = load_vgg19(backbone)
     return ContrastivePerceptual(features.to(device), recipe.perceptual.weights)

@@ -57,7 +57,12 @@ class Colabator(Supervised):
             parts |= self.real_losses(predicted(predict, batch["strong"]), batch)
         return parts, {}
 
+    @property
+    def teacher(self) -> nn.Module:
+        """The mean teacher, in evaluation mode; it moves with every step."""
+        return self.stepper.teacher.network
+
     def teacher_state(self) -> dict[str, Tensor]:
         """What the label workers need of the teacher."""
-        state: dict[str, Tensor] = self.stepper.teacher.network.state_dict()
+        state: dict[str, Tensor] = self.teacher.state_dict()
         return state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ Folder = Callable[..., Path]
 TINY = (
     "network={name: corun, stages: 1, dim: 2}",
     "crop={size: 32, per_photo: 2}",
-    "labels={size: 32, batch_size: 1, workers: 2, publish_every: 1}",
+    "labels={size: 32, batch_size: 1, workers: 2, publish_every: 1, picture_every: 2}",
     "train={steps: 2, batch_size: 1, workers: 2, threads: 1, checkpoint_every: 1, log_every: 1, data_tasks: 1}",
     "train.failures=0",
 )
@@ -86,16 +87,28 @@ class TestColabator:
     def test_each_checkpoint_has_its_snapshot_of_the_pool(self, trained: tuple[TrainJob, TrainResult]) -> None:
         todo, _result = trained
         snapshots = todo.out / "pool-snapshots" / todo.digest
-        assert sorted(path.name for path in snapshots.iterdir()) == ["step-0000001", "step-0000002"]
+        assert sorted(path.name for path in snapshots.iterdir()) == ["step-0000000", "step-0000001", "step-0000002"]
 
     def test_losses_and_the_pool_are_in_mlflow(self, trained: tuple[TrainJob, TrainResult]) -> None:
         from mlflow import MlflowClient
 
         uri, run_id = trained[0].tracking or ("", "")
         client = MlflowClient(uri)
-        for name in ("loss", "real_label", "pool_size", "pool_acceptance_rate", "pool_mean_clearness"):
+        means = ("pool_mean_clearness", "pool_mean_quality", "pool_staleness", "teacher_lag", "pool_waiting_share")
+        for name in ("loss", "real_label", "pool_size", "pool_acceptance_rate", *means):
             assert [m.step for m in client.get_metric_history(run_id, f"colabator/{name}")] == [1, 2]
         assert client.get_metric_history(run_id, "colabator/pool_size")[-1].value == 6
+        last = client.get_run(run_id).data.metrics
+        assert last["colabator/pool_staleness"] == 2 - last["colabator/pool_mean_teacher_step"] >= 0
+        assert 0 <= last["colabator/pool_waiting_share"] <= 1
+        assert 0 <= last["colabator/teacher_lag"] <= 2
+
+    def test_pictures_of_labels_are_in_mlflow_and_in_the_folder(self, trained: tuple[TrainJob, TrainResult]) -> None:
+        from mlflow import MlflowClient
+
+        uri, run_id = trained[0].tracking or ("", "")
+        assert [file.path for file in MlflowClient(uri).list_artifacts(run_id, "labels")] == ["labels/step-0000002.png"]
+        assert (trained[0].out / "labels" / "step-0000002.png").is_file()
 
     def test_again_is_said_to_be_done(
         self, trained: tuple[TrainJob, TrainResult], capsys: pytest.CaptureFixture[str]
@@ -105,6 +118,24 @@ class TestColabator:
         assert job.train(todo) == result
         assert "already trained" in capsys.readouterr().out
         assert (result.model / "config.json").stat().st_mtime_ns == stamp
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("network", ["{name: cddgan, width: 4, blocks: 1}", "{name: dgun, stages: 2, dim: 4}"])
+def test_labels_inline_for_a_network_without_transmission(
+    network: str, trained: tuple[TrainJob, TrainResult], tmp_path: Path
+) -> None:
+    settings = [f"network={network}", "init=null", "labels.mode=inline", "train.steps=6", "train.checkpoint_every=6"]
+    todo = replace(
+        trained[0], out=tmp_path, recipe=load_recipe("colabator_corun_compact", [*TINY, *settings]), tracking=None
+    )
+    result = job.train(todo)
+    assert result.labels["rounds"] == []
+    pool = result.labels["pool"]
+    assert pool["size"] == 6, "both workers' photographs"
+    assert pool["offered"] >= 12, "one each per step"
+    assert "real_reconstruction" not in result.metrics
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,144 @@
+"""The driver's part of Colabator: pool and label workers of a run, its first labels, and the snapshots of its pool."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.streams import given_corpus
+
+if TYPE_CHECKING:
+    from pipelines.config import Recipe
+    from pipelines.train import TrainJob
+
+KEPT_CHECKPOINTS = 2
+
+
+def snapshots_of(job: TrainJob) -> Path:
+    """Folder of the snapshots of a run's pool."""
+    return job.out / "pool-snapshots" / job.digest
+
+
+def snapshot_of(job: TrainJob, step: int) -> Path:
+    """The snapshot that belongs to the checkpoint of ``step``; 0 is the pool that training began with."""
+    return snapshots_of(job) / f"step-{step:07d}"
+
+
+def drop_old_snapshots(job: TrainJob, step: int) -> None:
+    """Remove the snapshots of checkpoints that are no longer kept, and one checkpoint fewer than that."""
+    known = sorted(path for path in snapshots_of(job).glob("step-*") if path.name <= snapshot_of(job, step).name)
+    for path in known[: -KEPT_CHECKPOINTS - 1]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def has_begun(job: TrainJob) -> bool:
+    """Whether an earlier attempt came as far as training: then its pool need not be seeded again."""
+    from pseudolabel.snapshots import SnapshotError, read_manifest
+
+    for path in snapshots_of(job).glob("step-*"):
+        with suppress(SnapshotError):
+            read_manifest(path)
+            return True
+    return False
+
+
+@contextmanager
+def labelling(job: TrainJob) -> Iterator[Any]:
+    """The label pool of a Colabator run, and its label workers where there are any; None for other methods.
+
+    Yields:
+        the pool's client and that of the labelling, or None with labels ``inline``.
+    """
+    if job.recipe.method != "colabator":
+        yield None
+        return
+    from pseudolabel.actors import start_pool
+
+    labels = job.recipe.labels
+    pool = start_pool(job.name, job.out / "pool" / job.digest, labels.shards)
+    labeling = None
+    try:
+        begun = has_begun(job)
+        if labels.mode == "async":
+            labeling = _start_labeling(job, pool)
+            if begun:
+                labeling.hold()  # training sets it back to its checkpoint
+            else:
+                _seed(job, labeling)
+        if not begun:
+            pool.snapshot(snapshot_of(job, 0))
+        if labeling is not None:
+            labeling.start()
+        yield (pool, labeling)
+    finally:
+        if labeling is not None:
+            labeling.stop()
+        pool.shutdown()
+
+
+def labeling_config(recipe: Recipe) -> Any:
+    """What label workers are told, as a ``LabelingConfig``."""
+    from pipelines.methods.build import network_config
+    from pseudolabel.rounds import LabelingConfig
+
+    labels = recipe.labels
+    return LabelingConfig(
+        network=network_config(recipe),
+        scorer=recipe.scorer or "clip-compact",
+        label_size=labels.size,
+        threads=labels.threads,
+        workers=labels.workers,
+        worker_cpus=labels.worker_cpus,
+        worker_gpus=labels.worker_gpus,
+        device="cuda" if labels.worker_gpus else "cpu",
+    )
+
+
+def _start_labeling(job: TrainJob, pool: Any) -> Any:
+    from pipelines.methods.build import make_network
+    from pseudolabel.actors import start_labeling
+    from pseudolabel.rounds import WorkUnit
+
+    units = [WorkUnit(uri, group) for uri, group in given_corpus(job.hazy, "hazy").row_groups("train")]
+    return start_labeling(labeling_config(job.recipe), pool, units, (make_network(job.recipe).state_dict(), 0))
+
+
+def _seed(job: TrainJob, labeling: Any) -> None:
+    count = given_corpus(job.hazy, "hazy").count("train")
+    report = labeling.run_round(progress=_SeedProgress(count))
+    print(
+        f"labelled {report['photographs']} photographs in {report['seconds']:.1f} s with {job.recipe.labels.workers} "
+        f"workers: {report['per_worker']}",
+        flush=True,
+    )
+
+
+class _SeedProgress:
+    """A progress bar over the photographs of the seeding round."""
+
+    def __init__(self, total: int) -> None:
+        from tqdm import tqdm
+
+        self.bar = tqdm(
+            total=total, desc="first labels", unit=" photos", mininterval=0.5 if sys.stderr.isatty() else 10
+        )
+
+    def __call__(self, status: dict[str, Any]) -> None:
+        report = status["current"] or (status["history"] or [None])[-1]
+        if report is not None:
+            self.bar.update(report["photographs"] - self.bar.n)
+            if status["current"] is None:
+                self.bar.close()
+
+
+def label_summary(service: Any) -> dict[str, Any]:
+    """What :func:`labelling` came to: statistics of the pool, reports of the rounds."""
+    if service is None:
+        return {}
+    pool, labeling = service
+    return {"pool": asdict(pool.stats()), "rounds": [] if labeling is None else labeling.status()["history"]}

@@ -1,0 +1,188 @@
+"""One training worker: the method, its streams, checkpoints and logs."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.cluster import local_cpus
+from pipelines.label_streams import InlineLabels, PooledLabels, Publisher, Stopwatch
+from pipelines.streams import batches, unpaired_batches
+from pipelines.train_labels import drop_old_snapshots, snapshot_of
+
+if TYPE_CHECKING:
+    from pipelines.train import TrainJob
+
+POOL_FIGURES = ("size", "acceptance_rate", "mean_clearness", "mean_quality", "mean_teacher_step")
+PICTURES = "labels"
+
+
+class Worker:
+    """Trains its share of a job, from the last checkpoint to the last step."""
+
+    def __init__(self, job: TrainJob) -> None:
+        import ray.train
+        import ray.train.torch
+        import torch
+
+        from pipelines.methods.build import make_method
+
+        self.job, self.recipe = job, job.recipe
+        context = ray.train.get_context()
+        self.first = context.get_world_rank() == 0
+        torch.set_num_threads(self.recipe.train.threads or max(1, local_cpus() // context.get_local_world_size()))
+        self.device = ray.train.torch.get_device()
+        self.method: Any = make_method(self.recipe, self.device)
+        ddp = {"find_unused_parameters": self.recipe.train.find_unused_parameters}
+        self.method.configure(functools.partial(ray.train.torch.prepare_model, parallel_strategy_kwargs=ddp))
+        self.pool, self.labeling = self._service()
+        self.waiting = Stopwatch()
+        self.start = self._resume()
+        unpaired, size = self.recipe.method == "cddgan", self.recipe.train.batch_size
+        self.samples = unpaired_batches(size, self.device) if unpaired else batches("clear", size, self.device)
+        self.labels = self._labels()
+        publishes = self.labeling is not None and self.first
+        self.publisher = Publisher(self.labeling, self.recipe.labels, self.waiting) if publishes else None
+        self.tracker = self._tracker()
+
+    def _service(self) -> tuple[Any, Any]:
+        """Clients of the pool and of the label workers, None where the run has none."""
+        from pseudolabel.client import LabelingClient, LabelPoolClient
+
+        if self.recipe.method != "colabator":
+            return None, None
+        pool = LabelPoolClient(self.job.name, self.recipe.labels.shards)
+        return pool, LabelingClient(self.job.name) if self.recipe.labels.mode == "async" else None
+
+    def _labels(self) -> PooledLabels | InlineLabels | None:
+        from pipelines.methods.build import make_scorer
+
+        if self.pool is None:
+            return None
+        photos = batches("hazy", self.recipe.labels.batch_size, self.device)
+        if self.recipe.labels.mode == "async":
+            return PooledLabels(photos, self.pool, self.waiting)
+        return InlineLabels(
+            photos, self.pool, self.waiting, (self.method.teacher, make_scorer(self.recipe, self.device))
+        )
+
+    def _resume(self) -> int:
+        """Steps done before; method and label pool are then those of that checkpoint."""
+        import ray.train
+        import torch.distributed
+
+        from models.checkpoint import read_state
+
+        saved, step = ray.train.get_checkpoint(), 0
+        if saved is not None:
+            with saved.as_directory() as folder:
+                state = read_state(folder) or {}
+            self.method.load_state_dict(state["method"])
+            step = int(state["step"])
+        if self.pool is not None:
+            if self.first:
+                self._set_back(step, resumed=saved is not None)
+            if torch.distributed.is_initialized():
+                torch.distributed.barrier()  # nobody fetches from a pool that is being restored
+        return step
+
+    def _set_back(self, step: int, *, resumed: bool) -> None:
+        """Give the run the pool and the teacher of ``step``, unless they are just that."""
+        now = self.pool.stats()
+        fresh = now.mean_teacher_step == 0 and (now.size > 0 or self.labeling is None)
+        held = self.labeling is not None and self.labeling.status()["labelled_step"] is None
+        if fresh and not resumed and not held:
+            return
+        if self.labeling is not None:
+            self.labeling.hold()
+        self.pool.restore(snapshot_of(self.job, step))
+        then = self.pool.stats()
+        if self.labeling is not None:
+            self.labeling.rewind(self.method.teacher_state(), step)
+        print(
+            f"goes on after step {step}, with the label pool of then: {then.size} labels of {then.offered} offers",
+            flush=True,
+        )
+
+    def _tracker(self) -> Any:
+        if not self.first or self.job.tracking is None:
+            return None
+        from pipelines.tracking import Tracker
+
+        return Tracker.resume(*self.job.tracking)
+
+    def loop(self) -> None:
+        """Train from the last checkpoint to the last step."""
+        train, labels = self.recipe.train, self.recipe.labels
+        self._mark = (time.perf_counter(), self.start, 0.0)
+        for step in range(self.start, train.steps):
+            batch = next(self.samples)
+            if self.labels is not None:
+                batch |= self.labels.take(step)
+            metrics = self.method.training_step(batch, step)
+            done, last = step + 1, step + 1 == train.steps
+            if self.publisher is not None:
+                self.publisher.after(done, self.method.teacher_state)
+            if self.first and (done % train.log_every == 0 or last):
+                self._log(done, metrics)
+            if self.first and self.labels is not None and labels.picture_every and done % labels.picture_every == 0:
+                self._picture(done)
+            if done % train.checkpoint_every == 0 or last:
+                self._checkpoint(done, metrics)
+
+    def _log(self, step: int, metrics: dict[str, float]) -> None:
+        """Losses, and rates since the last time."""
+        figures = self._pool_figures(step)
+        now, (began, before, waited) = time.perf_counter(), self._mark
+        rate = (step - before) / (now - began)
+        shown = dict(metrics, steps_per_second=rate, **figures)
+        if self.pool is not None:
+            shown["pool_waiting_share"] = (self.waiting.seconds - waited) / (now - began)
+        self._mark = (now, step, self.waiting.seconds)
+        if self.tracker is not None:
+            self.tracker.log_metrics({f"{self.recipe.method}/{k}": float(v) for k, v in shown.items()}, step)
+        text = "  ".join(f"{key} {value:.4g}" for key, value in shown.items())
+        left = (self.recipe.train.steps - step) / rate
+        remaining = f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
+        print(f"{self.recipe.method} {step}/{self.recipe.train.steps}, {remaining} left  {text}", flush=True)
+
+    def _pool_figures(self, step: int) -> dict[str, float]:
+        """``pool_staleness`` is the mean age of the labels in steps, ``teacher_lag`` that of the weights in use."""
+        if self.pool is None:
+            return {}
+        with self.waiting.running():
+            stats = self.pool.stats()
+        figures = {f"pool_{key}": float(getattr(stats, key)) for key in POOL_FIGURES}
+        figures["pool_staleness"] = step - stats.mean_teacher_step
+        figures["teacher_lag"] = 0 if self.publisher is None else self.publisher.lag
+        return figures
+
+    def _picture(self, step: int) -> None:
+        from pipelines.label_pictures import write_labels
+
+        photos = self.labels.remembered if self.labels is not None else {}
+        with self.waiting.running():
+            entries = self.pool.fetch(list(photos))
+        path = write_labels(photos, entries, self.job.out / PICTURES, step)
+        if self.tracker is not None:
+            self.tracker.log_artifact(path, PICTURES)
+
+    def _checkpoint(self, step: int, metrics: dict[str, float]) -> None:
+        import ray.train
+
+        from pipelines.methods.build import write_checkpoint
+
+        if not self.first:
+            ray.train.report(metrics)
+            return
+        if self.pool is not None:
+            with self.waiting.running():
+                self.pool.snapshot(snapshot_of(self.job, step))
+        with tempfile.TemporaryDirectory() as folder:
+            write_checkpoint(Path(folder), self.method, self.recipe, metrics, step)
+            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        if self.pool is not None:
+            drop_old_snapshots(self.job, step)

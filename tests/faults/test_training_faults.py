@@ -1,0 +1,220 @@
+"""Training with labels when processes are killed: label workers, training workers, the driver.
+
+The run is a command of its own on the tests' cluster, as a submitted job would be. Every step is in MLflow, repeated
+ones twice, so that its history tells what was done again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from pipelines.config import load_recipe
+from pipelines.ingest import ingest
+from pipelines.ingest_config import IngestConfig
+from tests.conftest import make_photo
+
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("ray_cluster")]
+
+STEPS, INTERVAL = 60, 10
+PHOTOGRAPHS = 24
+SETTINGS = (
+    "network={name: corun, stages: 1, dim: 2}",
+    "init=null",
+    "crop={size: 32, per_photo: 2}",
+    "labels={size: 32, batch_size: 1, workers: 2, publish_every: 2, max_teacher_lag: 1000}",
+    f"train={{steps: {STEPS}, batch_size: 1, workers: 2, threads: 1, data_tasks: 1}}",
+    f"train.checkpoint_every={INTERVAL}",
+    "train.log_every=1",
+    "train.failures=1",
+)
+
+
+@pytest.fixture(scope="module")
+def corpora(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    root, made = tmp_path_factory.mktemp("corpora"), {}
+    for domain, count in (("clear", 24), ("hazy", PHOTOGRAPHS)):
+        (root / domain).mkdir()
+        for index in range(count):
+            pixels = make_photo(index + (50 if domain == "hazy" else 0), hazy=domain == "hazy")
+            Image.fromarray(pixels).save(root / domain / f"{index}.png")
+        made[domain] = str(root / "corpus" / domain)
+        ingest(IngestConfig(sources=(str(root / domain),), domain=domain, out=made[domain], test_fraction=0.0))
+    return made
+
+
+class Run:
+    """One training command, and what its files tell."""
+
+    def __init__(self, corpora: dict[str, str], folder: Path) -> None:
+        self.out, self.log = folder / "out", folder / "log.txt"
+        self.uri = f"sqlite:///{folder / 'mlflow.db'}"
+        self._corpora = corpora
+        self.seen: dict[int, int] = {}
+
+    def start(self) -> subprocess.Popen[bytes]:
+        import ray
+
+        command = [sys.executable, "-m", "pipelines.train", "--recipe", "colabator_corun_compact"]
+        for setting in SETTINGS:
+            command += ["--set", setting]
+        for domain, corpus in self._corpora.items():
+            command += [f"--{domain}", corpus]
+        command += ["--out", str(self.out), "--tracking-uri", self.uri]
+        command += ["--address", ray.get_runtime_context().gcs_address]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+
+    def steps(self) -> list[int]:
+        """Steps in the order in which they were done."""
+        from mlflow import MlflowClient
+
+        record = self.out / "tracking.json"
+        if not record.is_file():
+            return []
+        run_id = json.loads(record.read_text())["run_id"]
+        history = MlflowClient(self.uri).get_metric_history(run_id, "colabator/loss")
+        return [metric.step for metric in sorted(history, key=lambda metric: metric.timestamp)]
+
+    def until(self, step: int, process: subprocess.Popen[bytes]) -> None:
+        """Wait for that step."""
+        deadline = time.monotonic() + 240
+        while max(self.steps(), default=0) < step:
+            assert process.poll() is None, self.text()
+            assert time.monotonic() < deadline, self.text()
+            time.sleep(0.1)
+
+    def offers(self) -> dict[int, int]:
+        """Offers up to each snapshot of the pool that there is."""
+        found = {}
+        for path in self.out.glob("pool-snapshots/*/step-*/manifest.json"):
+            parts = json.loads(path.read_text())["parts"]
+            found[int(path.parent.name.rpartition("-")[2])] = sum(part["counters"]["offered"] for part in parts)
+        return found
+
+    def resumed(self) -> list[tuple[int, int, int]]:
+        """Step, labels and offers of the pool that the run went on with, each time."""
+        told = re.findall(
+            r"goes on after step (\d+), with the label pool of then: (\d+) labels of (\d+) offers", self.text()
+        )
+        return [(int(step), int(labels), int(offers)) for step, labels, offers in told]
+
+    def text(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+    def result(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.out / "result.json").read_text())
+        return found
+
+
+@pytest.fixture
+def run(corpora: dict[str, str], tmp_path: Path) -> Iterator[tuple[Run, Callable[[], subprocess.Popen[bytes]]]]:
+    """The run and what starts it; whatever is left of it at the end is stopped."""
+    made, started = Run(corpora, tmp_path), []
+
+    def start() -> subprocess.Popen[bytes]:
+        started.append(made.start())
+        return started[-1]
+
+    yield made, start
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def ours(title: str) -> list[int]:
+    """Processes of the tests' own cluster whose title begins so, oldest first."""
+    parents, titles = {}, {}
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(folder.name)
+            parents[pid] = int(re.findall(r"PPid:\s+(\d+)", (folder / "status").read_text())[0])
+            titles[pid] = (folder / "cmdline").read_text()
+
+    def descends(pid: int) -> bool:
+        while pid > 1:
+            if pid == os.getpid():
+                return True
+            pid = parents.get(pid, 0)
+        return False
+
+    return sorted(pid for pid, name in titles.items() if name.startswith(title) and descends(pid))
+
+
+def expect_exact_resumption(run: Run, kills: int) -> None:
+    """From the last checkpoint, with its pool, and no more than one interval again."""
+    steps = run.steps()
+    assert set(steps) == set(range(1, STEPS + 1)), "every step was done"
+    assert len(steps) - STEPS <= kills * INTERVAL, steps
+    backwards = [(before, after) for before, after in itertools.pairwise(steps) if after <= before]
+    assert len(backwards) == kills, steps
+    for (before, after), (step, labels, offers) in zip(backwards, run.resumed(), strict=True):
+        assert after == step + 1
+        assert before - step <= INTERVAL
+        assert labels == PHOTOGRAPHS
+        assert offers == run.seen[step], "the pool is that of the checkpoint"
+    print(f"steps {backwards} (before, after the kill); {len(steps) - STEPS} of {STEPS} were done twice")
+
+
+def test_the_photographs_of_a_killed_label_worker_are_labelled_by_others(
+    run: tuple[Run, Callable[[], subprocess.Popen[bytes]]],
+) -> None:
+    one, start = run
+    process = start()
+    one.until(5, process)
+    victim = ours("ray::LabelWorker")[0]
+    os.kill(victim, signal.SIGKILL)
+    killed_at = max(one.steps())
+    assert process.wait(240) == 0, one.text()
+    assert one.steps() == list(range(1, STEPS + 1)), "training did not notice"
+    after = [report for report in one.result()["labels"]["rounds"] if report["teacher_step"] > killed_at]
+    assert after, "labelling went on"
+    assert all(r["photographs"] == PHOTOGRAPHS and not r["failed"] for r in after if not r["left"])
+    print(f"killed after step {killed_at}; {len(after)} rounds later, of {PHOTOGRAPHS} photographs each")
+
+
+def test_a_run_goes_on_when_a_training_worker_is_killed(
+    run: tuple[Run, Callable[[], subprocess.Popen[bytes]]],
+) -> None:
+    one, start = run
+    process = start()
+    one.until(INTERVAL + 4, process)
+    os.kill(ours("ray::RayTrainWorker")[-1], signal.SIGKILL)
+    one.seen = one.offers()
+    assert process.wait(280) == 0, one.text()
+    one.seen |= {k: v for k, v in one.offers().items() if k not in one.seen}
+    expect_exact_resumption(one, kills=1)
+
+
+def test_the_same_command_resumes_the_run_of_a_killed_driver(
+    run: tuple[Run, Callable[[], subprocess.Popen[bytes]]],
+) -> None:
+    one, start = run
+    process = start()
+    one.until(INTERVAL + 4, process)
+    process.kill()
+    process.wait()
+    time.sleep(1.0)  # its workers notice
+    one.seen = one.offers()
+    again = start()
+    assert again.wait(280) == 0, one.text()
+    expect_exact_resumption(one, kills=1)
+    assert one.text().count(f"labelled {PHOTOGRAPHS} photographs") == 1, "the pool was not seeded again"
+
+
+def test_the_settings_are_a_recipe() -> None:
+    assert load_recipe("colabator_corun_compact", SETTINGS).train.steps == STEPS
