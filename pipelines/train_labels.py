@@ -60,7 +60,7 @@ def labelling(job: TrainJob) -> Iterator[Any]:
     from pseudolabel.actors import start_pool
 
     labels = job.recipe.labels
-    pool = start_pool(job.name, job.out / "pool" / job.digest, labels.shards)
+    pool = start_pool(job.name, job.out / "pool" / job.digest, labels.shards, snapshots=snapshots_of(job))
     labeling = None
     try:
         begun = has_begun(job)
@@ -71,7 +71,7 @@ def labelling(job: TrainJob) -> Iterator[Any]:
             else:
                 _seed(job, labeling)
         if not begun:
-            pool.snapshot(snapshot_of(job, 0))
+            pool.snapshot(snapshot_of(job, 0), 0)
         if labeling is not None:
             labeling.start()
         yield (pool, labeling)

@@ -98,7 +98,7 @@ class Worker:
             return
         if self.labeling is not None:
             self.labeling.hold()
-        self.pool.restore(snapshot_of(self.job, step))
+        self.pool.restore(snapshot_of(self.job, step), step)
         then = self.pool.stats()
         if self.labeling is not None:
             self.labeling.rewind(self.method.teacher_state(), step)
@@ -180,7 +180,7 @@ class Worker:
             return
         if self.pool is not None:
             with self.waiting.running():
-                self.pool.snapshot(snapshot_of(self.job, step))
+                self.pool.snapshot(snapshot_of(self.job, step), step)
         with tempfile.TemporaryDirectory() as folder:
             write_checkpoint(Path(folder), self.method, self.recipe, metrics, step)
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
