@@ -107,7 +107,8 @@ BOUND = 0.8
 
 DRAWS = 16
 BOUND_OF_ONE = 0.65
-"""Measured within one photograph, at sixteen densities under airlights of 0.5 to 1: 0.70 for the cup of coffee, 0.76 to 0.94 for the others."""
+"""Measured within one photograph, at sixteen densities under airlights of 0.5 to 1: 0.70 for the cup of coffee, 0.76 to
+0.94 for the others."""
 
 
 GAIN = 0.05
