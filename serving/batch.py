@@ -44,9 +44,13 @@ async def dehaze_all(sources: Iterator[Source], dehaze: Dehaze, *, parallel: int
             index, source = taken
             entries[index] = _entry(archive, source, await _done(source, dehaze))
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(parallel):
-            group.create_task(work())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(parallel):
+                group.create_task(work())
+    except BaseException:  # nobody waits any more
+        archive.close({})
+        raise
     files = [entries[index] for index in sorted(entries)]
     done = sum(entry["status"] == "ok" for entry in files)
     return archive.close({"ok": done, "failed": len(files) - done, "files": files})

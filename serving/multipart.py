@@ -105,9 +105,7 @@ class FormReader:
             return
         self._part.file = options[b"filename"].decode("utf-8", "replace")
         if len(self._files) >= self._max_files:
-            raise refused(
-                413, f"the form has more than the {self._max_files} files that are accepted", "too_many_files"
-            )
+            raise refused(413, f"the form has more than {self._max_files} file(s)", "too_many_files")
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._part.file is None:
