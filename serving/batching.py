@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from models.inference import Dehazed, blend
+from serving.interruption import interrupted_when
 
 
 class Rater(Protocol):
@@ -108,7 +109,10 @@ def _run_group(works: list[Work], scorer: Rater | None) -> list[Outcome]:
 def _together(works: list[Work], scorer: Rater | None) -> list[Done]:
     start = time.perf_counter()
     hazy = works[0].hazy if len(works) == 1 else torch.cat([work.hazy for work in works])
-    found = None if works[0].network is None else works[0].network.run(hazy)
+    found = None
+    if works[0].network is not None:
+        with interrupted_when(lambda: all(work.dropped for work in works)):
+            found = works[0].network.run(hazy)
     modelled = time.perf_counter()
     rows = [_rated(work, _row(found, index), scorer) for index, work in enumerate(works)]
     scored = time.perf_counter()

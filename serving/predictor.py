@@ -114,6 +114,11 @@ class Predictor:
         self._device = torch.device(device)
         self._network = zoo.load(source).network.to(self._device).to(memory_format=torch.channels_last)
 
+    @property
+    def network(self) -> torch.nn.Module:
+        """The network, in evaluation mode."""
+        return self._network
+
     def run(self, hazy: Tensor) -> inference.Dehazed:
         """Scene and transmission, in the machine's memory, of N3HW in [0, 1]."""
         found = inference.dehaze(self._network, hazy.to(self._device), self._execution)

@@ -15,6 +15,7 @@ from serving.batching import Outcome, Rater, Work
 from serving.config import ServingConfig
 from serving.engine import Answer, Compute, Engine, Score, Task
 from serving.errors import Problem, refused
+from serving.interruption import make_interruptible
 from serving.metrics import Metrics
 from serving.predictor import Predictor
 from serving.slots import ModelState, Slot
@@ -133,9 +134,12 @@ class Replica:
 
     def _load(self, version: str) -> Predictor:
         config = self._config
-        return Predictor(
+        predictor = Predictor(
             version, config.tracking_uri, limits=config.limits, execution=config.inference, device=self._device
         )
+        if not config.inference.compile:
+            make_interruptible(predictor.network)
+        return predictor
 
     def _load_scorer(self) -> Rater | None:
         if self._config.scorer is None:
