@@ -1,13 +1,11 @@
-"""The HTTP interface: routes over a :class:`Backend`, which is Ray Serve's handle or an engine of this process."""
+"""The HTTP interface: routes over a :class:`serving.intake.Backend`."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,19 +14,18 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from models.images import ImageError
-from serving.archive import ArchiveLimits, Source, is_zip, unpack
 from serving.auth import Tokens
 from serving.batch import dehaze_all
 from serving.config import ServingConfig
-from serving.engine import Answer, Score, Task
+from serving.engine import Answer, Task
 from serving.errors import Problem, ProblemError, http_problem, image_problem, refused
-from serving.limits import Admission, Place
+from serving.intake import Backend, Intake
+from serving.limits import Admission
 from serving.metrics import Metrics
 from serving.middleware import Frame, problem_response
 from serving.openapi import BATCH, DEHAZE, FORMAT, SCORE
 from serving.predictor import MEDIA_TYPES, DehazeOptions
-from serving.requests import answer_headers, is_form, read_form, read_image, read_options, read_raw
-from serving.slots import ModelState
+from serving.requests import answer_headers, read_options
 
 _READY_WITHIN_S = 2.0
 
@@ -37,88 +34,6 @@ Format = Annotated[str | None, Query(description="default: that of the input", j
 Quality = Annotated[int, Query(ge=1, le=100, description="of JPEG and WebP")]
 Output = Annotated[Literal["image", "transmission", "side-by-side"], Query()]
 Model = Annotated[str | None, Query(description="a name of /v1/models", max_length=200)]
-
-
-class Backend(Protocol):
-    """Where photographs are worked on."""
-
-    async def dehaze(self, task: Task) -> Answer | Problem:
-        """One photograph."""
-
-    async def score(self, data: bytes) -> Score | Problem:
-        """One photograph, as it is."""
-
-    async def models(self) -> list[ModelState]:
-        """What there is; answers only when the default model is warm."""
-
-
-@dataclass
-class _Service:
-    """What the routes share."""
-
-    config: ServingConfig
-    backend: Backend
-    metrics: Metrics
-    admission: Admission
-
-    @contextmanager
-    def admitted(self, request: Request) -> Iterator[Place]:
-        """A place for a request."""
-        with self.admission.admitted(request.state.client) as place:
-            self.metrics.pending(self.admission.pending)
-            try:
-                yield place
-            finally:
-                self.metrics.pending(self.admission.pending - 1)
-
-    @asynccontextmanager
-    async def within(self, seconds: float) -> AsyncIterator[None]:
-        """Work that ends in time, or with 504."""
-        try:
-            async with asyncio.timeout(seconds):
-                yield
-        except TimeoutError:
-            raise refused(504, f"not done within {seconds:g} s; send a smaller picture") from None
-
-    def known(self, model: str | None) -> str | None:
-        """The model's name; None for the default.
-
-        Raises:
-            ProblemError: 400 for a name that there is not.
-        """
-        if model in (None, "", self.config.default_name):
-            return None
-        if model not in self.config.models:
-            names = ", ".join(sorted([self.config.default_name, *self.config.models]))
-            raise refused(400, f"model: there is no '{model}'; known: {names}", "unknown_model")
-        return model
-
-    async def image(self, request: Request, place: Place) -> bytes:
-        """The photograph of a request."""
-        return await read_image(request, place, self.config.limits.max_bytes, self.config.requests.read_timeout_s)
-
-    async def sources(self, request: Request, place: Place) -> Iterator[Source]:
-        """The files of a batch."""
-        limits, each = self.config.requests, self.config.limits.max_bytes
-        archive = ArchiveLimits(limits.batch_files, each, limits.batch_bytes)
-        if not is_form(request):
-            data = await read_raw(request, place, limits.batch_bytes, limits.read_timeout_s)
-            if not is_zip(data):
-                raise refused(415, "send a zip archive, or several files as a multipart form", "unsupported_format")
-            return await asyncio.to_thread(unpack, data, archive)
-        uploads = await read_form(
-            request,
-            place,
-            total=limits.batch_bytes,
-            each=limits.batch_bytes,
-            files=limits.batch_files,
-            seconds=limits.read_timeout_s,
-        )
-        if not uploads:
-            raise refused(400, "the form has no files")
-        if len(uploads) == 1 and is_zip(uploads[0].data):
-            return await asyncio.to_thread(unpack, uploads[0].data, archive)
-        return iter([Source(upload.name, upload.data) for upload in uploads])
 
 
 def make_api(
@@ -139,7 +54,7 @@ def make_api(
         names_requests: see :class:`serving.middleware.Frame`.
     """
     metrics = metrics or Metrics()
-    service = _Service(config, backend, metrics, Admission(config.requests))
+    service = Intake(config, backend, metrics, Admission(config.requests))
     app = FastAPI(title="dehaze", version=_version(), docs_url="/docs", redoc_url=None)
     app.add_middleware(
         Frame, config=config, tokens=tokens or Tokens(config.auth), metrics=metrics, names_requests=names_requests
@@ -188,7 +103,7 @@ def _add_problems(app: FastAPI, metrics: Metrics) -> None:
         return answer(request, http_problem(error.status_code, str(error.detail)))
 
 
-def _add_pictures(app: FastAPI, service: _Service) -> None:
+def _add_pictures(app: FastAPI, service: Intake) -> None:
     limits = service.config.requests
 
     @app.post("/v1/dehaze", **DEHAZE)
@@ -240,7 +155,7 @@ def _add_pictures(app: FastAPI, service: _Service) -> None:
                 return asdict(_good(await service.backend.score(data)))
 
 
-def _one(service: _Service, options: DehazeOptions, model: str | None) -> Any:
+def _one(service: Intake, options: DehazeOptions, model: str | None) -> Any:
     async def dehaze(data: bytes) -> Answer | Problem:
         if len(data) > service.config.limits.max_bytes:
             return Problem(413, "too_large", f"the file has {len(data):,} bytes; too many")
@@ -259,7 +174,7 @@ def _good(found: Any) -> Any:
     return found
 
 
-def _add_state(app: FastAPI, service: _Service) -> None:
+def _add_state(app: FastAPI, service: Intake) -> None:
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
         """The process answers."""

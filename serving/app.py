@@ -25,7 +25,7 @@ from serving.config import ServingConfig, require_free_port
 from serving.engine import Answer, Compute, Score, Task
 from serving.errors import Problem
 from serving.metrics import Metrics
-from serving.replica import Open, Replica, Together
+from serving.replica import Open, Replica, Together, require_model
 from serving.retry import twice
 from serving.slots import ModelState
 
@@ -174,10 +174,10 @@ def start(config: ServingConfig) -> str:
     Raises:
         ConfigError: the host is not loopback and there is no token, the port is taken, or the model is missing.
     """
-    config = _absolute(config)
+    config = config.with_absolute_paths()
     require_protection(config.host, config.auth)
     require_free_port(config.host, config.port)
-    _require_model(config)
+    require_model(config)
     _start_ray()
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
@@ -186,7 +186,7 @@ def start(config: ServingConfig) -> str:
             http_options={
                 "host": config.host,
                 "port": config.port,
-                "request_timeout_s": _longest_s(config) + 5,  # our own answer comes first
+                "request_timeout_s": config.requests.longest_s + 5,  # our own answer comes first
             },
         )
         serve.run(build(config.model_dump(mode="json")), name=APPLICATION, route_prefix="/")
@@ -229,35 +229,3 @@ def _start_ray() -> None:
     cpus = max(2, os.cpu_count() or 1)
     ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level=logging.WARNING)
     _state["started_ray"] = True
-
-
-def _longest_s(config: ServingConfig) -> float:
-    requests = config.requests
-    return requests.read_timeout_s + max(requests.timeout_s, requests.batch_timeout_s)
-
-
-def _absolute(config: ServingConfig) -> ServingConfig:
-    """Paths as other processes understand them."""
-
-    def absolute(source: str) -> str:
-        return str(Path(source).absolute()) if Path(source).is_dir() else source
-
-    file = config.auth.token_file
-    changes: dict[str, Any] = {
-        "model": absolute(config.model),
-        "models": {name: absolute(source) for name, source in config.models.items()},
-        "auth": config.auth.model_copy(update={"token_file": file.absolute() if file else None}),
-    }
-    return config.model_copy(update=changes)
-
-
-def _require_model(config: ServingConfig) -> None:
-    """Find out here that a model is missing or makes no pictures, where the message is one line, and not in replicas
-    that keep dying.
-    """
-    from serving import registry
-    from serving.predictor import Predictor
-    from serving.slots import warm_up
-
-    version = registry.resolve(config.model, config.tracking_uri)
-    warm_up(Predictor(version, config.tracking_uri))

@@ -109,6 +109,20 @@ class ServingConfig(Settings):
         """What ``model=`` calls the default model."""
         return self.model if self.model.startswith(SCHEME) else Path(self.model).name
 
+    def with_absolute_paths(self) -> ServingConfig:
+        """The same for processes with another working directory."""
+
+        def absolute(source: str) -> str:
+            return str(Path(source).absolute()) if Path(source).is_dir() else source
+
+        file = self.auth.token_file
+        changes: dict[str, Any] = {
+            "model": absolute(self.model),
+            "models": {name: absolute(source) for name, source in self.models.items()},
+            "auth": self.auth.model_copy(update={"token_file": file.absolute() if file else None}),
+        }
+        return self.model_copy(update=changes)
+
     @model_validator(mode="after")
     def _fits(self) -> ServingConfig:
         if self.scaling.max_ongoing_requests < self.batching.max_size:

@@ -44,6 +44,11 @@ class RequestLimits(Settings):
     batch_answer_bytes: int = Field(512 << 20, ge=1)
     batch_parallel: int = Field(4, ge=1)
 
+    @property
+    def longest_s(self) -> float:
+        """After so many seconds every request has its answer."""
+        return self.read_timeout_s + max(self.timeout_s, self.batch_timeout_s)
+
 
 @dataclass
 class Place:

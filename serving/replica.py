@@ -18,7 +18,7 @@ from serving.errors import Problem, refused
 from serving.interruption import make_interruptible
 from serving.metrics import Metrics
 from serving.predictor import Predictor
-from serving.slots import ModelState, Slot
+from serving.slots import ModelState, Slot, warm_up
 
 log = logging.getLogger(__name__)
 
@@ -154,3 +154,14 @@ class Replica:
         stacked = stack == "always" or (stack == "auto" and self._device != "cpu")
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._computing, lambda: batching.run(works, self._scorer, stack=stacked))
+
+
+def require_model(config: ServingConfig) -> None:
+    """Find out that the default model is missing or makes no pictures where the message is one line, and not in
+    replicas that keep dying.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    version = registry.resolve(config.model, config.tracking_uri)
+    warm_up(Predictor(version, config.tracking_uri))

@@ -37,8 +37,7 @@ def test_serve_takes_the_packaged_configuration() -> None:
     (application,) = schema.applications
     module, _, function = application.import_path.partition(":")
     assert (module, getattr(app, function)) == ("serving.app", app.build)
-    limits = ServingConfig().requests
-    assert content["http_options"]["request_timeout_s"] > limits.read_timeout_s + limits.batch_timeout_s
+    assert content["http_options"]["request_timeout_s"] > ServingConfig().requests.longest_s
     assert content["http_options"]["host"] == content["applications"][0]["args"]["host"]
 
 
