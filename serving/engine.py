@@ -23,7 +23,7 @@ from serving.errors import Problem, ProblemError, image_problem, refused
 from serving.limits import Budget
 from serving.metrics import Metrics
 from serving.predictor import DehazeOptions, NoTransmissionError, render
-from serving.slots import Slot
+from serving.slots import Slot, public
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -110,7 +110,7 @@ class Engine:
         self._metrics.stages(timing)
         self._metrics.haze(done.clearness_before)
         name = task.options.format or photo.format
-        return Answer(data, name, *size, version, done.clearness_before, done.clearness_after, timing)
+        return Answer(data, name, *size, public(version), done.clearness_before, done.clearness_after, timing)
 
     async def _score(self, data: bytes) -> Score:
         header = await self._in_thread(probe, data, self._limits)

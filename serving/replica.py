@@ -18,7 +18,7 @@ from serving.errors import Problem, refused
 from serving.interruption import make_interruptible
 from serving.metrics import Metrics
 from serving.predictor import Predictor
-from serving.slots import ModelState, Slot, warm_up
+from serving.slots import ModelState, Slot, public, warm_up
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class Replica:
         states = [self._default.state(default=True)]
         for name, source in self._config.models.items():
             slot = self._others.get(name)
-            states.append(ModelState(name, source, None, "on demand") if slot is None else slot.state())
+            states.append(ModelState(name, public(source), None, "on demand") if slot is None else slot.state())
         return states
 
     def refresh(self) -> None:

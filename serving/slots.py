@@ -6,12 +6,14 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
 
 from models.inference import Dehazed
 from models.settings import ConfigError
+from serving.registry import SCHEME
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +42,8 @@ class ModelState:
 
     Attributes:
         name: what ``model=`` takes.
-        source: what the configuration says.
-        version: what is served now; None when it is loaded on demand and was not yet.
+        source: what the configuration says; of a folder only its name.
+        version: what is served now, likewise; None when it is loaded on demand and was not yet.
         status: ``ready``, or ``on demand``.
         problem: why the newest version is not served, or None.
         default: it answers when ``model=`` is not given.
@@ -53,6 +55,11 @@ class ModelState:
     status: Literal["ready", "on demand"]
     problem: str | None = None
     default: bool = False
+
+
+def public(source: str) -> str:
+    """A source without the folders above it, which concern nobody outside."""
+    return source if source.startswith(SCHEME) else Path(source).name
 
 
 def warm_up(network: Network) -> None:
@@ -112,10 +119,10 @@ class Slot:
                 network = self._warm(version)
             except WarmUpError as problem:
                 self._refused = version  # the same weights would fail again
-                self._keep(f"{version} is not taken: {problem}")
+                self._keep(f"{public(version)} is not taken: {problem}", problem)
                 return False
             except (ConfigError, OSError) as problem:  # tried again the next time
-                self._keep(str(problem))
+                self._keep("the newest version cannot be had at the moment; the log says why", problem)
                 return False
             log.warning("%s: %s replaces %s", self.name, version, self.current[0])
             self.current, self.problem, self._refused = (version, network), None, None
@@ -123,12 +130,12 @@ class Slot:
 
     def state(self, *, default: bool = False) -> ModelState:
         """How it is."""
-        return ModelState(self.name, self.source, self.current[0], "ready", self.problem, default)
+        return ModelState(self.name, public(self.source), public(self.current[0]), "ready", self.problem, default)
 
-    def _keep(self, problem: str) -> None:
-        if problem != self.problem:
+    def _keep(self, told: str, problem: Exception) -> None:
+        if told != self.problem:
             log.error("%s stays at %s: %s", self.name, self.current[0], problem)
-        self.problem = problem
+        self.problem = told
 
     def _warm(self, version: str) -> Any:
         network = self._load(version)

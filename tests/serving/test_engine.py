@@ -192,6 +192,7 @@ def test_the_default_must_be_warm_and_others_may_wait(tmp_path: Any) -> None:
     replica = Replica(parse(ServingConfig, settings))
     default, other = run(replica.models())
     assert (default.status, default.default, other.status) == ("ready", True, "on demand")
+    assert other.source == "gone"  # no folders of ours
     found = run(replica.dehaze(Task(b"", OPTIONS, "gone")))
     assert isinstance(found, Problem)
     assert found.code == "model_unavailable"

@@ -101,7 +101,8 @@ class TestSlot:
         slot = registry.slot()
         registry.version = ConfigError("registry gone")
         assert not slot.refresh()
-        assert slot.state().problem == "registry gone"
+        assert slot.state().problem is not None
+        assert "log" in slot.state().problem  # where it is may be nobody's business
         registry.version = "v3"
         assert not slot.refresh()
         registry.networks["v3"] = Network()
