@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, Literal
@@ -18,7 +17,7 @@ from serving.auth import Tokens
 from serving.batch import dehaze_all
 from serving.config import ServingConfig
 from serving.engine import Answer, Task
-from serving.errors import Problem, ProblemError, http_problem, image_problem, refused
+from serving.errors import Problem, ProblemError, http_problem, image_problem
 from serving.intake import Backend, Intake
 from serving.limits import Admission
 from serving.metrics import Metrics
@@ -26,8 +25,6 @@ from serving.middleware import Frame, problem_response
 from serving.openapi import BATCH, DEHAZE, FORMAT, SCORE
 from serving.predictor import MEDIA_TYPES, DehazeOptions
 from serving.requests import answer_headers, read_options
-
-_READY_WITHIN_S = 2.0
 
 Strength = Annotated[float, Query(ge=0, le=1, description="0 keeps the haze, 1 removes it")]
 Format = Annotated[str | None, Query(description="default: that of the input", json_schema_extra=FORMAT)]
@@ -121,7 +118,7 @@ def _add_pictures(app: FastAPI, service: Intake) -> None:
         with service.admitted(request) as place:
             data = await service.image(request, place)
             async with service.within(limits.timeout_s):
-                answer = _good(await service.backend.dehaze(Task(data, options, name)))
+                answer = _good(await service.asked(service.backend.dehaze(Task(data, options, name))))
         return Response(answer.data, media_type=MEDIA_TYPES[answer.format], headers=answer_headers(answer))
 
     @app.post("/v1/batch", **BATCH)
@@ -152,14 +149,14 @@ def _add_pictures(app: FastAPI, service: Intake) -> None:
         with service.admitted(request) as place:
             data = await service.image(request, place)
             async with service.within(limits.timeout_s):
-                return asdict(_good(await service.backend.score(data)))
+                return asdict(_good(await service.asked(service.backend.score(data))))
 
 
 def _one(service: Intake, options: DehazeOptions, model: str | None) -> Any:
     async def dehaze(data: bytes) -> Answer | Problem:
         if len(data) > service.config.limits.max_bytes:
             return Problem(413, "too_large", f"the file has {len(data):,} bytes; too many")
-        found = await service.backend.dehaze(Task(data, options, model))
+        found = await service.asked(service.backend.dehaze(Task(data, options, model)))
         if isinstance(found, Problem):
             service.metrics.rejected(found.code)
         return found
@@ -183,15 +180,10 @@ def _add_state(app: FastAPI, service: Intake) -> None:
     @app.get("/readyz")
     async def readyz() -> dict[str, str]:
         """A model is loaded and has dehazed its warm-up image."""
-        try:
-            async with asyncio.timeout(_READY_WITHIN_S):
-                states = await service.backend.models()
-        except TimeoutError:
-            raise refused(503, "no replica answers yet", retry_after=2.0) from None
-        return {"status": "ready", "model": next(state.name for state in states if state.default)}
+        return {"status": "ready", "model": await service.default_model()}
 
     @app.get("/v1/models")
     async def models() -> dict[str, list[dict[str, Any]]]:
         """The models that this service has, and why a newer version is not served."""
         async with service.within(service.config.requests.timeout_s):
-            return {"models": [asdict(state) for state in await service.backend.models()]}
+            return {"models": [asdict(state) for state in await service.asked(service.backend.models())]}

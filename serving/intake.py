@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from fastapi import Request
 
@@ -18,6 +20,10 @@ from serving.limits import Admission, Place
 from serving.metrics import Metrics
 from serving.requests import is_form, read_form, read_image, read_raw
 from serving.slots import ModelState
+
+_READY_WITHIN_S = 2.0
+_THERE_FOR_S = 60.0
+R = TypeVar("R")
 
 
 class Backend(Protocol):
@@ -41,6 +47,28 @@ class Intake:
     backend: Backend
     metrics: Metrics
     admission: Admission
+    answered_at: float = -math.inf
+
+    async def asked(self, answer: Awaitable[R]) -> R:
+        """What the backend answers; and it is known to be there."""
+        found = await answer
+        self.answered_at = time.monotonic()
+        return found
+
+    async def default_model(self) -> str:
+        """The name of the default model, when the backend is there. A backend that is too busy to say so is there.
+
+        Raises:
+            ProblemError: 503 when it has not answered anything for a minute.
+        """
+        try:
+            async with asyncio.timeout(_READY_WITHIN_S):
+                states = await self.asked(self.backend.models())
+            return next(state.name for state in states if state.default)
+        except TimeoutError:
+            if time.monotonic() - self.answered_at < _THERE_FOR_S:
+                return self.config.default_name
+            raise refused(503, "no replica answers yet", retry_after=_READY_WITHIN_S) from None
 
     @contextmanager
     def admitted(self, request: Request) -> Iterator[Place]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import socket
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -89,6 +91,11 @@ def test_a_photograph_comes_back_as_from_the_predictor(
     other = service.post("/v1/dehaze", params={"model": "dark-channel"}, content=data)
     assert other.headers["x-model"] == "dcp"
     assert other.content == Predictor("dcp").dehaze_bytes(data)[0]
+    files = [("file", ("a.jpg", data)), ("file", ("b.jpg", b"nothing"))]
+    many = zipfile.ZipFile(io.BytesIO(service.post("/v1/batch", files=files).content))
+    assert many.read("a.jpg") == answer.content
+    assert many.namelist() == ["a.jpg", "manifest.json"]
+    assert set(service.post("/v1/score", content=data).json()) == {"width", "height", "clearness", "quality"}
 
 
 def test_problems_and_state(service: httpx.Client, jpeg: Jpeg) -> None:

@@ -260,9 +260,13 @@ def test_full_queues_answer_at_once(service: Service, jpeg: Jpeg) -> None:
         pass
     answer = client.post("/v1/dehaze", content=jpeg())
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "2")
+    assert client.get("/readyz").status_code == 503  # it never answered anything
     backend.go.set()
     for thread in waiting:
         thread.join()
+    backend.go.clear()
+    assert client.get("/readyz").status_code == 200  # busy is not gone
+    backend.go.set()
     assert client.post("/v1/dehaze", content=jpeg()).status_code == 422
 
 
