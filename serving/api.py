@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, Literal
@@ -64,6 +65,7 @@ def make_api(
             allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
             expose_headers=["X-Request-Id", "X-Model", "X-Clearness-Before", "X-Clearness-After", "Server-Timing"],
         )
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every byte that is out of place
     _add_problems(app, metrics)
     _add_pictures(app, service)
     _add_state(app, service)
