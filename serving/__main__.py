@@ -18,26 +18,33 @@ CHAMPION = "models:/dehazer@champion"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m serving", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m serving", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", type=Path, help="YAML file as serving/config.yaml")
     parser.add_argument("--model", help="packaged name, checkpoint folder or models:/name@alias")
-    parser.add_argument("--host", help="loopback address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--host", help="address to listen on (default: 127.0.0.1); others need a token")
     parser.add_argument("--port", type=int, help="(default: 8000)")
+    parser.add_argument("--token-file", type=Path, help="a bearer token on each line; read again when it changes")
     parser.add_argument("--tracking-uri", help="MLflow registry of models:/ names")
     parser.add_argument("--out", type=Path, help=f"folder of a demo: serves {CHAMPION} of the mlflow.db in it")
     return parser
 
 
 def _serve(args: argparse.Namespace) -> None:
-    from serving.config import ServingConfig, local_ray_environment, read_config, require_loopback
+    from serving.auth import require_protection
+    from serving.config import ServingConfig, local_ray_environment, read_config
 
     base = read_config(args.config) if args.config else ServingConfig()
     changes = {key: getattr(args, key) for key in ("model", "host", "port", "tracking_uri") if getattr(args, key)}
     if args.out is not None:
         uri = f"sqlite:///{args.out.resolve() / 'mlflow.db'}"
         changes = {"model": CHAMPION, "tracking_uri": uri} | changes
-    config = parse(ServingConfig, base.model_dump(mode="json") | changes, "serving")
-    require_loopback(config.host)
+    values = base.model_dump(mode="json")
+    if args.token_file is not None:
+        values["auth"]["token_file"] = str(args.token_file)
+    config = parse(ServingConfig, values | changes, "serving")
+    require_protection(config.host, config.auth)
     for key, value in local_ray_environment().items():  # before Ray is imported, which reads some of it then
         os.environ.setdefault(key, value)
     from serving.app import run_until_interrupted

@@ -1,10 +1,10 @@
-"""The dehazer on Ray Serve: an HTTP shell around :class:`serving.predictor.Predictor`.
+"""The service on Ray Serve: an ingress that speaks HTTP, and replicas with models in them.
 
-A replica answers on its event loop and works on pictures in threads, so it stays responsive while it computes.
+Both are thin: :func:`serving.api.make_api` is the interface, :class:`serving.replica.Replica` does the work. The
+ingress admits requests and hands them on, once more when a replica dies with one.
 """
 
-# Serve copies the routes by value while the class below is made: what they use must stand above it or in another
-# module, and annotations must be values (no `from __future__ import annotations`).
+# Ray copies the classes below to its processes; annotations must be values (no `from __future__ import annotations`).
 
 import asyncio
 import logging
@@ -12,121 +12,157 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Any, TypeVar
 
-from fastapi import FastAPI, Query, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+import ray.util.metrics
 from ray import serve
-from starlette.exceptions import HTTPException
+from ray.exceptions import RayActorError
+from ray.serve.handle import DeploymentHandle
 
-from models.images import ImageError
 from models.settings import parse
-from serving.config import ServingConfig, require_free_port, require_loopback
-from serving.errors import MEDIA_TYPE, Problem, http_problem, image_problem
-from serving.predictor import MEDIA_TYPES, DehazeInfo, DehazeOptions, Predictor
-from serving.requests import read_body, read_options, server_timing
+from serving.auth import require_protection
+from serving.config import ServingConfig, require_free_port
+from serving.engine import Answer, Compute, Score, Task
+from serving.errors import Problem
+from serving.metrics import Metrics
+from serving.replica import Open, Replica, Together, require_model
+from serving.retry import twice
+from serving.slots import ModelState
 
 APPLICATION = "dehaze"
 LOGGING = {"log_level": "WARNING", "enable_access_log": False}
+_ROOM_TO_REFUSE = 1000  # requests beyond those admitted that the ingress takes in, to refuse them itself
 _state = {"started_ray": False}
-
-api = FastAPI(title="dehaze", version="1", docs_url="/docs")
-
-
-def _answer(request: Request, problem: Problem) -> JSONResponse:
-    body = problem.body(request.headers.get("x-request-id", ""))  # Serve names each request, and its answer
-    return JSONResponse(body, problem.status, media_type=MEDIA_TYPE)
+R = TypeVar("R")
 
 
-@api.exception_handler(ImageError)
-async def _on_image_error(request: Request, error: ImageError) -> JSONResponse:
-    return _answer(request, image_problem(error))
-
-
-@api.exception_handler(RequestValidationError)
-async def _on_bad_query(request: Request, error: RequestValidationError) -> JSONResponse:
-    first = error.errors()[0]
-    return _answer(request, http_problem(400, f"{first['loc'][-1]}: {first['msg']}"))
-
-
-@api.exception_handler(HTTPException)
-async def _on_http_error(request: Request, error: HTTPException) -> JSONResponse:
-    return _answer(request, http_problem(error.status_code, str(error.detail)))
-
-
-@serve.deployment(name="Dehazer")
-@serve.ingress(api)
 class Dehazer:
-    """One replica: the model and the routes."""
+    """The deployment with models in it."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    async def __init__(self, config: dict[str, Any]) -> None:  # type: ignore[misc]  # Serve awaits it
+        settings = parse(ServingConfig, config, "serving")
+
+        def batched(together: Together) -> Compute:
+            # The names that Serve's metrics show are those of the functions.
+            async def compute(works: Any) -> Any:
+                return await together(works)
+
+            batching = settings.batching
+            collected: Any = serve.batch(
+                max_batch_size=batching.max_size, batch_wait_timeout_s=batching.wait_ms / 1000
+            )(compute)
+            return collected  # type: ignore[no-any-return]
+
+        def cached(load: Open) -> Open:
+            async def model(name: str) -> Any:
+                return await load(name)
+
+            kept: Any = serve.multiplexed(max_num_models_per_replica=settings.models_per_replica)(model)
+            return kept  # type: ignore[no-any-return]
+
+        metrics = Metrics(ray.util.metrics)
+        self._replica = await asyncio.to_thread(Replica, settings, metrics, batched=batched, cached=cached)
+        self._following = asyncio.create_task(self._replica.follow())
+
+    async def dehaze(self, task: Task) -> Answer | Problem:
+        """One photograph."""
+        return await self._replica.dehaze(task)
+
+    async def score(self, data: bytes) -> Score | Problem:
+        """One photograph, as it is."""
+        return await self._replica.score(data)
+
+    async def models(self) -> list[ModelState]:
+        """The models."""
+        return await self._replica.models()
+
+
+class Replicas:
+    """The backend of the ingress: Serve's handle, with one more try."""
+
+    def __init__(self, handle: DeploymentHandle[Any], metrics: Metrics) -> None:
+        self._handle, self._metrics = handle, metrics
+
+    async def dehaze(self, task: Task) -> Answer | Problem:
+        """One photograph."""
+        handle = self._handle if task.model is None else self._handle.options(multiplexed_model_id=task.model)
+        answer: Answer | Problem = await self._ask(lambda: handle.dehaze.remote(task))
+        return answer
+
+    async def score(self, data: bytes) -> Score | Problem:
+        """One photograph, as it is."""
+        score: Score | Problem = await self._ask(lambda: self._handle.score.remote(data))
+        return score
+
+    async def models(self) -> list[ModelState]:
+        """The models."""
+        states: list[ModelState] = await self._ask(self._handle.models.remote)
+        return states
+
+    async def _ask(self, call: Callable[[], Any]) -> Any:
+        return await twice(lambda: _awaited(call), (RayActorError,), self._metrics)
+
+
+async def _awaited(call: Callable[[], Any]) -> Any:
+    """The result; work that nobody waits for any more is cancelled."""
+    response = call()
+    try:
+        return await response
+    except asyncio.CancelledError:
+        response.cancel()
+        raise
+
+
+@serve.ingress()
+class Ingress:
+    """The deployment that speaks HTTP."""
+
+    def __init__(self, config: dict[str, Any], dehazer: DeploymentHandle[Any]) -> None:
         self._config = parse(ServingConfig, config, "serving")
-        settings = self._config
-        self._predictor = Predictor(
-            settings.model, settings.tracking_uri, settings.threads, settings.limits, settings.inference
-        )
-        # Torch already uses its threads for one picture; a second one decodes meanwhile.
-        self._working = asyncio.Semaphore(2)
+        self._dehazer = dehazer
 
-    @api.post("/v1/dehaze")
-    async def dehaze(
-        self,
-        request: Request,
-        strength: Annotated[float, Query(ge=0, le=1)] = 1.0,
-        format: Annotated[str | None, Query()] = None,  # noqa: A002 - the name in the URL
-        quality: Annotated[int, Query(ge=1, le=100)] = 95,
-    ) -> Response:
-        """The photograph of the request body (raw, or ``file`` of a multipart form), dehazed."""
-        options = read_options(strength, format, quality)
-        data = await read_body(request, self._config.limits.max_bytes)
-        result, info = await self._compute(data, options)
-        headers = {"X-Model": self._predictor.name, "Server-Timing": server_timing(info)}
-        return Response(result, media_type=MEDIA_TYPES[info.format], headers=headers)
+    def __serve_build_asgi_app__(self) -> Any:
+        """The application, as Serve asks for it."""
+        from serving.api import make_api
 
-    async def _compute(self, data: bytes, options: DehazeOptions) -> tuple[bytes, DehazeInfo]:
-        try:
-            async with asyncio.timeout(self._config.request_timeout_s), self._working:
-                return await asyncio.to_thread(self._predictor.dehaze_bytes, data, options)
-        except TimeoutError:
-            limit = self._config.request_timeout_s
-            raise HTTPException(504, f"not done within {limit:g} s; send a smaller picture") from None
-        except MemoryError:
-            raise HTTPException(503, "not enough memory at the moment; send a smaller picture or try later") from None
-
-    @api.get("/healthz")
-    async def healthz(self) -> dict[str, str]:
-        """The process answers."""
-        return {"status": "ok"}
-
-    @api.get("/readyz")
-    async def readyz(self) -> dict[str, str]:
-        """A model is loaded: a replica takes requests only then."""
-        return {"status": "ready", "model": self._predictor.name}
-
-    @api.get("/v1/models")
-    async def models(self) -> dict[str, list[dict[str, str]]]:
-        """The models that this service has."""
-        return {"models": [{"name": self._predictor.name}]}
+        metrics = Metrics(ray.util.metrics)
+        return make_api(self._config, Replicas(self._dehazer, metrics), metrics=metrics, names_requests=True)
 
 
 def build(args: Mapping[str, Any]) -> serve.Application:
     """The application from plain values, as ``serve deploy`` calls it.
 
     Raises:
-        ConfigError: an unknown or bad key.
+        ConfigError: an unknown or bad key, or a host beyond loopback without a token.
     """
     config = parse(ServingConfig, args, "args")
-    deployment: serve.Deployment = cast("serve.Deployment", Dehazer)
-    options = deployment.options(
-        num_replicas=config.replicas,
-        ray_actor_options={"num_cpus": config.num_cpus},
-        max_ongoing_requests=config.max_ongoing_requests,
-        max_queued_requests=config.max_queued_requests,
+    require_protection(config.host, config.auth)
+    plain = config.model_dump(mode="json")
+    scaling = config.scaling
+    dehazer: Any = serve.deployment(
+        name="Dehazer",
+        ray_actor_options={"num_cpus": scaling.num_cpus, "num_gpus": scaling.num_gpus},
+        max_ongoing_requests=scaling.max_ongoing_requests,
         logging_config=LOGGING,
-    )
-    application: serve.Application = options.bind(config.model_dump(mode="json"))
+        **_replicas(config),
+    )(Dehazer)
+    ingress: Any = serve.deployment(
+        name="Ingress",
+        num_replicas=scaling.ingresses,
+        ray_actor_options={"num_cpus": scaling.ingress_cpus},
+        max_ongoing_requests=config.requests.max_pending + _ROOM_TO_REFUSE,
+        logging_config=LOGGING,
+    )(Ingress)
+    application: serve.Application = ingress.bind(plain, dehazer.bind(plain))
     return application
+
+
+def _replicas(config: ServingConfig) -> dict[str, Any]:
+    scaling = config.scaling
+    if scaling.min_replicas == scaling.max_replicas:
+        return {"num_replicas": scaling.min_replicas}
+    keys = ("min_replicas", "max_replicas", "target_ongoing_requests")
+    return {"autoscaling_config": scaling.model_dump(include=set(keys))}
 
 
 def start(config: ServingConfig) -> str:
@@ -136,11 +172,12 @@ def start(config: ServingConfig) -> str:
         its URL. It takes requests when this returns.
 
     Raises:
-        ConfigError: the host is not loopback, the port is taken, or the model is missing.
+        ConfigError: the host is not loopback and there is no token, the port is taken, or the model is missing.
     """
-    require_loopback(config.host)
+    config = config.with_absolute_paths()
+    require_protection(config.host, config.auth)
     require_free_port(config.host, config.port)
-    _require_model(config)
+    require_model(config)
     _start_ray()
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
@@ -149,7 +186,7 @@ def start(config: ServingConfig) -> str:
             http_options={
                 "host": config.host,
                 "port": config.port,
-                "request_timeout_s": config.request_timeout_s + 5,  # our own answer comes first
+                "request_timeout_s": config.requests.longest_s + 5,  # our own answer comes first
             },
         )
         serve.run(build(config.model_dump(mode="json")), name=APPLICATION, route_prefix="/")
@@ -192,14 +229,3 @@ def _start_ray() -> None:
     cpus = max(2, os.cpu_count() or 1)
     ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level=logging.WARNING)
     _state["started_ray"] = True
-
-
-def _require_model(config: ServingConfig) -> None:
-    """Find out here that a model is missing, where the message is one line, and not in replicas that keep dying."""
-    from models import zoo
-    from serving.registry import SCHEME, download_model
-
-    if config.model.startswith(SCHEME):
-        download_model(config.model, config.tracking_uri)
-    else:
-        zoo.load(config.model)

@@ -2,49 +2,134 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from models.images import ImageLimits
 from models.inference import InferenceConfig
 from models.settings import ConfigError, Settings, parse
+from pseudolabel.clip_scorer import ScorerConfig
+from serving.auth import AuthConfig
+from serving.limits import RequestLimits
+from serving.registry import SCHEME
+
+
+class Scaling(Settings):
+    """How many processes, and what Ray sets aside for each.
+
+    Attributes:
+        min_replicas, max_replicas: with a model in them; Ray starts and ends them within these bounds.
+        target_ongoing_requests: per replica, at which their number is right.
+        max_ongoing_requests: that a replica holds; not below ``batching.max_size``.
+        num_cpus, num_gpus: of a replica; with a GPU the model runs there.
+        ingresses: processes that speak HTTP. Limits of requests hold for each of them by itself.
+        ingress_cpus: of such a process.
+    """
+
+    min_replicas: int = Field(1, ge=1)
+    max_replicas: int = Field(1, ge=1)
+    target_ongoing_requests: float = Field(2.0, gt=0)
+    max_ongoing_requests: int = Field(16, ge=1)
+    num_cpus: float = Field(0.5, gt=0)
+    num_gpus: float = Field(0.0, ge=0)
+    ingresses: int = Field(1, ge=1)
+    ingress_cpus: float = Field(0.1, ge=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Scaling:
+        if self.max_replicas < self.min_replicas:
+            raise ValueError(f"max_replicas is {self.max_replicas}, below min_replicas {self.min_replicas}")
+        return self
+
+
+class Batching(Settings):
+    """Work of one size together; see :mod:`serving.batching`.
+
+    Attributes:
+        max_size: pictures in a batch.
+        wait_ms: that a picture waits for others. Pictures that came while the last batch ran are a batch anyway.
+        stack: equal sizes as one batch of the network; ``auto`` where the model is on a GPU.
+    """
+
+    max_size: int = Field(8, ge=1)
+    wait_ms: float = Field(0.0, ge=0)
+    stack: Literal["auto", "always", "never"] = "auto"
 
 
 class ServingConfig(Settings):
     """The dehazing service.
 
     Attributes:
-        host, port: where a local service listens; only loopback addresses.
-        model: packaged name, checkpoint folder, or ``models:/name@alias``.
+        host, port: where a local service listens; beyond loopback only with ``auth``.
+        model: that answers when a request names none: packaged name, checkpoint folder, ``models:/name@alias``
+            (followed when the alias moves) or ``models:/name/3``.
+        models: further ones by the name that requests give; loaded on demand.
+        models_per_replica: of the further ones in a replica's memory at a time.
         tracking_uri: of the MLflow registry for ``models:/`` names.
+        poll_s: after which the aliases are asked for again.
+        scorer: of clearness; null serves without.
         limits: which images are accepted.
-        inference: precision and memory. A replica works on two photographs at a time, each within this memory.
-        replicas: processes with the model in them.
-        num_cpus: logical CPUs that Ray sets aside for each replica.
-        max_ongoing_requests: requests one replica works on or holds in its own queue.
-        max_queued_requests: requests that wait for a replica before further ones get 503.
+        requests: how many, how large, for how long.
+        auth: tokens.
+        cors_origins: whose pages may call this service from a browser; none by default.
+        inference: precision and memory. A replica computes on one batch at a time, within this memory for each picture.
+        batching: of equal-sized work.
+        scaling: processes and their resources.
         threads: of torch in each replica.
-        request_timeout_s: after which a request gets 504.
+        picture_threads: of a replica, that decode and encode.
+        max_pixels_held: in a replica's memory at a time; 30 bytes each.
     """
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)
     model: str = "corun-compact"
+    models: dict[str, str] = Field(default_factory=dict)
+    models_per_replica: int = Field(2, ge=1)
     tracking_uri: str | None = None
+    poll_s: float = Field(15.0, gt=0)
+    scorer: ScorerConfig | None = ScorerConfig()
     limits: ImageLimits = ImageLimits()
+    requests: RequestLimits = RequestLimits()
+    auth: AuthConfig = AuthConfig()
+    cors_origins: tuple[str, ...] = ()
     inference: InferenceConfig = InferenceConfig()
-    replicas: int = Field(1, ge=1)
-    num_cpus: float = Field(0.5, gt=0)
-    max_ongoing_requests: int = Field(8, ge=1)
-    max_queued_requests: int = Field(64, ge=0)
+    batching: Batching = Batching()
+    scaling: Scaling = Scaling()
     threads: int = Field(2, ge=1)
-    request_timeout_s: float = Field(60.0, gt=0)
+    picture_threads: int = Field(2, ge=1)
+    max_pixels_held: int = Field(200_000_000, ge=1)
+
+    @property
+    def default_name(self) -> str:
+        """What ``model=`` calls the default model."""
+        return self.model if self.model.startswith(SCHEME) else Path(self.model).name
+
+    def with_absolute_paths(self) -> ServingConfig:
+        """The same for processes with another working directory."""
+
+        def absolute(source: str) -> str:
+            return str(Path(source).absolute()) if Path(source).is_dir() else source
+
+        file = self.auth.token_file
+        changes: dict[str, Any] = {
+            "model": absolute(self.model),
+            "models": {name: absolute(source) for name, source in self.models.items()},
+            "auth": self.auth.model_copy(update={"token_file": file.absolute() if file else None}),
+        }
+        return self.model_copy(update=changes)
+
+    @model_validator(mode="after")
+    def _fits(self) -> ServingConfig:
+        if self.scaling.max_ongoing_requests < self.batching.max_size:
+            raise ValueError("scaling.max_ongoing_requests is below batching.max_size, so no batch could be full")
+        if self.default_name in self.models:
+            raise ValueError(f"models has '{self.default_name}', which is the name of the default model")
+        return self
 
 
 def read_config(path: str | os.PathLike[str]) -> ServingConfig:
@@ -61,22 +146,6 @@ def read_config(path: str | os.PathLike[str]) -> ServingConfig:
     except yaml.YAMLError as problem:
         raise ConfigError(f"{file} is not YAML: {problem}") from problem
     return parse(ServingConfig, _application_args(content, file), f"{file}: args")
-
-
-def require_loopback(host: str) -> None:
-    """Refuse to listen where others could reach the service: it has no authentication.
-
-    Raises:
-        ConfigError: the host is not a loopback address.
-    """
-    if host == "localhost":
-        return
-    try:
-        local = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        local = False
-    if not local:
-        raise ConfigError(f"host '{host}' is not a loopback address: the service has no authentication; use 127.0.0.1")
 
 
 def local_ray_environment() -> dict[str, str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from models import inference, zoo
 from models.images import ImageLimits, Photo, decode, encode
@@ -17,6 +19,7 @@ from models.settings import Settings
 from serving.registry import SCHEME, download_model
 
 Format = Literal["JPEG", "PNG", "WEBP", "TIFF", "BMP"]
+Output = Literal["image", "transmission", "side-by-side"]
 MEDIA_TYPES: dict[str, str] = {
     "JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "TIFF": "image/tiff", "BMP": "image/bmp",
 }  # fmt: skip
@@ -25,16 +28,22 @@ MEDIA_TYPES: dict[str, str] = {
 class DehazeOptions(Settings):
     """How one photograph is dehazed: ``strength`` 0 gives the input back, 1 the network's scene; ``format`` None
     keeps the input's; ``quality`` is for JPEG and WebP; ``keep_metadata`` writes EXIF (with the place it was taken),
-    XMP and resolution again.
+    XMP and resolution again; ``output`` may also be the transmission as a grey picture (white: no haze), or the input
+    and the result side by side.
     """
 
     strength: float = Field(1.0, ge=0.0, le=1.0)
     format: Format | None = None
     quality: int = Field(95, ge=1, le=100)
     keep_metadata: bool = False
+    output: Output = "image"
 
 
 DEFAULT_OPTIONS = DehazeOptions()
+
+
+class NoTransmissionError(ValueError):
+    """The transmission was asked for, and the model gives none."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,29 @@ class DehazeInfo:
     encode_s: float
 
 
+def render(photo: Photo, hazy: Tensor, found: inference.Dehazed, options: DehazeOptions) -> Photo:
+    """The picture that the options ask for.
+
+    Args:
+        photo: the input.
+        hazy: its pixels, (1, 3, H, W) in [0, 1].
+        found: what the network made of them.
+        options: strength and output.
+
+    Raises:
+        NoTransmissionError: there is none to show.
+    """
+    if options.output == "transmission":
+        if found.transmission is None:
+            raise NoTransmissionError("this model gives no transmission; ask for output=image, or another model")
+        return replace(photo, alpha=None, icc=None).with_tensor(found.transmission.expand(-1, 3, -1, -1))
+    clear = inference.blend(hazy, found.scene, options.strength)
+    if options.output == "image":
+        return photo.with_tensor(clear)
+    alpha = None if photo.alpha is None else np.concatenate([photo.alpha, photo.alpha], axis=1)
+    return replace(photo, alpha=alpha).with_tensor(torch.cat([hazy, clear], dim=3))
+
+
 class Predictor:
     """A loaded model. Calls from several threads are safe: the network is only read.
 
@@ -58,6 +90,7 @@ class Predictor:
         threads: of torch in this process; None leaves them as they are.
         limits: what is accepted.
         execution: precision and memory; the memory is for one photograph, so several threads need several times it.
+        device: where the network is.
 
     Raises:
         ConfigError: no such model.
@@ -70,6 +103,7 @@ class Predictor:
         threads: int | None = None,
         limits: ImageLimits | None = None,
         execution: inference.InferenceConfig = inference.DEFAULT_CONFIG,
+        device: str | torch.device = "cpu",
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
@@ -77,13 +111,27 @@ class Predictor:
         self.name = model if model.startswith(SCHEME) else Path(model).name
         self._limits = limits if limits is not None else ImageLimits()
         self._execution = execution
-        self._network = zoo.load(source).network.to(memory_format=torch.channels_last)
+        self._device = torch.device(device)
+        self._network = zoo.load(source).network.to(self._device).to(memory_format=torch.channels_last)
 
-    def dehaze_photo(self, photo: Photo, strength: float = 1.0) -> Photo:
-        """A decoded photograph, dehazed; its size, alpha, bit depth and profile stay."""
+    @property
+    def network(self) -> torch.nn.Module:
+        """The network, in evaluation mode."""
+        return self._network
+
+    def run(self, hazy: Tensor) -> inference.Dehazed:
+        """Scene and transmission, in the machine's memory, of N3HW in [0, 1]."""
+        found = inference.dehaze(self._network, hazy.to(self._device), self._execution)
+        return inference.Dehazed(found.scene.cpu(), None if found.transmission is None else found.transmission.cpu())
+
+    def dehaze_photo(self, photo: Photo, options: DehazeOptions = DEFAULT_OPTIONS) -> Photo:
+        """A decoded photograph, dehazed; its size, alpha, bit depth and profile stay.
+
+        Raises:
+            NoTransmissionError: the options ask for a transmission that the model does not give.
+        """
         hazy = photo.tensor()
-        scene = inference.dehaze(self._network, hazy, self._execution).scene
-        return photo.with_tensor(inference.blend(hazy, scene, strength))
+        return render(photo, hazy, self.run(hazy), options)
 
     def dehaze_bytes(self, data: bytes, options: DehazeOptions = DEFAULT_OPTIONS) -> tuple[bytes, DehazeInfo]:
         """An image file, dehazed.
@@ -97,11 +145,12 @@ class Predictor:
 
         Raises:
             ImageError: the file is too large, of another format, or damaged.
+            NoTransmissionError: as :meth:`dehaze_photo`.
         """
         start = time.perf_counter()
         photo = decode(data, self._limits)
         decoded = time.perf_counter()
-        clear = self.dehaze_photo(photo, options.strength)
+        clear = self.dehaze_photo(photo, options)
         dehazed = time.perf_counter()
         result = encode(clear, options.format, options.quality, options.keep_metadata)
         height, width = clear.pixels.shape[:2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -35,15 +36,24 @@ def prepare_mlflow(environment: Mapping[str, str] = _ENVIRONMENT) -> None:
     logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)  # uv's environments have no pip: fine
 
 
+_addresses = threading.RLock()  # they are the process's, and a service loads models in threads
+
+
 @contextmanager
 def mlflow_at(tracking_uri: str | None) -> Iterator[None]:
     """MLflow's process-wide tracking and registry addresses for a while; None keeps those that are set."""
     prepare_mlflow()
-    import mlflow
 
     if tracking_uri is None:
         yield
         return
+    with _addresses:
+        yield from _with_addresses(tracking_uri)
+
+
+def _with_addresses(tracking_uri: str) -> Iterator[None]:
+    import mlflow
+
     before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
     mlflow.set_tracking_uri(tracking_uri)
     mlflow.set_registry_uri(tracking_uri)
@@ -80,6 +90,28 @@ def download_model(name: str, tracking_uri: str | None = None) -> Path:
     if not found:
         raise ConfigError(f"{name} holds no checkpoint (model.safetensors and config.json)")
     return found[0]
+
+
+def resolve(name: str, tracking_uri: str | None = None) -> str:
+    """The version that a name stands for now: ``models:/dehazer@champion`` becomes ``models:/dehazer/3``, and other
+    names stay as they are.
+
+    Raises:
+        ConfigError: there is no such alias, or the registry cannot be asked.
+    """
+    model, at, alias = name.removeprefix(SCHEME).partition("@")
+    if not name.startswith(SCHEME) or not at:
+        return name
+    _require_database(tracking_uri)
+    prepare_mlflow()
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = MlflowClient(tracking_uri, registry_uri=tracking_uri).get_model_version_by_alias(model, alias)
+    except (MlflowException, OSError) as problem:
+        raise ConfigError(f"cannot resolve {name}: {problem}") from problem
+    return f"{SCHEME}{model}/{found.version}"
 
 
 def register_model(

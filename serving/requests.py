@@ -1,72 +1,130 @@
 """What the HTTP interface reads and writes around a picture: query, body, headers."""
 
-from typing import Any
+from __future__ import annotations
 
-from fastapi import HTTPException, Request
-from starlette.datastructures import UploadFile
+import asyncio
+import re
+import uuid
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import Request
 
 from models.images import ImageTooLarge
 from models.settings import ConfigError, parse
-from serving.predictor import MEDIA_TYPES, DehazeInfo, DehazeOptions
+from serving.engine import Answer
+from serving.errors import refused
+from serving.limits import Place
+from serving.multipart import FormReader, Upload
+from serving.predictor import MEDIA_TYPES, DehazeOptions
 
-MULTIPART_EXTRA = 64 << 10  # what a multipart body may have around the file
+FORMATS = dict(zip(map(str.lower, MEDIA_TYPES), MEDIA_TYPES, strict=True)) | {"jpg": "JPEG", "tif": "TIFF"}
+MULTIPART_EXTRA = 64 << 10  # what a form may have around each file
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:=+/@-]{1,128}")
 
 
-def read_options(strength: float, name: str | None, quality: int) -> DehazeOptions:
+def request_id(given: str) -> tuple[str, bool]:
+    """The id of a request, and whether it is the one that was given."""
+    valid = _REQUEST_ID.fullmatch(given) is not None
+    return (given if valid else uuid.uuid4().hex), valid
+
+
+def read_options(strength: float, name: str | None, quality: int, output: str) -> DehazeOptions:
     """The options of a query; ``name`` is a format in any case, also ``jpg`` and ``tif``.
 
     Raises:
-        HTTPException: 400 for one that is not known or out of range.
+        ProblemError: 400 for one that is not known or out of range.
     """
-    known = dict(zip(map(str.lower, MEDIA_TYPES), MEDIA_TYPES, strict=True)) | {"jpg": "JPEG", "tif": "TIFF"}
-    if name is not None and name.lower() not in known:
-        raise HTTPException(400, f"format: '{name}' is not one of {', '.join(sorted(known))}")
-    chosen: dict[str, Any] = {"strength": strength, "quality": quality}
+    if name is not None and name.lower() not in FORMATS:
+        raise refused(400, f"format: '{name}' is not one of {', '.join(sorted(FORMATS))}")
+    chosen: dict[str, Any] = {"strength": strength, "quality": quality, "output": output}
     if name is not None:
-        chosen["format"] = known[name.lower()]
+        chosen["format"] = FORMATS[name.lower()]
     try:
         return parse(DehazeOptions, chosen)
     except ConfigError as problem:
-        raise HTTPException(400, str(problem)) from problem
+        raise refused(400, str(problem)) from problem
 
 
-async def read_body(request: Request, limit: int) -> bytes:
+def is_form(request: Request) -> bool:
+    """The body is a multipart form."""
+    return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
+
+
+async def read_image(request: Request, place: Place, limit: int, seconds: float) -> bytes:
     """The image of a request, raw or as ``file`` of a form.
 
     Raises:
         ImageTooLarge: as soon as it is known to have more than ``limit`` bytes.
-        HTTPException: 400 when there is none.
+        ProblemError: 400 when there is none, 408 when it does not arrive in time, 503 when there is no room for it.
     """
-    multipart = request.headers.get("content-type", "").startswith("multipart/form-data")
-    bound = limit + (MULTIPART_EXTRA if multipart else 0)
+    if not is_form(request):
+        return await read_raw(request, place, limit, seconds)
+    for upload in await read_form(request, place, total=limit, each=limit, files=1, seconds=seconds):
+        if upload.field == "file":
+            if not upload.data:
+                raise refused(400, "the form's 'file' is empty")
+            return upload.data
+    raise refused(400, "the form has no 'file'")
+
+
+async def read_raw(request: Request, place: Place, limit: int, seconds: float) -> bytes:
+    """The body as it is.
+
+    Raises:
+        ImageTooLarge, ProblemError: as :func:`read_image`.
+    """
+    body = bytearray()
+    await _read(request, place, limit, seconds, body.extend)
+    if not body:
+        raise refused(400, "the body is empty; send an image as the body or as the form's 'file'")
+    return bytes(body)
+
+
+async def read_form(
+    request: Request, place: Place, *, total: int, each: int, files: int, seconds: float
+) -> list[Upload]:
+    """The files of a form.
+
+    Args:
+        request: has a multipart body.
+        place: accounts for the bytes.
+        total, each: bytes of all files, and of each.
+        files: that are accepted.
+        seconds: in which the body has to arrive.
+
+    Raises:
+        ImageTooLarge, ProblemError: as :func:`read_image`.
+    """
+    reader = FormReader(request.headers["content-type"], max_files=files, max_bytes=each)
+    await _read(request, place, total + MULTIPART_EXTRA * files, seconds, reader.feed)
+    return reader.finish()
+
+
+async def _read(request: Request, place: Place, limit: int, seconds: float, take: Any) -> None:
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > bound:
+    if declared.isdigit() and int(declared) > limit:
         raise ImageTooLarge(f"the request has {int(declared):,} bytes; at most {limit:,} are accepted")
-    if multipart:
-        return await _form_file(request)
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > bound:
-            raise ImageTooLarge(f"the request has more than the {limit:,} bytes that are accepted")
-        chunks.append(chunk)
-    if not size:
-        raise HTTPException(400, "the body is empty; send an image as the body or as the form's 'file'")
-    return b"".join(chunks)
+    size = 0
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise ImageTooLarge(f"the request has more than the {limit:,} bytes that are accepted")
+                place.hold(len(chunk))
+                take(chunk)
+    except TimeoutError:
+        raise refused(408, f"the body did not arrive within {seconds:g} s") from None
 
 
-async def _form_file(request: Request) -> bytes:
-    async with request.form(max_files=1, max_fields=8) as form:
-        file = form.get("file")
-        if not isinstance(file, UploadFile):
-            raise HTTPException(400, "the form has no 'file'")
-        data = await file.read()
-    if not data:
-        raise HTTPException(400, "the form's 'file' is empty")
-    return data
+def answer_headers(answer: Answer) -> dict[str, str]:
+    """The headers that tell how a picture was made."""
+    headers = {"X-Model": quote(answer.model, safe="/:@ +=,"), "Server-Timing": server_timing(answer.timing)}
+    scores = {"X-Clearness-Before": answer.clearness_before, "X-Clearness-After": answer.clearness_after}
+    return headers | {name: f"{value:.4f}" for name, value in scores.items() if value is not None}
 
 
-def server_timing(info: DehazeInfo) -> str:
+def server_timing(timing: dict[str, float]) -> str:
     """The ``Server-Timing`` header: milliseconds of each part."""
-    parts = {"decode": info.decode_s, "model": info.model_s, "encode": info.encode_s}
-    return ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in parts.items())
+    return ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in timing.items())

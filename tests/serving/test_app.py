@@ -1,103 +1,173 @@
-"""The service over HTTP, on a real Ray Serve."""
+"""The service on a real Ray Serve: what only shows there."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import socket
+import threading
+import time
+import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
-import numpy as np
 import pytest
-from numpy.typing import NDArray
-from PIL import Image
 
+from models import checkpoint, zoo
 from models.settings import ConfigError
-from serving.config import ServingConfig, read_config, require_free_port, require_loopback
-from serving.predictor import DehazeOptions, Predictor
+from serving.config import ServingConfig
+from serving.predictor import Predictor
 
-Pixels = NDArray[np.uint8]
+Jpeg = Callable[..., bytes]
 LIMIT = 200_000
-
-
-def jpeg(pixels: Pixels) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=92)
-    return buffer.getvalue()
+NETWORK = {"name": "corun", "stages": 1, "dim": 2}
 
 
 @pytest.fixture(scope="module")
-def service(ray_cluster: None) -> Iterator[httpx.Client]:
+def registry(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """A folder, an MLflow database in it, and a run there."""
+    from pipelines.tracking import Tracker, default_uri
+
+    folder = tmp_path_factory.mktemp("registry")
+    tracker = Tracker.start("dehaze/tests", "serving", default_uri(folder))
+    return folder, tracker.tracking_uri, tracker.run_id
+
+
+def register(registry: tuple[Path, str, str], name: str, *, broken: bool = False) -> str:
+    """A new champion with weights of its own; its version."""
+    import torch
+
+    from serving.registry import register_model
+
+    folder, uri, run = registry
+    torch.manual_seed(len(list(folder.iterdir())))
+    network = zoo.build(NETWORK)
+    if broken:
+        for parameter in network.parameters():
+            parameter.data.fill_(float("nan"))
+    saved = checkpoint.save(folder / name, network, {"network": NETWORK})
+    return register_model(saved, tracking_uri=uri, run_id=run)
+
+
+@pytest.fixture(scope="module")
+def service(ray_cluster: None, registry: tuple[Path, str, str]) -> Iterator[httpx.Client]:
     from serving import app
 
+    register(registry, "first")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    limits = {"max_bytes": LIMIT, "formats": ["JPEG", "PNG"]}
-    url = app.start(ServingConfig.model_validate({"port": port, "model": "dcp", "threads": 1, "limits": limits}))
+    config = ServingConfig.model_validate(
+        {
+            "port": port,
+            "model": "models:/dehazer@champion",
+            "tracking_uri": registry[1],
+            "models": {"dark-channel": "dcp"},
+            "poll_s": 0.5,
+            "threads": 1,
+            "limits": {"max_bytes": LIMIT, "formats": ["JPEG", "PNG"]},
+            "requests": {"max_pending": 8},
+        }
+    )
+    url = app.start(config)
     with httpx.Client(base_url=url, timeout=60) as client:
         yield client
     app.stop()
 
 
-def test_a_photograph_comes_back_as_from_the_command_line(service: httpx.Client, photo: Callable[..., Pixels]) -> None:
-    data = jpeg(photo(1, hazy=True))
+def test_a_photograph_comes_back_as_from_the_predictor(
+    service: httpx.Client, jpeg: Jpeg, registry: tuple[Path, str, str]
+) -> None:
+    data = jpeg(1)
     answer = service.post("/v1/dehaze", content=data, headers={"X-Request-Id": "abc-1"})
     assert answer.status_code == 200, answer.text
-    assert answer.headers["content-type"] == "image/jpeg"
-    assert answer.headers["x-model"] == "dcp"
-    assert answer.headers["x-request-id"] == "abc-1"
-    assert "model;dur=" in answer.headers["server-timing"]
-    assert answer.content == Predictor("dcp").dehaze_bytes(data)[0]
-    form = service.post("/v1/dehaze", files={"file": ("hazy.jpg", data, "image/jpeg")})
-    assert form.content == answer.content
+    assert answer.headers.get_list("x-request-id") == ["abc-1"]
+    assert answer.headers["x-model"] == "models:/dehazer/1"
+    assert 0 <= float(answer.headers["x-clearness-after"]) <= 1
+    assert answer.content == Predictor(str(registry[0] / "first")).dehaze_bytes(data)[0]
+    other = service.post("/v1/dehaze", params={"model": "dark-channel"}, content=data)
+    assert other.headers["x-model"] == "dcp"
+    assert other.content == Predictor("dcp").dehaze_bytes(data)[0]
+    files = [("file", ("a.jpg", data)), ("file", ("b.jpg", b"nothing"))]
+    many = zipfile.ZipFile(io.BytesIO(service.post("/v1/batch", files=files).content))
+    assert many.read("a.jpg") == answer.content
+    assert many.namelist() == ["a.jpg", "manifest.json"]
+    assert set(service.post("/v1/score", content=data).json()) == {"width", "height", "clearness", "quality"}
 
 
-def test_format_and_strength(service: httpx.Client, photo: Callable[..., Pixels]) -> None:
-    pixels = photo(2, height=31, width=45)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    answer = service.post("/v1/dehaze", params={"strength": 0, "format": "png"}, content=buffer.getvalue())
-    assert answer.headers["content-type"] == "image/png"
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(answer.content))), pixels)
-
-
-@pytest.mark.parametrize(
-    ("content", "query", "status", "code"),
-    [
-        (b"just some text", {}, 415, "unsupported_format"),
-        ("truncated", {}, 422, "truncated"),
-        (b"\xff\xd8\xff" + bytes(LIMIT), {}, 413, "too_large"),
-        (b"", {}, 400, "bad_request"),
-        ("whole", {"strength": "2"}, 400, "bad_request"),
-        ("whole", {"format": "gif"}, 400, "bad_request"),
-    ],
-)
-def test_problems_have_a_status_and_a_code(
-    service: httpx.Client,
-    photo: Callable[..., Pixels],
-    content: bytes | str,
-    query: dict[str, str],
-    status: int,
-    code: str,
-) -> None:
-    if isinstance(content, str):
-        whole = jpeg(photo(3))
-        content = whole[: len(whole) // 2] if content == "truncated" else whole
-    answer = service.post("/v1/dehaze", params=query, content=content)
-    assert answer.status_code == status
-    assert answer.headers["content-type"] == "application/problem+json"
-    problem = answer.json()
-    assert (problem["status"], problem["code"]) == (status, code)
-    assert problem["request_id"] == answer.headers["x-request-id"]
-
-
-def test_health_and_models(service: httpx.Client) -> None:
+def test_problems_and_state(service: httpx.Client, jpeg: Jpeg) -> None:
     assert service.get("/healthz").json() == {"status": "ok"}
-    assert service.get("/readyz").json() == {"status": "ready", "model": "dcp"}
-    assert service.get("/v1/models").json() == {"models": [{"name": "dcp"}]}
+    assert service.get("/readyz").json()["status"] == "ready"
+    cut = service.post("/v1/dehaze", content=jpeg(1)[:900])
+    assert (cut.status_code, cut.json()["code"]) == (422, "truncated")
+    assert cut.json()["request_id"] == cut.headers["x-request-id"]
+    assert service.post("/v1/dehaze", content=bytes(LIMIT + 1)).status_code == 413
     assert service.get("/nothing").json()["code"] == "not_found"
+
+
+def test_too_many_requests_are_refused_at_once(service: httpx.Client, jpeg: Jpeg) -> None:
+    data = jpeg(2, 600, 800)
+
+    def send(_: int) -> tuple[int, float]:
+        start = time.perf_counter()
+        answer = service.post("/v1/dehaze", content=data)
+        return answer.status_code, time.perf_counter() - start
+
+    with ThreadPoolExecutor(24) as pool:
+        outcomes = list(pool.map(send, range(48)))
+    assert {status for status, _ in outcomes} == {200, 503}
+    assert service.post("/v1/dehaze", content=data).status_code == 200
+
+
+@contextlib.contextmanager
+def load(service: httpx.Client, data: bytes) -> Iterator[list[Any]]:
+    """Requests all the time, in two threads: (status, model) of each."""
+    seen: list[Any] = []
+    stop = threading.Event()
+
+    def send() -> None:
+        while not stop.is_set():
+            answer = service.post("/v1/dehaze", content=data)
+            seen.append((answer.status_code, answer.headers.get("x-model")))
+
+    threads = [threading.Thread(target=send) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.2)
+
+
+def test_a_new_champion_takes_over_without_a_failed_request(
+    service: httpx.Client, jpeg: Jpeg, registry: tuple[Path, str, str]
+) -> None:
+    def default() -> Any:
+        return service.get("/v1/models").json()["models"][0]
+
+    with load(service, jpeg(3)) as seen:
+        newer = f"models:/dehazer/{register(registry, 'second')}"
+        wait_for(lambda: seen and seen[-1][1] == newer)
+        broken = f"models:/dehazer/{register(registry, 'broken', broken=True)}"
+        wait_for(lambda: default()["problem"])
+        assert broken in default()["problem"]
+        count = len(seen)
+        wait_for(lambda: len(seen) > count + 3)
+    assert {status for status, _ in seen} == {200}
+    assert seen[-1][1] == newer
+    assert default()["version"] == newer
 
 
 def test_a_missing_model_is_found_before_anything_starts() -> None:
@@ -105,40 +175,3 @@ def test_a_missing_model_is_found_before_anything_starts() -> None:
 
     with pytest.raises(ConfigError, match="did you mean 'corun-compact'"):
         app.start(ServingConfig(model="corun-compakt"))
-
-
-def test_a_taken_port_is_one_clear_error() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}"):
-            require_free_port("127.0.0.1", port)
-    require_free_port("127.0.0.1", port)
-
-
-def test_only_loopback_hosts() -> None:
-    for host in ("127.0.0.1", "127.8.0.1", "::1", "localhost"):
-        require_loopback(host)
-    for host in ("0.0.0.0", "192.0.2.7", "example.org", "::"):
-        with pytest.raises(ConfigError, match="no authentication"):
-            require_loopback(host)
-
-
-def test_the_packaged_configuration_is_the_default() -> None:
-    assert read_config(Path(__file__).parents[2] / "serving" / "config.yaml") == ServingConfig()
-
-
-def test_unknown_keys_in_the_configuration_are_named(tmp_path: Path) -> None:
-    path = tmp_path / "serve.yaml"
-    path.write_text("applications:\n  - args: {replica: 2}\n")
-    with pytest.raises(ConfigError, match=r"'replica'.*did you mean 'replicas'"):
-        read_config(path)
-    path.write_text("model: dcp\n")
-    with pytest.raises(ConfigError, match="applications"):
-        read_config(path)
-
-
-def test_options_out_of_range_are_refused() -> None:
-    with pytest.raises(ValueError, match="strength"):
-        DehazeOptions(strength=1.5)

@@ -1,0 +1,191 @@
+"""The HTTP interface: routes over a :class:`serving.intake.Backend`."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from models.images import ImageError
+from serving.auth import Tokens
+from serving.batch import dehaze_all
+from serving.config import ServingConfig
+from serving.engine import Answer, Task
+from serving.errors import Problem, ProblemError, http_problem, image_problem
+from serving.intake import Backend, Intake
+from serving.limits import Admission
+from serving.metrics import Metrics
+from serving.middleware import Frame, problem_response
+from serving.openapi import BATCH, DEHAZE, FORMAT, SCORE
+from serving.predictor import MEDIA_TYPES, DehazeOptions
+from serving.requests import answer_headers, read_options
+
+Strength = Annotated[float, Query(ge=0, le=1, description="0 keeps the haze, 1 removes it")]
+Format = Annotated[str | None, Query(description="default: that of the input", json_schema_extra=FORMAT)]
+Quality = Annotated[int, Query(ge=1, le=100, description="of JPEG and WebP")]
+Output = Annotated[Literal["image", "transmission", "side-by-side"], Query()]
+Model = Annotated[str | None, Query(description="a name of /v1/models", max_length=200)]
+
+
+def make_api(
+    config: ServingConfig,
+    backend: Backend,
+    tokens: Tokens | None = None,
+    metrics: Metrics | None = None,
+    *,
+    names_requests: bool = False,
+) -> FastAPI:
+    """The application.
+
+    Args:
+        config: of the service.
+        backend: does the work.
+        tokens: who may use it; None reads them as the configuration says.
+        metrics: counts; None does not.
+        names_requests: see :class:`serving.middleware.Frame`.
+    """
+    metrics = metrics or Metrics()
+    service = Intake(config, backend, metrics, Admission(config.requests))
+    app = FastAPI(title="dehaze", version=_version(), docs_url="/docs", redoc_url=None)
+    app.add_middleware(
+        Frame, config=config, tokens=tokens or Tokens(config.auth), metrics=metrics, names_requests=names_requests
+    )
+    if config.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(config.cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
+            expose_headers=["X-Request-Id", "X-Model", "X-Clearness-Before", "X-Clearness-After", "Server-Timing"],
+        )
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every byte that is out of place
+    _add_problems(app, metrics)
+    _add_pictures(app, service)
+    _add_state(app, service)
+    return app
+
+
+def _version() -> str:
+    try:
+        return version("ray-dehaze")
+    except PackageNotFoundError:  # from source, not installed
+        return "0"
+
+
+def _add_problems(app: FastAPI, metrics: Metrics) -> None:
+    def answer(request: Request, problem: Problem) -> JSONResponse:
+        metrics.rejected(problem.code)
+        return problem_response(problem, request.state.request_id)
+
+    @app.exception_handler(ImageError)
+    async def on_image(request: Request, error: ImageError) -> JSONResponse:
+        return answer(request, image_problem(error))
+
+    @app.exception_handler(ProblemError)
+    async def on_problem(request: Request, error: ProblemError) -> JSONResponse:
+        return answer(request, error.problem)
+
+    @app.exception_handler(RequestValidationError)
+    async def on_query(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        return answer(request, http_problem(400, f"{first['loc'][-1]}: {first['msg']}"))
+
+    @app.exception_handler(HTTPException)
+    async def on_http(request: Request, error: HTTPException) -> JSONResponse:
+        return answer(request, http_problem(error.status_code, str(error.detail)))
+
+
+def _add_pictures(app: FastAPI, service: Intake) -> None:
+    limits = service.config.requests
+
+    @app.post("/v1/dehaze", **DEHAZE)
+    async def dehaze(
+        request: Request,
+        model: Model = None,
+        strength: Strength = 1.0,
+        format: Format = None,  # noqa: A002 - the name in the URL
+        quality: Quality = 95,
+        output: Output = "image",
+    ) -> Response:
+        """The photograph of the request body (raw, or ``file`` of a multipart form), dehazed."""
+        options = read_options(strength, format, quality, output)
+        name = service.known(model)
+        with service.admitted(request) as place:
+            data = await service.image(request, place)
+            async with service.within(limits.timeout_s):
+                answer = _good(await service.asked(service.backend.dehaze(Task(data, options, name))))
+        return Response(answer.data, media_type=MEDIA_TYPES[answer.format], headers=answer_headers(answer))
+
+    @app.post("/v1/batch", **BATCH)
+    async def batch(
+        request: Request,
+        model: Model = None,
+        strength: Strength = 1.0,
+        format: Format = None,  # noqa: A002 - the name in the URL
+        quality: Quality = 95,
+        output: Output = "image",
+    ) -> Response:
+        """The files of a form, or of a zip archive, dehazed: a zip archive with a ``manifest.json``."""
+        options = read_options(strength, format, quality, output)
+        name = service.known(model)
+        with service.admitted(request) as place:
+            sources = await service.sources(request, place)
+            async with service.within(limits.batch_timeout_s):
+                archive = await dehaze_all(
+                    sources, _one(service, options, name), parallel=limits.batch_parallel,
+                    max_bytes=limits.batch_answer_bytes,
+                )  # fmt: skip
+        headers = {"Content-Disposition": 'attachment; filename="dehazed.zip"'}
+        return Response(archive, media_type="application/zip", headers=headers)
+
+    @app.post("/v1/score", **SCORE)
+    async def score(request: Request) -> dict[str, Any]:
+        """Clearness and quality of the photograph as it is, in [0, 1], higher is better."""
+        with service.admitted(request) as place:
+            data = await service.image(request, place)
+            async with service.within(limits.timeout_s):
+                return asdict(_good(await service.asked(service.backend.score(data))))
+
+
+def _one(service: Intake, options: DehazeOptions, model: str | None) -> Any:
+    async def dehaze(data: bytes) -> Answer | Problem:
+        if len(data) > service.config.limits.max_bytes:
+            return Problem(413, "too_large", f"the file has {len(data):,} bytes; too many")
+        found = await service.asked(service.backend.dehaze(Task(data, options, model)))
+        if isinstance(found, Problem):
+            service.metrics.rejected(found.code)
+        return found
+
+    return dehaze
+
+
+def _good(found: Any) -> Any:
+    """An answer that is none is raised."""
+    if isinstance(found, Problem):
+        raise ProblemError(found)
+    return found
+
+
+def _add_state(app: FastAPI, service: Intake) -> None:
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def readyz() -> dict[str, str]:
+        """A model is loaded and has dehazed its warm-up image."""
+        return {"status": "ready", "model": await service.default_model()}
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, list[dict[str, Any]]]:
+        """The models that this service has, and why a newer version is not served."""
+        async with service.within(service.config.requests.timeout_s):
+            return {"models": [asdict(state) for state in await service.asked(service.backend.models())]}

@@ -1,0 +1,152 @@
+"""What the service takes on at once: admission of requests, by number, client and bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from models.settings import Settings
+from serving.errors import refused
+
+
+class RequestLimits(Settings):
+    """Limits of requests; those of pictures are :class:`models.images.ImageLimits`.
+
+    Attributes:
+        timeout_s: after which a request gets 504; ``batch_timeout_s`` likewise for a batch.
+        read_timeout_s: in which a body has to arrive; later is 408.
+        max_pending: requests that one ingress reads, holds or has worked on; further ones get 503.
+        max_pending_bytes: of all their bodies together; a request that would exceed them gets 503.
+        max_per_client: of these by one client (a token, else an address); further ones get 429.
+        forwarded_for: the client's address is the last in ``X-Forwarded-For``: only behind a reverse proxy that
+            writes it.
+        retry_after_s: what ``Retry-After`` says.
+        batch_files, batch_bytes: files in a batch, and their bytes together, packed and unpacked.
+        batch_answer_bytes: of the results of a batch.
+        batch_parallel: files of one batch that are worked on at a time.
+    """
+
+    timeout_s: float = Field(60.0, gt=0)
+    batch_timeout_s: float = Field(300.0, gt=0)
+    read_timeout_s: float = Field(30.0, gt=0)
+    max_pending: int = Field(64, ge=1)
+    max_pending_bytes: int = Field(512 << 20, ge=1)
+    max_per_client: int = Field(32, ge=1)
+    forwarded_for: bool = False
+    retry_after_s: float = Field(2.0, gt=0)
+    batch_files: int = Field(100, ge=1)
+    batch_bytes: int = Field(256 << 20, ge=1)
+    batch_answer_bytes: int = Field(512 << 20, ge=1)
+    batch_parallel: int = Field(4, ge=1)
+
+    @property
+    def longest_s(self) -> float:
+        """After so many seconds every request has its answer."""
+        return self.read_timeout_s + max(self.timeout_s, self.batch_timeout_s)
+
+
+@dataclass
+class Place:
+    """A request that was admitted, and the bytes that it holds."""
+
+    gate: Admission
+    held: int = 0
+
+    def hold(self, count: int) -> None:
+        """Account for ``count`` more bytes of the body.
+
+        Raises:
+            ProblemError: 503 when all requests together would hold too much.
+        """
+        limits = self.gate.limits
+        if self.gate.held + count > limits.max_pending_bytes:
+            raise refused(503, "too many bytes are waiting; try again later", "overloaded", limits.retry_after_s)
+        self.held += count
+        self.gate.held += count
+
+
+class Admission:
+    """Who gets in. Used on one event loop, so nothing is locked."""
+
+    def __init__(self, limits: RequestLimits) -> None:
+        self.limits = limits
+        self.pending = 0
+        self.held = 0
+        self._clients: Counter[str] = Counter()
+
+    @contextmanager
+    def admitted(self, client: str) -> Iterator[Place]:
+        """A place for a request of ``client``, before any of its body is read.
+
+        Raises:
+            ProblemError: 429 when the client has too many requests already, 503 when there are too many in all.
+        """
+        limits = self.limits
+        if self._clients[client] >= limits.max_per_client:
+            detail = f"this client has {limits.max_per_client} requests here already; wait for one to end"
+            raise refused(429, detail, retry_after=limits.retry_after_s)
+        if self.pending >= limits.max_pending:
+            raise refused(503, "the queue is full; try again later", "overloaded", limits.retry_after_s)
+        self.pending += 1
+        self._clients[client] += 1
+        place = Place(self)
+        try:
+            yield place
+        finally:
+            self.pending -= 1
+            self.held -= place.held
+            self._clients[client] -= 1
+            if not self._clients[client]:
+                del self._clients[client]
+
+
+class Budget:
+    """Units of something, such as pixels in memory, that tasks take in turn: first come, first served.
+
+    Args:
+        total: units in all. Who asks for more than that gets all of them, alone.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total = self._free = total
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def taken(self, units: int) -> AsyncIterator[None]:
+        """Wait for the units, and give them back at the end; who is cancelled while waiting leaves the line."""
+        units = min(units, self._total)
+        await self._take(units)
+        try:
+            yield
+        finally:
+            self._free += units
+            self._call()
+
+    async def _take(self, units: int) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((units, turn))
+        self._call()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # called and cancelled at the same moment
+                self._free += units
+            self._call()
+            raise
+
+    def _call(self) -> None:
+        while self._waiting:
+            units, turn = self._waiting[0]
+            if turn.cancelled():
+                self._waiting.popleft()
+                continue
+            if units > self._free:
+                return
+            self._waiting.popleft()
+            self._free -= units
+            turn.set_result(None)

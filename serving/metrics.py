@@ -1,0 +1,77 @@
+"""What the engineer on call sees: Prometheus metrics, made by whatever makes metrics where this runs."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+SECONDS = [0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0]
+SIZES = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0]
+SHARES = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
+
+
+class Maker(Protocol):
+    """The module ``ray.util.metrics``, or what stands for it in a test."""
+
+    Counter: Any
+    Gauge: Any
+    Histogram: Any
+
+
+class Metrics:
+    """The metrics of one process; Ray exports them with ``ray_`` before the name.
+
+    Args:
+        maker: None counts nothing.
+    """
+
+    def __init__(self, maker: Maker | None = None) -> None:
+        self._made: dict[str, Any] = {}
+        if maker is None:
+            return
+        counter, gauge, histogram = maker.Counter, maker.Gauge, maker.Histogram
+        self._made = {
+            "requests": counter("dehaze_requests", "Requests by route and status.", ("route", "status")),
+            "rejected": counter("dehaze_rejected", "Requests that got a problem, by its code.", ("code",)),
+            "retries": counter("dehaze_retries", "Requests that were sent again because a replica died."),
+            "pending": gauge("dehaze_pending", "Requests that this ingress holds."),
+            "seconds": histogram("dehaze_request_seconds", "Whole request, by route.", SECONDS, ("route",)),
+            "stage": histogram("dehaze_stage_seconds", "Parts of a request.", SECONDS, ("stage",)),
+            "batch": histogram("dehaze_batch_size", "Pictures that were computed together.", SIZES),
+            "haze": histogram("dehaze_input_haze", "1 - clearness of the inputs: drifts with the cameras.", SHARES),
+        }
+
+    def request(self, route: str, status: int, seconds: float) -> None:
+        """A request ended."""
+        self._call("requests", "inc", 1, {"route": route, "status": str(status)})
+        self._call("seconds", "observe", seconds, {"route": route})
+
+    def rejected(self, code: str) -> None:
+        """A request, or a file of a batch, got a problem."""
+        self._call("rejected", "inc", 1, {"code": code})
+
+    def retried(self) -> None:
+        """A replica died, and its work was sent again."""
+        self._call("retries", "inc", 1)
+
+    def pending(self, count: int) -> None:
+        """So many requests are held now."""
+        self._call("pending", "set", count)
+
+    def stages(self, timing: dict[str, float]) -> None:
+        """Seconds of each part of an answer."""
+        for stage, seconds in timing.items():
+            self._call("stage", "observe", seconds, {"stage": stage})
+
+    def batch(self, size: int) -> None:
+        """So many pictures were computed together."""
+        self._call("batch", "observe", size)
+
+    def haze(self, clearness: float | None) -> None:
+        """A photograph came in."""
+        if clearness is not None:
+            self._call("haze", "observe", max(1.0 - clearness, 1e-9))  # Ray takes no zero
+
+    def _call(self, name: str, method: str, value: float, tags: dict[str, str] | None = None) -> None:
+        made = self._made.get(name)
+        if made is not None:
+            getattr(made, method)(value, tags or {})

@@ -1,0 +1,171 @@
+"""The configuration: one schema, one file that Serve takes too, and what is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from fastapi.testclient import TestClient
+
+from models.settings import ConfigError
+from serving.__main__ import main
+from serving.config import ServingConfig, read_config, require_free_port
+from serving.errors import ProblemError
+from serving.metrics import Metrics
+from serving.predictor import DehazeOptions
+from serving.retry import twice
+
+FILE = Path(__file__).parents[2] / "serving" / "config.yaml"
+
+
+def test_the_packaged_configuration_is_the_default() -> None:
+    assert read_config(FILE) == ServingConfig()
+
+
+def test_serve_takes_the_packaged_configuration() -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    from serving import app
+
+    content = yaml.safe_load(FILE.read_text())
+    schema = ServeDeploySchema.model_validate(content)
+    (application,) = schema.applications
+    module, _, function = application.import_path.partition(":")
+    assert (module, getattr(app, function)) == ("serving.app", app.build)
+    assert content["http_options"]["request_timeout_s"] > ServingConfig().requests.longest_s
+    assert content["http_options"]["host"] == content["applications"][0]["args"]["host"]
+
+
+def test_what_is_built_has_the_resources_of_the_configuration() -> None:
+    from serving import app
+
+    scaling = {"min_replicas": 1, "max_replicas": 3, "num_cpus": 0.25, "max_ongoing_requests": 9}
+    ingress = app.build({"scaling": scaling})._bound_deployment
+    dehazer = ingress.init_args[1]._bound_deployment
+    assert dehazer.ray_actor_options["num_cpus"] == 0.25
+    assert dehazer.max_ongoing_requests == 9
+    bounds = dehazer._deployment_config.autoscaling_config
+    assert (bounds.min_replicas, bounds.max_replicas, bounds.target_ongoing_requests) == (1, 3, 2.0)
+    assert ingress.max_ongoing_requests > ServingConfig().requests.max_pending
+    with pytest.raises(ConfigError, match="no token"):
+        app.build({"host": "0.0.0.0"})
+
+
+def test_unknown_keys_in_the_configuration_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "serve.yaml"
+    path.write_text("applications:\n  - args: {scaling: {max_replica: 2}}\n")
+    with pytest.raises(ConfigError, match=r"'max_replica'.*did you mean 'max_replicas'"):
+        read_config(path)
+    path.write_text("model: dcp\n")
+    with pytest.raises(ConfigError, match="applications"):
+        read_config(path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"scaling": {"min_replicas": 3, "max_replicas": 2}}, "below min_replicas"),
+        ({"batching": {"max_size": 99}}, "no batch could be full"),
+        ({"models": {"corun-compact": "dcp"}}, "name of the default"),
+    ],
+)
+def test_values_that_do_not_fit_together(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ServingConfig.model_validate(settings)
+
+
+def test_a_taken_port_is_one_clear_error() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}"):
+            require_free_port("127.0.0.1", port)
+    require_free_port("127.0.0.1", port)
+
+
+def test_the_command_helps_and_refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    assert "--token-file" in capsys.readouterr().out
+    assert main(["--host", "0.0.0.0"]) == 2
+    assert "no token" in capsys.readouterr().err
+    assert main(["--token-file", str(tmp_path / "none")]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_options_out_of_range_are_refused() -> None:
+    with pytest.raises(ValueError, match="strength"):
+        DehazeOptions(strength=1.5)
+
+
+class Recorder:
+    """Stands for ``ray.util.metrics``: remembers every value."""
+
+    def __init__(self) -> None:
+        self.values: list[tuple[str, float, dict[str, str]]] = []
+        values = self.values
+
+        class Metric:
+            def __init__(self, name: str, description: str, *more: Any) -> None:
+                self.name = name
+                assert description.endswith(".")
+
+            def inc(self, value: float, tags: dict[str, str]) -> None:
+                values.append((self.name, value, tags))
+
+            set = observe = inc
+
+        self.Counter = self.Gauge = self.Histogram = Metric
+
+    def of(self, name: str) -> list[tuple[float, dict[str, str]]]:
+        return [(value, tags) for found, value, tags in self.values if found == name]
+
+
+def test_requests_are_counted(service: Callable[..., TestClient], jpeg: Callable[..., bytes]) -> None:
+    recorder = Recorder()
+    client = service(metrics=Metrics(recorder), scorer={})
+    client.post("/v1/dehaze", content=jpeg())
+    client.post("/v1/dehaze", content=b"nothing")
+    client.get("/anything")
+    requests = [tags for _, tags in recorder.of("dehaze_requests")]
+    assert requests == [
+        {"route": "/v1/dehaze", "status": "200"},
+        {"route": "/v1/dehaze", "status": "415"},
+        {"route": "other", "status": "404"},
+    ]
+    assert [tags["code"] for _, tags in recorder.of("dehaze_rejected")] == ["unsupported_format", "not_found"]
+    stages = {tags["stage"] for _, tags in recorder.of("dehaze_stage_seconds")}
+    assert stages == {"decode", "queue", "model", "score", "encode"}
+    assert recorder.of("dehaze_batch_size") == [(1, {})]
+    ((haze, _),) = recorder.of("dehaze_input_haze")
+    assert 0 < haze < 1
+    assert recorder.of("dehaze_pending")[-1] == (0, {})
+
+
+def test_lost_work_is_sent_once_more() -> None:
+    class DiedError(Exception):
+        pass
+
+    recorder = Recorder()
+    left: list[int]
+
+    async def send() -> str:
+        if left:
+            left.pop()
+            raise DiedError
+        return "done"
+
+    left = [1]
+    assert asyncio.run(twice(send, (DiedError,), Metrics(recorder))) == "done"
+    left = [1, 1]
+    with pytest.raises(ProblemError) as caught:
+        asyncio.run(twice(send, (DiedError,), Metrics(recorder)))
+    assert (caught.value.problem.status, caught.value.problem.code) == (503, "replica_lost")
+    assert len(recorder.of("dehaze_retries")) == 2

@@ -1,0 +1,287 @@
+"""Admission, the budget of pixels, and forms and archives that are larger than they say."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import tempfile
+import threading
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.images import ImageTooLarge
+from serving.archive import ArchiveLimits, safe_name, unpack
+from serving.errors import Problem, ProblemError
+from serving.limits import Admission, Budget, RequestLimits
+from serving.multipart import FormReader
+from serving.slots import ModelState
+
+Jpeg = Callable[..., bytes]
+Service = Callable[..., TestClient]
+LIMITS = ArchiveLimits(max_files=8, max_bytes=1000, max_total=5000)
+
+
+class TestAdmission:
+    def gate(self, **limits: Any) -> Admission:
+        return Admission(RequestLimits(**limits))
+
+    def refusal(self, gate: Admission, client: str) -> Problem | None:
+        try:
+            with gate.admitted(client):
+                return None
+        except ProblemError as problem:
+            return problem.problem
+
+    def test_a_client_and_all_of_them(self) -> None:
+        gate = self.gate(max_pending=3, max_per_client=2)
+        with gate.admitted("a"), gate.admitted("a"):
+            refused = self.refusal(gate, "a")
+            assert refused is not None
+            assert (refused.status, refused.code, refused.headers()["Retry-After"]) == (429, "too_many_requests", "2")
+            with gate.admitted("b"):
+                refused = self.refusal(gate, "c")
+                assert refused is not None
+                assert (refused.status, refused.code) == (503, "overloaded")
+            assert self.refusal(gate, "c") is None
+        assert self.refusal(gate, "a") is None
+        assert gate.pending == 0
+
+    def test_bytes_are_given_back(self) -> None:
+        gate = self.gate(max_pending_bytes=100)
+        with gate.admitted("a") as first, gate.admitted("b") as second:
+            first.hold(70)
+            with pytest.raises(ProblemError):
+                second.hold(31)
+            second.hold(30)
+        assert gate.held == 0
+
+
+class TestBudget:
+    @given(st.lists(st.tuples(st.integers(1, 15), st.booleans()), max_size=25))
+    def test_never_more_than_all_and_nobody_waits_for_ever(self, asked: list[tuple[int, bool]]) -> None:
+        budget, used = Budget(10), [0]
+
+        async def take(units: int) -> None:
+            async with budget.taken(units):
+                used[0] += min(units, 10)
+                assert used[0] <= 10
+                try:
+                    await asyncio.sleep(0)
+                finally:
+                    used[0] -= min(units, 10)
+
+        async def main() -> None:
+            tasks = [asyncio.create_task(take(units)) for units, _ in asked]
+            for task, (_, cancelled) in zip(tasks, asked, strict=True):
+                if cancelled:
+                    await asyncio.sleep(0)
+                    task.cancel()
+            ended = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
+            assert not [problem for problem in ended if isinstance(problem, AssertionError)]
+            await asyncio.wait_for(take(10), 5)  # all of it is free again
+
+        asyncio.run(main())
+
+
+def form(*parts: tuple[str, bytes], boundary: bytes = b"xx") -> bytes:
+    return b"".join(b"--%s\r\n%s\r\n\r\n%s\r\n" % (boundary, head.encode(), body) for head, body in parts) + (
+        b"--%s--\r\n" % boundary
+    )
+
+
+FILE = 'Content-Disposition: form-data; name="file"; filename="{}"'
+
+
+class TestForms:
+    @given(st.lists(st.binary(max_size=60), max_size=4), st.integers(1, 30))
+    def test_any_bytes_in_any_pieces(self, files: list[bytes], piece: int) -> None:
+        body = form(*((FILE.format(index), data) for index, data in enumerate(files)), boundary=b"b0undary")
+        reader = FormReader("multipart/form-data; boundary=b0undary", max_files=4, max_bytes=60)
+        for start in range(0, len(body), piece):
+            reader.feed(body[start : start + piece])
+        if files:
+            assert [(upload.name, upload.data) for upload in reader.finish()] == [
+                (str(index), data) for index, data in enumerate(files)
+            ]
+
+    def test_limits(self) -> None:
+        reader = FormReader("multipart/form-data; boundary=xx", max_files=1, max_bytes=10)
+        with pytest.raises(ImageTooLarge):
+            reader.feed(form((FILE.format("a"), bytes(11))))
+        reader = FormReader("multipart/form-data; boundary=xx", max_files=1, max_bytes=10)
+        with pytest.raises(ProblemError, match="more than 1"):
+            reader.feed(form((FILE.format("a"), b"1"), (FILE.format("b"), b"2")))
+        reader = FormReader("multipart/form-data; boundary=xx", max_files=1, max_bytes=10)
+        with pytest.raises(ProblemError, match="fields"):
+            reader.feed(form(*(('Content-Disposition: form-data; name="a"', b"") for _ in range(20))))
+
+    def test_what_is_no_form(self) -> None:
+        with pytest.raises(ProblemError, match="boundary"):
+            FormReader("multipart/form-data", max_files=1, max_bytes=1)
+        with pytest.raises(ProblemError, match="boundary"):
+            FormReader("multipart/form-data; boundary=" + "x" * 400, max_files=1, max_bytes=1)
+        reader = FormReader("multipart/form-data; boundary=xx", max_files=1, max_bytes=1)
+        with pytest.raises(ProblemError, match="cannot be read"):
+            reader.feed(b"nothing of the kind")
+        whole = form((FILE.format("a"), b"1"))
+        reader = FormReader("multipart/form-data; boundary=xx", max_files=1, max_bytes=1)
+        reader.feed(whole[:-6])
+        with pytest.raises(ProblemError, match="ends before"):
+            reader.finish()
+
+    def test_uploads_never_touch_the_disk(self, service: Service, jpeg: Jpeg, monkeypatch: pytest.MonkeyPatch) -> None:
+        def nothing(*args: Any, **kwargs: Any) -> None:
+            raise AssertionError("a temporary file was made")
+
+        backend = Slow()
+        backend.go.set()
+        client = service(backend)
+        for name in ("TemporaryFile", "SpooledTemporaryFile", "NamedTemporaryFile", "mkstemp"):
+            monkeypatch.setattr(tempfile, name, nothing)
+        large = jpeg(1, 700, 900, "BMP")
+        assert len(large) > 1 << 20
+        assert client.post("/v1/dehaze", files={"file": ("a.bmp", large)}).json()["code"] == "corrupt"
+        assert client.post("/v1/batch", files=[("file", ("a.bmp", large))]).status_code == 200
+
+
+def archive(*entries: tuple[str, bytes]) -> bytearray:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in entries:
+            file.writestr(name, data)
+    return bytearray(buffer.getvalue())
+
+
+class TestArchives:
+    def test_a_bomb_by_what_it_says(self) -> None:
+        with pytest.raises(ProblemError, match="unpacks to"):
+            unpack(bytes(archive(("a", bytes(3000)), ("b", bytes(3000)))), LIMITS)
+        (one,) = unpack(bytes(archive(("a", bytes(3000)))), LIMITS)
+        assert isinstance(one.content, Problem)
+        assert (one.content.status, one.content.code) == (413, "too_large")
+
+    def test_a_bomb_that_lies(self) -> None:
+        data = archive(("a", bytes(4_000_000)))
+        for header in (data.find(b"PK\x03\x04") + 22, data.rfind(b"PK\x01\x02") + 24):
+            data[header : header + 4] = (900).to_bytes(4, "little")
+        (one,) = unpack(bytes(data), LIMITS)
+        assert isinstance(one.content, Problem)
+        assert one.content.code in ("corrupt", "too_large")
+
+    def test_a_directory_that_is_too_large(self) -> None:
+        with pytest.raises(ProblemError, match="directory") as caught:
+            unpack(bytes(archive(*((f"{index}" * 60, b"") for index in range(400)))), LIMITS)
+        assert caught.value.problem.code == "too_many_files"
+
+    def test_encrypted_and_rare_kinds(self) -> None:
+        data = archive(("a", b"x"))
+        place = data.rfind(b"PK\x01\x02")
+        data[place + 8] |= 1
+        (one,) = unpack(bytes(data), LIMITS)
+        assert isinstance(one.content, Problem)
+        assert one.content.code == "encrypted"
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_LZMA) as file:
+            file.writestr("a", b"x")
+        (one,) = unpack(buffer.getvalue(), LIMITS)
+        assert isinstance(one.content, Problem)
+        assert one.content.code == "unsupported_compression"
+
+    @given(st.data())
+    def test_damage_is_a_problem_and_nothing_else(self, data: st.DataObject) -> None:
+        content = archive(("a.jpg", b"0123456789" * 20), ("b/c.png", b"abc"))
+        for _ in range(data.draw(st.integers(1, 4))):
+            place = data.draw(st.integers(0, len(content) - 1))
+            content[place] = data.draw(st.integers(0, 255))
+        try:
+            for source in unpack(bytes(content[: data.draw(st.integers(0, len(content)))]), LIMITS):
+                assert isinstance(source.content, Problem) or len(source.content) <= 1000
+        except ProblemError:
+            pass
+
+    @given(st.text(max_size=300))
+    def test_names_stay_inside(self, name: str) -> None:
+        safe = safe_name(name)
+        assert safe
+        assert not safe.startswith("/")
+        assert not {"", ".", ".."} & set(safe.split("/"))
+        assert safe.isprintable()
+        assert "\\" not in safe
+
+
+class Slow:
+    """A backend that waits until it is told to go on, and counts who gave up."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.inside = 0
+        self.cancelled = 0
+
+    async def dehaze(self, task: Any) -> Problem:
+        self.inside += 1
+        try:
+            await asyncio.to_thread(self.go.wait, 5)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        return Problem(422, "corrupt", "done")
+
+    score = dehaze
+
+    async def models(self) -> list[ModelState]:
+        await asyncio.to_thread(self.go.wait, 5)
+        return []
+
+
+def test_a_request_that_takes_too_long_is_cancelled(service: Service, jpeg: Jpeg) -> None:
+    backend = Slow()
+    client = service(backend, requests={"timeout_s": 0.2, "batch_timeout_s": 0.2})
+    answer = client.post("/v1/dehaze", content=jpeg())
+    assert (answer.status_code, answer.json()["code"]) == (504, "timeout")
+    many = client.post("/v1/batch", files=[("file", (f"{index}.jpg", jpeg())) for index in range(9)])
+    assert many.status_code == 504
+    assert backend.cancelled == backend.inside == 1 + 4  # four at a time: the others were never begun
+    assert client.get("/readyz").status_code == 503
+
+
+def test_full_queues_answer_at_once(service: Service, jpeg: Jpeg) -> None:
+    backend = Slow()
+    client = service(backend, requests={"max_pending": 2, "max_per_client": 2})
+    waiting = [threading.Thread(target=client.post, args=("/v1/dehaze",), kwargs={"content": jpeg()}) for _ in range(2)]
+    for thread in waiting:
+        thread.start()
+    while backend.inside < 2:
+        pass
+    answer = client.post("/v1/dehaze", content=jpeg())
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "2")
+    assert client.get("/readyz").status_code == 503  # it never answered anything
+    backend.go.set()
+    for thread in waiting:
+        thread.join()
+    backend.go.clear()
+    assert client.get("/readyz").status_code == 200  # busy is not gone
+    backend.go.set()
+    assert client.post("/v1/dehaze", content=jpeg()).status_code == 422
+
+
+def test_a_body_that_never_ends(service: Service) -> None:
+    async def drip() -> Any:
+        while True:
+            yield b"x"
+            await asyncio.sleep(0.05)
+
+    async def main() -> int:
+        import httpx
+
+        client = service(requests={"read_timeout_s": 0.3})
+        transport = httpx.ASGITransport(client.app)  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as slow:
+            return (await slow.post("/v1/dehaze", content=drip())).status_code
+
+    assert asyncio.run(main()) == 408
