@@ -161,12 +161,17 @@ class Worker:
         return figures
 
     def _picture(self, step: int) -> None:
-        from pipelines.label_pictures import write_labels
+        """Draw the first photographs that this worker met, with their labels and trust maps of now."""
+        from pseudolabel.sheet import Section, draw_sheet, write_sheet
 
         photos = self.labels.remembered if self.labels is not None else {}
         with self.waiting.running():
-            entries = self.pool.fetch(list(photos))
-        path = write_labels(photos, entries, self.job.out / PICTURES, step)
+            entries = [entry for entry in self.pool.fetch(list(photos)) if entry is not None]
+        if not entries:
+            return
+        path = self.job.out / PICTURES / f"step-{step:07d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_sheet(draw_sheet([Section(f"step {step}", entries)], photos, inputs=True), path)
         if self.tracker is not None:
             self.tracker.log_artifact(path, PICTURES)
 

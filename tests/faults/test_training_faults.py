@@ -31,6 +31,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("ray_cluster")]
 
 STEPS, INTERVAL = 60, 10
 PHOTOGRAPHS = 24
+PATIENCE = 600  # seconds; a quiet machine needs a tenth
 SETTINGS = (
     "network={name: corun, stages: 1, dim: 2}",
     "init=null",
@@ -52,7 +53,12 @@ def corpora(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> dict
             pixels = make_photo(index + (50 if domain == "hazy" else 0), hazy=domain == "hazy")
             Image.fromarray(pixels).save(root / domain / f"{index}.png")
         made[domain] = str(root / "corpus" / domain)
-        ingest(IngestConfig(sources=(str(root / domain),), domain=domain, out=made[domain], test_fraction=0.0))
+        # Small shards: label workers share the photographs by row groups.
+        ingest(
+            IngestConfig(
+                sources=(str(root / domain),), domain=domain, out=made[domain], test_fraction=0.0, shard_mb=0.1
+            )
+        )
     return made
 
 
@@ -91,7 +97,7 @@ class Run:
 
     def until(self, step: int, process: subprocess.Popen[bytes]) -> None:
         """Wait for that step."""
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + PATIENCE
         while max(self.steps(), default=0) < step:
             assert process.poll() is None, self.text()
             assert time.monotonic() < deadline, self.text()
@@ -113,7 +119,9 @@ class Run:
         return [(int(step), int(labels), int(offers)) for step, labels, offers in told]
 
     def text(self) -> str:
-        return self.log.read_text() if self.log.exists() else ""
+        """What the command has printed, without what Ray Train says once a second where there is no dashboard."""
+        lines = self.log.read_text().splitlines(keepends=True) if self.log.exists() else []
+        return "".join(line for line in lines if "PlacementGroupCleaner" not in line)
 
     def result(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.out / "result.json").read_text())
@@ -155,7 +163,7 @@ def ours(title: str) -> list[int]:
     return sorted(pid for pid, name in titles.items() if name.startswith(title) and descends(pid))
 
 
-def expect_exact_resumption(run: Run, kills: int) -> None:
+def assert_exact_resumption(run: Run, kills: int) -> None:
     """From the last checkpoint, with its pool, and no more than one interval again."""
     steps = run.steps()
     assert set(steps) == set(range(1, STEPS + 1)), "every step was done"
@@ -179,7 +187,7 @@ def test_the_photographs_of_a_killed_label_worker_are_labelled_by_others(
     victim = ours("ray::LabelWorker")[0]
     os.kill(victim, signal.SIGKILL)
     killed_at = max(one.steps())
-    assert process.wait(240) == 0, one.text()
+    assert process.wait(PATIENCE) == 0, one.text()
     assert one.steps() == list(range(1, STEPS + 1)), "training did not notice"
     after = [report for report in one.result()["labels"]["rounds"] if report["teacher_step"] > killed_at]
     assert after, "labelling went on"
@@ -195,9 +203,9 @@ def test_a_run_goes_on_when_a_training_worker_is_killed(
     one.until(INTERVAL + 4, process)
     os.kill(ours("ray::RayTrainWorker")[-1], signal.SIGKILL)
     one.seen = one.offers()
-    assert process.wait(280) == 0, one.text()
+    assert process.wait(PATIENCE) == 0, one.text()
     one.seen |= {k: v for k, v in one.offers().items() if k not in one.seen}
-    expect_exact_resumption(one, kills=1)
+    assert_exact_resumption(one, kills=1)
 
 
 def test_the_same_command_resumes_the_run_of_a_killed_driver(
@@ -211,8 +219,8 @@ def test_the_same_command_resumes_the_run_of_a_killed_driver(
     time.sleep(1.0)  # its workers notice
     one.seen = one.offers()
     again = start()
-    assert again.wait(280) == 0, one.text()
-    expect_exact_resumption(one, kills=1)
+    assert again.wait(PATIENCE) == 0, one.text()
+    assert_exact_resumption(one, kills=1)
     assert one.text().count(f"labelled {PHOTOGRAPHS} photographs") == 1, "the pool was not seeded again"
 
 
