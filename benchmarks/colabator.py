@@ -11,7 +11,7 @@ CORUN four times with the same settings, on the same cluster, one after the othe
 Steps per second and the share of a step's time that is spent waiting for labels are medians over the run's intervals,
 without the first. On one machine *async* shares its cores with the label workers: what it loses against *seeded* is
 their computing, not waiting. Then the label workers alone: candidates per second, teacher, scores and trust map and the
-pool's acknowledgement included, against the number of workers, in the second of two rounds.
+pool's acknowledgement included, against the number of workers, in a round that finds all of them up.
 """
 
 from __future__ import annotations
@@ -130,6 +130,8 @@ def scoring(workers: int, recipe: Recipe, out: Path, corpora: dict[str, str]) ->
     try:
         labeling = start_labeling(config, pool, units, (make_network(recipe).state_dict(), 0))
         labeling.run_round()
+        while labeling.status()["workers_ready"] < workers:  # the first may have done it all before the last was up
+            labeling.run_round()
         report = labeling.run_round()
     finally:
         if labeling is not None:
