@@ -200,6 +200,7 @@ def test_depth_maps_the_wrong_way_round_stop_the_ingest(photo_folder: Folder, tm
     assert stored[-1].mean() > stored[0].mean()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_depth_model_fills_in(photo_folder: Folder, tmp_path: Path) -> None:
     from transformers import DPTConfig, DPTForDepthEstimation, DPTImageProcessor
