@@ -31,7 +31,7 @@ from pipelines.ingest_banned import banned_by_corpus, banned_by_list, holdout_ki
 from pipelines.ingest_config import IngestConfig
 from pipelines.ingest_decide import Banned, Sheet, decide
 from pipelines.ingest_depth import preflight
-from pipelines.ingest_examine import examine
+from pipelines.ingest_examine import examine, portions
 from pipelines.ingest_files import LISTED, File, Sorter, expand, match_depth, pair_ids
 from pipelines.ingest_plan import Shard, plan_shards
 from pipelines.ingest_publish import Present, check_settings, present, publish, summary
@@ -42,7 +42,6 @@ from pipelines.mapping import map_tables, map_tables_with
 from pipelines.near_duplicates import words_of
 
 PROGRESS: dict[str, Any] = {"mininterval": 0.5 if sys.stderr.isatty() else 10, "dynamic_ncols": True}
-_EXAMINE_FILES, _EXAMINE_BYTES = 64, 256 << 20  # of a task: what an interruption may cost
 _DEPTH_SAMPLE, _FEW_MAPS = 24, 8
 
 
@@ -139,32 +138,12 @@ def _examined(photographs: pa.Table, config: IngestConfig, old: pa.Table, what: 
     if known.num_rows:
         print(f"{known.num_rows} of {photographs.num_rows} {what} are known from before", flush=True)
     tables = [known]
-    fresh = fresh.sort_by("place") if any(kind != "file" for kind in _kinds(fresh)) else fresh.sort_by("uri")
     with tqdm(total=fresh.num_rows, desc=f"examine {what}", unit=" files", **PROGRESS) as bar:
         function = partial(_examine_batch, config=config)
-        for table in map_tables(list(_blocks(fresh)), function, config.concurrency):
+        for table in map_tables(list(portions(fresh)), function, config.concurrency):
             tables.append(table.cast(catalogue.EXAMINED))
             bar.update(table.num_rows)
     return pa.concat_tables(tables)
-
-
-def _kinds(table: pa.Table) -> list[str]:
-    return [place.partition("|")[0] for place in table["place"].to_pylist()]
-
-
-def _blocks(table: pa.Table) -> Iterator[pa.Table]:
-    """Consecutive rows for one task each, bounded in number and bytes; rows of one compressed archive stay together."""
-    containers = [text.split("|", 3) for text in table["place"].to_pylist()]
-    start = size = 0
-    for row, length in enumerate(table["listed"].to_pylist()):
-        full = row - start >= _EXAMINE_FILES or size + length > _EXAMINE_BYTES
-        same = row > start and containers[row][0] == "stream" and containers[row][3] == containers[row - 1][3]
-        if row > start and full and not same:
-            yield table.slice(start, row - start)
-            start, size = row, 0
-        size += length
-    if table.num_rows > start:
-        yield table.slice(start)
 
 
 def _examine_batch(batch: pa.Table, config: IngestConfig) -> pa.Table:

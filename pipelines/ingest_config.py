@@ -126,15 +126,6 @@ class IngestConfig(Settings):
 
     def storing(self) -> dict[str, Any]:
         """What a corpus must have been made with for its shards to stay, and for photographs to be added to it."""
-        names = {
-            "domain",
-            "max_side",
-            "encode",
-            "quality",
-            "test_fraction",
-            "depth",
-            "depth_order",
-            "layout",
-            "pair_by",
-        }
-        return {"version": VERSION, **self.model_dump(mode="json", include=names)}
+        names = {"domain", "max_side", "encode", "quality", "test_fraction", "depth_order", "layout", "pair_by"}
+        model = self.depth if self.estimates_depth() else None
+        return {"version": VERSION, "depth_model": model, **self.model_dump(mode="json", include=names)}

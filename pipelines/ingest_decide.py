@@ -90,13 +90,13 @@ def _filter(sheet: Sheet, config: IngestConfig) -> None:
     width, height = (sheet.table[name].to_numpy()[rows] for name in ("width", "height"))
     short, long = np.minimum(width, height), np.maximum(width, height)
     small, narrow = short < config.min_side, long > config.max_aspect * short
-    sizes = [f"{w}x{h}" for w, h in zip(width, height, strict=True)]
-    texts = np.array([f"{size} has a side below {config.min_side} pixels" for size in sizes], dtype=object)
-    sheet.reject(rows[small], "too_small", texts[small])
-    texts = np.array(
-        [f"{size} is more than {config.max_aspect:g} times as long as wide" for size in sizes], dtype=object
-    )
-    sheet.reject(rows[narrow & ~small], "too_long", texts[narrow & ~small])
+    findings = {
+        "too_small": (small, f"has a side below {config.min_side} pixels"),
+        "too_long": (narrow & ~small, f"is more than {config.max_aspect:g} times as long as wide"),
+    }
+    for reason, (where, what) in findings.items():
+        sizes = zip(width[where], height[where], strict=True)
+        sheet.reject(rows[where], reason, [f"{w}x{h} {what}" for w, h in sizes])
 
 
 def _ban(sheet: Sheet, ban: Banned, bits: int) -> None:
@@ -107,11 +107,11 @@ def _ban(sheet: Sheet, ban: Banned, bits: int) -> None:
     names = np.array([*ban.names, ""], dtype=object)[index]  # index -1: ""
     if ban.reason == "held_out":
         sheet.reject(rows[same], "held_out", ["its content is in the held-out set"] * int(same.sum()))
-        texts = [f"looks like held-out {n} ({d} of {BITS} bits differ)" for n, d in zip(names, far, strict=True)]
-        sheet.reject(rows[near], "held_out", np.array(texts, dtype=object)[near])
+        found = zip(names[near], far[near], strict=True)
+        sheet.reject(rows[near], "held_out", [f"looks like held-out {n} ({d} of {BITS} bits differ)" for n, d in found])
         return
-    exact_names = [f"{name}" if name else "the other corpus" for name in names]
-    sheet.duplicate(rows[same], "other_corpus", np.array(exact_names, dtype=object)[same], 0)
+    known = [name or "the other corpus" for name in names[same]]
+    sheet.duplicate(rows[same], "other_corpus", np.array(known, dtype=object), 0)
     sheet.duplicate(rows[near], "other_corpus", names[near], far[near])
 
 

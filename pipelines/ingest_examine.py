@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,27 @@ from pipelines.sources import Place, read_places
 _THUMBNAIL = 128  # long side on which haze is estimated
 _WINDOW = 5  # of the dark channel, in pixels of the thumbnail
 _OMEGA = 0.95
+_FILES, _BYTES = 64, 256 << 20  # of a task: what an interruption may cost
+
+
+def portions(files: pa.Table) -> Iterator[pa.Table]:
+    """Files for one task each, bounded in number and bytes. Entries of a container are side by side, in its order, and
+    those of a compressed archive in one portion, because each portion has to unpack it from its beginning.
+    """
+    places = [Place.of(text) for text in files["place"].to_pylist()]
+    order = sorted(range(len(places)), key=lambda row: (places[row].container, places[row].position))
+    sizes = files["listed"].to_pylist()
+    first = count = size = 0
+    for number, row in enumerate(order):
+        full = count >= _FILES or size + sizes[row] > _BYTES
+        before = places[order[number - 1]]
+        unpacked = places[row].base == "stream" and places[row].container == before.container
+        if count and full and not unpacked:
+            yield files.take(order[first:number])
+            first, count, size = number, 0, 0
+        count, size = count + 1, size + sizes[row]
+    if count:
+        yield files.take(order[first:])
 
 
 def examine(files: pa.Table, limits: ImageLimits) -> pa.Table:
@@ -99,11 +120,3 @@ def haze_density(pixels: NDArray[np.uint8]) -> float:
 def _dark_channel(values: NDArray[Any]) -> NDArray[Any]:
     lowest = Image.fromarray(np.rint(values.min(axis=2) * 255).astype(np.uint8))
     return np.asarray(lowest.filter(ImageFilter.MinFilter(_WINDOW)), np.float32) / 255
-
-
-def listing_digest(listed: pa.Table) -> str:
-    """Stands for a listing: every file with its size and time."""
-    digest = hashlib.sha256()
-    for row in listed.select(["uri", "size", "mtime"]).sort_by("uri").to_pylist():
-        digest.update(f"{row['uri']} {row['size']} {row['mtime']}\n".encode())
-    return digest.hexdigest()[:32]

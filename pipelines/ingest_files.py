@@ -83,12 +83,16 @@ def list_source(source: str, sorter: Sorter, what: str = "photographs") -> tuple
         if kind is not None and not PurePosixPath(file.name).name.startswith("."):
             containers.append((file, kind))
         elif role is not None:
-            place = str(Place(file.uri, "file", 0, file.size))
-            rows.append(_row(file.uri, file.name, file.size, file.mtime, place, role))
+            rows.append(_row(file.uri, file.name, file.size, file.mtime, _place(file, role), role))
     if not rows and not containers:
         known = " ".join(sorted({*IMAGE_SUFFIXES, *CONTAINERS}))
         raise ConfigError(f"there are no {what} in {source}; looked for {known}")
     return pa.Table.from_pylist(rows, LISTED), containers
+
+
+def _place(file: File, role: str) -> str:
+    """Where to read a plain file. A depth map's place changes with it, so that shards with the old one are told."""
+    return str(Place(file.uri, "file", file.mtime if role == "depth" else 0, file.size))
 
 
 def expand(file: File, kind: Kind, sorter: Sorter) -> pa.Table:

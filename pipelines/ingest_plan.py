@@ -30,23 +30,25 @@ class Shard:
     rows: NDArray[Any]
 
 
-def plan_shards(sheet: Sheet, config: IngestConfig, existing: dict[str, list[str]]) -> list[Shard]:
+def plan_shards(sheet: Sheet, config: IngestConfig, existing: dict[str, list[tuple[str, str | None]]]) -> list[Shard]:
     """Assign every accepted photograph to a shard and return the shards that have to be written.
 
-    A shard of the present corpus stays when all of its photographs do; the others' photographs are written anew. New
+    A shard of the present corpus stays when all of its photographs and depth maps do; the others' are written anew. New
     shards hold one split each. Photographs that can be read one by one are ordered by their ids, which is a random
     order; those out of Parquet, Arrow and compressed tar files stay beside their neighbours.
 
     Args:
         sheet: decided; its ``shard`` column is filled.
         config: sizes and fractions.
-        existing: image ids by shard of the present corpus, as far as they were made with the same settings.
+        existing: by shard of the present corpus the image ids and the places of their depth maps, as far as it was made
+            with the same settings.
     """
     rows = sheet.open()
-    row_of = {sheet.ids[row]: row for row in rows}
-    for name, ids in existing.items():
-        if ids and all(image_id in row_of for image_id in ids):
-            sheet.shard[[row_of[image_id] for image_id in ids]] = name
+    depth = sheet.table["depth"].to_pylist()
+    row_of = {(sheet.ids[row], depth[row]): row for row in rows}
+    for name, held in existing.items():
+        if held and all(key in row_of for key in held):
+            sheet.shard[[row_of[key] for key in held]] = name
     rows = rows[sheet.shard[rows] == ""]
     bytes_ = _stored_bytes(sheet, rows, config)
     splits = np.array([split_of(_split_key(sheet, row), config.test_fraction) for row in rows], dtype=object)

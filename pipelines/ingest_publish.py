@@ -78,17 +78,18 @@ class Present:
         again = pc.equal(table["reason"], "unreadable")  # perhaps it can be read now
         return table.filter(pc.invert(again)).select(catalogue.EXAMINED.names)
 
-    def shards(self) -> dict[str, list[str]]:
-        """Image ids by shard, of the shards that were made with these settings."""
+    def shards(self) -> dict[str, list[tuple[str, str | None]]]:
+        """Image ids and places of depth maps by shard, of the shards that were made with these settings."""
         if self.catalogue is None or not self.same_settings:
             return {}
         rows = self.catalogue.filter(pc.equal(self.catalogue["status"], "accepted"))
-        grouped = rows.group_by("shard").aggregate([("image_id", "list")])
-        return dict(zip(grouped["shard"].to_pylist(), grouped["image_id_list"].to_pylist(), strict=True))
+        grouped = rows.group_by("shard").aggregate([("image_id", "list"), ("depth", "list")])
+        columns = (grouped[name].to_pylist() for name in ("shard", "image_id_list", "depth_list"))
+        return {name: list(zip(ids, depth, strict=True)) for name, ids, depth in zip(*columns, strict=True)}
 
     def settled(self) -> list[str]:
         """Image ids that it holds."""
-        return [image_id for ids in self.shards().values() for image_id in ids]
+        return [image_id for held in self.shards().values() for image_id, _ in held]
 
 
 def present(config: IngestConfig) -> Present:

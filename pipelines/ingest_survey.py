@@ -6,13 +6,16 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 import pyarrow as pa
+from pyarrow import fs as pafs
 
 from models.settings import ConfigError
-from pipelines.corpus import MANIFEST, child
+from pipelines.corpus import MANIFEST, Domain, child, filesystem
 from pipelines.ingest_banned import holdout_kind
 from pipelines.ingest_config import IngestConfig
+from pipelines.ingest_depth import DEPTH_SUFFIXES
 from pipelines.ingest_files import LISTED, File, Sorter, list_source
 from pipelines.layouts import LAYOUTS
 from pipelines.sources import Kind
@@ -97,25 +100,17 @@ def unique(table: pa.Table) -> pa.Table:
 class _DepthSorter(Sorter):
     """In a folder of depth maps everything that can be one is."""
 
-    def __init__(self, domain: str) -> None:
-        super().__init__("plain", "hazy" if domain == "hazy" else "clear")
+    def __init__(self, domain: Domain) -> None:
+        super().__init__("plain", domain)
 
     def role(self, name: str) -> str | None:
         """``depth`` or None."""
-        from pathlib import PurePosixPath
-
-        from pipelines.ingest_depth import DEPTH_SUFFIXES
-
         hidden = any(part.startswith(".") for part in name.split("/"))
         return "depth" if PurePosixPath(name).suffix.lower() in DEPTH_SUFFIXES and not hidden else None
 
 
 def _one_file(uri: str) -> Listing:
     """A single file that is no photograph, for the fingerprint."""
-    from pyarrow import fs as pafs
-
-    from pipelines.corpus import filesystem
-
     files, path = filesystem(uri)
     info = files.get_file_info(path)
     if info.type != pafs.FileType.File:

@@ -54,7 +54,7 @@ class Place:
         kind: what it is, and after a colon the column of a Parquet or Arrow file or the suffix of an archive's
             member, where
             that matters: ``parquet:image``, ``tar:.npy``.
-        position: byte offset in a tar archive, else the number of the member or row.
+        position: byte offset in a tar archive, else the number of the member or row; of no meaning for a whole file.
         length: bytes of the entry, as far as they are known (0 when not).
     """
 

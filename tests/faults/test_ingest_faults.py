@@ -24,9 +24,9 @@ COUNT = 400
 # Small tasks and shards, so that there is much to lose. The ingest starts a Ray of its own and ends it with itself.
 SCRIPT = """
 import sys
-from pipelines import ingest
+from pipelines import ingest, ingest_examine
 from pipelines.ingest_config import IngestConfig
-ingest._EXAMINE_FILES = 8
+ingest_examine._FILES = 8
 print(ingest.ingest(IngestConfig(sources=(sys.argv[1],), domain="hazy", out=sys.argv[2], shard_mb=0.05)).accepted)
 """
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from models import images
 from models.images import ImageLimits, Photo
-from pipelines import catalogue
+from pipelines import catalogue, ingest_examine
 from pipelines.catalogue import EXAMINED
-from pipelines.ingest_examine import examine, haze_density
+from pipelines.ingest_examine import examine, haze_density, portions
 from pipelines.sources import Place
 
 Make = Callable[..., np.ndarray]
@@ -98,3 +99,17 @@ def test_depth_maps_are_those_of_the_new_listing(tmp_path: Path) -> None:
     known = catalogue.known(str(tmp_path), "aa", examined("1"))
     again = files("1").set_column(5, "depth", pa.array(["file|0|0|/map.npy"]))
     assert catalogue.split_known(again, known)[0]["depth"].to_pylist() == ["file|0|0|/map.npy"]
+
+
+def test_portions_are_bounded_and_keep_containers_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest_examine, "_FILES", 4)
+    places = [Place("/b.parquet", "parquet:image", i) for i in (10, 9, 2, 11, 1)]
+    places += [Place("/a.tgz", "stream", i) for i in range(6)] + [Place(f"/c{i}.jpg") for i in range(5)]
+    texts = [str(place) for place in places]
+    table = pa.table({"place": texts, "listed": [1] * len(texts)})
+    found = [[Place.of(text) for text in part["place"].to_pylist()] for part in portions(table)]
+    assert sorted(str(place) for part in found for place in part) == sorted(texts)
+    assert [place.position for place in found[0]] == [0, 1, 2, 3, 4, 5]  # one archive, unpacked once
+    assert [place.position for part in found for place in part if place.container == "/b.parquet"] == [1, 2, 9, 10, 11]
+    assert all(len(part) <= 4 for part in found[1:])
+    assert list(portions(table.slice(0, 0))) == []

@@ -76,7 +76,7 @@ def test_rows_of_a_table_stay_beside_their_neighbours() -> None:
 def test_shards_stay_when_photographs_are_added() -> None:
     few, many = sheet(40), sheet(60)
     first = plan_shards(few, config(), {})
-    existing = {shard.name: few.ids[shard.rows].tolist() for shard in first}
+    existing = {shard.name: [(i, None) for i in few.ids[shard.rows]] for shard in first}
     added = plan_shards(many, config(), existing)
     assert many.shard[:40].tolist() == few.shard.tolist()
     assert sorted(row for shard in added for row in shard.rows) == list(range(40, 60))
@@ -85,11 +85,21 @@ def test_shards_stay_when_photographs_are_added() -> None:
 
 def test_a_shard_that_lost_a_photograph_is_written_anew_and_others_stay() -> None:
     before = sheet(40)
-    existing = {s.name: before.ids[s.rows].tolist() for s in plan_shards(before, config(), {})}
+    existing = {s.name: [(i, None) for i in before.ids[s.rows]] for s in plan_shards(before, config(), {})}
     after = sheet(40)
     after.reject(np.array([7]), "too_small", ["small"])
     written = {int(row) for shard in plan_shards(after, config(), existing) for row in shard.rows}
     assert written == {i for i in range(40) if before.shard[i] == before.shard[7]} - {7}
+
+
+def test_another_depth_map_is_another_shard() -> None:
+    before, after = sheet(40), sheet(40)
+    existing = {s.name: [(i, None) for i in before.ids[s.rows]] for s in plan_shards(before, config(), {})}
+    maps = [None] * 7 + ["file|1|9|/7.npy"] + [None] * 32
+    after.table = after.table.set_column(3, "depth", pa.array(maps, pa.string()))
+    written = {int(row) for shard in plan_shards(after, config(), existing) for row in shard.rows}
+    assert written == {i for i in range(40) if before.shard[i] == before.shard[7]}
+    assert not set(after.shard[list(written)]) & set(existing)
 
 
 def test_the_name_stands_for_the_content() -> None:
