@@ -126,6 +126,7 @@ def data_context_defaults() -> None:
     context.enable_progress_bars = sys.stderr.isatty()
     context.print_on_execution_start = False
     context.use_datasource_v2 = False
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it would say that there are no bars
     if not sys.stderr.isatty():
         logging.getLogger("ray.data").setLevel(logging.WARNING)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -49,5 +48,4 @@ def _map(tables: list[pa.Table], function: Any, **options: Any) -> Iterator[pa.T
         return iter(())
     dataset = from_arrow(tables).map_batches(function, batch_size=None, batch_format="pyarrow", **options)
     dataset.context.enable_progress_bars = False  # callers count photographs
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it would say so every time
     return iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow"))
