@@ -94,7 +94,7 @@ def quiet_worker() -> None:
     Some of Ray's own processes set the levels of their loggers anew after this: for them, the process-wide switch.
     """
     logging.disable(logging.INFO)
-    for name in ("ray.train", "ray.data", "ray.serve"):
+    for name in ("ray.train", "ray.data", "ray.data._internal.progress", "ray.serve"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="ray")
 
