@@ -106,4 +106,7 @@ def upright(pixels: Array, orientation: int) -> Array:
 
 
 def eight_bits(values: Array) -> Array:
+    """uint16 rounded to uint8; uint8 as it is."""
+    if values.dtype == np.uint8:
+        return values
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)

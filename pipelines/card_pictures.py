@@ -137,7 +137,7 @@ def thumbnail(pixels: images.Array) -> tuple[bytes, int, int]:
     height, width = pixels.shape[:2]
     scale = min(1.0, SIDE / max(width, height))
     width, height = max(1, round(width * scale)), max(1, round(height * scale))
-    small = images.resize(pixels if pixels.dtype == "uint8" else eight_bits(pixels), width, height)
+    small = images.resize(eight_bits(pixels), width, height)
     for quality in _QUALITIES:
         jpeg = images.encode(Photo(small), "JPEG", quality)
         if len(jpeg) <= MOST_BYTES:

@@ -67,12 +67,13 @@ def known(out: str, digest: str, catalogue: pa.Table | None) -> pa.Table:
         files, path = filesystem(uri)
         with contextlib.suppress(pa.ArrowInvalid, OSError):  # damaged: those files are examined again
             tables.append(pq.read_table(path, filesystem=files).select(EXAMINED.names).cast(EXAMINED))
-    return _first_rows(pa.concat_tables(tables))
+    return first_rows(pa.concat_tables(tables), _KEYS)
 
 
-def _first_rows(table: pa.Table) -> pa.Table:
+def first_rows(table: pa.Table, keys: str | list[str]) -> pa.Table:
+    """The first row for each value of the keys."""
     numbered = table.append_column("row", pa.array(range(table.num_rows), pa.int64()))
-    rows = numbered.group_by(_KEYS, use_threads=False).aggregate([("row", "min")])["row_min"]
+    rows = numbered.group_by(keys, use_threads=False).aggregate([("row", "min")])["row_min"]
     return table.take(rows)
 
 

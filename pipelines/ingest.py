@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from models.settings import ConfigError, parse
 from pipelines import catalogue
+from pipelines.catalogue import first_rows
 from pipelines.cluster import data_context_defaults, ray_session
 from pipelines.command import run
 from pipelines.corpus import REJECTS, Manifest, child
@@ -36,7 +37,7 @@ from pipelines.ingest_files import LISTED, File, Sorter, expand, match_depth, pa
 from pipelines.ingest_plan import Shard, plan_shards
 from pipelines.ingest_publish import Present, check_settings, present, publish, summary
 from pipelines.ingest_rows import SHARD_COLUMNS, Written, sample_depth, write_shard
-from pipelines.ingest_survey import Listing, Survey, survey, unique
+from pipelines.ingest_survey import Listing, Survey, survey
 from pipelines.layouts import LAYOUTS
 from pipelines.mapping import map_tables, map_tables_with
 from pipelines.near_duplicates import words_of
@@ -66,8 +67,10 @@ def ingest(config: IngestConfig) -> Manifest:
         if config.estimates_depth():
             _check_model(config)
         sheet = _catalogue(config, plan, before)
-        decide(sheet, config, _banned(config, plan), before.settled())
-        shards = plan_shards(sheet, config, before.shards())
+        existing = before.shards()
+        settled = {image_id for held in existing.values() for image_id, _ in held}
+        decide(sheet, config, _banned(config, plan), settled)
+        shards = plan_shards(sheet, config, existing)
         _check_depth(sheet, shards, config)
         written = _write(sheet, shards, config)
     return _not_empty(publish(sheet, written, config, plan.fingerprint, before), config)
@@ -89,9 +92,9 @@ def _catalogue(config: IngestConfig, plan: Survey, before: Present) -> Sheet:
     if not photographs.num_rows:
         raise ConfigError(f"there are no photographs in the archives of {', '.join(config.sources)}")
     photographs = _with_depth(photographs, listed.filter(pc.equal(listed["role"], "depth")), plan)
-    examined = _examined(photographs, config, before.examined(), "photographs")
-    if config.append and before.catalogue is not None:
-        old = before.examined()
+    old = before.examined()
+    examined = _examined(photographs, config, old, "photographs")
+    if config.append:
         new = pc.is_in(old["uri"], value_set=examined["uri"].combine_chunks())
         examined = pa.concat_tables([old.filter(pc.invert(new)), examined])
     return Sheet(examined, pair_ids(examined["key"].to_pylist(), config.layout, config.pair_by))
@@ -107,7 +110,7 @@ def _opened(listing: Listing) -> pa.Table:
         for table in map_tables(blocks, partial(_expand_batch, sorter=listing.sorter)):
             tables.append(table.cast(LISTED))
             bar.update()
-    return unique(pa.concat_tables(tables))
+    return first_rows(pa.concat_tables(tables), "uri")
 
 
 def _expand_batch(batch: pa.Table, sorter: Sorter) -> pa.Table:
@@ -192,13 +195,12 @@ def _check_depth(sheet: Sheet, shards: Sequence[Shard], config: IngestConfig) ->
     import ray
 
     rows = [row for shard in shards for row in shard.rows]
-    table = sheet.table.select(["uri", "place", "depth", "size", "image_id", "width", "height", "phash"])
-    table = table.take(pa.array(rows, pa.int64()))
+    table = sheet.rows(rows).select(SHARD_COLUMNS)
     table = table.filter(pc.is_valid(table["depth"]))
     if not table.num_rows:
         return
     chosen = np.unique(np.linspace(0, table.num_rows - 1, min(_DEPTH_SAMPLE, table.num_rows)).astype(int))
-    sample = [{**row, "pair_id": None} for row in table.take(chosen).to_pylist()]
+    sample = table.take(chosen).to_pylist()
     reports, bad = ray.get(ray.remote(sample_depth).remote(sample, config))
     if len(sample) >= _FEW_MAPS and len(bad) > len(sample) / 2:
         raise ConfigError(f"{len(bad)} of {len(sample)} depth maps cannot be used, as it seems all of them; {bad[0]}")
@@ -211,10 +213,9 @@ def _write(sheet: Sheet, shards: Sequence[Shard], config: IngestConfig) -> list[
     """Second pass: every task writes one shard."""
     if not shards:
         return []
-    table = sheet.catalogue()
     blocks = []
     for shard in shards:
-        rows = table.select(SHARD_COLUMNS).take(pa.array(shard.rows, pa.int64()))
+        rows = sheet.rows(shard.rows).select(SHARD_COLUMNS)
         blocks.append(rows.append_column("name", pa.array([shard.name] * rows.num_rows)))
     written = []
     with tqdm(total=sum(len(s.rows) for s in shards), desc="write shards", unit=" photos", **PROGRESS) as bar:

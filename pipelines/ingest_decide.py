@@ -4,7 +4,7 @@ alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -58,6 +58,11 @@ class Sheet:
         self.status[rows], self.reason[rows] = "duplicate", reason
         self.same_as[rows], self.distance[rows] = same_as, distance
 
+    def rows(self, rows: Any) -> pa.Table:
+        """What was found out about some rows, with their scenes."""
+        pairs = pa.array(self.pairs[rows].tolist(), pa.string())
+        return self.table.take(pa.array(rows, pa.int64())).append_column("pair_id", pairs)
+
     def catalogue(self) -> pa.Table:
         """The rows as they are now."""
         table = self.table.drop_columns(["reason", "message"])
@@ -68,7 +73,7 @@ class Sheet:
         return table.select(CATALOGUE_SCHEMA.names).cast(CATALOGUE_SCHEMA)
 
 
-def decide(sheet: Sheet, config: IngestConfig, banned: Sequence[Banned] = (), settled: Sequence[str] = ()) -> None:
+def decide(sheet: Sheet, config: IngestConfig, banned: Sequence[Banned] = (), settled: Collection[str] = ()) -> None:
     """What becomes of every file: filters, held-out photographs, equal files, photographs that look the same.
 
     Of equal files the first by uri is kept, of similar photographs the largest; what the corpus holds already
@@ -78,11 +83,11 @@ def decide(sheet: Sheet, config: IngestConfig, banned: Sequence[Banned] = (), se
     for ban in banned:
         _ban(sheet, ban, config.holdout_bits)
     rows = sheet.open()
-    old = np.isin(sheet.ids[rows].astype(str), np.array(list(settled), dtype=str))
-    rows = rows[np.lexsort((sheet.uris[rows].astype(str), ~old, sheet.ids[rows].astype(str)))]
+    old = np.array([image_id in settled for image_id in sheet.ids], dtype=bool)
+    rows = rows[np.lexsort((sheet.uris[rows].astype(str), ~old[rows], sheet.ids[rows].astype(str)))]
     _equal(sheet, rows)
     if config.near_duplicates >= 0:
-        _similar(sheet, config.near_duplicates, set(settled))
+        _similar(sheet, config.near_duplicates, old)
 
 
 def _filter(sheet: Sheet, config: IngestConfig) -> None:
@@ -124,12 +129,10 @@ def _equal(sheet: Sheet, rows: NDArray[Any]) -> None:
     sheet.duplicate(rows[~first], "exact", sheet.uris[original[~first]], 0)
 
 
-def _similar(sheet: Sheet, bits: int, settled: set[str]) -> None:
+def _similar(sheet: Sheet, bits: int, old: NDArray[Any]) -> None:
     rows = sheet.open()
-    old = np.array([sheet.ids[row] in settled for row in rows], dtype=bool)
     pixels = sheet.table["width"].to_numpy()[rows].astype(np.int64) * sheet.table["height"].to_numpy()[rows]
-    rows = rows[np.lexsort((sheet.uris[rows].astype(str), -sheet.table["size"].to_numpy()[rows], -pixels, ~old))]
+    rows = rows[np.lexsort((sheet.uris[rows].astype(str), -sheet.table["size"].to_numpy()[rows], -pixels, ~old[rows]))]
     kept, far = same_as(sheet.hashes[rows], bits, groups=sheet.pairs[rows])
-    repeats = kept >= 0
-    repeats &= ~np.array([sheet.ids[row] in settled for row in rows], dtype=bool)
+    repeats = (kept >= 0) & ~old[rows]
     sheet.duplicate(rows[repeats], "near", sheet.uris[rows[kept[repeats]]], far[repeats])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from models import images
+from models.image_limits import check_bytes
 from models.image_modes import eight_bits
 from models.images import ImageError, ImageLimits
 from pipelines.catalogue import EXAMINED
@@ -58,9 +59,14 @@ def examine(files: pa.Table, limits: ImageLimits) -> pa.Table:
     """
     rows = files.to_pylist()
     places = [Place.of(row["place"]) for row in rows]
-    readable = [i for i, place in enumerate(places) if place.length <= limits.max_bytes]
-    for i in set(range(len(rows))).difference(readable):
-        rows[i] |= _nothing(images.ImageTooLarge.code, _too_many(places[i].length, limits))
+    readable = []
+    for i, place in enumerate(places):
+        try:
+            check_bytes(place.length, limits)
+        except ImageError as problem:
+            rows[i] |= _nothing(problem.code, str(problem))
+        else:
+            readable.append(i)
     for number, data in read_places([places[i] for i in readable]):
         rows[readable[number]] |= _examine(data, limits)
     return pa.Table.from_pylist(rows, EXAMINED)
@@ -71,10 +77,9 @@ def _examine(data: bytes | OSError, limits: ImageLimits) -> dict[str, Any]:
         return _nothing("unreadable", f"cannot read the file: {data.strerror or data}")
     found = {"size": len(data), "image_id": image_id_of(data)}
     try:
-        pixels = images.decode(data, limits).pixels
+        pixels = eight_bits(images.decode(data, limits).pixels)
     except ImageError as problem:
         return _nothing(problem.code, str(problem)) | found
-    pixels = pixels if pixels.dtype == np.uint8 else eight_bits(pixels)
     return found | {
         "width": pixels.shape[1],
         "height": pixels.shape[0],
@@ -90,10 +95,6 @@ def _nothing(reason: str, message: str) -> dict[str, Any]:
         "size": 0, "image_id": "", "width": 0, "height": 0, "phash": bytes(32), "haze": math.nan,
         "reason": reason, "message": message,
     }  # fmt: skip
-
-
-def _too_many(length: int, limits: ImageLimits) -> str:
-    return f"the file has {length:,} bytes; at most {limits.max_bytes:,} are accepted"
 
 
 def haze_density(pixels: NDArray[np.uint8]) -> float:

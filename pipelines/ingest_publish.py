@@ -87,10 +87,6 @@ class Present:
         columns = (grouped[name].to_pylist() for name in ("shard", "image_id_list", "depth_list"))
         return {name: list(zip(ids, depth, strict=True)) for name, ids, depth in zip(*columns, strict=True)}
 
-    def settled(self) -> list[str]:
-        """Image ids that it holds."""
-        return [image_id for held in self.shards().values() for image_id, _ in held]
-
 
 def present(config: IngestConfig) -> Present:
     """What there is at ``config.out``. A corpus that is damaged, of another version or incomplete counts as none."""

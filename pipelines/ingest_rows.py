@@ -203,7 +203,7 @@ def _depth(
 ) -> tuple[DepthReport | None, bytes | None]:
     if isinstance(depth, OSError):
         raise RowError(BadDepth.code, f"cannot read the depth map: {depth.strerror or depth}") from depth
-    pixels = photo.pixels if photo.pixels.dtype == np.uint8 else eight_bits(photo.pixels)
+    pixels = eight_bits(photo.pixels)
     height, width = pixels.shape[:2]
     if depth is not None:
         label = Place.of(row["depth"]).label

@@ -12,11 +12,12 @@ import pyarrow as pa
 from pyarrow import fs as pafs
 
 from models.settings import ConfigError
+from pipelines.catalogue import first_rows
 from pipelines.corpus import MANIFEST, Domain, child, filesystem
 from pipelines.ingest_banned import holdout_kind
 from pipelines.ingest_config import IngestConfig
 from pipelines.ingest_depth import DEPTH_SUFFIXES
-from pipelines.ingest_files import LISTED, File, Sorter, list_source
+from pipelines.ingest_files import File, Sorter, list_source
 from pipelines.layouts import LAYOUTS
 from pipelines.sources import Kind
 
@@ -75,8 +76,8 @@ def survey(config: IngestConfig) -> Survey:
     lists = [root for root, kind in kinds.items() if kind == "list"]
     corpora = [child(root, MANIFEST) for root in (*config.against, *(r for r, k in kinds.items() if k == "corpus"))]
     fingerprint = hashlib.sha256(config.model_dump_json(exclude={"out", "concurrency", "append", "card"}).encode())
-    for listing in (photographs, depth, *held.values(), *map(_one_file, (*lists, *corpora))):
-        fingerprint.update(b"-" if listing is None else listing.digest().encode())
+    listings = ["-" if listing is None else listing.digest() for listing in (photographs, depth, *held.values())]
+    fingerprint.update("\n".join([*listings, *map(_stamp, (*lists, *corpora))]).encode())
     return Survey(photographs, depth, held, fingerprint.hexdigest()[:32])
 
 
@@ -87,14 +88,7 @@ def _list(sources: tuple[str, ...], sorter: Sorter, what: str) -> Listing:
         table, found = list_source(source, sorter, what)
         tables.append(table)
         containers |= {file.uri: (file, kind) for file, kind in found}
-    return Listing(unique(pa.concat_tables(tables)), list(containers.values()), sorter)
-
-
-def unique(table: pa.Table) -> pa.Table:
-    """The first row of every uri: sources may overlap."""
-    numbered = table.append_column("row", pa.array(range(table.num_rows), pa.int64()))
-    rows = numbered.group_by("uri", use_threads=False).aggregate([("row", "min")])["row_min"]
-    return table.take(rows)
+    return Listing(first_rows(pa.concat_tables(tables), "uri"), list(containers.values()), sorter)
 
 
 class _DepthSorter(Sorter):
@@ -109,11 +103,10 @@ class _DepthSorter(Sorter):
         return "depth" if PurePosixPath(name).suffix.lower() in DEPTH_SUFFIXES and not hidden else None
 
 
-def _one_file(uri: str) -> Listing:
-    """A single file that is no photograph, for the fingerprint."""
+def _stamp(uri: str) -> str:
+    """Stands for a file that is no photograph: a manifest, or a list of ids."""
     files, path = filesystem(uri)
     info = files.get_file_info(path)
     if info.type != pafs.FileType.File:
         raise ConfigError(f"there is no file {uri}; expected a corpus made by `python -m pipelines.ingest`, or a list")
-    file = File(uri, uri, info.size or 0, info.mtime_ns or 0)
-    return Listing(LISTED.empty_table(), [(file, "parquet")], Sorter("plain", "clear"))
+    return f"{uri} {info.size or 0} {info.mtime_ns or 0}"
