@@ -7,7 +7,7 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, Response
@@ -32,6 +32,18 @@ Format = Annotated[str | None, Query(description="default: that of the input", j
 Quality = Annotated[int, Query(ge=1, le=100, description="of JPEG and WebP")]
 Output = Annotated[Literal["image", "transmission", "side-by-side"], Query()]
 Model = Annotated[str | None, Query(description="a name of /v1/models", max_length=200)]
+
+
+async def _options(
+    strength: Strength = 1.0,
+    format: Format = None,  # noqa: A002 - the name in the URL
+    quality: Quality = 95,
+    output: Output = "image",
+) -> DehazeOptions:
+    return read_options(strength, format, quality, output)
+
+
+Options = Annotated[DehazeOptions, Depends(_options)]
 
 
 def make_api(
@@ -106,16 +118,8 @@ def _add_pictures(app: FastAPI, service: Intake) -> None:
     limits = service.config.requests
 
     @app.post("/v1/dehaze", **DEHAZE)
-    async def dehaze(
-        request: Request,
-        model: Model = None,
-        strength: Strength = 1.0,
-        format: Format = None,  # noqa: A002 - the name in the URL
-        quality: Quality = 95,
-        output: Output = "image",
-    ) -> Response:
+    async def dehaze(request: Request, options: Options, model: Model = None) -> Response:
         """The photograph of the request body (raw, or ``file`` of a multipart form), dehazed."""
-        options = read_options(strength, format, quality, output)
         name = service.known(model)
         with service.admitted(request) as place:
             data = await service.image(request, place)
@@ -124,16 +128,8 @@ def _add_pictures(app: FastAPI, service: Intake) -> None:
         return Response(answer.data, media_type=MEDIA_TYPES[answer.format], headers=answer_headers(answer))
 
     @app.post("/v1/batch", **BATCH)
-    async def batch(
-        request: Request,
-        model: Model = None,
-        strength: Strength = 1.0,
-        format: Format = None,  # noqa: A002 - the name in the URL
-        quality: Quality = 95,
-        output: Output = "image",
-    ) -> Response:
+    async def batch(request: Request, options: Options, model: Model = None) -> Response:
         """The files of a form, or of a zip archive, dehazed: a zip archive with a ``manifest.json``."""
-        options = read_options(strength, format, quality, output)
         name = service.known(model)
         with service.admitted(request) as place:
             sources = await service.sources(request, place)
