@@ -55,12 +55,17 @@ class Sorter:
 
     def role(self, name: str) -> str | None:
         """``photograph``, ``depth`` or None; hidden files are nothing."""
-        if any(part.startswith(".") for part in name.split("/")):
+        if _hidden(name):
             return None
         suffix = PurePosixPath(name).suffix.lower()
         if _SIDE_DEPTH.match(name) or (self.depth and self.depth.search(name) and suffix in DEPTH_SUFFIXES):
             return "depth"
         return "photograph" if suffix in IMAGE_SUFFIXES and self.photographs.search(name) else None
+
+
+def _hidden(name: str) -> bool:
+    """Whether a path below a source is hidden, or lies in a hidden folder."""
+    return any(part.startswith(".") for part in name.split("/"))
 
 
 def list_source(source: str, sorter: Sorter, what: str = "photographs") -> tuple[pa.Table, list[tuple[File, Kind]]]:
@@ -80,7 +85,7 @@ def list_source(source: str, sorter: Sorter, what: str = "photographs") -> tuple
             continue
         kind = container_kind(file.name)
         role = sorter.role(file.name)
-        if kind is not None and not PurePosixPath(file.name).name.startswith("."):
+        if kind is not None and not _hidden(file.name):
             containers.append((file, kind))
         elif role is not None:
             rows.append(_row(file.uri, file.name, file.size, file.mtime, _place(file, role), role))

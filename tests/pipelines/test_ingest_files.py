@@ -77,7 +77,7 @@ def test_missing_and_empty_folders(tmp_path: Path) -> None:
 
 
 def test_containers_are_found_and_opened(tmp_path: Path) -> None:
-    touch(tmp_path, "a.jpg", "catalogue.parquet", ".hidden.zip")
+    touch(tmp_path, "a.jpg", "catalogue.parquet", ".hidden.zip", ".trash/f.zip")
     with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
         for name in ("./in/b.jpg", "in/b.depth.npy", "in/c.txt", "__MACOSX/._b.jpg"):
             archive.writestr(name, name)
