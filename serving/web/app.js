@@ -80,7 +80,7 @@ for (const id of ["files", "more"]) {
     const hadNone = !gallery.items.length;
     take([...event.target.files]);
     event.target.value = ""; // the same file may be chosen again
-    if (hadNone && gallery.items.length) byId("more").focus(); // the field that had the focus is hidden now
+    if (hadNone && gallery.items.length) byId("main").focus({ preventScroll: true }); // the field that had it is hidden now
   });
 }
 
@@ -138,7 +138,7 @@ on("format", "change", () => {
 on("download", "click", async () => {
   const { selected: item, view } = gallery;
   const shown = item.results[view];
-  const format = byId("format").value || (view === "image" ? item.format : shown.format);
+  const format = byId("format").value || item.format;
   byId("download-problem").textContent = "";
   saving = true;
   render();

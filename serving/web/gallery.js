@@ -91,18 +91,20 @@ export class Gallery {
     this.#changed();
   }
 
-  /** Stop the work on an item; one that has a result keeps it and the settings that made it. */
-  cancel(item) {
-    const made = item.results.image;
-    if (item === this.selected && !item.has("transmission")) this.view = "image";
-    if (made) Object.assign(item.wanted, made.wanted);
-    else item.stopped = true;
-    if (this.job?.item === item) this.#dropJob();
+  /** Stop the work on items; one that has a result keeps it and the settings that made it. */
+  cancel(...items) {
+    for (const item of items) {
+      const made = item.results.image;
+      if (item === this.selected && !item.has("transmission")) this.view = "image";
+      if (made) Object.assign(item.wanted, made.wanted);
+      else item.stopped = true;
+    }
+    if (items.includes(this.job?.item)) this.#dropJob();
     this.#changed();
   }
 
   cancelAll() {
-    for (const item of this.items.filter((each) => this.needs(each) || this.job?.item === each)) this.cancel(item);
+    this.cancel(...this.items.filter((item) => this.needs(item) || this.job?.item === item));
   }
 
   retry(item) {

@@ -67,21 +67,17 @@ class Watched:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self.tasks: list[Task] = []
-        self.ended = 0
         self.problems: deque[Problem] = deque()
         self.free = threading.Event()
         self.free.set()
 
     async def dehaze(self, task: Task) -> Answer | Problem:
         self.tasks.append(task)
-        try:
-            while not self.free.is_set():  # noqa: ASYNC110 - it is set in another thread
-                await asyncio.sleep(0.01)
-            if self.problems:
-                return self.problems.popleft()
-            answer = await self._replica.dehaze(task)
-        finally:
-            self.ended += 1
+        while not self.free.is_set():  # noqa: ASYNC110 - it is set in another thread
+            await asyncio.sleep(0.01)
+        if self.problems:
+            return self.problems.popleft()
+        answer = await self._replica.dehaze(task)
         return replace(answer, clearness_before=0.31, clearness_after=0.72) if isinstance(answer, Answer) else answer
 
     async def score(self, data: bytes) -> Score | Problem:
@@ -160,6 +156,7 @@ class Page:
 
     def __init__(self, chrome: webdriver.Chrome, service: Running) -> None:
         self.chrome, self.service = chrome, service
+        self._traffic: list[dict[str, Any]] = []
 
     def open(self, path: str = "/") -> None:
         self.chrome.get(self.service.url + path)
@@ -171,7 +168,7 @@ class Page:
         return self.chrome.execute_script(code, *args)
 
     def until(self, condition: Callable[[], Any], what: str = "") -> Any:
-        return WebDriverWait(self.chrome, PATIENCE_S, 0.05).until(lambda _: condition(), what or self["main"].text)
+        return WebDriverWait(self.chrome, PATIENCE_S, 0.05).until(lambda _: condition(), what)
 
     def says(self, name: str, text: str) -> None:
         self.until(lambda: text in self[name].text, f"#{name} never says '{text}'")
@@ -200,25 +197,39 @@ class Page:
         """Errors in the console, such as what the policy forbade, but for answers that are no success."""
         return [entry["message"] for entry in self.chrome.get_log("browser") if entry["source"] != "network"]
 
+    def traffic(self) -> list[dict[str, Any]]:
+        """What the browser's network did since the page was opened."""
+        self._traffic += [json.loads(entry["message"])["message"] for entry in self.chrome.get_log("performance")]
+        return self._traffic
+
+    def forget_traffic(self) -> None:
+        self._traffic = []
+
+    def cancelled(self) -> int:
+        """Requests that the page has cancelled."""
+        ended = [event["params"] for event in self.traffic() if event["method"] == "Network.loadingFailed"]
+        return sum(params["type"] == "XHR" and params.get("canceled", False) for params in ended)
+
     def hosts(self) -> set[str]:
-        """Whom the browser asked for anything since the last call."""
-        events = (json.loads(entry["message"])["message"] for entry in self.chrome.get_log("performance"))
-        urls = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
-        return {urlsplit(url).netloc for url in urls if urlsplit(url).scheme not in ("blob", "data")}
+        """Whom the browser asked for anything."""
+        asked = [event["params"] for event in self.traffic() if event["method"] == "Network.requestWillBeSent"]
+        urls = [urlsplit(params["request"]["url"]) for params in asked]
+        return {url.netloc for url in urls if url.scheme not in ("blob", "data")}
 
 
 @pytest.fixture
 def page(chrome: webdriver.Chrome, running: Running) -> Iterator[Page]:
     """The page, just opened. In the end: no error in the console, and no request to another host."""
     found = Page(chrome, running)
-    found.complaints()
-    found.hosts()
+    for log in ("browser", "performance"):
+        chrome.get_log(log)
     running.backend.tasks.clear()
-    running.backend.free.set()
+    running.backend.problems.clear()
     chrome.execute_cdp_cmd("Storage.clearDataForOrigin", {"origin": running.url, "storageTypes": "all"})
     found.open()
     found.says("limits", "up to")
     yield found
+    running.backend.free.set()
     assert found.complaints() == []
     assert found.hosts() == {urlsplit(running.url).netloc}
 
@@ -236,6 +247,13 @@ def save(tmp_path: Path, jpeg: Jpeg) -> Callable[..., Path]:
 
 
 Save = Callable[..., Path]
+
+
+def asked(service: Running, content: bytes, params: dict[str, Any] | None = None) -> bytes:
+    """What a program gets from the service."""
+    answer = httpx.post(f"{service.url}/v1/dehaze", params=params, content=content, timeout=PATIENCE_S, trust_env=False)
+    assert answer.status_code == 200, answer.text
+    return answer.content
 
 
 class TestOne:
@@ -296,13 +314,12 @@ class TestOne:
         page.choose(save())
         page.finished()
         running.backend.free.clear()
-        ended = running.backend.ended
         page.set_strength(4)
         page.until(lambda: len(running.backend.tasks) == 2)
         page.set_strength(10)
         page.until(lambda: len(running.backend.tasks) == 3)
         assert page["after"].is_displayed()  # the last result stays while the next is made
-        page.until(lambda: running.backend.ended == ended + 1, "the request for 20 % was not cancelled")
+        page.until(lambda: page.cancelled() == 1, "the request for 20 % was not cancelled")
         running.backend.free.set()
         page.finished()
         assert [task.options.strength for task in running.backend.tasks] == [1.0, 0.2, 0.5]
@@ -334,13 +351,12 @@ class TestOne:
         page.until(lambda: len(running.backend.tasks) == 2)
         page.finished()
         page["download"].send_keys(Keys.ENTER)
-        expected = httpx.post(f"{running.url}/v1/dehaze", params={"strength": 0.5}, content=path.read_bytes())
-        assert page.downloaded(downloads, "My trip (1)-dehazed.jpeg") == expected.content
+        expected = asked(running, path.read_bytes(), {"strength": 0.5})
+        assert page.downloaded(downloads, "My trip (1)-dehazed.jpeg") == expected
         page["format"].send_keys("PNG")
         page["download"].send_keys(Keys.ENTER)
-        params: dict[str, Any] = {"strength": 0.5, "format": "png"}
-        expected = httpx.post(f"{running.url}/v1/dehaze", params=params, content=path.read_bytes())
-        assert page.downloaded(downloads, "My trip (1)-dehazed.png") == expected.content
+        expected = asked(running, path.read_bytes(), {"strength": 0.5, "format": "png"})
+        assert page.downloaded(downloads, "My trip (1)-dehazed.png") == expected
 
     def test_a_format_that_browsers_do_not_show(
         self, page: Page, save: Save, running: Running, downloads: Path
@@ -352,8 +368,7 @@ class TestOne:
         assert page["after"].get_property("naturalWidth") == 128
         assert not page["split"].is_displayed()
         page["download"].send_keys(Keys.ENTER)
-        expected = httpx.post(f"{running.url}/v1/dehaze", content=path.read_bytes()).content
-        assert page.downloaded(downloads, "scan-dehazed.tif") == expected
+        assert page.downloaded(downloads, "scan-dehazed.tif") == asked(running, path.read_bytes())
 
 
 class TestSeveral:
@@ -396,14 +411,13 @@ class TestSeveral:
 
     def test_cancel(self, page: Page, save: Save, running: Running) -> None:
         running.backend.free.clear()
-        ended = running.backend.ended
         page.choose(save("a.jpg", 1), save("b.jpg", 2), save("c.jpg", 3))
         page.until(lambda: len(running.backend.tasks) == 1)
         page["cancel"].send_keys(Keys.ENTER)
-        page.until(lambda: running.backend.ended == ended + 1)
         page.until(lambda: page.entries() == ["Cancelled", "Dehazing", "Waiting"])
+        page.until(lambda: page.cancelled() == 1)
         page["cancel-all"].send_keys(Keys.ENTER)
-        page.until(lambda: page.entries() == ["Cancelled"] * 3)
+        page.until(lambda: page.entries() == ["Cancelled"] * 3 and page.cancelled() == 2)
         running.backend.free.set()
         page["retry"].send_keys(Keys.ENTER)
         page.until(lambda: page.entries() == ["Done", "Cancelled", "Cancelled"])
@@ -498,8 +512,9 @@ class TestTrouble:
             inside.says("problem", "asks for a token")
         finally:
             guarded.stop()
-        assert page.complaints() == []
-        assert page.hosts() == {urlsplit(page.service.url).netloc, urlsplit(guarded.url).netloc}
+        hosts = {urlsplit(service.url).netloc for service in (page.service, guarded)}
+        assert page.hosts() == hosts
+        page.forget_traffic()
         page.open()
 
 
