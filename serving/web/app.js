@@ -43,7 +43,7 @@ function offer(models, limits) {
 }
 
 on("notice-retry", "click", async () => {
-  if (await connect()) announceText("The service is reachable again.");
+  announceText((await connect()) ? "The service is reachable again." : explain(gallery.halted).text);
 });
 addEventListener("online", () => gallery.halted?.code === "unreachable" && connect());
 

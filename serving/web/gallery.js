@@ -48,6 +48,7 @@ export class Gallery {
     this.items = [];
     this.selected = null;
     this.view = "image";
+    this.mostBytes = MOST_BYTES;
     this.defaults = { strength: 1, model: "" };
     this.limits = null; // until the service has told them, nothing is sent
     this.job = null; // { item, kind, key, phase, progress, controller }
@@ -249,7 +250,7 @@ export class Gallery {
     let total = this.items.reduce((sum, item) => sum + kept(item), 0);
     const oldest = this.items.filter((item) => item !== this.selected && kept(item)).sort((a, b) => a.lookedAt - b.lookedAt);
     for (const item of oldest) {
-      if (total <= MOST_BYTES) return;
+      if (total <= this.mostBytes) return;
       total -= kept(item);
       Object.assign(item, { results: { image: null, transmission: null }, released: true });
     }

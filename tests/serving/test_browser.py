@@ -21,6 +21,7 @@ import pytest
 import uvicorn
 from PIL import Image
 from selenium import webdriver
+from selenium.webdriver import ActionChains
 from selenium.webdriver.chrome.service import Service as Driver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -451,6 +452,33 @@ class TestSeveral:
         names = [each.text for each in page.chrome.find_elements(By.CSS_SELECTOR, "#list .name")]
         assert names == ["dropped.jpg", "pasted.jpg"]
 
+    def test_results_beyond_the_memory_are_made_again_when_asked_for(self, page: Page, jpeg: Jpeg) -> None:
+        page.chrome.set_script_timeout(PATIENCE_S)
+        states = page.chrome.execute_async_script(
+            """
+            const [bytes, done] = arguments;
+            import("./web/gallery.js").then(async ({ Gallery }) => {
+                let ended = () => {};
+                const gallery = new Gallery(() => {}, () => ended());
+                const next = () => new Promise((resolve) => { ended = resolve; });
+                const held = () => gallery.items.map((item) => item.results.image !== null);
+                const states = [];
+                gallery.mostBytes = 1;
+                gallery.add([1, 2].map((id) => new File([new Uint8Array(bytes)], `${id}.jpg`)));
+                gallery.resume({ max_bytes: 1e6, max_pixels: 1e6, formats: ["JPEG"] });
+                for (const last of [1, 2]) await next();
+                states.push(held());
+                const again = next();
+                gallery.select(gallery.items[1]);
+                await again;
+                states.push(held());
+                done(states);
+            });
+            """,
+            list(jpeg()),
+        )
+        assert states == [[True, False], [False, True]]  # the one in view stays
+
 
 class TestTrouble:
     def test_a_busy_service_is_asked_again(self, page: Page, save: Save, running: Running) -> None:
@@ -548,6 +576,31 @@ class TestShape:
         light, dark = (sum(map(int, ground[4:-1].split(","))) for ground in grounds)
         assert light > 650
         assert dark < 100
+
+    def test_all_can_be_reached_with_the_tab_key(self, page: Page, save: Save) -> None:
+        page.choose(save())
+        page.finished()
+        reached = []
+        for _ in range(14):
+            ActionChains(page.chrome).send_keys(Keys.TAB).perform()
+            reached.append(page.script("return document.activeElement.id || document.activeElement.className"))
+        expected = [
+            "split",
+            "view-image",
+            "strength",
+            "model",
+            "format",
+            "download",
+            "clear",
+            "pick",
+            "remove quiet",
+            "more",
+        ]
+        assert [name for name in reached if name in expected][: len(expected)] == expected  # then from the top again
+
+    def test_what_the_policy_forbids_is_noticed(self, page: Page) -> None:
+        page.script("document.head.append(Object.assign(document.createElement('style'), {textContent: 'p {}'}))")
+        assert any("Content Security Policy" in text for text in page.complaints())
 
     def test_everything_has_a_name(self, page: Page, save: Save) -> None:
         page.choose(save())
