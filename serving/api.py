@@ -24,6 +24,7 @@ from serving.limits import Admission
 from serving.metrics import Metrics
 from serving.middleware import Frame, problem_response
 from serving.openapi import BATCH, DEHAZE, FORMAT, SCORE
+from serving.page import add_page
 from serving.predictor import MEDIA_TYPES, DehazeOptions
 from serving.requests import answer_headers, read_options
 
@@ -65,7 +66,7 @@ def make_api(
     """
     metrics = metrics or Metrics()
     service = Intake(config, backend, metrics, Admission(config.requests))
-    app = FastAPI(title="dehaze", version=_version(), docs_url="/docs", redoc_url=None)
+    app = FastAPI(title="dehaze", version=_version(), docs_url=None, redoc_url=None)
     app.add_middleware(
         Frame, config=config, tokens=tokens or Tokens(config.auth), metrics=metrics, names_requests=names_requests
     )
@@ -81,6 +82,7 @@ def make_api(
     _add_problems(app, metrics)
     _add_pictures(app, service)
     _add_state(app, service)
+    add_page(app)
     return app
 
 
@@ -181,7 +183,11 @@ def _add_state(app: FastAPI, service: Intake) -> None:
         return {"status": "ready", "model": await service.default_model()}
 
     @app.get("/v1/models")
-    async def models() -> dict[str, list[dict[str, Any]]]:
-        """The models that this service has, and why a newer version is not served."""
+    async def models() -> dict[str, Any]:
+        """The models that this service has, why a newer version is not served, and which photographs it takes."""
         async with service.within(service.config.requests.timeout_s):
-            return {"models": [asdict(state) for state in await service.asked(service.backend.models())]}
+            states = [asdict(state) for state in await service.asked(service.backend.models())]
+        return {
+            "models": states,
+            "limits": service.config.limits.model_dump(include={"max_bytes", "max_pixels", "formats"}),
+        }

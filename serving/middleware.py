@@ -10,6 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving import page
 from serving.auth import Tokens, is_loopback
 from serving.config import ServingConfig
 from serving.errors import MEDIA_TYPE, Problem, ProblemError, http_problem, refused
@@ -18,18 +19,8 @@ from serving.requests import request_id
 
 log = logging.getLogger(__name__)
 
-OPEN_PATHS = frozenset({"/", "/healthz", "/readyz"})  # no token: probes have none, and the page asks for it
-_DOCS = ("/docs", "/redoc")
+OPEN_PATHS = page.PATHS | {"/healthz", "/readyz"}  # no token: probes have none, and the page asks for it
 _POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-_PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
-    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-)
-_DOCS_POLICY = (  # FastAPI's page loads Swagger's script from this host
-    "default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; connect-src 'self'; "
-    "style-src 'unsafe-inline' https://cdn.jsdelivr.net; img-src 'self' data: https://fastapi.tiangolo.com; "
-    "frame-ancestors 'none'"
-)
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -123,7 +114,6 @@ class Frame:
     def _dress(self, headers: MutableHeaders, path: str, identity: str | None) -> None:
         for name, value in _HEADERS.items():
             headers.setdefault(name, value)
-        page = _PAGE_POLICY if path == "/" else _POLICY
-        headers.setdefault("Content-Security-Policy", _DOCS_POLICY if path.startswith(_DOCS) else page)
+        headers.setdefault("Content-Security-Policy", page.POLICY if path in page.PATHS else _POLICY)
         if identity is not None:
             headers["X-Request-Id"] = identity

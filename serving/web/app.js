@@ -1,0 +1,250 @@
+// The page: what people do becomes calls of the gallery, and its state becomes what they see.
+
+import { getJson, hasToken, Problem, setToken } from "./api.js";
+import { fetchResult, Gallery, MOST_PHOTOGRAPHS } from "./gallery.js";
+import { bytes, explain, listed, scores } from "./messages.js";
+import { resultName } from "./photo.js";
+import { Stage } from "./stage.js";
+import { Strip } from "./strip.js";
+
+const SETTLED_MS = 300; // after the last move of the strength control
+const byId = (id) => document.getElementById(id);
+const on = (id, event, action) => byId(id).addEventListener(event, action);
+
+const gallery = new Gallery(render, announce);
+const stage = new Stage(render);
+const strip = new Strip(gallery);
+let saving = false; // a download that the service has to make first
+
+// --- the service -----------------------------------------------------------------------------------------------
+
+async function connect() {
+  try {
+    const { models, limits } = await getJson("v1/models");
+    offer(models, limits);
+    byId("token-problem").textContent = "";
+    gallery.resume(limits);
+    return true;
+  } catch (problem) {
+    gallery.halt(problem instanceof Problem ? problem : new Problem("unexpected", String(problem)));
+    return false;
+  }
+}
+
+function offer(models, limits) {
+  const picked = byId("model").value;
+  byId("model").replaceChildren(...models.map(({ name, default: first }) => new Option(first ? `${name} (default)` : name, first ? "" : name)));
+  byId("model").value = models.some(({ name }) => name === picked) ? picked : "";
+  byId("model-field").hidden = models.length < 2;
+  const format = byId("format").value;
+  byId("format").replaceChildren(new Option("as the photograph", ""), ...limits.formats.map((name) => new Option(name, name)));
+  byId("format").value = limits.formats.includes(format) ? format : "";
+  byId("limits").textContent = `${listed(limits.formats)}, up to ${bytes(limits.max_bytes)} each.`;
+}
+
+on("notice-retry", "click", async () => {
+  announceText((await connect()) ? "The service is reachable again." : explain(gallery.halted).text);
+});
+addEventListener("online", () => gallery.halted?.code === "unreachable" && connect());
+
+on("token-form", "submit", async (event) => {
+  event.preventDefault();
+  setToken(byId("token").value.trim());
+  byId("token").value = "";
+  if (await connect()) {
+    announceText("The token is accepted.");
+    byId("main").focus();
+  } else if (gallery.halted.code === "unauthorized") {
+    setToken("");
+    byId("token-problem").textContent = explain(gallery.halted).text;
+    render();
+  }
+});
+
+on("forget", "click", () => {
+  setToken("");
+  gallery.clear();
+  connect();
+});
+
+// --- photographs come in ---------------------------------------------------------------------------------------
+
+function take(files) {
+  if (!files.length) return;
+  const left = gallery.add(files);
+  announceText(`${files.length - left} added.` + (left ? ` The list holds ${MOST_PHOTOGRAPHS}; ${left} were left out.` : ""));
+}
+
+for (const id of ["files", "more"]) {
+  on(id, "change", (event) => {
+    const hadNone = !gallery.items.length;
+    take([...event.target.files]);
+    event.target.value = ""; // the same file may be chosen again
+    if (hadNone && gallery.items.length) byId("main").focus({ preventScroll: true }); // the field that had it is hidden now
+  });
+}
+
+addEventListener("paste", (event) => {
+  if (event.clipboardData.files.length) {
+    event.preventDefault();
+    take([...event.clipboardData.files]);
+  }
+});
+
+let entered = 0; // dragging over nested elements enters the new one before it leaves the old
+const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
+const dragged = (change) => (event) => {
+  if (!carriesFiles(event)) return;
+  event.preventDefault();
+  entered = Math.max(0, entered + change);
+  document.body.classList.toggle("dropping", entered > 0);
+};
+addEventListener("dragenter", dragged(1));
+addEventListener("dragleave", dragged(-1));
+addEventListener("dragover", dragged(0));
+addEventListener("drop", (event) => {
+  if (!carriesFiles(event)) return;
+  event.preventDefault();
+  entered = 0;
+  document.body.classList.remove("dropping");
+  take([...event.dataTransfer.files]);
+});
+
+// --- controls --------------------------------------------------------------------------------------------------
+
+let settling = 0;
+on("strength", "input", () => {
+  const [item, strength] = [gallery.selected, Number(byId("strength").value) / 100];
+  byId("strength-value").textContent = percent(strength);
+  clearTimeout(settling);
+  settling = setTimeout(() => {
+    settling = 0;
+    if (gallery.items.includes(item)) gallery.want(item, { strength });
+  }, SETTLED_MS);
+});
+on("model", "change", () => gallery.want(gallery.selected, { model: byId("model").value }));
+for (const id of ["view-image", "view-map"]) on(id, "change", (event) => gallery.show(event.target.value));
+on("cancel", "click", () => gallery.cancel(gallery.selected));
+on("retry", "click", () => gallery.retry(gallery.selected));
+on("cancel-all", "click", () => gallery.cancelAll());
+on("clear", "click", () => {
+  gallery.clear();
+  byId("files").focus();
+});
+on("format", "change", () => {
+  byId("download-problem").textContent = "";
+});
+
+on("download", "click", async () => {
+  const { selected: item, view } = gallery;
+  const shown = item.results[view];
+  const format = byId("format").value || item.format;
+  byId("download-problem").textContent = "";
+  saving = true;
+  render();
+  try {
+    const wanted = { ...shown.wanted, output: view, format };
+    const result = format === shown.format ? shown : await fetchResult(item, wanted);
+    save(result.blob, resultName(item.name, result.format, view === "image" ? "dehazed" : "transmission"));
+  } catch (problem) {
+    byId("download-problem").textContent = explain(problem).text;
+  }
+  saving = false;
+  render();
+});
+
+function save(blob, name) {
+  const url = URL.createObjectURL(blob);
+  const link = Object.assign(document.createElement("a"), { href: url, download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000); // the browser has begun to read it by then
+}
+
+// --- what is seen ----------------------------------------------------------------------------------------------
+
+function render() {
+  const { items, selected: item, halted } = gallery;
+  const locked = halted?.code === "unauthorized";
+  byId("token-form").hidden = !locked;
+  byId("forget").hidden = !hasToken();
+  byId("notice").hidden = !halted || locked;
+  const told = halted && !locked ? explain(halted).text : "";
+  if (byId("notice-text").textContent !== told) byId("notice-text").textContent = told;
+  byId("empty").hidden = items.length > 0;
+  strip.render();
+  byId("work").hidden = byId("gallery").hidden = !items.length;
+  byId("cancel-all").hidden = !items.some((each) => gallery.needs(each));
+  if (item) renderItem(item);
+  else stage.show(null, null, null, "After");
+}
+
+function renderItem(item) {
+  const { view, job } = gallery;
+  const result = item.results[view];
+  const running = job?.item === item ? job : null;
+  const kind = view === "image" ? "After" : "Transmission";
+  stage.show(item, item.size && !item.refusal ? item.file : null, result?.blob ?? null, kind);
+  renderText(item, result);
+  renderProgress(item, running);
+  const problem = strip.problem(item) ?? item.problems[view];
+  byId("item-problem").hidden = !problem;
+  byId("item-problem-text").textContent = problem ? explain(problem).text : "";
+  byId("retry").hidden = !(problem && explain(problem).again) && !item.stopped;
+  if (item.stopped && !problem) {
+    byId("item-problem").hidden = false;
+    byId("item-problem-text").textContent = "Cancelled.";
+  }
+  if (!settling) {
+    byId("strength").value = String(Math.round(item.wanted.strength * 100));
+    byId("strength-value").textContent = percent(item.wanted.strength);
+  }
+  byId("model").value = item.wanted.model;
+  for (const id of ["strength", "model"]) byId(id).disabled = Boolean(item.refusal);
+  byId(view === "image" ? "view-image" : "view-map").checked = true;
+  byId("map-help").hidden = view === "image";
+  byId("download").disabled = !result || saving;
+  byId("download").textContent = saving ? "Preparing…" : "Download";
+}
+
+function renderText(item, result) {
+  byId("name").textContent = item.name;
+  const size = item.size ? `${item.size.width} × ${item.size.height} pixels · ` : "";
+  const made = result ? ` · ${result.model}` : "";
+  byId("facts").textContent = size + bytes(item.file.size) + made;
+  const words = item.results.image ? scores(item.results.image.before, item.results.image.after) : "";
+  byId("scores").hidden = !words;
+  byId("scores").textContent = words;
+  let note = "";
+  if (item.read && !item.size && !item.refusal) note = "This browser cannot show the original: preview not possible. The result is shown as PNG.";
+  else if (stage.differs) note = "This browser turns the original in another way: only the result is shown.";
+  byId("note").hidden = !note;
+  byId("note").textContent = note;
+  byId("placeholder").textContent = !item.read || strip.problem(item) ? "" : "The result appears here";
+}
+
+function renderProgress(item, running) {
+  byId("state").textContent = strip.state(item);
+  byId("cancel").hidden = !gallery.needs(item) && !running;
+  byId("busy").hidden = !running;
+  if (running?.phase === "sending") byId("busy").value = running.progress;
+  else byId("busy").removeAttribute("value");
+}
+
+function percent(share) {
+  return `${Math.round(share * 100)} %`;
+}
+
+// --- what is heard ---------------------------------------------------------------------------------------------
+
+function announce(item, kind) {
+  const problem = item.refusal ?? item.problems[kind];
+  const words = kind === "image" && !problem ? scores(item.results.image.before, item.results.image.after) : "";
+  const ended = kind === "image" ? "is done." : "has its transmission.";
+  announceText(`${item.name} ${problem ? explain(problem).text : ended} ${words}`);
+}
+
+function announceText(text) {
+  byId("live").textContent = text.trim();
+}
+
+connect();

@@ -1,0 +1,305 @@
+// The photographs of the page and what is to be done for them, one request at a time. Knows nothing of the document.
+
+import { getJson, Problem, send } from "./api.js";
+import { check, formatOf, formatOfAnswer, look } from "./photo.js";
+
+export const MOST_PHOTOGRAPHS = 200;
+const MOST_BYTES = 256 * 2 ** 20; // of results that are kept; those looked at longest ago are made again when asked for
+const PATIENCE = { tries: 5, seconds: 30 }; // with a service that is busy and says when to come back
+const SHOWN_BY_BROWSERS = ["JPEG", "PNG", "WEBP", "BMP"];
+
+let lastId = 0;
+
+/** A photograph, how it is wanted, and what there is of it. */
+class Item {
+  constructor(file, strength, model) {
+    this.id = ++lastId;
+    this.file = file;
+    this.name = file.name || "photograph";
+    this.wanted = { strength, model };
+    this.read = false; // format, size and thumbnail are known
+    this.admitted = false; // it passed the checks of size and format
+    this.format = null;
+    this.size = null; // { width, height } upright, or null where this browser cannot show the file
+    this.thumbnail = null;
+    this.results = { image: null, transmission: null };
+    this.problems = { image: null, transmission: null };
+    this.refusal = null; // a Problem of the file itself, which was not sent
+    this.stopped = false;
+    this.released = false; // its results gave way to those of others
+    this.lookedAt = 0;
+  }
+
+  /** What the result of a kind depends on. */
+  key(kind) {
+    return kind === "image" ? `${this.wanted.model}|${this.wanted.strength}` : this.wanted.model;
+  }
+
+  /** The result of a kind is there and as it is wanted. */
+  has(kind) {
+    return this.results[kind]?.key === this.key(kind);
+  }
+}
+
+export class Gallery {
+  /** `onChange()` is called after everything that can be seen; `onDone(item, kind)` when work on one has ended. */
+  constructor(onChange, onDone) {
+    Object.assign(this, { onChange, onDone });
+    this.items = [];
+    this.selected = null;
+    this.view = "image";
+    this.mostBytes = MOST_BYTES;
+    this.defaults = { strength: 1, model: "" };
+    this.limits = null; // until the service has told them, nothing is sent
+    this.job = null; // { item, kind, key, phase, progress, controller }
+    this.halted = null; // the Problem that stops all work: no token, or no service
+    this.reading = Promise.resolve();
+    this.clock = 0;
+  }
+
+  /** Add files; returns how many there was no room for. */
+  add(files) {
+    const taken = [...files].slice(0, MOST_PHOTOGRAPHS - this.items.length);
+    const items = taken.map((file) => new Item(file, this.defaults.strength, this.defaults.model));
+    this.items.push(...items);
+    for (const item of items) this.reading = this.reading.then(() => this.#read(item)); // one decoded at a time
+    if (!this.selected && items.length) this.select(items[0]);
+    this.#changed();
+    return files.length - taken.length;
+  }
+
+  select(item) {
+    this.selected = item;
+    if (item) {
+      item.lookedAt = ++this.clock;
+      item.released = false;
+    }
+    this.#changed();
+  }
+
+  show(view) {
+    this.view = view;
+    this.#changed();
+  }
+
+  /** Change how an item is wanted; a request for what is no longer wanted is cancelled. */
+  want(item, changes) {
+    Object.assign(item.wanted, changes);
+    Object.assign(this.defaults, changes);
+    item.stopped = false;
+    item.problems = { image: null, transmission: null };
+    if (this.job?.item === item && this.job.key !== item.key(this.job.kind)) this.job.controller.abort();
+    this.#changed();
+  }
+
+  /** Stop the work on items; one that has a result keeps it and the settings that made it. */
+  cancel(...items) {
+    for (const item of items) {
+      const made = item.results.image;
+      if (item === this.selected && !item.has("transmission")) this.view = "image";
+      if (made) Object.assign(item.wanted, made.wanted);
+      else item.stopped = true;
+    }
+    if (items.includes(this.job?.item)) this.#dropJob();
+    this.#changed();
+  }
+
+  cancelAll() {
+    this.cancel(...this.items.filter((item) => this.needs(item) || this.job?.item === item));
+  }
+
+  retry(item) {
+    Object.assign(item, { stopped: false, problems: { image: null, transmission: null } });
+    this.#changed();
+  }
+
+  remove(item) {
+    const at = this.items.indexOf(item);
+    this.items.splice(at, 1);
+    if (this.job?.item === item) this.#dropJob();
+    if (this.selected === item) this.select(this.items[Math.min(at, this.items.length - 1)] ?? null);
+    this.#changed();
+  }
+
+  clear() {
+    this.#dropJob();
+    this.items = [];
+    this.select(null);
+  }
+
+  halt(problem) {
+    this.halted = problem;
+    this.#changed();
+  }
+
+  resume(limits) {
+    Object.assign(this, { limits, halted: null });
+    this.#changed();
+  }
+
+  /** The kind of result that an item still waits for, or null. */
+  needs(item) {
+    if (!item.admitted || item.refusal || item.stopped || item.released) return null;
+    const mapped = item === this.selected && this.view === "transmission";
+    if (mapped && !item.has("transmission") && !item.problems.transmission && !item.problems.image) return "transmission";
+    return item.has("image") || item.problems.image ? null : "image";
+  }
+
+  async #read(item) {
+    if (!this.items.includes(item)) return;
+    try {
+      item.format = await formatOf(item.file);
+      const seen = item.format === null ? null : await look(item.file);
+      if (seen) Object.assign(item, { size: { width: seen.width, height: seen.height }, thumbnail: seen.thumbnail });
+    } catch (problem) {
+      item.refusal = asProblem(problem);
+    }
+    item.read = true;
+    this.#changed();
+  }
+
+  #changed() {
+    this.#admit();
+    this.onChange();
+    if (!this.job && !this.halted && this.limits) this.#next();
+  }
+
+  /** What the service would refuse by its limits is not sent. */
+  #admit() {
+    if (!this.limits) return;
+    for (const item of this.items.filter((each) => each.read && !each.admitted)) {
+      item.admitted = true;
+      try {
+        if (!item.refusal) check(item, this.limits);
+      } catch (problem) {
+        item.refusal = problem;
+      }
+      if (item.refusal) this.onDone(item, "image");
+    }
+  }
+
+  #next() {
+    const item = [this.selected, ...this.items].find((each) => each && this.needs(each));
+    if (item) this.#run(item, this.needs(item));
+  }
+
+  async #run(item, kind) {
+    const job = { item, kind, key: item.key(kind), phase: "sending", progress: 0, controller: new AbortController() };
+    this.job = job;
+    this.onChange();
+    try {
+      const result = await this.#patiently(job, () => this.#fetch(job));
+      if (this.job === job) this.#keep(job, result);
+    } catch (error) {
+      const problem = await met(error);
+      if (!job.controller.signal.aborted) this.#failed(job, problem);
+    }
+    if (this.job === job) {
+      this.job = null;
+      this.#changed();
+    }
+  }
+
+  #dropJob() {
+    const { job } = this;
+    this.job = null;
+    job?.controller.abort();
+  }
+
+  async #fetch(job) {
+    const wanted = { ...job.item.wanted };
+    const result = await fetchResult(job.item, { ...wanted, output: job.kind }, job.controller.signal, (share) => {
+      Object.assign(job, { phase: share < 1 ? "sending" : "working", progress: share });
+      this.onChange();
+    });
+    return { ...result, key: job.key, wanted };
+  }
+
+  #keep({ item, kind }, result) {
+    item.results[kind] = result;
+    this.#release();
+    this.onDone(item, kind);
+  }
+
+  #failed({ item, kind }, problem) {
+    if (["unauthorized", "unreachable", "unprotected"].includes(problem.code)) {
+      this.halt(problem); // no other photograph would fare better
+      return;
+    }
+    item.problems[kind] = problem;
+    this.onDone(item, kind);
+  }
+
+  async #patiently(job, attempt) {
+    for (let tried = 1; ; tried += 1) {
+      try {
+        return await attempt();
+      } catch (problem) {
+        const wait = problem.retryAfter ?? Infinity;
+        if (tried >= PATIENCE.tries || wait > PATIENCE.seconds) throw problem;
+        job.phase = "queueing";
+        this.onChange();
+        await pause(wait, job.controller.signal);
+        job.phase = "sending";
+      }
+    }
+  }
+
+  #release() {
+    const kept = (item) => Object.values(item.results).reduce((sum, result) => sum + (result?.blob.size ?? 0), 0);
+    let total = this.items.reduce((sum, item) => sum + kept(item), 0);
+    const oldest = this.items.filter((item) => item !== this.selected && kept(item)).sort((a, b) => a.lookedAt - b.lookedAt);
+    for (const item of oldest) {
+      if (total <= this.mostBytes) return;
+      total -= kept(item);
+      Object.assign(item, { results: { image: null, transmission: null }, released: true });
+    }
+  }
+}
+
+/**
+ * A result of the service: { blob, format, model, before, after }. `wanted` has strength, model and output, and perhaps
+ * format; without one the result is of the photograph's own format, or of one that browsers show.
+ */
+export async function fetchResult(item, { strength, model, output, format = null }, signal, onSent) {
+  const query = output === "transmission" ? { output } : { strength: strength.toFixed(2) };
+  if (model) query.model = model;
+  if (format) query.format = format.toLowerCase();
+  else if (output === "transmission" || !SHOWN_BY_BROWSERS.includes(item.format)) query.format = "png";
+  const answer = await send("POST", "v1/dehaze", { query, body: item.file, signal, onSent });
+  const number = (name) => (answer.header(name) === null ? null : Number(answer.header(name)));
+  return {
+    blob: answer.blob,
+    format: formatOfAnswer(answer.blob),
+    model: decodeURIComponent(answer.header("X-Model") ?? ""),
+    before: number("X-Clearness-Before"),
+    after: number("X-Clearness-After"),
+  };
+}
+
+/** A service that closes the connection early, to refuse a file or because it died, is not one that is gone. */
+async function met(error) {
+  const problem = asProblem(error);
+  if (problem.code !== "unreachable") return problem;
+  return getJson("healthz").then(() => new Problem("interrupted"), () => problem);
+}
+
+function asProblem(error) {
+  if (error instanceof Problem || error.name === "AbortError") return error;
+  console.error(error); // a mistake of this page
+  return new Problem("unexpected", String(error));
+}
+
+function pause(seconds, signal) {
+  return new Promise((resolve, reject) => {
+    const stop = () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    };
+    const timer = setTimeout(() => {
+      signal.removeEventListener("abort", stop);
+      resolve();
+    }, seconds * 1000);
+    signal.addEventListener("abort", stop, { once: true });
+  });
+}

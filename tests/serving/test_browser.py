@@ -1,0 +1,618 @@
+"""The page in a real browser, against the service on a loopback port."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import shutil
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+import uvicorn
+from PIL import Image
+from selenium import webdriver
+from selenium.webdriver import ActionChains
+from selenium.webdriver.chrome.service import Service as Driver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+from models.settings import parse
+from serving.api import make_api
+from serving.config import ServingConfig
+from serving.engine import Answer, Score, Task
+from serving.errors import Problem
+from serving.replica import Replica
+from serving.slots import ModelState
+
+Jpeg = Callable[..., bytes]
+PATIENCE_S = 60  # on a machine that is busy with something else
+SETTINGS: dict[str, Any] = {
+    "model": "dcp", "models": {"compact": "corun-compact"}, "scorer": None, "threads": 1,
+    "limits": {"max_bytes": 400_000, "max_pixels": 200_000},
+}  # fmt: skip
+TOKEN = "a-token-of-some-length"
+COUNT_URLS = """
+    window.liveUrls = new Set();
+    const [make, revoke] = [URL.createObjectURL, URL.revokeObjectURL];
+    URL.createObjectURL = (blob) => { const url = make.call(URL, blob); liveUrls.add(url); return url; };
+    URL.revokeObjectURL = (url) => { liveUrls.delete(url); revoke.call(URL, url); };
+"""
+DIFFERENCE = """
+    const pixels = ["before", "after"].map((id) => {
+        const image = document.getElementById(id), canvas = document.createElement("canvas");
+        [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+        canvas.getContext("2d").drawImage(image, 0, 0);
+        return canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    });
+    const [before, after] = pixels.map((each) => each.data);
+    const off = before.reduce((sum, value, at) => sum + Math.abs(value - after[at]), 0) / before.length;
+    return [pixels[0].width, pixels[0].height, pixels[1].width, pixels[1].height, off];
+"""
+
+
+class Watched:
+    """A backend that notes what it is asked, tells scores, and waits or refuses when told to."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self.tasks: list[Task] = []
+        self.problems: deque[Problem] = deque()
+        self.free = threading.Event()
+        self.free.set()
+
+    async def dehaze(self, task: Task) -> Answer | Problem:
+        self.tasks.append(task)
+        while not self.free.is_set():  # noqa: ASYNC110 - it is set in another thread
+            await asyncio.sleep(0.01)
+        if self.problems:
+            return self.problems.popleft()
+        answer = await self._replica.dehaze(task)
+        return replace(answer, clearness_before=0.31, clearness_after=0.72) if isinstance(answer, Answer) else answer
+
+    async def score(self, data: bytes) -> Score | Problem:
+        return await self._replica.score(data)
+
+    async def models(self) -> list[ModelState]:
+        return await self._replica.models()
+
+
+class Running:
+    """The service in a thread of this process; it can go and come back on the same port."""
+
+    def __init__(self, replica: Replica, settings: dict[str, Any]) -> None:
+        self.backend = Watched(replica)
+        self._app = make_api(parse(ServingConfig, settings), self.backend)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        config = uvicorn.Config(
+            self._app, "127.0.0.1", self.port, log_level="critical", lifespan="off", timeout_graceful_shutdown=1
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread.start()
+        deadline = time.monotonic() + PATIENCE_S
+        while not self._server.started:
+            assert time.monotonic() < deadline, "the service does not start"
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(PATIENCE_S)
+
+
+@pytest.fixture(scope="module")
+def replica() -> Replica:
+    return Replica(parse(ServingConfig, SETTINGS))
+
+
+@pytest.fixture(scope="module")
+def running(replica: Replica) -> Iterator[Running]:
+    service = Running(replica, SETTINGS)
+    service.start()
+    yield service
+    service.stop()
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def chrome(downloads: Path) -> Iterator[webdriver.Chrome]:
+    """One browser for all tests. Both programs come from Debian: nothing is downloaded here."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.fail("chromium and chromedriver are missing; run: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "window-size=1280,1000"):
+        options.add_argument(f"--{flag}")
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options, Driver(driver))
+    browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": COUNT_URLS})
+    yield browser
+    browser.quit()
+
+
+class Page:
+    """What a person does and sees."""
+
+    def __init__(self, chrome: webdriver.Chrome, service: Running) -> None:
+        self.chrome, self.service = chrome, service
+        self._traffic: list[dict[str, Any]] = []
+
+    def open(self, path: str = "/") -> None:
+        self.chrome.get(self.service.url + path)
+
+    def __getitem__(self, name: str) -> WebElement:
+        return self.chrome.find_element(By.ID, name)
+
+    def script(self, code: str, *args: object) -> Any:
+        return self.chrome.execute_script(code, *args)
+
+    def until(self, condition: Callable[[], Any], what: str = "") -> Any:
+        return WebDriverWait(self.chrome, PATIENCE_S, 0.05).until(lambda _: condition(), what)
+
+    def says(self, name: str, text: str) -> None:
+        self.until(lambda: text in self[name].text, f"#{name} never says '{text}'")
+
+    def choose(self, *paths: Path) -> None:
+        field = "more" if self["gallery"].is_displayed() else "files"
+        self[field].send_keys("\n".join(map(str, paths)))
+
+    def finished(self) -> None:
+        """The photograph in view is done, and shown."""
+        self.says("state", "Done")
+        self.until(lambda: self["after"].is_displayed() and self["after"].get_property("naturalWidth"))
+
+    def set_strength(self, presses: int) -> None:
+        """To 0, and then up by so many steps of 5 %."""
+        self["strength"].send_keys(Keys.HOME, *[Keys.ARROW_RIGHT] * presses)
+
+    def entries(self) -> list[str]:
+        return [entry.text for entry in self.chrome.find_elements(By.CSS_SELECTOR, "#list .entry .words")]
+
+    def downloaded(self, folder: Path, name: str) -> bytes:
+        self.until((folder / name).exists, f"{name} is not among {sorted(folder.iterdir())}")
+        return (folder / name).read_bytes()
+
+    def complaints(self) -> list[str]:
+        """Errors in the console, such as what the policy forbade, but for answers that are no success."""
+        return [entry["message"] for entry in self.chrome.get_log("browser") if entry["source"] != "network"]
+
+    def traffic(self) -> list[dict[str, Any]]:
+        """What the browser's network did since the page was opened."""
+        self._traffic += [json.loads(entry["message"])["message"] for entry in self.chrome.get_log("performance")]
+        return self._traffic
+
+    def forget_traffic(self) -> None:
+        self._traffic = []
+
+    def cancelled(self) -> int:
+        """Requests that the page has cancelled."""
+        ended = [event["params"] for event in self.traffic() if event["method"] == "Network.loadingFailed"]
+        return sum(params["type"] == "XHR" and params.get("canceled", False) for params in ended)
+
+    def hosts(self) -> set[str]:
+        """Whom the browser asked for anything."""
+        asked = [event["params"] for event in self.traffic() if event["method"] == "Network.requestWillBeSent"]
+        urls = [urlsplit(params["request"]["url"]) for params in asked]
+        return {url.netloc for url in urls if url.scheme not in ("blob", "data")}
+
+
+@pytest.fixture
+def page(chrome: webdriver.Chrome, running: Running) -> Iterator[Page]:
+    """The page, just opened. In the end: no error in the console, and no request to another host."""
+    found = Page(chrome, running)
+    for log in ("browser", "performance"):
+        chrome.get_log(log)
+    running.backend.tasks.clear()
+    running.backend.problems.clear()
+    chrome.execute_cdp_cmd("Storage.clearDataForOrigin", {"origin": running.url, "storageTypes": "all"})
+    found.open()
+    found.says("limits", "up to")
+    yield found
+    running.backend.free.set()
+    assert found.complaints() == []
+    assert found.hosts() == {urlsplit(running.url).netloc}
+
+
+@pytest.fixture
+def save(tmp_path: Path, jpeg: Jpeg) -> Callable[..., Path]:
+    """``save(name="hazy.jpg", seed=1, data=None, **options)``: a file to choose."""
+
+    def make(name: str = "hazy.jpg", seed: int = 1, data: bytes | None = None, **options: Any) -> Path:
+        path = tmp_path / name
+        path.write_bytes(jpeg(seed, **options) if data is None else data)
+        return path
+
+    return make
+
+
+Save = Callable[..., Path]
+
+
+def asked(service: Running, content: bytes, params: dict[str, Any] | None = None) -> bytes:
+    """What a program gets from the service."""
+    answer = httpx.post(f"{service.url}/v1/dehaze", params=params, content=content, timeout=PATIENCE_S, trust_env=False)
+    assert answer.status_code == 200, answer.text
+    return answer.content
+
+
+class TestOne:
+    def test_a_result_is_shown_with_its_scores(self, page: Page, save: Save) -> None:
+        page.choose(save())
+        page.finished()
+        assert page["scores"].text == "Clearness: 31 % (hazy) before, 72 % (mostly clear) after."
+        assert "128 × 96" in page["facts"].text
+        assert "dcp" in page["facts"].text
+        assert page.script("return document.getElementById('live').textContent").startswith("hazy.jpg is done.")
+        assert not page["empty"].is_displayed()
+
+    def test_the_divide_moves_with_the_keyboard(self, page: Page, save: Save) -> None:
+        page.choose(save())
+        page.finished()
+        where = "return getComputedStyle(document.getElementById('after')).clipPath"
+        assert page.script(where) == "inset(0px 0px 0px 50%)"
+        page["split"].send_keys(Keys.ARROW_LEFT * 3)
+        assert page.script(where) == "inset(0px 0px 0px 47%)"
+        assert page["split"].get_attribute("aria-valuetext") == "47 % before, 53 % after"
+        page["split"].send_keys(Keys.END)
+        assert page.script(where) == "inset(0px 0px 0px 100%)"
+
+    def test_the_divide_follows_the_pointer(self, page: Page, save: Save) -> None:
+        page.choose(save())
+        page.finished()
+        frame = page["frame"].rect
+        x, y = frame["x"] + 0.2 * frame["width"], frame["y"] + 0.5 * frame["height"]
+        for kind in ("mousePressed", "mouseReleased"):
+            event = {"type": kind, "x": x, "y": y, "button": "left", "clickCount": 1}
+            page.chrome.execute_cdp_cmd("Input.dispatchMouseEvent", event)
+        assert abs(int(page["split"].get_property("value")) - 20) <= 1
+
+    @pytest.mark.parametrize("turn", [3, 6])
+    def test_before_and_after_lie_on_each_other(self, page: Page, save: Save, jpeg: Jpeg, turn: int) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        buffer = io.BytesIO()
+        Image.open(io.BytesIO(jpeg(2))).save(buffer, "JPEG", quality=95, exif=exif)
+        page.choose(save("turned.jpg", data=buffer.getvalue()))
+        page.finished()
+        page.set_strength(0)
+        page.until(lambda: page.script(DIFFERENCE)[4] < 3)  # what is left are two encodings
+        assert page.script(DIFFERENCE)[:4] == ([96, 128] * 2 if turn == 6 else [128, 96] * 2)
+        assert page["split"].is_displayed()
+
+    def test_strength(self, page: Page, save: Save, running: Running) -> None:
+        page.choose(save())
+        page.finished()
+        shown = page["after"].get_property("src")
+        page.set_strength(8)
+        assert page["strength-value"].text == "40 %"
+        page.until(lambda: page["after"].get_property("src") != shown)
+        page.finished()
+        assert [task.options.strength for task in running.backend.tasks] == [1.0, 0.4]  # not one for every step
+
+    def test_a_new_strength_cancels_the_last(self, page: Page, save: Save, running: Running) -> None:
+        page.choose(save())
+        page.finished()
+        running.backend.free.clear()
+        page.set_strength(4)
+        page.until(lambda: len(running.backend.tasks) == 2)
+        page.set_strength(10)
+        page.until(lambda: len(running.backend.tasks) == 3)
+        assert page["after"].is_displayed()  # the last result stays while the next is made
+        page.until(lambda: page.cancelled() == 1, "the request for 20 % was not cancelled")
+        running.backend.free.set()
+        page.finished()
+        assert [task.options.strength for task in running.backend.tasks] == [1.0, 0.2, 0.5]
+
+    def test_transmission(self, page: Page, save: Save, running: Running) -> None:
+        page.choose(save())
+        page.finished()
+        page["view-map"].send_keys(Keys.SPACE)
+        page.until(lambda: page["after-tag"].text == "Transmission" and page["after"].is_displayed())
+        page.finished()
+        assert [task.options.output for task in running.backend.tasks] == ["image", "transmission"]
+        assert page["map-help"].is_displayed()
+        page["view-image"].send_keys(Keys.SPACE)
+        page.finished()
+        assert len(running.backend.tasks) == 2  # both are kept
+
+    def test_models(self, page: Page, save: Save, running: Running) -> None:
+        page.choose(save())
+        page.finished()
+        page["model"].send_keys("compact")
+        page.until(lambda: "corun-compact" in page["facts"].text)
+        assert running.backend.tasks[-1].model == "compact"
+
+    def test_download(self, page: Page, save: Save, running: Running, downloads: Path) -> None:
+        path = save("My trip (1).jpeg")
+        page.choose(path)
+        page.finished()
+        page.set_strength(10)
+        page.until(lambda: len(running.backend.tasks) == 2)
+        page.finished()
+        page["download"].send_keys(Keys.ENTER)
+        expected = asked(running, path.read_bytes(), {"strength": 0.5})
+        assert page.downloaded(downloads, "My trip (1)-dehazed.jpeg") == expected
+        page["format"].send_keys("PNG")
+        page["download"].send_keys(Keys.ENTER)
+        expected = asked(running, path.read_bytes(), {"strength": 0.5, "format": "png"})
+        assert page.downloaded(downloads, "My trip (1)-dehazed.png") == expected
+
+    def test_a_format_that_browsers_do_not_show(
+        self, page: Page, save: Save, running: Running, downloads: Path
+    ) -> None:
+        path = save("scan.tif", format="TIFF")
+        page.choose(path)
+        page.finished()
+        assert "preview not possible" in page["note"].text
+        assert page["after"].get_property("naturalWidth") == 128
+        assert not page["split"].is_displayed()
+        page["download"].send_keys(Keys.ENTER)
+        assert page.downloaded(downloads, "scan-dehazed.tif") == asked(running, path.read_bytes())
+
+
+class TestSeveral:
+    def test_one_after_the_other(self, page: Page, save: Save, running: Running) -> None:
+        running.backend.free.clear()
+        page.choose(*(save(f"{seed}.jpg", seed) for seed in range(3)))
+        page.until(lambda: page.entries() == ["Dehazing", "Waiting", "Waiting"])
+        assert len(running.backend.tasks) == 1
+        running.backend.free.set()
+        page.until(lambda: page.entries() == ["Done"] * 3)
+        assert page["name"].text == "0.jpg"
+        page.chrome.find_elements(By.CSS_SELECTOR, "#list .pick")[2].send_keys(Keys.ENTER)
+        assert page["name"].text == "2.jpg"
+        page.finished()
+
+    def test_each_has_its_own_message(self, page: Page, save: Save, jpeg: Jpeg) -> None:
+        whole = jpeg(1)
+        page.choose(
+            save("good.jpg"),
+            save("notes.jpg", data=b"this is no photograph"),
+            save("cut.jpg", data=whole[: len(whole) // 2]),
+            save("heavy.jpg", data=whole + bytes(400_000)),
+            save("wide.jpg", height=401, width=500),
+        )
+        page.until(lambda: len(page.entries()) == 5 and not {"Waiting", "Reading", "Dehazing"} & set(page.entries()))
+        good, notes, cut, heavy, wide = page.entries()
+        assert good == "Done"
+        assert notes.startswith("This is not a photograph")
+        assert cut.startswith("The file is incomplete")
+        assert heavy.startswith("This photograph is too large")
+        assert "pixels" in page.script("return document.querySelectorAll('#list .words')[4].textContent")
+        assert wide.startswith("This photograph is too large")
+
+    def test_what_is_refused_is_not_sent(self, page: Page, save: Save, running: Running) -> None:
+        page.choose(save("heavy.jpg", data=b"\xff\xd8\xff" + bytes(400_000)))
+        page.says("item-problem-text", "at most 391 KB")
+        assert page["state"].text == "Not accepted"
+        assert not page["retry"].is_displayed()
+        assert running.backend.tasks == []
+
+    def test_cancel(self, page: Page, save: Save, running: Running) -> None:
+        running.backend.free.clear()
+        page.choose(save("a.jpg", 1), save("b.jpg", 2), save("c.jpg", 3))
+        page.until(lambda: len(running.backend.tasks) == 1)
+        page["cancel"].send_keys(Keys.ENTER)
+        page.until(lambda: page.entries() == ["Cancelled", "Dehazing", "Waiting"])
+        page.until(lambda: page.cancelled() == 1)
+        page["cancel-all"].send_keys(Keys.ENTER)
+        page.until(lambda: page.entries() == ["Cancelled"] * 3 and page.cancelled() == 2)
+        running.backend.free.set()
+        page["retry"].send_keys(Keys.ENTER)
+        page.until(lambda: page.entries() == ["Done", "Cancelled", "Cancelled"])
+
+    def test_nothing_is_kept_of_what_was_removed(self, page: Page, save: Save) -> None:
+        page.choose(*(save(f"{seed}.jpg", seed) for seed in range(3)))
+        page.until(lambda: page.entries() == ["Done"] * 3)
+        page.finished()
+        assert page.script("return liveUrls.size") == 2  # before and after of the one in view
+        page.chrome.find_element(By.CSS_SELECTOR, "#list .remove").send_keys(Keys.ENTER)
+        assert page["name"].text == "1.jpg"
+        assert page.script("return document.activeElement.textContent").startswith("1.jpg")
+        page["clear"].send_keys(Keys.ENTER)
+        page.until(lambda: page.script("return liveUrls.size") == 0)
+        assert page["empty"].is_displayed()
+        assert page.script("return document.activeElement.id") == "files"
+
+    def test_drop_and_paste(self, page: Page, jpeg: Jpeg) -> None:
+        page.script(
+            """
+            for (const [kind, field, name] of [["drop", "dataTransfer", "dropped.jpg"], ["paste", "clipboardData", "pasted.jpg"]]) {
+                const carried = new DataTransfer();
+                carried.items.add(new File([new Uint8Array(arguments[0])], name, { type: "image/jpeg" }));
+                const make = kind === "drop" ? DragEvent : ClipboardEvent;
+                document.body.dispatchEvent(new make(kind, { [field]: carried, bubbles: true, cancelable: true }));
+            }
+            """,  # noqa: E501
+            list(jpeg()),
+        )
+        page.until(lambda: page.entries() == ["Done", "Done"])
+        names = [each.text for each in page.chrome.find_elements(By.CSS_SELECTOR, "#list .name")]
+        assert names == ["dropped.jpg", "pasted.jpg"]
+
+    def test_results_beyond_the_memory_are_made_again_when_asked_for(self, page: Page, jpeg: Jpeg) -> None:
+        page.chrome.set_script_timeout(PATIENCE_S)
+        states = page.chrome.execute_async_script(
+            """
+            const [bytes, done] = arguments;
+            import("./web/gallery.js").then(async ({ Gallery }) => {
+                let ended = () => {};
+                const gallery = new Gallery(() => {}, () => ended());
+                const next = () => new Promise((resolve) => { ended = resolve; });
+                const held = () => gallery.items.map((item) => item.results.image !== null);
+                const states = [];
+                gallery.mostBytes = 1;
+                gallery.add([1, 2].map((id) => new File([new Uint8Array(bytes)], `${id}.jpg`)));
+                gallery.resume({ max_bytes: 1e6, max_pixels: 1e6, formats: ["JPEG"] });
+                for (const last of [1, 2]) await next();
+                states.push(held());
+                const again = next();
+                gallery.select(gallery.items[1]);
+                await again;
+                states.push(held());
+                done(states);
+            });
+            """,
+            list(jpeg()),
+        )
+        assert states == [[True, False], [False, True]]  # the one in view stays
+
+
+class TestTrouble:
+    def test_a_busy_service_is_asked_again(self, page: Page, save: Save, running: Running) -> None:
+        running.backend.problems.append(Problem(503, "overloaded", "full", retry_after=1))
+        page.choose(save())
+        page.says("state", "busy")
+        page.finished()
+        assert len(running.backend.tasks) == 2
+
+    def test_a_failure_can_be_tried_again(self, page: Page, save: Save, running: Running) -> None:
+        running.backend.problems.append(Problem(504, "timeout", "not done within 60 s"))
+        page.choose(save())
+        page.says("item-problem-text", "took too long")
+        page["retry"].send_keys(Keys.ENTER)
+        page.finished()
+        assert not page["item-problem"].is_displayed()
+
+    def test_a_service_that_goes_and_comes_back(self, page: Page, save: Save, running: Running) -> None:
+        page.choose(save("a.jpg", 1))
+        page.finished()
+        running.stop()
+        try:
+            page.choose(save("b.jpg", 2))
+            page.says("notice-text", "The service is not reachable.")
+            assert page.entries() == ["Done", "Waiting for the service"]
+            page["notice-retry"].send_keys(Keys.ENTER)
+            page.says("notice-text", "The service is not reachable.")
+        finally:
+            running.start()
+        page["notice-retry"].send_keys(Keys.ENTER)
+        page.until(lambda: page.entries() == ["Done", "Done"])
+        assert not page["notice"].is_displayed()
+
+    def test_tokens(self, page: Page, save: Save, replica: Replica, tmp_path: Path) -> None:
+        file = tmp_path / "tokens"
+        file.write_text(TOKEN)
+        guarded = Running(replica, SETTINGS | {"auth": {"token_file": str(file)}})
+        guarded.start()
+        try:
+            inside = Page(page.chrome, guarded)
+            inside.open()
+            inside.says("token-form", "asks for a token")
+            inside.choose(save())
+            inside.until(lambda: inside.entries() == ["Waiting for the service"])
+            inside["token"].send_keys("a-wrong-token-of-some-length", Keys.ENTER)
+            inside.says("token-problem", "does not accept")
+            inside["token"].send_keys(TOKEN, Keys.ENTER)
+            inside.finished()
+            assert not inside["token-form"].is_displayed()
+            assert inside.script("return [localStorage.length, document.cookie]") == [0, ""]
+            inside.open("/docs")
+            inside.until(lambda: "/v1/dehaze" in inside.chrome.page_source)
+            inside.open()
+            inside.says("limits", "up to")  # the tab still has the token
+            inside["forget"].send_keys(Keys.ENTER)
+            inside.says("token-form", "asks for a token")
+            assert inside.script("return sessionStorage.length") == 0
+            inside.open("/docs")
+            inside.says("problem", "asks for a token")
+        finally:
+            guarded.stop()
+        hosts = {urlsplit(service.url).netloc for service in (page.service, guarded)}
+        assert page.hosts() == hosts
+        page.forget_traffic()
+        page.open()
+
+
+class TestShape:
+    @pytest.mark.parametrize("width", [390, 1280])
+    def test_nothing_is_wider_than_the_screen(self, page: Page, save: Save, width: int) -> None:
+        metrics = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
+        page.chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        try:
+            widest = "return document.documentElement.scrollWidth"
+            assert page.script(widest) <= width
+            page.choose(*(save(f"a-rather-long-name-of-a-photograph-{seed}.jpg", seed) for seed in range(5)))
+            page.finished()
+            assert page.script(widest) <= width
+            small = [
+                element.get_attribute("id")
+                for element in page.chrome.find_elements(By.CSS_SELECTOR, "button, select, .segments label")
+                if element.is_displayed() and element.rect["height"] < 32
+            ]
+            assert small == []  # fingers are wide
+        finally:
+            page.chrome.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+    def test_light_and_dark(self, page: Page) -> None:
+        grounds = []
+        for scheme in ("light", "dark"):
+            features = [{"name": "prefers-color-scheme", "value": scheme}]
+            page.chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+            grounds.append(page.script("return getComputedStyle(document.body).backgroundColor"))
+        page.chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+        light, dark = (sum(map(int, ground[4:-1].split(","))) for ground in grounds)
+        assert light > 650
+        assert dark < 100
+
+    def test_all_can_be_reached_with_the_tab_key(self, page: Page, save: Save) -> None:
+        page.choose(save())
+        page.finished()
+        reached = []
+        for _ in range(14):
+            ActionChains(page.chrome).send_keys(Keys.TAB).perform()
+            reached.append(page.script("return document.activeElement.id || document.activeElement.className"))
+        expected = [
+            "split",
+            "view-image",
+            "strength",
+            "model",
+            "format",
+            "download",
+            "clear",
+            "pick",
+            "remove quiet",
+            "more",
+        ]
+        assert [name for name in reached if name in expected][: len(expected)] == expected  # then from the top again
+
+    def test_what_the_policy_forbids_is_noticed(self, page: Page) -> None:
+        page.script("document.head.append(Object.assign(document.createElement('style'), {textContent: 'p {}'}))")
+        assert any("Content Security Policy" in text for text in page.complaints())
+
+    def test_everything_has_a_name(self, page: Page, save: Save) -> None:
+        page.choose(save())
+        page.finished()
+        fields = page.chrome.find_elements(By.CSS_SELECTOR, "button, input, select, a, progress, img:not([alt=''])")
+        nameless = [
+            field.get_attribute("outerHTML") for field in fields if field.is_displayed() and not field.accessible_name
+        ]
+        assert nameless == []
+
+    def test_the_api_is_described(self, page: Page) -> None:
+        page.open("/docs")
+        page.until(lambda: page.chrome.find_elements(By.CSS_SELECTOR, ".opblock"))
+        paths = {each.text for each in page.chrome.find_elements(By.CSS_SELECTOR, ".opblock-summary-path")}
+        assert any("dehaze" in path for path in paths)
