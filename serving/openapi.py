@@ -46,14 +46,19 @@ def _answers(good: dict[str, Any], *statuses: int) -> dict[int | str, dict[str, 
     return {200: good} | {status: _problem(status) for status in (*statuses, 500)}
 
 
-def _form(name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"schema": {"type": "object", "required": [name], "properties": {name: schema}}}
+def _form(schema: dict[str, Any], *media_types: str) -> dict[str, Any]:
+    """A form with files of these media types in its field ``file``."""
+    content = {"type": "object", "required": ["file"], "properties": {"file": schema}}
+    return {"schema": content, "encoding": {"file": {"contentType": ", ".join(media_types)}}}
 
 
 _FILE = {"type": "string", "format": "binary"}
 _IMAGES = dict.fromkeys(MEDIA_TYPES.values(), _BINARY)
 _ANY = {"application/octet-stream": _BINARY}  # whatever the header says, the bytes tell what they are
-_IMAGE_BODY = {"required": True, "content": _IMAGES | _ANY | {"multipart/form-data": _form("file", _FILE)}}
+_IMAGE_BODY = {
+    "required": True,
+    "content": _IMAGES | _ANY | {"multipart/form-data": _form(_FILE, *MEDIA_TYPES.values())},
+}
 _CLEARNESS = {"type": "number", "minimum": 0, "maximum": 1}
 _HEADERS = {
     "X-Model": {"description": "what dehazed it", "schema": {"type": "string"}},
@@ -78,7 +83,9 @@ BATCH: dict[str, Any] = {
             "required": True,
             "content": {
                 "application/zip": _BINARY,
-                "multipart/form-data": _form("file", {"type": "array", "minItems": 1, "items": _FILE}),
+                "multipart/form-data": _form(
+                    {"type": "array", "minItems": 1, "items": _FILE}, *MEDIA_TYPES.values(), "application/zip"
+                ),
             },
         }
     },

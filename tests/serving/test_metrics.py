@@ -41,34 +41,38 @@ def total(samples: Samples, name: str, **labels: str) -> float:
 @pytest.fixture(scope="module")
 def exported(ray_service: Any, jpeg: Callable[..., bytes]) -> Samples:
     """What is exported after some traffic: three photographs, and one that is none."""
-    import ray  # noqa: F401 - the service's cluster is that of this process
-
     for seed in range(3):
         assert ray_service.client.post("/v1/dehaze", content=jpeg(seed)).status_code == 200
     assert ray_service.client.post("/v1/dehaze", content=b"nothing").status_code == 415
     deadline = time.monotonic() + 90
-    while True:
-        samples = scraped()
-        if (
-            total(samples, "ray_dehaze_rejected_total", code="unsupported_format") >= 1
-            and total(samples, "ray_dehaze_requests_total", route="/v1/dehaze", status="200") >= 3
-            and total(samples, "ray_dehaze_input_haze_count") >= 3
-        ):
-            return samples
+    while not arrived(samples := scraped()):  # Ray hands metrics on every few seconds, each process by itself
         assert time.monotonic() < deadline, sorted(name for name in samples if "dehaze" in name)
         time.sleep(1)
+    return samples
+
+
+def arrived(samples: Samples) -> bool:
+    """What the traffic must have counted is there."""
+    return (
+        total(samples, "ray_dehaze_rejected_total", code="unsupported_format") >= 1
+        and total(samples, "ray_dehaze_requests_total", route="/v1/dehaze", status="200") >= 3
+        and total(samples, "ray_dehaze_requests_total", route="/v1/dehaze", status="415") >= 1
+        and total(samples, "ray_dehaze_request_seconds_count", route="/v1/dehaze") >= 4
+        and all(total(samples, "ray_dehaze_stage_seconds_count", stage=stage) >= 3 for stage in STAGES)
+        and total(samples, "ray_dehaze_batch_size_count") >= 3
+        and total(samples, "ray_dehaze_input_haze_count") >= 3
+    )
 
 
 def test_requests_and_their_time(exported: Samples) -> None:
-    assert total(exported, "ray_dehaze_requests_total", route="/v1/dehaze", status="415") >= 1
-    assert total(exported, "ray_dehaze_request_seconds_count", route="/v1/dehaze") >= 4
+    labels = {frozenset(labels) & {"route", "status"} for labels, _ in exported["ray_dehaze_requests_total"]}
+    assert labels == {frozenset({"route", "status"})}
     assert total(exported, "ray_dehaze_request_seconds_sum", route="/v1/dehaze") > 0
 
 
 def test_every_stage(exported: Samples) -> None:
     stages = {labels["stage"] for labels, _ in exported["ray_dehaze_stage_seconds_count"]}
     assert stages == STAGES
-    assert all(total(exported, "ray_dehaze_stage_seconds_count", stage=stage) >= 3 for stage in STAGES)
     assert total(exported, "ray_dehaze_stage_seconds_sum", stage="model") > 0
 
 
@@ -79,7 +83,6 @@ def test_rejected_by_reason(exported: Samples) -> None:
 
 
 def test_batches_queue_and_haze(exported: Samples) -> None:
-    assert total(exported, "ray_dehaze_batch_size_count") >= 3
     assert total(exported, "ray_dehaze_batch_size_sum") >= total(exported, "ray_dehaze_batch_size_count")
     assert exported["ray_dehaze_pending"]
     haze = total(exported, "ray_dehaze_input_haze_sum") / total(exported, "ray_dehaze_input_haze_count")

@@ -28,8 +28,7 @@ from serving.replica import Replica
 
 TOKEN = "a-token-of-this-test"
 SEED = 6
-EXAMPLES = 40
-SECONDS = 50
+EXAMPLES = 25
 
 
 class Nothing:
