@@ -42,8 +42,8 @@ def _problem(status: int) -> dict[str, Any]:
 
 def _answers(good: dict[str, Any], *statuses: int) -> dict[int | str, dict[str, Any]]:
     """``responses`` of a route: the good one, and problems of these statuses."""
-    good = good | {"headers": _REQUEST_ID | good.get("headers", {})}
-    return {200: good} | {status: _problem(status) for status in (*statuses, 500)}
+    answers: dict[int | str, dict[str, Any]] = {200: good | {"headers": _REQUEST_ID | good.get("headers", {})}}
+    return answers | {status: _problem(status) for status in (*statuses, 500)}
 
 
 def _form(schema: dict[str, Any], *media_types: str) -> dict[str, Any]:
