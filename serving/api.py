@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, FastAPI, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, Response
+from pydantic.json_schema import SkipJsonSchema
 from starlette.exceptions import HTTPException
 
 from models.images import ImageError
 from serving.auth import Tokens
 from serving.batch import dehaze_all
 from serving.config import ServingConfig
-from serving.engine import Answer, Task
+from serving.engine import Answer, Score, Task
 from serving.errors import Problem, ProblemError, http_problem, image_problem
 from serving.intake import Backend, Intake
 from serving.limits import Admission
 from serving.metrics import Metrics
 from serving.middleware import Frame, problem_response
-from serving.openapi import BATCH, DEHAZE, FORMAT, SCORE
+from serving.openapi import ALIVE, BATCH, BEARER, DEHAZE, FORMAT, MODELS, READY, SCORE
 from serving.page import add_page
 from serving.predictor import MEDIA_TYPES, DehazeOptions
 from serving.requests import answer_headers, read_options
+from serving.slots import ModelState
 
 Strength = Annotated[float, Query(ge=0, le=1, description="0 keeps the haze, 1 removes it")]
-Format = Annotated[str | None, Query(description="default: that of the input", json_schema_extra=FORMAT)]
+Absent = SkipJsonSchema[None]  # a parameter is left out; there is no null in a URL
+Format = Annotated[str | Absent, Query(description="default: that of the input", json_schema_extra=FORMAT)]
 Quality = Annotated[int, Query(ge=1, le=100, description="of JPEG and WebP")]
 Output = Annotated[Literal["image", "transmission", "side-by-side"], Query()]
-Model = Annotated[str | None, Query(description="a name of /v1/models", max_length=200)]
 
 
 async def _options(
@@ -45,6 +47,23 @@ async def _options(
 
 
 Options = Annotated[DehazeOptions, Depends(_options)]
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """Which photographs the service takes: bytes of a file, pixels, formats."""
+
+    max_bytes: int
+    max_pixels: int
+    formats: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Offered:
+    """Answer of ``/v1/models``."""
+
+    models: list[ModelState]
+    limits: Accepted
 
 
 def make_api(
@@ -67,9 +86,8 @@ def make_api(
     metrics = metrics or Metrics()
     service = Intake(config, backend, metrics, Admission(config.requests))
     app = FastAPI(title="dehaze", version=_version(), docs_url=None, redoc_url=None)
-    app.add_middleware(
-        Frame, config=config, tokens=tokens or Tokens(config.auth), metrics=metrics, names_requests=names_requests
-    )
+    tokens = tokens or Tokens(config.auth)
+    app.add_middleware(Frame, config=config, tokens=tokens, metrics=metrics, names_requests=names_requests)
     if config.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -80,7 +98,10 @@ def make_api(
         )
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every byte that is out of place
     _add_problems(app, metrics)
-    _add_pictures(app, service)
+    protected = APIRouter(prefix="/v1", dependencies=[Depends(BEARER)] if tokens.required else [])
+    _add_pictures(protected, service)
+    _add_models(protected, service)
+    app.include_router(protected)
     _add_state(app, service)
     add_page(app)
     return app
@@ -113,14 +134,18 @@ def _add_problems(app: FastAPI, metrics: Metrics) -> None:
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:
-        return answer(request, http_problem(error.status_code, str(error.detail)))
+        response = answer(request, http_problem(error.status_code, str(error.detail)))
+        response.headers.update(error.headers or {})
+        return response
 
 
-def _add_pictures(app: FastAPI, service: Intake) -> None:
+def _add_pictures(app: APIRouter, service: Intake) -> None:
     limits = service.config.requests
+    models = [service.config.default_name, *service.config.models]
+    named = Query(None, description="a name of /v1/models", json_schema_extra={"enum": models})
 
-    @app.post("/v1/dehaze", **DEHAZE)
-    async def dehaze(request: Request, options: Options, model: Model = None) -> Response:
+    @app.post("/dehaze", **DEHAZE)
+    async def dehaze(request: Request, options: Options, model: str | Absent = named) -> Response:
         """The photograph of the request body (raw, or ``file`` of a multipart form), dehazed."""
         name = service.known(model)
         with service.admitted(request) as place:
@@ -129,8 +154,8 @@ def _add_pictures(app: FastAPI, service: Intake) -> None:
                 answer = _good(await service.asked(service.backend.dehaze(Task(data, options, name))))
         return Response(answer.data, media_type=MEDIA_TYPES[answer.format], headers=answer_headers(answer))
 
-    @app.post("/v1/batch", **BATCH)
-    async def batch(request: Request, options: Options, model: Model = None) -> Response:
+    @app.post("/batch", **BATCH)
+    async def batch(request: Request, options: Options, model: str | Absent = named) -> Response:
         """The files of a form, or of a zip archive, dehazed: a zip archive with a ``manifest.json``."""
         name = service.known(model)
         with service.admitted(request) as place:
@@ -143,13 +168,14 @@ def _add_pictures(app: FastAPI, service: Intake) -> None:
         headers = {"Content-Disposition": 'attachment; filename="dehazed.zip"'}
         return Response(archive, media_type="application/zip", headers=headers)
 
-    @app.post("/v1/score", **SCORE)
-    async def score(request: Request) -> dict[str, Any]:
+    @app.post("/score", **SCORE)
+    async def score(request: Request) -> Score:
         """Clearness and quality of the photograph as it is, in [0, 1], higher is better."""
         with service.admitted(request) as place:
             data = await service.image(request, place)
             async with service.within(limits.timeout_s):
-                return asdict(_good(await service.asked(service.backend.score(data))))
+                score: Score = _good(await service.asked(service.backend.score(data)))
+        return score
 
 
 def _one(service: Intake, options: DehazeOptions, model: str | None) -> Any:
@@ -171,23 +197,23 @@ def _good(found: Any) -> Any:
     return found
 
 
+def _add_models(app: APIRouter, service: Intake) -> None:
+    @app.get("/models", **MODELS)
+    async def models() -> Offered:
+        """The models that this service has, why a newer version is not served, and which photographs it takes."""
+        limits = service.config.limits
+        async with service.within(service.config.requests.timeout_s):
+            states = await service.asked(service.backend.models())
+        return Offered(states, Accepted(limits.max_bytes, limits.max_pixels, limits.formats))
+
+
 def _add_state(app: FastAPI, service: Intake) -> None:
-    @app.get("/healthz")
+    @app.get("/healthz", **ALIVE)
     async def healthz() -> dict[str, str]:
         """The process answers."""
         return {"status": "ok"}
 
-    @app.get("/readyz")
+    @app.get("/readyz", **READY)
     async def readyz() -> dict[str, str]:
         """A model is loaded and has dehazed its warm-up image."""
         return {"status": "ready", "model": await service.default_model()}
-
-    @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        """The models that this service has, why a newer version is not served, and which photographs it takes."""
-        async with service.within(service.config.requests.timeout_s):
-            states = [asdict(state) for state in await service.asked(service.backend.models())]
-        return {
-            "models": states,
-            "limits": service.config.limits.model_dump(include={"max_bytes", "max_pixels", "formats"}),
-        }

@@ -15,6 +15,7 @@ from models.inference import InferenceConfig
 from models.settings import ConfigError, Settings, parse
 from pseudolabel.clip_scorer import ScorerConfig
 from serving.auth import AuthConfig
+from serving.identity import HOOK
 from serving.limits import RequestLimits
 from serving.registry import SCHEME
 
@@ -150,7 +151,7 @@ def read_config(path: str | os.PathLike[str]) -> ServingConfig:
 
 def local_ray_environment() -> dict[str, str]:
     """What a Ray of our own needs in the environment before Ray is imported: it listens on loopback only."""
-    return {
+    return HOOK | {
         "RAY_AUTH_MODE": "disabled",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",

@@ -17,11 +17,36 @@ _IMAGE_STATUS: dict[type[ImageError], int] = {
     CorruptImage: 422,
     TruncatedImage: 422,
 }
-_CODES = {
-    400: "bad_request", 401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed",
-    408: "slow_request", 413: "too_large", 415: "unsupported_format", 422: "invalid", 429: "too_many_requests",
-    500: "internal", 503: "unavailable", 504: "timeout",
-}  # fmt: skip
+# Every code of an answer or a manifest: its status, and what it means. The first of a status is its usual one.
+CODES: dict[str, tuple[int, str]] = {
+    "bad_request": (400, "a parameter, the form or the body is missing or wrong; `detail` says which"),
+    "unknown_model": (400, "`model` is none of those that `/v1/models` lists"),
+    "no_transmission": (400, "`output=transmission`, and the model estimates none"),
+    "unauthorized": (401, "no valid bearer token"),
+    "unprotected": (403, "the service has no token, and the request did not come over loopback"),
+    "not_found": (404, "there is no such path"),
+    "method_not_allowed": (405, "the path takes another method; see `Allow`"),
+    "slow_request": (408, "the body did not arrive within `requests.read_timeout_s`"),
+    "too_large": (413, "more bytes or pixels, or a longer shape, than the limits accept"),
+    "too_many_files": (413, "more files in a form or an archive than accepted"),
+    "answer_full": (413, "of a file in a batch: the results before it fill the answer"),
+    "unsupported_format": (415, "no image, one of a format or kind that is not accepted, or no zip archive"),
+    "unsupported_compression": (415, "of a file in an archive: neither stored nor deflated"),
+    "corrupt": (422, "the file contradicts its format"),
+    "truncated": (422, "the file ends before the picture does"),
+    "corrupt_archive": (422, "the zip archive cannot be read"),
+    "encrypted": (422, "of a file in an archive: it is encrypted"),
+    "too_many_requests": (429, "this client has `requests.max_per_client` requests in work"),
+    "internal": (500, "a fault of the service; its log has the `request_id`"),
+    "unavailable": (503, "no replica answers yet"),
+    "overloaded": (503, "the queue is full, in requests or in bytes"),
+    "no_scorer": (503, "`/v1/score` of a service with `scorer: null`"),
+    "out_of_memory": (503, "not enough memory for this picture at the moment"),
+    "model_unavailable": (503, "a model that is loaded on demand cannot be loaded"),
+    "replica_lost": (503, "the replicas that worked on it died, twice"),
+    "timeout": (504, "not done within `requests.timeout_s`, or `batch_timeout_s`"),
+}
+_USUAL = {status: code for code, (status, _) in reversed(CODES.items())}
 
 
 @dataclass(frozen=True)
@@ -60,7 +85,7 @@ class ProblemError(Exception):
 
 def refused(status: int, detail: str, code: str | None = None, retry_after: float | None = None) -> ProblemError:
     """The error that answers with ``status``; ``code`` is that of the status unless given."""
-    return ProblemError(Problem(status, code or _CODES.get(status, "error"), detail, retry_after))
+    return ProblemError(Problem(status, code or _USUAL.get(status, "bad_request"), detail, retry_after))
 
 
 def image_problem(error: ImageError) -> Problem:
@@ -71,4 +96,4 @@ def image_problem(error: ImageError) -> Problem:
 
 def http_problem(status: int, detail: str) -> Problem:
     """What the framework refused."""
-    return Problem(status, _CODES.get(status, "error"), detail)
+    return Problem(status, _USUAL.get(status, "bad_request"), detail)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 SECONDS = [0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0]
-SIZES = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0]
+SIZES = [0.5, 1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5, 8.5, 16.5, 32.5]  # Ray sums the middles of buckets: exact up to 8
 SHARES = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
 
 

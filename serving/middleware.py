@@ -14,8 +14,8 @@ from serving import page
 from serving.auth import Tokens, is_loopback
 from serving.config import ServingConfig
 from serving.errors import MEDIA_TYPE, Problem, ProblemError, http_problem, refused
+from serving.identity import request_id
 from serving.metrics import Metrics
-from serving.requests import request_id
 
 log = logging.getLogger(__name__)
 

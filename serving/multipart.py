@@ -10,7 +10,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from models.images import ImageTooLarge
 from serving.errors import refused
 
-_MAX_FIELDS = 16  # parts without a file name, which nothing here reads
+_MAX_FIELDS = 16  # parts that are no files, which nothing here reads
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,12 @@ class FormReader:
     def _headers_finished(self) -> None:
         _, options = parse_options_header(self._part.headers.get("content-disposition", ""))
         self._part.name = options.get(b"name", b"").decode("utf-8", "replace")
-        if b"filename" not in options:
+        if b"filename" not in options and self._part.name != "file":  # RFC 7578: a file may come without a name
             self._fields += 1
             if self._fields > _MAX_FIELDS:
                 raise refused(400, f"the form has more than {_MAX_FIELDS} fields without a file")
             return
-        self._part.file = options[b"filename"].decode("utf-8", "replace")
+        self._part.file = options.get(b"filename", b"file").decode("utf-8", "replace")
         if len(self._files) >= self._max_files:
             raise refused(413, f"the form has more than {self._max_files} file(s)", "too_many_files")
 

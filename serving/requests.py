@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
-import uuid
 from typing import Any
 from urllib.parse import quote
 
@@ -20,13 +18,6 @@ from serving.predictor import MEDIA_TYPES, DehazeOptions
 
 FORMATS = dict(zip(map(str.lower, MEDIA_TYPES), MEDIA_TYPES, strict=True)) | {"jpg": "JPEG", "tif": "TIFF"}
 MULTIPART_EXTRA = 64 << 10  # what a form may have around each file
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:=+/@-]{1,128}")
-
-
-def request_id(given: str) -> tuple[str, bool]:
-    """The id of a request, and whether it is the one that was given."""
-    valid = _REQUEST_ID.fullmatch(given) is not None
-    return (given if valid else uuid.uuid4().hex), valid
 
 
 def read_options(strength: float, name: str | None, quality: int, output: str) -> DehazeOptions:

@@ -24,6 +24,7 @@ ENVIRONMENT = {
     "RAY_DATA_USE_DATASOURCE_V2": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # listen on loopback only, as authentication is off
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.identity:before_proxy",  # as `python -m serving` sets it
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
 }
@@ -42,7 +43,8 @@ class _OneRay(LoadFileScheduling):  # type: ignore[misc]  # untyped
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "ray" if "ray_cluster" in (ROOT / file).read_text() else file
+        text = (ROOT / file).read_text()
+        return "ray" if "ray_cluster" in text or "ray_service" in text else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _OneRay:
@@ -80,7 +82,7 @@ def ray_cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def photo() -> Callable[..., Pixels]:
     """``photo(seed, height=96, width=128, hazy=False)``: H W 3 uint8, the same for the same arguments."""
     return make_photo

@@ -7,8 +7,6 @@ const PROBLEMS = {
   unsupported_format: { text: "This is not a photograph that the service can read.", detail: true },
   corrupt: { text: "The file is damaged and cannot be read." },
   truncated: { text: "The file is incomplete: it ends before the picture does." },
-  image: { text: "The service cannot read this photograph.", detail: true },
-  invalid: { text: "The service cannot read this photograph.", detail: true },
   unreadable: { text: "The file cannot be read. It may be a folder, or have been moved since you chose it." },
   // of the request
   bad_request: { text: "The service did not accept the request.", detail: true },

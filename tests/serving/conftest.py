@@ -1,12 +1,17 @@
-"""A service without Ray: the interface over an engine of this process."""
+"""Services: ``service`` is the interface over an engine of this process, ``ray_service`` the whole on Ray Serve."""
 
 from __future__ import annotations
 
 import io
+import secrets
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
@@ -22,7 +27,7 @@ Pixels = NDArray[np.uint8]
 BASE: dict[str, Any] = {"model": "dcp", "scorer": None, "threads": 1}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def jpeg(photo: Callable[..., Pixels]) -> Callable[..., bytes]:
     """``jpeg(seed, height=96, width=128, format="JPEG")``: a hazy photograph as a file."""
 
@@ -46,3 +51,81 @@ def service() -> Iterator[Callable[..., TestClient]]:
             return stack.enter_context(TestClient(app, raise_server_exceptions=False))
 
         yield make
+
+
+NETWORK = {"name": "corun", "stages": 1, "dim": 2}
+MAX_BYTES = 200_000
+
+
+@dataclass
+class Registry:
+    """An MLflow registry: the folder that it is in, its address, and a run there."""
+
+    folder: Path
+    uri: str
+    run: str
+
+    def register(self, name: str, *, broken: bool = False) -> str:
+        """A new champion with weights of its own, in the subfolder ``name``; its version."""
+        import torch
+
+        from models import checkpoint, zoo
+        from serving.registry import register_model
+
+        torch.manual_seed(len(list(self.folder.iterdir())))
+        network = zoo.build(NETWORK)
+        if broken:
+            for parameter in network.parameters():
+                parameter.data.fill_(float("nan"))
+        saved = checkpoint.save(self.folder / name, network, {"network": NETWORK})
+        return register_model(saved, tracking_uri=self.uri, run_id=self.run)
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    """A registry for the tests of a session, empty at first."""
+    from pipelines.tracking import Tracker, default_uri
+
+    folder = tmp_path_factory.mktemp("registry")
+    tracker = Tracker.start("dehaze/tests", "serving", default_uri(folder))
+    return Registry(folder, tracker.tracking_uri, tracker.run_id)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A service: its address, a token that it takes, and a client that has it."""
+
+    url: str
+    token: str
+    client: httpx.Client
+
+
+@pytest.fixture(scope="session")
+def ray_service(ray_cluster: None, registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The service on Ray Serve, once for all tests: a champion of the registry, and two packaged models."""
+    from serving import app
+
+    registry.register("first")
+    token = secrets.token_hex(16)
+    tokens = tmp_path_factory.mktemp("tokens") / "tokens"
+    tokens.write_text(token)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    config = ServingConfig.model_validate(
+        {
+            "port": port,
+            "model": "models:/dehazer@champion",
+            "tracking_uri": registry.uri,
+            "models": {"dark-channel": "dcp", "compact": "corun-compact"},
+            "poll_s": 0.5,
+            "threads": 1,
+            "limits": {"max_bytes": MAX_BYTES, "formats": ["JPEG", "PNG"]},
+            "requests": {"max_pending": 8},
+            "auth": {"token_file": tokens},
+        }
+    )
+    url = app.start(config)
+    with httpx.Client(base_url=url, timeout=60, headers={"Authorization": f"Bearer {token}"}) as client:
+        yield Running(url, token, client)
+    app.stop()

@@ -64,6 +64,9 @@ class TestDehaze:
         client, data = service(), jpeg()
         form = client.post("/v1/dehaze", files={"file": ("hazy.jpg", data, "image/jpeg")}, data={"note": "x"})
         assert form.content == client.post("/v1/dehaze", content=data).content
+        nameless = b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n' + data + b"\r\n--x--\r\n"
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        assert client.post("/v1/dehaze", content=nameless, headers=headers).content == form.content
 
     def test_an_invalid_id_is_replaced(self, service: Service, jpeg: Jpeg) -> None:
         client = service()

@@ -4,90 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import io
-import socket
 import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from models import checkpoint, zoo
 from models.settings import ConfigError
 from serving.config import ServingConfig
 from serving.predictor import Predictor
 
 Jpeg = Callable[..., bytes]
-LIMIT = 200_000
-NETWORK = {"name": "corun", "stages": 1, "dim": 2}
 
 
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
-    """A folder, an MLflow database in it, and a run there."""
-    from pipelines.tracking import Tracker, default_uri
-
-    folder = tmp_path_factory.mktemp("registry")
-    tracker = Tracker.start("dehaze/tests", "serving", default_uri(folder))
-    return folder, tracker.tracking_uri, tracker.run_id
+@pytest.fixture
+def service(ray_service: Any) -> httpx.Client:
+    client: httpx.Client = ray_service.client
+    return client
 
 
-def register(registry: tuple[Path, str, str], name: str, *, broken: bool = False) -> str:
-    """A new champion with weights of its own; its version."""
-    import torch
-
-    from serving.registry import register_model
-
-    folder, uri, run = registry
-    torch.manual_seed(len(list(folder.iterdir())))
-    network = zoo.build(NETWORK)
-    if broken:
-        for parameter in network.parameters():
-            parameter.data.fill_(float("nan"))
-    saved = checkpoint.save(folder / name, network, {"network": NETWORK})
-    return register_model(saved, tracking_uri=uri, run_id=run)
-
-
-@pytest.fixture(scope="module")
-def service(ray_cluster: None, registry: tuple[Path, str, str]) -> Iterator[httpx.Client]:
-    from serving import app
-
-    register(registry, "first")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    config = ServingConfig.model_validate(
-        {
-            "port": port,
-            "model": "models:/dehazer@champion",
-            "tracking_uri": registry[1],
-            "models": {"dark-channel": "dcp"},
-            "poll_s": 0.5,
-            "threads": 1,
-            "limits": {"max_bytes": LIMIT, "formats": ["JPEG", "PNG"]},
-            "requests": {"max_pending": 8},
-        }
-    )
-    url = app.start(config)
-    with httpx.Client(base_url=url, timeout=60) as client:
-        yield client
-    app.stop()
-
-
-def test_a_photograph_comes_back_as_from_the_predictor(
-    service: httpx.Client, jpeg: Jpeg, registry: tuple[Path, str, str]
-) -> None:
+def test_a_photograph_comes_back_as_from_the_predictor(service: httpx.Client, jpeg: Jpeg, registry: Any) -> None:
     data = jpeg(1)
     answer = service.post("/v1/dehaze", content=data, headers={"X-Request-Id": "abc-1"})
     assert answer.status_code == 200, answer.text
     assert answer.headers.get_list("x-request-id") == ["abc-1"]
     assert answer.headers["x-model"] == "models:/dehazer/1"
     assert 0 <= float(answer.headers["x-clearness-after"]) <= 1
-    assert answer.content == Predictor(str(registry[0] / "first")).dehaze_bytes(data)[0]
+    assert answer.content == Predictor(str(registry.folder / "first")).dehaze_bytes(data)[0]
     other = service.post("/v1/dehaze", params={"model": "dark-channel"}, content=data)
     assert other.headers["x-model"] == "dcp"
     assert other.content == Predictor("dcp").dehaze_bytes(data)[0]
@@ -104,7 +51,7 @@ def test_problems_and_state(service: httpx.Client, jpeg: Jpeg) -> None:
     cut = service.post("/v1/dehaze", content=jpeg(1)[:900])
     assert (cut.status_code, cut.json()["code"]) == (422, "truncated")
     assert cut.json()["request_id"] == cut.headers["x-request-id"]
-    assert service.post("/v1/dehaze", content=bytes(LIMIT + 1)).status_code == 413
+    assert service.post("/v1/dehaze", content=bytes(200_001)).status_code == 413
     assert service.get("/nothing").json()["code"] == "not_found"
 
 
@@ -151,16 +98,14 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
         time.sleep(0.2)
 
 
-def test_a_new_champion_takes_over_without_a_failed_request(
-    service: httpx.Client, jpeg: Jpeg, registry: tuple[Path, str, str]
-) -> None:
+def test_a_new_champion_takes_over_without_a_failed_request(service: httpx.Client, jpeg: Jpeg, registry: Any) -> None:
     def default() -> Any:
         return service.get("/v1/models").json()["models"][0]
 
     with load(service, jpeg(3)) as seen:
-        newer = f"models:/dehazer/{register(registry, 'second')}"
+        newer = f"models:/dehazer/{registry.register('second')}"
         wait_for(lambda: seen and seen[-1][1] == newer)
-        broken = f"models:/dehazer/{register(registry, 'broken', broken=True)}"
+        broken = f"models:/dehazer/{registry.register('broken', broken=True)}"
         wait_for(lambda: default()["problem"])
         assert broken in default()["problem"]
         count = len(seen)

@@ -1,0 +1,206 @@
+"""docs/SERVING.md: its examples run, and its tables are those of the code."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import typing
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from pydantic import BaseModel
+
+from models.image_errors import ImageError
+from serving.config import ServingConfig
+from serving.errors import CODES
+from serving.metrics import Metrics
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "SERVING.md").read_text()
+SOURCES = sorted((ROOT / "serving").glob("*.py"))
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language and the word after it (``run``, ``answer`` or none), its text, and its line."""
+
+    language: str
+    word: str
+    text: str
+    line: int
+
+
+def blocks(page: str) -> list[Block]:
+    found = re.finditer(r"^```(\w+) *(\w*)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    return [Block(*match.groups(), page.count("\n", 0, match.start()) + 1) for match in found]
+
+
+def answer_after(block: Block) -> Any:
+    """What the page says that an example prints, or None."""
+    following = [other for other in blocks(PAGE) if other.line > block.line]
+    if following and following[0].word == "answer":
+        return json.loads(following[0].text)
+    return None
+
+
+EXAMPLES = [block for block in blocks(PAGE) if block.word == "run"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, jpeg: Callable[..., bytes]) -> Path:
+    """The files that the examples send."""
+    where = tmp_path_factory.mktemp("examples")
+    (where / "hazy.jpg").write_bytes(jpeg(1))
+    (where / "notes.txt").write_text("no photograph")
+    with zipfile.ZipFile(where / "trip.zip", "w") as archive:
+        archive.writestr("one.jpg", jpeg(2))
+        archive.writestr("day 2/two.jpg", jpeg(3))
+    return where
+
+
+def run(block: Block, folder: Path, url: str, token: str) -> str:
+    """Run an example as a reader would, and return what it prints."""
+    if block.language == "sh":
+        command = ["bash", "-euo", "pipefail", "-c", block.text]
+    else:
+        command = [sys.executable, "-c", block.text]
+    environment = os.environ | {"URL": url, "TOKEN": token}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0, f"line {block.line}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def shape(value: Any) -> Any:
+    """The keys and types of a JSON value."""
+    return {key: shape(item) for key, item in value.items()} if isinstance(value, dict) else type(value).__name__
+
+
+@pytest.mark.parametrize("block", EXAMPLES, ids=lambda block: f"line {block.line}")
+def test_examples_run(block: Block, ray_service: Any, folder: Path) -> None:
+    if block.language == "sh" and shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    printed = run(block, folder, ray_service.url, ray_service.token)
+    told = answer_after(block)
+    if told is not None:
+        got = json.loads(printed)
+        assert shape(got) == shape(told)
+        assert {key: got[key] for key in ("status", "code", "detail") if key in told} == {
+            key: told[key] for key in ("status", "code", "detail") if key in told
+        }
+    for name in re.findall(r"--output (\S+)|Path\(\"(\S+?)\"\)\.write", block.text):
+        check_file(folder / "".join(name))
+
+
+def check_file(path: Path) -> None:
+    """A picture of the size that was sent, or an archive with a manifest."""
+    data = path.read_bytes()
+    if path.suffix == ".zip":
+        archive = zipfile.ZipFile(io.BytesIO(data))
+        manifest = json.loads(archive.read("manifest.json"))
+        assert manifest["ok"] >= 1
+        return
+    width = 256 if path.stem == "pair" else 128
+    assert Image.open(io.BytesIO(data)).size == (width, 96)
+
+
+def test_there_are_examples_of_every_route_in_both_languages() -> None:
+    assert {block.language for block in EXAMPLES} == {"sh", "python"}
+    text = "".join(block.text for block in EXAMPLES)
+    for route in ("/v1/dehaze", "/v1/batch", "/v1/score", "/v1/models", "/readyz"):
+        assert route in text
+    unmarked = [block.line for block in blocks(PAGE) if "$URL" in block.text and block.word != "run"]
+    assert not unmarked, f"blocks at lines {unmarked} use $URL and are not run"
+
+
+def rows(header: str) -> Iterator[list[str]]:
+    """The cells of the table whose header row begins so."""
+    lines = PAGE.splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith(f"| {header} |"))
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            return
+        yield [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def used_codes() -> set[str]:
+    """The codes that the service's sources write out: arguments of Problem() and refused()."""
+    found = {kind.code for kind in ImageError.__subclasses__()}
+    for source in SOURCES:
+        for node in ast.walk(ast.parse(source.read_text())):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+                continue
+            place = {"Problem": 1, "refused": 2}.get(node.func.id)
+            given = [] if place is None else [*node.args[place : place + 1]]
+            given += [keyword.value for keyword in node.keywords if keyword.arg == "code"]
+            found |= {part.value for part in given if isinstance(part, ast.Constant) and isinstance(part.value, str)}
+    return found
+
+
+def test_the_table_of_errors_is_that_of_the_code() -> None:
+    told = {code.strip("`"): int(status) for status, code, _ in rows("status")}
+    assert told == {code: status for code, (status, _) in CODES.items()}
+    assert used_codes() <= set(CODES)
+    assert {"no_scorer", "overloaded", "unknown_model"} <= used_codes()
+
+
+def keys(settings: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of a configuration with its default."""
+    for name, field in settings.model_fields.items():
+        kinds = (field.annotation, *typing.get_args(field.annotation))
+        inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        if inner is None:
+            yield prefix + name, field.get_default(call_default_factory=True)
+        else:
+            yield from keys(inner, f"{prefix}{name}.")
+
+
+def test_every_key_of_the_configuration_is_explained() -> None:
+    schema = dict(keys(ServingConfig))
+    told = {key.strip("`"): default.strip("`") for key, default, _ in rows("key")}
+    assert told == {key: json.dumps(schema[key]) for key in told}
+    missing = [key for key in schema if f"`{key}`" not in PAGE]
+    assert not missing
+
+
+class Named:
+    """Stands for ``ray.util.metrics``: remembers names and labels, with the suffix that Prometheus shows."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, tuple[str, ...]] = {}
+
+    def _keep(self, name: str, labels: tuple[str, ...]) -> None:
+        self.names[f"ray_{name}"] = labels
+
+    def Counter(self, name: str, _: str, labels: tuple[str, ...] = ()) -> None:  # noqa: N802 - Ray's names
+        self._keep(f"{name}_total", labels)
+
+    def Gauge(self, name: str, _: str, labels: tuple[str, ...] = ()) -> None:  # noqa: N802
+        self._keep(name, labels)
+
+    def Histogram(self, name: str, _: str, __: list[float], labels: tuple[str, ...] = ()) -> None:  # noqa: N802
+        self._keep(name, labels)
+
+
+def test_the_table_of_metrics_is_that_of_the_code() -> None:
+    maker = Named()
+    Metrics(maker)
+    told = {name.strip("`"): set(re.findall(r"`(\w+)`", labels)) for name, labels, _ in rows("metric")}
+    assert told == {name: set(labels) for name, labels in maker.names.items()}
+    for name in re.findall(r"ray_dehaze_\w+", PAGE):
+        assert re.sub(r"_(bucket|sum|count)$", "", name) in maker.names
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", PAGE):
+        assert (ROOT / "docs" / target).exists(), target
