@@ -20,7 +20,7 @@ _IMAGE_STATUS: dict[type[ImageError], int] = {
 _CODES = {
     400: "bad_request", 401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed",
     408: "slow_request", 413: "too_large", 415: "unsupported_format", 422: "invalid", 429: "too_many_requests",
-    500: "internal", 503: "unavailable", 504: "timeout",
+    431: "head_too_large", 500: "internal", 503: "unavailable", 504: "timeout",
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import socket
 import threading
 import time
@@ -16,10 +17,12 @@ from typing import Any
 import httpx
 import pytest
 
+from benchmarks.serving_service import replicas
 from models import checkpoint, zoo
 from models.settings import ConfigError
 from serving.config import ServingConfig
 from serving.predictor import Predictor
+from tests.serving.hostile import broken, requests, status_of, talk
 
 Jpeg = Callable[..., bytes]
 LIMIT = 200_000
@@ -120,6 +123,20 @@ def test_too_many_requests_are_refused_at_once(service: httpx.Client, jpeg: Jpeg
         outcomes = list(pool.map(send, range(48)))
     assert {status for status, _ in outcomes} == {200, 503}
     assert service.post("/v1/dehaze", content=data).status_code == 200
+
+
+def test_hostile_requests_do_it_no_harm(service: httpx.Client, jpeg: Jpeg) -> None:
+    """As tests/faults/test_serving_hostile.py, which sends more of them."""
+    before = replicas(os.getpid())
+    assert len(before) == 2
+    for request in requests(100):
+        answer = service.post(request.path, content=request.body, headers=request.headers)
+        assert answer.status_code in (200, 400, 413, 415, 422), (request.what, answer.text)
+    port = service.base_url.port or 0
+    for name, case in broken(jpeg(1)).items():
+        assert status_of(talk(port, [case.raw], half_close=case.half_close)) in case.statuses, name
+    assert service.post("/v1/dehaze", content=jpeg(1)).status_code == 200
+    assert replicas(os.getpid()) == before
 
 
 @contextlib.contextmanager

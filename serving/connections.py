@@ -1,0 +1,115 @@
+"""Before the application: how long and how large the head of an HTTP request may be.
+
+Serve's proxy is uvicorn, which waits for ever for a head that does not end, and keeps all of it. Ray calls
+:func:`guard` in each proxy that is started where ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`` names it, as
+``python -m serving`` does. Bodies are bounded by the application (:mod:`serving.requests`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.http import auto
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from serving.errors import MEDIA_TYPE, http_problem
+
+HEAD_S = 10.0
+HEAD_BYTES = 64 << 10
+_SERVES_OWN = (b"x-request-timeout-seconds", b"x-request-disconnect-disabled")  # a client could undo limits by them
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """A connection on which every head, and what is left of a body after its answer, ends in time.
+
+    What cannot be read as HTTP is answered with a problem, as everything else, and the connection closed.
+    """
+
+    head_s = HEAD_S
+    head_bytes = HEAD_BYTES
+    _deadline: asyncio.TimerHandle | None = None
+    _begun = False
+    _size = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client has come."""
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It has gone."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a head or of a body, or after an answer."""
+        if self._deadline is None and (self.cycle is None or self.cycle.response_complete):
+            self._wait_for_head()
+        super().data_received(data)
+        if self._deadline is not None:
+            self._size += len(data)
+            if self._size > self.head_bytes:
+                self._refuse(431, f"the head of a request has at most {self.head_bytes:,} bytes")
+
+    def on_message_begin(self) -> None:
+        """The first byte of a head."""
+        super().on_message_begin()
+        self._begun = True
+        if self._deadline is None:
+            self._wait_for_head()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A line of a head."""
+        if name.lower() not in _SERVES_OWN:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The last byte of a head."""
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - ours is a sentence
+        """What came is not HTTP."""
+        self._refuse(400, "this is no valid HTTP request")
+
+    def _wait_for_head(self) -> None:
+        self._size = 0
+        self._deadline = self.loop.call_later(self.head_s, self._too_late)
+
+    def _stop_waiting(self) -> None:
+        self._begun = False
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_late(self) -> None:
+        if self._begun:
+            self._refuse(408, f"the head of the request did not arrive within {self.head_s:g} s")
+        else:
+            self.transport.close()
+
+    def _refuse(self, status: int, detail: str) -> None:
+        self._stop_waiting()
+        if self.transport.is_closing():
+            return
+        body = json.dumps(http_problem(status, detail).body(uuid.uuid4().hex)).encode()
+        head = (
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: {MEDIA_TYPE}\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\nx-content-type-options: nosniff\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+
+def guard() -> list[Any]:
+    """Let the servers that this process starts from now on guard their connections.
+
+    Returns:
+        no middleware: what Ray expects of such a callback.
+    """
+    auto.AutoHTTPProtocol = GuardedProtocol
+    return []
