@@ -32,13 +32,15 @@ class GuardedProtocol(HttpToolsProtocol):
     head_s = HEAD_S
     head_bytes = HEAD_BYTES
     _deadline: asyncio.TimerHandle | None = None
-    _begun = False
-    _size = 0
+    _begun = False  # a head
+    _in_body = False
+    _heads = 0  # that were complete
+    _size = 0  # bytes of the present head
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has come."""
         super().connection_made(transport)
-        self._wait_for_head()
+        self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It has gone."""
@@ -46,11 +48,12 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of a head or of a body, or after an answer."""
+        """Bytes of a head or of a body; of a body also after its answer."""
         if self._deadline is None and (self.cycle is None or self.cycle.response_complete):
-            self._wait_for_head()
+            self._wait()
+        in_body, heads = self._in_body, self._heads
         super().data_received(data)
-        if self._deadline is not None:
+        if self._deadline is not None and not in_body and heads == self._heads:
             self._size += len(data)
             if self._size > self.head_bytes:
                 self._refuse(431, f"the head of a request has at most {self.head_bytes:,} bytes")
@@ -60,7 +63,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._begun = True
         if self._deadline is None:
-            self._wait_for_head()
+            self._wait()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A line of a head."""
@@ -70,13 +73,22 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The last byte of a head."""
         self._stop_waiting()
+        self._in_body, self._heads = True, self._heads + 1
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The last byte of a body."""
+        self._in_body = False
+        if self._deadline is not None:  # it was answered before
+            self._stop_waiting()
+            self._wait()
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - ours is a sentence
         """What came is not HTTP."""
         self._refuse(400, "this is no valid HTTP request")
 
-    def _wait_for_head(self) -> None:
+    def _wait(self) -> None:
         self._size = 0
         self._deadline = self.loop.call_later(self.head_s, self._too_late)
 

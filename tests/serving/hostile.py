@@ -27,7 +27,7 @@ _HEADERS: tuple[dict[str, str], ...] = (
     {"content-type": "image/png"}, {"content-type": "multipart/form-data"},
     {"content-type": "multipart/form-data; boundary=" + "b" * 300}, {"content-type": "application/json"},
     {"content-type": "x" * 8000}, {"x-request-id": "<script>"}, {"x-request-id": "a" * 4000},
-    {"x-forwarded-for": "127.0.0.1, " * 500}, {"authorization": "Bearer " + "t" * 9000}, {"content-encoding": "gzip"},
+    {"x-forwarded-for": "127.0.0.1," * 500}, {"authorization": "Bearer " + "t" * 9000}, {"content-encoding": "gzip"},
     {"x-request-timeout-seconds": "nan"}, {"x-request-timeout-seconds": "0.0001"}, {"host": ""},
     {"x-request-disconnect-disabled": "1"}, {"expect": "100-continue"}, {"range": "bytes=0-1"},
 )  # fmt: skip

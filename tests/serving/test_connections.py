@@ -144,6 +144,18 @@ def test_a_kept_connection_goes_on(port: int) -> None:
     connection.close()
 
 
+def test_a_kept_connection_outlives_a_body_that_was_refused(port: int) -> None:
+    """The rest of the body, which nobody reads, is no head that is too large."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    for _ in range(3):
+        connection.request("POST", "/v1/dehaze", bytes(3_000_000))
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()[:1]) == (413, b"{")
+        kept = connection.sock
+    assert kept is not None
+    connection.close()
+
+
 def test_a_client_cannot_change_the_limits_of_the_proxy(port: int) -> None:
     """Serve's proxy would take them from these headers."""
     NOTED.clear()
