@@ -50,7 +50,8 @@ def titles(root: int) -> dict[int, str]:
             title = Path(f"/proc/{process}/cmdline").read_bytes()
         except OSError:  # it has just ended
             continue
-        found[process] = title.replace(b"\0", b" ").decode(errors="replace")[:60].strip()
+        name = title.replace(b"\0", b" ").decode(errors="replace")[:60].strip()
+        found[process] = name.partition(".")[0] if name.startswith("ray::") else name  # without what it does just now
     return found
 
 

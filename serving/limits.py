@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,7 +15,7 @@ from pydantic import Field
 from models.settings import Settings
 from serving.errors import refused
 
-_OF_LATE = 0.1  # what one answer counts in the pace: the last ten or so matter
+_OF_LATE = 9  # answers
 
 
 class RequestLimits(Settings):
@@ -114,6 +115,8 @@ class Admission:
 class Pace:
     """How long a new picture would wait: those under way, times the seconds between answers of late.
 
+    The median of these, so that one picture that takes very long does not close the door to all others.
+
     Args:
         clock: seconds.
     """
@@ -121,7 +124,8 @@ class Pace:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._under_way = 0
-        self._between = self._since = 0.0
+        self._since = 0.0
+        self._between: deque[float] = deque(maxlen=_OF_LATE)
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
@@ -137,14 +141,14 @@ class Pace:
     def answered(self) -> None:
         """One of them is done."""
         now = self._clock()
-        weight = _OF_LATE if self._between else 1.0
-        self._between += weight * (now - self._since - self._between)
+        self._between.append(now - self._since)
         self._since = now
 
     @property
     def wait_s(self) -> float:
-        """Seconds; 0 as long as nothing is known."""
-        return self._under_way * self._between
+        """Seconds; 0 as long as too little is known."""
+        known = len(self._between) > _OF_LATE // 2
+        return self._under_way * statistics.median(self._between) if known else 0.0
 
 
 class Budget:

@@ -18,7 +18,7 @@ import pytest
 from benchmarks.serving_service import MB, memory, replicas
 from serving.connections import HEAD_S
 from tests.serving.conftest import jpeg  # noqa: F401 - a fixture
-from tests.serving.hostile import HEAD, Hostile, broken, endless, requests, status_of, talk
+from tests.serving.hostile import HEAD, Hostile, broken, endless, quick_model, requests, status_of, talk
 
 pytestmark = pytest.mark.faults
 
@@ -31,7 +31,7 @@ Jpeg = Callable[..., bytes]
 
 
 @pytest.fixture(scope="module")
-def port(ray_cluster: None) -> Iterator[int]:
+def port(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     from serving import app
     from serving.config import ServingConfig
 
@@ -40,10 +40,10 @@ def port(ray_cluster: None) -> Iterator[int]:
         number = int(probe.getsockname()[1])
     config = {
         "port": number,
-        "model": "dcp",
+        "model": quick_model(tmp_path_factory.mktemp("model")),
         "scorer": None,
         "threads": 1,
-        "limits": {"max_pixels": 4_000_000},
+        "limits": {"max_pixels": 1_000_000},
         "requests": {"read_timeout_s": READ_S},
     }
     app.start(ServingConfig.model_validate(config))
@@ -65,7 +65,10 @@ def test_hostile_bodies(port: int) -> None:
 
     def send(request: Hostile) -> tuple[int, str, float]:
         start = time.monotonic()
-        answer = client.post(request.path, content=request.body, headers=request.headers)
+        try:
+            answer = client.post(request.path, content=request.body, headers=request.headers)
+        except httpx.HTTPError as problem:
+            pytest.fail(f"{request.what} of {len(request.body)} bytes to {request.path}: {problem!r}")
         if answer.status_code != 200:
             assert answer.headers["content-type"] == "application/problem+json", (request.what, answer.text)
         return answer.status_code, request.what, time.monotonic() - start

@@ -12,11 +12,15 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
+import torch
 
+from models import checkpoint, zoo
 from tests.models.mutants import mutants, seeds
 
+NETWORK = {"name": "corun", "stages": 1, "dim": 2}
 FORM = {"content-type": "multipart/form-data; boundary=xyz"}
 HEAD = b"POST /v1/dehaze HTTP/1.1\r\nHost: a\r\n"
 _QUERIES = (
@@ -41,6 +45,12 @@ class Hostile:
     path: str
     body: bytes
     headers: dict[str, str] = field(default_factory=dict)
+
+
+def quick_model(folder: Path) -> str:
+    """The folder of a model that takes no time, so that what is measured is the service."""
+    torch.manual_seed(0)
+    return str(checkpoint.save(folder / "quick", zoo.build(NETWORK), {"network": NETWORK}))
 
 
 def damaged(random: np.random.Generator, whole: bytes) -> bytes:

@@ -18,7 +18,7 @@ from serving.api import make_api
 from serving.config import ServingConfig
 from serving.connections import GuardedProtocol
 from serving.replica import Replica
-from tests.serving.hostile import HEAD, broken, endless, status_of, talk
+from tests.serving.hostile import HEAD, broken, endless, quick_model, status_of, talk
 
 PATIENCE_S = 0.6
 HEAD_BYTES = 20_000
@@ -32,9 +32,10 @@ class Impatient(GuardedProtocol):
 
 
 @pytest.fixture(scope="module")
-def port() -> Iterator[int]:
+def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """A server of this process, without Ray, that waits for nothing longer than ``PATIENCE_S``."""
-    settings: dict[str, Any] = {"model": "dcp", "scorer": None, "threads": 1, "limits": {"max_bytes": 300_000}}
+    model = quick_model(tmp_path_factory.mktemp("model"))
+    settings: dict[str, Any] = {"model": model, "scorer": None, "threads": 1, "limits": {"max_bytes": 300_000}}
     config = parse(ServingConfig, settings | {"requests": {"read_timeout_s": PATIENCE_S}})
     app = make_api(config, Replica(config))
 
