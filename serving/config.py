@@ -15,7 +15,7 @@ from models.inference import InferenceConfig
 from models.settings import ConfigError, Settings, parse
 from pseudolabel.clip_scorer import ScorerConfig
 from serving.auth import AuthConfig
-from serving.identity import HOOK
+from serving.connections import HOOK
 from serving.limits import RequestLimits
 from serving.registry import SCHEME
 
@@ -52,9 +52,10 @@ class Batching(Settings):
     """Work of one size together; see :mod:`serving.batching`.
 
     Attributes:
+        stack: equal sizes as one batch of the network; ``auto`` where the model is on a GPU. Where nothing is
+            stacked, pictures are computed one by one and each is answered when it is done.
         max_size: pictures in a batch.
         wait_ms: that a picture waits for others. Pictures that came while the last batch ran are a batch anyway.
-        stack: equal sizes as one batch of the network; ``auto`` where the model is on a GPU.
     """
 
     max_size: int = Field(8, ge=1)
@@ -150,7 +151,9 @@ def read_config(path: str | os.PathLike[str]) -> ServingConfig:
 
 
 def local_ray_environment() -> dict[str, str]:
-    """What a Ray of our own needs in the environment before Ray is imported: it listens on loopback only."""
+    """What a Ray of our own needs in the environment before Ray is imported: it listens on loopback only, and its proxy
+    guards its connections.
+    """
     return HOOK | {
         "RAY_AUTH_MODE": "disabled",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",

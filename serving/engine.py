@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
+import torch
 from torch import Tensor
 
 from models.images import ImageError, ImageLimits, Photo, decode, encode, probe
@@ -84,7 +85,7 @@ class Engine:
     ) -> None:
         self._limits = limits
         self._compute, self._find = compute, find
-        self._threads = ThreadPoolExecutor(threads, "pictures")
+        self._threads = ThreadPoolExecutor(threads, "pictures", torch.set_num_threads, (1,))
         self._pixels = Budget(max_pixels)
         self._metrics = metrics
 

@@ -37,6 +37,7 @@ CODES: dict[str, tuple[int, str]] = {
     "corrupt_archive": (422, "the zip archive cannot be read"),
     "encrypted": (422, "of a file in an archive: it is encrypted"),
     "too_many_requests": (429, "this client has `requests.max_per_client` requests in work"),
+    "head_too_large": (431, "the head of the request has more than 64 KiB"),
     "internal": (500, "a fault of the service; its log has the `request_id`"),
     "unavailable": (503, "no replica answers yet"),
     "overloaded": (503, "the queue is full, in requests or in bytes"),

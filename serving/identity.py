@@ -1,7 +1,7 @@
 """The id of a request, and what goes before Ray Serve's HTTP proxy so that an answer has one id, and a valid one.
 
 Serve's proxy puts whatever ``X-Request-Id`` a request has into its answer, or makes one up; it also takes orders from
-headers. Its hook for middleware is ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH``, read where the proxy runs.
+headers. :func:`serving.connections.guard` puts this before it.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from __future__ import annotations
 import re
 import uuid
 
-from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-HOOK = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.identity:before_proxy"}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:=+/@-]{1,128}")
 _NAME = b"x-request-id"
 # What Serve's proxy lets clients say: how long it waits, whether it notices that they went away, where it routes them.
@@ -24,11 +22,6 @@ def request_id(given: str) -> tuple[str, bool]:
     """The id of a request, and whether it is the one that was given."""
     valid = _REQUEST_ID.fullmatch(given) is not None
     return (given if valid else uuid.uuid4().hex), valid
-
-
-def before_proxy() -> list[Middleware]:
-    """What Serve's proxy puts around itself."""
-    return [Middleware(Identity)]
 
 
 class Identity:

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from fastapi import Request
@@ -16,7 +16,7 @@ from serving.archive import ArchiveLimits, Source, is_zip, unpack
 from serving.config import ServingConfig
 from serving.engine import Answer, Score, Task
 from serving.errors import Problem, refused
-from serving.limits import Admission, Place
+from serving.limits import Admission, Pace, Place
 from serving.metrics import Metrics
 from serving.requests import is_form, read_form, read_image, read_raw
 from serving.slots import ModelState
@@ -48,10 +48,14 @@ class Intake:
     metrics: Metrics
     admission: Admission
     answered_at: float = -math.inf
+    pace: Pace = field(default_factory=Pace)
 
     async def asked(self, answer: Awaitable[R]) -> R:
         """What the backend answers; and it is known to be there."""
-        found = await answer
+        with self.pace.under_way():
+            found = await answer
+            if isinstance(found, Answer | Score):
+                self.pace.answered()
         self.answered_at = time.monotonic()
         return found
 
@@ -72,7 +76,15 @@ class Intake:
 
     @contextmanager
     def admitted(self, request: Request) -> Iterator[Place]:
-        """A place for a request."""
+        """A place for a request.
+
+        Raises:
+            ProblemError: 429 or 503, as :meth:`Admission.admitted`, and 503 when its turn would come too late.
+        """
+        limits = self.config.requests
+        if self.pace.wait_s > limits.max_wait_s:
+            detail = f"the queue is about {self.pace.wait_s:.0f} s long; try again later"
+            raise refused(503, detail, "overloaded", limits.retry_after_s)
         with self.admission.admitted(request.state.client) as place:
             self.metrics.pending(self.admission.pending)
             try:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
+import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
@@ -12,6 +14,8 @@ from pydantic import Field
 
 from models.settings import Settings
 from serving.errors import refused
+
+_OF_LATE = 9  # answers
 
 
 class RequestLimits(Settings):
@@ -21,6 +25,8 @@ class RequestLimits(Settings):
         timeout_s: after which a request gets 504; ``batch_timeout_s`` likewise for a batch.
         read_timeout_s: in which a body has to arrive; later is 408.
         max_pending: requests that one ingress reads, holds or has worked on; further ones get 503.
+        max_wait_s: that a new request would wait for those before it, by the pace of late; beyond that it gets 503. So
+            an overload does not end in answers that come too late for everybody.
         max_pending_bytes: of all their bodies together; a request that would exceed them gets 503.
         max_per_client: of these by one client (a token, else an address); further ones get 429.
         forwarded_for: the client's address is the last in ``X-Forwarded-For``: only behind a reverse proxy that
@@ -35,6 +41,7 @@ class RequestLimits(Settings):
     batch_timeout_s: float = Field(300.0, gt=0)
     read_timeout_s: float = Field(30.0, gt=0)
     max_pending: int = Field(64, ge=1)
+    max_wait_s: float = Field(30.0, gt=0)
     max_pending_bytes: int = Field(512 << 20, ge=1)
     max_per_client: int = Field(32, ge=1)
     forwarded_for: bool = False
@@ -103,6 +110,45 @@ class Admission:
             self._clients[client] -= 1
             if not self._clients[client]:
                 del self._clients[client]
+
+
+class Pace:
+    """How long a new picture would wait: those under way, times the seconds between answers of late.
+
+    The median of these, so that one picture that takes very long does not close the door to all others.
+
+    Args:
+        clock: seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._under_way = 0
+        self._since = 0.0
+        self._between: deque[float] = deque(maxlen=_OF_LATE)
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """A picture is worked on, or waits for it."""
+        if not self._under_way:
+            self._since = self._clock()
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+
+    def answered(self) -> None:
+        """One of them is done."""
+        now = self._clock()
+        self._between.append(now - self._since)
+        self._since = now
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds; 0 as long as too little is known."""
+        known = len(self._between) > _OF_LATE // 2
+        return self._under_way * statistics.median(self._between) if known else 0.0
 
 
 class Budget:

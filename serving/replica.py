@@ -53,7 +53,8 @@ class Replica:
     Args:
         config: of the service.
         metrics: counts.
-        batched: turns a function of many works into one of a single work; Ray Serve's collects them.
+        batched: turns a function of many works into one of a single work; Ray Serve's collects them. Used where
+            they are stacked: elsewhere a picture would wait for those that were computed after it.
         cached: turns a loader of models into one that keeps some; Ray Serve's also knows where they are.
 
     Raises:
@@ -71,15 +72,18 @@ class Replica:
         self._config = config
         self._metrics = metrics or Metrics()
         self._device = "cuda" if config.scaling.num_gpus and torch.cuda.is_available() else "cpu"
+        stack = config.batching.stack
+        self._stacked = stack == "always" or (stack == "auto" and self._device != "cpu")
         torch.set_num_threads(config.threads)
         self._default = self._open(config.default_name, config.model)
         self._others: weakref.WeakValueDictionary[str, Slot] = weakref.WeakValueDictionary()
         self._other = cached(self._load_other)
         self._scorer = self._load_scorer()
-        self._computing = ThreadPoolExecutor(1, "compute")  # torch has its own threads for one batch
+        # Torch counts threads for each of ours: those of the network here, none beside the picture threads.
+        self._computing = ThreadPoolExecutor(1, "compute", torch.set_num_threads, (config.threads,))
         self._engine = Engine(
             config.limits,
-            batched(self._together),
+            (batched if self._stacked else alone)(self._together),
             self._find,
             threads=config.picture_threads,
             max_pixels=config.max_pixels_held,
@@ -150,10 +154,10 @@ class Replica:
 
     async def _together(self, works: list[Work]) -> list[Outcome]:
         self._metrics.batch(len(works))
-        stack = self._config.batching.stack
-        stacked = stack == "always" or (stack == "auto" and self._device != "cpu")
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._computing, lambda: batching.run(works, self._scorer, stack=stacked))
+        return await loop.run_in_executor(
+            self._computing, lambda: batching.run(works, self._scorer, stack=self._stacked)
+        )
 
 
 def require_model(config: ServingConfig) -> None:

@@ -20,6 +20,7 @@ const PROBLEMS = {
   method_not_allowed: { text: "The service does not know this request. Reload the page: it may have been updated." },
   too_many_files: { text: "These are too many files for one request." },
   corrupt_archive: { text: "The archive is damaged and cannot be read." },
+  head_too_large: { text: "The request has too many headers for the service." },
   encrypted: { text: "The file in the archive is encrypted." },
   unsupported_compression: { text: "The archive is compressed in a way that the service cannot read." },
   answer_full: { text: "The results are too large for one answer." },

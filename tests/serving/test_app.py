@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import threading
 import time
 import zipfile
@@ -14,9 +15,11 @@ from typing import Any
 import httpx
 import pytest
 
+from benchmarks.serving_service import replicas
 from models.settings import ConfigError
 from serving.config import ServingConfig
 from serving.predictor import Predictor
+from tests.serving.hostile import broken, requests, status_of, talk
 
 Jpeg = Callable[..., bytes]
 
@@ -67,6 +70,22 @@ def test_too_many_requests_are_refused_at_once(service: httpx.Client, jpeg: Jpeg
         outcomes = list(pool.map(send, range(48)))
     assert {status for status, _ in outcomes} == {200, 503}
     assert service.post("/v1/dehaze", content=data).status_code == 200
+
+
+def test_hostile_requests_do_it_no_harm(service: httpx.Client, jpeg: Jpeg) -> None:
+    """As tests/faults/test_serving_hostile.py, which sends more of them."""
+    before = replicas(os.getpid())
+    assert len(before) == 2
+    for request in requests(100):
+        answer = service.post(request.path, content=request.body, headers=request.headers)
+        assert answer.status_code in (200, 400, 401, 413, 415, 422), (request.what, answer.text)
+    port = service.base_url.port or 0
+    token = f"Authorization: {service.headers['Authorization']}".encode()
+    for name, case in broken(jpeg(1)).items():
+        raw = case.raw.replace(b"Host: a\r\n", b"Host: a\r\n%s\r\n" % token, 1)
+        assert status_of(talk(port, [raw], half_close=case.half_close)) in case.statuses, name
+    assert service.post("/v1/dehaze", content=jpeg(1)).status_code == 200
+    assert replicas(os.getpid()) == before
 
 
 @contextlib.contextmanager

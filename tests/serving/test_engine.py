@@ -198,3 +198,46 @@ def test_the_default_must_be_warm_and_others_may_wait(tmp_path: Any) -> None:
     assert found.code == "model_unavailable"
     with pytest.raises(ConfigError, match="no model"):
         Replica(parse(ServingConfig, settings | {"model": "nothing"}))
+
+
+class Pair:
+    """Stands for ``serve.batch``: computes when two pictures are there, and answers both then."""
+
+    def __init__(self, together: Any) -> None:
+        self.together, self.waiting = together, list[tuple[Work, asyncio.Future[Outcome]]]()
+
+    async def __call__(self, work: Work) -> Outcome:
+        self.waiting.append((work, asyncio.get_running_loop().create_future()))
+        if len(self.waiting) == 2:
+            outcomes = await self.together([work for work, _ in self.waiting])
+            for (_, future), outcome in zip(self.waiting, outcomes, strict=True):
+                future.set_result(outcome)
+        return await self.waiting[0 if work is self.waiting[0][0] else 1][1]
+
+
+def replica_of(stack: str, network: Any) -> Replica:
+    settings = {"model": "dcp", "scorer": None, "threads": 1, "batching": {"stack": stack}}
+    replica = Replica(parse(ServingConfig, settings), batched=Pair)
+    replica._default.current = "test", network
+    return replica
+
+
+def test_without_stacking_nobody_waits_for_the_pictures_after_theirs(jpeg: Jpeg) -> None:
+    network = Network()
+    replica = replica_of("auto", network)
+
+    async def body() -> Any:
+        return await replica.dehaze(Task(jpeg(), OPTIONS))  # nobody else comes
+
+    assert isinstance(run(body()), Answer)
+
+
+def test_stacked_pictures_are_one_batch(jpeg: Jpeg) -> None:
+    network = Network()
+    replica = replica_of("always", network)
+
+    async def body() -> list[Any]:
+        return list(await asyncio.gather(*(replica.dehaze(Task(jpeg(n), OPTIONS)) for n in (1, 2))))
+
+    assert all(isinstance(answer, Answer) for answer in run(body()))
+    assert network.begun == 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Callable
 
 import numpy as np
@@ -15,9 +13,9 @@ from models.inference import Dehazed
 from models.settings import parse
 from serving.config import ServingConfig
 from serving.replica import Replica
+from tests.serving.hostile import FORM, archive, damaged, form
 
 COUNT = 600
-FORM = {"content-type": "multipart/form-data; boundary=xyz"}
 
 
 class Nothing:
@@ -30,31 +28,8 @@ class Nothing:
 @pytest.fixture
 def bodies(jpeg: Callable[..., bytes]) -> dict[str, bytes]:
     whole = {kind: jpeg(1, 24, 32, kind) for kind in ("JPEG", "PNG", "WEBP", "TIFF", "BMP")}
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for kind, data in whole.items():
-            archive.writestr(f"photo.{kind.lower()}", data)
-    head = b'--xyz\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
-    form = b"".join(head + data + b"\r\n" for data in whole.values()) + b"--xyz--\r\n"
-    return whole | {"ZIP": buffer.getvalue(), "FORM": form}
-
-
-def damaged(random: np.random.Generator, whole: bytes) -> bytes:
-    """A few bytes changed, left out or put in, or the end cut off."""
-    data = bytearray(whole)
-    for _ in range(random.integers(1, 6)):
-        place, size = int(random.integers(0, len(data))), int(random.integers(1, 30))
-        match random.integers(0, 4):
-            case 0:
-                data[place] = random.integers(0, 256)
-            case 1:
-                del data[place : place + size]
-            case 2:
-                data[place:place] = random.bytes(size)
-            case _:
-                del data[max(1, place) :]
-        data = data or bytearray(b"x")
-    return bytes(data)
+    zipped = archive([(f"photo.{kind.lower()}", data) for kind, data in whole.items()])
+    return whole | {"ZIP": zipped, "FORM": form(whole.values())}
 
 
 def test_no_body_makes_the_service_fail(service: Callable[..., TestClient], bodies: dict[str, bytes]) -> None:

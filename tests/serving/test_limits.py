@@ -8,6 +8,7 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -17,8 +18,9 @@ from hypothesis import strategies as st
 
 from models.images import ImageTooLarge
 from serving.archive import ArchiveLimits, safe_name, unpack
+from serving.engine import Answer
 from serving.errors import Problem, ProblemError
-from serving.limits import Admission, Budget, RequestLimits
+from serving.limits import Admission, Budget, Pace, RequestLimits
 from serving.multipart import FormReader
 from serving.slots import ModelState
 
@@ -60,6 +62,32 @@ class TestAdmission:
                 second.hold(31)
             second.hold(30)
         assert gate.held == 0
+
+
+class TestPace:
+    def test_it_is_that_of_late_and_does_not_count_idle_time(self) -> None:
+        now = [0.0]
+        pace = Pace(lambda: now[0])
+
+        def answer(seconds: float, count: int) -> None:
+            for _ in range(count):
+                now[0] += seconds
+                pace.answered()
+
+        with pace.under_way(), pace.under_way():
+            answer(2.0, 4)
+            assert pace.wait_s == 0  # too little is known yet
+            answer(2.0, 1)
+            assert pace.wait_s == 2 * 2.0
+        assert pace.wait_s == 0
+        now[0] += 1000.0
+        with pace.under_way():
+            answer(2.0, 5)
+            assert pace.wait_s == 2.0
+            answer(60.0, 1)
+            assert pace.wait_s == 2.0
+            answer(0.5, 9)
+            assert pace.wait_s == 0.5
 
 
 class TestBudget:
@@ -268,6 +296,31 @@ def test_full_queues_answer_at_once(service: Service, jpeg: Jpeg) -> None:
     assert client.get("/readyz").status_code == 200  # busy is not gone
     backend.go.set()
     assert client.post("/v1/dehaze", content=jpeg()).status_code == 422
+
+
+class Steady:
+    """Answers each picture after so many seconds, one after the other."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.turn = seconds, asyncio.Lock()
+
+    async def dehaze(self, task: Any) -> Answer:
+        async with self.turn:
+            await asyncio.sleep(self.seconds)
+        return Answer(task.data, "JPEG", 1, 1, "steady", None, None, {})
+
+
+def test_who_would_wait_too_long_is_refused_at_once(service: Service, jpeg: Jpeg) -> None:
+    client = service(Steady(0.1), requests={"max_wait_s": 0.55})
+    data = jpeg()
+    for _ in range(5):  # so that the pace is known
+        assert client.post("/v1/dehaze", content=data).status_code == 200
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: client.post("/v1/dehaze", content=data), range(16)))
+    refused = [answer.json()["code"] for answer in answers if answer.status_code == 503]
+    assert 3 <= len(refused) <= 13
+    assert set(refused) == {"overloaded"}
+    assert client.post("/v1/dehaze", content=data).status_code == 200
 
 
 def test_a_body_that_never_ends(service: Service) -> None:

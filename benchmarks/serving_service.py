@@ -1,0 +1,137 @@
+"""The service as a user starts it, ``python -m serving``, and what its processes take."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import yaml
+
+MB = 1 << 20
+
+
+def free_port() -> int:
+    """A port of loopback that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def descendants(root: int) -> list[int]:
+    """A process and all that it started, and they."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        children.setdefault(parent, []).append(int(stat.parent.name))
+    found = [root]
+    for process in found:
+        found += children.get(process, [])
+    return found
+
+
+def titles(root: int) -> dict[int, str]:
+    """Of a process and its descendants, by process id; Ray's actors carry their names in them."""
+    found = {}
+    for process in descendants(root):
+        try:
+            title = Path(f"/proc/{process}/cmdline").read_bytes()
+        except OSError:  # it has just ended
+            continue
+        name = title.replace(b"\0", b" ").decode(errors="replace")[:60].strip()
+        found[process] = name.partition(".")[0] if name.startswith("ray::") else name  # without what it does just now
+    return found
+
+
+def replicas(root: int, deployment: str = "") -> dict[int, str]:
+    """Those processes that are replicas on Serve, of one deployment or of all."""
+    begin = f"ray::ServeReplica:dehaze:{deployment}"
+    return {process: title for process, title in titles(root).items() if title.startswith(begin)}
+
+
+def memory(root: int) -> Counter[str]:
+    """Bytes of a process and its descendants, by title; pages that several share count in parts (PSS)."""
+    found: Counter[str] = Counter()
+    for process, title in titles(root).items():
+        try:
+            lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue
+        found[title] += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+    return found
+
+
+def cpu_seconds(root: int) -> Counter[str]:
+    """Processor seconds of a process and its descendants, by title."""
+    found: Counter[str] = Counter()
+    for process, title in titles(root).items():
+        try:
+            numbers = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        found[title] += (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
+    return found
+
+
+@contextmanager
+def on_cores(count: int) -> Iterator[None]:
+    """What is started in here runs on the first so many cores, with all that it starts."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, set(sorted(before)[:count]))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+class Service:
+    """A running service; a context manager.
+
+    Args:
+        settings: of :class:`serving.config.ServingConfig`, as plain values; a free port is added.
+    """
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.port = free_port()
+        self._settings = settings | {"port": self.port}
+        self._folder = tempfile.TemporaryDirectory()
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        file = Path(self._folder.name) / "service.yaml"
+        file.write_text(yaml.safe_dump({"applications": [{"args": self._settings}]}))
+        command = [sys.executable, "-m", "serving", "--config", str(file)]
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background, and so inherited
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("curl"):
+                return self
+        self.__exit__(None, None, None)
+        raise RuntimeError("the service did not start; its messages are above")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(60)
+        self._folder.cleanup()
+
+    @property
+    def process(self) -> int:
+        """Its first process, from which all others descend."""
+        assert self._process is not None
+        return self._process.pid
