@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
-import importlib.util
+import io
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +26,7 @@ from models.settings import ConfigError
 from pipelines.metrics import METRICS, PYIQA_LICENCE, Pixels
 
 ALEXNET = "alexnet-owt-7be5be79.pth"  # torchvision's name of the weights that LPIPS was calibrated on
+_WHOLE = ("nima", "nima-vgg16-ava")  # pyiqa requires their file to hold every weight, the backbone's too
 LPIPS_SMALLEST = 32  # pixels: AlexNet's strides leave nothing of less
 
 
@@ -105,7 +106,8 @@ class Pyiqa:
             options: dict[str, Any] = {"device": torch.device(device)}
             if weights:
                 options["pretrained_model_path"] = str(Path(weights).resolve(strict=True))
-            metric: nn.Module = pyiqa.create_metric(name, **options)
+            with _backbone_from_file() if weights and name in _WHOLE else contextlib.nullcontext():
+                metric: nn.Module = pyiqa.create_metric(name, **options)
             probe = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(device)
             with torch.inference_mode():  # some load their weights only now
                 metric(probe)
@@ -128,8 +130,12 @@ class Pyiqa:
     def _refusing(name: str) -> Iterator[None]:
         """Every reason why pyiqa cannot run, as a sentence with the remedy."""
         try:
-            with without_network():
-                yield
+            with (
+                without_network(),
+                contextlib.redirect_stderr(io.StringIO()),
+                contextlib.redirect_stdout(io.StringIO()),
+            ):
+                yield  # quietly: loaders announce downloads that do not happen
         except ImportError as problem:
             raise ConfigError(
                 f"metric '{name}' needs pyiqa ({problem}): pip install 'ray-dehaze[iqa]'; {PYIQA_LICENCE}"
@@ -154,6 +160,23 @@ def _state_hash(network: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _backbone_from_file() -> Iterator[None]:
+    """timm makes networks without weights inside: for metrics that fetch a backbone's only to replace all of them."""
+    import timm
+
+    make = timm.create_model
+
+    def bare(*args: Any, **options: Any) -> Any:
+        return make(*args, **options | {"pretrained": False})
+
+    timm.create_model = bare
+    try:
+        yield
+    finally:
+        timm.create_model = make
 
 
 @contextlib.contextmanager

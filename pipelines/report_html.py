@@ -116,7 +116,7 @@ def _section(section: Section, page: Report, budget: _Budget) -> str:
     )
     return (
         about
-        + _summary_table(section, page.summary["not_measured"])
+        + _summary_table(section, page.summary["not_measured"], page.summary["metrics"])
         + _pairs(section, page.summary["paired"][section.name])
         + "<h3>Distributions</h3><p>Dots: photographs. Box: the middle half. Line: median. Filled: mean.</p>"
         + f'<div class="charts">{plots}</div>'
@@ -124,7 +124,7 @@ def _section(section: Section, page: Report, budget: _Budget) -> str:
     )
 
 
-def _summary_table(section: Section, missing: Mapping[str, str]) -> str:
+def _summary_table(section: Section, missing: Mapping[str, str], about: Mapping[str, Any]) -> str:
     names = report.columns(section.table, section.headline)
     absent = [name for name in missing if name in METRICS]
     head = "".join(
@@ -132,7 +132,7 @@ def _summary_table(section: Section, missing: Mapping[str, str]) -> str:
         f"<small>{'headline' if n == section.headline else ''}</small></th>"
         for n in [*names, *absent]
     )
-    best = {name: _best(section.table, name) for name in names}
+    best = {name: None if about[name]["selected_labels"] else _best(section.table, name) for name in names}
     body = ""
     for model, entries in section.table.items():
         cells = "".join(_cell(entries.get(n), METRICS[n], best=best[n] == model) for n in names)
@@ -146,7 +146,9 @@ def _summary_table(section: Section, missing: Mapping[str, str]) -> str:
 
 
 def _best(table: Table, name: str) -> str | None:
-    """The model with the best mean, among those that made something."""
+    """The model with the best mean, among those that made something; none where that says nothing of quality."""
+    if METRICS[name].needs == "transmission":
+        return None
     sign = 1.0 if METRICS[name].better == "higher" else -1.0
     means = {m: sign * e[name].mean for m, e in table.items() if name in e and m not in (HAZY, CLEAR)}
     return max(means, key=lambda model: means[model]) if len(means) > 1 else None

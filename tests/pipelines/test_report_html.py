@@ -101,6 +101,7 @@ def test_every_case_has_a_slider_and_a_choice_and_the_worst_comes_first() -> Non
 def test_tables_say_intervals_best_missing_and_what_is_left_out() -> None:
     page = page_of(report())
     assert re.search(r'<td class="n best"[^>]*>1\.000', page)
+    assert page.count('class="n best"') == 1  # of two metrics one selected labels
     assert "n/a" in page
     assert "no weights" in page
     assert "2 photographs left out" in page
