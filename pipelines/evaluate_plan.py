@@ -13,6 +13,7 @@ from models.physics import HazeConfig
 from models.settings import ConfigError
 from pipelines import evaluate_iqa, metrics
 from pipelines.cluster import local_cpus
+from pipelines.evaluate_annotations import Annotated, match_annotations, read_annotations, shared_classes
 from pipelines.evaluate_cases import PLAIN_HAZE
 from pipelines.evaluate_config import (
     EvaluateConfig,
@@ -23,7 +24,7 @@ from pipelines.evaluate_config import (
     result_folders,
     with_baseline,
 )
-from pipelines.evaluate_detection import Annotated, Detector, match_annotations, read_annotations, shared_classes
+from pipelines.evaluate_detection import Detector
 from pipelines.evaluate_matching import match_references, match_results
 from pipelines.evaluate_rows import CLEAR, HAZY, ITEM_SCHEMA, PAIRED, REAL, SYNTHETIC, Kind, ModelChoice, RowSettings
 from pipelines.evaluate_sources import Selection, choose

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from pipelines import report
+from pipelines.evaluate_annotations import Boxes
 from pipelines.evaluate_config import EvaluateConfig
-from pipelines.evaluate_detection import Boxes, Found, Precision, average_precision
+from pipelines.evaluate_detection import Found, Precision, average_precision
 from pipelines.evaluate_parts import Gallery, Parts, writing
 from pipelines.evaluate_plan import Group, Plan
 from pipelines.evaluate_rows import CLEAR, REAL, SYNTHETIC

@@ -11,15 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from models.settings import ConfigError
-from pipelines.evaluate_detection import (
-    Annotated,
-    Detector,
-    Found,
-    average_precision,
-    match_annotations,
-    read_annotations,
-    shared_classes,
-)
+from pipelines.evaluate_annotations import Annotated, match_annotations, read_annotations, shared_classes
+from pipelines.evaluate_detection import Detector, Found, average_precision
 from pipelines.evaluate_sources import Entry
 
 LABELS = ("__background__", "person", "car", "motorcycle")
