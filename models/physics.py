@@ -170,10 +170,17 @@ def synthesize(
 
 
 def _blur(field: Tensor, radius: int) -> Tensor:
-    """Box mean of an HW or N1HW field, border replicated."""
+    """Box mean of an HW or N1HW field, border replicated; from running sums, so its time does not grow with the radius.
+
+    The sums are float64 where the device has it: differences of long float32 sums would lose digits.
+    """
     flat = field.view(1, 1, *field.shape[-2:]) if field.dim() == 2 else field
-    padded = F.pad(flat, (radius, radius, radius, radius), mode="replicate")
-    return F.avg_pool2d(padded, 2 * radius + 1, stride=1).view(field.shape)
+    exact = flat if field.device.type == "mps" else flat.double()
+    side, before = 2 * radius + 1, radius + 1  # one place more in front, so that every window begins at a difference
+    rows = F.pad(exact, (0, 0, before, radius), mode="replicate").cumsum(-2)
+    rows = rows[..., side:, :] - rows[..., :-side, :]
+    sums = F.pad(rows, (before, radius, 0, 0), mode="replicate").cumsum(-1)
+    return ((sums[..., side:] - sums[..., :-side]) / side**2).to(field.dtype).view(field.shape)
 
 
 @dataclass(frozen=True)
@@ -187,8 +194,9 @@ class Estimate:
 def dark_channel(image: Tensor, radius: int) -> Tensor:
     """Minimum over channels and a (2r+1)^2 window: N3HW -> N1HW."""
     lowest = image.amin(dim=1, keepdim=True)
-    padded = F.pad(lowest, (radius, radius, radius, radius), mode="replicate")
-    return -F.max_pool2d(-padded, 2 * radius + 1, stride=1)
+    padded = F.pad(-lowest, (radius, radius, radius, radius), mode="replicate")
+    rows = F.max_pool2d(padded, (2 * radius + 1, 1), stride=1)  # the minimum of a window is that of its rows' minima
+    return -F.max_pool2d(rows, (1, 2 * radius + 1), stride=1)
 
 
 def guided_filter(guide: Tensor, target: Tensor, radius: int, epsilon: float) -> Tensor:

@@ -134,11 +134,12 @@ class Demo:
 
     def evaluate(self, pretrained: str, dehazer: str) -> dict[str, Any]:
         """Held-out photographs before and after."""
-        from pipelines.evaluate import EvaluateConfig, evaluate
+        from pipelines.evaluate import evaluate
+        from pipelines.evaluate_config import EvaluateConfig
 
         found = evaluate(
             EvaluateConfig(
-                data=str(self.out / "corpus" / "hazy"),
+                data=(str(self.out / "corpus" / "hazy"),),
                 clear=str(self.out / "corpus" / "clear"),
                 models=(f"pretrained={pretrained}", f"dehazer={dehazer}"),
                 out=str(self.run / "evaluation"),

@@ -1,35 +1,44 @@
-"""What the evaluation does with one photograph: dehaze it with every model, measure, and answer rows. No Ray.
+"""What the evaluation does with photographs: dehaze them with every model, measure, and answer rows. No Ray.
 
-`pipelines.evaluate` runs an `Evaluator` per worker over batches of items; only rows of numbers, and thumbnails of
-the few photographs on the contact sheet, travel back.
+`pipelines.evaluate` runs an `Evaluator` per worker over batches of items; rows of numbers, detections and thumbnails
+travel back.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from PIL import Image
+from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from models import images, zoo
 from models.inference import dehaze
-from models.physics import HazeConfig, synthesize
+from models.physics import HazeConfig
 from models.settings import Settings
-from pipelines import metrics
-from pipelines.corpus import filesystem
-from pipelines.metrics import Pixels
+from pipelines import evaluate_iqa, metrics
+from pipelines.evaluate_cases import (
+    PLAIN_HAZE,
+    Case,
+    Haze,
+    beside,
+    bounded,
+    photo_seed,
+    pixels_of,
+    stored,
+    synthetic_case,
+    thumbnail,
+)
+from pipelines.evaluate_detection import Detector
+from pipelines.metrics import DEFAULT, METRICS, MIN_SIDE, Pixels
 
 if TYPE_CHECKING:  # open_clip takes seconds to import, and a run without a scorer does not need it
     from pseudolabel.clip_scorer import ClipScorer
@@ -39,38 +48,43 @@ HAZY = "hazy input"
 CLEAR = "clear reference"
 """What the true clear images score, where there are any: a dehazer below their FADE invents contrast."""
 
-REAL, SYNTHETIC = "real", "synthetic"
+Kind = Literal["real", "paired", "synthetic"]
+REAL: Kind = "real"
+PAIRED: Kind = "paired"
+SYNTHETIC: Kind = "synthetic"
 
 ITEM_SCHEMA = pa.schema(
     [
+        ("block", pa.int32()),  # of the batch that it is in
+        ("group", pa.string()),  # the table that its rows go to
         ("kind", pa.string()),
         ("image_id", pa.string()),
         ("name", pa.string()),
         ("path", pa.string()),
         ("row_group", pa.int32()),  # of the shard at `path`; null when `path` is the photograph itself
+        ("reference", pa.string()),  # path of the clear version, or null
+        ("results", pa.list_(pa.string())),  # paths of other programs' results, in the order of `RowSettings.results`
+        ("detect", pa.bool_()),  # it is annotated
     ]
 )
 """What a worker is told: where a photograph is. It reads the bytes itself, so they cross no process border."""
 ROW_SCHEMA = pa.schema(
     [
+        ("block", pa.int32()),
+        ("group", pa.string()),
         ("kind", pa.string()),
         ("image_id", pa.string()),
         ("name", pa.string()),
         ("model", pa.string()),
         ("width", pa.int32()),
         ("height", pa.int32()),
-        *((name, pa.float64()) for name in metrics.METRICS),
+        *((name, pa.float64()) for name in METRICS),
         ("seconds", pa.float64()),
+        ("boxes", pa.binary()),  # detections: float32 (n, 6) as bytes
         ("thumbnail", pa.binary()),
         ("error", pa.string()),
     ]
 )
-
-PLAIN_HAZE = HazeConfig(
-    beta=(0.2, 1.5), airlight=(0.6, 1.0), darken_probability=0.0, noise_probability=0.0, jpeg_probability=0.0
-)
-"""The scattering model alone, at optical depths up to 3 under a light veil: the pairs measure dehazing, not denoising
-or brightening, and leave something of every scene to bring back."""
 
 
 class ModelChoice(Settings):
@@ -83,156 +97,150 @@ class ModelChoice(Settings):
 class RowSettings(Settings):
     """How photographs are measured; part of every summary, because the numbers depend on it.
 
-    ``max_side`` bounds real photographs (they are dehazed and measured at that size), ``pair_size`` is the square
-    that synthetic pairs are cut to, ``seed`` is added to the seed that each photograph has from its id.
+    ``results`` are labels of other programs' results. ``max_side`` bounds photographs (models dehaze them, and
+    everything is measured, at that size; 0 leaves them as they are), ``pair_size`` is the square that synthetic pairs
+    are cut to, ``seed`` is added to the seed that each photograph has from its id. ``detector`` is a specification of
+    :class:`pipelines.evaluate_detection.Detector`.
     """
 
     models: tuple[ModelChoice, ...] = ()
+    results: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = DEFAULT
+    metric_weights: dict[str, str] = Field(default_factory=dict)
     scorer: str | None = "clip-compact"
-    max_side: int = Field(640, ge=metrics.MIN_SIDE)
-    pair_size: int = Field(320, ge=metrics.MIN_SIDE)
+    detector: str | None = None
+    classes: tuple[str, ...] | None = None
+    max_side: int = Field(640, ge=0)
+    pair_size: int = Field(320, ge=MIN_SIDE)
     haze: HazeConfig = PLAIN_HAZE
     seed: int = Field(0, ge=0)
-    thumbnail_side: int = Field(256, ge=16)
+    thumbnail_side: int = Field(360, ge=0)
     threads: int = Field(1, ge=1)
     device: str = "cpu"
 
 
 @dataclass(frozen=True)
-class Case:
-    """One photograph ready to measure: uint8 RGB (H, W, 3), with its clear version of the same size if there is one."""
+class Result:
+    """A model's picture uint8 RGB (H, W, 3), its transmission (H, W) in [0, 1] if it gives one, and its seconds."""
 
-    hazy: Pixels
-    clear: Pixels | None
-
-
-@lru_cache(maxsize=2)
-def stored(path: str, row_group: int) -> dict[str, tuple[bytes, bytes | None]]:
-    """Image and depth bytes by image id of one row group; cached, because a batch of items shares it."""
-    files, inner = filesystem(path)
-    with files.open_input_file(inner) as stream:
-        table = pq.ParquetFile(stream).read_row_group(row_group, columns=["image_id", "image", "depth"])
-    return {row["image_id"]: (row["image"], row["depth"]) for row in table.to_pylist()}
+    pixels: Pixels
+    transmission: NDArray[np.float32] | None = None
+    seconds: float | None = None
 
 
-def photo_seed(image_id: str, seed: int) -> int:
-    """The haze of a photograph depends on its content and the run's seed, not on its place in the corpus."""
-    return (int(image_id[:8], 16) + seed) % 2**31
-
-
-def pixels_of(data: bytes) -> Pixels:
-    """Decode by the image contract to uint8 RGB (H, W, 3); raises `images.ImageError`."""
-    photo = images.decode(data)
-    return photo.pixels if photo.pixels.dtype == np.uint8 else images.to_uint8(photo.tensor())[0]
-
-
-def bounded(pixels: Pixels, max_side: int) -> Pixels:
-    """Shrink so that the longer side is at most ``max_side``; never enlarges."""
-    height, width = pixels.shape[:2]
-    scale = max_side / max(height, width)
-    if scale >= 1.0:
-        return pixels
-    return images.resize(pixels, max(1, round(width * scale)), max(1, round(height * scale)))
-
-
-def _cover(width: int, height: int, size: int) -> tuple[int, int, int, int]:
-    """Size that makes the shorter side ``size``, and the offsets of the centre square in it."""
-    scale = size / min(height, width)
-    wide, high = max(size, round(width * scale)), max(size, round(height * scale))
-    return wide, high, (wide - size) // 2, (high - size) // 2
-
-
-def square(pixels: Pixels, size: int) -> Pixels:
-    """The centre square of the photograph, its shorter side resized to ``size``."""
-    wide, high, left, top = _cover(pixels.shape[1], pixels.shape[0], size)
-    return images.resize(pixels, wide, high)[top : top + size, left : left + size]
-
-
-def square_depth(data: bytes, size: int) -> Tensor:
-    """A 16-bit depth PNG as 1x1xSxS in [0, 1] (1 = near), cut as `square` cuts its photograph."""
-    with Image.open(io.BytesIO(data)) as picture:
-        depth = torch.from_numpy(np.array(picture, dtype=np.float32))[None, None] / 65535.0
-    wide, high, left, top = _cover(depth.shape[3], depth.shape[2], size)
-    depth = torch.nn.functional.interpolate(depth, size=(high, wide), mode="bilinear", align_corners=False)
-    return depth[:, :, top : top + size, left : left + size].clamp(0.0, 1.0)
-
-
-def synthetic_case(pixels: Pixels, depth: bytes | None, image_id: str, settings: RowSettings) -> Case:
-    """Haze a clear photograph at a fixed size; the same photograph and seed give the same pair on every machine."""
-    clear = np.ascontiguousarray(square(pixels, settings.pair_size))
-    depth_map = None if depth is None else square_depth(depth, settings.pair_size)
-    pair = synthesize(images.to_tensor(clear), depth_map, [photo_seed(image_id, settings.seed)], settings.haze)
-    return Case(images.to_uint8(pair.hazy)[0], clear)
-
-
-def thumbnail(pixels: Pixels, side: int) -> bytes:
-    """JPEG bytes of the image, at most ``side`` pixels on its longer side."""
-    buffer = io.BytesIO()
-    Image.fromarray(bounded(pixels, side)).save(buffer, "JPEG", quality=88)
-    return buffer.getvalue()
-
-
-class Evaluator:
-    """Loads the models and the scorer once, then turns items (`ITEM_SCHEMA`) into rows (`ROW_SCHEMA`).
-
-    Args:
-        settings: what to measure, with the models in the order of the table.
-        references: path of the clear version by the photograph's name, for real pairs.
-        sheet: keys ``kind/image_id`` of the photographs whose thumbnails come back.
+class Measures:
+    """The metrics of a run, with the networks that some of them need.
 
     Raises:
-        ConfigError: a model or the scorer does not exist.
+        ConfigError: a metric cannot run, or the scorer does not exist.
     """
 
-    def __init__(
-        self, settings: RowSettings, references: Mapping[str, str] | None = None, sheet: Collection[str] = ()
-    ) -> None:
-        torch.set_num_threads(settings.threads)
-        self.settings = settings
-        self.references = dict(references or {})
-        self.sheet = frozenset(sheet)
-        self.networks = {m.label: zoo.load(m.source).network.to(settings.device) for m in settings.models}
+    def __init__(self, settings: RowSettings) -> None:
+        self.names, self.device = settings.metrics, settings.device
         self.scorer: ClipScorer | None = None
-        if settings.scorer is not None:
+        if settings.scorer is not None and any(METRICS[n].provider == "scorer" for n in self.names):
             from pseudolabel.clip_scorer import load_scorer
 
             self.scorer = load_scorer(settings.scorer, device=settings.device)
+        self.learned: dict[str, Any] = {
+            name: evaluate_iqa.load(name, settings.metric_weights.get(name), settings.device)
+            for name in self.names
+            if METRICS[name].provider in ("lpips", "pyiqa")
+        }
+
+    def __call__(self, result: Result, case: Case, *, is_clear: bool) -> dict[str, float | None]:
+        """Every metric that the result can have, None where it is not finite."""
+        found: dict[str, float] = {}
+        if self.scorer is not None:
+            found |= self._scores(self.scorer, result.pixels)
+        for name in self.names:
+            if METRICS[name].needs == "reference":
+                if case.clear is not None and not is_clear:
+                    found[name] = self._against(name, result.pixels, case.clear)
+            elif METRICS[name].provider == "pyiqa":
+                found[name] = self.learned[name](result.pixels)
+        if "fade" in self.names:
+            found["fade"] = metrics.fade(result.pixels)
+        if "rehaze" in self.names and result.transmission is not None:
+            found["rehaze"] = metrics.rehazing_error(result.pixels, result.transmission, case.hazy)
+        return {name: value if math.isfinite(value) else None for name, value in found.items()}
+
+    def _against(self, name: str, pixels: Pixels, clear: Pixels) -> float:
+        own = {"psnr": metrics.psnr, "ssim": metrics.ssim, "ciede2000": metrics.ciede2000}
+        return float(self.learned[name](pixels, clear) if name in self.learned else own[name](pixels, clear))
+
+    def _scores(self, scorer: ClipScorer, pixels: Pixels) -> dict[str, float]:
+        """Clearness and quality in one encoding."""
+        batch = images.to_tensor(np.ascontiguousarray(pixels)[None]).to(self.device)
+        with torch.inference_mode():  # not `score`: its trust map costs a hundred times more and is not in the table
+            clearness, quality = scorer.judge(scorer.encode(batch))
+        both = {"clearness": float(clearness[0]), "quality": float(quality[0])}
+        return {name: value for name, value in both.items() if name in self.names}
+
+
+class Evaluator:
+    """Loads models, scorer and detector once, then turns items (`ITEM_SCHEMA`) into rows (`ROW_SCHEMA`).
+
+    Of a batch it holds the photographs; results are measured and let go one by one.
+
+    Args:
+        settings: what to measure, with the models in the order of the table.
+
+    Raises:
+        ConfigError: a model, the scorer, the detector or a metric's weights do not exist.
+    """
+
+    def __init__(self, settings: RowSettings) -> None:
+        torch.set_num_threads(settings.threads)
+        self.settings = settings
+        self.networks: dict[str, nn.Module] = {
+            m.label: zoo.load(m.source).network.to(settings.device) for m in settings.models
+        }
+        self.measures = Measures(settings)
+        self.detector = (
+            Detector(settings.detector, settings.classes, settings.device) if settings.detector is not None else None
+        )
 
     def __call__(self, items: pa.Table) -> pa.Table:
         rows = [row for item in items.to_pylist() for row in self.rows(item)]
         return pa.Table.from_pylist(rows, schema=ROW_SCHEMA)
 
     def rows(self, item: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Rows of one photograph: the hazy input, each model, and the clear reference if there is one.
+        """Rows of one photograph: the hazy input, each model, each result, and the clear reference if there is one.
 
         A photograph that cannot be read gives one row with ``error`` and no model; a model that fails raises,
         because that is a fault of the model and not of the photograph.
         """
-        base = {key: item[key] for key in ("kind", "image_id", "name")}
+        base = {key: item[key] for key in ("block", "group", "kind", "image_id", "name")}
         try:
             case = self.case(item)
         except (images.ImageError, OSError) as problem:
             return [{**base, "model": "", "error": str(problem)}]
-        versions, seconds = self._versions(case)
-        clearness, quality = self._scores(list(versions.values()))
-        rows = []
-        for index, (model, pixels) in enumerate(versions.items()):
-            row = {**base, "model": model, "width": pixels.shape[1], "height": pixels.shape[0]}
-            row |= {"seconds": seconds.get(model), "clearness": clearness[index], "quality": quality[index]}
-            value = metrics.fade(pixels)
-            row["fade"] = value if math.isfinite(value) else None
-            if case.clear is not None and model != CLEAR:
-                row |= {"psnr": metrics.psnr(pixels, case.clear), "ssim": metrics.ssim(pixels, case.clear)}
-            if f"{item['kind']}/{item['image_id']}" in self.sheet:
-                row["thumbnail"] = thumbnail(pixels, self.settings.thumbnail_side)
-            rows.append(row)
-        return rows
+        rows = [self._row(HAZY, Result(case.hazy), case, item)]
+        hazy = images.to_tensor(np.ascontiguousarray(case.hazy)[None]).to(self.settings.device)
+        for label, network in self.networks.items():
+            torch.manual_seed(photo_seed(item["image_id"], self.settings.seed))  # for networks that draw numbers
+            rows.append(self._row(label, _dehazed(network, hazy), case, item))
+        rows += [self._row(label, Result(pixels), case, item) for label, pixels in case.results.items()]
+        if case.clear is not None:
+            rows.append(self._row(CLEAR, Result(case.clear), case, item))
+        return [base | row for row in rows]
+
+    def _row(self, model: str, result: Result, case: Case, item: Mapping[str, Any]) -> dict[str, Any]:
+        height, width = result.pixels.shape[:2]
+        row: dict[str, Any] = {"model": model, "width": width, "height": height, "seconds": result.seconds}
+        row |= self.measures(result, case, is_clear=model == CLEAR)
+        if self.detector is not None and item["detect"]:
+            row["boxes"] = self.detector(result.pixels).astype("<f4").tobytes()
+        if self.settings.thumbnail_side:
+            row["thumbnail"] = thumbnail(result.pixels, self.settings.thumbnail_side)
+        return row
 
     def case(self, item: Mapping[str, Any]) -> Case:
-        """Read and size a photograph, with its clear version.
+        """Read and size a photograph, with its clear version and other programs' results.
 
         Raises:
-            ImageError, OSError: it cannot be read, is too small to measure, or its reference has another size.
+            ImageError, OSError: one of them cannot be read, is too small to measure, or has another size.
         """
         depth: bytes | None = None
         if item["row_group"] is None:
@@ -240,37 +248,26 @@ class Evaluator:
         else:
             data, depth = stored(item["path"], item["row_group"])[item["image_id"]]
         pixels = pixels_of(data)
-        if min(pixels.shape[:2]) < metrics.MIN_SIDE:
+        if min(pixels.shape[:2]) < MIN_SIDE:
             size = f"{pixels.shape[1]}x{pixels.shape[0]}"
-            raise OSError(f"{item['name']} is {size}; the shortest side that can be measured is {metrics.MIN_SIDE}")
+            raise OSError(f"{item['name']} is {size}; the shortest side that can be measured is {MIN_SIDE}")
         if item["kind"] == SYNTHETIC:
-            return synthetic_case(pixels, depth, item["image_id"], self.settings)
-        reference = self.references.get(item["name"])
-        if reference is None:
-            return Case(bounded(pixels, self.settings.max_side), None)
-        clear = pixels_of(Path(reference).read_bytes())
-        if clear.shape != pixels.shape:
-            sizes = f"{pixels.shape[1]}x{pixels.shape[0]} and its reference {clear.shape[1]}x{clear.shape[0]}"
-            raise OSError(f"{item['name']} is {sizes}; a pair needs one size")
-        return Case(bounded(pixels, self.settings.max_side), bounded(clear, self.settings.max_side))
+            own = self.settings
+            return synthetic_case(pixels, depth, item["image_id"], Haze(own.haze, own.pair_size, own.seed))
+        clear = None if item["reference"] is None else beside(item["reference"], pixels, "reference")
+        results = {
+            label: bounded(beside(path, pixels, f"result of '{label}'"), self.settings.max_side)
+            for label, path in zip(self.settings.results, item["results"] or (), strict=True)
+        }
+        side = self.settings.max_side
+        return Case(bounded(pixels, side), None if clear is None else bounded(clear, side), results)
 
-    def _versions(self, case: Case) -> tuple[dict[str, Pixels], dict[str, float]]:
-        """The photograph by column of the table, all of one size, and the seconds each model took."""
-        versions, seconds = {HAZY: case.hazy}, {}
-        hazy = images.to_tensor(np.ascontiguousarray(case.hazy)[None]).to(self.settings.device)
-        for label, network in self.networks.items():
-            started = time.perf_counter()
-            versions[label] = images.to_uint8(dehaze(network, hazy).scene)[0]
-            seconds[label] = time.perf_counter() - started
-        if case.clear is not None:
-            versions[CLEAR] = case.clear
-        return versions, seconds
 
-    def _scores(self, versions: list[Pixels]) -> tuple[list[float | None], list[float | None]]:
-        """Clearness and quality of images of one size, in one encoding; None each without a scorer."""
-        if self.scorer is None:
-            return [None] * len(versions), [None] * len(versions)
-        batch = images.to_tensor(np.stack(versions)).to(self.settings.device)
-        with torch.inference_mode():  # not `score`: its trust map costs a hundred times more and is not in the table
-            clearness, quality = self.scorer.judge(self.scorer.encode(batch))
-        return clearness.tolist(), quality.tolist()
+def _dehazed(network: nn.Module, hazy: Tensor) -> Result:
+    """A network's result for 13HW in [0, 1], with the transmission where it has one."""
+    started = time.perf_counter()
+    found = dehaze(network, hazy)
+    pixels = images.to_uint8(found.scene)[0]
+    seconds = time.perf_counter() - started
+    transmission = None if found.transmission is None else found.transmission[0, 0].cpu().numpy()
+    return Result(pixels, transmission, seconds)

@@ -1,14 +1,14 @@
-"""Which photographs an evaluation looks at: a corpus or a plain folder, a split, a limit, real references. No Ray."""
+"""Which photographs an evaluation looks at: corpora and plain folders, a split, a limit. No Ray."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pyarrow.parquet as pq
 
+from models import images
 from models.images import IMAGE_SUFFIXES
 from models.settings import ConfigError
 from pipelines.corpus import MANIFEST, Corpus, filesystem, image_id_of, require_corpus, split_of
@@ -18,13 +18,17 @@ Split = Literal["train", "test", "all"]
 
 @dataclass(frozen=True)
 class Entry:
-    """One photograph to evaluate: a row of ``row_group`` of the shard at ``path``, or the file at ``path`` itself."""
+    """One photograph to evaluate: a row of ``row_group`` of the shard at ``path``, or the file at ``path`` itself.
+
+    ``size`` is its width and height, None where its header cannot be read.
+    """
 
     image_id: str
     name: str
     split: str
     path: str
     row_group: int | None = None
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,15 @@ def photographs(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
 
 
+def size_of(data: bytes) -> tuple[int, int] | None:
+    """Upright width and height by the header; None for what is no picture."""
+    try:
+        header = images.probe(data)
+    except images.ImageError:
+        return None
+    return header.width, header.height
+
+
 def folder_entries(folder: Path) -> list[Entry]:
     """Photographs of a plain folder with the ids and splits that ingest would give them; one entry per content.
 
@@ -64,9 +77,11 @@ def folder_entries(folder: Path) -> list[Entry]:
         raise ConfigError(f"there is no folder {folder}; expected a folder of photographs or a corpus")
     entries: dict[str, Entry] = {}
     for path in photographs(folder):
-        image_id = image_id_of(path.read_bytes())
+        data = path.read_bytes()
+        image_id = image_id_of(data)
         name = path.relative_to(folder).as_posix()
-        entries.setdefault(image_id, Entry(image_id, name, split_of(image_id), str(path.resolve())))
+        entry = Entry(image_id, name, split_of(image_id), str(path.resolve()), size=size_of(data))
+        entries.setdefault(image_id, entry)
     if not entries:
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
         raise ConfigError(f"{folder} holds no photograph ({suffixes}) and no manifest.json of a corpus")
@@ -81,8 +96,11 @@ def corpus_entries(corpus: Corpus) -> list[Entry]:
         with files.open_input_file(inner) as stream:
             shard = pq.ParquetFile(stream)
             for group in range(shard.num_row_groups):
-                rows = shard.read_row_group(group, columns=["image_id", "uri", "split"]).to_pylist()
-                entries += [Entry(row["image_id"], row["uri"], row["split"], path, group) for row in rows]
+                rows = shard.read_row_group(group, columns=["image_id", "uri", "split", "width", "height"]).to_pylist()
+                entries += [
+                    Entry(row["image_id"], row["uri"], row["split"], path, group, (row["width"], row["height"]))
+                    for row in rows
+                ]
     return entries
 
 
@@ -118,30 +136,3 @@ def choose(path: str, domain: str, split: Split | None, limit: int | None, defau
     if in_sample and not fallback:
         warnings.append(f"photographs of the training split of {path} are evaluated: the figures are not held out")
     return Selection(path, corpus, len(entries), wanted, in_sample, tuple(chosen), tuple(warnings))
-
-
-def match_references(entries: Sequence[Entry], folder: Path) -> dict[str, str]:
-    """Path of the clear version by the name of the hazy photograph: the same relative path, file name, or stem.
-
-    Raises:
-        ConfigError: the folder is missing, or no photograph has a reference in it.
-    """
-    if not folder.is_dir():
-        raise ConfigError(f"there is no folder {folder}; --reference names a folder of clear photographs")
-    paths = photographs(folder)
-    by_key: dict[str, str] = {}
-    for path in paths:  # a stem never replaces a full name
-        by_key.setdefault(path.stem, str(path.resolve()))
-    for path in paths:
-        by_key[path.name] = by_key[path.relative_to(folder).as_posix()] = str(path.resolve())
-    found: dict[str, str] = {}
-    for entry in entries:
-        name = Path(entry.name)
-        match = next((by_key[k] for k in (entry.name, name.name, name.stem) if k in by_key), None)
-        if match is not None:
-            found[entry.name] = match
-    if not found:
-        raise ConfigError(
-            f"no photograph has a reference in {folder}; expected the same file names, such as {entries[0].name}"
-        )
-    return found

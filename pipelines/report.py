@@ -1,8 +1,7 @@
-"""Files of an evaluation: per-image CSV, summary as JSON and Markdown, before/after contact sheets. No Ray."""
+"""Files of an evaluation: summary as JSON and Markdown, before/after contact sheets. No Ray."""
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,9 +10,11 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from pipelines.metrics import METRICS, Aggregate, Metric
+from pipelines.evaluate_parts import writing
+from pipelines.evaluate_statistics import Aggregate, Interval, Table
+from pipelines.metrics import METRICS, Metric, shown
+from pipelines.published import ABSENT, PUBLISHED, Published
 
-COLUMNS = ("kind", "image_id", "name", "model", "width", "height", *METRICS, "seconds", "error")
 ARROWS = {"lower": "↓", "higher": "↑"}
 
 _BACKGROUND, _INK, _FAINT = (255, 255, 255), (20, 20, 20), (110, 110, 110)
@@ -22,93 +23,135 @@ _GAP, _LINE = 8, 20
 Row = Mapping[str, Any]
 
 
-def _replace(path: Path, text: str) -> Path:
-    """Write text so that a reader sees the old file or the new one, never half of it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+def write_text(text: str, path: Path) -> Path:
+    """Write a file so that a reader sees the old one or the new one, never half of it.
+
+    Raises:
+        ConfigError: the disk takes no more.
+    """
+    with writing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
     return path
-
-
-def write_csv(rows: Sequence[Row], path: Path) -> Path:
-    """One line per photograph and model, in full precision; an empty cell means not measured."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return _replace(path, text.getvalue())
 
 
 def write_json(summary: Mapping[str, Any], path: Path) -> Path:
     """The summary as strict JSON: a NaN that slipped in raises ValueError instead of making an unreadable file."""
-    return _replace(path, json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return write_text(json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n", path)
 
 
-def _number(value: float, metric: Metric, sign: str = "") -> str:
+def number(value: float, metric: Metric, sign: str = "") -> str:
+    """With the decimals of its metric."""
     return f"{value:{sign}.{metric.decimals}f}"
 
 
-def _cell(entry: Aggregate | None, metric: Metric, *, headline: bool) -> str:
-    """`mean (median)`, and for the headline the paired difference with its interval and the share that improved."""
+def bounds(interval: Interval | Sequence[float], metric: Metric, sign: str = "") -> str:
+    """`` [low, high]``, or nothing where there is no interval."""
+    return "" if interval is None else f" [{number(interval[0], metric, sign)}, {number(interval[1], metric, sign)}]"
+
+
+def cell(entry: Aggregate | None, metric: Metric, *, headline: bool) -> str:
+    """`mean [interval]`, and for the headline the paired difference with its interval and the share that improved."""
     if entry is None:
         return ""
-    text = f"{_number(entry.mean, metric)} ({_number(entry.median, metric)})"
+    text = number(entry.mean, metric) + bounds(entry.interval, metric)
     if headline and entry.difference is not None:
         difference = entry.difference
-        text += f"; {_number(difference.mean, metric, '+')}"
-        if difference.interval is not None:
-            low, high = difference.interval
-            text += f" [{_number(low, metric, '+')}, {_number(high, metric, '+')}]"
+        text += f"; {number(difference.mean, metric, '+')}{bounds(difference.interval, metric, '+')}"
         text += f", {difference.improved:.0%} better"
     return text
 
 
-def markdown_table(table: Mapping[str, Mapping[str, Aggregate]], headline: str) -> str:
-    """Rows are models, columns metrics with the headline first; only metrics that some model has."""
-    names = [n for n in METRICS if any(n in entries for entries in table.values())]
-    names.sort(key=lambda n: n != headline)
+def columns(table: Table, headline: str) -> list[str]:
+    """Metrics that some model has, the headline first."""
+    return shown([name for entries in table.values() for name in entries], headline)
+
+
+def markdown_table(table: Table, headline: str, missing: Iterable[str] = ()) -> str:
+    """Rows are models, columns metrics with the headline first; those that could not run are ``n/a``."""
+    names = columns(table, headline)
+    absent = [name for name in missing if name in METRICS]
     titles = [
-        f"{'**' if n == headline else ''}{n} {ARROWS[METRICS[n].better]}{'**' if n == headline else ''}" for n in names
+        f"**{n} {ARROWS[METRICS[n].better]}**" if n == headline else f"{n} {ARROWS[METRICS[n].better]}" for n in names
     ]
-    lines = ["| " + " | ".join(["model", *titles]) + " |", "| --- " * (len(names) + 1) + "|"]
+    lines = ["| " + " | ".join(["model", *titles, *absent]) + " |", "| --- " * (len(names) + len(absent) + 1) + "|"]
     for model, entries in table.items():
-        cells = [_cell(entries.get(n), METRICS[n], headline=n == headline) for n in names]
-        lines.append("| " + " | ".join([model, *cells]) + " |")
+        cells = [cell(entries.get(n), METRICS[n], headline=n == headline) for n in names]
+        lines.append("| " + " | ".join([model, *cells, *("n/a" for _ in absent)]) + " |")
     return "\n".join(lines)
 
 
-def markdown(summary: Mapping[str, Any], tables: Mapping[str, Mapping[str, Mapping[str, Aggregate]]]) -> str:
+def _paired(pairs: Sequence[Mapping[str, Any]], headline: str) -> str:
+    """Every two models compared by the headline metric."""
+    metric = METRICS[headline]
+    lines = [f"| paired difference in {headline} | mean | better on | |", "| --- | --- | --- | --- |"]
+    for pair in pairs:
+        if pair["metric"] == headline:
+            found = pair["difference"]
+            value = number(found["mean"], metric, "+") + bounds(found["interval"], metric, "+")
+            verdict = "" if found["interval"] is None else "decided" if pair["decided"] else "not decided"
+            lines.append(f"| {pair['model']} against {pair['other']} | {value} | {found['improved']:.0%} | {verdict} |")
+    return "\n".join(lines)
+
+
+def detection_rows(detection: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Model, AP50 with its interval, AP, and the difference to the hazy input."""
+    rows = []
+    for model, entry in detection["models"].items():
+        values = ["" if entry[key] is None else f"{entry[key]:.3f}" for key in ("ap50", "ap")]
+        if entry["interval"] is not None:
+            values[0] += " [{:.3f}, {:.3f}]".format(*entry["interval"])
+        against = entry.get("difference")
+        change = ""
+        if against is not None and against["mean"] is not None:
+            change = f"{against['mean']:+.3f}"
+            change += "" if against["interval"] is None else " [{:+.3f}, {:+.3f}]".format(*against["interval"])
+        rows.append((model, *values, change))
+    return rows
+
+
+def _published(block: Published) -> str:
+    lines = [f"*{block.title}* — published, not measured here: {block.source}. {block.remark}".rstrip(), ""]
+    lines += ["| " + " | ".join(block.columns) + " |", "| --- " * len(block.columns) + "|"]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in block.rows])
+
+
+def markdown(summary: Mapping[str, Any], tables: Mapping[str, Table]) -> str:
     """The summary for people: warnings first, one table per kind of photograph, failures, and what made the numbers.
 
     Args:
-        summary: as written to JSON (keys ``warnings``, ``headline``, ``photographs``, ``failures``, ``versions``,
-            ``seconds``, ``config``).
-        tables: aggregates by kind, model and metric.
+        summary: as written to JSON.
+        tables: aggregates by table, model and metric.
     """
     parts = ["# Evaluation", *(f"> **Warning:** {warning}." for warning in summary["warnings"])]
-    for kind, table in tables.items():
-        counts = summary["photographs"][kind]
-        parts += [
-            f"## {kind.capitalize()} photographs: {counts['evaluated']} of {counts['found']} ({counts['split']})",
-            markdown_table(table, summary["headline"][kind]["metric"]),
-        ]
+    missing = summary["not_measured"]
+    for group, table in tables.items():
+        counts, headline = summary["photographs"][group], summary["headline"][group]["metric"]
+        parts.append(
+            f"## {group.capitalize()} photographs: {counts['evaluated']} of {counts['found']} ({counts['split']})"
+        )
+        parts.append(markdown_table(table, headline, missing))
+        if len(table) > 1:
+            parts.append(_paired(summary["paired"][group], headline))
     parts.append(
-        "Mean (median); the headline metric also shows the mean paired difference against the hazy input with its "
-        "95 % bootstrap interval, and the share of photographs that got better. The scorer's clearness and quality "
-        "selected the pseudo labels, so they are never the headline. FADE is comparable within this table only."
+        "Means with 95 % bootstrap intervals; the headline metric also shows the mean paired difference against the "
+        "hazy input, and the share of photographs that got better. Metrics that selected the pseudo labels are never "
+        "the headline. FADE is comparable within this table only."
     )
+    if "detection" in summary:
+        found = summary["detection"]
+        parts.append(f"## Detection: {found['photographs']} annotated photographs, {found['detector']}")
+        rows = ["| " + " | ".join(row) + " |" for row in detection_rows(found)]
+        head = ["| model | AP50 ↑ | AP ↑ | AP50 against the hazy input |", "| --- | --- | --- | --- |"]
+        parts.append("\n".join(head + rows))
+    if missing:
+        parts += ["## Not available", "\n".join(f"- `{name}`: {reason}" for name, reason in missing.items())]
     if summary["failures"]:
         parts.append("## Not measured")
         parts.append("\n".join(f"- `{f['name']}`: {f['error']}" for f in summary["failures"]))
-    parts.append("## Made with")
+    parts += ["## Published elsewhere", *map(_published, PUBLISHED), ABSENT, "## Made with"]
     parts.append("\n".join(f"- {name} {version}" for name, version in summary["versions"].items()))
     parts.append(f"```json\n{json.dumps(summary['config'], indent=2, ensure_ascii=False)}\n```")
     return "\n\n".join(parts) + "\n"
-
-
-def write_markdown(text: str, path: Path) -> Path:
-    """Write the Markdown summary."""
-    return _replace(path, text)
 
 
 def _caption(row: Row, metric: Metric) -> str:
@@ -184,9 +227,13 @@ def contact_sheet(rows: Iterable[Row], models: Sequence[str], headline: str, tit
     return sheet
 
 
-def write_sheet(sheet: Image.Image, path: Path) -> Path:
-    """Save a contact sheet as PNG, replacing an old one at once."""
-    partial = path.with_name(path.name + ".partial")
-    sheet.save(partial, "PNG", optimize=True)
-    partial.replace(path)
-    return path
+def stacked(pictures: Sequence[Image.Image]) -> Image.Image | None:
+    """Pictures under each other; None for none."""
+    if not pictures:
+        return None
+    whole = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), _BACKGROUND)
+    top = 0
+    for picture in pictures:
+        whole.paste(picture, (0, top))
+        top += picture.height
+    return whole

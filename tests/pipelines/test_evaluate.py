@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from models.settings import ConfigError
 from pipelines import evaluate as job
+from pipelines.evaluate_config import model_choices, with_baseline
+from pipelines.evaluate_plan import item_blocks, prepare
 from pipelines.evaluate_rows import CLEAR, HAZY
 from pipelines.metrics import METRICS
+from pipelines.tracking import default_uri
 
 Folder = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
 def evaluated(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> job.Summary:
-    """One run on Ray: three hazy photographs, one of them with a reference, a broken file, and synthetic pairs."""
+    """One run on Ray: three hazy photographs, one of them with a reference, a broken file, somebody else's results, and
+    synthetic pairs.
+    """
     from tests.conftest import make_photo
 
     root = tmp_path_factory.mktemp("evaluate")
@@ -32,10 +39,14 @@ def evaluated(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> jo
         for index in range(count):
             pixels = make_photo(index + (100 if name == "clear" else 0), hazy=hazy)
             Image.fromarray(pixels).save(root / name / f"photo_{index}.png")
+    (root / "theirs").mkdir()
+    for index in range(3):
+        Image.fromarray(make_photo(index)).save(root / "theirs" / f"photo_{index}_out.png")
+    shutil.copy(root / "theirs" / "photo_0_out.png", root / "theirs" / "broken_out.png")
     (root / "hazy" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut short")
     return job.evaluate(
         job.EvaluateConfig(
-            data=str(root / "hazy"),
+            data=(str(root / "hazy"),),
             clear=str(root / "clear"),
             reference=str(root / "reference"),
             models=("prior=dcp",),
@@ -43,6 +54,10 @@ def evaluated(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> jo
             split="all",
             limit=4,
             scorer=None,
+            results=(f"theirs={root / 'theirs'}",),
+            metrics=("default", "musiq"),
+            allow_missing=True,
+            tracking_uri=default_uri(root / "tracking"),
             pair_size=64,
             sheet=2,
             concurrency=1,
@@ -63,9 +78,9 @@ class TestOnRay:
         assert summary == json.loads(json.dumps(evaluated.summary))
         values: dict[Any, list[float]] = defaultdict(list)
         for line in lines:
-            for name in METRICS:
+            for name in set(METRICS) & set(line):
                 if line[name]:
-                    values[line["kind"], line["model"], name].append(float(line[name]))
+                    values[line["group"], line["model"], name].append(float(line[name]))
         seen = 0
         for kind, table in summary["tables"].items():
             for model, entries in table.items():
@@ -80,14 +95,15 @@ class TestOnRay:
     def test_every_photograph_has_every_row(self, lines: list[dict[str, str]]) -> None:
         models: dict[tuple[str, str], list[str]] = defaultdict(list)
         for line in lines:
-            models[line["kind"], line["name"]].append(line["model"])
-        real = {name: found for (kind, name), found in models.items() if kind == "real"}
+            models[line["group"], line["name"]].append(line["model"])
+        real = {name: found for (group, name), found in models.items() if group != "synthetic"}
         assert real == {
             "broken.jpg": [""],
-            "photo_0.png": [HAZY, "prior", CLEAR],  # the one with a reference
-            "photo_1.png": [HAZY, "prior"],
-            "photo_2.png": [HAZY, "prior"],
+            "photo_0.png": [HAZY, "prior", "theirs", CLEAR],  # the one with a reference
+            "photo_1.png": [HAZY, "prior", "theirs"],
+            "photo_2.png": [HAZY, "prior", "theirs"],
         }
+        assert ("paired", "photo_0.png") in models
         pairs = [found for (kind, _), found in models.items() if kind == "synthetic"]
         assert pairs == [[HAZY, "prior", CLEAR]] * 4
 
@@ -97,14 +113,18 @@ class TestOnRay:
         assert summary["headline"]["synthetic"]["metric"] == "psnr"
         means = summary["headline"]["real"]["means"]
         assert means["prior"] < means[HAZY] == evaluated.mean("real", HAZY, "fade")
-        assert summary["tables"]["real"]["prior"]["psnr"]["n"] == 1
-        assert summary["tables"]["real"]["prior"]["fade"]["difference"]["n"] == 3
+        assert summary["tables"]["paired"]["prior"]["psnr"]["n"] == 1
+        assert summary["tables"]["real"]["prior"]["fade"]["difference"]["n"] == 2
+        assert summary["tables"]["real"]["theirs"]["fade"]["n"] == 2
+        assert "theirs" not in summary["tables"]["synthetic"]
+        assert "pip install" in summary["not_measured"]["musiq"]
         assert summary["in_sample"] is True  # asked for all splits
         assert [f["name"] for f in summary["failures"]] == ["broken.jpg"]
         assert any("1 photographs could not be measured" in w for w in summary["warnings"])
-        assert summary["photographs"]["real"]["evaluated"] == 3
+        assert summary["photographs"]["real"]["evaluated"] == 2
+        assert any("too few for intervals" in w for w in summary["warnings"])
         assert summary["photographs"]["synthetic"] | {"source": ""} == {
-            "source": "", "found": 12, "split": "all", "evaluated": 4, "in_sample": True,
+            "kind": "synthetic", "source": "", "found": 12, "split": "all", "evaluated": 4, "in_sample": True,
         }  # fmt: skip
         assert summary["models"]["prior"]["source"] == "dcp"
         assert summary["config"]["seed"] == summary["row_settings"]["seed"] == 0
@@ -116,15 +136,33 @@ class TestOnRay:
         assert evaluated.pairs_sheet is not None
         with Image.open(evaluated.sheet) as sheet, Image.open(evaluated.pairs_sheet) as pairs:
             assert sheet.format == pairs.format == "PNG"
-            assert sheet.width > 2 * 128  # a photograph and its result side by side
+            assert sheet.width > 3 * 128  # a photograph and its results side by side
             assert 3 * 64 < pairs.width < 4 * 64  # and the clear one
         found = {path.name for path in evaluated.csv.parent.iterdir()}
-        assert found == {"per_image.csv", "summary.json", "summary.md", "contact_sheet.png", "pairs_sheet.png"}
+        assert found == {
+            "per_image.csv", "summary.json", "summary.md", "report.html", "contact_sheet.png", "pairs_sheet.png", "rows"
+        }  # fmt: skip
+        parts = sorted((evaluated.csv.parent / "rows").iterdir())
+        assert len(parts) > 2
+        assert sum(pq.read_metadata(part).num_rows for part in parts) == len(evaluated.csv.read_text().splitlines()) - 1
+
+    def test_everything_lands_in_mlflow(self, evaluated: job.Summary) -> None:
+        from mlflow import MlflowClient
+
+        client = MlflowClient(evaluated.summary["config"]["tracking_uri"])
+        experiment = client.get_experiment_by_name("evaluation")
+        assert experiment is not None
+        (run,) = client.search_runs([experiment.experiment_id])
+        assert run.info.status == "FINISHED"
+        assert run.data.metrics["real/prior/fade"] == pytest.approx(evaluated.mean("real", "prior", "fade"))
+        assert run.data.metrics["paired/theirs/psnr"] == pytest.approx(evaluated.mean("paired", "theirs", "psnr"))
+        files = {file.path for file in client.list_artifacts(run.info.run_id)}
+        assert {"report.html", "summary.json", "summary.md", "per_image.csv"} <= files
 
     @pytest.mark.slow
     def test_again_without_pairs_gives_the_same_numbers_and_drops_the_old_sheet(self, evaluated: job.Summary) -> None:
         config = job.EvaluateConfig.model_validate(evaluated.summary["config"])
-        again = job.evaluate(config.model_copy(update={"clear": None, "concurrency": 2}))
+        again = job.evaluate(config.model_copy(update={"clear": None, "concurrency": 2, "tracking_uri": None}))
         assert again.pairs_sheet is None
         assert not (again.csv.parent / "pairs_sheet.png").exists()
         assert again.summary["tables"]["real"] == evaluated.summary["tables"]["real"]
@@ -132,10 +170,10 @@ class TestOnRay:
     @pytest.mark.slow
     def test_only_unreadable_files_are_an_error(self, tmp_path: Path) -> None:
         (tmp_path / "a.jpg").write_bytes(b"no picture")
-        config = job.EvaluateConfig(data=str(tmp_path), models=("dcp",), scorer=None, out=str(tmp_path / "out"))
+        config = job.EvaluateConfig(data=(str(tmp_path),), models=("dcp",), scorer=None, out=str(tmp_path / "out"))
         with pytest.raises(ConfigError, match="none of 1 photographs could be measured"):
             job.evaluate(config)
-        assert not (tmp_path / "out").exists()
+        assert not (tmp_path / "out" / "summary.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -149,6 +187,14 @@ class TestOnRay:
         (["--data", "photos", "--models", "dcp", "--limit", "0"], "'limit' in evaluate"),
         (["--data", "photos", "--models", "dcp", "--reference", "missing"], "--reference names a folder"),
         (["--data", "photos", "--models", "dcp", "--scorer", "ViT-B-33"], "did you mean"),
+        (["--data", "photos", "--models", "dcp", "--results", "photos"], "expected NAME=DIR"),
+        (["--data", "photos", "--models", "dcp", "--results", "dcp=photos"], "the name 'dcp' is taken"),
+        (["--data", "photos", "--models", "dcp", "--results", "theirs=empty"], "lacks 1 of 1 photographs"),
+        (["--data", "photos", "--models", "dcp", "--metrics", "default,musiq"], "--allow-missing makes it n/a"),
+        (["--data", "photos", "--models", "dcp", "--metrics", "fate"], "did you mean 'fade'"),
+        (["--data", "photos", "--models", "dcp", "--headline", "quality"], "'quality' selected the labels"),
+        (["--data", "photos", "--models", "dcp", "--metric-weights", "musiq=x"], "which is not measured"),
+        (["--data", "photos", "--models", "dcp", "--detector", "ssd300_vgg16"], "go together"),
     ],
 )
 def test_bad_arguments_are_one_line_and_exit_code_2(
@@ -162,7 +208,7 @@ def test_bad_arguments_are_one_line_and_exit_code_2(
     photo_folder(count=1)
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert job.main([*arguments, "--out", "out"]) == 2
+    assert job.main([*arguments, "--out", "out", "--tracking-uri", "none"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
@@ -173,28 +219,39 @@ def test_bad_arguments_are_one_line_and_exit_code_2(
 def test_checkpoint_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "run" / "model").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    first, second, third = job.model_choices(["ours=run/model", "run/model", "dcp"])
+    first, second, third = model_choices(["ours=run/model", "run/model", "dcp"])
     assert (first.label, first.source) == ("ours", str(tmp_path / "run" / "model"))
     assert (second.label, second.source) == ("run/model", first.source)
     assert (third.label, third.source) == ("dcp", "dcp")
 
 
 def test_the_dark_channel_prior_is_measured_with_every_model_once() -> None:
-    assert [c.label for c in job.with_baseline(job.model_choices(["corun-compact"]))] == ["dcp", "corun-compact"]
-    assert [c.label for c in job.with_baseline(job.model_choices(["prior=dcp"]))] == ["prior"]
+    assert [c.label for c in with_baseline(model_choices(["corun-compact"]))] == ["dcp", "corun-compact"]
+    assert [c.label for c in with_baseline(model_choices(["prior=dcp"]))] == ["prior"]
 
 
 def test_every_option_of_the_command_is_one_of_the_configuration() -> None:
-    options = vars(job._parser().parse_args(["--data", "x", "--out", "y"]))
-    assert set(options) == set(job.EvaluateConfig.model_fields)
-    for name, field in job.EvaluateConfig.model_fields.items():
-        if name not in ("data", "out", "models"):
-            assert options[name] == field.default
+    args = job._parser().parse_args(["--data", "x", "--out", "y"])
+    assert set(vars(args)) == set(job.EvaluateConfig.model_fields)
+    plain = job.EvaluateConfig(data=("x",), out="y")
+    assert job.config_of(args).model_copy(update={"tracking_uri": None}) == plain
+    assert job.config_of(args).tracking_uri == default_uri("y")
 
 
 def test_blocks_hold_every_photograph_once_and_feed_all_workers(photo_folder: Folder) -> None:
-    config = job.EvaluateConfig(data=str(photo_folder(count=11)), out="x", models=(), scorer=None)
-    blocks = job.item_blocks(job.select(config), concurrency=2)
+    config = job.EvaluateConfig(data=(str(photo_folder(count=11)),), out="x", models=(), scorer=None)
+    blocks = item_blocks(prepare(config), config)
     assert len(blocks) >= 4
     ids = [image_id for block in blocks for image_id in block["image_id"].to_pylist()]
     assert len(ids) == len(set(ids)) == 11
+    assert [block["block"].to_pylist()[0] for block in blocks] == list(range(len(blocks)))
+
+
+def test_sources_have_tables_of_their_own(photo_folder: Folder) -> None:
+    one, other = photo_folder("one", count=2), photo_folder("other", count=2, seed=1)
+    config = job.EvaluateConfig(data=(str(one), str(other)), out="x", models=(), scorer=None, reference=str(other))
+    (other / "photo_001.jpg").rename(other / "new.jpg")
+    groups = prepare(config).groups
+    counts = {name: len(group.selection.entries) for name, group in groups.items()}
+    assert counts == {"real, one": 1, "paired, one": 1, "paired, other": 2}
+    assert groups["paired, one"].headline == "psnr"

@@ -12,7 +12,7 @@ import pytest
 
 from models.settings import ConfigError
 from pipelines.corpus import CORPUS_SCHEMA, MANIFEST, Manifest, image_id_of, split_of
-from pipelines.evaluate_sources import choose, folder_entries, match_references
+from pipelines.evaluate_sources import choose, folder_entries
 
 Folder = Callable[..., Path]
 
@@ -47,6 +47,7 @@ def test_a_folder_is_evaluated_as_a_whole_in_a_fixed_order(photo_folder: Folder)
     folder = photo_folder(count=6)
     chosen = choose(str(folder), "hazy", None, None, default="all")
     assert (chosen.split, chosen.in_sample, chosen.found, chosen.warnings) == ("all", False, 6, ())
+    assert {e.size for e in chosen.entries} == {(128, 96)}
     ids = [e.image_id for e in chosen.entries]
     assert ids == sorted(image_id_of(p.read_bytes()) for p in folder.iterdir())
 
@@ -114,23 +115,3 @@ def test_a_corpus_of_the_other_domain_is_refused(photo_folder: Folder, tmp_path:
     corpus = make_corpus(photo_folder(count=6), tmp_path / "corpus", domain="clear")
     with pytest.raises(ConfigError, match="corpus of clear photographs; expected hazy"):
         choose(str(corpus), "hazy", None, None, default="all")
-
-
-def test_references_match_by_path_name_or_stem(photo_folder: Folder, tmp_path: Path) -> None:
-    folder = photo_folder("hazy", count=3)
-    clear = tmp_path / "clear"
-    clear.mkdir()
-    shutil.copy(folder / "photo_000.jpg", clear / "photo_000.jpg")
-    shutil.copy(folder / "photo_001.jpg", clear / "photo_001.png")
-    found = match_references(folder_entries(folder), clear)
-    assert found == {"photo_000.jpg": str(clear / "photo_000.jpg"), "photo_001.jpg": str(clear / "photo_001.png")}
-
-
-def test_references_that_match_nothing_are_an_error(photo_folder: Folder) -> None:
-    entries = folder_entries(photo_folder("hazy", count=1))
-    other = photo_folder("clear", count=1)
-    (other / "photo_000.jpg").rename(other / "elsewhere.jpg")
-    with pytest.raises(ConfigError, match=r"no photograph has a reference .* such as photo_000\.jpg"):
-        match_references(entries, other)
-    with pytest.raises(ConfigError, match="there is no folder"):
-        match_references(entries, other / "missing")

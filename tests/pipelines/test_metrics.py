@@ -1,4 +1,4 @@
-"""Metrics of an image, and statistics over photographs."""
+"""Metrics of an image, and which of them may judge."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from models.settings import ConfigError
 from pipelines import metrics
-from pipelines.metrics import METRICS, aggregate, bootstrap_interval, compare
+from pipelines.evaluate_config import headline_of, label_metrics
+from pipelines.evaluate_rows import Kind
+from pipelines.metrics import METRICS
 
 Pixels = NDArray[np.uint8]
 
@@ -56,65 +57,77 @@ def test_smallest_side_can_be_measured() -> None:
     assert math.isfinite(metrics.ssim(image, 255 - image))
 
 
-@given(st.lists(st.floats(-100, 100), min_size=2, max_size=30), st.integers(0, 1000))
-def test_interval_is_ordered_inside_the_data_and_repeatable(values: list[float], seed: int) -> None:
-    data = np.array(values)
-    interval = bootstrap_interval(data, seed, resamples=50)
-    assert interval is not None
-    assert data.min() - 1e-9 <= interval[0] <= interval[1] <= data.max() + 1e-9
-    assert interval == bootstrap_interval(data, seed, resamples=50)
+# Sharma, Wu and Dalal (2005), table 1: two colours in CIELAB and their difference.
+SHARMA = [
+    ((50.0, 2.6772, -79.7751), (50.0, 0.0, -82.7485), 2.0425),
+    ((50.0, 3.1571, -77.2803), (50.0, 0.0, -82.7485), 2.8615),
+    ((50.0, 2.8361, -74.0200), (50.0, 0.0, -82.7485), 3.4412),
+    ((50.0, -1.3802, -84.2814), (50.0, 0.0, -82.7485), 1.0000),
+    ((50.0, 0.0, 0.0), (50.0, -1.0, 2.0), 2.3669),
+    ((50.0, 2.4900, -0.0010), (50.0, -2.4900, 0.0009), 7.1792),
+    ((50.0, 2.4900, -0.0010), (50.0, -2.4900, 0.0011), 7.2195),
+    ((50.0, 2.5, 0.0), (73.0, 25.0, -18.0), 27.1492),
+    ((50.0, 2.5, 0.0), (61.0, -5.0, 29.0), 22.8977),
+    ((60.2574, -34.0099, 36.2677), (60.4626, -34.1751, 39.4387), 1.2644),
+]
 
 
-def test_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(0)
-    hits = 0
-    for trial in range(200):
-        low, high = bootstrap_interval(rng.normal(3.0, 1.0, 40), trial, resamples=300) or (0.0, 0.0)
-        hits += low <= 3.0 <= high
-    assert 0.88 <= hits / 200 <= 0.99
+def test_colour_differences_are_the_published_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    import skimage.color
+
+    colours = iter([np.array([pair[i] for pair in SHARMA])[None] for i in (0, 1)])
+    monkeypatch.setattr(skimage.color, "rgb2lab", lambda image: next(colours))
+    picture = np.zeros((1, len(SHARMA), 3), np.uint8)
+    assert metrics.ciede2000(picture, picture) == pytest.approx(np.mean([pair[2] for pair in SHARMA]), abs=1e-4)
 
 
-def test_one_photograph_has_no_interval() -> None:
-    assert bootstrap_interval(np.array([1.0]), 0) is None
+def test_colour_difference_of_black_and_white_is_a_hundred() -> None:
+    black, white = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 255, np.uint8)
+    assert metrics.ciede2000(black, white) == pytest.approx(100, abs=0.1)
+    assert metrics.ciede2000(white, white) == 0.0
 
 
-def test_improvement_follows_the_direction_of_the_metric() -> None:
-    values, baseline = np.array([1.0, 1.0, 3.0, 2.0]), np.array([2.0, 2.0, 2.0, 2.0])
-    lower = compare(METRICS["fade"], values, baseline, 0)
-    higher = compare(METRICS["psnr"], values, baseline, 0)
-    assert lower is not None
-    assert higher is not None
-    assert (lower.improved, higher.improved) == (0.5, 0.25)
-    assert lower.mean == higher.mean == pytest.approx(-0.25)
+def test_a_result_that_explains_the_haze_has_no_rehazing_error(photo: Callable[..., Pixels]) -> None:
+    scene = photo(2)
+    transmission = np.repeat(np.linspace(0.3, 0.9, 96, dtype=np.float32)[:, None], 128, axis=1)
+    veil = 1 - transmission[..., None]
+    hazy = np.rint(scene * (1 - veil) + np.array([200, 210, 230]) * veil).astype(np.uint8)
+    assert metrics.rehazing_error(scene, transmission, hazy) < 0.5
+    assert metrics.rehazing_error(255 - scene, transmission, hazy) > 10
+    assert metrics.rehazing_error(hazy, np.ones_like(transmission), hazy) == 0.0  # nothing was done: the trap of it
 
 
-def test_photographs_without_a_value_are_left_out_of_the_pair() -> None:
-    found = compare(METRICS["fade"], np.array([1.0, math.nan, 5.0]), np.array([2.0, 2.0, math.nan]), 0)
-    assert found is not None
-    assert (found.n, found.mean, found.interval, found.improved) == (1, -1.0, None, 1.0)
-    assert compare(METRICS["fade"], np.array([math.nan]), np.array([1.0]), 0) is None
+def test_metrics_are_chosen_in_the_order_of_the_table() -> None:
+    assert metrics.chosen(["default"]) == metrics.DEFAULT
+    assert metrics.chosen(["psnr", "fade", "brisque"]) == ("fade", "psnr", "brisque")
+    assert "clearness" not in metrics.chosen(["default"], scorer=False)
+    with pytest.raises(ConfigError, match="did you mean 'musiq'"):
+        metrics.chosen(["musik"])
+    with pytest.raises(ConfigError, match="scorer is 'none'"):
+        metrics.chosen(["quality"], scorer=False)
 
 
-def test_aggregate_pairs_by_photograph_and_not_by_order() -> None:
-    rows = [
-        {"image_id": "a", "model": "hazy input", "fade": 4.0},
-        {"image_id": "b", "model": "hazy input", "fade": 1.0},
-        {"image_id": "b", "model": "m", "fade": 0.5},
-        {"image_id": "a", "model": "m", "fade": 1.0, "psnr": None},
-    ]
-    table = aggregate(rows, "hazy input", ["hazy input", "m", "absent"], seed=0)
-    assert list(table) == ["hazy input", "m"]
-    assert table["hazy input"]["fade"].difference is None
-    entry = table["m"]["fade"]
-    assert (entry.n, entry.mean, entry.median) == (2, 0.75, 0.75)
-    assert entry.difference is not None
-    assert (entry.difference.mean, entry.difference.improved) == (-1.75, 1.0)
-    assert "psnr" not in table["m"]
+def test_every_metric_says_its_range_its_licence_and_what_it_is() -> None:
+    assert all(metric.limits and metric.licence and metric.what for metric in METRICS.values())
+    assert all("noncommercial" in m.licence.lower() for m in METRICS.values() if m.provider == "pyiqa")
 
 
-def test_no_headline_selected_labels() -> None:
-    from pipelines.evaluate_summary import HEADLINE
+@pytest.mark.parametrize("kind", ["real", "paired", "synthetic"])
+def test_no_headline_selected_labels(kind: Kind) -> None:
+    banned = label_metrics([])
+    assert banned == {"clearness", "quality"}
+    assert headline_of(kind, metrics.DEFAULT, None, banned) == ("fade" if kind == "real" else "psnr")
+    assert headline_of(kind, ("quality", "fade"), None, banned) == "fade"
+    with pytest.raises(ConfigError, match="'quality' selected the labels"):
+        headline_of(kind, metrics.DEFAULT, "quality", banned)
+    with pytest.raises(ConfigError, match="can headline"):
+        headline_of(kind, ("quality", "clearness"), None, banned)
+    with pytest.raises(ConfigError, match="is not measured"):
+        headline_of(kind, ("fade",), "brisque", banned)
 
-    assert not any(METRICS[name].selected_labels for name in HEADLINE.values())
-    assert METRICS["clearness"].selected_labels
-    assert METRICS["quality"].selected_labels
+
+def test_a_model_whose_labels_musiq_chose_is_not_judged_by_it() -> None:
+    banned = label_metrics([{"labels_by_iqa": False}, {"labels_by_iqa": True}])
+    assert {"musiq", "musiq-spaq"} <= banned
+    with pytest.raises(ConfigError, match="'musiq' selected the labels"):
+        headline_of("real", ("fade", "musiq"), "musiq", banned)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
@@ -14,7 +13,8 @@ import pytest
 from PIL import Image
 
 from pipelines import report
-from pipelines.metrics import aggregate
+from pipelines.evaluate_statistics import Statistics, Table
+from pipelines.metrics import METRICS
 
 
 def jpeg(colour: tuple[int, int, int], size: tuple[int, int] = (64, 48)) -> bytes:
@@ -27,16 +27,6 @@ def row(image_id: str, model: str, **values: Any) -> dict[str, Any]:
     return {"kind": "real", "image_id": image_id, "name": f"folder/{image_id}.jpg", "model": model, **values}
 
 
-def test_csv_keeps_full_precision_and_leaves_out_pictures(tmp_path: Path) -> None:
-    rows = [row("a", "hazy input", fade=1 / 3, psnr=None, thumbnail=b"\xff"), row("b", "", error='a "bad" file, cut')]
-    with report.write_csv(rows, tmp_path / "x.csv").open(newline="") as stream:
-        read = list(csv.DictReader(stream))
-    assert tuple(read[0]) == report.COLUMNS
-    assert float(read[0]["fade"]) == 1 / 3
-    assert read[0]["psnr"] == ""
-    assert read[1]["error"] == 'a "bad" file, cut'
-
-
 def test_json_is_strict(tmp_path: Path) -> None:
     assert json.loads(report.write_json({"ü": 1.5}, tmp_path / "x.json").read_text(encoding="utf-8")) == {"ü": 1.5}
     with pytest.raises(ValueError, match="JSON"):
@@ -45,13 +35,24 @@ def test_json_is_strict(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
 
 
+def table_of(rows: list[dict[str, Any]], *models: str) -> Table:
+    found = Statistics(("hazy input", *models), tuple(METRICS), 0, resamples=100)
+    by_id: dict[str, dict[str, Any]] = {}
+    for one in rows:
+        by_id.setdefault(one["image_id"], {})[one["model"]] = one
+    for image_id, photograph in by_id.items():
+        found.add(image_id, photograph)
+    return found.table()
+
+
 def test_table_puts_the_headline_first_with_its_interval() -> None:
-    rows = [row(i, "hazy input", fade=f, clearness=0.2) for i, f in (("a", 2.0), ("b", 3.0))]
-    rows += [row(i, "m", fade=f, clearness=0.4) for i, f in (("a", 1.0), ("b", 1.5))]
-    lines = report.markdown_table(aggregate(rows, "hazy input", ["hazy input", "m"], 0), "clearness").splitlines()
-    assert lines[0] == "| model | **clearness ↑** | fade ↓ |"
-    assert lines[2] == "| hazy input | 0.200 (0.200) | 2.500 (2.500) |"
-    assert lines[3] == "| m | 0.400 (0.400); +0.200 [+0.200, +0.200], 100% better | 1.250 (1.250) |"
+    rows = [row(i, "hazy input", fade=2.0, psnr=12.0) for i in "abcdef"]
+    rows += [row(i, "m", fade=1.0, psnr=14.5) for i in "abcdef"]
+    lines = report.markdown_table(table_of(rows, "m"), "psnr", ["musiq", "detection"]).splitlines()
+    assert lines[0] == "| model | **psnr ↑** | fade ↓ | musiq |"
+    assert lines[2] == "| hazy input | 12.00 [12.00, 12.00] | 2.000 [2.000, 2.000] | n/a |"
+    expected = "14.50 [14.50, 14.50]; +2.50 [+2.50, +2.50], 100% better"
+    assert lines[3] == f"| m | {expected} | 1.000 [1.000, 1.000] | n/a |"
 
 
 def test_contact_sheet_has_a_line_per_photograph_and_a_column_per_model() -> None:
@@ -96,26 +97,27 @@ def test_no_thumbnail_no_sheet() -> None:
     assert report.contact_sheet([row("a", "hazy input", fade=1.0)], ["hazy input"], "fade") is None
 
 
-def test_sheet_is_a_png_and_replaces_the_old_one(tmp_path: Path) -> None:
-    path = tmp_path / "sheet.png"
-    path.write_bytes(b"old")
-    report.write_sheet(Image.new("RGB", (20, 10)), path)
-    with Image.open(path) as picture:
-        assert (picture.format, picture.size) == ("PNG", (20, 10))
-    assert [p.name for p in tmp_path.iterdir()] == ["sheet.png"]
+def test_sheets_are_stacked() -> None:
+    whole = report.stacked([Image.new("RGB", (20, 10)), Image.new("RGB", (30, 5))])
+    assert whole is not None
+    assert whole.size == (30, 15)
+    assert report.stacked([]) is None
 
 
 def test_markdown_says_warnings_failures_and_versions() -> None:
-    rows = [row("a", "hazy input", fade=2.0)]
+    rows = [row("a", "hazy input", fade=2.0), row("a", "m", fade=1.0)]
+    pair = {"model": "m", "other": "hazy input", "metric": "fade", "decided": True}
     summary = {
         "warnings": ["nothing is held out"],
         "headline": {"real": {"metric": "fade"}},
         "photographs": {"real": {"evaluated": 1, "found": 2, "split": "all"}},
+        "paired": {"real": [pair | {"difference": {"mean": -1.0, "interval": [-2.0, -0.5], "improved": 1.0}}]},
+        "not_measured": {"musiq": "its weights are not at hand"},
         "failures": [{"name": "broken.jpg", "error": "cut short"}],
         "versions": {"numpy": "9.9"},
         "config": {"seed": 3},
     }
-    text = report.markdown(summary, {"real": aggregate(rows, "hazy input", ["hazy input"], 0)})
+    text = report.markdown(summary, {"real": table_of(rows, "m")})
     for part in (
         "nothing is held out",
         "1 of 2",
@@ -124,5 +126,9 @@ def test_markdown_says_warnings_failures_and_versions() -> None:
         "numpy 9.9",
         '"seed": 3',
         "| hazy input |",
+        "| m against hazy input | -1.000 [-2.000, -0.500] | 100% | decided |",
+        "`musiq`: its weights are not at hand",
+        "published, not measured here",
+        "CORUN + Colabator",
     ):
         assert part in text
