@@ -1,14 +1,16 @@
 """A job over many files on Ray: is its memory flat, and what does a file cost?
 
 ``python -m benchmarks.folder [--counts 10000 100000] [--out folder.json]`` dehazes a folder of that many photographs
-(one small one under as many names, hard links, 1,000 to a folder) with `python -m pipelines.dehaze` and the dark
-channel prior, in a session of its own, and prints for each count
+(small ones, 1,000 names each by hard links, a folder for each 1,000) with `python -m pipelines.dehaze`, in a session of
+its own, and prints for each count
 
 - the most that the driver, a worker and the lister (the process that lists the photographs) took at any time, and all
   processes of the job together, Ray's own too: PSS, which counts shared pages once;
 - the same for the middle tenth of the run and for its last tenth, which differ when something grows with what is done;
-- files per second, start-up included, and how long the same command takes when everything is there already.
+- files per second, start-up included, and ``again`` those of the same command when everything is there already.
 
+The model is the identity, a checkpoint like any other, so that what is measured is the job and not a network. The link
+limit of file systems is why there is more than one photograph.
 Memory is sampled every ``--every`` seconds from ``/proc/PID/smaps_rollup``.
 """
 
@@ -27,6 +29,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import nn
+
+from models.checkpoint import save
 
 PER_FOLDER = 1000
 SIZE = (32, 24)
@@ -34,17 +39,24 @@ KINDS = {"driver": "pipelines.dehaze", "worker": "ray::Dehazer", "lister": "ray:
 
 
 def make_folder(root: Path, count: int) -> Path:
-    """``count`` names of one photograph."""
+    """``count`` names of a few photographs."""
     folder = root / f"photos-{count}"
-    original = root / "photo.jpg"
-    if not original.exists():
-        noise = np.random.default_rng(0).integers(90, 220, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
-        Image.fromarray(noise).save(original, quality=90)
-    for index in range(count):
-        place = folder / f"{index // PER_FOLDER:04d}" / f"{index % PER_FOLDER:04d}.jpg"
-        if index % PER_FOLDER == 0:
-            place.parent.mkdir(parents=True)
-        os.link(original, place)
+    random = np.random.default_rng(0)
+    for start in range(0, count, PER_FOLDER):
+        place = folder / f"{start // PER_FOLDER:04d}"
+        place.mkdir(parents=True)
+        first = place / "0000.jpg"
+        noise = random.integers(90, 220, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
+        Image.fromarray(noise).save(first, quality=90)
+        for index in range(1, min(PER_FOLDER, count - start)):
+            os.link(first, place / f"{index:04d}.jpg")
+    return folder
+
+
+def make_model(root: Path) -> Path:
+    """A checkpoint of the identity."""
+    folder = root / "identity"
+    save(folder, nn.Identity(), {"network": {"name": "torch.nn:Identity"}})
     return folder
 
 
@@ -68,9 +80,9 @@ def sample(session: int) -> dict[str, float]:
     return found
 
 
-def measure(source: Path, target: Path, every: float, extra: list[str]) -> dict[str, Any]:
+def measure(source: Path, target: Path, model: Path, every: float) -> dict[str, Any]:
     """Run the job once."""
-    command = [sys.executable, "-m", "pipelines.dehaze", str(source), str(target), "--model", "dcp", *extra]
+    command = [sys.executable, "-m", "pipelines.dehaze", str(source), str(target), "--model", str(model)]
     began, samples = time.perf_counter(), []
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     while process.poll() is None:
@@ -98,15 +110,15 @@ def main() -> None:
     parser.add_argument("--counts", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--every", type=float, default=1.0, help="seconds between samples")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[], help="further flags of the job, last")
     args = parser.parse_args()
     results = {}
     print(f"{'files':>8} {'':>8} " + " ".join(f"{kind:>8}" for kind in (*KINDS, "all")) + f" {'files/s':>8}")
     with tempfile.TemporaryDirectory() as folder:
+        model = make_model(Path(folder))
         for count in args.counts:
             source, target = make_folder(Path(folder), count), Path(folder) / f"out-{count}"
-            first = measure(source, target, args.every, args.flags)
-            again = measure(source, target, args.every, args.flags)
+            first = measure(source, target, model, args.every)
+            again = measure(source, target, model, args.every)
             assert f"{count} dehazed" in first["said"], first["said"]
             assert f"0 dehazed, {count} there already" in again["said"], again["said"]
             results[count] = {"first": first, "again": again}

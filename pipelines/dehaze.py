@@ -133,15 +133,16 @@ class _Loop:
         """Send (number, tasks) until there are no more, ``ahead`` to each worker; returns as :func:`execute`."""
         import ray
 
+        no_space = ""
         for number, tasks in batches:
             self._send(number, tasks)
             while len(self._sent) >= ahead * len(self._workers):
-                if no_space := self._receive(ray):
-                    return no_space
-        while self._sent:
-            if no_space := self._receive(ray):
-                return no_space
-        return ""
+                no_space = self._receive(ray) or no_space
+            if no_space:
+                break
+        while self._sent:  # also when there is no space: what they wrote counts
+            no_space = self._receive(ray) or no_space
+        return no_space
 
     def alone(self) -> Iterator[tuple[None, Any]]:
         """The photographs of batches whose workers kept dying, each in a batch of its own: one of them may be why."""

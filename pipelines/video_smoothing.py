@@ -21,9 +21,10 @@ from torch import Tensor
 
 from models.physics import guided_coefficients
 
-_SIDE = 160  # of the fields, in cells
-_RADIUS = 8  # of the fit, in cells
-_EPSILON = 2e-3  # of the fit: contrast, as a variance, below which it is all offset
+_CELL = 6  # pixels of the frame that make a cell of the fields, at least
+_SIDE = 64  # of the fields, in cells, at most
+_RADIUS = 1  # of the fit, in cells
+_EPSILON = 5e-3  # of the fit: contrast, as a variance, below which it is all offset
 _LIKENESS = 0.06  # difference of a cell, in [0, 1], at which little of its memory is kept
 _CUT = 0.35  # mean confidence below which the scene is another one
 
@@ -76,25 +77,26 @@ class Smoother:
         before = F.grid_sample(
             torch.cat([old.hazy, old.fields, old.count], dim=1), grid, padding_mode="border", align_corners=True
         )
-        difference = F.avg_pool2d((before[:, :3] - hazy).mean(dim=1, keepdim=True).abs(), 5, 1, 2)
+        difference = F.avg_pool2d((before[:, :3] - hazy).mean(dim=1, keepdim=True).abs(), 3, 1, 1)
         confidence = torch.exp(-((difference / _LIKENESS) ** 2))
         if confidence.mean() < _CUT:
             self.cuts += 1
             return own, fresh
-        count = before[:, 9:] * confidence
+        inside = (grid.abs() <= 1).all(dim=3)[:, None]  # what has come into the picture has no past
+        count = before[:, 9:] * confidence * inside
         kept = (count / (count + 1)).clamp(max=math.exp(-max(time - old.time, 0.0) / self._seconds))
         return torch.lerp(own, before[:, 3:9], kept), count + 1
 
 
 def _small(image: Tensor) -> Tensor:
     height, width = image.shape[-2:]
-    scale = min(1.0, _SIDE / max(height, width))
+    scale = min(1 / _CELL, _SIDE / max(height, width))
     size = (max(2, round(height * scale)), max(2, round(width * scale)))
     return F.interpolate(image, size=size, mode="bilinear", antialias=True, align_corners=False)
 
 
 def _motion(before: Tensor, now: Tensor) -> Tensor:
-    """Where every cell of ``now`` was in ``before``: a grid for ``grid_sample``, (1, h, w, 2)."""
+    """Where every cell of ``now`` was in ``before``: a grid for ``grid_sample``, (1, h, w, 2); beyond 1: not in it."""
     from skimage.registration import optical_flow_ilk
 
     grey = [image.mean(dim=1)[0].cpu().numpy() for image in (now, before)]

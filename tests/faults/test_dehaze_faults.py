@@ -25,24 +25,22 @@ COUNT, BATCH, KILLS = 240, 8, 6
 JOB = f"""
 import os, sys, time
 from pathlib import Path
-from pipelines import dehaze, folder_work
+from pipelines import dehaze, folder_job, folder_work
+from serving.predictor import Predictor
+LOG = sys.argv.pop()
 folder_work.BATCH = {BATCH}
 class Slow(folder_work.Setup):
     def worker(self):
-        import time
-        from pathlib import Path
-        from serving.predictor import Predictor
         whole = Predictor.dehaze_bytes
         def slow(predictor, *args):
             time.sleep(0.03)
-            with Path(sys.argv[3]).open("a") as log:
+            with Path(LOG).open("a") as log:
                 log.write(f"{{os.getpid()}}\\n")
             return whole(predictor, *args)
         Predictor.dehaze_bytes = slow
         return super().worker()
-from pipelines import folder_job
 folder_job.Setup = Slow
-sys.exit(dehaze.main([*sys.argv[1:3], "--model", "dcp", "--concurrency", "2"]))
+sys.exit(dehaze.main([*sys.argv[1:], "--model", "dcp", "--concurrency", "2"]))
 """
 
 
