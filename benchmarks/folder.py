@@ -5,7 +5,8 @@
 its own, and prints for each count
 
 - the most that the driver, a worker and the lister (the process that lists the photographs) took at any time, and all
-  processes of the job together, Ray's own too: PSS, which counts shared pages once;
+  processes of the job together, Ray's own too: PSS, which counts shared pages once, without the pages of program files,
+  whose share depends on what else runs on the machine;
 - the same for the middle tenth of the run and for its last tenth, which differ when something grows with what is done;
 - files per second, start-up included, and ``again`` those of the same command when everything is there already.
 
@@ -71,7 +72,8 @@ def sample(session: int) -> dict[str, float]:
             if int(fields[3]) != session:
                 continue
             rollup = (process / "smaps_rollup").read_text()
-            pss = next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) / 1024
+            own = (line.split() for line in rollup.splitlines() if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
+            pss = sum(int(words[1]) for words in own) / 1024
             found["all"] += pss
             command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             for kind, mark in KINDS.items():

@@ -87,7 +87,7 @@ class Reader:
             self.container.close()
             raise ConfigError(f"{path} has no video in it")
         self.path, self.stream, self.damaged = path, stream, 0
-        stream.thread_type = "AUTO"
+        stream.thread_type = "SLICE"  # with frame threads, a damaged packet takes its neighbours along, silently
         self.others = [other for other in self.container.streams if other.type in ("audio", "subtitle")]
         self.colour = _colour(path, stream.codec_context)
         self.frames = stream.frames or _estimate(self.container, stream)

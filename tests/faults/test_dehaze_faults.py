@@ -108,6 +108,8 @@ def test_a_killed_driver_goes_on_where_it_stopped(photo_folder: Folder, tmp_path
         process = start(source, out, log)
         wait_for(out, int(share * COUNT), process)
         killed_group(process)
+        while workers(log):  # they notice that their driver is gone a moment later
+            time.sleep(0.05)
     before = {path: path.stat().st_mtime_ns for path in results(out)}
     assert len(before) < COUNT
     process = start(source, out, log)
