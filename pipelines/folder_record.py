@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from typing import Any
 
@@ -112,8 +113,7 @@ def open_record(folder: str, made: Made, *, overwrite: bool) -> Record:
     a call that was interrupted in that goes on.
 
     Raises:
-        ConfigError: as :func:`compare`.
-        OSError: the folder cannot be written to.
+        ConfigError: as :func:`compare`; the folder cannot be written to.
     """
     old = read_record(folder)
     record = compare(old, made, folder, overwrite=overwrite)
@@ -147,8 +147,12 @@ def sweep(folder: str, before_ns: int) -> None:
 
 
 def _write(folder: str, record: Record) -> None:
-    with replacing(child(folder, RECORD)) as stream:
-        stream.write(json.dumps(record.model_dump(mode="json"), indent=1).encode())
+    place = child(folder, RECORD)
+    try:
+        with replacing(place) as stream:
+            stream.write(json.dumps(record.model_dump(mode="json"), indent=1).encode())
+    except OSError as problem:
+        raise ConfigError(f"cannot write {place}: {os.strerror(problem.errno or 0)}") from problem
 
 
 def _written(folder: str) -> int:

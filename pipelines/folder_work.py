@@ -22,7 +22,7 @@ from pipelines.preview import sheet_of
 from serving.predictor import DehazeOptions, Predictor
 
 BATCH = 16  # photographs; also what one preview sheet holds
-_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the next photograph would meet them too
+NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the next photograph would meet them too
 
 Status = Literal["written", "kept", "failed"]
 
@@ -140,16 +140,9 @@ class Worker:
 
 def states(batch: Sequence[Task], rules: Rules) -> list[str]:
     """Of each photograph ``done``, ``todo``, or why it must not be done."""
-    found: dict[str, Any] = {}
-    for place in {_place(task.target) for task in batch}:
-        own = [task.target for task in batch if _place(task.target) == place]
-        files = filesystem(own[0])[0]
-        found |= dict(zip(own, files.get_file_info([filesystem(target)[1] for target in own]), strict=True))
-    return [_state(task, found[task.target], rules) for task in batch]
-
-
-def _place(uri: str) -> str:
-    return uri.partition("://")[0] if "://" in uri else ""
+    files = filesystem(batch[0].target)[0]  # all results are in one place
+    found = files.get_file_info([filesystem(task.target)[1] for task in batch])
+    return [_state(task, info, rules) for task, info in zip(batch, found, strict=True)]
 
 
 def _state(task: Task, info: Any, rules: Rules) -> str:
@@ -179,7 +172,7 @@ def write(place: str, data: bytes) -> None:
         with replacing(place) as stream:
             stream.write(data)
     except OSError as problem:
-        if problem.errno in _NO_PLACE:
+        if problem.errno in NO_PLACE:
             raise NoSpaceError(problem.errno, f"{os.strerror(problem.errno)}: {place}") from problem
         raise
 

@@ -15,7 +15,8 @@ from models.images import to_tensor
 from models.inference import InferenceConfig, blend
 from models.settings import ConfigError, Settings
 from pipelines.folder_names import same_place
-from pipelines.folder_work import device_of
+from pipelines.folder_report import NO_SPACE
+from pipelines.folder_work import NoSpaceError, device_of
 from pipelines.video_io import WRITABLE, Frame, Reader, Writer
 from pipelines.video_smoothing import Smoother
 from serving.predictor import Predictor
@@ -123,7 +124,7 @@ def run_video(
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> int:
-    """What ``dehaze apply`` does for a video; exit code 0, or 1 when damaged parts were left out.
+    """What ``dehaze apply`` does for a video; 0; 1: damaged parts were left out; 3: there is no room.
 
     Raises:
         ConfigError: as :func:`dehaze_video` and :func:`target_of`; no such model or device.
@@ -135,7 +136,11 @@ def run_video(
         reader.close()
         return 0
     predictor = Predictor(model, tracking_uri, execution=execution, device=device_of(device))
-    _, damaged = dehaze_video(source, target, options, predictor)
+    try:
+        _, damaged = dehaze_video(source, target, options, predictor)
+    except NoSpaceError as problem:
+        print(f"error: {problem.strerror}; free some space and repeat the command", file=sys.stderr)
+        return NO_SPACE
     print(target)
     if damaged:
         print(f"{damaged} damaged packets of {source} were left out", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.settings import ConfigError
+from pipelines.folder_work import NO_PLACE, NoSpaceError
 
 try:
     import av
@@ -187,6 +189,7 @@ class Writer:
 
         Raises:
             ConfigError: it has another size than those before, or the encoder refuses it.
+        NoSpaceError: there is no room.
         """
         try:
             if self._stream is None:
@@ -211,6 +214,7 @@ class Writer:
 
         Raises:
             ConfigError: there was no frame.
+        NoSpaceError: there is no room.
         """
         if self._stream is None:
             raise ConfigError(f"{self._reader.path} has no frame that can be decoded")
@@ -263,8 +267,9 @@ class Writer:
         return picture
 
     def _refused(self, problem: Exception) -> Exception:
-        if isinstance(problem, OSError) and problem.errno in (28, 122, 30):  # ENOSPC, EDQUOT, EROFS
-            return problem
+        code = getattr(problem, "errno", None)
+        if code in NO_PLACE:
+            return NoSpaceError(code, f"{os.strerror(code)}: {self._path}")
         return ConfigError(f"{self._path.name} cannot be written with '{self._codec}': {problem}")
 
     def _discard(self) -> None:
