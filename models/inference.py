@@ -41,12 +41,14 @@ class InferenceConfig(Settings):
         memory_mb: working memory, beside the image and the weights, in MiB; None takes half of what is free. What an
             image needs beyond that is kept in the machine's memory (GPU) or in temporary files (CPU); with a network
             that cannot do so, the image is dehazed in tiles.
+        tile: side in pixels of tiles for every network and whatever memory there is; None tiles only what must be.
         overlap: of neighbouring tiles, in pixels.
         compile: through ``torch.compile``; pays off for many images of few sizes on a GPU.
     """
 
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     memory_mb: int | None = Field(None, ge=16)
+    tile: int | None = Field(None, ge=128, multiple_of=MULTIPLE)
     overlap: int = Field(64, ge=0, le=512)
     compile: bool = False
 
@@ -157,6 +159,8 @@ class _Runner:
 
     def plan(self, image: Tensor, budget: int) -> Plan:
         """What fits ``budget`` bytes, as fast as may be."""
+        if self.config.tile is not None and max(image.shape[-2:]) > self.config.tile:
+            return Plan(self.band, tile=self.config.tile)
         if self.needs(image, budget) <= budget:
             return Plan(self.band, compile=self.config.compile)
         if self.in_bands:

@@ -170,7 +170,7 @@ def synthesize(
 
 
 def _blur(field: Tensor, radius: int) -> Tensor:
-    """Box mean of an HW or N1HW field, border replicated; from running sums, so its time does not grow with the radius.
+    """Box mean of an HW or NCHW field, border replicated; from running sums, so its time does not grow with the radius.
 
     The sums are float64 where the device has it: differences of long float32 sums would lose digits.
     """
@@ -199,14 +199,22 @@ def dark_channel(image: Tensor, radius: int) -> Tensor:
     return -F.max_pool2d(rows, (1, 2 * radius + 1), stride=1)
 
 
-def guided_filter(guide: Tensor, target: Tensor, radius: int, epsilon: float) -> Tensor:
-    """Guided filter (He et al., TPAMI 2013) with a grey guide: both N1HW."""
+def guided_coefficients(guide: Tensor, target: Tensor, radius: int, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Slope and offset of the guided filter (He et al., TPAMI 2013): within (2r+1)^2 windows ``target`` is about
+    ``slope * guide + offset``. NCHW, channel by channel; fields of the same shape.
+    """
     radius = min(radius, min(guide.shape[-2:]) - 1)
     mean_g, mean_t = _blur(guide, radius), _blur(target, radius)
     covariance = _blur(guide * target, radius) - mean_g * mean_t
     variance = _blur(guide * guide, radius) - mean_g * mean_g
     slope = covariance / (variance + epsilon)
-    return _blur(slope, radius) * guide + _blur(mean_t - slope * mean_g, radius)
+    return _blur(slope, radius), _blur(mean_t - slope * mean_g, radius)
+
+
+def guided_filter(guide: Tensor, target: Tensor, radius: int, epsilon: float) -> Tensor:
+    """Guided filter (He et al., TPAMI 2013) with a grey guide: both N1HW."""
+    slope, offset = guided_coefficients(guide, target, radius, epsilon)
+    return slope * guide + offset
 
 
 def _airlight(hazy: Tensor, radius: int) -> Tensor:

@@ -1,193 +1,273 @@
-"""Dehaze a folder with Ray Data: a folder in, the same tree out.
+"""Dehaze folders on a Ray cluster: the same plan, options and exit codes as `dehaze apply`, with many workers.
 
-    python -m pipelines.dehaze hazy/ clear/ --model corun-compact --concurrency 2
+    python -m pipelines.dehaze hazy/ clear/ --model corun-compact --concurrency 8
+    python -m pipelines.dehaze s3://bucket/hazy s3://bucket/clear --preview
 
-Files go through workers a few at a time, so memory stays flat however many there are. What is there already is skipped:
-a job that was cut off goes on when it is started again. Both folders must be visible to every node.
+A task lists the photographs and streams their names, a batch at a time, to workers that read, dehaze and write them; no
+photograph passes through the driver, and memory stays flat however many there are. Folders are paths or URIs that every
+node can reach. What is there already is skipped: a job that was cut off goes on when it is started again, and a worker
+that is killed costs its batch only.
+
+Exit codes: 0 all done; 1 some photographs failed (DST/failures.csv lists them); 2 the arguments make no sense; 3 no
+room for the results; 130 Ctrl-C. After 1, 3 and 130 what is done stays, and the same command does the rest.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-from tqdm import tqdm
-
 from models.settings import ConfigError
-from pipelines.apply import FORMATS, Job, add_options, execution_of, options_of, plan
-from pipelines.cluster import data_context_defaults, ray_session
-from pipelines.command import run, sentence
+from pipelines.cluster import ray_session
+from pipelines.command import run
+from pipelines.folder_options import add_options, execution_of, options_of, place_options, plan_of
 
 if TYPE_CHECKING:
-    from models.inference import InferenceConfig
-    from serving.predictor import DehazeOptions
+    from pipelines.folder_plan import Plan, Task
+    from pipelines.folder_report import Report
+    from pipelines.folder_work import Result, Setup
 
-FAILURES = "failures.jsonl"
-Batch = dict[str, NDArray[Any]]
-_BATCH = 4  # files that a worker has in hand; the rest can go to others
+_AHEAD = 2  # batches that a worker has: the one in hand, and the next, so that it never waits
+_RETRIES = 2  # of a batch whose worker dies, before its photographs are tried one by one
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a job did: files written, files that were there, and ``{"path", "reason"}`` of those that failed."""
+class Pool:
+    """Workers: how many, torch threads of each, and what Ray sets aside for each."""
 
-    written: int
-    skipped: int
-    failures: list[dict[str, str]]
+    size: int = 2
+    threads: int = 1
+    cpus: float = 0.5
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a batch: how many photographs ended how, those that failed, and why no more can be written."""
+
+    counts: dict[str, int]
+    failures: list[Result]
+    no_space: str = ""
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A batch in Ray's store, and the worker that has it."""
+
+    tasks: Any
+    worker: int
 
 
 class Dehazer:
-    """What each worker holds: a model. Maps a batch of (source, target) to (source, reason), reason "" when done."""
+    """An actor: a :class:`pipelines.folder_work.Worker` that answers with numbers instead of a line per photograph."""
 
-    def __init__(
-        self, model: str, tracking_uri: str | None, threads: int, options: DehazeOptions, execution: InferenceConfig
-    ) -> None:
-        from serving.predictor import Predictor
+    def __init__(self, setup: Setup) -> None:
+        self._worker = setup.worker()
 
-        self._options = options
-        self._predictor = Predictor(model, tracking_uri, threads, execution=execution)
+    def work(self, number: int | None, batch: list[Task]) -> Outcome:
+        """Do a batch; what was done before, perhaps by a worker that died, is not done again."""
+        from pipelines.folder_work import NoSpaceError
 
-    def __call__(self, batch: Batch) -> Batch:
-        """Write the files of a batch."""
-        reasons = [self._one(Path(str(a)), Path(str(b))) for a, b in zip(batch["source"], batch["target"], strict=True)]
-        return {"source": batch["source"], "reason": np.array(reasons, dtype=object)}
-
-    def _one(self, source: Path, target: Path) -> str:
-        from models.images import ImageError
-
+        counts: Counter[str] = Counter()
+        failures = []
         try:
-            self._predictor.dehaze_file(source, target, self._options)
-        except (ImageError, OSError) as problem:
-            return sentence(problem)
-        return ""
+            for result in self._worker.work(number, batch):
+                counts[result.status] += 1
+                if result.status == "failed":
+                    failures.append(result)
+        except NoSpaceError as problem:
+            return Outcome(dict(counts), failures, str(problem.strerror))
+        return Outcome(dict(counts), failures)
 
 
-def dehaze_folder(
-    source: Path,
-    target: Path,
-    options: DehazeOptions,
-    execution: InferenceConfig,
-    *,
-    model: str,
-    tracking_uri: str | None = None,
-    concurrency: int = 2,
-    threads: int = 1,
-    num_cpus: float = 0.5,
-) -> Report:
-    """Dehaze every photograph below ``source`` to the same place below ``target``.
+def list_batches(plan: Plan, size: int) -> Iterator[list[Task]]:
+    """The batches of a plan; a task that streams."""
+    from pipelines.folder_plan import batches
 
-    Args:
-        source: folder of photographs.
-        target: folder for the results and for ``failures.jsonl``, which lists what failed, if anything did.
-        options: strength, format and quality.
-        execution: precision, and the memory that each worker may use.
-        model: packaged name, checkpoint folder or ``models:/name@alias``.
-        tracking_uri: of the MLflow registry.
-        concurrency: workers, each with a model.
-        threads: of torch in each.
-        num_cpus: logical CPUs that Ray sets aside for each.
+    yield from batches(plan, size)
+
+
+def execute(plan: Plan, setup: Setup, pool: Pool, report: Report) -> str:
+    """Send batches to workers as they are listed.
+
+    Returns:
+        why no more could be written, or nothing.
 
     Raises:
-        ConfigError: no such folder or model, no photographs, or results that would replace inputs.
+        ConfigError: workers cannot be started.
     """
-    if not source.is_dir():
-        raise ConfigError(f"there is no folder {source}")
-    source, target = source.resolve(), target.resolve()  # workers have other current folders
-    jobs = plan([source], target, FORMATS[options.format.lower()] if options.format else None)
-    todo = [job for job in jobs if not job.target.exists()]
-    failures: list[dict[str, str]] = []
-    if todo:
-        worker = {"model": _checked(model, tracking_uri), "tracking_uri": tracking_uri, "threads": threads}
-        with ray_session(log_to_driver=False):
-            data_context_defaults()
-            failures = _execute(todo, worker | {"options": options, "execution": execution}, concurrency, num_cpus)
-    _write_failures(target / FAILURES, failures)
-    return Report(len(todo) - len(failures), len(jobs) - len(todo), failures)
-
-
-def _execute(todo: Sequence[Job], worker: dict[str, Any], concurrency: int, num_cpus: float) -> list[dict[str, str]]:
     import ray
 
-    rows = [{"source": str(job.source), "target": str(job.target)} for job in todo]
-    blocks = max(1, min(len(rows), 4 * concurrency))
-    done = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
-        Dehazer,
-        fn_constructor_kwargs=worker,
-        batch_size=_BATCH,
-        compute=ray.data.ActorPoolStrategy(size=min(concurrency, blocks)),
-        num_cpus=num_cpus,
+    from pipelines.folder_work import BATCH
+
+    lister: Any = ray.remote(list_batches).options(
+        num_returns="streaming", num_cpus=0, _generator_backpressure_num_objects=4 * pool.size
     )
-    failures = []
-    with tqdm(total=len(rows), unit="photo", dynamic_ncols=True) as progress:
-        for row in done.iter_rows():
-            progress.update()
-            if row["reason"]:
-                failures.append({"path": str(row["source"]), "reason": str(row["reason"])})
-    return sorted(failures, key=lambda failure: failure["path"])
+    actor: Any = ray.remote(Dehazer).options(
+        num_cpus=pool.cpus, num_gpus=pool.gpus or None, max_restarts=-1, max_task_retries=_RETRIES
+    )
+    workers = [actor.remote(setup) for _ in range(pool.size)]
+    try:
+        loop = _Loop(workers, report)
+        no_space = loop.run(enumerate(lister.remote(plan, BATCH)), _AHEAD)
+        return no_space or loop.run(loop.alone(), 1)
+    finally:
+        for worker in workers:
+            ray.kill(worker)
 
 
-def _checked(model: str, tracking_uri: str | None) -> str:
-    """``model``, which must exist; a checkpoint folder as an absolute path."""
-    from models import zoo
-    from serving.registry import SCHEME, download_model
+class _Loop:
+    """Keeps every worker busy. Ray gives the batch of a worker that dies to it again once it has been restarted."""
 
-    if model.startswith(SCHEME):
-        download_model(model, tracking_uri)
-        return model
-    zoo.load(model)
-    return model if model in zoo.NAMES else str(Path(model).resolve())
+    def __init__(self, workers: Sequence[Any], report: Report) -> None:
+        self._workers, self._report = workers, report
+        self._sent: dict[Any, _Sent] = {}
+        self._suspects: list[Any] = []
+        self._alone = False
+
+    def run(self, batches: Iterable[tuple[int | None, Any]], ahead: int) -> str:
+        """Send (number, tasks) until there are no more, ``ahead`` to each worker; returns as :func:`execute`."""
+        import ray
+
+        no_space = ""
+        for number, tasks in batches:
+            self._send(number, tasks)
+            while len(self._sent) >= ahead * len(self._workers):
+                no_space = self._receive(ray) or no_space
+            if no_space:
+                break
+        while self._sent:  # also when there is no space: what they wrote counts
+            no_space = self._receive(ray) or no_space
+        return no_space
+
+    def alone(self) -> Iterator[tuple[None, Any]]:
+        """The photographs of batches whose workers kept dying, each in a batch of its own: one of them may be why."""
+        import ray
+
+        self._alone = True
+        for tasks in self._suspects:
+            for task in ray.get(tasks):
+                yield None, ray.put([task])
+
+    def _send(self, number: int | None, tasks: Any) -> None:
+        load = Counter(sent.worker for sent in self._sent.values())
+        worker = min(range(len(self._workers)), key=lambda index: load[index])
+        self._sent[self._workers[worker].work.remote(number, tasks)] = _Sent(tasks, worker)
+
+    def _receive(self, ray: Any) -> str:
+        (answer,), _ = ray.wait(list(self._sent), num_returns=1)
+        sent = self._sent.pop(answer)
+        try:
+            outcome: Outcome = ray.get(answer)
+        except ray.exceptions.RayActorError as problem:
+            self._died(sent, problem)
+            return ""
+        self._report.add_many(outcome.counts, outcome.failures)
+        return outcome.no_space
+
+    def _died(self, sent: _Sent, problem: Exception) -> None:
+        import ray
+
+        from pipelines.folder_work import Result
+
+        if "creation task" in str(problem):
+            raise ConfigError(f"the workers cannot start: {str(problem).strip().splitlines()[-1]}") from problem
+        if not self._alone:
+            self._suspects.append(sent.tasks)
+            return
+        (task,) = ray.get(sent.tasks)
+        reason = f"its worker died {_RETRIES + 1} times"
+        self._report.add_many({"failed": 1}, [Result(task.source, "failed", reason)])
 
 
-def _write_failures(path: Path, failures: Sequence[dict[str, str]]) -> None:
-    """What failed this time; a list from an earlier time is out of date either way."""
-    path.unlink(missing_ok=True)
-    if failures:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(failure, ensure_ascii=False) + "\n" for failure in failures))
+def survey_remotely(plan: Plan) -> Any:
+    """:func:`pipelines.folder_plan.survey` in a task, so that the driver holds no names."""
+    import ray
+
+    from pipelines.folder_plan import survey
+
+    try:
+        return ray.get(ray.remote(survey).options(num_cpus=0).remote(plan))
+    except ray.exceptions.RayTaskError as problem:
+        if isinstance(problem.cause, ConfigError | OSError):
+            raise problem.cause from problem
+        raise
+
+
+def dehaze_folder(plan: Plan, args: argparse.Namespace, pool: Pool) -> int:
+    """Dehaze the photographs of a plan on the cluster.
+
+    Args:
+        plan: what becomes what.
+        args: the flags of :mod:`pipelines.folder_options`.
+        pool: the workers.
+
+    Returns:
+        the exit code.
+
+    Raises:
+        ConfigError: the plan, or what is at its target, makes no sense; the workers cannot start.
+    """
+    from pipelines.folder_job import begin, dry_run, finish
+    from pipelines.folder_plan import survey
+    from pipelines.folder_report import NO_SPACE, Report
+
+    if args.dry_run:
+        found = survey(plan)
+        return dry_run(plan, begin(plan, args, options_of(args), execution_of(args)), found)
+    with ray_session(log_to_driver=False):
+        found = survey_remotely(plan)
+        setup = replace(begin(plan, args, options_of(args), execution_of(args)), threads=pool.threads)
+        with Report(found.count, plan.folder) as report:
+            no_space = execute(plan, setup, pool, report)
+    if no_space:
+        print(f"error: {no_space}; free some space and repeat the command", file=sys.stderr)
+        print(report.summary(), file=sys.stderr)
+        return NO_SPACE
+    finish(plan, setup)
+    print(report.summary())
+    return report.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.dehaze", description=__doc__.splitlines()[0])
-    parser.add_argument("source", type=Path, metavar="SRC", help="folder of photographs")
-    parser.add_argument("target", type=Path, metavar="DST", help="folder for the results; the tree is kept")
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.dehaze", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("paths", nargs="+", metavar="SRC [SRC ...] DST", help="folders, globs or files; paths or URIs")
+    place_options(parser)
     add_options(parser)
-    parser.add_argument("--concurrency", type=int, default=2, help="workers, each with a model (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="of each worker (default: %(default)s)")
-    parser.add_argument(
-        "--num-cpus", type=float, default=0.5, help="that Ray sets aside for each worker (default: 0.5)"
+    group = parser.add_argument_group("workers")
+    group.add_argument("--concurrency", type=int, default=2, help="workers, each with a model (default: %(default)s)")
+    group.add_argument("--threads", type=int, default=1, help="of each worker (default: %(default)s)")
+    group.add_argument("--num-cpus", type=float, default=0.5, help="that Ray sets aside for each worker (default: 0.5)")
+    group.add_argument(
+        "--num-gpus",
+        type=float,
+        default=None,
+        help="likewise; may be a fraction (default: 1 for cuda, else 0)",
     )
     return parser
 
 
 def _main(args: argparse.Namespace) -> int:
-    if args.concurrency < 1 or args.threads < 1 or args.num_cpus <= 0:
-        raise ConfigError("--concurrency, --threads and --num-cpus must be positive")
-    report = dehaze_folder(
-        args.source,
-        args.target,
-        options_of(args),
-        execution_of(args),
-        model=args.model,
-        tracking_uri=args.tracking_uri,
-        concurrency=args.concurrency,
-        threads=args.threads,
-        num_cpus=args.num_cpus,
-    )
-    print(f"{report.written} photographs dehazed, {report.skipped} were there already, {len(report.failures)} failed")
-    if report.failures:
-        print(f"failed: see {args.target / FAILURES}", file=sys.stderr)
-    return 1 if report.failures else 0
+    if args.concurrency < 1 or args.threads < 1 or args.num_cpus <= 0 or (args.num_gpus or 0) < 0:
+        raise ConfigError("--concurrency, --threads and --num-cpus must be positive, and --num-gpus not negative")
+    sources, target = args.paths, args.out
+    if target is None:
+        *sources, target = sources
+    if not sources:
+        raise ConfigError(f"{target} is the only name; give SRC and DST")
+    gpus = args.num_gpus if args.num_gpus is not None else float(args.device.startswith("cuda"))
+    plan = plan_of(sources, target, args)
+    return dehaze_folder(plan, args, Pool(args.concurrency, args.threads, args.num_cpus, gpus))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0; 1 when some files failed; 2 when the arguments make no sense."""
+    """Exit codes: see the module."""
     return run(_main, _parser(), argv)
 
 

@@ -143,7 +143,7 @@ def _walk(source: str, what: str) -> Iterator[File]:
         return
     root, pattern = source, None
     if info.type == pafs.FileType.NotFound:
-        root, pattern = _split_glob(source)
+        root, pattern = split_glob(source)
         files, path = filesystem(root)
         if pattern is None or files.get_file_info(path).type == pafs.FileType.NotFound:
             raise ConfigError(f"there is no folder {root}; expected a folder of {what}")
@@ -158,7 +158,7 @@ def _file(uri: str, name: str, info: Any) -> File:
     return File(uri, name, info.size or 0, info.mtime_ns or 0)
 
 
-def _split_glob(source: str) -> tuple[str, re.Pattern[str] | None]:
+def split_glob(source: str) -> tuple[str, re.Pattern[str] | None]:
     """The folder before the first wildcard, and what paths below it have to look like (None: no wildcard)."""
     scheme, separator, rest = source.rpartition("://")
     parts = rest.split("/")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,6 +118,11 @@ class Predictor:
         """The network, in evaluation mode."""
         return self._network
 
+    @property
+    def limits(self) -> ImageLimits:
+        """What is accepted."""
+        return self._limits
+
     def run(self, hazy: Tensor) -> inference.Dehazed:
         """Scene and transmission, in the machine's memory, of N3HW in [0, 1]."""
         found = inference.dehaze(self._network, hazy.to(self._device), self._execution)
@@ -162,20 +166,3 @@ class Predictor:
             model_s=dehazed - decoded,
             encode_s=time.perf_counter() - dehazed,
         )
-
-    def dehaze_file(self, source: Path, target: Path, options: DehazeOptions = DEFAULT_OPTIONS) -> DehazeInfo:
-        """:meth:`dehaze_bytes` from file to file. Atomic: ``target`` is complete or not there.
-
-        Raises:
-            ImageError: as :meth:`dehaze_bytes`.
-            OSError: a file cannot be read or written.
-        """
-        result, info = self.dehaze_bytes(source.read_bytes(), options)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_bytes(result)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
-        return info

@@ -170,6 +170,14 @@ def test_tiles_of_the_dark_channel_prior_share_their_airlight(monkeypatch: pytes
     )
 
 
+def test_tiles_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, network = plans(monkeypatch), Recorder(lambda x: x)
+    for size, tile in (((200, 260), 128), ((128, 120), 0)):
+        image = torch.rand(1, 3, *size)
+        torch.testing.assert_close(dehaze(network, image, InferenceConfig(tile=128)).scene, image)
+        assert seen.pop().tile == tile
+
+
 class Hungry(nn.Module):
     """Runs out of memory for images of more pixels than it is given."""
 

@@ -1,0 +1,63 @@
+"""Whether two names mean one place: through links, other spellings and file systems that ignore case."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+
+def identity(place: str) -> object:
+    """What is equal for two names of one file or folder, through links, mounts and hard links; None for nothing."""
+    if "://" in place:
+        return place.rstrip("/")
+    try:
+        found = os.stat(place)  # noqa: PTH116 - Path.stat is slow, and this is called for every photograph
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def same_place(first: str, second: str) -> bool:
+    """Two paths or URIs name one file or folder that is there."""
+    known = identity(first)
+    return known is not None and known == identity(second)
+
+
+def inside(place: str, folders: Sequence[str], below: str) -> bool:
+    """``place`` is one of ``folders`` or below one, unless ``below``, which is looked for first, lies between: a
+    folder of results within its source is left out of the inputs.
+    """
+    for step in _upwards(place):
+        if any(same_place(step, folder) for folder in folders):
+            return True
+        if same_place(step, below):
+            return False
+    return False
+
+
+def _upwards(place: str) -> Iterator[str]:
+    if "://" not in place:
+        real = Path(os.path.realpath(place))
+        yield from (str(step) for step in (real, *real.parents))
+        return
+    while not place.endswith(":/"):
+        yield place
+        place = place.rpartition("/")[0]
+
+
+def ignores_case(place: str) -> bool:
+    """Whether the file system holding ``place`` takes ``A`` and ``a`` for one name. Nothing is written to find out:
+    the nearest folder that is there is looked up by its name in the other case.
+    """
+    if "://" in place:
+        return False
+    path = Path(place)
+    while not path.exists() or path.name.swapcase() == path.name:
+        if path == path.parent:
+            return False
+        path = path.parent
+    try:
+        return path.samefile(path.with_name(path.name.swapcase()))
+    except OSError:
+        return False

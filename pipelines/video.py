@@ -1,0 +1,147 @@
+"""Dehaze a video: frames through a network one after the other, smoothed over time, the sound copied."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import Field
+from tqdm import tqdm
+
+from models.image_tensors import quantise
+from models.images import to_tensor
+from models.inference import InferenceConfig, blend
+from models.settings import ConfigError, Settings
+from pipelines.folder_names import same_place
+from pipelines.folder_report import NO_SPACE
+from pipelines.folder_work import NoSpaceError, device_of
+from pipelines.video_io import WRITABLE, Frame, Reader, Writer
+from pipelines.video_smoothing import Smoother
+from serving.predictor import Predictor
+
+SUFFIX = "_dehazed"
+
+
+class VideoOptions(Settings):
+    """How a video is dehazed.
+
+    Attributes:
+        strength: 0 keeps the haze, 1 removes it.
+        smoothing: time constant, in seconds, of the average over time; 0 is none.
+        codec: encoder; None takes H.264, and VP9 in WebM.
+        crf: its quality, lower is better; None takes the encoder's own.
+        keep_metadata: copy the file's tags, with the place where it was taken.
+    """
+
+    strength: float = Field(1.0, ge=0.0, le=1.0)
+    smoothing: float = Field(0.5, ge=0.0, le=10.0)
+    codec: str | None = None
+    crf: int | None = Field(None, ge=0, le=63)
+    keep_metadata: bool = False
+
+
+class FrameDehazer:
+    """Dehazes the frames of one clip, in order."""
+
+    def __init__(self, predictor: Predictor, options: VideoOptions) -> None:
+        self._predictor, self._options = predictor, options
+        self._smoother = Smoother(options.smoothing)
+
+    @torch.inference_mode()
+    def __call__(self, frame: Frame) -> Frame:
+        """The frame to show."""
+        hazy = to_tensor(frame.pixels)
+        scene = self._smoother(hazy, self._predictor.run(hazy).scene, frame.time)
+        pixels = quantise(blend(hazy, scene, self._options.strength), np.dtype(frame.pixels.dtype))[0]
+        return Frame(pixels, frame.pts, frame.time)
+
+
+def target_of(source: Path, target: Path | None, *, overwrite: bool) -> Path:
+    """Where the result goes: the file or folder ``target``, or beside the source.
+
+    Raises:
+        ConfigError: it would replace the source, or is there already, or has a suffix that cannot be written.
+    """
+    if target is None:
+        suffix = source.suffix if source.suffix.lower() in WRITABLE else ".mp4"
+        target = source.with_name(f"{source.stem}{SUFFIX}{suffix}")
+    elif target.is_dir():
+        target /= source.name
+    if target.suffix.lower() not in WRITABLE:
+        raise ConfigError(f"cannot write a video {target.name}; expected one of {' '.join(sorted(WRITABLE))}")
+    if same_place(str(source), str(target)):
+        raise ConfigError(f"{target} is the input; choose another name")
+    if target.exists() and not overwrite:
+        raise ConfigError(f"{target} is there already; --overwrite replaces it")
+    return target
+
+
+def dehaze_video(source: Path, target: Path, options: VideoOptions, predictor: Predictor) -> tuple[int, int]:
+    """Dehaze a file. Memory is that of a few frames, however long it is.
+
+    Args:
+        source: a video.
+        target: where the result goes, complete or not at all.
+        options: how.
+        predictor: the network.
+
+    Returns:
+        frames written, and damaged packets that were left out.
+
+    Raises:
+        ConfigError: the source cannot be read, or the target cannot hold it.
+    """
+    reader = Reader(source)
+    try:
+        dehazer = FrameDehazer(predictor, options)
+        count = 0
+        with Writer(target, reader, options.codec, options.crf, metadata=options.keep_metadata) as writer:
+            with tqdm(total=reader.frames, unit="frame", disable=None, dynamic_ncols=True) as progress:
+                for found in reader.packets():
+                    if isinstance(found, Frame):
+                        writer.write(dehazer(found))
+                        count += 1
+                        progress.update()
+                    else:
+                        writer.copy(found)
+            writer.finish()
+        return count, reader.damaged
+    finally:
+        reader.close()
+
+
+def run_video(
+    source: Path,
+    target: Path | None,
+    options: VideoOptions,
+    execution: InferenceConfig,
+    *,
+    model: str,
+    tracking_uri: str | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    dry_run: bool = False,
+) -> int:
+    """What ``dehaze apply`` does for a video; 0; 1: damaged parts were left out; 3: there is no room.
+
+    Raises:
+        ConfigError: as :func:`dehaze_video` and :func:`target_of`; no such model or device.
+    """
+    target = target_of(source, target, overwrite=overwrite)
+    if dry_run:
+        reader = Reader(source)
+        print(f"{source} -> {target}: {reader.frames or 'an unknown number of'} frames")
+        reader.close()
+        return 0
+    predictor = Predictor(model, tracking_uri, execution=execution, device=device_of(device))
+    try:
+        _, damaged = dehaze_video(source, target, options, predictor)
+    except NoSpaceError as problem:
+        print(f"error: {problem.strerror}; free some space and repeat the command", file=sys.stderr)
+        return NO_SPACE
+    print(target)
+    if damaged:
+        print(f"{damaged} damaged packets of {source} were left out", file=sys.stderr)
+    return 1 if damaged else 0
