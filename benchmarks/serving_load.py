@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
 REFUSED = (429, 503)
+RETRY_S = 2.0  # what ``Retry-After`` says unless configured
 FAILED = 0  # the status of a request without an answer
 _CHUNK = 1 << 18
 
@@ -120,8 +121,8 @@ async def _head(reader: asyncio.StreamReader) -> tuple[int, int, bool]:
 
 
 def closed(port: int, requests: Sequence[Request], concurrency: int, seconds: float) -> Load:
-    """So many clients, each sending its next request when the last was answered. What is under way at the end is
-    given up, so the service has nothing more to do then.
+    """So many clients, each sending its next request when the last was answered, or ``RETRY_S`` after it was refused.
+    What is under way at the end is given up, so the service has nothing more to do then.
     """
     return asyncio.run(_measured(_closed(port, requests, concurrency, seconds)))
 
@@ -146,6 +147,8 @@ async def _closed(port: int, requests: Sequence[Request], concurrency: int, seco
     async def one() -> None:
         while True:
             found.append(await client.send(next(turn)))
+            if found[-1].status in REFUSED:
+                await asyncio.sleep(RETRY_S)
 
     senders = [asyncio.create_task(one()) for _ in range(concurrency)]
     await asyncio.sleep(seconds)

@@ -141,7 +141,12 @@ def build(args: Mapping[str, Any]) -> serve.Application:
     scaling = config.scaling
     dehazer: Any = serve.deployment(
         name="Dehazer",
-        ray_actor_options={"num_cpus": scaling.num_cpus, "num_gpus": scaling.num_gpus},
+        ray_actor_options={
+            "num_cpus": scaling.num_cpus,
+            "num_gpus": scaling.num_gpus,
+            # Ray says 1 for less than two CPUs, and OpenMP is slower for it whatever torch is told later.
+            "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(config.threads)}},
+        },
         max_ongoing_requests=scaling.max_ongoing_requests,
         logging_config=LOGGING,
         **_replicas(config),

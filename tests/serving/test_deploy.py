@@ -59,7 +59,9 @@ def check_deployments(deployments: dict[str, Any], config: ServingConfig) -> Non
     scaling, dehazer, ingress = config.scaling, deployments["Dehazer"], deployments["Ingress"]
     assert dehazer["num_replicas"] == scaling.min_replicas == scaling.max_replicas
     assert dehazer["max_ongoing_requests"] == scaling.max_ongoing_requests
-    assert dehazer["ray_actor_options"] == {"num_cpus": scaling.num_cpus, "num_gpus": scaling.num_gpus}
+    options = dehazer["ray_actor_options"]
+    assert (options["num_cpus"], options["num_gpus"]) == (scaling.num_cpus, scaling.num_gpus)
+    assert options["runtime_env"]["env_vars"] == {"OMP_NUM_THREADS": str(config.threads)}
     assert ingress["num_replicas"] == scaling.ingresses
     assert ingress["max_ongoing_requests"] > config.requests.max_pending
     assert ingress["ray_actor_options"]["num_cpus"] == scaling.ingress_cpus
