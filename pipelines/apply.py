@@ -47,7 +47,7 @@ def apply(plan: Plan, args: argparse.Namespace) -> int:
     if args.dry_run:
         return dry_run(plan, setup, found)
     worker = setup.worker()
-    with Report(found.count, plan.folder, quiet=plan.single) as report:
+    with Report(found.count, None if plan.single else plan.folder, quiet=plan.single) as report:
         try:
             for number, batch in enumerate(batches(plan, BATCH)):
                 for result in worker.work(number, batch):

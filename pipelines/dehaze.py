@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pipelines.folder_work import Result, Setup
 
 _AHEAD = 2  # batches that a worker has: the one in hand, and the next, so that it never waits
+_PATIENCE_S = 30  # seconds without any worker after which people are told
 _RETRIES = 2  # of a batch whose worker dies, before its photographs are tried one by one
 
 
@@ -67,6 +68,9 @@ class Dehazer:
 
     def __init__(self, setup: Setup) -> None:
         self._worker = setup.worker()
+
+    def ready(self) -> None:
+        """Answers when it is up."""
 
     def work(self, number: int | None, batch: list[Task]) -> Outcome:
         """Do a batch; what was done before, perhaps by a worker that died, is not done again."""
@@ -125,18 +129,23 @@ class _Loop:
 
     def __init__(self, workers: Sequence[Any], report: Report) -> None:
         self._workers, self._report = workers, report
+        self._starting = {worker.ready.remote(): index for index, worker in enumerate(workers)}
+        self._ready: list[int] = []
         self._sent: dict[Any, _Sent] = {}
         self._suspects: list[Any] = []
         self._alone = False
 
     def run(self, batches: Iterable[tuple[int | None, Any]], ahead: int) -> str:
-        """Send (number, tasks) until there are no more, ``ahead`` to each worker; returns as :func:`execute`."""
+        """Send (number, tasks) until there are no more, ``ahead`` to each worker that is up: the cluster may have no
+        room for all of them. Returns as :func:`execute`.
+        """
         import ray
 
         no_space = ""
         for number, tasks in batches:
+            self._greet(ray)
             self._send(number, tasks)
-            while len(self._sent) >= ahead * len(self._workers):
+            while len(self._sent) >= ahead * len(self._ready):
                 no_space = self._receive(ray) or no_space
             if no_space:
                 break
@@ -153,9 +162,28 @@ class _Loop:
             for task in ray.get(tasks):
                 yield None, ray.put([task])
 
+    def _greet(self, ray: Any) -> None:
+        """Note which workers have come up; wait for the first."""
+        while self._starting:
+            found, _ = ray.wait(list(self._starting), num_returns=1, timeout=0 if self._ready else _PATIENCE_S)
+            for answer in found:
+                self._ready.append(self._up(ray, answer))
+            if self._ready and not found:
+                return
+            if not self._ready:
+                print(f"waiting for a worker; the cluster has {ray.cluster_resources()}", file=sys.stderr)
+
+    def _up(self, ray: Any, answer: Any) -> int:
+        try:
+            ray.get(answer)
+        except ray.exceptions.RayActorError as problem:
+            reason = str(problem).strip().splitlines()[-1]
+            raise ConfigError(f"the workers cannot start: {reason}") from problem
+        return self._starting.pop(answer)
+
     def _send(self, number: int | None, tasks: Any) -> None:
         load = Counter(sent.worker for sent in self._sent.values())
-        worker = min(range(len(self._workers)), key=lambda index: load[index])
+        worker = min(self._ready, key=lambda index: load[index])
         self._sent[self._workers[worker].work.remote(number, tasks)] = _Sent(tasks, worker)
 
     def _receive(self, ray: Any) -> str:
@@ -222,7 +250,7 @@ def dehaze_folder(plan: Plan, args: argparse.Namespace, pool: Pool) -> int:
     with ray_session(log_to_driver=False):
         found = survey_remotely(plan)
         setup = replace(begin(plan, args, options_of(args), execution_of(args)), threads=pool.threads)
-        with Report(found.count, plan.folder) as report:
+        with Report(found.count, None if plan.single else plan.folder) as report:
             no_space = execute(plan, setup, pool, report)
     if no_space:
         print(f"error: {no_space}; free some space and repeat the command", file=sys.stderr)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -49,6 +50,7 @@ def read_annotations(path: Path) -> dict[str, Annotated]:
         files = sorted(path.rglob("*.xml"))
         if not files:
             raise ConfigError(f"{path} holds no .xml file; --annotations is a folder of VOC files or a COCO .json")
+        _require_different(file.stem for file in files)
         return {file.stem: _voc(file) for file in files}
     if not path.is_file():
         raise ConfigError(f"there is no {path}; --annotations is a folder of VOC files or a COCO .json")
@@ -56,6 +58,14 @@ def read_annotations(path: Path) -> dict[str, Annotated]:
         return _coco(json.loads(path.read_text(encoding="utf-8")))
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
         raise ConfigError(f"{path} is no COCO annotation file: {type(problem).__name__} {problem}") from problem
+
+
+def _require_different(stems: Iterable[str]) -> None:
+    twice = [stem for stem, count in Counter(stems).items() if count > 1]
+    if twice:
+        raise ConfigError(
+            f"annotations belong to photographs by name, and {len(twice)} names are there twice: {twice[0]}"
+        )
 
 
 def _voc(file: Path) -> Annotated:
@@ -85,6 +95,7 @@ def _coco(content: Mapping[str, Any]) -> dict[str, Annotated]:
     for annotation in content["annotations"]:
         of_image.setdefault(annotation["image_id"], []).append(annotation)
     found = {}
+    _require_different(PurePosixPath(str(image["file_name"])).stem for image in content["images"])
     for image in content["images"]:
         own = of_image.get(image["id"], [])
         boxes = np.array([a["bbox"] for a in own], np.float32).reshape(-1, 4)

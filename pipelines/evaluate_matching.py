@@ -144,11 +144,13 @@ def match_references(entries: Sequence[Entry], root: Path) -> dict[str, str]:
         raise ConfigError(f"there is no folder {root}; --reference names a folder of clear photographs")
     folder = Folder.of(root, photographs(root))
     tries = endings(entries, folder) or [""]
+    same = {entry.image_id: folder.find(entry.name, "") for entry in entries}
+    taken = set(same.values())  # nobody else's, whatever their names end with
     found: dict[str, str] = {}
     for entry in entries:
-        path = next((p for ending in tries if (p := folder.find(entry.name, ending))), None)
-        if path is None:
-            path = folder.find(PurePosixPath(entry.name).name.partition("_")[0])
+        scene = PurePosixPath(entry.name).name.partition("_")[0]
+        others = (*(folder.find(entry.name, ending) for ending in tries if ending), folder.find(scene))
+        path = same[entry.image_id] or next((p for p in others if p is not None and p not in taken), None)
         if path is not None:
             found[entry.image_id] = str(path.resolve())
     if not found:

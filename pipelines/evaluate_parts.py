@@ -57,7 +57,8 @@ class Parts:
 
     def __init__(self, out: Path) -> None:
         self.folder = out / FOLDER
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for old in (*self.files(), *self.folder.glob(".part-*")):
+            old.unlink()
 
     def write(self, rows: pa.Table) -> None:
         """The rows of one batch.

@@ -12,10 +12,10 @@ from models import zoo
 from models.inference import InferenceConfig
 from models.settings import ConfigError
 from pipelines.corpus import child, filesystem
+from pipelines.folder_names import SHEETS
 from pipelines.folder_plan import Plan, Survey, batches, tasks
 from pipelines.folder_record import Record, close_record, compare, made_with, open_record, read_record
 from pipelines.folder_work import BATCH, Rules, Setup, states
-from pipelines.preview import SHEETS
 from serving.predictor import DehazeOptions
 from serving.registry import SCHEME, download_model
 

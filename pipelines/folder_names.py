@@ -1,10 +1,15 @@
-"""Whether two names mean one place: through links, other spellings and file systems that ignore case."""
+"""Names: those of this program's own files, and whether two mean one place, through links, other spellings and file
+systems that ignore case.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+RECORD = ".dehaze.json"  # beside results: what they were made with
+SHEETS = "previews"  # the folder of before/after sheets, below the results
 
 
 def identity(place: str) -> object:
@@ -28,10 +33,11 @@ def inside(place: str, folders: Sequence[str], below: str) -> bool:
     """``place`` is one of ``folders`` or below one, unless ``below``, which is looked for first, lies between: a
     folder of results within its source is left out of the inputs.
     """
+    end = below if "://" in below else os.path.realpath(below)  # which need not be there yet
     for step in _upwards(place):
         if any(same_place(step, folder) for folder in folders):
             return True
-        if same_place(step, below):
+        if step == end or same_place(step, below):
             return False
     return False
 

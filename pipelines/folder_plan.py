@@ -18,7 +18,7 @@ from pyarrow import fs as pafs
 from models.image_limits import SUFFIXES
 from models.settings import ConfigError
 from pipelines.corpus import absolute, child, filesystem
-from pipelines.folder_names import identity, ignores_case, inside, same_place
+from pipelines.folder_names import RECORD, SHEETS, identity, ignores_case, inside, same_place
 from pipelines.ingest_files import split_glob
 
 FORMATS = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tif", "bmp": ".bmp"}
@@ -177,7 +177,7 @@ class _Checks:
         Raises:
             ConfigError: its results would lie among the inputs.
         """
-        if not self._several:
+        if not self._several and not self._fold:  # where case does not count, folders may become one too
             self._taken = {}
         if found and self._plan.folder is not None:
             place = found[0].target.rpartition("/")[0]
@@ -216,7 +216,8 @@ def _folders(root: Root, plan: Plan) -> Iterator[list[Task]]:
     waiting = [(path, frozenset([identity(root.uri)]))]
     while waiting:
         folder, above = waiting.pop()
-        entries = sorted(files.get_file_info(pafs.FileSelector(folder)), key=lambda entry: str(entry.path))
+        entries = _entries(files, folder)
+        results = any(entry.base_name == RECORD for entry in entries)
         found = []
         for entry in entries:
             name = entry.path[len(path) :].lstrip("/")
@@ -225,11 +226,23 @@ def _folders(root: Root, plan: Plan) -> Iterator[list[Task]]:
         yield found
         if plan.recursive:
             for entry in reversed(entries):
-                if entry.type == pafs.FileType.Directory and not entry.base_name.startswith("."):
+                if entry.type == pafs.FileType.Directory and not _passed_over(entry.base_name, results=results):
                     uri = child(root.uri, entry.path[len(path) :].lstrip("/"))
                     known = identity(uri)  # a link to a folder that one is in already is not followed
                     if known not in above and not (plan.folder and same_place(uri, plan.folder)):
                         waiting.append((entry.path, above | {known}))
+
+
+def _entries(files: Any, folder: str) -> list[Any]:
+    try:
+        return sorted(files.get_file_info(pafs.FileSelector(folder)), key=lambda entry: str(entry.path))
+    except UnicodeDecodeError as problem:
+        raise ConfigError(f"{folder} holds a name that is not UTF-8 ({problem.object!r}); rename it") from problem
+
+
+def _passed_over(name: str, *, results: bool) -> bool:
+    """Hidden folders, and before/after sheets among results."""
+    return name.startswith(".") or (results and name == SHEETS)
 
 
 def _counts(name: str, root: Root, plan: Plan) -> bool:

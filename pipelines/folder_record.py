@@ -15,9 +15,9 @@ from torch import nn
 from models.inference import InferenceConfig
 from models.settings import ConfigError, Settings
 from pipelines.corpus import child, filesystem, replacing
+from pipelines.folder_names import RECORD
 from serving.predictor import DehazeOptions
 
-RECORD = ".dehaze.json"
 _LEFT = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # what `replacing` writes before it is whole
 _SURELY_LEFT_NS = 60 * 10**9  # another call in the same folder is done with its own by then
 
@@ -122,7 +122,7 @@ def open_record(folder: str, made: Made, *, overwrite: bool) -> Record:
         _write(folder, record)
         record = record.model_copy(update={"since_ns": _written(folder)})
     interrupted = not record.finished
-    record = record.model_copy(update={"finished": False})
+    record = record.model_copy(update={"finished": False, "replacing": overwrite or (interrupted and record.replacing)})
     _write(folder, record)
     if interrupted:
         sweep(folder, _written(folder) - _SURELY_LEFT_NS)

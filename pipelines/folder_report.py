@@ -13,11 +13,13 @@ from typing import Any, Self
 from pyarrow import fs as pafs
 from tqdm import tqdm
 
+from models.settings import ConfigError
 from pipelines.corpus import child, filesystem
 from pipelines.folder_work import Result
 
 FAILURES = "failures.csv"
 SOME_FAILED, NO_SPACE = 1, 3  # exit codes, beside 0, 2 (arguments) and 130 (Ctrl-C)
+_HEAD = b"path,reason\n"
 _PRINTED = 20  # failures that are shown
 
 
@@ -36,9 +38,7 @@ class Report:
         self._stream: Any = None
         self._bar = tqdm(total=total, unit="photo", disable=True if quiet else None, dynamic_ncols=True)
         if self._place is not None:
-            files, path = filesystem(self._place)
-            if files.get_file_info(path).type == pafs.FileType.File:
-                files.delete_file(path)
+            _forget(self._place)
 
     def __enter__(self) -> Self:
         return self
@@ -77,7 +77,7 @@ class Report:
                 files, path = filesystem(self._place)
                 files.create_dir(path.rpartition("/")[0], recursive=True)
                 self._stream = files.open_output_stream(path)
-                self._stream.write(_line(["path", "reason"]))
+                self._stream.write(_HEAD)
             self._stream.write(_line([failure.source, failure.reason]))
             self._stream.flush()
 
@@ -91,6 +91,17 @@ class Report:
     def exit_code(self) -> int:
         """0, or :data:`SOME_FAILED`."""
         return SOME_FAILED if self.counts["failed"] else 0
+
+
+def _forget(place: str) -> None:
+    """Remove a list of failures; a file of the same name that is something else stays."""
+    files, path = filesystem(place)
+    if files.get_file_info(path).type == pafs.FileType.File:
+        with files.open_input_stream(path) as stream:
+            ours = stream.read(len(_HEAD)) == _HEAD
+        if not ours:
+            raise ConfigError(f"{place} is no list of failures of this program; move it, or choose another folder")
+        files.delete_file(path)
 
 
 def _line(cells: Sequence[str]) -> bytes:

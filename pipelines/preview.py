@@ -14,7 +14,6 @@ from PIL import Image, ImageDraw, ImageFont
 from models import images
 from pipelines.corpus import filesystem
 
-SHEETS = "previews"  # the folder of sheets, below the results
 COLUMNS = 4  # pairs side by side
 _WIDE, _HIGH, _GAP, _LINE, _QUALITY = 232, 174, 8, 18, 85
 _PAPER, _INK, _FAINT = (255, 255, 255), (20, 20, 20), (130, 130, 130)

@@ -151,7 +151,7 @@ def _add_pictures(app: APIRouter, service: Intake) -> None:
         with service.admitted(request) as place:
             data = await service.image(request, place)
             async with service.within(limits.timeout_s):
-                answer = _good(await service.asked(service.backend.dehaze(Task(data, options, name))))
+                answer = _good(await service.worked(service.backend.dehaze(Task(data, options, name))))
         return Response(answer.data, media_type=MEDIA_TYPES[answer.format], headers=answer_headers(answer))
 
     @app.post("/batch", **BATCH)
@@ -174,7 +174,7 @@ def _add_pictures(app: APIRouter, service: Intake) -> None:
         with service.admitted(request) as place:
             data = await service.image(request, place)
             async with service.within(limits.timeout_s):
-                score: Score = _good(await service.asked(service.backend.score(data)))
+                score: Score = _good(await service.worked(service.backend.score(data)))
         return score
 
 
@@ -182,7 +182,7 @@ def _one(service: Intake, options: DehazeOptions, model: str | None) -> Any:
     async def dehaze(data: bytes) -> Answer | Problem:
         if len(data) > service.config.limits.max_bytes:
             return Problem(413, "too_large", f"the file has {len(data):,} bytes; too many")
-        found = await service.asked(service.backend.dehaze(Task(data, options, model)))
+        found = await service.worked(service.backend.dehaze(Task(data, options, model)))
         if isinstance(found, Problem):
             service.metrics.rejected(found.code)
         return found

@@ -36,6 +36,7 @@ class GuardedProtocol(HttpToolsProtocol):
     _begun = False  # a head
     _in_body = False
     _heads = 0  # that were complete
+    _trailers = 0  # bytes after the last chunk
     _size = 0  # bytes of the present head
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -50,26 +51,41 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a head or of a body; of a body also after its answer."""
-        if self._deadline is None and (self.cycle is None or self.cycle.response_complete):
+        if self._deadline is None and self._idle:
             self._wait()
         in_body, heads = self._in_body, self._heads
         super().data_received(data)
-        if self._deadline is not None and not in_body and heads == self._heads:
+        if (self._begun or self._deadline is not None) and not in_body and heads == self._heads:
             self._size += len(data)
             if self._size > self.head_bytes:
                 self._refuse(431, f"the head of a request has at most {self.head_bytes:,} bytes")
 
     def on_message_begin(self) -> None:
-        """The first byte of a head."""
+        """The first byte of a head. One that came before the last was answered has time until it is read."""
         super().on_message_begin()
-        self._begun = True
-        if self._deadline is None:
+        self._begun, self._size = True, 0
+        if self._deadline is None and self._idle:
+            self._wait()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A line of a head, or of what follows the last chunk of a body."""
+        if self._in_body:
+            self._trailers += len(name) + len(value)
+            if self._trailers > self.head_bytes:
+                self.transport.close()
+            return  # nobody asks for them
+        super().on_header(name, value)
+
+    def on_response_complete(self) -> None:
+        """An answer is out; the clock of a head that has begun meanwhile starts."""
+        super().on_response_complete()
+        if self._begun and self._deadline is None and self._idle:
             self._wait()
 
     def on_headers_complete(self) -> None:
         """The last byte of a head."""
         self._stop_waiting()
-        self._in_body, self._heads = True, self._heads + 1
+        self._in_body, self._heads, self._trailers = True, self._heads + 1, 0
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -83,6 +99,10 @@ class GuardedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - ours is a sentence
         """What came is not HTTP."""
         self._refuse(400, "this is no valid HTTP request")
+
+    @property
+    def _idle(self) -> bool:
+        return not self.pipeline and (self.cycle is None or self.cycle.response_complete)
 
     def _wait(self) -> None:
         self._size = 0
@@ -103,6 +123,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def _refuse(self, status: int, detail: str) -> None:
         self._stop_waiting()
         if self.transport.is_closing():
+            return
+        if not self._idle and (status != 400 or self.cycle.response_started):  # it would stand in another's answer
+            self.transport.close()
             return
         body = json.dumps(http_problem(status, detail).body(uuid.uuid4().hex)).encode()
         head = (

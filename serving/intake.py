@@ -52,11 +52,16 @@ class Intake:
 
     async def asked(self, answer: Awaitable[R]) -> R:
         """What the backend answers; and it is known to be there."""
+        found = await answer
+        self.answered_at = time.monotonic()
+        return found
+
+    async def worked(self, answer: Awaitable[R]) -> R:
+        """:meth:`asked` for the work on a picture, which those that come later wait for."""
         with self.pace.under_way():
-            found = await answer
+            found = await self.asked(answer)
             if isinstance(found, Answer | Score):
                 self.pace.answered()
-        self.answered_at = time.monotonic()
         return found
 
     async def default_model(self) -> str:

@@ -49,8 +49,13 @@ addEventListener("online", () => gallery.halted?.code === "unreachable" && conne
 
 on("token-form", "submit", async (event) => {
   event.preventDefault();
-  setToken(byId("token").value.trim());
+  const token = byId("token").value.trim();
   byId("token").value = "";
+  if (!/^[\x21-\x7e]+$/.test(token)) { // no header takes it
+    byId("token-problem").textContent = explain({ code: "unauthorized" }).text;
+    return;
+  }
+  setToken(token);
   if (await connect()) {
     announceText("The token is accepted.");
     byId("main").focus();

@@ -105,7 +105,8 @@ export class Gallery {
   }
 
   cancelAll() {
-    this.cancel(...this.items.filter((item) => this.needs(item) || this.job?.item === item));
+    const unread = (item) => !item.admitted && !item.refusal;
+    this.cancel(...this.items.filter((item) => unread(item) || this.needs(item) || this.job?.item === item));
   }
 
   retry(item) {
@@ -217,8 +218,8 @@ export class Gallery {
 
   #keep({ item, kind }, result) {
     item.results[kind] = result;
+    this.onDone(item, kind); // before it may be let go again
     this.#release();
-    this.onDone(item, kind);
   }
 
   #failed({ item, kind }, problem) {

@@ -12,7 +12,7 @@ from pipelines.folder_work import Result
 
 
 def test_failures_are_listed_and_an_old_list_is_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / FAILURES).write_text("old")
+    (tmp_path / FAILURES).write_text("path,reason\nold,gone\n")
     with Report(3, str(tmp_path)) as report:
         assert not (tmp_path / FAILURES).exists()
         report.add(Result("a.jpg", "written"))

@@ -135,7 +135,8 @@ def rows(header: str) -> Iterator[list[str]]:
 
 def used_codes() -> set[str]:
     """The codes that the service's sources write out: arguments of Problem() and refused()."""
-    found = {kind.code for kind in ImageError.__subclasses__()}
+    kinds = (kind for kind in ImageError.__subclasses__() if kind.__module__ == ImageError.__module__)
+    found = {kind.code for kind in kinds}
     for source in SOURCES:
         for node in ast.walk(ast.parse(source.read_text())):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
