@@ -112,7 +112,7 @@ class Intake:
         Raises:
             ProblemError: 400 for a name that there is not.
         """
-        if model in (None, "", self.config.default_name):
+        if model in (None, self.config.default_name):
             return None
         if model not in self.config.models:
             names = ", ".join(sorted([self.config.default_name, *self.config.models]))

@@ -72,7 +72,7 @@ def schema(app: Any, jpeg: Callable[..., bytes]) -> Any:
     schemathesis.openapi.media_type("application/octet-stream", st.sampled_from(photographs["PNG"]))
     schemathesis.openapi.format("binary", st.sampled_from(photographs["JPEG"]))
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    generation = {"max-examples": EXAMPLES, "database": "none"}
+    generation = {"max-examples": EXAMPLES, "database": "none", "deterministic": True}
     config = SchemathesisConfig.from_dict({"seed": SEED, "headers": headers, "generation": generation})
     return schemathesis.openapi.from_asgi("/openapi.json", app, config=config, headers=headers)
 
