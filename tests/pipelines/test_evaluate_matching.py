@@ -117,6 +117,14 @@ def test_references_of_the_usual_data_sets(
     assert [found[name] for name in sorted(names)] == expected
 
 
+def test_a_reference_that_has_its_photograph_is_nobody_elses(tmp_path: Path) -> None:
+    names = ["street.jpg", "street_2.jpg"]
+    entries = entries_of(names, tmp_path / "hazy")
+    picture(tmp_path / "clear" / "street_2.jpg")
+    found = names_of(match_references(entries, tmp_path / "clear"), entries, tmp_path / "clear")
+    assert found == {"street_2.jpg": "street_2.jpg"}
+
+
 def test_references_that_match_nothing_are_an_error(photo_folder: Folder) -> None:
     entries = folder_entries(photo_folder("hazy", count=1))
     other = photo_folder("clear", count=1)

@@ -58,6 +58,14 @@ def test_parts_of_an_earlier_evaluation_are_removed(tmp_path: Path) -> None:
     assert Parts(tmp_path).files() == []
 
 
+def test_other_files_stay(tmp_path: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "mine.csv").write_text("1")
+    (tmp_path / "rows" / "part-000000.parquet").write_text("old")
+    Parts(tmp_path)
+    assert [path.name for path in (tmp_path / "rows").iterdir()] == ["mine.csv"]
+
+
 def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("old")
 

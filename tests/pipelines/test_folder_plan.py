@@ -82,6 +82,19 @@ def test_results_beside_are_no_input_of_the_next_call(tmp_path: Path) -> None:
 def test_results_below_their_source_are_no_input(tmp_path: Path) -> None:
     source = touch(tmp_path / "in", "a.jpg", "clear/a.jpg", "clear/b.jpg")
     assert names(source, source / "clear") == ["a.jpg"]
+    assert names(source, source / "not there yet") == ["a.jpg", "clear/a.jpg", "clear/b.jpg"]
+
+
+def test_sheets_among_results_are_no_photographs(tmp_path: Path) -> None:
+    made = touch(tmp_path / "in", "a.jpg", ".dehaze.json", "previews/sheet-000000.jpg", "deep/previews/b.jpg")
+    assert names(made, tmp_path / "out") == ["a.jpg", "deep/previews/b.jpg"]
+
+
+def test_a_name_that_is_no_text_is_named(tmp_path: Path) -> None:
+    source = touch(tmp_path / "in", "a.jpg")
+    (source / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        names(source, tmp_path / "out")
 
 
 class TestInputsAreNeverReplaced:
@@ -149,6 +162,14 @@ class TestTwoInputsNeverBecomeOne:
         monkeypatch.setattr(folder_plan, "ignores_case", lambda place: True)
         with pytest.raises(ConfigError, match="would both become"):
             names(source, tmp_path / "out")
+
+
+def test_folders_are_one_where_case_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = touch(tmp_path / "in", "Day/1.jpg", "day/1.jpg")
+    assert names(source, tmp_path / "out") == ["Day/1.jpg", "day/1.jpg"]
+    monkeypatch.setattr(folder_plan, "ignores_case", lambda place: True)
+    with pytest.raises(ConfigError, match="would both become"):
+        names(source, tmp_path / "out")
 
 
 def test_case_is_told_by_looking_up_the_folder_in_the_other_case(tmp_path: Path) -> None:

@@ -55,6 +55,12 @@ def test_an_interrupted_overwrite_goes_on_and_a_finished_one_begins_anew(tmp_pat
     assert open_record(folder, made(), overwrite=True).since_ns > second.since_ns
 
 
+def test_a_finished_overwrite_is_over(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    close_record(folder, open_record(folder, made(), overwrite=True))
+    assert not open_record(folder, made(), overwrite=False).replacing
+
+
 def test_a_damaged_record_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / RECORD).write_text("{")
     with pytest.raises(ConfigError, match=r"damaged; delete it and pass --overwrite"):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from models.settings import ConfigError
 from pipelines.folder_report import FAILURES, Report
 from pipelines.folder_work import Result
 
@@ -36,3 +37,10 @@ def test_nothing_failed(tmp_path: Path) -> None:
     assert report.exit_code == 0
     assert not (tmp_path / FAILURES).exists()
     assert report.summary() == "1 dehazed, 0 there already, 0 failed"
+
+
+def test_a_file_that_is_no_list_of_failures_stays(tmp_path: Path) -> None:
+    (tmp_path / FAILURES).write_text("pump,hours\n")
+    with pytest.raises(ConfigError, match="is no list of failures"):
+        Report(1, str(tmp_path))
+    assert (tmp_path / FAILURES).read_text() == "pump,hours\n"

@@ -150,3 +150,24 @@ def test_a_kept_connection_outlives_a_body_that_was_refused(port: int) -> None:
         kept = connection.sock
     assert kept is not None
     connection.close()
+
+
+def test_what_follows_the_last_chunk_is_bounded(port: int, jpeg: Callable[..., bytes]) -> None:
+    trailer = b"X-More: " + b"t" * 1000 + b"\r\n"
+    start = time.monotonic()
+    talk(port, [CHUNKED + b"1\r\na\r\n0\r\n", *[trailer] * 300], pause=0.001)
+    assert time.monotonic() - start < PATIENCE_S  # closed for its size, not for its time
+    assert sound(port, jpeg)
+
+
+def test_a_head_that_came_early_costs_the_one_before_nothing(
+    port: int, jpeg: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a head behind a request whose answer takes longer than heads may."""
+    monkeypatch.setattr(Impatient, "head_s", 0.02)
+    data = jpeg(3)
+    first = HEAD + b"Content-Length: %d\r\n\r\n" % len(data) + data
+    start = time.monotonic()
+    answer = talk(port, [first + HEAD[:20]])
+    assert time.monotonic() - start > Impatient.head_s, "the case is not met"
+    assert status_of(answer) == 200

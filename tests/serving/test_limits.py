@@ -6,6 +6,7 @@ import asyncio
 import io
 import tempfile
 import threading
+import time
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -308,6 +309,25 @@ class Steady:
         async with self.turn:
             await asyncio.sleep(self.seconds)
         return Answer(task.data, "JPEG", 1, 1, "steady", None, None, {})
+
+
+class Probed(Steady):
+    """Also says which models there are, after a while."""
+
+    async def models(self) -> list[ModelState]:
+        await asyncio.sleep(0.5)
+        return []
+
+
+def test_probes_are_no_queue(service: Service, jpeg: Jpeg) -> None:
+    client = service(Probed(0.05), requests={"max_wait_s": 0.3})
+    for _ in range(9):  # so that the pace is known
+        assert client.post("/v1/dehaze", content=jpeg()).status_code == 200
+    with ThreadPoolExecutor(24) as pool:
+        probes = [pool.submit(client.get, "/v1/models") for _ in range(24)]
+        time.sleep(0.2)
+        assert client.post("/v1/dehaze", content=jpeg()).status_code == 200
+        assert {probe.result().status_code for probe in probes} == {200}
 
 
 def test_who_would_wait_too_long_is_refused_at_once(service: Service, jpeg: Jpeg) -> None:
