@@ -177,8 +177,7 @@ class _Loop:
         try:
             ray.get(answer)
         except ray.exceptions.RayActorError as problem:
-            reason = str(problem).strip().splitlines()[-1]
-            raise ConfigError(f"the workers cannot start: {reason}") from problem
+            raise _cannot_start(problem) from problem
         return self._starting.pop(answer)
 
     def _send(self, number: int | None, tasks: Any) -> None:
@@ -203,13 +202,17 @@ class _Loop:
         from pipelines.folder_work import Result
 
         if "creation task" in str(problem):
-            raise ConfigError(f"the workers cannot start: {str(problem).strip().splitlines()[-1]}") from problem
+            raise _cannot_start(problem) from problem
         if not self._alone:
             self._suspects.append(sent.tasks)
             return
         (task,) = ray.get(sent.tasks)
         reason = f"its worker died {_RETRIES + 1} times"
         self._report.add_many({"failed": 1}, [Result(task.source, "failed", reason)])
+
+
+def _cannot_start(problem: Exception) -> ConfigError:
+    return ConfigError(f"the workers cannot start: {str(problem).strip().splitlines()[-1]}")
 
 
 def survey_remotely(plan: Plan) -> Any:

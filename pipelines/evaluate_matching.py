@@ -8,7 +8,7 @@ same for all files of a folder, so it is found by looking at all of them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -148,8 +148,7 @@ def match_references(entries: Sequence[Entry], root: Path) -> dict[str, str]:
     taken = set(same.values())  # nobody else's, whatever their names end with
     found: dict[str, str] = {}
     for entry in entries:
-        scene = PurePosixPath(entry.name).name.partition("_")[0]
-        others = (*(folder.find(entry.name, ending) for ending in tries if ending), folder.find(scene))
+        others = _looser(entry.name, folder, tries)
         path = same[entry.image_id] or next((p for p in others if p is not None and p not in taken), None)
         if path is not None:
             found[entry.image_id] = str(path.resolve())
@@ -158,6 +157,12 @@ def match_references(entries: Sequence[Entry], root: Path) -> dict[str, str]:
             f"no photograph has a reference in {root}; expected the same file names, such as {entries[0].name}"
         )
     return found
+
+
+def _looser(name: str, folder: Folder, tries: Sequence[str]) -> Iterator[Path | None]:
+    """By each ending, then by what comes before the first underscore; looked up as far as asked for."""
+    yield from (folder.find(name, ending) for ending in tries if ending)
+    yield folder.find(PurePosixPath(name).name.partition("_")[0])
 
 
 def _list(names: Sequence[str]) -> str:
