@@ -15,6 +15,7 @@ from models.physics import HazeConfig
 from models.settings import ConfigError, Settings, nearest, parse
 from pipelines.methods.cddgan import CddganTraining
 from pipelines.methods.colabator import RealWeights
+from pipelines.methods.scorer import ScoringConfig
 from pipelines.methods.stepper import OptimizerConfig
 from pipelines.methods.supervised import LossWeights
 from pipelines.transforms import CropConfig
@@ -30,6 +31,8 @@ class LabelConfig(Settings):
             labels each real batch within its training step, as the paper's program does, and has no label workers.
         size: side of the square that real photographs are trained and labelled at (288 in the paper).
         batch_size: real photographs per training worker and step.
+        passes: how often the teacher may dehaze a photograph for its label. A further pass is kept where it is worse
+            neither in clearness nor in quality, so that labels may go beyond the teacher; 1 is the paper's.
         workers: label workers, at least 1; each holds a teacher and a scorer.
         worker_cpus: what each asks of Ray.
         worker_gpus: what each asks of Ray.
@@ -45,6 +48,7 @@ class LabelConfig(Settings):
     mode: Literal["async", "inline"] = "async"
     size: int = Field(288, ge=32)
     batch_size: int = Field(2, ge=1)
+    passes: int = Field(1, ge=1)
     workers: int = Field(2, ge=1)
     worker_cpus: float = Field(0.2, ge=0)
     worker_gpus: float = Field(0.0, ge=0)
@@ -120,6 +124,7 @@ class Recipe(Settings):
     real: RealWeights = RealWeights()
     optimizer: OptimizerConfig = OptimizerConfig()
     cddgan: CddganTraining = CddganTraining()
+    scoring: ScoringConfig = ScoringConfig()
     labels: LabelConfig = LabelConfig()
     train: TrainConfig = TrainConfig()
 

@@ -104,11 +104,12 @@ class InlineLabels(_Stream):
     """
 
     def __init__(
-        self, photos: Iterator[dict[str, Any]], pool: Any, waiting: Stopwatch, models: tuple[Any, Any]
+        self, photos: Iterator[dict[str, Any]], pool: Any, waiting: Stopwatch, models: tuple[Any, Any], passes: int = 1
     ) -> None:
-        """``models``: teacher, which changes as training goes on, and scorer."""
+        """``models``: teacher, which changes as training goes on, and scorer; ``passes`` as in :class:`LabelConfig`."""
         super().__init__(photos, pool, waiting)
         self._teacher, self._scorer = models
+        self._passes = passes
 
     def take(self, step: int) -> dict[str, Any]:
         """See :func:`with_labels`; ``step`` is the teacher's."""
@@ -118,7 +119,8 @@ class InlineLabels(_Stream):
         batch, ids = self._batch()
         with self.waiting.running():
             device = str(batch["photo"].device)
-            made = label_batch(self._teacher, self._scorer, to_uint8(batch["photo"]), ids, step, device)
+            photos = to_uint8(batch["photo"])
+            made = label_batch(self._teacher, self._scorer, photos, ids, step, device, passes=self._passes)
             self.pool.offer(made)
             entries = self.pool.fetch(ids)
         return with_labels(batch, entries)

@@ -91,6 +91,7 @@ def labeling_config(recipe: Recipe) -> Any:
         network=network_config(recipe),
         scorer=recipe.scorer or "clip-compact",
         label_size=labels.size,
+        passes=labels.passes,
         threads=labels.threads,
         workers=labels.workers,
         worker_cpus=labels.worker_cpus,

@@ -62,12 +62,12 @@ class Worker:
 
         if self.pool is None:
             return None
-        photos = batches("hazy", self.recipe.labels.batch_size, self.device)
-        if self.recipe.labels.mode == "async":
+        labels = self.recipe.labels
+        photos = batches("hazy", labels.batch_size, self.device)
+        if labels.mode == "async":
             return PooledLabels(photos, self.pool, self.waiting)
-        return InlineLabels(
-            photos, self.pool, self.waiting, (self.method.teacher, make_scorer(self.recipe, self.device))
-        )
+        models = (self.method.teacher, make_scorer(self.recipe, self.device))
+        return InlineLabels(photos, self.pool, self.waiting, models, labels.passes)
 
     def _resume(self) -> int:
         """Steps done before; method and label pool are then those of that checkpoint."""

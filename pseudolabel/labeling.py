@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from models import images
 from models.inference import dehaze
+from pseudolabel.coherence import admits
 from pseudolabel.entries import LabelEntry
 from pseudolabel.rounds import LabelingConfig, WorkUnit
 from pseudolabel.scores import Scorer
@@ -47,9 +49,64 @@ def implied_transmission(hazy: Tensor, scene: Tensor) -> Tensor:
     return torch.where(below > 1e-6, above / below.clamp(min=1e-6), 1.0).clamp(LOWEST_TRANSMISSION, 1)
 
 
+@dataclass(frozen=True)
+class _Guess:
+    """What a teacher makes of N photographs.
+
+    Attributes:
+        scene: N3HW in [0, 1], rounded to 8 bits, because what is scored is what will be stored.
+        transmission: N1HW in [0, 1], its own or the one that its scene implies.
+        finite: N; False where it answered with something that is no number.
+    """
+
+    scene: Tensor
+    transmission: Tensor
+    finite: Tensor
+
+
+def _guess(teacher: nn.Module, hazy: Tensor) -> _Guess:
+    output = dehaze(teacher, hazy)
+    found = output.transmission
+    finite = output.scene.isfinite().flatten(1).all(dim=1)
+    if found is not None:
+        finite &= found.isfinite().flatten(1).all(dim=1)
+    scene = images.to_tensor(images.to_uint8(output.scene.nan_to_num())).to(hazy.device)
+    return _Guess(scene, implied_transmission(hazy, scene) if found is None else found.nan_to_num(), finite)
+
+
+def _dehaze_again(teacher: nn.Module, scorer: Scorer, guess: _Guess, times: int) -> None:
+    """Dehaze the scenes of `guess` up to `times` more, each as long as the pool would admit the next over the last.
+
+    Two passes through the scattering model with airlight 1 are one: `(J T2 + 1 - T2) T1 + 1 - T1 = J T + 1 - T` with
+    `T = T1 T2`.
+    """
+    clearness, quality = scorer.rate(guess.scene)
+    gaining = guess.finite.nonzero()[:, 0]
+    for _ in range(times):
+        if not len(gaining):
+            return
+        again = _guess(teacher, guess.scene[gaining])
+        rated = scorer.rate(again.scene)
+        held = (clearness[gaining].tolist(), quality[gaining].tolist())
+        admitted = torch.as_tensor(admits(*held, *(scores.tolist() for scores in rated)), device=gaining.device)
+        better = admitted & again.finite
+        gaining = gaining[better]
+        guess.scene[gaining] = again.scene[better]
+        both = guess.transmission[gaining] * again.transmission[better]
+        guess.transmission[gaining] = both.clamp(min=LOWEST_TRANSMISSION)
+        clearness[gaining], quality[gaining] = (scores[better] for scores in rated)
+
+
 @torch.inference_mode()
 def label_batch(
-    teacher: nn.Module, scorer: Scorer, photos: Pixels, ids: Sequence[str], step: int, device: str = "cpu"
+    teacher: nn.Module,
+    scorer: Scorer,
+    photos: Pixels,
+    ids: Sequence[str],
+    step: int,
+    device: str = "cpu",
+    *,
+    passes: int = 1,
 ) -> list[LabelEntry]:
     """Candidates for a batch of photographs.
 
@@ -63,24 +120,20 @@ def label_batch(
         ids: N image identifiers.
         step: training step of the teacher.
         device: where the work is done.
+        passes: how often the teacher may dehaze a photograph. A further pass goes over what the last one left, and is
+            kept where it is worse neither in clearness nor in quality, which is the pool's own rule.
 
     Returns:
         N entries, in the order of `photos`.
     """
-    hazy = images.to_tensor(photos).to(device)
-    output = dehaze(teacher, hazy)
-    found = output.transmission
-    finite = output.scene.isfinite().flatten(1).all(dim=1)
-    if found is not None:
-        finite &= found.isfinite().flatten(1).all(dim=1)
-    labels = images.to_uint8(output.scene.nan_to_num())
-    scene = images.to_tensor(labels).to(device)
-    scores = scorer.score(scene)
-    transmission = implied_transmission(hazy, scene) if found is None else found.nan_to_num()
-    levels = images.to_uint8(transmission)[..., 0]
+    guess = _guess(teacher, images.to_tensor(photos).to(device))
+    if passes > 1:
+        _dehaze_again(teacher, scorer, guess, passes - 1)
+    scores = scorer.score(guess.scene)
+    labels, levels = images.to_uint8(guess.scene), images.to_uint8(guess.transmission)[..., 0]
     trust = scores.trust.float().cpu().numpy()
-    clearness = scores.clearness.float().where(finite, torch.nan).tolist()
-    quality = scores.quality.float().where(finite, torch.nan).tolist()
+    clearness = scores.clearness.float().where(guess.finite, torch.nan).tolist()
+    quality = scores.quality.float().where(guess.finite, torch.nan).tolist()
     return [
         LabelEntry(image_id, labels[i], levels[i], trust[i], clearness[i], quality[i], step)
         for i, image_id in enumerate(ids)
@@ -180,7 +233,7 @@ class Labeler:
         rows = read_unit(unit, config.label_size, config.batch_size, self._skip)
         while batch := list(islice(rows, config.batch_size)):
             ids, photos = [row[0] for row in batch], np.stack([row[1] for row in batch])
-            yield label_batch(self._network, self._scorer, photos, ids, self.step, config.device)
+            yield label_batch(self._network, self._scorer, photos, ids, self.step, config.device, passes=config.passes)
 
     def _skip(self, image_id: str, problem: images.ImageError) -> None:
         log.warning("photograph %s is not labelled: %s", image_id, problem)

@@ -34,6 +34,7 @@ class LabelingConfig(Settings):
         scorer: name, folder or full configuration of the scorer, for `pseudolabel.clip_scorer.load_scorer`.
         label_size: side of the square that whole photographs are resized to (288 in the paper).
         batch_size: photographs per forward pass and per offer.
+        passes: how often the teacher may dehaze a photograph; see :func:`pseudolabel.labeling.label_batch`.
         device: of teacher and scorer, such as `cpu` or `cuda`.
         threads: of torch in each worker.
         workers: label workers.
@@ -46,6 +47,7 @@ class LabelingConfig(Settings):
     scorer: str | dict[str, Any] = "clip-compact"
     label_size: int = Field(288, ge=8, le=4096)
     batch_size: int = Field(4, ge=1)
+    passes: int = Field(1, ge=1)
     device: str = "cpu"
     threads: int = Field(1, ge=1)
     workers: int = Field(2, ge=1)

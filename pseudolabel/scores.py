@@ -25,6 +25,10 @@ class Scores:
 class Scorer(Protocol):
     """Anything that scores images; `pseudolabel.clip_scorer.ClipScorer` is the usual one."""
 
+    def rate(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Clearness and quality alone, N each."""
+        ...
+
     def score(self, images: Tensor) -> Scores:
         """Score `images` (N, 3, H, W), RGB in [0, 1], on whatever device they are."""
         ...

@@ -100,7 +100,13 @@ def _scorer_training(recipe: Recipe, device: torch.device) -> ScorerTraining:
     look = open_clip.get_model_preprocess_cfg(clip)
     mean, std = (torch.tensor(look[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
     method = ScorerTraining(
-        clip, open_clip.get_tokenizer(name), mean=mean, std=std, optimizer=recipe.optimizer, steps=recipe.train.steps
+        clip,
+        open_clip.get_tokenizer(name),
+        mean=mean,
+        std=std,
+        optimizer=recipe.optimizer,
+        scoring=recipe.scoring,
+        steps=recipe.train.steps,
     )
     method.network.to(device)
     return method

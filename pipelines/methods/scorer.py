@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
+from models.settings import Settings
 from pipelines.methods.base import Batch, Wrap, identity
 from pipelines.methods.stepper import Figures, OptimizerConfig, Predict, Stepper
 from pipelines.transforms import DEFECTS
@@ -23,6 +25,17 @@ LEVEL_BOUNDS = (0.08, 0.35, 0.65)
 DEFECT_CAPTIONS = ("a flawless photo", *(f"a {defect} photo" for defect in DEFECTS))
 ANTONYMS = (("a clear photo", "a hazy photo"), ("a good photo", "a bad photo"))
 RESOLUTIONS = (64, 96, 128, 160)
+
+
+class ScoringConfig(Settings):
+    """What the scores are fitted to.
+
+    Attributes:
+        haze_in_quality: how much haze takes from the quality, from 0 (haze is no defect) to 1: the target is
+            ``(1 - severity of the defect) * (1 - haze_in_quality * density)``.
+    """
+
+    haze_in_quality: float = Field(0.0, ge=0, le=1)
 
 
 class _Logits(nn.Module):
@@ -56,12 +69,14 @@ class ScorerTraining:
         mean: Tensor,
         std: Tensor,
         optimizer: OptimizerConfig | None = None,
+        scoring: ScoringConfig | None = None,
         steps: int,
         seed: int = 0,
     ) -> None:
         captions = [*HAZE_LEVELS, *DEFECT_CAPTIONS, *ANTONYMS[0], *ANTONYMS[1]]
         self.network = _Logits(clip, tokenize(captions), mean, std)
         self.config, self.steps = optimizer or OptimizerConfig(), steps
+        self.scoring = scoring or ScoringConfig()
         self.random = random.Random(seed)
         self.stepper: Stepper
 
@@ -74,7 +89,8 @@ class ScorerTraining:
         logits = predict(batch["image"]).float()
         haze, rest = logits[:, : len(HAZE_LEVELS)], logits[:, len(HAZE_LEVELS) :]
         defects, clear_hazy, good_bad = rest.split([len(DEFECT_CAPTIONS), 2, 2], dim=1)
-        density, quality = batch["density"], batch["quality"]
+        density = batch["density"]
+        quality = batch["quality"] * (1 - self.scoring.haze_in_quality * density)
         level = torch.bucketize(density, torch.tensor(LEVEL_BOUNDS, device=density.device))
         parts = {
             "level": F.cross_entropy(haze, level),

@@ -21,6 +21,7 @@ from models.images import to_tensor, to_uint8
 from models.settings import ConfigError
 from pipelines.config import LabelConfig, load_recipe
 from pipelines.label_streams import REMEMBERED, InlineLabels, PooledLabels, Publisher, Stopwatch, with_labels
+from pipelines.train_labels import labeling_config
 from pipelines.transforms import real_photographs, strong_augmentation
 from pseudolabel.labeling import label_batch, read_unit
 from pseudolabel.pool import LabelEntry, LabelPool
@@ -42,9 +43,12 @@ class Brighter(nn.Module):
 class Brightness:
     """The brighter, the clearer; trust is red in blocks of 4."""
 
-    def score(self, images: Tensor) -> Scores:
+    def rate(self, images: Tensor) -> tuple[Tensor, Tensor]:
         level = images.mean((1, 2, 3))
-        return Scores(level, level, nn.functional.avg_pool2d(images[:, 0], 4))
+        return level, level
+
+    def score(self, images: Tensor) -> Scores:
+        return Scores(*self.rate(images), nn.functional.avg_pool2d(images[:, 0], 4))
 
 
 class Answer:
@@ -121,16 +125,20 @@ def test_inline_labels_are_of_the_teacher_of_now_and_the_pool_keeps_the_best(poo
     assert waiting.seconds > 0
 
 
-def test_inline_and_asynchronous_labels_are_the_same(pool: Pool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("passes", [1, 3])
+def test_inline_and_asynchronous_labels_are_the_same(pool: Pool, tmp_path: Path, passes: int) -> None:
     """What label workers make of a photograph is what the step makes of it."""
     pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
     (_, whole), *_ = stored(pixels, tmp_path)
     sample = real_photographs([{"image_id": "photo 0", "image": encoded(pixels)}], SIDE, seed=0)
     assert np.array_equal(sample["photo"][0], whole)
-    (made,) = label_batch(Brighter(0.1), Brightness(), whole[None], ["photo 0"], 3)
+    told = labeling_config(load_recipe("colabator_corun_compact", [f"labels.passes={passes}"])).passes
+    (made,) = label_batch(Brighter(0.1), Brightness(), whole[None], ["photo 0"], 3, passes=told)
     real = {"image_id": sample["image_id"], "photo": to_tensor(sample["photo"]), "strong": to_tensor(sample["strong"])}
-    inline = InlineLabels(iter([real]), pool, Stopwatch(), (Brighter(0.1), Brightness())).take(3)
+    inline = InlineLabels(iter([real]), pool, Stopwatch(), (Brighter(0.1), Brightness()), passes).take(3)
     assert np.array_equal(to_uint8(inline["label"])[0], made.label)
+    further = made.label.astype(int) - np.minimum(whole.astype(int) + 26 * passes, 255)
+    assert np.abs(further).max() <= passes, "each pass goes over what the last one left"
 
 
 def encoded(pixels: np.ndarray[Any, Any]) -> bytes:

@@ -33,8 +33,11 @@ class Teacher(nn.Module):
 class BrightnessScorer:
     """Clearness is the mean of red, quality that of green; trust is red in 4x4 blocks."""
 
+    def rate(self, images):
+        return images[:, 0].mean((1, 2)), images[:, 1].mean((1, 2))
+
     def score(self, images):
-        return Scores(images[:, 0].mean((1, 2)), images[:, 1].mean((1, 2)), nn.functional.avg_pool2d(images[:, 0], 4))
+        return Scores(*self.rate(images), nn.functional.avg_pool2d(images[:, 0], 4))
 
 
 def encoded(pixels, kind="PNG"):
@@ -100,6 +103,58 @@ def test_a_teacher_without_transmission_gives_the_one_it_implies():
     np.testing.assert_allclose(entry.transmission / 255, 0.4, atol=0.01)
 
 
+class Thinner(nn.Module):
+    """Takes half of the haze away: T = 0.5 of what is there, airlight 1; tells its transmission or not."""
+
+    def __init__(self, tells=True):
+        super().__init__()
+        self.tells, self.seen = tells, []
+
+    def forward(self, hazy):
+        self.seen.append(len(hazy))
+        scene = (1 - (1 - hazy) / 0.5).clamp(0, 1)
+        return CorunOutput([scene], [torch.full_like(scene[:, :1], 0.5)]) if self.tells else scene
+
+
+class DarknessScorer(BrightnessScorer):
+    """Clearness is darkness of red; quality is the same down to ``floor``, and falls below it."""
+
+    def __init__(self, floor):
+        self.floor = floor
+
+    def rate(self, images):
+        darkness = 1 - images[:, 0].mean((1, 2))
+        return darkness, torch.where(darkness <= 1 - self.floor, darkness, 0.0)
+
+
+@pytest.mark.parametrize("tells", [True, False], ids=["tells", "implied"])
+def test_further_passes_go_as_far_as_both_scores_allow(tells):
+    photos = np.stack([np.full((16, 16, 3), level, dtype=np.uint8) for level in (204, 238)])
+    # 0.8 -> 0.6 -> 0.2 and 0.933 -> 0.867 -> 0.733 -> 0.467: quality falls where red goes below 0.5
+    thinner = Thinner(tells)
+    entries = label_batch(thinner, DarknessScorer(0.5), photos, ["near", "far"], step=7, passes=3)
+    assert [entry.label[0, 0, 0] for entry in entries] == [153, 187]
+    np.testing.assert_allclose([entry.transmission.mean() / 255 for entry in entries], [0.5, 0.25], atol=0.01)
+    np.testing.assert_allclose([entry.clearness for entry in entries], [0.4, 1 - 187 / 255], atol=1e-6)
+    assert entries[1].quality == entries[1].clearness
+    assert thinner.seen == [2, 2, 1], "what gains nothing is not dehazed again"
+    np.testing.assert_allclose(entries[1].trust, 187 / 255, atol=1e-6)
+    (once,) = label_batch(Thinner(tells), DarknessScorer(0.5), photos[1:], ["far"], step=7)
+    assert once.label[0, 0, 0] == 221
+
+
+def test_a_pass_that_is_not_finite_is_not_taken():
+    class Second(Thinner):
+        def forward(self, hazy):
+            out = super().forward(hazy)
+            return out if len(self.seen) == 1 else CorunOutput([out.scenes[-1] * torch.nan], out.transmissions)
+
+    photos = np.full((1, 16, 16, 3), 238, dtype=np.uint8)
+    (entry,) = label_batch(Second(), DarknessScorer(0.0), photos, ["a"], step=0, passes=2)
+    assert entry.label[0, 0, 0] == 221
+    assert np.isfinite(entry.clearness)
+
+
 def test_the_implied_transmission_inverts_the_scattering_model():
     scene, transmission = torch.rand(2, 3, 8, 8) * 0.9, torch.rand(2, 1, 8, 8) * 0.9 + 0.06
     hazy = scene * transmission + 1 - transmission
@@ -156,6 +211,15 @@ def test_a_labeler_labels_in_batches_with_the_weights_it_was_given(corpus):
     ((last,),) = labeler.label(WorkUnit(str(corpus), 1))
     assert last.image_id == "photo3"
     assert labeler.unreadable == ["damaged"]
+
+
+def test_a_labeler_dehazes_as_often_as_configured(corpus):
+    def first(passes):
+        labeler = make_labeler(passes=passes)
+        labeler.load(pack_state(Teacher(0.1).state_dict()), step=0)
+        return next(labeler.label(WorkUnit(str(corpus), 0)))[0]
+
+    assert first(2).clearness > first(1).clearness
 
 
 def test_weights_that_do_not_fit_are_refused():

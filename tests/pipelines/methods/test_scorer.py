@@ -12,6 +12,7 @@ from torch import Tensor
 from models.settings import ConfigError
 from pipelines.config import Recipe, load_recipe
 from pipelines.methods.build import make_method, write_checkpoint
+from pipelines.methods.scorer import ScoringConfig
 from pseudolabel.clip_scorer import ScorerConfig, load_scorer
 
 ARCHITECTURE = {
@@ -57,6 +58,22 @@ def test_it_learns_densities_and_loads_as_a_scorer(recipe: Recipe, tmp_path: Pat
     assert scorer.resolution == 64
     assert (found.diff() > 0).float().mean() > 0.8
     assert float((found - batch()["density"]).abs().mean()) < 0.6 * errors[0]
+
+
+@pytest.mark.parametrize(("share", "falls"), [(0.0, False), (0.8, True)])
+def test_haze_takes_as_much_of_the_quality_as_is_configured(
+    recipe: Recipe, tmp_path: Path, share: float, falls: bool
+) -> None:
+    recipe = recipe.model_copy(update={"scoring": ScoringConfig(haze_in_quality=share)})
+    method = make_method(recipe, torch.device("cpu"))
+    method.configure()
+    for step in range(40):
+        method.training_step(batch(), step)
+    scorer = load_scorer(str(write_checkpoint(tmp_path / "out", method, recipe, {}, step=40)))
+    _, quality = scorer.rate(batch()["image"])
+    wanted = 1 - share * batch()["density"]
+    assert float((quality - wanted).abs().mean()) < 0.1
+    assert (float(quality[0] - quality[-1]) > 0.3) == falls
 
 
 def test_resuming_is_the_same_as_not_stopping(recipe: Recipe) -> None:
