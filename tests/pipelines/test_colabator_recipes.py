@@ -39,7 +39,7 @@ def tiny(name: str, network: str) -> Recipe:
         [
             f"network={TINY[network]}", "init=null", "perceptual.backbone=none", "weights.contrastive=0",
             "real.contrastive=0", "optimizer.precision=float32", "labels.size=32", "labels.batch_size=2",
-            "labels.worker_gpus=0", "train.worker_gpus=0", "train.steps=6", "optimizer.learning_rate=1e-2",
+            "labels.worker_gpus=0", "train.worker_gpus=0", "train.steps=6", "optimizer.learning_rate=2e-3",
             "optimizer.warmup=0",
         ],
     )  # fmt: skip
@@ -78,7 +78,8 @@ def test_a_recipe_labels_and_trains(name: str, network: str, tmp_path: Path) -> 
     method.configure()
     pool = LabelPool(tmp_path, sync=False)
     models = (method.teacher, make_scorer(recipe, CPU))
-    labels = InlineLabels((photographs(0) for _ in range(6)), pool, Stopwatch(), models)  # type: ignore[arg-type]
+    stream: Any = (photographs(0) for _ in range(6))
+    labels = InlineLabels(stream, pool, Stopwatch(), models, recipe.labels.passes)
     clear = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     found = []
     for step in range(6):
