@@ -12,6 +12,10 @@ from models.settings import ConfigError
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 REFUSED = 2  # the exit code that argparse uses too
 
+LATE_ERRORS = (
+    ("models.images", "ImageError"), ("pseudolabel.entries", "PoolError"), ("pseudolabel.rounds", "LabelingError"),
+)  # fmt: skip
+
 log = logging.getLogger(__name__)
 
 
@@ -28,9 +32,9 @@ def run(
         argv: arguments without the program's name; None takes those of the process.
 
     Returns:
-        The exit code: ``main``'s own; 2 after a configuration error, an unreadable image or a missing
-        file, with one ``error: ...`` line on stderr; 130 after Ctrl-C. Any other exception is a defect and
-        is left to show its traceback.
+        The exit code: ``main``'s own; 2 after a configuration error, an unreadable image, a missing file or a
+        label pool that cannot be used, with one ``error: ...`` line on stderr; 130 after Ctrl-C. Any other exception
+        is a defect and is left to show its traceback.
 
     Raises:
         SystemExit: from argparse, for ``--help`` (0) and unknown flags (2).
@@ -63,12 +67,12 @@ def sentence(problem: BaseException) -> str:
 
 
 def _expected_errors() -> tuple[type[BaseException], ...]:
-    """Errors that the user's own input explains.
+    """Errors that the user's own input, disk or other programs explain.
 
-    ImageError's module loads torch, so it is looked up only where it is loaded: elsewhere nobody can have raised it.
+    Those of modules that are slow to load are looked up only where these are loaded: elsewhere nobody raised them.
     """
     errors: tuple[type[BaseException], ...] = (
         ConfigError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError,
     )  # fmt: skip
-    images = sys.modules.get("models.images")
-    return (*errors, images.ImageError) if images is not None else errors
+    loaded = ((sys.modules.get(module), name) for module, name in LATE_ERRORS)
+    return (*errors, *(getattr(module, name) for module, name in loaded if module is not None))

@@ -38,6 +38,9 @@ class LabelConfig(Settings):
         worker_gpus: what each asks of Ray.
         threads: of torch in each label worker.
         shards: actors of the pool.
+        store: folder for the pool's stores on the machines where its shards run; null puts them below ``--out``. Name
+            a local disk where ``--out`` is a network file system, which LMDB is not made for. Snapshots stay in
+            ``--out``.
         publish_every: steps between two publications of the teacher.
         max_teacher_lag: how many steps older than the student the weights may be that label workers use. Beyond it
             training waits for them.
@@ -54,6 +57,7 @@ class LabelConfig(Settings):
     worker_gpus: float = Field(0.0, ge=0)
     threads: int = Field(1, ge=1)
     shards: int = Field(1, ge=1)
+    store: str | None = None
     publish_every: int = Field(50, ge=1)
     max_teacher_lag: int = Field(200, ge=1)
     lag_patience: float = Field(60.0, ge=0)

@@ -46,8 +46,13 @@ class TrainJob:
 
     @property
     def name(self) -> str:
-        """Name of the run on the cluster."""
+        """Name of the run below ``out``."""
         return f"{self.recipe.method}-{self.digest}"
+
+    @property
+    def cluster_name(self) -> str:
+        """Name of the run on the cluster, where others may train the same recipe into other folders."""
+        return f"{self.name}-{hashlib.sha256(str(self.out).encode()).hexdigest()[:6]}"
 
 
 @dataclass(frozen=True)
@@ -129,15 +134,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def with_absolute_init(recipe: Recipe) -> Recipe:
-    """The recipe with the local files that it starts from made absolute: workers have another current folder."""
-    update: dict[str, Any] = {}
+def with_absolute_paths(recipe: Recipe) -> Recipe:
+    """The recipe with the local files that it names made absolute: workers have another current folder."""
+    scorer = recipe.scorer
+    if isinstance(scorer, dict):
+        scorer = {key: _absolute_path(value) for key, value in scorer.items()}
+    update: dict[str, Any] = {"scorer": _absolute_path(scorer)}
     if recipe.init is not None and Path(recipe.init).is_dir():
         update["init"] = str(Path(recipe.init).absolute())
     if Path(recipe.perceptual.backbone).is_file():
         backbone = str(Path(recipe.perceptual.backbone).absolute())
         update["perceptual"] = recipe.perceptual.model_copy(update={"backbone": backbone})
     return recipe.model_copy(update=update)
+
+
+def _absolute_path(value: Any) -> Any:
+    """A path that is there, made absolute; a name, which has no slash, and anything else as it is."""
+    return str(Path(value).absolute()) if isinstance(value, str) and "/" in value and Path(value).exists() else value
 
 
 def _tracker(job: TrainJob, uri: str) -> Any:
@@ -158,7 +171,7 @@ def _tracker(job: TrainJob, uri: str) -> Any:
 def _main(args: argparse.Namespace) -> int:
     from pipelines.corpus import absolute
 
-    recipe = with_absolute_init(load_recipe(args.recipe, args.set))
+    recipe = with_absolute_paths(load_recipe(args.recipe, args.set))
     places = {key: absolute(value) for key in ("clear", "hazy") if (value := getattr(args, key)) is not None}
     if recipe.method in ("colabator", "cddgan"):
         given_corpus(places.get("hazy"), "hazy")

@@ -53,32 +53,54 @@ def labelling(job: TrainJob) -> Iterator[Any]:
 
     Yields:
         the pool's client and that of the labelling, or None with labels ``inline``.
+
+    Raises:
+        LabelingError: the run is going on already, in another program on this cluster.
     """
     if job.recipe.method != "colabator":
         yield None
         return
+    from pseudolabel.actors import owned
+
+    with owned(job.cluster_name), _pool(job) as pool, _labelers(job, pool) as labeling:
+        yield (pool, labeling)
+
+
+def store_of(job: TrainJob) -> Path:
+    """Folder of the pool's stores, on the machines where its shards run."""
+    given = job.recipe.labels.store
+    return job.out / "pool" / job.digest if given is None else Path(given).absolute() / job.cluster_name
+
+
+@contextmanager
+def _pool(job: TrainJob) -> Iterator[Any]:
     from pseudolabel.actors import start_pool
 
-    labels = job.recipe.labels
-    pool = start_pool(job.name, job.out / "pool" / job.digest, labels.shards, snapshots=snapshots_of(job))
-    labeling = None
+    pool = start_pool(job.cluster_name, store_of(job), job.recipe.labels.shards, snapshots=snapshots_of(job))
     try:
-        begun = has_begun(job)
-        if labels.mode == "async":
-            labeling = _start_labeling(job, pool)
-            if begun:
-                labeling.hold()  # training sets it back to its checkpoint
-            else:
-                _seed(job, labeling)
+        yield pool
+    finally:
+        pool.shutdown()
+
+
+@contextmanager
+def _labelers(job: TrainJob, pool: Any) -> Iterator[Any]:
+    """Label workers at work, with a pool that is seeded; None with labels ``inline``."""
+    begun = has_begun(job)
+    labeling = _start_labeling(job, pool) if job.recipe.labels.mode == "async" else None
+    try:
+        if labeling is not None and begun:
+            labeling.hold()  # training sets it back to its checkpoint
+        elif labeling is not None:
+            _seed(job, labeling)
         if not begun:
             pool.snapshot(snapshot_of(job, 0), 0)
         if labeling is not None:
             labeling.start()
-        yield (pool, labeling)
+        yield labeling
     finally:
         if labeling is not None:
             labeling.stop()
-        pool.shutdown()
 
 
 def labeling_config(recipe: Recipe) -> Any:
@@ -101,12 +123,20 @@ def labeling_config(recipe: Recipe) -> Any:
 
 
 def _start_labeling(job: TrainJob, pool: Any) -> Any:
+    import torch
+
     from pipelines.methods.build import make_network
     from pseudolabel.actors import start_labeling
     from pseudolabel.rounds import WorkUnit
 
+    recipe = job.recipe
     units = [WorkUnit(uri, group) for uri, group in given_corpus(job.hazy, "hazy").row_groups("train")]
-    return start_labeling(labeling_config(job.recipe), pool, units, (make_network(job.recipe).state_dict(), 0))
+    if recipe.init is None:
+        print(
+            "note: 'init' is null, so the first labels are those of an untrained network", file=sys.stderr, flush=True
+        )
+        torch.manual_seed(recipe.train.seed)  # the very network that training begins with
+    return start_labeling(labeling_config(recipe), pool, units, (make_network(recipe).state_dict(), 0))
 
 
 def _seed(job: TrainJob, labeling: Any) -> None:

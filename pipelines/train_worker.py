@@ -54,8 +54,8 @@ class Worker:
 
         if self.recipe.method != "colabator":
             return None, None
-        pool = LabelPoolClient(self.job.name, self.recipe.labels.shards)
-        return pool, LabelingClient(self.job.name) if self.recipe.labels.mode == "async" else None
+        pool = LabelPoolClient(self.job.cluster_name, self.recipe.labels.shards)
+        return pool, LabelingClient(self.job.cluster_name) if self.recipe.labels.mode == "async" else None
 
     def _labels(self) -> PooledLabels | InlineLabels | None:
         from pipelines.methods.build import make_scorer
@@ -91,10 +91,7 @@ class Worker:
 
     def _set_back(self, step: int, *, resumed: bool) -> None:
         """Give the run the pool and the teacher of ``step``, unless they are just that."""
-        now = self.pool.stats()
-        fresh = now.mean_teacher_step == 0 and (now.size > 0 or self.labeling is None)
-        held = self.labeling is not None and self.labeling.status()["labelled_step"] is None
-        if fresh and not resumed and not held:
+        if not resumed and self._untouched():
             return
         if self.labeling is not None:
             self.labeling.hold()
@@ -106,6 +103,14 @@ class Worker:
             f"goes on after step {step}, with the label pool of then: {then.size} labels of {then.offered} offers",
             flush=True,
         )
+
+    def _untouched(self) -> bool:
+        """Whether pool and label workers are as seeding left them: no attempt at this run has trained before."""
+        now = self.pool.stats()
+        if self.labeling is None:
+            return bool(now.mean_teacher_step == 0)
+        status = self.labeling.status()  # a teacher of a lost attempt may be known there, though no label is of it yet
+        return bool(now.size > 0 and now.mean_teacher_step == status["teacher_step"] == status["labelled_step"] == 0)
 
     def _tracker(self) -> Any:
         if not self.first or self.job.tracking is None:

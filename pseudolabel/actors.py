@@ -6,7 +6,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pseudolabel.client import COORDINATOR, LabelingClient, LabelPoolClient, namespace_of, shard_name
+from pseudolabel.client import COORDINATOR, OWNER, LabelingClient, LabelPoolClient, namespace_of, shard_name
 from pseudolabel.dispatch import Crew, WorkerGone
 from pseudolabel.entries import PoolError, Record, shard_folder
 from pseudolabel.history import History
@@ -25,6 +26,7 @@ from pseudolabel.snapshots import absolute, latest_snapshot
 log = logging.getLogger(__name__)
 
 HISTORY = 100  # rounds whose reports are kept
+PATIENCE = 20.0  # seconds until Ray has surely taken down what belonged to a dead program
 GROUPS = {"fetch": 1, "slow": 1}  # threads of a shard, beside the one for offers
 
 
@@ -119,6 +121,41 @@ class LabelPoolShard:
             pool.restore(latest, self._shard, self._shards)
 
 
+class RunOwner:
+    """Its name is taken as long as the program lives that made it."""
+
+
+@contextmanager
+def owned(run: str) -> Iterator[None]:
+    """Have a run to oneself: no other program on the cluster has it meanwhile, nor shuts its pool down.
+
+    Raises:
+        LabelingError: another program has it.
+    """
+    options = ray.remote(RunOwner).options(name=OWNER, namespace=namespace_of(run), num_cpus=0)
+    owner = _named(options.remote, run, "is going on already, in another program on this cluster; wait until it ends")
+    try:
+        yield
+    finally:
+        ray.kill(owner)
+
+
+def _named(make: Callable[[], Any], run: str, otherwise: str) -> Any:
+    """The actor that `make` makes, as soon as its name is free: it may be that of a program that has just died.
+
+    Raises:
+        LabelingError: it is not free for long, and that is `otherwise`.
+    """
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return make()
+        except ValueError as problem:  # how Ray says that a name is taken
+            if time.monotonic() > until:
+                raise LabelingError(f"run '{run}' {otherwise}") from problem
+            time.sleep(0.5)
+
+
 def start_pool(
     run: str,
     path: str | Path,
@@ -144,11 +181,13 @@ def start_pool(
             when its node is gone, begins with the latest of them; without this it begins empty.
 
     Raises:
-        PoolError: the folder cannot be used, or the run has another pool already.
+        PoolError: the folder cannot be used, or the run has another pool already; no shard that was not running before
+            is left behind.
     """
     folder = str(Path(path).absolute())
     remote = ray.remote(concurrency_groups=GROUPS)(LabelPoolShard)  # type: ignore[call-overload]  # Ray's stubs lag
     nodes = _nodes(num_cpus)
+    running = [_is_running(shard_name(shard), run) for shard in range(shards)]
     actors = []
     for shard in range(shards):
         options = remote.options(
@@ -164,13 +203,31 @@ def start_pool(
         )
         actors.append(options.remote(folder, shard, shards, sync, None if snapshots is None else absolute(snapshots)))
     client = LabelPoolClient(run, shards, max_pending=max_pending, actors=actors)
-    for found in client.describe():
-        if tuple(found) != (folder, shards):
-            raise PoolError(
-                f"run '{run}' already has a label pool of {found[1]} shards at {found[0]}: choose another run name, "
-                "or shut that pool down"
-            )
+    try:
+        _check_pool(client, folder)
+    except BaseException:
+        for actor in (actor for actor, before in zip(actors, running, strict=True) if not before):
+            ray.kill(actor)
+        raise
     return client
+
+
+def _check_pool(client: LabelPoolClient, folder: str) -> None:
+    """That every shard can open its store, and that it is the store that was asked for."""
+    for found in client.describe():
+        if tuple(found) != (folder, client.shards):
+            raise PoolError(
+                f"run '{client.run}' already has a label pool of {found[1]} shards at {found[0]}: choose another run "
+                "name, or shut that pool down"
+            )
+
+
+def _is_running(name: str, run: str) -> bool:
+    try:
+        ray.get_actor(name, namespace=namespace_of(run))
+    except ValueError:
+        return False
+    return True
 
 
 def _nodes(num_cpus: float) -> list[str]:
@@ -304,7 +361,11 @@ class LabelCoordinator:
         return latest if oldest is None else oldest
 
     def run_round(self, units: list[WorkUnit] | None) -> dict[str, Any]:
-        """Label `units`, by default all, each with the teacher that is the latest when it is handed out."""
+        """Label `units`, by default all, each with the teacher that is the latest when it is handed out.
+
+        Raises:
+            LabelingError: the workers cannot start, or not a single unit could be labelled.
+        """
         with self._one_round:
             everything = units is None
             self._rounds += 1
@@ -319,6 +380,8 @@ class LabelCoordinator:
                 self._current = None
             report = current.report()
             self._history.append(report)
+            if current.failed and not current.done:
+                raise LabelingError(f"nothing could be labelled; first reason: {current.failed[0]['reason']}")
             if everything and not current.left:
                 self._labelled_step = step
             return report
@@ -427,11 +490,5 @@ def start_labeling(
         max_task_retries=-1,
     )
     arguments = (config, pool, list(units), (pack_state(teacher[0]), teacher[1]), build)
-    until = time.monotonic() + 20
-    while True:
-        try:
-            return LabelingClient(pool.run, options.remote(*arguments))
-        except ValueError as problem:  # the name is taken, perhaps by one whose driver has just died
-            if time.monotonic() > until:
-                raise LabelingError(f"run '{pool.run}' is being labelled by another program") from problem
-            time.sleep(0.5)
+    actor = _named(lambda: options.remote(*arguments), pool.run, "is being labelled by another program")
+    return LabelingClient(pool.run, actor)

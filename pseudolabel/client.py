@@ -27,6 +27,7 @@ from pseudolabel.snapshots import Manifest, Part, absolute, write_manifest
 T = TypeVar("T")
 
 COORDINATOR = "label-coordinator"
+OWNER = "run-owner"
 
 
 def namespace_of(run: str) -> str:
@@ -344,8 +345,6 @@ class LabelingClient:
         report: dict[str, Any] = self._answer(ref)
         if progress is not None:
             progress(self.status())
-        if report["failed"] and not report["done"]:
-            raise LabelingError(f"nothing could be labelled; first reason: {report['failed'][0]['reason']}")
         return report
 
     def start(self) -> None:

@@ -10,6 +10,8 @@ import pytest
 from models.images import CorruptImage
 from models.settings import ConfigError
 from pipelines.command import run
+from pseudolabel.pool import SnapshotError
+from pseudolabel.rounds import LabelingError
 
 
 def call(outcome: Any, argv: tuple[str, ...] = ()) -> int:
@@ -35,6 +37,8 @@ def test_the_job_s_own_code(outcome: int | None, code: int) -> None:
         (ConfigError("train.steps is\n0"), "error: train.steps is 0"),
         (FileNotFoundError(2, "No such file or directory", "a.jpg"), "error: No such file or directory: a.jpg"),
         (CorruptImage("b.jpg ends early"), "error: b.jpg ends early"),
+        (SnapshotError("no space is left"), "error: no space is left"),
+        (LabelingError("the run is going on already"), "error: the run is going on already"),
     ],
 )
 def test_what_the_user_can_change_is_one_line_and_2(

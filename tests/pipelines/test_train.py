@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,13 +21,16 @@ from pipelines.ingest import ingest
 from pipelines.ingest_config import IngestConfig
 from pipelines.tracking import Tracker, default_uri
 from pipelines.train import TrainJob, TrainResult
+from pipelines.train_labels import labelling
+from pipelines.train_worker import Worker
+from pseudolabel.rounds import LabelingError
 
 Folder = Callable[..., Path]
 
 TINY = (
     "network={name: corun, stages: 1, dim: 2}",
     "crop={size: 32, per_photo: 2}",
-    "labels={size: 32, batch_size: 1, workers: 2, publish_every: 1, picture_every: 2}",
+    "labels={size: 32, batch_size: 1, passes: 2, workers: 2, publish_every: 1, picture_every: 2}",
     "train={steps: 2, batch_size: 1, workers: 2, threads: 1, checkpoint_every: 1, log_every: 1, data_tasks: 1}",
     "train.failures=0",
 )
@@ -120,6 +124,55 @@ class TestColabator:
         assert (result.model / "config.json").stat().st_mtime_ns == stamp
 
 
+def test_the_same_run_twice_at_a_time_is_refused_and_harms_nobody(
+    trained: tuple[TrainJob, TrainResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import numpy as np
+
+    from pseudolabel import actors
+    from pseudolabel.entries import LabelEntry
+
+    monkeypatch.setattr(actors, "PATIENCE", 0.0)
+    recipe = load_recipe("colabator_corun_compact", [*TINY, "labels.mode=inline", f"labels.store={tmp_path / 'disk'}"])
+    todo = replace(trained[0], out=tmp_path / "out", recipe=recipe)
+    label = np.zeros((8, 8, 3), np.uint8)
+    with labelling(todo) as (pool, labeling):
+        assert labeling is None
+        pool.offer([LabelEntry("a", label, label[..., 0], np.ones((1, 1), np.float32), 0.5, 0.5, 0)])
+        with pytest.raises(LabelingError, match="going on already"), labelling(todo):
+            pass
+        with labelling(replace(todo, out=tmp_path / "other")) as (other, _):
+            assert other.ids() == []
+        assert pool.ids() == ["a"]
+        assert list((tmp_path / "disk").glob(f"{todo.cluster_name}/shard-*/data.mdb")), "stores are where they should"
+        assert not (tmp_path / "out" / "pool").exists()
+
+
+@pytest.mark.parametrize(
+    ("mean", "published", "labelled", "goes_back"),
+    [(0, 0, 0, False), (0, 40, 40, True), (0, 40, 0, True), (0, 0, None, True), (3, 40, 40, True)],
+)
+def test_only_a_run_as_seeded_need_not_be_set_back(
+    mean: float, published: int, labelled: int | None, goes_back: bool, tmp_path: Path
+) -> None:
+    """Without a checkpoint. A teacher of the attempt that died may be published, and no label of it accepted yet."""
+    calls: list[str] = []
+
+    def told(name: str, answer: object = None) -> Callable[..., object]:
+        return lambda *_: (calls.append(name), answer)[1]
+
+    worker = object.__new__(Worker)
+    worker.job = TrainJob(load_recipe("colabator_corun_compact"), tmp_path)
+    stats = SimpleNamespace(size=6, offered=6, mean_teacher_step=mean)
+    worker.pool = SimpleNamespace(stats=lambda: stats, restore=told("restore"))
+    worker.labeling = SimpleNamespace(
+        status=lambda: {"teacher_step": published, "labelled_step": labelled}, hold=told("hold"), rewind=told("rewind")
+    )
+    worker.method = SimpleNamespace(teacher_state=dict)
+    worker._set_back(0, resumed=False)
+    assert calls == (["hold", "restore", "rewind"] if goes_back else [])
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize("network", ["{name: cddgan, width: 4, blocks: 1}", "{name: dgun, stages: 2, dim: 4}"])
@@ -175,18 +228,29 @@ def test_bad_arguments_are_one_line_and_exit_code_2(
 def test_another_recipe_or_corpus_is_another_run(tmp_path: Path) -> None:
     recipe = load_recipe("pretrain_corun_compact")
     one = TrainJob(recipe, tmp_path, clear="a")
-    assert one.digest == TrainJob(recipe, tmp_path / "elsewhere", clear="a").digest
+    elsewhere = TrainJob(recipe, tmp_path / "elsewhere", clear="a")
+    assert one.digest == elsewhere.digest
+    assert one.cluster_name != elsewhere.cluster_name, "on one cluster both may train"
     assert one.digest != TrainJob(recipe, tmp_path, clear="b").digest
     assert one.digest != TrainJob(load_recipe("pretrain_corun_compact", ["train.seed=1"]), tmp_path, clear="a").digest
 
 
-def test_the_folder_to_start_from_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_in_a_recipe_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model").mkdir()
     monkeypatch.chdir(tmp_path)
     recipe = load_recipe("refine_corun_compact", ["init=model"])
-    assert job.with_absolute_init(recipe).init == str(tmp_path / "model")
+    assert job.with_absolute_paths(recipe).init == str(tmp_path / "model")
     named = load_recipe("refine_corun_compact")
-    assert job.with_absolute_init(named).init == "corun-compact"
+    assert job.with_absolute_paths(named).init == "corun-compact"
     (tmp_path / "vgg19.pth").touch()
     backbone = load_recipe("demo_pretrain", ["perceptual.backbone=vgg19.pth"])
-    assert job.with_absolute_init(backbone).perceptual.backbone == str(tmp_path / "vgg19.pth")
+    assert job.with_absolute_paths(backbone).perceptual.backbone == str(tmp_path / "vgg19.pth")
+    (tmp_path / "clip-compact").mkdir()
+    assert job.with_absolute_paths(load_recipe("demo_colabator")).scorer == "clip-compact", "a name is no path"
+    for given in ("./clip-compact", {"architecture": "ViT-B-32", "pretrained": "./vgg19.pth"}):
+        found = job.with_absolute_paths(named.model_copy(update={"scorer": given})).scorer
+        assert found == (
+            str(tmp_path / "clip-compact")
+            if isinstance(given, str)
+            else {"architecture": "ViT-B-32", "pretrained": str(tmp_path / "vgg19.pth")}
+        )

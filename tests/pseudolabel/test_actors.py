@@ -20,8 +20,9 @@ from ray import cloudpickle
 from torch import nn
 
 from models.corun import CorunOutput
-from pseudolabel.actors import start_labeling, start_pool
-from pseudolabel.client import COORDINATOR, LabelPoolClient, namespace_of, shard_name
+from pseudolabel import actors
+from pseudolabel.actors import owned, start_labeling, start_pool
+from pseudolabel.client import COORDINATOR, OWNER, LabelPoolClient, namespace_of, shard_name
 from pseudolabel.entries import shard_folder, shard_of
 from pseudolabel.pool import LabelEntry, PoolError
 from pseudolabel.rounds import LabelingConfig, LabelingError, WorkUnit
@@ -54,7 +55,7 @@ def run(request):
     """A run's name of its own; what was started for it is stopped."""
     name = f"{request.node.name}-{time.monotonic_ns()}"
     yield name
-    for actor in (COORDINATOR, *(shard_name(shard) for shard in range(4))):
+    for actor in (COORDINATOR, OWNER, *(shard_name(shard) for shard in range(4))):
         with suppress(ValueError):
             ray.kill(ray.get_actor(actor, namespace=namespace_of(name)))
 
@@ -118,8 +119,19 @@ def test_a_pool_is_found_again_and_reopened_but_never_mistaken(run, tmp_path):
         client.fetch(["a"])
     with pytest.raises(PoolError, match="made with 1 shards, not 2"):
         start_pool(run, tmp_path / "pool", shards=2)
-    client.shutdown()
     assert start_pool(run, tmp_path / "pool").ids() == ["a"]
+
+
+def test_a_run_has_one_program_at_a_time(run, monkeypatch):
+    monkeypatch.setattr(actors, "PATIENCE", 0.0)
+    with owned(run):
+        with pytest.raises(LabelingError, match="is going on already, in another program"), owned(run):
+            pass
+        with owned(f"{run}-other"):
+            pass
+    monkeypatch.undo()  # Ray takes a moment to forget a name
+    with owned(run):
+        pass
 
 
 def test_snapshots_of_shards_are_one_and_fit_any_number(run, tmp_path):
@@ -323,6 +335,25 @@ def test_labels_follow_the_teacher_and_only_get_better(run, tmp_path, units):
     with pytest.raises(LabelingError, match=r"gone\.parquet"):
         labeling.run_round([WorkUnit(str(tmp_path / "gone.parquet"), 0)])
     labeling.stop()
+    labeling.stop()
+
+
+def test_a_round_in_vain_is_tried_again(run, tmp_path, units):
+    corpus = tmp_path / "corpus.parquet"
+    corpus.rename(tmp_path / "away")
+    pool = start_pool(run, tmp_path / "pool")
+    config = CONFIG.model_copy(update={"workers": 1, "attempts": 1})
+    labeling = start_labeling(config, pool, units[:2], (offset(0.1), 0), build=lambda _: (Teacher(), SlowScorer(0)))
+    labeling.start()
+    until = time.monotonic() + 30
+    while labeling.status()["error"] is None:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    assert "nothing could be labelled" in labeling.status()["error"]
+    assert labeling.status()["labelled_step"] is None
+    (tmp_path / "away").rename(corpus)
+    wait_for(labeling, step=0)
+    assert pool.stats().size == 2 * PER_UNIT
     labeling.stop()
 
 
