@@ -119,7 +119,8 @@ def scoring(workers: int, recipe: Recipe, out: Path, corpora: dict[str, str]) ->
     """Candidates per second of so many label workers, that have nothing else beside them."""
     from pipelines.methods.build import make_network
     from pipelines.streams import given_corpus
-    from pseudolabel.actors import start_labeling, start_pool
+    from pseudolabel.actors import start_pool
+    from pseudolabel.labeling_actors import start_labeling
     from pseudolabel.rounds import WorkUnit
 
     name = f"scoring-{workers}-{os.getpid()}"

@@ -126,7 +126,7 @@ def _start_labeling(job: TrainJob, pool: Any) -> Any:
     import torch
 
     from pipelines.methods.build import make_network
-    from pseudolabel.actors import start_labeling
+    from pseudolabel.labeling_actors import start_labeling
     from pseudolabel.rounds import WorkUnit
 
     recipe = job.recipe

@@ -50,7 +50,8 @@ class Worker:
 
     def _service(self) -> tuple[Any, Any]:
         """Clients of the pool and of the label workers, None where the run has none."""
-        from pseudolabel.client import LabelingClient, LabelPoolClient
+        from pseudolabel.client import LabelPoolClient
+        from pseudolabel.labeling_client import LabelingClient
 
         if self.recipe.method != "colabator":
             return None, None

@@ -14,6 +14,8 @@ PACKAGES = ("models", "pseudolabel", "pipelines", "serving")
 MAY_IMPORT_RAY = {
     "pseudolabel/actors.py",
     "pseudolabel/client.py",
+    "pseudolabel/labeling_actors.py",
+    "pseudolabel/labeling_client.py",
     "pipelines/cluster.py",
     "pipelines/ingest.py",
     "pipelines/mapping.py",

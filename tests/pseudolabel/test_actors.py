@@ -21,9 +21,11 @@ from torch import nn
 
 from models.corun import CorunOutput
 from pseudolabel import actors
-from pseudolabel.actors import owned, start_labeling, start_pool
-from pseudolabel.client import COORDINATOR, OWNER, LabelPoolClient, namespace_of, shard_name
+from pseudolabel.actors import owned, start_pool
+from pseudolabel.client import OWNER, LabelPoolClient, namespace_of, shard_name
 from pseudolabel.entries import shard_folder, shard_of
+from pseudolabel.labeling_actors import start_labeling
+from pseudolabel.labeling_client import COORDINATOR
 from pseudolabel.pool import LabelEntry, PoolError
 from pseudolabel.rounds import LabelingConfig, LabelingError, WorkUnit
 from pseudolabel.scores import Scores

@@ -14,9 +14,11 @@ from PIL import Image
 from ray import cloudpickle
 from torch import nn
 
-from pseudolabel.actors import start_labeling, start_pool
-from pseudolabel.client import COORDINATOR, namespace_of, shard_name
+from pseudolabel.actors import start_pool
+from pseudolabel.client import namespace_of, shard_name
 from pseudolabel.dispatch import Crew
+from pseudolabel.labeling_actors import start_labeling
+from pseudolabel.labeling_client import COORDINATOR
 from pseudolabel.rounds import LabelingConfig, Round, UnitCounts, WorkUnit
 from pseudolabel.scores import Scores
 
@@ -145,7 +147,7 @@ def test_weights_are_put_into_the_object_store_once_and_reach_a_round_under_way(
     coordinator = ray.get_actor(COORDINATOR, namespace=namespace_of(run))
 
     def count_puts(self):
-        import pseudolabel.actors as module
+        import pseudolabel.labeling_actors as module
 
         self.puts, original = [], module.ray.put
 
