@@ -83,6 +83,7 @@ class Store:
         if not readonly:
             self._env.reader_check()  # slots of killed processes would keep their pages alive
         self.tables = {name: self._env.open_db(name, create=not readonly) for name in self._databases}
+        self._note_size()
 
     @contextmanager
     def read(self) -> Iterator[lmdb.Transaction]:
@@ -104,7 +105,7 @@ class Store:
             PoolError: nothing of it was written.
         """
         while True:
-            size = self._map_size()
+            size = self._map_size
             try:
                 with self._counted(), self._told(), self._env.begin(write=True) as transaction:
                     return work(transaction)
@@ -115,23 +116,34 @@ class Store:
 
     def close(self) -> None:
         """Close the store; safe to call twice."""
+        self._panicked = False  # reopened it would be used without the lock
         self._env.close()
         if self._lock is not None:
             self._lock.close()
 
-    def _map_size(self) -> int:
-        return int(self._env.info()["map_size"])
+    def _note_size(self) -> None:
+        """Keep the size of the map, for an environment that is closed does not tell it."""
+        self._map_size = int(self._env.info()["map_size"])
 
     def _grow(self, size: int) -> None:
         with self._gate:
             self._growing = True
             self._gate.wait_for(lambda: self._active == 0)  # LMDB forbids resizing under a transaction
             try:
-                if size == 0 or self._map_size() < size:
-                    self._env.set_mapsize(size)
+                if size == 0 or self._map_size < size:
+                    self._resize(size)
             finally:
                 self._growing = False
                 self._gate.notify_all()
+
+    def _resize(self, size: int) -> None:
+        with self._told():
+            try:
+                self._env.set_mapsize(size)
+            except lmdb.Error:
+                self._panicked = True  # the old map is gone, and the environment is closed
+                raise
+            self._note_size()
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -148,11 +160,13 @@ class Store:
                 self._gate.notify_all()
 
     def _reopen(self) -> None:
-        """After a write that failed half-way LMDB wants to be opened anew; it goes on from the last commit."""
-        size = self._map_size()
+        """After a write that failed half-way LMDB wants to be opened anew; it goes on from the last commit.
+
+        Where that fails too, as on a disk that is read-only for a while, the next call tries again.
+        """
         self._env.close()
         with self._told():
-            self._open(size)
+            self._open(self._map_size)
         self._panicked = False
 
     def _hint(self, problem: str) -> str:
