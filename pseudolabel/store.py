@@ -80,8 +80,6 @@ class Store:
     def _open(self, map_size: int) -> None:
         readonly = self._options["readonly"]
         self._env = lmdb.open(str(self.path), map_size=map_size, create=not readonly, **self._options)
-        if not readonly:
-            self._env.reader_check()  # slots of killed processes would keep their pages alive
         self.tables = {name: self._env.open_db(name, create=not readonly) for name in self._databases}
         self._note_size()
 
@@ -107,8 +105,13 @@ class Store:
         while True:
             size = self._map_size
             try:
-                with self._counted(), self._told(), self._env.begin(write=True) as transaction:
-                    return work(transaction)
+                with self._counted(), self._told():
+                    # The slot of a killed reader keeps every page that was freed since from being used again. To look
+                    # for one takes a microsecond, so it is done before each write: after every so many, or only when
+                    # the map is full, the file would have grown already, and it never shrinks.
+                    self._env.reader_check()
+                    with self._env.begin(write=True) as transaction:
+                        return work(transaction)
             except lmdb.MapFullError:
                 self._grow(2 * size)
             except lmdb.MapResizedError:

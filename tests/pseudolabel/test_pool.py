@@ -433,7 +433,7 @@ def test_a_store_goes_on_after_a_write_that_failed_half_way(pool):
         def begin(self, write=False):
             raise lmdb.PanicError("mdb_txn_begin")
 
-        info, close = real.info, real.close
+        close, reader_check = real.close, real.reader_check
 
     pool._store._env = Panicked()
     with pytest.raises(PoolError, match="mdb_txn_begin"):

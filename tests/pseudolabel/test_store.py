@@ -1,4 +1,9 @@
-"""The store by itself: coming back after a failure."""
+"""The store by itself: readers that were killed, and coming back after a failure."""
+
+import subprocess
+import sys
+import textwrap
+from contextlib import contextmanager
 
 import lmdb
 import pytest
@@ -7,6 +12,25 @@ from pseudolabel.entries import PoolError
 from pseudolabel.store import Store
 
 TABLE = b"table"
+
+HOLD = """
+    import sys
+    from pseudolabel.store import Store
+    with Store(sys.argv[1], databases=(b"table",), readonly=True).read():
+        print("reading", flush=True)
+        sys.stdin.read()
+"""
+
+
+@contextmanager
+def another_process(program, path):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program), str(path)], **pipes)
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.communicate()
 
 
 @pytest.fixture
@@ -25,10 +49,30 @@ def entries(store):
         return transaction.stat(store.tables[TABLE])["entries"]
 
 
+@pytest.mark.parametrize("map_size", [1 << 18, 1 << 30])
+def test_a_killed_reader_does_not_keep_freed_pages_from_being_used_again(tmp_path, map_size):
+    store = Store(tmp_path, databases=(TABLE,), map_size=map_size, sync=False)
+    for _ in range(5):
+        put(store)
+    before = (tmp_path / "data.mdb").stat().st_size
+    with another_process(HOLD, tmp_path) as reader:
+        assert reader.stdout.readline() == "reading\n"
+        put(store)
+        reader.kill()
+        reader.wait()
+        for _ in range(100):
+            put(store)
+    assert (tmp_path / "data.mdb").stat().st_size < before + 10 * (1 << 14)
+    store.close()
+
+
 def panic(store, monkeypatch):
     """What LMDB does after a commit that failed half-way."""
 
     class Panicked:
+        def reader_check(self):
+            return 0
+
         def begin(self, write=False):
             raise lmdb.PanicError("mdb_txn_begin")
 
