@@ -1,9 +1,11 @@
-"""The store by itself: readers that were killed, and coming back after a failure."""
+"""The store by itself: readers that were killed, readers of a store that grows, and coming back after a failure."""
 
 import subprocess
 import sys
 import textwrap
+import threading
 from contextlib import contextmanager
+from itertools import count
 
 import lmdb
 import pytest
@@ -19,6 +21,15 @@ HOLD = """
     with Store(sys.argv[1], databases=(b"table",), readonly=True).read():
         print("reading", flush=True)
         sys.stdin.read()
+"""
+
+OWN = """
+    import sys
+    from pseudolabel.store import Store
+    store = Store(sys.argv[1], databases=(b"table",), map_size=1 << 18, sync=False)
+    for line in sys.stdin:
+        store.write(lambda t: t.put(line.encode(), bytes(1 << 20), db=store.tables[b"table"]))
+        print("written", flush=True)
 """
 
 
@@ -38,6 +49,28 @@ def store(tmp_path):
     store = Store(tmp_path, databases=(TABLE,), map_size=1 << 18, sync=False)
     yield store
     store.close()
+
+
+@pytest.fixture
+def grow(tmp_path):
+    """Makes the owner, another process, write a MiB more."""
+    numbers = count()
+    with another_process(OWN, tmp_path) as owner:
+
+        def more():
+            print(next(numbers), file=owner.stdin, flush=True)
+            assert owner.stdout.readline() == "written\n"
+
+        more()
+        yield more
+
+
+@pytest.fixture
+def reader(grow, tmp_path):
+    """Was opened beside the owner, which makes its map larger with the next MiB."""
+    reader = Store(tmp_path, databases=(TABLE,), map_size=1 << 18, readonly=True)
+    yield reader
+    reader.close()
 
 
 def put(store, key=b"key", size=1 << 14):
@@ -64,6 +97,58 @@ def test_a_killed_reader_does_not_keep_freed_pages_from_being_used_again(tmp_pat
             put(store)
     assert (tmp_path / "data.mdb").stat().st_size < before + 10 * (1 << 14)
     store.close()
+
+
+def test_a_reader_goes_along_with_a_store_that_grows(grow, reader):
+    for number in range(1, 6):
+        assert entries(reader) == number
+        grow()
+
+
+def test_a_store_may_grow_while_a_reader_opens_it(grow, tmp_path, monkeypatch):
+    real = lmdb.open
+
+    def open_slowly(*arguments, **options):
+        environment = real(*arguments, **options)
+        monkeypatch.undo()
+        grow()
+        return environment
+
+    monkeypatch.setattr(lmdb, "open", open_slowly)
+    reader = Store(tmp_path, databases=(TABLE,), map_size=1 << 18, readonly=True)
+    assert entries(reader) == 2
+    reader.close()
+
+
+def test_a_reading_thread_does_not_wait_for_itself(grow, reader):
+    with reader.read() as transaction:
+        grow()
+        with pytest.raises(PoolError, match="same thread"):
+            entries(reader)
+        assert transaction.stat(reader.tables[TABLE])["entries"] == 1
+    assert entries(reader) == 2
+
+
+def test_a_reader_waits_until_those_of_other_threads_are_done(grow, reader):
+    found = []
+    with reader.read() as transaction:
+        grow()
+        other = threading.Thread(target=lambda: found.append(entries(reader)))
+        other.start()
+        other.join(0.2)
+        assert not found
+        with pytest.raises(PoolError, match="same thread"):
+            entries(reader)  # though the other one is about to take over the new size
+        assert transaction.stat(reader.tables[TABLE])["entries"] == 1
+    other.join(10)
+    assert found == [2]
+
+
+def test_a_write_that_needs_room_does_not_wait_for_a_reading_of_its_own_thread(store):
+    with store.read(), pytest.raises(PoolError, match="same thread"):
+        put(store, size=1 << 20)
+    put(store, size=1 << 20)
+    assert entries(store) == 1
 
 
 def panic(store, monkeypatch):
