@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import lmdb
@@ -183,18 +184,18 @@ class LabelPool:
         """
         manifest = read_manifest(uri, step)
         same = len(manifest.parts) == shards
-        self._store.write(lambda transaction: self._rows(transaction, idle=True).clear())
-        counters = Counters()
-        for part in (manifest.parts[shard],) if same else manifest.parts:
-            for chunk in read_part(uri, part):
-                mine = [record for record in chunk if same or shard_of(record.image_id, shards) == shard]
-                counters = _added(counters, mine)
-                self._fill(mine)
-        if same:
-            self._go_live(manifest.parts[shard].counters, manifest.parts[shard].history)
-        else:
-            counters = _with_totals(counters, manifest, shard)
-            self._go_live(counters, _history_of(counters, manifest, shard))
+        with self._emptied():
+            counters = Counters()
+            for part in (manifest.parts[shard],) if same else manifest.parts:
+                for chunk in read_part(uri, part):
+                    mine = [record for record in chunk if same or shard_of(record.image_id, shards) == shard]
+                    counters = _added(counters, mine)
+                    self._fill(mine)
+            if same:
+                self._go_live(manifest.parts[shard].counters, manifest.parts[shard].history)
+            else:
+                counters = _with_totals(counters, manifest, shard)
+                self._go_live(counters, _history_of(counters, manifest, shard))
 
     def close(self) -> None:
         """Close the store; safe to call twice."""
@@ -206,6 +207,20 @@ class LabelPool:
 
     def _rows(self, transaction: lmdb.Transaction, *, idle: bool = False) -> Rows:
         return Rows(transaction, self._store.tables, idle=idle)
+
+    @contextmanager
+    def _emptied(self) -> Iterator[None]:
+        """The idle side to fill: empty at first, and again after a failure, for nobody would read what it holds."""
+        self._clear()
+        try:
+            yield
+        except BaseException:
+            with suppress(PoolError):  # what went wrong first is what to tell; the next restore clears it too
+                self._clear()
+            raise
+
+    def _clear(self) -> None:
+        self._store.write(lambda transaction: self._rows(transaction, idle=True).clear())
 
     def _fill(self, records: Sequence[Record]) -> None:
         def work(transaction: lmdb.Transaction) -> None:

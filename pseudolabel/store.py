@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -20,6 +20,8 @@ import lmdb
 from pseudolabel.entries import PoolError
 
 T = TypeVar("T")
+
+_OPENINGS = 5  # a damaged file may never fit its map
 
 _FULL = ("space", "quota", "too large", "input/output")  # how systems say that nothing more fits
 
@@ -46,6 +48,7 @@ class Store:
             path: its folder; made when missing.
             databases: names of the tables.
             map_size: address space to begin with, in bytes; it doubles when full. The file takes what it holds.
+                A reader takes the owner's.
             sync: flush to the disk at each commit. Without it a commit survives the death of the process, but not
                 that of the machine.
             patience: seconds to wait for another owner to go, such as a process that is just being killed.
@@ -56,8 +59,8 @@ class Store:
         """
         self.path = Path(path)
         self._gate = threading.Condition()
-        self._active = 0
-        self._growing = False
+        self._active: list[int] = []  # threads, each as often as it has a transaction open
+        self._growing = 0  # threads that wait to replace the map
         self._panicked = False
         self._databases = databases
         self._options: dict[str, Any] = {
@@ -78,22 +81,47 @@ class Store:
             raise PoolError(f"cannot open the label pool at {self.path}: {problem}") from problem
 
     def _open(self, map_size: int) -> None:
+        for left in reversed(range(_OPENINGS)):
+            try:
+                self._env, self.tables = self._opened(map_size)
+                break
+            except lmdb.MapResizedError:  # a reader's: the owner has made its map larger in this moment
+                if not left:
+                    raise
+        self._note_size()
+
+    def _opened(self, map_size: int) -> tuple[lmdb.Environment, dict[bytes, lmdb._Database]]:
         readonly = self._options["readonly"]
-        self._env = lmdb.open(str(self.path), map_size=map_size, create=not readonly, **self._options)
-        if not readonly:
-            self._env.reader_check()  # slots of killed processes would keep their pages alive
-        self.tables = {name: self._env.open_db(name, create=not readonly) for name in self._databases}
+        size = 0 if readonly else map_size  # 0: that of the owner, which has room for what it writes meanwhile
+        environment = lmdb.open(str(self.path), map_size=size, create=not readonly, **self._options)
+        try:
+            return environment, {name: environment.open_db(name, create=not readonly) for name in self._databases}
+        except lmdb.Error:
+            environment.close()  # a process may have it open only once
+            raise
 
     @contextmanager
     def read(self) -> Iterator[lmdb.Transaction]:
-        """A consistent view of the moment it was opened, whatever is written meanwhile."""
-        with self._counted(), self._told():
+        """A consistent view of the moment it was opened, whatever is written meanwhile.
+
+        Raises:
+            PoolError: the store cannot be read; or its owner has made it larger than the map, and this very thread
+                reads it already, so that the map cannot be replaced.
+        """
+        transaction, held = self._begin()
+        with held:
+            yield transaction
+
+    def _begin(self) -> tuple[lmdb.Transaction, ExitStack]:
+        while True:
             try:
-                transaction = self._env.begin()
+                with ExitStack() as held:
+                    held.enter_context(self._counted())
+                    held.enter_context(self._told())
+                    transaction = held.enter_context(self._env.begin())
+                    return transaction, held.pop_all()
             except lmdb.MapResizedError:
-                raise PoolError(f"the label pool at {self.path} has grown in this moment: try again") from None
-            with transaction:
-                yield transaction
+                self._grow(0)  # outside of the counted section, which it waits for
 
     def write(self, work: Callable[[lmdb.Transaction], T]) -> T:
         """Run `work` in one transaction and return its result after the commit.
@@ -101,13 +129,18 @@ class Store:
         `work` is run again, from the state before, when the map had to grow: it must not change anything else.
 
         Raises:
-            PoolError: nothing of it was written.
+            PoolError: nothing of it was written; also where the map must grow while this very thread reads the store.
         """
         while True:
-            size = self._map_size()
+            size = self._map_size
             try:
-                with self._counted(), self._told(), self._env.begin(write=True) as transaction:
-                    return work(transaction)
+                with self._counted(), self._told():
+                    # The slot of a killed reader keeps every page that was freed since from being used again. To look
+                    # for one takes a microsecond, so it is done before each write: after every so many, or only when
+                    # the map is full, the file would have grown already, and it never shrinks.
+                    self._env.reader_check()
+                    with self._env.begin(write=True) as transaction:
+                        return work(transaction)
             except lmdb.MapFullError:
                 self._grow(2 * size)
             except lmdb.MapResizedError:
@@ -115,44 +148,64 @@ class Store:
 
     def close(self) -> None:
         """Close the store; safe to call twice."""
+        self._panicked = False  # reopened it would be used without the lock
         self._env.close()
         if self._lock is not None:
             self._lock.close()
 
-    def _map_size(self) -> int:
-        return int(self._env.info()["map_size"])
+    def _note_size(self) -> None:
+        """Keep the size of the map, for an environment that is closed does not tell it."""
+        self._map_size = int(self._env.info()["map_size"])
 
     def _grow(self, size: int) -> None:
         with self._gate:
-            self._growing = True
-            self._gate.wait_for(lambda: self._active == 0)  # LMDB forbids resizing under a transaction
+            if threading.get_ident() in self._active:  # it would wait for itself
+                raise PoolError(
+                    f"the label pool at {self.path} has outgrown its map while the same thread is reading it: "
+                    "finish that reading, then try again"
+                )
+            self._growing += 1
             try:
-                if size == 0 or self._map_size() < size:
-                    self._env.set_mapsize(size)
+                self._gate.wait_for(lambda: not self._active)  # LMDB forbids resizing under a transaction
+                if size == 0 or self._map_size < size:
+                    self._resize(size)
             finally:
-                self._growing = False
+                self._growing -= 1
                 self._gate.notify_all()
+
+    def _resize(self, size: int) -> None:
+        with self._told():
+            try:
+                self._env.set_mapsize(size)
+            except lmdb.Error:
+                self._panicked = True  # the old map is gone, and the environment is closed
+                raise
+            self._note_size()
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
+        thread = threading.get_ident()  # noted here: what a generator began may end in another thread
         with self._gate:
-            self._gate.wait_for(lambda: not self._growing)
-            if self._panicked and self._active == 0:
+            # Whoever has a transaction open may open one more: the growing waits for the first one anyway.
+            self._gate.wait_for(lambda: not self._growing or thread in self._active)
+            if self._panicked and not self._active:
                 self._reopen()
-            self._active += 1
+            self._active.append(thread)
         try:
             yield
         finally:
             with self._gate:
-                self._active -= 1
+                self._active.remove(thread)
                 self._gate.notify_all()
 
     def _reopen(self) -> None:
-        """After a write that failed half-way LMDB wants to be opened anew; it goes on from the last commit."""
-        size = self._map_size()
+        """After a write that failed half-way LMDB wants to be opened anew; it goes on from the last commit.
+
+        Where that fails too, as on a disk that is read-only for a while, the next call tries again.
+        """
         self._env.close()
         with self._told():
-            self._open(size)
+            self._open(self._map_size)
         self._panicked = False
 
     def _hint(self, problem: str) -> str:

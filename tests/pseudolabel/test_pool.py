@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pseudolabel.entries import shard_of, to_entry, to_record
 from pseudolabel.history import LONGEST, History, Moment, together
 from pseudolabel.pool import LabelEntry, LabelPool, PoolError, PoolStats, SnapshotError
+from pseudolabel.rows import Rows
 from pseudolabel.snapshots import Manifest, latest_snapshot, write_manifest
 
 
@@ -313,6 +314,49 @@ def test_an_interrupted_restore_leaves_the_old_content(pool, tmp_path):
     again.close()
 
 
+def idle_ids(pool: LabelPool) -> list[str]:
+    with pool._store.read() as transaction:
+        return list(pool._rows(transaction, idle=True).ids())
+
+
+@pytest.fixture
+def damaged(pool, tmp_path):
+    """A snapshot that can be read up to its second file."""
+    for name in ("one", "two"):
+        pool.offer([entry(f"{name} {i}") for i in range(10)])
+    parts = tuple(pool.snapshot_part(tmp_path / "damaged", name) for name in ("0", "1"))
+    write_manifest(tmp_path / "damaged", Manifest(parts=parts))
+    last = tmp_path / "damaged" / parts[1].files[-1].name
+    last.write_bytes(bytes(last.stat().st_size))
+    return tmp_path / "damaged"
+
+
+def test_a_restore_that_failed_leaves_nothing_behind(damaged, tmp_path):
+    other = LabelPool(tmp_path / "other", sync=False)
+    other.offer([entry("old")])
+    with pytest.raises(SnapshotError, match="labels-1"):
+        other.restore(damaged)
+    assert idle_ids(other) == []
+    assert other.ids() == ["old"]
+    other.close()
+
+
+def test_a_restore_that_failed_says_why_though_the_store_cannot_be_written(damaged, tmp_path, monkeypatch):
+    other = LabelPool(tmp_path / "other", sync=False)
+    real = Rows.clear
+
+    def clear(rows):
+        if list(rows.ids()):
+            raise lmdb.DiskError("No space left on device")
+        real(rows)
+
+    monkeypatch.setattr(Rows, "clear", clear)
+    with pytest.raises(SnapshotError, match="labels-1"):
+        other.restore(damaged)
+    assert idle_ids(other)
+    other.close()
+
+
 def test_a_place_that_cannot_be_written_is_named(pool, tmp_path):
     pool.offer([entry("a")])
     (tmp_path / "file").write_text("in the way")
@@ -433,7 +477,7 @@ def test_a_store_goes_on_after_a_write_that_failed_half_way(pool):
         def begin(self, write=False):
             raise lmdb.PanicError("mdb_txn_begin")
 
-        info, close = real.info, real.close
+        close, reader_check = real.close, real.reader_check
 
     pool._store._env = Panicked()
     with pytest.raises(PoolError, match="mdb_txn_begin"):
