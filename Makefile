@@ -19,7 +19,7 @@ test: $(STAMP) ## the default tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-faults: $(STAMP) ## the tests that kill processes, fill disks and take nodes away
-	$(BIN)/python -m pytest -m faults -rP --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m faults -rPs --durations 6 --numprocesses 2 --dist loadfile
 
 check: $(STAMP) ## lint, format, types, import rules
 	$(BIN)/ruff check .
