@@ -5,13 +5,13 @@ in the paper, needs an encoding per block. Trust is by blocks all the same, beca
 rather than a cheaper copy. Labels of 47 real photographs (``corun-compact``, ``clip-compact``;
 ``benchmarks/trust.py``):
 
-- The rank correlation of the two maps is 0.40 (median of a photograph; lowest -0.01; pooled over all blocks 0.54).
-- Against known synthetic haze that of blocks is 0.60 (pooled 0.51), of dense 0.52 (0.49); haze on either half costs
-  trust there on 98 % of the labels by blocks, on 87 % dense.
-- Scoring takes 0.06 of the time when dense. The teacher takes 2.4 times as long as scoring by blocks, so a label
+- The rank correlation of the two maps is 0.40 (median of a photograph; lowest -0.11; pooled over all blocks 0.59).
+- Against known synthetic haze that of blocks is 0.72 (pooled 0.66), of dense 0.51 (0.48), which is nearer to the truth
+  on 18 % of the labels; haze on either half costs trust there on every label with both.
+- Scoring takes 0.06 of the time when dense. The teacher takes 2.3 times as long as scoring by blocks, so a label
   worker makes 1.4 times as many labels.
-- From an encoding of 224 or 288 pixels dense agrees better (0.51, 0.57) and finds haze no better (0.52, 0.46), for
-  0.18 and 0.20 of the time.
+- From an encoding of 224 or 288 pixels dense agrees better (0.46, 0.53) and finds haze little better (0.57, 0.52), for
+  0.16 and 0.21 of the time.
 
 So dense is for where scoring holds labels up, as full-size scorers may. No vision transformer was measured; their
 patches are known to be aligned worse with texts than the whole, so measure first.
