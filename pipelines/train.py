@@ -136,10 +136,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
     """The recipe with the local files that it names made absolute: workers have another current folder."""
-    scorer = recipe.scorer
-    if isinstance(scorer, dict):
-        scorer = {key: _absolute_path(value) for key, value in scorer.items()}
-    update: dict[str, Any] = {"scorer": _absolute_path(scorer)}
+    update: dict[str, Any] = {"scorer": _absolute_path(recipe.scorer)}
     if recipe.init is not None and Path(recipe.init).is_dir():
         update["init"] = str(Path(recipe.init).absolute())
     if Path(recipe.perceptual.backbone).is_file():
@@ -150,6 +147,8 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
 
 def _absolute_path(value: Any) -> Any:
     """A path that is there, made absolute; a name, which has no slash, and anything else as it is."""
+    if isinstance(value, dict):
+        return {key: _absolute_path(inner) for key, inner in value.items()}
     return str(Path(value).absolute()) if isinstance(value, str) and "/" in value and Path(value).exists() else value
 
 

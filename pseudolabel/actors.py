@@ -137,7 +137,7 @@ def owned(run: str) -> Iterator[None]:
     Raises:
         LabelingError: another program has it.
     """
-    options = ray.remote(RunOwner).options(name=OWNER, namespace=namespace_of(run), num_cpus=0)
+    options = ray.remote(RunOwner).options(name=OWNER, namespace=namespace_of(run), num_cpus=0, max_restarts=-1)
     owner = take_name(options.remote, run, "is going on already, in another program on this cluster: wait for its end")
     try:
         yield

@@ -247,10 +247,8 @@ def test_paths_in_a_recipe_become_absolute(tmp_path: Path, monkeypatch: pytest.M
     assert job.with_absolute_paths(backbone).perceptual.backbone == str(tmp_path / "vgg19.pth")
     (tmp_path / "clip-compact").mkdir()
     assert job.with_absolute_paths(load_recipe("demo_colabator")).scorer == "clip-compact", "a name is no path"
-    for given in ("./clip-compact", {"architecture": "ViT-B-32", "pretrained": "./vgg19.pth"}):
-        found = job.with_absolute_paths(named.model_copy(update={"scorer": given})).scorer
-        assert found == (
-            str(tmp_path / "clip-compact")
-            if isinstance(given, str)
-            else {"architecture": "ViT-B-32", "pretrained": str(tmp_path / "vgg19.pth")}
-        )
+    given: dict[str, Any] = {"architecture": "./clip-compact", "iqa": {"weights": "./vgg19.pth", "scale": 100}}
+    assert job.with_absolute_paths(named.model_copy(update={"scorer": given})).scorer == {
+        "architecture": str(tmp_path / "clip-compact"),
+        "iqa": {"weights": str(tmp_path / "vgg19.pth"), "scale": 100},
+    }
