@@ -39,12 +39,16 @@ def pytest_configure() -> None:
 
 
 class _OneRay(LoadFileScheduling):  # type: ignore[misc]  # untyped
-    """A file goes to one process as a whole; all files that need Ray go to the same one, which starts it once."""
+    """A file goes to one process as a whole; all files that need Ray go to the same one, which starts it once.
+
+    Those that break things are few and wait a lot: they may run beside each other, each process with a Ray of its own.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         text = (ROOT / file).read_text()
-        return "ray" if "ray_cluster" in text or "ray_service" in text else file
+        shared = "ray_cluster" in text or "ray_service" in text
+        return "ray" if shared and not file.startswith("tests/faults/") else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _OneRay:

@@ -19,8 +19,8 @@ from pipelines.corpus import open_corpus
 Folder = Callable[..., Path]
 pytestmark = pytest.mark.faults
 
-KILLS = 4
-COUNT = 400
+KILLS = 3
+COUNT = 250
 # Small tasks and shards, so that there is much to lose. The ingest starts a Ray of its own and ends it with itself.
 SCRIPT = """
 import sys
