@@ -18,8 +18,8 @@ serve: $(STAMP) ## the champion of the last demo over HTTP, until Ctrl-C; OUT=di
 test: $(STAMP) ## the default tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-test-faults: $(STAMP) ## the tests that kill processes, fill disks and take nodes away
-	$(BIN)/python -m pytest -m faults -rPs --durations 6 --numprocesses 2 --dist loadfile
+test-faults: $(STAMP) ## the tests that kill processes, fill disks and take nodes away; FAULTS=files for some of them
+	$(BIN)/python -m pytest -m faults -rPs --durations 6 --numprocesses 2 --dist loadfile $(FAULTS)
 
 check: $(STAMP) ## lint, format, types, import rules
 	$(BIN)/ruff check .
