@@ -29,7 +29,7 @@ from tests.conftest import make_photo
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("ray_cluster")]
 
-STEPS, INTERVAL = 36, 6
+STEPS, INTERVAL = 48, 6
 PHOTOGRAPHS = 24
 PATIENCE = 600  # seconds; a quiet machine needs a tenth
 SETTINGS = (
