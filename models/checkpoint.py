@@ -9,7 +9,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,15 +119,19 @@ def _load(path: str | os.PathLike[str]) -> dict[str, Any]:
     return content
 
 
-def load_network(folder: str | os.PathLike[str]) -> nn.Module:
+def load_network(folder: str | os.PathLike[str], allow: Collection[str] = ()) -> nn.Module:
     """The network of a checkpoint, in evaluation mode on the CPU, laid out channels-last (faster convolutions there).
 
+    Args:
+        folder: of the checkpoint.
+        allow: packages whose networks it may name, as in ``mypackage.nets:Net``: building one runs code of theirs.
+
     Raises:
-        ConfigError: no checkpoint, an unknown network, or weights that do not fit it.
+        ConfigError: no checkpoint, an unknown network or one that is not allowed, or weights that do not fit it.
     """
     from models import zoo
 
-    network = zoo.build(read_config(folder)["network"])
+    network = zoo.build(read_config(folder)["network"], allow)
     try:
         network.load_state_dict(read_weights(folder))
     except RuntimeError as problem:

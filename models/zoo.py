@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from models.cddgan import Cddgan, CddganConfig
 from models.checkpoint import load_network, read_config
 from models.corun import Corun, CorunConfig
 from models.dgun import Dgun, DgunConfig
+from models.imports import network_class
 from models.physics import DarkChannelPrior
 from models.settings import ConfigError, Settings, nearest, parse
 
@@ -38,15 +38,16 @@ class Loaded:
     config: dict[str, Any]
 
 
-def build(config: Mapping[str, Any]) -> nn.Module:
+def build(config: Mapping[str, Any], allow: Collection[str] = ()) -> nn.Module:
     """A network with fresh weights from its configuration.
 
     Args:
         config: ``{"name": "corun", "stages": 4, "dim": 30}``, likewise ``dgun`` and ``cddgan``; ``{"name": "dcp"}``; or
             an import path of one's own ``torch.nn.Module``, ``{"name": "package.module:Class", ...keyword arguments}``.
+        allow: top-level packages that an import path may name.
 
     Raises:
-        ConfigError: unknown name or key, each with its nearest neighbour.
+        ConfigError: unknown name or key, each with its nearest neighbour; a package that is not allowed.
     """
     options = dict(config)
     name = str(options.pop("name", ""))
@@ -56,37 +57,44 @@ def build(config: Mapping[str, Any]) -> nn.Module:
     if name == "dcp":
         return _made("dcp", DarkChannelPrior, options)
     if ":" in name:
-        return _imported(name, options)
+        return _made(name, network_class(name, allow), options)
     raise ConfigError(f"unknown network {name!r}{nearest(name, list(NETWORKS))}")
 
 
-def _imported(path: str, options: dict[str, Any]) -> nn.Module:
-    module, _, attribute = path.partition(":")
+def _made(name: str, make: Callable[..., nn.Module], options: Mapping[str, Any]) -> nn.Module:
     try:
-        return _made(path, getattr(importlib.import_module(module), attribute), options)
-    except (ImportError, AttributeError, ValueError) as problem:
-        raise ConfigError(f"cannot build network {path!r}: {problem}") from problem
-
-
-def _made(name: str, make: Callable[..., Any], options: Mapping[str, Any]) -> nn.Module:
-    try:
-        network = make(**options)
+        return make(**options)
     except (TypeError, ValueError, RuntimeError) as problem:  # what constructors raise for arguments they refuse
         raise ConfigError(f"cannot build network {name!r}: {problem}") from problem
-    if not isinstance(network, nn.Module):
-        raise ConfigError(f"{name!r} gives a {type(network).__name__}; expected a torch.nn.Module")
-    return network
 
 
-def load(name_or_path: str) -> Loaded:
-    """A network with trained weights: a packaged name, ``dcp`` or a checkpoint folder.
+def config_of(name_or_path: str) -> dict[str, Any]:
+    """The resolved configuration of what :func:`load` takes, without building anything.
 
     Raises:
         ConfigError: neither a known name (the nearest is named) nor a checkpoint folder.
     """
+    return {"network": {"name": "dcp"}} if name_or_path == "dcp" else read_config(_folder(name_or_path))
+
+
+def load(name_or_path: str, allow: Collection[str] = ()) -> Loaded:
+    """A network with trained weights: a packaged name, ``dcp`` or a checkpoint folder.
+
+    Args:
+        name_or_path: see there.
+        allow: packages whose networks a checkpoint may name; see :func:`build`.
+
+    Raises:
+        ConfigError: neither a known name (the nearest is named) nor a checkpoint folder, or one that cannot be loaded.
+    """
+    config = config_of(name_or_path)
     if name_or_path == "dcp":
-        return Loaded(DarkChannelPrior().eval(), "dcp", {"network": {"name": "dcp"}})
+        return Loaded(DarkChannelPrior().eval(), "dcp", config)
+    return Loaded(load_network(_folder(name_or_path), allow), name_or_path, config)
+
+
+def _folder(name_or_path: str) -> Path:
     folder = WEIGHTS / name_or_path if name_or_path in PACKAGED else Path(name_or_path)
     if not name_or_path or not folder.is_dir():
         raise ConfigError(f"no model {name_or_path!r}: not a checkpoint folder{nearest(name_or_path, list(NAMES))}")
-    return Loaded(load_network(folder), name_or_path, read_config(folder))
+    return folder

@@ -113,6 +113,7 @@ def _video(source: str, target: str | None, args: argparse.Namespace) -> int:
         model=args.model,
         tracking_uri=args.tracking_uri,
         device=args.device,
+        allow_networks=args.allow_networks,
         overwrite=args.overwrite,
         dry_run=args.dry_run,
     )

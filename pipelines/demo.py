@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from models import zoo
+from models.imports import add_allow_networks, package_of
 from models.settings import ConfigError
 from pipelines.cluster import ray_session
 from pipelines.command import run as run_command
@@ -67,6 +68,8 @@ class Demo:
         if args.from_scratch:
             self.pretrain = self.pretrain.model_copy(update={"init": None})
         self.port, self.limit = args.port, args.limit
+        own = (name for recipe in (self.pretrain, self.finetune) for name in package_of(recipe.network))
+        self.allow_networks = tuple(dict.fromkeys((*args.allow_networks, *own)))  # what it trains, it loads again
         inputs = [str(self.hazy), str(self.clear), self.pretrain.model_dump_json(), self.finetune.model_dump_json()]
         self.digest = hashlib.sha256("\n".join(inputs).encode()).hexdigest()[:12]
         self.run = self._run_folder()
@@ -125,7 +128,8 @@ class Demo:
 
     def _job(self, name: str, recipe: Recipe, run_id: str) -> TrainJob:
         corpora = {domain: str(self.out / "corpus" / domain) for domain in ("clear", "hazy")}
-        return TrainJob(recipe, self.run / name, tracking=(self.tracking_uri, run_id), **corpora)
+        tracking, allow = (self.tracking_uri, run_id), self.allow_networks
+        return TrainJob(recipe, self.run / name, tracking=tracking, allow_networks=allow, **corpora)
 
     def train(self, name: str, recipe: Recipe, run_id: str) -> dict[str, Any]:
         """One of the two training stages."""
@@ -144,6 +148,7 @@ class Demo:
                 models=(f"pretrained={pretrained}", f"dehazer={dehazer}"),
                 out=str(self.run / "evaluation"),
                 limit=self.limit,
+                allow_networks=self.allow_networks,
             )
         )
         return {"summary": found.summary, "files": [str(f) for f in (found.sheet, found.csv, found.json) if f]}
@@ -165,7 +170,14 @@ class Demo:
         from serving.config import ServingConfig
 
         photo = example_photo(Path(folder))
-        url = app.start(ServingConfig(port=self.port, model="models:/dehazer@champion", tracking_uri=self.tracking_uri))
+        url = app.start(
+            ServingConfig(
+                port=self.port,
+                model="models:/dehazer@champion",
+                tracking_uri=self.tracking_uri,
+                allow_networks=self.allow_networks,
+            )
+        )
         try:
             answer = httpx.post(f"{url}/v1/dehaze", content=photo.read_bytes(), timeout=120)
             answer.raise_for_status()
@@ -268,6 +280,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in train.steps=200")
     parser.add_argument("--limit", type=int, default=12, help="held-out photographs to evaluate (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="of the service (default: %(default)s)")
+    add_allow_networks(parser)
     return parser
 
 

@@ -23,6 +23,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from models import zoo
+from models.imports import add_allow_networks
 from models.settings import ConfigError, parse
 from pipelines.cluster import data_context_defaults, ray_session
 from pipelines.command import run as run_command
@@ -117,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="A,B",
         help=f"of {', '.join(zoo.NAMES)}, checkpoint folders, label=folder, or 'none'",
     )
+    add_allow_networks(parser)
     add("--results", nargs="+", default=[], metavar="NAME=DIR", help="other programs' results for --data")
     add("--no-baseline", dest="baseline", action="store_false", help="leave the dark channel prior out of the tables")
     add("--clear", metavar="DIR", help="clear photographs (corpus or folder) to make synthetic pairs from")
@@ -162,7 +164,7 @@ def config_of(args: argparse.Namespace) -> EvaluateConfig:
     values = {key: value for key, value in vars(args).items() if value is not None}
     values["models"] = () if args.models == "none" else _list(args.models)
     values["metrics"] = _list(args.metrics)
-    values |= {"data": tuple(args.data), "results": tuple(args.results)}
+    values |= {"data": tuple(args.data), "results": tuple(args.results), "allow_networks": tuple(args.allow_networks)}
     if args.classes is not None:
         values["classes"] = _list(args.classes)
     wrong = next((pair for pair in args.metric_weights if "=" not in pair), None)

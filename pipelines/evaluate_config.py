@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class EvaluateConfig(Settings):
         data: hazy photographs: corpora and plain folders, each with a table of its own.
         out: folder for the results.
         models: zoo names or checkpoint folders; ``label=folder`` names the row.
+        allow_networks: packages whose networks checkpoints may name; see :mod:`models.imports`.
         results: ``name=folder`` of another program's results for the photographs of ``data``.
         baseline: also measure the dark channel prior, which needs no training: what a model has to beat.
         clear: clear photographs (corpus or folder); synthetic pairs are made from its test split.
@@ -61,6 +62,7 @@ class EvaluateConfig(Settings):
     data: tuple[str, ...] = Field(min_length=1)
     out: str
     models: tuple[str, ...] = (zoo.DEFAULT,)
+    allow_networks: tuple[str, ...] = ()
     results: tuple[str, ...] = ()
     baseline: bool = True
     clear: str | None = None
@@ -139,13 +141,13 @@ def result_folders(specs: Sequence[str], taken: Iterable[str]) -> dict[str, Path
     return folders
 
 
-def describe_model(choice: ModelChoice) -> dict[str, Any]:
+def describe_model(choice: ModelChoice, allow_networks: Collection[str] = ()) -> dict[str, Any]:
     """What the summary says of a model, so that its numbers can be traced to its weights.
 
     Raises:
-        ConfigError: there is no such model.
+        ConfigError: there is no such model, or it is of a network that is not allowed.
     """
-    loaded = zoo.load(choice.source)
+    loaded = zoo.load(choice.source, allow_networks)
     digest = hashlib.sha256()
     for name, tensor in sorted(loaded.network.state_dict().items()):
         digest.update(name.encode())

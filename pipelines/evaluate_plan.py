@@ -97,7 +97,7 @@ def prepare(config: EvaluateConfig) -> Plan:
     if not choices and not folders:
         raise ConfigError("there is nothing to evaluate: name --models or --results")
     names = metrics.chosen(config.metrics, scorer=config.scorer is not None)
-    described: dict[str, Any] = {choice.label: describe_model(choice) for choice in choices}
+    described: dict[str, Any] = {choice.label: describe_model(choice, config.allow_networks) for choice in choices}
     banned = label_metrics(described.values())
     check_scorer(config.scorer)
     groups = select(config, folders)
@@ -218,6 +218,7 @@ def row_settings(
     weights = {name: str(Path(file).resolve()) for name, file in config.metric_weights.items() if name in measured}
     return RowSettings(
         models=choices,
+        allow_networks=config.allow_networks,
         results=results,
         metrics=measured,
         metric_weights=weights,

@@ -104,6 +104,7 @@ class RowSettings(Settings):
     """
 
     models: tuple[ModelChoice, ...] = ()
+    allow_networks: tuple[str, ...] = ()
     results: tuple[str, ...] = ()
     metrics: tuple[str, ...] = DEFAULT
     metric_weights: dict[str, str] = Field(default_factory=dict)
@@ -194,7 +195,7 @@ class Evaluator:
         torch.set_num_threads(settings.threads)
         self.settings = settings
         self.networks: dict[str, nn.Module] = {
-            m.label: zoo.load(m.source).network.to(settings.device) for m in settings.models
+            m.label: zoo.load(m.source, settings.allow_networks).network.to(settings.device) for m in settings.models
         }
         self.measures = Measures(settings)
         self.detector = (

@@ -31,7 +31,8 @@ def begin(plan: Plan, args: argparse.Namespace, options: DehazeOptions, executio
     if args.preview and plan.folder is None:
         raise ConfigError("--preview needs a folder for the results: give DST")
     options = options.model_copy(update={"format": plan.format})  # which the name of one result may say
-    model, network = _checked(args.model, args.tracking_uri)
+    allow = tuple(args.allow_networks)
+    model, network = _checked(args.model, args.tracking_uri, allow)
     record = None
     if plan.folder is not None and not plan.single:
         made = made_with(args.model, network, options, execution)
@@ -47,7 +48,8 @@ def begin(plan: Plan, args: argparse.Namespace, options: DehazeOptions, executio
         replace=args.overwrite or (record is not None and record.replacing),
         previews=child(plan.folder, SHEETS) if args.preview and plan.folder is not None else None,
     )
-    return Setup(model, args.tracking_uri, options, execution, _device(args.device), rules)
+    device = _device(args.device)
+    return Setup(model, args.tracking_uri, options, execution, device, rules, allow_networks=allow)
 
 
 def finish(plan: Plan, setup: Setup) -> None:
@@ -80,15 +82,15 @@ def _refuse_existing(target: str) -> None:
         raise ConfigError(f"{target} is there already; --overwrite replaces it")
 
 
-def _checked(model: str, tracking_uri: str | None) -> tuple[str, torch.nn.Module]:
+def _checked(model: str, tracking_uri: str | None, allow: tuple[str, ...]) -> tuple[str, torch.nn.Module]:
     """``model`` as workers elsewhere find it, and its network.
 
     Raises:
         ConfigError: no such model.
     """
     if model.startswith(SCHEME):
-        return model, zoo.load(str(download_model(model, tracking_uri))).network
-    network = zoo.load(model).network
+        return model, zoo.load(str(download_model(model, tracking_uri)), allow).network
+    network = zoo.load(model, allow).network
     return (model if model in zoo.NAMES else str(Path(model).resolve())), network
 
 

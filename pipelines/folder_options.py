@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from models.imports import add_allow_networks
 from models.settings import parse
 
 if TYPE_CHECKING:  # torch takes seconds that --help need not
@@ -25,6 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="packaged name, checkpoint folder or models:/name@alias (default: %(default)s)",
     )
     group.add_argument("--tracking-uri", help="MLflow registry of models:/ names, such as sqlite:////abs/mlflow.db")
+    add_allow_networks(group)
     group.add_argument("--strength", type=float, default=1.0, help="0 keeps the haze, 1 removes it (default: 1)")
     group.add_argument("--format", choices=_FORMATS, help="of the results (default: each file's own)")
     group.add_argument("--quality", type=int, default=95, help="of JPEG and WebP, 1 to 100 (default: %(default)s)")

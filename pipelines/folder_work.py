@@ -67,6 +67,7 @@ class Setup:
     device: str
     rules: Rules
     threads: int | None = None
+    allow_networks: tuple[str, ...] = ()
 
     def worker(self) -> Worker:
         """Load the model."""
@@ -79,7 +80,12 @@ class Worker:
     def __init__(self, setup: Setup) -> None:
         self._setup, self._rules = setup, setup.rules
         self._predictor = Predictor(
-            setup.model, setup.tracking_uri, setup.threads, execution=setup.execution, device=device_of(setup.device)
+            setup.model,
+            setup.tracking_uri,
+            setup.threads,
+            execution=setup.execution,
+            device=device_of(setup.device),
+            allow_networks=setup.allow_networks,
         )
 
     @property

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from models.imports import add_allow_networks
 from pipelines.cluster import data_context_defaults, ray_session
 from pipelines.command import run as run_command
 from pipelines.config import Recipe, load_recipe, recipe_names
@@ -30,13 +31,19 @@ MODEL = "model"
 
 @dataclass(frozen=True)
 class TrainJob:
-    """What to train, on what, and where to. ``tracking`` is an MLflow tracking URI and run id, or None."""
+    """What to train, on what, and where to.
+
+    Attributes:
+        tracking: an MLflow tracking URI and run id, or None.
+        allow_networks: packages whose networks the checkpoint ``init`` may name.
+    """
 
     recipe: Recipe
     out: Path
     clear: str | None = None
     hazy: str | None = None
     tracking: tuple[str, str] | None = None
+    allow_networks: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -131,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in train.steps=50")
     parser.add_argument("--tracking-uri", help="MLflow tracking URI; nothing is tracked without it")
     parser.add_argument("--address", help="Ray cluster to join; default: the current job's, else a local one")
+    add_allow_networks(parser)
     return parser
 
 
@@ -175,7 +183,8 @@ def _main(args: argparse.Namespace) -> int:
     if recipe.method in ("colabator", "cddgan"):
         given_corpus(places.get("hazy"), "hazy")
     given_corpus(places.get("clear"), "clear")
-    job = TrainJob(recipe, args.out.absolute(), clear=places.get("clear"), hazy=places.get("hazy"))
+    allow = tuple(args.allow_networks)
+    job = TrainJob(recipe, args.out.absolute(), places.get("clear"), places.get("hazy"), allow_networks=allow)
     tracker = _tracker(job, args.tracking_uri) if args.tracking_uri else None
     if tracker is not None:
         job = replace(job, tracking=(tracker.tracking_uri, tracker.run_id))

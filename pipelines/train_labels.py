@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -103,14 +103,15 @@ def _labelers(job: TrainJob, pool: Any) -> Iterator[Any]:
             labeling.stop()
 
 
-def labeling_config(recipe: Recipe) -> Any:
-    """What label workers are told, as a ``LabelingConfig``."""
-    from pipelines.methods.build import network_config
+def labeling_config(recipe: Recipe, allow_networks: Sequence[str] = ()) -> Any:
+    """What label workers are told, as a ``LabelingConfig``; ``allow_networks`` as in ``TrainJob``."""
+    from pipelines.methods.build import allowed, network_config
     from pseudolabel.rounds import LabelingConfig
 
     labels = recipe.labels
     return LabelingConfig(
         network=network_config(recipe),
+        allow_networks=allowed(recipe, allow_networks),
         scorer=recipe.scorer or "clip-compact",
         label_size=labels.size,
         passes=labels.passes,
@@ -136,7 +137,8 @@ def _start_labeling(job: TrainJob, pool: Any) -> Any:
             "note: 'init' is null, so the first labels are those of an untrained network", file=sys.stderr, flush=True
         )
         torch.manual_seed(recipe.train.seed)  # the very network that training begins with
-    return start_labeling(labeling_config(recipe), pool, units, (make_network(recipe).state_dict(), 0))
+    teacher = make_network(recipe, job.allow_networks).state_dict()
+    return start_labeling(labeling_config(recipe, job.allow_networks), pool, units, (teacher, 0))
 
 
 def _seed(job: TrainJob, labeling: Any) -> None:

@@ -35,7 +35,7 @@ class Worker:
         self.first = context.get_world_rank() == 0
         torch.set_num_threads(self.recipe.train.threads or max(1, local_cpus() // context.get_local_world_size()))
         self.device = ray.train.torch.get_device()
-        self.method: Any = make_method(self.recipe, self.device)
+        self.method: Any = make_method(self.recipe, self.device, job.allow_networks)
         ddp = {"find_unused_parameters": self.recipe.train.find_unused_parameters}
         self.method.configure(functools.partial(ray.train.torch.prepare_model, parallel_strategy_kwargs=ddp))
         self.pool, self.labeling = self._service()

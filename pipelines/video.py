@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,7 @@ def run_video(
     model: str,
     tracking_uri: str | None = None,
     device: str = "auto",
+    allow_networks: Collection[str] = (),
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> int:
@@ -135,7 +137,9 @@ def run_video(
         print(f"{source} -> {target}: {reader.frames or 'an unknown number of'} frames")
         reader.close()
         return 0
-    predictor = Predictor(model, tracking_uri, execution=execution, device=device_of(device))
+    predictor = Predictor(
+        model, tracking_uri, execution=execution, device=device_of(device), allow_networks=allow_networks
+    )
     try:
         _, damaged = dehaze_video(source, target, options, predictor)
     except NoSpaceError as problem:

@@ -275,6 +275,27 @@ def create_clip(
     return model
 
 
+def create_tokenizer(architecture: str) -> object:
+    """The tokenizer of an ``open_clip`` name. Code that comes with one is never run, whatever its configuration says:
+    ``open_clip`` would hand that on to ``transformers``.
+
+    Raises:
+        ConfigError: the configuration asks to run code, or the tokenizer cannot be had.
+    """
+    import open_clip
+
+    try:
+        text = (open_clip.get_model_config(architecture) or {}).get("text_cfg", {})
+        if "trust_remote_code" not in text.get("tokenizer_kwargs", {}):
+            return open_clip.get_tokenizer(architecture)
+    except (RuntimeError, OSError, ValueError, TypeError) as problem:
+        raise ConfigError(f"cannot load scorer {architecture!r}: {' '.join(str(problem).split())}") from problem
+    raise ConfigError(
+        f"scorer {architecture!r} asks to run code of its tokenizer ('trust_remote_code' in its "
+        "open_clip_config.json): take that out, or choose another scorer"
+    )
+
+
 def load_scorer(name: str | ScorerConfig = "clip-compact", device: str | torch.device = "cpu") -> ClipScorer:
     """Load a scorer: a packaged name, a folder in ``open_clip`` layout, a hub name, or a full configuration.
 
@@ -293,7 +314,7 @@ def load_scorer(name: str | ScorerConfig = "clip-compact", device: str | torch.d
     look = open_clip.get_model_preprocess_cfg(clip)
     size = look.get("size", 224)
     resolution = int(size if isinstance(size, int) else size[0])
-    tokenize = open_clip.get_tokenizer(full_name)
+    tokenize = create_tokenizer(full_name)
     scorer = ClipScorer(clip, tokenize, config, mean=look["mean"], std=look["std"], resolution=resolution)
     return finished(scorer, device)
 

@@ -177,7 +177,7 @@ def load_models(config: LabelingConfig) -> tuple[nn.Module, Scorer]:
     """The teacher's network, its weights still to come, and the scorer, as configured.
 
     Raises:
-        models.settings.ConfigError: an unknown network or scorer.
+        models.settings.ConfigError: an unknown network or scorer, or a network that is not allowed.
     """
     from models import zoo
     from models.settings import parse
@@ -185,7 +185,7 @@ def load_models(config: LabelingConfig) -> tuple[nn.Module, Scorer]:
 
     name = config.scorer
     scorer = load_scorer(name if isinstance(name, str) else parse(ScorerConfig, name, "scorer"), config.device)
-    return zoo.build(config.network), scorer
+    return zoo.build(config.network, config.allow_networks), scorer
 
 
 class Labeler:

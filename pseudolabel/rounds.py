@@ -31,6 +31,7 @@ class LabelingConfig(Settings):
 
     Attributes:
         network: configuration of the teacher's network, for `models.zoo.build`.
+        allow_networks: packages that it may name, likewise.
         scorer: name, folder or full configuration of the scorer, for `pseudolabel.clip_scorer.load_scorer`.
         label_size: side of the square that whole photographs are resized to (288 in the paper).
         batch_size: photographs per forward pass and per offer.
@@ -44,6 +45,7 @@ class LabelingConfig(Settings):
     """
 
     network: dict[str, Any]
+    allow_networks: tuple[str, ...] = ()
     scorer: str | dict[str, Any] = "clip-compact"
     label_size: int = Field(288, ge=8, le=4096)
     batch_size: int = Field(4, ge=1)

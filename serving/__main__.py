@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from models.imports import add_allow_networks
 from models.settings import ConfigError, parse
 
 CHAMPION = "models:/dehazer@champion"
@@ -27,6 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, help="(default: 8000)")
     parser.add_argument("--token-file", type=Path, help="a bearer token on each line; read again when it changes")
     parser.add_argument("--tracking-uri", help="MLflow registry of models:/ names")
+    add_allow_networks(parser)
     parser.add_argument("--out", type=Path, help=f"folder of a demo: serves {CHAMPION} of the mlflow.db in it")
     return parser
 
@@ -41,6 +43,7 @@ def _serve(args: argparse.Namespace) -> None:
         uri = f"sqlite:///{args.out.resolve() / 'mlflow.db'}"
         changes = {"model": CHAMPION, "tracking_uri": uri} | changes
     values = base.model_dump(mode="json")
+    values["allow_networks"] += args.allow_networks
     if args.token_file is not None:
         values["auth"]["token_file"] = str(args.token_file)
     config = parse(ServingConfig, values | changes, "serving")

@@ -72,6 +72,8 @@ class ServingConfig(Settings):
             (followed when the alias moves) or ``models:/name/3``.
         models: further ones by the name that requests give; loaded on demand.
         models_per_replica: of the further ones in a replica's memory at a time.
+        allow_networks: packages of yours whose networks checkpoints may name, as in ``mypackage.nets:Net``; none by
+            default, as whoever can write a checkpoint or to the registry could otherwise run any code here.
         tracking_uri: of the MLflow registry for ``models:/`` names.
         poll_s: after which the aliases are asked for again.
         scorer: of clearness; null serves without.
@@ -92,6 +94,7 @@ class ServingConfig(Settings):
     model: str = "corun-compact"
     models: dict[str, str] = Field(default_factory=dict)
     models_per_replica: int = Field(2, ge=1)
+    allow_networks: tuple[str, ...] = ()
     tracking_uri: str | None = None
     poll_s: float = Field(15.0, gt=0)
     scorer: ScorerConfig | None = ScorerConfig()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -90,9 +91,10 @@ class Predictor:
         limits: what is accepted.
         execution: precision and memory; the memory is for one photograph, so several threads need several times it.
         device: where the network is.
+        allow_networks: packages whose networks the checkpoint may name; see :mod:`models.imports`.
 
     Raises:
-        ConfigError: no such model.
+        ConfigError: no such model, or one of a network that is not allowed.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Predictor:
         limits: ImageLimits | None = None,
         execution: inference.InferenceConfig = inference.DEFAULT_CONFIG,
         device: str | torch.device = "cpu",
+        allow_networks: Collection[str] = (),
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
@@ -111,7 +114,7 @@ class Predictor:
         self._limits = limits if limits is not None else ImageLimits()
         self._execution = execution
         self._device = torch.device(device)
-        self._network = zoo.load(source).network.to(self._device).to(memory_format=torch.channels_last)
+        self._network = zoo.load(source, allow_networks).network.to(self._device).to(memory_format=torch.channels_last)
 
     @property
     def network(self) -> torch.nn.Module:

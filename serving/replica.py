@@ -139,7 +139,12 @@ class Replica:
     def _load(self, version: str) -> Predictor:
         config = self._config
         predictor = Predictor(
-            version, config.tracking_uri, limits=config.limits, execution=config.inference, device=self._device
+            version,
+            config.tracking_uri,
+            limits=config.limits,
+            execution=config.inference,
+            device=self._device,
+            allow_networks=config.allow_networks,
         )
         if not config.inference.compile:
             make_interruptible(predictor.network)
@@ -168,4 +173,4 @@ def require_model(config: ServingConfig) -> None:
         ConfigError: so it is.
     """
     version = registry.resolve(config.model, config.tracking_uri)
-    warm_up(Predictor(version, config.tracking_uri))
+    warm_up(Predictor(version, config.tracking_uri, allow_networks=config.allow_networks))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from models import checkpoint, zoo
 from models.cddgan import Cddgan as Generator
+from models.imports import package_of
 from models.perceptual import ContrastivePerceptual, load_vgg19
 from models.settings import ConfigError, parse
 from pipelines.config import Recipe
@@ -22,30 +23,40 @@ from pipelines.methods.scorer import ScorerTraining
 from pipelines.methods.supervised import Supervised
 from pseudolabel.clip_features import ScorerFeatures
 from pseudolabel.clip_scorer import WEIGHTS as SCORERS
-from pseudolabel.clip_scorer import ClipScorer, ScorerConfig, load_scorer
+from pseudolabel.clip_scorer import ClipScorer, ScorerConfig, create_clip, create_tokenizer, load_scorer
 
 CLIP_CONFIG = "open_clip_config.json"
 CLIP_WEIGHTS = "open_clip_model.safetensors"
 
 
-def make_network(recipe: Recipe) -> nn.Module:
+def allowed(recipe: Recipe, allow: Collection[str] = ()) -> tuple[str, ...]:
+    """Packages whose networks may be built: ``allow``, and that of the network which the recipe itself names."""
+    return (*allow, *package_of(recipe.network))
+
+
+def make_network(recipe: Recipe, allow: Collection[str] = ()) -> nn.Module:
     """The network to train, from ``init`` where it is given.
 
+    Args:
+        recipe: whose own network may be of any package.
+        allow: packages whose networks ``init`` may name.
+
     Raises:
-        ConfigError: ``init`` is of another network than the recipe asks for.
+        ConfigError: ``init`` is of another network than the recipe asks for, or of a package that is not allowed.
     """
     if recipe.init is None:
-        return zoo.build(recipe.network)
-    loaded = zoo.load(recipe.init)
-    if recipe.network and dict(recipe.network) != loaded.config["network"]:
-        have = loaded.config["network"]
+        return zoo.build(recipe.network, allowed(recipe))
+    have = zoo.config_of(recipe.init)["network"]
+    if recipe.network and dict(recipe.network) != have:
         raise ConfigError(f"init {recipe.init!r} is {have}, but the recipe asks for {recipe.network}")
-    return loaded.network.train()
+    return zoo.load(recipe.init, allowed(recipe, allow)).network.train()
 
 
 def network_config(recipe: Recipe) -> dict[str, Any]:
     """What :func:`models.zoo.build` takes to make the recipe's network again."""
-    return dict(recipe.network) if recipe.network or recipe.init is None else zoo.load(recipe.init).config["network"]
+    if recipe.network or recipe.init is None:
+        return dict(recipe.network)
+    return dict(zoo.config_of(recipe.init)["network"])
 
 
 def make_scorer(recipe: Recipe, device: torch.device) -> ClipScorer:
@@ -96,12 +107,12 @@ def _scorer_training(recipe: Recipe, device: torch.device) -> ScorerTraining:
     import open_clip
 
     name = f"local-dir:{_clip_folder(recipe)}"
-    clip = open_clip.create_model(name, load_weights=False)
+    clip = create_clip(name, load_weights=False)
     look = open_clip.get_model_preprocess_cfg(clip)
     mean, std = (torch.tensor(look[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
     method = ScorerTraining(
         clip,
-        open_clip.get_tokenizer(name),
+        create_tokenizer(name),
         mean=mean,
         std=std,
         optimizer=recipe.optimizer,
@@ -118,12 +129,14 @@ def _cddgan(network: nn.Module, recipe: Recipe) -> Cddgan:
     return Cddgan(network, config=recipe.cddgan, steps=recipe.train.steps, seed=recipe.train.seed)
 
 
-def make_method(recipe: Recipe, device: torch.device) -> Method:
-    """The recipe's method with its networks on ``device``; :meth:`Method.configure` comes next."""
+def make_method(recipe: Recipe, device: torch.device, allow: Collection[str] = ()) -> Method:
+    """The recipe's method with its networks on ``device``; :meth:`Method.configure` comes next. ``allow`` as in
+    :func:`make_network`.
+    """
     torch.manual_seed(recipe.train.seed)
     if recipe.method == "scorer":
         return _scorer_training(recipe, device)
-    network = make_network(recipe).to(device)
+    network = make_network(recipe, allow).to(device)
     if recipe.method == "cddgan":
         return _cddgan(network, recipe)
     scorer = _scorer(recipe, device)

@@ -43,7 +43,18 @@ class Deadly(nn.Module):
 def evaluate(tmp_path: Path, data: Path, model: Path, *more: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path.cwd()), str(tmp_path)])}
     command = [sys.executable, "-m", "pipelines.evaluate", "--data", str(data), "--models", f"deadly={model}"]
-    command += ["--no-baseline", "--scorer", "none", "--metrics", "fade", "--batch", str(BATCH), "--out"]
+    command += [
+        "--allow-networks",
+        "deadly",
+        "--no-baseline",
+        "--scorer",
+        "none",
+        "--metrics",
+        "fade",
+        "--batch",
+        str(BATCH),
+        "--out",
+    ]
     command += [str(tmp_path / "out"), "--tracking-uri", "none", "--concurrency", "2", "--threads", "1", *more]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=400, check=False)
 

@@ -80,7 +80,7 @@ def test_build_takes_options() -> None:
 
 
 def test_build_imports_a_network_of_ones_own() -> None:
-    built = zoo.build({"name": "torch.nn:Conv2d", "in_channels": 3, "out_channels": 5, "kernel_size": 1})
+    built = zoo.build({"name": "torch.nn:Conv2d", "in_channels": 3, "out_channels": 5, "kernel_size": 1}, ["torch"])
     assert isinstance(built, nn.Conv2d)
     assert built.out_channels == 5
 
@@ -96,12 +96,13 @@ def test_build_imports_a_network_of_ones_own() -> None:
         ({"name": "no.such.module:Net"}, "no.such.module:Net"),
         ({"name": "torch.nn:Conv2dd"}, "torch.nn:Conv2dd"),
         ({"name": "torch.nn:Conv2d", "chanels": 1}, "torch.nn:Conv2d"),
-        ({"name": "collections:OrderedDict"}, r"gives a OrderedDict; expected a torch\.nn\.Module"),
+        ({"name": "collections:OrderedDict"}, r"is a OrderedDict; expected a class that is derived from torch\.nn\."),
+        ({"name": "torch.nn:functional"}, r"is a module; expected a class"),
     ],
 )
 def test_what_cannot_be_built_is_named(config: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        zoo.build(config)
+        zoo.build(config, ["torch", "no", "collections"])
 
 
 @pytest.mark.parametrize(
@@ -114,4 +115,4 @@ def test_what_cannot_be_built_is_named(config: dict[str, Any], named: str) -> No
 )
 def test_arguments_that_a_network_refuses_are_named(config: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="cannot build network"):
-        zoo.build(config)
+        zoo.build(config, ["torch"])

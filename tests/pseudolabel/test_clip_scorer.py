@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +15,10 @@ from scipy.stats import spearmanr
 
 from models import images
 from models.physics import HazeConfig, synthesize
-from pseudolabel.clip_scorer import ClipScorer, Prompts, ScorerConfig, load_scorer
+from models.settings import ConfigError
+from pipelines.config import load_recipe
+from pipelines.methods.build import make_method
+from pseudolabel.clip_scorer import WEIGHTS, ClipScorer, Prompts, ScorerConfig, load_scorer
 from pseudolabel.clip_tokens import encode_patches
 
 Photo = Callable[..., Any]
@@ -170,3 +176,20 @@ def test_bfloat16_scores_are_near_those_of_float32(scorer: ClipScorer, photo: Ph
     half.haze_density(picture).sum().backward()
     assert picture.grad is not None
     assert picture.grad.abs().sum() > 0
+
+
+def test_a_scorer_runs_no_code_of_its_own(tmp_path: Path) -> None:
+    """``open_clip`` gives ``tokenizer_kwargs`` to ``transformers``, which would run the file beside them."""
+    folder = tmp_path / "scorer"
+    shutil.copytree(WEIGHTS / "clip-compact", folder)
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"] |= {"hf_tokenizer_name": "own", "tokenizer_kwargs": {"trust_remote_code": True}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    code = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(code))
+    (folder / "own.py").write_text(f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n")
+    recipe = load_recipe("scorer_clip_compact", [f"network.folder={folder}"])
+    for door in (lambda: load_scorer(str(folder)), lambda: make_method(recipe, torch.device("cpu"))):
+        with pytest.raises(ConfigError, match=r"asks to run code of its tokenizer.*take that out"):
+            door()
+    assert not (tmp_path / "ran").exists()

@@ -12,7 +12,7 @@ from models import zoo
 from models.images import to_uint8
 from models.inference import dehaze
 from pipelines.config import load_recipe
-from pipelines.methods.build import make_method, network_config, write_checkpoint
+from pipelines.methods.build import allowed, make_method, network_config, write_checkpoint
 from pseudolabel.labeling import Labeler, label_batch, load_models, pack_state
 from pseudolabel.rounds import LabelingConfig
 from tests.pipelines.methods.networks import batch
@@ -35,7 +35,7 @@ def test_it_trains_and_serves_like_a_built_in_one(name: str, network: str, tmp_p
     assert set(found[0]) == {"loss"} | (expected if network == "Physical" else expected - PHYSICAL)
 
     folder = write_checkpoint(tmp_path / "ck", method, recipe, {}, step=8)
-    loaded = zoo.load(str(folder))
+    loaded = zoo.load(str(folder), ["tests"])
     assert loaded.config["network"] == {"name": path}
     image = torch.rand(1, 3, 21, 30)
     served, exported = dehaze(loaded.network, image), dehaze(method.export(), image)
@@ -51,7 +51,8 @@ def test_label_workers_build_it_and_take_over_the_teacher(network: str) -> None:
     method = make_method(recipe, CPU)
     method.configure()
     method.training_step(batch(0), 0)
-    config = LabelingConfig(network=network_config(recipe), label_size=32, threads=torch.get_num_threads())
+    own = {"network": network_config(recipe), "allow_networks": allowed(recipe)}
+    config = LabelingConfig(**own, label_size=32, threads=torch.get_num_threads())
     labeler = Labeler(config)
     labeler.load(pack_state(method.teacher_state()), 1)  # type: ignore[attr-defined]
     teacher, scorer = labeler._network, labeler._scorer
@@ -66,4 +67,4 @@ def test_a_network_that_workers_cannot_import_is_named() -> None:
     from models.settings import ConfigError
 
     with pytest.raises(ConfigError, match="'not_installed_here:Net': No module named 'not_installed_here'"):
-        load_models(LabelingConfig(network={"name": "not_installed_here:Net"}))
+        load_models(LabelingConfig(network={"name": "not_installed_here:Net"}, allow_networks=("not_installed_here",)))
