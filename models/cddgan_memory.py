@@ -18,7 +18,7 @@ class NegativeQueue:
 
     def push(self, negatives: Tensor) -> None:
         """Append (M, D) negatives; the oldest beyond ``size`` leave."""
-        self.content = torch.cat([self.content, negatives.detach()])[-self.size :]
+        self.content = torch.cat([self.content.to(negatives.device), negatives.detach()])[-self.size :]
 
     def state_dict(self) -> dict[str, Tensor]:
         """The negatives, oldest first."""
@@ -42,9 +42,12 @@ class ImageHistory:
         self.generator = torch.Generator().manual_seed(seed)
 
     def exchange(self, images: Tensor) -> Tensor:
-        """N3HW -> N3HW: each image or an older one; without gradients. ``size`` 0 gives the images back."""
+        """N3HW -> N3HW: each image or an older one, on the same device; without gradients. ``size`` 0 gives the images
+        back.
+        """
         if not self.size:
             return images.detach()
+        self.images = [kept.to(images.device) for kept in self.images]  # those of a checkpoint come on the CPU
         return torch.stack([self._one(image.clone()) for image in images.detach()])
 
     def _one(self, image: Tensor) -> Tensor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from models import checkpoint
 from pipelines.config import Recipe, load_recipe
@@ -114,3 +116,54 @@ def test_the_schedule_goes_on_where_it_was(tmp_path: Path) -> None:
     trained(method, range(HALF), batch)
     assert method.stepper.optimizer.param_groups[0]["lr"] == method.stepper.rate(HALF - 1)
     assert method.stepper.rate(HALF) < method.stepper.rate(HALF - 1)
+
+
+class Ones(TorchFunctionMode):
+    """Numbers that Python asks tensors of the device ``meta`` for, which have none, are 1."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        answer = {"__float__": 1.0, "item": 1.0, "__bool__": True}.get(getattr(func, "__name__", ""))
+        if getattr(func, "__name__", "") == "tolist":
+            answer = [1.0] * args[0].numel()
+        asked = answer is not None and isinstance(args[0], Tensor) and args[0].is_meta
+        return answer if asked else func(*args, **(kwargs or {}))
+
+
+def elsewhere(state: Any, path: str = "") -> list[str]:
+    """Names of tensors that are not on the device ``meta``, except what belongs on the CPU everywhere."""
+    if isinstance(state, Tensor):
+        at_home = state.is_meta or state.dtype == torch.uint8 or (state.ndim == 0 and path.endswith(".step"))
+        return [] if at_home else [path]
+    items = state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, list | tuple) else ()
+    return [found for key, value in items for found in elsewhere(value, f"{path}.{key}")]
+
+
+CDDGAN = [
+    "network={name: cddgan, width: 4, blocks: 1}",
+    "cddgan.contrast={layers: [0, 2, 3], patches: 8, projection: 8, noise: 4, draws: 2, queue: 40}",
+    "cddgan.discriminator={width: 4, layers: 1}",
+    "cddgan.history=3",
+]
+
+
+@pytest.mark.parametrize("name", ["demo_pretrain", "demo_colabator", "cddgan_compact", "scorer_clip_compact"])
+@pytest.mark.filterwarnings("ignore:for .* copying from a non-meta parameter")
+def test_a_checkpoint_goes_on_on_another_device(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints are read on the CPU. ``meta`` stands for a GPU: it too refuses to compute with what is elsewhere."""
+    monkeypatch.setattr("torch.autocast", lambda *_, **__: nullcontext())  # which does not know the device
+    data: Any = captioned if name == "scorer_clip_compact" else lambda step: batch(step, count=4)
+    if name == "scorer_clip_compact":
+        monkeypatch.setattr("torch.nn.functional.interpolate", brightened)
+        recipe = scorer(tmp_path / "tiny", 1)
+    else:
+        recipe = load_recipe(name, CDDGAN) if name == "cddgan_compact" else photographs(name, 1, "float32")
+    before = configured(recipe)
+    trained(before, range(HALF), data)
+    state = checkpoint.read_state(write_checkpoint(tmp_path / "ck", before, recipe, {}, step=HALF))
+    assert state is not None
+    after = make_method(recipe, torch.device("meta"))
+    after.configure()
+    after.load_state_dict(state["method"])
+    with Ones():
+        trained(after, range(HALF, 2 * HALF), lambda step: {key: value.to("meta") for key, value in data(step).items()})
+    assert elsewhere(after.state_dict()) == []
