@@ -113,6 +113,7 @@ def labeling_config(recipe: Recipe) -> Any:
         network=network_config(recipe),
         scorer=recipe.scorer or "clip-compact",
         label_size=labels.size,
+        batch_size=labels.worker_batch,
         passes=labels.passes,
         threads=labels.threads,
         workers=labels.workers,
