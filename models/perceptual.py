@@ -6,6 +6,7 @@ passes three images through it, and the dehazed one back. Weights are never rand
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from models import losses
 from models.settings import ConfigError, Settings
 
 LAYERS = {"relu1_1": 1, "relu2_1": 6, "relu3_1": 11, "relu4_1": 20, "relu5_1": 29}  # places in torchvision's features
+PATIENCE = 30.0  # seconds for an answer of the host that has the weights
 SMALLEST = 16  # four poolings come before relu5_1
 Weights = tuple[float, float, float, float, float]
 Features = Callable[[Tensor], Sequence[Tensor]]
@@ -127,15 +129,19 @@ def _downloaded() -> Mapping[str, Tensor]:
 
     url = str(VGG19_Weights.IMAGENET1K_V1.url)
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+    patience = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE)  # a network that swallows packets would be waited for without end
     try:
         state: Mapping[str, Tensor] = torch.hub.load_state_dict_from_url(
             url, map_location="cpu", progress=False, check_hash=True, weights_only=True
         )
     except (OSError, RuntimeError) as problem:  # no network, a full disk; a broken download
         raise ConfigError(
-            f"perceptual.backbone 'vgg19' has no weights: looked for {cached} and {url} ({problem}); give the path of "
-            "a copy, or use 'scorer'"
+            f"perceptual.backbone 'vgg19' has no weights: looked for {cached} and {url} ({problem}); set it to the "
+            "path of a copy, to 'scorer', or to 'none' (and weights.contrastive and real.contrastive to 0)"
         ) from problem
+    finally:
+        socket.setdefaulttimeout(patience)
     return state
 
 

@@ -8,17 +8,29 @@ import signal
 import socket
 import sys
 import threading
+import time
+import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from models.settings import ConfigError
+
+if TYPE_CHECKING:
+    from pipelines.resources import Ask, Capacity
 
 NAMESPACE = "ray-dehaze"
 SOURCE_ROOT = Path(__file__).resolve().parents[1]
 MIN_CPUS = 2  # a trainer, its data tasks and the label workers wait for each other on a single logical CPU
 ANSWER_SECONDS = 5.0
+PATIENCE = 10.0  # seconds without room after which people are told
+AGAIN = 60.0  # and after which they are told again
+LOOKS, PAUSE = 3, 1.0  # for a new file, which a network file system may show a little late
+LAUNCHED = Path("~/ray_bootstrap_config.yaml")  # `ray up` leaves it on the head: what the cluster may grow to
 
 # Both kinds of session; whatever the user set wins.
 QUIET = {
@@ -108,6 +120,144 @@ def cpus() -> int:
     return max(MIN_CPUS, local_cpus())
 
 
+def capacity() -> Capacity:
+    """Of the cluster in use: what it may grow to where that is known, else what it has."""
+    import ray
+
+    from pipelines.resources import Capacity, capacity_of
+
+    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # Ray has no hint here
+    have = Capacity(tuple(node["Resources"] for node in alive))
+    if not any("ray.io/node-group" in node.get("Labels", {}) for node in alive):  # how launchers and KubeRay mark nodes
+        return have
+    launched = LAUNCHED.expanduser()
+    may_have = capacity_of(yaml.safe_load(launched.read_text())) if launched.is_file() else None
+    return may_have or Capacity(have.nodes, final=False)
+
+
+def make_room(asks: Sequence[Ask], patience: float = PATIENCE, again: float = AGAIN) -> None:
+    """Wait until the cluster has room for all of this at a time, and say so; growing clusters learn what is wanted.
+
+    Raises:
+        ConfigError: there can never be room.
+    """
+    import ray
+    from ray.util.placement_group import placement_group, remove_placement_group
+
+    from pipelines.resources import listed, refusal
+
+    size = capacity()
+    reason = refusal(asks, size)
+    if reason is not None:
+        raise ConfigError(reason)
+    bundles = [ask.bundle for ask in asks for _ in range(ask.count) if ask.bundle]
+    room = placement_group(bundles, strategy="PACK")
+    try:
+        until = time.monotonic() + patience
+        while not room.wait(1):
+            if time.monotonic() > until:
+                until = time.monotonic() + again
+                grows = "" if size.final else "; if it grows by itself, nodes may be on their way"
+                print(
+                    f"waiting for room for {listed(asks)}; free in the cluster now: {_free(ray)}{grows}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+    finally:
+        remove_placement_group(room)
+
+
+def _free(ray: Any) -> str:
+    free, have = ray.available_resources(), ray.cluster_resources()
+    return ", ".join(f"{free.get(kind, 0):g} of {have.get(kind, 0):g} {kind}s" for kind in ("GPU", "CPU"))
+
+
+def require_seen(folder: str, blind: Callable[[Path], Sequence[str]] | None = None) -> None:
+    """Refuse a local folder for results that some nodes of the cluster do not see: what they write would be lost.
+
+    Args:
+        folder: of ``--out``; a URI is everybody's.
+        blind: addresses of the nodes that do not see a file, :func:`blind_nodes` by default.
+
+    Raises:
+        ConfigError: there are such nodes.
+    """
+    if "://" in folder:
+        return
+    marker = Path(folder) / f".seen-{uuid.uuid4().hex[:8]}"
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    marker.touch()
+    try:
+        found = (blind or blind_nodes)(marker)
+    finally:
+        marker.unlink(missing_ok=True)
+    if found:
+        raise ConfigError(
+            f"{folder} is not seen by {len(found)} of the cluster's nodes ({', '.join(found[:3])}): choose a folder on "
+            "storage that every node mounts"
+        )
+
+
+def blind_nodes(path: Path) -> list[str]:
+    """Addresses of the nodes where a file is not there; those that do not answer are not among them."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    look = ray.remote(num_cpus=0, max_retries=0)(_sees)
+    asked = {}
+    for node in ray.nodes():  # type: ignore[no-untyped-call]  # Ray has no hint here
+        if node["Alive"]:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            asked[look.options(scheduling_strategy=there).remote(str(path))] = str(node["NodeManagerAddress"])
+    answers, _ = ray.wait(list(asked), num_returns=len(asked), timeout=AGAIN)
+    found = []
+    for answer in answers:
+        try:
+            if not ray.get(answer):
+                found.append(asked[answer])
+        except ray.exceptions.RayError as problem:  # the node has died meanwhile
+            logging.getLogger(__name__).debug("%s does not answer: %s", asked[answer], problem)
+    return found
+
+
+def _sees(path: str) -> bool:
+    for _ in range(LOOKS):
+        if Path(path).exists():
+            return True
+        time.sleep(PAUSE)
+    return False
+
+
+def submitted() -> bool:
+    """Whether this is a job of ``ray job submit``, whose current folder is one of Ray's own."""
+    return "job_submission_id" in os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "")
+
+
+def local_out(out: str | os.PathLike[str]) -> Path:
+    """The ``--out`` of a job that writes to local folders only, absolute.
+
+    Raises:
+        ConfigError: it is a URI, or relative in a submitted job.
+    """
+    text = os.fspath(out)
+    if "://" in text:
+        raise ConfigError(
+            f"--out is '{text}'; object storage is not supported here: give a folder that all nodes mount"
+        )
+    require_absolute(text)
+    return Path(text).expanduser().absolute()
+
+
+def require_absolute(out: str) -> None:
+    """Refuse a relative place for results in a submitted job: it would lie in Ray's cache, which is cleared.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if submitted() and "://" not in out and not Path(out).expanduser().is_absolute():
+        raise ConfigError(f"'{out}' is relative, and this job runs in Ray's cache, which is cleared: give a whole path")
+
+
 def local_cpus() -> int:
     """CPUs that this process may use: its affinity mask, within the container's quota."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -126,6 +276,8 @@ def data_context_defaults() -> None:
     context.enable_progress_bars = sys.stderr.isatty()
     context.print_on_execution_start = False
     context.use_datasource_v2 = False
+    context.raise_original_map_exception = True  # user_error() looks for it
+    logging.getLogger("ray.data.exceptions").setLevel(logging.CRITICAL)  # it would print what is about to be raised
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it would say that there are no bars
     if not sys.stderr.isatty():
         logging.getLogger("ray.data").setLevel(logging.WARNING)

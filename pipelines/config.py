@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from models.perceptual import PerceptualConfig
 from models.physics import HazeConfig
@@ -36,6 +36,7 @@ class LabelConfig(Settings):
         workers: label workers, at least 1; each holds a teacher and a scorer.
         worker_cpus: what each asks of Ray.
         worker_gpus: what each asks of Ray.
+        worker_batch: photographs that each takes through its networks at a time.
         threads: of torch in each label worker.
         shards: actors of the pool.
         store: folder for the pool's stores on the machines where its shards run; null puts them below ``--out``. Name
@@ -55,6 +56,7 @@ class LabelConfig(Settings):
     workers: int = Field(2, ge=1)
     worker_cpus: float = Field(0.2, ge=0)
     worker_gpus: float = Field(0.0, ge=0)
+    worker_batch: int = Field(4, ge=1)
     threads: int = Field(1, ge=1)
     shards: int = Field(1, ge=1)
     store: str | None = None
@@ -72,22 +74,29 @@ class LabelConfig(Settings):
             )
         return self
 
+    @field_validator("worker_gpus")
+    @classmethod
+    def _a_share_or_whole_ones(cls, value: float) -> float:
+        if value > 1 and value % 1:
+            raise ValueError(f"a label worker may have a share of a GPU or whole ones, not {value:g}")
+        return value
+
 
 class TrainConfig(Settings):
     """The loop and what it asks of the cluster.
 
     Attributes:
-        steps: optimizer steps.
+        steps: optimizer steps. A run that is asked for more of them goes on, with the schedule of the new length.
         batch_size: synthetic samples per training worker and step; of CDD-GAN, crops of either domain.
-        workers: training workers; gradients are averaged over them.
+        workers: training workers; gradients are averaged over them, so that fewer make a smaller batch of all.
         worker_cpus: what each asks of Ray (logical CPUs; ``threads`` is what it really computes with).
-        worker_gpus: 1 to train on GPUs.
+        worker_gpus: 1 to train on GPUs; whole ones, which two workers cannot share.
         threads: of torch in each worker; 0 shares the cores of the machine between the workers.
         data_cpus: what each data task asks of Ray.
         data_tasks: data tasks at a time, per corpus.
         checkpoint_every: steps between checkpoints, from which an interrupted run goes on.
         log_every: steps between two rows in the log and in MLflow.
-        failures: how often a run that lost a worker is resumed by itself.
+        failures: how often in a row a run that lost a worker is resumed by itself; a new checkpoint resets the count.
         find_unused_parameters: for networks of which no loss reaches some parameters; with several workers only, and
             a little slower.
     """
@@ -105,6 +114,27 @@ class TrainConfig(Settings):
     failures: int = Field(2, ge=0)
     seed: int = 0
     find_unused_parameters: bool = False
+
+    @field_validator("worker_gpus")
+    @classmethod
+    def _whole_ones(cls, value: float) -> float:
+        if value % 1:
+            raise ValueError(f"a training worker needs whole GPUs, not {value:g}: 1, or 0 to train on CPUs")
+        return value
+
+
+HOW_IT_RUNS = (
+    "train.steps",  # how far, not what: the same run goes on further
+    "train.workers", "train.worker_cpus", "train.worker_gpus", "train.threads",  # a machine more or less
+    "train.data_cpus", "train.data_tasks", "train.find_unused_parameters", "train.failures",
+    "train.checkpoint_every", "train.log_every",
+    "optimizer.accumulate",  # memory: the same gradients up to rounding
+    "labels.workers", "labels.worker_cpus", "labels.worker_gpus", "labels.worker_batch", "labels.threads",
+    "labels.shards", "labels.store",  # where labels are kept: every resumption restores them from a snapshot
+    "labels.max_teacher_lag", "labels.lag_patience",  # how long training waits for slow label workers
+    "labels.picture_every",
+)  # fmt: skip
+"""Keys that may change while a run goes on. All others say what is trained; another value is another run."""
 
 
 class Recipe(Settings):
@@ -131,6 +161,14 @@ class Recipe(Settings):
     scoring: ScoringConfig = ScoringConfig()
     labels: LabelConfig = LabelConfig()
     train: TrainConfig = TrainConfig()
+
+    def trained(self) -> dict[str, Any]:
+        """What is trained: the recipe as plain values, without the keys that only say how it runs."""
+        values = self.model_dump(mode="json")
+        for key in HOW_IT_RUNS:
+            part, _, name = key.partition(".")
+            del values[part][name]
+        return values
 
     @model_validator(mode="after")
     def _contrast_has_a_backbone(self) -> Recipe:

@@ -22,14 +22,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from models.settings import ConfigError
-from pipelines.cluster import ray_session
-from pipelines.command import run
+from pipelines.cluster import make_room, ray_session, require_absolute, require_seen
+from pipelines.command import run, user_error
 from pipelines.folder_options import add_options, execution_of, options_of, place_options, plan_of
+from pipelines.resources import Ask
 
 if TYPE_CHECKING:
     from pipelines.folder_plan import Plan, Task
     from pipelines.folder_report import Report
-    from pipelines.folder_work import Result, Setup
+    from pipelines.folder_work import Result, Setup, Worker
 
 _AHEAD = 2  # batches that a worker has: the one in hand, and the next, so that it never waits
 _PATIENCE_S = 30  # seconds without any worker after which people are told
@@ -67,10 +68,18 @@ class Dehazer:
     """An actor: a :class:`pipelines.folder_work.Worker` that answers with numbers instead of a line per photograph."""
 
     def __init__(self, setup: Setup) -> None:
-        self._worker = setup.worker()
+        self._setup = setup
+        self._worker: Worker | None = None
 
-    def ready(self) -> None:
+    def ready(self) -> Worker:
+        """Load the model; not in the constructor, whose errors would be the death of the actor."""
+        if self._worker is None:
+            self._worker = self._setup.worker()
+        return self._worker
+
+    def up(self) -> None:
         """Answers when it is up."""
+        self.ready()
 
     def work(self, number: int | None, batch: list[Task]) -> Outcome:
         """Do a batch; what was done before, perhaps by a worker that died, is not done again."""
@@ -79,7 +88,7 @@ class Dehazer:
         counts: Counter[str] = Counter()
         failures = []
         try:
-            for result in self._worker.work(number, batch):
+            for result in self.ready().work(number, batch):
                 counts[result.status] += 1
                 if result.status == "failed":
                     failures.append(result)
@@ -129,7 +138,7 @@ class _Loop:
 
     def __init__(self, workers: Sequence[Any], report: Report) -> None:
         self._workers, self._report = workers, report
-        self._starting = {worker.ready.remote(): index for index, worker in enumerate(workers)}
+        self._starting = {worker.up.remote(): index for index, worker in enumerate(workers)}
         self._ready: list[int] = []
         self._sent: dict[Any, _Sent] = {}
         self._suspects: list[Any] = []
@@ -176,8 +185,8 @@ class _Loop:
     def _up(self, ray: Any, answer: Any) -> int:
         try:
             ray.get(answer)
-        except ray.exceptions.RayActorError as problem:
-            raise _cannot_start(problem) from problem
+        except (ray.exceptions.RayActorError, ray.exceptions.RayTaskError) as problem:
+            raise user_error(problem) or _cannot_start(problem) from problem
         return self._starting.pop(answer)
 
     def _send(self, number: int | None, tasks: Any) -> None:
@@ -253,6 +262,9 @@ def dehaze_folder(plan: Plan, args: argparse.Namespace, pool: Pool) -> int:
     with ray_session(log_to_driver=False):
         found = survey_remotely(plan)
         setup = replace(begin(plan, args, options_of(args), execution_of(args)), threads=pool.threads)
+        make_room([Ask("worker", 1, pool.cpus, pool.gpus or 0.0, "--num-cpus, --num-gpus")])
+        if plan.folder is not None:
+            require_seen(plan.folder)
         with Report(found.count, None if plan.single else plan.folder) as report:
             no_space = execute(plan, setup, pool, report)
     if no_space:
@@ -292,6 +304,7 @@ def _main(args: argparse.Namespace) -> int:
         *sources, target = sources
     if not sources:
         raise ConfigError(f"{target} is the only name; give SRC and DST")
+    require_absolute(target)
     gpus = args.num_gpus if args.num_gpus is not None else float(args.device.startswith("cuda"))
     plan = plan_of(sources, target, args)
     return dehaze_folder(plan, args, Pool(args.concurrency, args.threads, args.num_cpus, gpus))

@@ -19,7 +19,7 @@ from typing import Any
 from models import zoo
 from models.imports import add_allow_networks, package_of
 from models.settings import ConfigError
-from pipelines.cluster import ray_session
+from pipelines.cluster import local_out, ray_session
 from pipelines.command import run as run_command
 from pipelines.config import Recipe, load_recipe
 from pipelines.train import TrainJob, train
@@ -62,7 +62,7 @@ class Demo:
     """One run of the main job. Folders are absolute."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.out = args.out.absolute()
+        self.out = local_out(args.out)
         self.hazy, self.clear = args.hazy, args.clear
         self.pretrain, self.finetune = load_recipe(PRETRAIN, args.set), load_recipe(FINETUNE, args.set)
         if args.from_scratch:
@@ -70,8 +70,10 @@ class Demo:
         self.port, self.limit = args.port, args.limit
         own = (name for recipe in (self.pretrain, self.finetune) for name in package_of(recipe.network))
         self.allow_networks = tuple(dict.fromkeys((*args.allow_networks, *own)))  # what it trains, it loads again
-        inputs = [str(self.hazy), str(self.clear), self.pretrain.model_dump_json(), self.finetune.model_dump_json()]
-        self.digest = hashlib.sha256("\n".join(inputs).encode()).hexdigest()[:12]
+        recipes = [json.dumps(recipe.trained(), sort_keys=True) for recipe in (self.pretrain, self.finetune)]
+        steps = [recipe.train.steps for recipe in (self.pretrain, self.finetune)]  # its stages are done or not
+        inputs = json.dumps([str(self.hazy), str(self.clear), recipes, steps])
+        self.digest = hashlib.sha256(inputs.encode()).hexdigest()[:12]
         self.run = self._run_folder()
         self.state = State(self.run / "state.json", self.digest)
 
@@ -275,7 +277,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipelines.demo", description=__doc__)
     parser.add_argument("--hazy", type=Path, help="folder of hazy photographs (default: samples)")
     parser.add_argument("--clear", type=Path, help="folder of clear photographs (default: samples)")
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="for everything (default: %(default)s)")
+    parser.add_argument("--out", default="runs/demo", help="for everything (default: %(default)s)")
     parser.add_argument("--from-scratch", action="store_true", help=f"start at random, not from {zoo.DEFAULT}")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in train.steps=200")
     parser.add_argument("--limit", type=int, default=12, help="held-out photographs to evaluate (default: %(default)s)")

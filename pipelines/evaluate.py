@@ -25,7 +25,7 @@ from tqdm import tqdm
 from models import zoo
 from models.imports import add_allow_networks
 from models.settings import ConfigError, parse
-from pipelines.cluster import data_context_defaults, ray_session
+from pipelines.cluster import data_context_defaults, local_out, make_room, ray_session
 from pipelines.command import run as run_command
 from pipelines.evaluate_config import EvaluateConfig
 from pipelines.evaluate_parts import Gallery, Parts, by_photograph
@@ -33,6 +33,7 @@ from pipelines.evaluate_plan import item_blocks, prepare
 from pipelines.evaluate_rows import HAZY, Evaluator, RowSettings
 from pipelines.evaluate_summary import Summary, headline_lines, publish
 from pipelines.metrics import METRICS
+from pipelines.resources import Ask
 
 PROGRESS: dict[str, Any] = {"mininterval": 0.5 if sys.stderr.isatty() else 10, "dynamic_ncols": True}
 RETRIES = 3  # of a batch whose worker died
@@ -54,6 +55,7 @@ def evaluate(config: EvaluateConfig) -> Summary:
     blocks = item_blocks(plan, config)
     with ray_session(log_to_driver=False):
         data_context_defaults()
+        make_room([Ask("worker", 1, config.num_cpus, config.num_gpus or 0.0, "--num-cpus, --num-gpus")])
         for table in measure(blocks, plan.settings, config):
             parts.write(table)
             for row, photograph in by_photograph(table):
@@ -63,6 +65,19 @@ def evaluate(config: EvaluateConfig) -> Summary:
         reason = next(row["error"] for row in parts.rows())
         raise ConfigError(f"none of {plan.photographs} photographs could be measured; the first: {reason}")
     return publish(config, plan, parts, galleries, time.monotonic() - started)
+
+
+class _Worker:
+    """An evaluator, made with the first batch: what it cannot load is an error then, not the death of an actor."""
+
+    def __init__(self, settings: RowSettings) -> None:
+        self._settings = settings
+        self._evaluator: Evaluator | None = None
+
+    def __call__(self, items: pa.Table) -> pa.Table:
+        if self._evaluator is None:
+            self._evaluator = Evaluator(self._settings)
+        return self._evaluator(items)
 
 
 def measure(blocks: Sequence[pa.Table], settings: RowSettings, config: EvaluateConfig) -> Iterator[pa.Table]:
@@ -81,7 +96,7 @@ def measure(blocks: Sequence[pa.Table], settings: RowSettings, config: EvaluateC
         # it will go, and has no other one yet.
         warnings.filterwarnings("ignore", message="`ray_remote_args_fn` is deprecated")
         dataset = from_arrow(list(blocks)).map_batches(
-            Evaluator,
+            _Worker,
             fn_constructor_kwargs={"settings": settings},
             batch_size=None,
             batch_format="pyarrow",
@@ -162,6 +177,7 @@ def config_of(args: argparse.Namespace) -> EvaluateConfig:
     from pipelines.tracking import default_uri
 
     values = {key: value for key, value in vars(args).items() if value is not None}
+    local_out(args.out)
     values["models"] = () if args.models == "none" else _list(args.models)
     values["metrics"] = _list(args.metrics)
     values |= {"data": tuple(args.data), "results": tuple(args.results), "allow_networks": tuple(args.allow_networks)}

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from models.settings import ConfigError, parse
 from pipelines import catalogue
 from pipelines.catalogue import first_rows
-from pipelines.cluster import data_context_defaults, ray_session
+from pipelines.cluster import data_context_defaults, ray_session, require_absolute, require_seen
 from pipelines.command import run
 from pipelines.corpus import REJECTS, Manifest, child
 from pipelines.ingest_banned import banned_by_corpus, banned_by_list, holdout_kind
@@ -64,6 +64,7 @@ def ingest(config: IngestConfig) -> Manifest:
         return _not_empty(before.require(), config)
     with ray_session():
         data_context_defaults()
+        require_seen(config.out)
         if config.estimates_depth():
             _check_model(config)
         sheet = _catalogue(config, plan, before)
@@ -183,11 +184,17 @@ def _check_model(config: IngestConfig) -> None:
     import ray
 
     gpus = config.gpus()
-    ray.get(ray.remote(_load).options(num_gpus=gpus).remote(config))
+    ray.get(ray.remote(_can_load).options(num_gpus=gpus).remote(config))
 
 
-def _load(config: IngestConfig) -> None:
-    _Writer(config)
+def _can_load(config: IngestConfig) -> None:
+    _load(config)
+
+
+def _load(config: IngestConfig) -> Any:
+    from pipelines.depth_model import DepthModel, DepthModelConfig
+
+    return DepthModel.load(DepthModelConfig(model=str(config.depth), device=config.depth_device))
 
 
 def _check_depth(sheet: Sheet, shards: Sequence[Shard], config: IngestConfig) -> None:
@@ -242,13 +249,13 @@ class _Writer:
     """An actor that holds a depth model."""
 
     def __init__(self, config: IngestConfig) -> None:
-        from pipelines.depth_model import DepthModel, DepthModelConfig
-
         self.config = config
-        self.model = DepthModel.load(DepthModelConfig(model=str(config.depth), device=config.depth_device))
+        self.model: Any = None
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """As :func:`_write_batch`."""
+        if self.model is None:  # not in the constructor: its errors would be the death of an actor
+            self.model = _load(self.config)
         return _write_batch(batch, self.config, self.model)
 
 
@@ -309,6 +316,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(args: argparse.Namespace) -> None:
+    require_absolute(args.out)
     config = parse(IngestConfig, {name: value for name, value in vars(args).items() if value is not None}, "ingest")
     print(summary(ingest(config), config.out))
 

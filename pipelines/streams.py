@@ -140,15 +140,25 @@ def dataset(corpus: Corpus, sampling: Sampling, *, tasks: int, cpus: float) -> A
     """
     import ray.data
 
-    units = corpus.row_groups("train")
-    if not units:
-        raise ConfigError(f"{corpus.uri} has no photographs to train on: all {corpus.count()} are held out")
+    units = training_units(corpus)
     shares = min(len(units), MAX_TASKS)
     made = ray.data.read_datasource(
         _source(units, sampling), num_cpus=cpus, concurrency=tasks, override_num_blocks=shares
     )
     made.context.target_max_block_size = BLOCK_BYTES
     return made
+
+
+def training_units(corpus: Corpus) -> list[Unit]:
+    """The row groups of a corpus's training split.
+
+    Raises:
+        ConfigError: there is nothing to train on.
+    """
+    units = corpus.row_groups("train")
+    if not units:
+        raise ConfigError(f"{corpus.uri} has no photographs to train on: all {corpus.count()} are held out")
+    return units
 
 
 def sampling_of(recipe: Recipe) -> dict[str, Sampling]:

@@ -9,24 +9,37 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from models.imports import add_allow_networks
-from pipelines.cluster import data_context_defaults, ray_session
+from models.settings import ConfigError
+from pipelines.cluster import data_context_defaults, local_out, make_room, ray_session, require_seen
 from pipelines.command import run as run_command
+from pipelines.command import user_error
 from pipelines.config import Recipe, load_recipe, recipe_names
-from pipelines.streams import datasets, given_corpus, prestart
+from pipelines.resources import asks_of, trainers_of
+from pipelines.streams import datasets, given_corpus, prestart, sampling_of, training_units
 from pipelines.train_labels import KEPT_CHECKPOINTS, label_summary, labelling
+from pipelines.train_record import (
+    MODEL,
+    RECIPE_FILE,
+    RESULT_FILE,
+    RUN_FILE,
+    TRACKING_FILE,
+    publish_model,
+    read_json,
+    require_same_run,
+    set_aside,
+    write_json,
+)
 from pipelines.train_worker import Worker
 
-RECIPE_FILE = "recipe.json"
-TRACKING_FILE = "tracking.json"
-MODEL = "model"
+_NO_RETRIES: Any = {"max_failures": 0, "controller_failure_limit": 0}  # _fit() counts; Ray's stubs lag
+CHECKPOINTS = "checkpoint_manager_snapshot.json"  # Ray Train's own list of a run's checkpoints
 
 
 @dataclass(frozen=True)
@@ -46,10 +59,14 @@ class TrainJob:
     allow_networks: tuple[str, ...] = ()
 
     @property
+    def trained(self) -> dict[str, Any]:
+        """What is trained, on what; without the keys that only say how it runs."""
+        return self.recipe.trained() | {"clear": self.clear, "hazy": self.hazy}
+
+    @property
     def digest(self) -> str:
-        """Stands for recipe and corpora: another digest is another run."""
-        text = json.dumps([self.recipe.model_dump(mode="json"), self.clear, self.hazy], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:10]
+        """Stands for what is trained: another digest is another run."""
+        return hashlib.sha256(json.dumps(self.trained, sort_keys=True).encode()).hexdigest()[:10]
 
     @property
     def name(self) -> str:
@@ -71,11 +88,102 @@ class TrainResult:
     labels: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A job that nothing speaks against so far.
+
+    Attributes:
+        done: the result, where the job came to its end before.
+        vgg19: of :func:`pipelines.methods.build.rehearse`.
+    """
+
+    done: TrainResult | None = None
+    vgg19: Mapping[str, Any] | None = None
+
+
+def prepare(job: TrainJob, *, fresh: bool = False) -> Prepared:
+    """All that can be refused before anything is started; needs no Ray.
+
+    Args:
+        job: what to train.
+        fresh: start anew; what an earlier run left in ``out`` is put aside.
+
+    Raises:
+        ConfigError: missing, empty or wrong corpora, networks or weights that cannot be had, ``out`` of another run,
+            and what else the user has to change.
+    """
+    places = {"clear": job.clear, "hazy": job.hazy}
+    for domain in reversed(sampling_of(job.recipe)):
+        training_units(given_corpus(places[domain], domain))
+    if not fresh:
+        require_same_run(job.out, job.digest, job.trained)
+        done = _done(job)
+        if done is not None:
+            return Prepared(done)
+    from pipelines.methods.build import rehearse  # after the cheap refusals: torch takes seconds
+
+    vgg19 = rehearse(job.recipe, job.allow_networks)
+    aside = set_aside(job.out) if fresh else None
+    if aside is not None:
+        print(f"what an earlier run left is in {aside} now", flush=True)
+    return Prepared(vgg19=vgg19)
+
+
+def _done(job: TrainJob) -> TrainResult | None:
+    """The result of a job that came to its end before; one that is asked for more steps has not."""
+    model, steps = job.out / MODEL, job.recipe.train.steps
+    record = read_json(job.out / RESULT_FILE)
+    if record.get("digest") != job.digest or not model.is_dir():
+        return None
+    if record["steps"] > steps:
+        raise ConfigError(f"{job.out} was trained for {record['steps']} steps; for {steps}, choose another --out")
+    return TrainResult(model, record["metrics"], record["labels"]) if record["steps"] == steps else None
+
+
 def _loop(payload: dict[str, Any]) -> None:
-    Worker(payload["job"]).loop()
+    import ray
+
+    weights = payload["vgg19"]
+    Worker(payload["job"], None if weights is None else ray.get(weights[0])).loop()
 
 
-def _fit(job: TrainJob) -> Any:
+def _fit(job: TrainJob, vgg19: Any) -> Any:
+    """Train until the end, however often workers are lost, as long as there are new checkpoints in between."""
+    from ray.train import ControllerError, TrainingFailedError
+
+    failures, reached = 0, _checkpoints(job)
+    while True:
+        try:
+            return _attempt(job, vgg19)
+        except TrainingFailedError as problem:
+            expected = user_error(problem)
+            if expected is not None:  # trying again would only take longer
+                raise expected from problem
+            before, reached = reached, _checkpoints(job)
+            failures = 1 if reached != before else failures + 1
+            allowed, reason = job.recipe.train.failures, _reason(problem)
+            if failures > allowed:
+                print(f"given up after {failures} failures without a new checkpoint: {reason}", flush=True)
+                raise
+            kind = "could not start" if isinstance(problem, ControllerError) else "failed"
+            print(f"training {kind} ({reason}); it goes on, {failures} of {allowed} failures in a row", flush=True)
+        make_room(trainers_of(job.recipe))
+
+
+def _checkpoints(job: TrainJob) -> str:
+    """Which checkpoints there are, as Ray Train notes them; another text means a new one."""
+    known = job.out / "ray" / job.name / CHECKPOINTS
+    return known.read_text() if known.is_file() else ""
+
+
+def _reason(problem: Exception) -> str:
+    """The last line of what a worker, or Ray, has said."""
+    workers = getattr(problem, "worker_failures", None) or {}
+    text = str(next(iter(workers.values()), problem)).strip()
+    return text.splitlines()[-1].strip() if text else type(problem).__name__
+
+
+def _attempt(job: TrainJob, vgg19: Any) -> Any:
     import ray.train
     from ray.train.torch import TorchTrainer
 
@@ -83,7 +191,7 @@ def _fit(job: TrainJob) -> Any:
     resources = {"CPU": train.worker_cpus} | ({"GPU": train.worker_gpus} if train.worker_gpus else {})
     trainer = TorchTrainer(
         _loop,
-        train_loop_config={"job": job},
+        train_loop_config={"job": job, "vgg19": vgg19},
         scaling_config=ray.train.ScalingConfig(
             num_workers=train.workers, use_gpu=train.worker_gpus > 0, resources_per_worker=resources
         ),
@@ -91,7 +199,7 @@ def _fit(job: TrainJob) -> Any:
             name=job.name,
             storage_path=str(job.out / "ray"),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=KEPT_CHECKPOINTS),
-            failure_config=ray.train.FailureConfig(max_failures=train.failures),
+            failure_config=ray.train.FailureConfig(**_NO_RETRIES),
         ),
         datasets=datasets(recipe, job.clear, job.hazy),
     )
@@ -101,32 +209,42 @@ def _fit(job: TrainJob) -> Any:
         raise KeyboardInterrupt from stopped
 
 
-def train(job: TrainJob) -> TrainResult:
+def train(job: TrainJob, prepared: Prepared | None = None) -> TrainResult:
     """Run a training job to its end; needs a Ray session.
 
     The model is written to ``out/model``. A finished job that is asked for again is not repeated, and says so.
 
+    Args:
+        job: what to train.
+        prepared: of :func:`prepare`, which is called without it.
+
     Raises:
-        ConfigError: missing, empty or wrong corpora, unknown networks, and what else the user has to change.
+        ConfigError: as :func:`prepare`; no room in the cluster, or ``out`` is not seen by all of its nodes.
     """
-    model = job.out / MODEL
-    record = job.out / "result.json"
-    if record.is_file() and (done := json.loads(record.read_text()))["digest"] == job.digest and model.is_dir():
+    import ray
+
+    prepared = prepared or prepare(job)
+    if prepared.done is not None:
+        model = prepared.done.model
         print(f"{job.recipe.method}: already trained, see {model}; choose another --out to train again", flush=True)
-        return TrainResult(model, done["metrics"], done["labels"])
+        return prepared.done
     data_context_defaults()
+    make_room(asks_of(job.recipe))
+    require_seen(str(job.out))
     prestart(job.recipe.train.data_tasks, job.recipe.train.data_cpus)
-    job.out.mkdir(parents=True, exist_ok=True)
-    (job.out / RECIPE_FILE).write_text(job.recipe.model_dump_json(indent=2) + "\n")
+    write_json(job.out / RUN_FILE, {"digest": job.digest, "trained": job.trained})
+    write_json(job.out / RECIPE_FILE, job.recipe.model_dump(mode="json"))
+    # In a list, so that it reaches the workers as a reference: this machine's files and downloads are not theirs.
+    vgg19 = None if prepared.vgg19 is None else [ray.put(prepared.vgg19)]
     with labelling(job) as service:
-        result = _fit(job)
+        result = _fit(job, vgg19)
         labels = label_summary(service)
     with result.checkpoint.as_directory() as folder:
-        shutil.rmtree(model, ignore_errors=True)
-        shutil.copytree(folder, model, ignore=shutil.ignore_patterns("training_state.pt", ".*"))
+        publish_model(Path(folder), job.out / MODEL)
     metrics = {key: float(value) for key, value in result.metrics.items() if isinstance(value, int | float)}
-    record.write_text(json.dumps({"digest": job.digest, "metrics": metrics, "labels": labels}, indent=2) + "\n")
-    return TrainResult(model, metrics, labels)
+    done = {"digest": job.digest, "steps": job.recipe.train.steps, "metrics": metrics, "labels": labels}
+    write_json(job.out / RESULT_FILE, done)
+    return TrainResult(job.out / MODEL, metrics, labels)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -134,7 +252,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--recipe", required=True, help=f"a YAML file, or one of: {', '.join(recipe_names())}")
     parser.add_argument("--clear", help="corpus of clear photographs")
     parser.add_argument("--hazy", help="corpus of hazy photographs (Colabator, CDD-GAN)")
-    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the model")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for checkpoints and the model")
+    parser.add_argument("--fresh", action="store_true", help="start anew; what is in --out goes to DIR/earlier")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in train.steps=50")
     parser.add_argument("--tracking-uri", help="MLflow tracking URI; nothing is tracked without it")
     parser.add_argument("--address", help="Ray cluster to join; default: the current job's, else a local one")
@@ -165,31 +284,28 @@ def _tracker(job: TrainJob, uri: str) -> Any:
     from pipelines.tracking import Tracker
 
     record = job.out / TRACKING_FILE
-    known = json.loads(record.read_text()) if record.is_file() else {}
+    known = read_json(record)
     if (known.get("digest"), known.get("uri")) == (job.digest, uri):
         return Tracker.resume(uri, known["run_id"])
     tracker = Tracker.start("ray-dehaze", job.recipe.method, uri)
     tracker.log_params(job.recipe.model_dump(mode="json"))
-    job.out.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps({"digest": job.digest, "uri": uri, "run_id": tracker.run_id}) + "\n")
+    write_json(record, {"digest": job.digest, "uri": uri, "run_id": tracker.run_id})
     return tracker
 
 
 def _main(args: argparse.Namespace) -> int:
     from pipelines.corpus import absolute
 
-    recipe = with_absolute_paths(load_recipe(args.recipe, args.set))
+    recipe, out = with_absolute_paths(load_recipe(args.recipe, args.set)), local_out(args.out)
     places = {key: absolute(value) for key in ("clear", "hazy") if (value := getattr(args, key)) is not None}
-    if recipe.method in ("colabator", "cddgan"):
-        given_corpus(places.get("hazy"), "hazy")
-    given_corpus(places.get("clear"), "clear")
     allow = tuple(args.allow_networks)
-    job = TrainJob(recipe, args.out.absolute(), places.get("clear"), places.get("hazy"), allow_networks=allow)
+    job = TrainJob(recipe, out, places.get("clear"), places.get("hazy"), allow_networks=allow)
+    prepared = prepare(job, fresh=args.fresh)
     tracker = _tracker(job, args.tracking_uri) if args.tracking_uri else None
     if tracker is not None:
         job = replace(job, tracking=(tracker.tracking_uri, tracker.run_id))
     with ray_session(args.address):
-        result = train(job)
+        result = train(job, prepared)
     if tracker is not None:
         tracker.finish()
     print(f"model: {result.model}")

@@ -114,6 +114,7 @@ def labeling_config(recipe: Recipe, allow_networks: Sequence[str] = ()) -> Any:
         allow_networks=allowed(recipe, allow_networks),
         scorer=recipe.scorer or "clip-compact",
         label_size=labels.size,
+        batch_size=labels.worker_batch,
         passes=labels.passes,
         threads=labels.threads,
         workers=labels.workers,

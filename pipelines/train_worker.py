@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.settings import ConfigError
 from pipelines.cluster import local_cpus
 from pipelines.label_streams import InlineLabels, PooledLabels, Publisher, Stopwatch
 from pipelines.streams import batches, unpaired_batches
@@ -23,7 +25,7 @@ PICTURES = "labels"
 class Worker:
     """Trains its share of a job, from the last checkpoint to the last step."""
 
-    def __init__(self, job: TrainJob) -> None:
+    def __init__(self, job: TrainJob, vgg19: Mapping[str, Any] | None = None) -> None:
         import ray.train
         import ray.train.torch
         import torch
@@ -35,7 +37,7 @@ class Worker:
         self.first = context.get_world_rank() == 0
         torch.set_num_threads(self.recipe.train.threads or max(1, local_cpus() // context.get_local_world_size()))
         self.device = ray.train.torch.get_device()
-        self.method: Any = make_method(self.recipe, self.device, job.allow_networks)
+        self.method: Any = make_method(self.recipe, self.device, job.allow_networks, vgg19=vgg19)
         ddp = {"find_unused_parameters": self.recipe.train.find_unused_parameters}
         self.method.configure(functools.partial(ray.train.torch.prepare_model, parallel_strategy_kwargs=ddp))
         self.pool, self.labeling = self._service()
@@ -83,6 +85,8 @@ class Worker:
                 state = read_state(folder) or {}
             self.method.load_state_dict(state["method"])
             step = int(state["step"])
+            if step > self.recipe.train.steps:
+                raise ConfigError(f"the checkpoint is of step {step}, and train.steps is {self.recipe.train.steps}")
         if self.pool is not None:
             if self.first:
                 self._set_back(step, resumed=saved is not None)

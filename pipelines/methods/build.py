@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models import checkpoint, zoo
 from models.cddgan import Cddgan as Generator
 from models.imports import package_of
-from models.perceptual import ContrastivePerceptual, load_vgg19
+from models.perceptual import ContrastivePerceptual, Vgg19Features, load_vgg19
 from models.settings import ConfigError, parse
 from pipelines.config import Recipe
 from pipelines.methods.base import Method
@@ -27,6 +27,8 @@ from pseudolabel.clip_scorer import ClipScorer, ScorerConfig, create_clip, creat
 
 CLIP_CONFIG = "open_clip_config.json"
 CLIP_WEIGHTS = "open_clip_model.safetensors"
+
+State = Mapping[str, Tensor]
 
 
 def allowed(recipe: Recipe, allow: Collection[str] = ()) -> tuple[str, ...]:
@@ -71,8 +73,15 @@ def _scorer(recipe: Recipe, device: torch.device) -> ClipScorer | None:
     return make_scorer(recipe, device) if recipe.scorer is not None and wanted else None
 
 
+def _backbone(recipe: Recipe) -> str:
+    """What the contrastive perceptual loss compares by; ``none`` where no loss gives it a weight."""
+    used = (recipe.weights, recipe.real) if recipe.method == "colabator" else (recipe.weights,)
+    contrasts = recipe.method in ("supervised", "colabator") and any(part.contrastive != 0 for part in used)
+    return recipe.perceptual.backbone if contrasts else "none"
+
+
 def make_contrastive(
-    recipe: Recipe, device: torch.device, scorer: ClipScorer | None = None
+    recipe: Recipe, device: torch.device, scorer: ClipScorer | None = None, vgg19: State | None = None
 ) -> ContrastivePerceptual | None:
     """The recipe's contrastive perceptual loss; None without a backbone, or where no loss gives it a weight.
 
@@ -80,18 +89,18 @@ def make_contrastive(
         recipe: its ``perceptual`` and weights.
         device: where the backbone goes.
         scorer: one that is loaded already.
+        vgg19: of :func:`rehearse`, where the backbone is VGG-19; without it, it is loaded.
 
     Raises:
         ConfigError: the backbone's weights cannot be had, or it gives no features.
     """
-    used = (recipe.weights, recipe.real) if recipe.method == "colabator" else (recipe.weights,)
-    backbone = recipe.perceptual.backbone
-    if backbone == "none" or all(part.contrastive == 0 for part in used):
+    backbone = _backbone(recipe)
+    if backbone == "none":
         return None
     if backbone == "scorer":
         features: nn.Module = ScorerFeatures(scorer or make_scorer(recipe, device))
     else:
-        features = load_vgg19(backbone)
+        features = load_vgg19(backbone) if vgg19 is None else Vgg19Features(vgg19)
     return ContrastivePerceptual(features.to(device), recipe.perceptual.weights)
 
 
@@ -129,9 +138,12 @@ def _cddgan(network: nn.Module, recipe: Recipe) -> Cddgan:
     return Cddgan(network, config=recipe.cddgan, steps=recipe.train.steps, seed=recipe.train.seed)
 
 
-def make_method(recipe: Recipe, device: torch.device, allow: Collection[str] = ()) -> Method:
-    """The recipe's method with its networks on ``device``; :meth:`Method.configure` comes next. ``allow`` as in
-    :func:`make_network`.
+def make_method(
+    recipe: Recipe, device: torch.device, allow: Collection[str] = (), *, vgg19: State | None = None
+) -> Method:
+    """The recipe's method with its networks on ``device``; :meth:`Method.configure` comes next.
+
+    ``allow`` as for :func:`make_network`, ``vgg19`` as for :func:`make_contrastive`.
     """
     torch.manual_seed(recipe.train.seed)
     if recipe.method == "scorer":
@@ -145,11 +157,40 @@ def make_method(recipe: Recipe, device: torch.device, allow: Collection[str] = (
         "optimizer": recipe.optimizer,
         "steps": recipe.train.steps,
         "scorer": scorer,
-        "contrastive": make_contrastive(recipe, device, scorer),
+        "contrastive": make_contrastive(recipe, device, scorer, vgg19),
     }
     if recipe.method == "colabator":
         return Colabator(network, real=recipe.real, **common)
     return Supervised(network, **common)
+
+
+def rehearse(recipe: Recipe, allow: Collection[str] = ()) -> State | None:
+    """Build everything that workers are going to build, on this CPU, so that what cannot be is refused before that.
+
+    ``allow`` as for :func:`make_network`.
+
+    Returns:
+        the weights of VGG-19 where the recipe needs them: workers elsewhere have neither this machine's files nor its
+        downloads.
+
+    Raises:
+        ConfigError: networks, weights or losses that cannot be made.
+    """
+    half = recipe.optimizer.precision == "float16"
+    if half and not recipe.train.worker_gpus:
+        raise ConfigError(
+            "optimizer.precision is float16, which needs GPUs, and train.worker_gpus is 0: set it to 1, or the "
+            "precision to bfloat16"
+        )
+    backbone = _backbone(recipe)
+    vgg19 = None if backbone in ("none", "scorer") else load_vgg19(backbone).state_dict()
+    cpu = torch.device("cpu")
+    method = make_method(recipe, cpu, allow, vgg19=vgg19)
+    if not half:
+        method.configure()
+    if recipe.method == "colabator":
+        make_scorer(recipe, cpu)
+    return vgg19
 
 
 def write_checkpoint(folder: Path, method: Method, recipe: Recipe, metrics: Mapping[str, float], step: int) -> Path:

@@ -142,7 +142,7 @@ def test_weights_that_cannot_be_had_are_an_error_with_a_remedy(tmp_path: Path, m
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
     with pytest.raises(
-        ConfigError, match=r"vgg19-dcbb9e9d\.pth and https://.*no route.*path of a copy, or use 'scorer'"
+        ConfigError, match=r"vgg19-dcbb9e9d\.pth and https://.*no route.*path of a copy, to 'scorer', or to 'none'"
     ):
         load_vgg19("vgg19")
 

@@ -1,9 +1,11 @@
-"""Where jobs meet Ray: addresses that are wrong, an environment that is given back. No cluster is started."""
+"""Where jobs meet Ray: addresses that are wrong, an environment that is given back, places for results, room."""
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -11,6 +13,9 @@ import pytest
 
 from models.settings import ConfigError
 from pipelines import cluster
+from pipelines.resources import Ask, Capacity
+
+GROUP = {"ray.io/node-group": "head"}
 
 
 def test_a_dead_address_fails_at_once_and_is_named() -> None:
@@ -70,3 +75,90 @@ def test_the_quota_of_the_container_counts(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)), raising=False)
     monkeypatch.setattr(cluster, "Path", lambda _path: tmp_path / "cpu.max")
     assert cluster.local_cpus() == cpus
+
+
+class TestPlacesForResults:
+    @pytest.mark.parametrize("out", ["s3://bucket/run", "gs://bucket/run", "abfs://a@b/c", "file:///tmp/run"])
+    def test_a_uri_is_refused_where_only_folders_will_do(self, out: str) -> None:
+        with pytest.raises(ConfigError, match=f"--out is '{out}'; object storage is not supported here: give a folder"):
+            cluster.local_out(out)
+
+    def test_a_relative_folder_is_the_user_s_own(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert cluster.local_out("run") == tmp_path / "run"
+        assert cluster.local_out("~/run") == Path.home() / "run"
+
+    def test_a_relative_folder_of_a_submitted_job_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        told = {"metadata": {"job_submission_id": "raysubmit_1", "job_name": "raysubmit_1"}, "runtime_env": {}}
+        monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(told))
+        with pytest.raises(ConfigError, match="'run' is relative, and this job runs in Ray's cache"):
+            cluster.local_out("run")
+        assert cluster.local_out("/mnt/run") == Path("/mnt/run")
+        cluster.require_absolute("s3://bucket/run")
+
+    def test_a_folder_that_some_nodes_do_not_see_is_refused(self, tmp_path: Path) -> None:
+        seen: list[Path] = []
+
+        def blind(marker: Path) -> list[str]:
+            assert marker.is_file()
+            seen.append(marker)
+            return ["10.0.0.2", "10.0.0.3"]
+
+        with pytest.raises(ConfigError, match=r"run is not seen by 2 of the cluster's nodes \(10.0.0.2, 10.0.0.3\)"):
+            cluster.require_seen(str(tmp_path / "run"), blind)
+        cluster.require_seen(str(tmp_path / "run"), lambda _: [])
+        cluster.require_seen("s3://bucket/run", blind)
+        assert len(seen) == 1
+        assert not list((tmp_path / "run").iterdir())
+
+
+@pytest.mark.usefixtures("ray_cluster")
+class TestRoom:
+    def test_a_node_tells_what_it_sees(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        import ray
+
+        monkeypatch.setattr(cluster, "PAUSE", 0.0)
+        assert cluster.blind_nodes(tmp_path) == []
+        address = ray.util.get_node_ip_address()
+        assert cluster.blind_nodes(tmp_path / "nothing") == [address]
+
+    def test_the_size_of_a_cluster_that_does_not_grow_is_final(self) -> None:
+        size = cluster.capacity()
+        assert size.final
+        assert [node["CPU"] for node in size.nodes] == [2.0]
+
+    def test_what_a_growing_cluster_may_have_counts(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        import ray
+
+        monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 8}, "Labels": GROUP}])
+        monkeypatch.setattr(cluster, "LAUNCHED", tmp_path / "none")
+        assert cluster.capacity() == Capacity(({"CPU": 8},), final=False)
+        monkeypatch.setattr(cluster, "LAUNCHED", Path(__file__).parents[2] / "cluster.yaml")
+        assert sum(node.get("GPU", 0) for node in cluster.capacity().nodes) == 4
+
+    def test_what_can_never_be_had_is_refused_at_once(self) -> None:
+        began = time.monotonic()
+        with pytest.raises(ConfigError, match="this needs 3 CPUs, and the cluster has 2 CPUs at most: 6 workers"):
+            cluster.make_room([Ask("worker", 6, 0.5, 0, "train.workers")])
+        assert time.monotonic() - began < 5
+
+    def test_what_is_waited_for_is_said_again_and_again(self, capsys: pytest.CaptureFixture[str]) -> None:
+        import ray
+
+        class Holder:
+            pass
+
+        holder = ray.remote(Holder).options(num_cpus=1.5).remote()  # type: ignore[attr-defined]
+        ray.get(holder.__ray_ready__.remote())
+        leaves = threading.Timer(5, lambda: ray.kill(holder))
+        leaves.start()
+        cluster.make_room([Ask("training worker", 2, 0.5, 0, "train.workers")], patience=0.5, again=1.0)
+        leaves.join()
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) >= 2
+        assert said[0] == (
+            "waiting for room for 2 training workers with 0.5 CPU each; free in the cluster now: 0 of 0 GPUs, "
+            "0.5 of 2 CPUs"
+        )
+        cluster.make_room([Ask("training worker", 4, 0.5, 0, "train.workers")])  # it keeps no room to itself
+        assert capsys.readouterr().err == ""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import errno
+from typing import Any, ClassVar
 
 import pytest
 
 from models.images import CorruptImage
 from models.settings import ConfigError
-from pipelines.command import run
+from pipelines.command import run, sentence, user_error
 from pseudolabel.pool import SnapshotError
 from pseudolabel.rounds import LabelingError
 
@@ -46,6 +47,28 @@ def test_what_the_user_can_change_is_one_line_and_2(
 ) -> None:
     assert call(problem) == 2
     assert capsys.readouterr().err == line + "\n"
+
+
+def test_a_full_disk_is_the_user_s_and_other_trouble_with_disks_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(OSError(errno.ENOSPC, "No space left on device", "a.png")) == 2
+    assert capsys.readouterr().err == "error: No space left on device: a.png\n"
+    with pytest.raises(OSError, match="Input/output"):
+        call(OSError(errno.EIO, "Input/output error"))
+
+
+def test_the_user_s_error_is_found_among_those_that_it_took_along() -> None:
+    """As Ray Train reports it: one worker could not read its corpus, the other lost its partner."""
+
+    class FromTaskError(RuntimeError):
+        cause = ConfigError("the corpus is empty")
+
+    class WorkersError(RuntimeError):
+        worker_failures: ClassVar = {0: RuntimeError("connection reset by peer"), 1: FromTaskError("Traceback ...")}
+
+    found = user_error(WorkersError("Training failed"))
+    assert isinstance(found, ConfigError)
+    assert sentence(found) == "the corpus is empty"
+    assert user_error(RuntimeError("a defect")) is None
 
 
 def test_an_error_from_a_worker_is_unwrapped(capsys: pytest.CaptureFixture[str]) -> None:

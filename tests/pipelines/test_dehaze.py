@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from models.inference import InferenceConfig
+from models.settings import ConfigError
 from pipelines import dehaze
 from pipelines.dehaze import Pool, execute, main
 from pipelines.folder_plan import Task, make_plan
@@ -111,6 +112,34 @@ def test_bad_arguments_are_one_line(photo_folder: Folder, tmp_path: Path, capsys
     ):
         assert main(words) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_what_workers_refuse_and_what_the_cluster_has_not_is_one_line(
+    photo_folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [str(photo_folder(count=1)), str(tmp_path / "out"), "--model", "dcp", "--concurrency", "1"]
+    assert main([*words, "--num-cpus", "3"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: this needs 3 CPUs, and the cluster has 2 CPUs at most: 1 worker with 3 CPUs")
+    assert error.count("\n") == 1
+
+    class Refusing(Setup):
+        def worker(self) -> Worker:
+            raise ConfigError("no such model there")
+
+    plan = make_plan([words[0]], words[1], None)
+    setup = Refusing("dcp", None, DehazeOptions(), InferenceConfig(), "cpu", Rules(0), threads=1)
+    with Report(1, None) as report, pytest.raises(ConfigError, match=r"^no such model there$"):
+        execute(plan, setup, Pool(size=1), report)
+
+
+def test_a_submitted_job_has_whole_paths(
+    photo_folder: Folder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", '{"metadata": {"job_submission_id": "raysubmit_1"}}')
+    assert main([str(photo_folder(count=1)), "clear", "--model", "dcp"]) == 2
+    assert "'clear' is relative, and this job runs in Ray's cache" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("ray_cluster")

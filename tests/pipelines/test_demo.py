@@ -17,6 +17,15 @@ from pipelines.demo import Demo, State, closing_table, example_photo, flat_means
 Folder = Callable[..., Path]
 
 
+def test_an_out_that_is_no_folder_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert demo.main(["--out", "s3://bucket/demo", "--port", "0"]) == 2
+    assert "object storage is not supported" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def args(out: Path, *more: str) -> Any:
     return demo._parser().parse_args(["--out", str(out), *more])
 
@@ -53,6 +62,12 @@ class TestRunFolder:
         again = Demo(args(tmp_path))
         assert again.run == first.run
         assert set(again.state.values["stages"]) == {"ingest", "pretrain"}
+
+    def test_how_it_runs_may_change_meanwhile(self, tmp_path: Path) -> None:
+        self.stages(Demo(args(tmp_path)), "ingest")
+        again = Demo(args(tmp_path, "--set", "train.workers=1", "--set", "train.log_every=1"))
+        assert again.run.name == "run-001"
+        assert again.pretrain.train.workers == 1
 
     def test_a_finished_one_is_followed_by_the_next(self, tmp_path: Path) -> None:
         self.stages(Demo(args(tmp_path)), "ingest", "serve")

@@ -216,6 +216,17 @@ def test_bad_arguments_are_one_line_and_exit_code_2(
     assert not (tmp_path / "out").exists()
 
 
+def test_an_out_that_is_no_folder_is_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert job.main(["--data", "photos", "--out", "s3://bucket/results"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --out is 's3://bucket/results'; object storage is not supported here")
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_checkpoint_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "run" / "model").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)

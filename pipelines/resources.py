@@ -1,0 +1,129 @@
+"""What a run asks of a cluster, and whether the cluster can ever have it. No Ray, no torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.config import Recipe
+from pseudolabel.rounds import LabelingConfig
+
+SHARD_CPUS = 0.05  # of an actor of the label pool
+_TINY = 1e-6  # what adding fractions may be off by
+_KINDS = ("GPU", "CPU")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """``count`` processes with so many CPUs and GPUs each; ``keys`` say how many and how much."""
+
+    what: str
+    count: int
+    cpus: float
+    gpus: float
+    keys: str
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """What each asks of one node, as Ray has it."""
+        return {kind: amount for kind, amount in (("CPU", self.cpus), ("GPU", self.gpus)) if amount}
+
+    def __str__(self) -> str:
+        each = " and ".join(_amount(kind, self.bundle[kind]) for kind in _KINDS if kind in self.bundle) or "nothing"
+        return f"{self.count} {self.what}{'s with' if self.count > 1 else ' with'} {each}{' each' * (self.count > 1)}"
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """The nodes that a cluster has, or may come to have.
+
+    Attributes:
+        nodes: resources of each.
+        final: whether there can be no others.
+    """
+
+    nodes: tuple[Mapping[str, float], ...]
+    final: bool = True
+
+
+def trainers_of(recipe: Recipe) -> list[Ask]:
+    """What trains: the workers, and of their data tasks the one per corpus without which none gets a batch."""
+    train = recipe.train
+    corpora = 2 if recipe.method in ("colabator", "cddgan") else 1
+    return [
+        Ask("training worker", train.workers, train.worker_cpus, train.worker_gpus, "train.workers, worker_gpus"),
+        Ask("data task", corpora, train.data_cpus, 0.0, "train.data_cpus"),
+    ]
+
+
+def labelers_of(recipe: Recipe) -> list[Ask]:
+    """The label pool and, unless labels are ``inline``, those who fill it; nothing for other methods."""
+    labels = recipe.labels
+    if recipe.method != "colabator":
+        return []
+    pool = Ask("shard", labels.shards, SHARD_CPUS, 0.0, "labels.shards")
+    if labels.mode == "inline":
+        return [pool]
+    coordinator = float(LabelingConfig.model_fields["coordinator_cpus"].default)
+    return [
+        pool,
+        Ask("coordinator", 1, coordinator, 0.0, "labels.mode"),
+        Ask("label worker", labels.workers, labels.worker_cpus, labels.worker_gpus, "labels.workers, worker_gpus"),
+    ]
+
+
+def asks_of(recipe: Recipe) -> list[Ask]:
+    """Everything that a training run has at a time."""
+    return trainers_of(recipe) + labelers_of(recipe)
+
+
+def total(bundles: Iterable[Mapping[str, float]]) -> Counter[str]:
+    """Bundles added up, by kind."""
+    sums: Counter[str] = Counter()
+    for bundle in bundles:
+        sums.update(bundle)
+    return sums
+
+
+def refusal(asks: Sequence[Ask], capacity: Capacity) -> str | None:
+    """Why a cluster can never have room for all of this at a time; None when it may, or when its size is not known."""
+    if not capacity.final:
+        return None
+    have = total(capacity.nodes)
+    wanted = total(ask.bundle for ask in asks for _ in range(ask.count))
+    for kind in _KINDS:
+        if wanted[kind] > have[kind] + _TINY:
+            parts = [ask for ask in asks if ask.bundle.get(kind)]
+            return (
+                f"this needs {_amount(kind, wanted[kind])}, and the cluster has {_amount(kind, have[kind])} at most: "
+                f"{', '.join(f'{ask} ({ask.keys})' for ask in parts)}; ask for less, or for more nodes"
+            )
+    for ask in asks:
+        if not any(all(node.get(k, 0) + _TINY >= v for k, v in ask.bundle.items()) for node in capacity.nodes):
+            wants = " and ".join(_amount(kind, amount) for kind, amount in ask.bundle.items())
+            return f"a {ask.what} needs a node with {wants}, and there is none ({ask.keys})"
+    return None
+
+
+def capacity_of(launcher: Mapping[str, Any]) -> Capacity | None:
+    """What a file of Ray's cluster launcher (``cluster.yaml``) lets a cluster grow to; None where it does not say."""
+    nodes: list[Mapping[str, float]] = []
+    everything = int(launcher.get("max_workers", 0))
+    for name, kind in launcher["available_node_types"].items():
+        head = name == launcher["head_node_type"]
+        count = min(int(kind.get("max_workers", everything)), everything) + head
+        if count and not kind.get("resources"):
+            return None
+        nodes += [kind.get("resources", {})] * count
+    return Capacity(tuple(nodes))
+
+
+def listed(asks: Sequence[Ask]) -> str:
+    """For a message."""
+    return ", ".join(map(str, asks))
+
+
+def _amount(kind: str, amount: float) -> str:
+    return f"{round(amount, 4):g} {kind}{'' if 0 < amount <= 1 else 's'}"
