@@ -128,6 +128,18 @@ def decode(data: bytes, page: Layout) -> Samples:
     return _samples(np.moveaxis(values, 0, 2) if planar else values, page)
 
 
+def last_strip(page: Layout) -> tuple[int, int, int] | None:
+    """(first byte, bytes of a row, rows) of the last strip of an uncompressed picture; None for other pictures."""
+    tags, rows = page.directory, page.directory.number(_ROWS, page.height) or page.height
+    strips = tags.numbers(_STRIPS)
+    if tags.number(_COMPRESSION, 1) != 1 or not strips.size or strips[-1] != strips.max():
+        return None
+    if page.photometric not in _MODELS or (page.samples > 1 and tags.number(_PLANAR, 1) == 2):
+        return None
+    row = math.ceil(page.width * page.samples * page.bits / 8)
+    return int(strips[-1]), row, page.height - rows * (strips.size - 1)
+
+
 def encode(pixels: Array, icc: bytes | None, dpi: tuple[float, float] | None) -> bytes:
     """A deflated little-endian TIFF of (H, W) grey or (H, W, 2..4) uint16; 2 and 4 have straight alpha last."""
     import tifffile

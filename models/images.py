@@ -7,9 +7,11 @@ with what has to be put back when the picture is written again.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,7 @@ from models import image_headers, image_png, image_tiff
 from models.image_colour import deep_to_srgb, to_srgb
 from models.image_errors import CorruptImage, ImageError, ImageTooLarge, TruncatedImage, UnsupportedFormat
 from models.image_limits import DEFAULT_LIMITS, SUFFIXES, Header, ImageLimits, check_bytes
+from models.image_mending import Mended, candidates, ends_early, filled
 from models.image_metadata import Metadata, collect, pillow_options, png_chunks, tiff_entries, tiff_resolution
 from models.image_modes import Samples, deep_grey, eight_bits, exif_orientation, upright
 from models.image_quiet import quiet
@@ -107,13 +110,14 @@ def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, shrink_to: int | N
     if shrink_to is not None and shrink_to < 1:
         raise ValueError(f"shrink_to is {shrink_to}; expected 1 or more pixels")
     check_bytes(len(data), limits)
-    try:
-        with quiet():
+    with quiet():
+        try:
             return _decode(data, limits, shrink_to)
-    except Exception as problem:  # Pillow's plugins raise almost anything on damaged files
-        if isinstance(problem, ImageError):
-            raise
-        raise image_headers.typed(problem, data) from problem
+        except Exception as problem:  # noqa: BLE001 - Pillow's plugins raise almost anything on damaged files
+            error = image_headers.typed(problem, data)
+            if (photo := _mended(data, limits, error)) is not None:
+                return photo
+            raise error from (None if error is problem else problem)
 
 
 def probe(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Header:
@@ -127,13 +131,15 @@ def probe(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Header:
     Raises:
         ImageError: as :func:`decode`; :class:`TruncatedImage` when the header is not all there.
     """
-    try:
-        with quiet():
+    with quiet():
+        try:
             return image_headers.probe(data, limits)
-    except Exception as problem:  # as above
-        if isinstance(problem, ImageError):
-            raise
-        raise image_headers.typed(problem, data) from problem
+        except Exception as problem:  # noqa: BLE001 - as above
+            error = image_headers.typed(problem, data)
+            for found in _candidates(data, limits, error):
+                with contextlib.suppress(Exception):
+                    return image_headers.probe(found.data, limits)
+            raise error from (None if error is problem else problem)
 
 
 def encode(photo: Photo, format: str | None = None, quality: int = 95, metadata: bool = False) -> bytes:  # noqa: A002 - the contract's name
@@ -212,17 +218,43 @@ def write(photo: Photo, path: str | os.PathLike[str], quality: int = 95, metadat
         temporary.unlink(missing_ok=True)
 
 
-def _decode(data: bytes, limits: ImageLimits, shrink_to: int | None) -> Photo:
+def _decode(data: bytes, limits: ImageLimits, shrink_to: int | None, *, ended: bool = True) -> Photo:
     layout = image_headers.tiff_layout(data, limits)
     if layout is not None and layout.deep:
         return _deep_tiff(data, layout)
     with image_headers.open_image(data, limits) as image:
+        if ended:
+            image_headers.check_end(data)
         if image_png.is_deep(data):
             return _deep_png(data, image)
         if shrink_to is not None and image.format in ("JPEG", "MPO"):
             image.draft(None, (shrink_to, shrink_to))
         image.load()
         return _to_photo(image, layout)
+
+
+def _candidates(data: bytes, limits: ImageLimits, error: ImageError) -> Iterator[Mended]:
+    """Copies of a damaged file that may decode."""
+    if limits.strict or not isinstance(error, CorruptImage | TruncatedImage):
+        return
+    with contextlib.suppress(Exception):  # whatever comes of damage: there are no more
+        yield from candidates(data, limits)
+
+
+def _mended(data: bytes, limits: ImageLimits, error: ImageError) -> Photo | None:
+    """The photo of a file that is nearly whole, with a note."""
+    for found in _candidates(data, limits, error):
+        with contextlib.suppress(Exception):  # this copy does not decode either
+            photo, note = _decode(found.data, limits, None, ended=not found.other), found.note
+            if found.other:
+                result = filled(photo.pixels, _decode(found.other, limits, None, ended=False).pixels)
+                if result is None:
+                    return None
+                pixels, lines, side = result
+                note = ends_early(lines, side) if lines else note
+                photo = replace(photo, pixels=pixels)
+            return replace(photo, notes=(*photo.notes, note))
+    return None
 
 
 def _deep_tiff(data: bytes, layout: image_tiff.Layout) -> Photo:
