@@ -21,7 +21,7 @@ Array = NDArray[Any]
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIPS, _ORIENTATION, _PER_PIXEL, _ROWS, _STRIP_BYTES = 273, 274, 277, 278, 279
 _PLANAR, _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 284, 317, 322, 323, 324, 325
-_EXTRA, _SAMPLE_FORMAT, _XMP, _ICC, _DNG = 338, 339, 700, 34675, 50706
+_EXTRA, _SAMPLE_FORMAT, _XMP, _DNG = 338, 339, 700, 50706
 
 _MODELS: dict[int, tuple[Model, int]] = {
     0: ("GRAY", 1),
@@ -65,9 +65,17 @@ class Layout:
         return (self.bits > 8 and self.bits % 16 == 0) or self.photometric in (_CIELAB, _ICCLAB)
 
     @property
-    def icc(self) -> bytes:
-        """The embedded profile, or nothing."""
-        return self.directory.raw(_ICC)
+    def floating(self) -> bool:
+        """Whether the samples are floating-point numbers."""
+        return self.dtype is not None and self.dtype.startswith("f")
+
+    @property
+    def further_samples(self) -> bool:
+        """Whether there are channels beside those of the color model and one of transparency."""
+        colours = {3: 1, 6: 3}.get(self.photometric) or _MODELS.get(self.photometric, ("GRAY", self.samples))[1]
+        kinds = self.directory.numbers(_EXTRA)
+        alpha = not kinds.size or kinds[0] in (_PREMULTIPLIED, _STRAIGHT)
+        return self.samples > colours + int(alpha)
 
     @property
     def xmp(self) -> bytes:

@@ -366,11 +366,17 @@ def test_depth_of_what_is_written(kind: str, depth: int) -> None:
     assert read.pixels.dtype == np.dtype(f"uint{depth}")
 
 
-def test_equal_channels_are_written_as_grey_and_a_profile_only_with_colours() -> None:
+def test_what_was_grey_is_written_as_grey_with_a_profile_of_its_own() -> None:
     grey = np.repeat(deep(1), 3, axis=2)
-    assert images.encode(images.Photo(grey), "PNG")[25] == 0
-    assert images.encode(images.Photo(grey, alpha=grey[:, :, 0]), "PNG")[25] == 4
-    assert images.encode(images.Photo(grey, icc=srgb_profile()), "PNG")[25] == 2
+    assert images.encode(images.Photo(grey), "PNG")[25] == 2  # colors that happen to be equal
+    assert images.encode(images.Photo(grey, grey=True), "PNG")[25] == 0
+    assert images.encode(images.Photo(grey, alpha=grey[:, :, 0], grey=True), "PNG")[25] == 4
+    assert images.encode(images.Photo(deep(3), grey=True), "PNG")[25] == 2  # it is not any more
+    data = images.encode(images.Photo(grey, icc=srgb_profile(), grey=True), "PNG")
+    assert data[25] == 0
+    read = images.decode(data)
+    assert (read.icc, read.grey) == (srgb_profile(), True)
+    np.testing.assert_array_equal(read.pixels, grey)
 
 
 def test_other_programs_read_what_is_written() -> None:
