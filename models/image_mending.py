@@ -65,7 +65,7 @@ def _without(data: bytes, parts: Sequence[tuple[bytes, int, int]]) -> tuple[byte
     for _, start, length in parts:
         kept.append(data[at : start - 8])
         at = start + length + 4
-    names = ", ".join(sorted({name.decode("latin-1") for name, _, _ in parts}))
+    names = ", ".join(sorted({name.decode() if name.isalpha() else "?" for name, _, _ in parts}))
     return b"".join([*kept, data[at:]]), f"damaged parts of the PNG file were left out: {names}"
 
 

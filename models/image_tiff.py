@@ -38,6 +38,7 @@ _DTYPES = {
     (3, 16): "f2", (3, 32): "f4", (3, 64): "f8",
 }  # fmt: skip
 _PREMULTIPLIED, _STRAIGHT = 1, 2
+_KIND, _WITHIN, _MOSAICS = 254, 330, (32803, 34892)  # NewSubfileType, SubIFDs, color filter array and linear raw
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def layout(data: bytes) -> Layout:
     width, height = tags.number(_WIDTH), tags.number(_HEIGHT)
     if not width or not height:
         raise CorruptImage("the TIFF header says no size")
-    if _DNG in tags.fields:
+    if _is_raw(data, tags):
         raise UnsupportedFormat("this is a camera's raw file; develop it to JPEG, PNG or TIFF first")
     bits, kinds = tags.numbers(_BITS), tags.numbers(_SAMPLE_FORMAT)
     depth = int(bits.max()) if bits.size else 1
@@ -183,6 +184,13 @@ def with_entries(file: bytes, entries: tuple[Entry, ...]) -> bytes:
     tags = first_directory(file)
     new = {entry.tag for entry in entries}
     return with_directory(file, (*entries, *(tags.entry(tag) for tag in tags.fields if tag not in new)))
+
+
+def _is_raw(data: bytes, tags: Directory) -> bool:
+    """DNG; CR2; a mosaic of color filters; NEF, ARW and such, whose first picture is a preview of another in it."""
+    if _DNG in tags.fields or data[8:10] == b"CR" or tags.number(_PHOTOMETRIC) in _MOSAICS:
+        return True
+    return bool(tags.number(_KIND) & 1) and _WITHIN in tags.fields
 
 
 def _check_kind(page: Layout) -> None:
