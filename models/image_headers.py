@@ -5,20 +5,60 @@ from __future__ import annotations
 import io
 import re
 import struct
+from collections import deque
 
 from PIL import Image, UnidentifiedImageError
 
-from models import image_png, image_tiff
+from models import image_jpeg, image_png, image_tiff
 from models.image_errors import CorruptImage, ImageError, ImageTooLarge, TruncatedImage, UnsupportedFormat
 from models.image_limits import MAGIC, Header, ImageLimits, check_bytes, check_frames, check_size
 from models.image_modes import exif_orientation, xmp_orientation
 
-_MOST_SEGMENTS = 4096  # of a JPEG before its first scan: a profile and extended XMP take hundreds
-_MOST_FILL = 4096  # bytes between segments
-_MOST_SCANS = 200  # a progressive JPEG needs a dozen; each costs a pass over the whole picture
-_JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # neither stuffing nor a restart
-_NO_SEGMENT = (0x01, 0xD8)
-_SCAN, _END = 0xDA, 0xD9
+# What files that are no image of this contract are, by how they begin; the first that matches counts.
+_OTHERS: tuple[tuple[str, str], ...] = (
+    ("HEIC", r"....ftyp(?:hei[cmsx]|hev[cmsx]|mif1|msf1)"),
+    ("AVIF", r"....ftypavi[fs]"),
+    ("a camera's raw file", r"....ftypcrx |FUJIFILMCCD-RAW|IIU\0|IIR[OS]|MMOR|\0MRM|FOVb"),
+    ("a video (QuickTime)", r"....ftypqt  |....(?:moov|mdat|wide)"),
+    ("a video (MP4)", r"....ftyp"),
+    ("JPEG XL", r"\xff\x0a|\0\0\0\x0cJXL "),
+    ("JPEG 2000", r"\0\0\0\x0cjP  |\xff\x4f\xff\x51"),
+    ("JPEG XR", r"II\xbc"),
+    ("GIF", r"GIF8[79]a"),
+    ("a Photoshop file (PSD)", r"8BPS"),
+    ("a GIMP file (XCF)", r"gimp xcf"),
+    ("OpenEXR", r"v/1\x01"),
+    ("Radiance HDR", r"#\?(?:RADIANCE|RGBE)"),
+    ("an icon", r"\0\0[\x01\x02]\0[^\0]\0"),
+    ("PDF", r"%PDF-"),
+    ("PostScript", r"%!PS|\xc5\xd0\xd3\xc6"),
+    ("a video (AVI)", r"RIFF....AVI "),
+    ("sound (WAV)", r"RIFF....WAVE"),
+    ("a video (Matroska or WebM)", r"\x1a\x45\xdf\xa3"),
+    ("a zip archive", r"PK(?:\x03\x04|\x05\x06)"),
+    ("compressed by gzip", r"\x1f\x8b"),
+    ("a 7z archive", r"7z\xbc\xaf\x27\x1c"),
+    ("a RAR archive", r"Rar!"),
+    ("macOS's companion of another file (AppleDouble)", r"\0\x05\x16\x07"),
+    ("a pointer of Git LFS instead of the file", r"version https://git-lfs"),
+    ("an HTML page", r"(?:\xef\xbb\xbf)?\s*(?i:<!doctype html|<html|<head|<body)"),
+    ("SVG", r"(?:\xef\xbb\xbf)?\s*(?:<\?xml.{0,999}?)?(?:<!doctype svg.{0,999}?)?<svg"),
+    ("XML", r"(?:\xef\xbb\xbf)?\s*<\?xml"),
+    ("an image in base64", r"\s*(?:data:image/|/9j/|iVBORw0KGgo|UklGR|SUkqA|TU0AK)"),
+    ("JPEG", r"\xff\xd8\xff"),
+    ("PNG", r"\x89PNG"),
+    ("WebP", r"RIFF....WEBP"),
+    ("TIFF", r"II[*+]\0|MM\0[*+]"),
+    ("BMP", r"BM"),
+)
+_TABLE = [(name, re.compile(begin.encode("latin-1"), re.DOTALL)) for name, begin in _OTHERS]
+
+
+def kind_of(data: bytes) -> str | None:
+    """What a file is by how it begins, such as ``HEIC`` or ``an HTML page``; None where that tells nothing."""
+    if data and data.count(0) == len(data):
+        return f"{len(data):,} bytes of nothing but zeros"
+    return next((name for name, begin in _TABLE if begin.match(data)), None)
 
 
 def tiff_layout(data: bytes, limits: ImageLimits) -> image_tiff.Layout | None:
@@ -45,11 +85,7 @@ def open_image(data: bytes, limits: ImageLimits) -> Image.Image:
         raise TruncatedImage("the file is empty")
     if data.startswith(b"RIFF") and (size := _webp_size(data)):
         check_size(*size, limits)  # Pillow makes room for the picture when it opens the file
-    if data.startswith(b"\xff\xd8"):
-        _check_jpeg(data)
-    if data.startswith(b"\x89PNG"):
-        for _ in image_png.chunks(data):  # so that their number is checked
-            pass
+    _check_parts(data)
     try:
         image = Image.open(io.BytesIO(data), formats=limits.formats)
     except Image.DecompressionBombError as problem:
@@ -58,14 +94,26 @@ def open_image(data: bytes, limits: ImageLimits) -> Image.Image:
         if data.startswith(MAGIC["TIFF"]) and "TIFF" in limits.formats:  # its directory was found sound
             message = "TIFF of this colour model and depth is not supported; save it as RGB of 8 or 16 bits a channel"
             raise UnsupportedFormat(message) from problem
-        if any(data.startswith(MAGIC[name]) for name in limits.formats if name in MAGIC):
+        kind = kind_of(data)
+        if (kind or "").upper() in limits.formats or (kind is None and data.startswith(b"RIFF")):
             raise  # of an accepted format, but damaged
-        accepted = ", ".join(limits.formats)
-        raise UnsupportedFormat(f"not an image of an accepted format ({accepted})") from problem
+        told = f"this is {kind}, " if kind else ""
+        raise UnsupportedFormat(f"{told}not an image of an accepted format ({', '.join(limits.formats)})") from problem
     check_size(*image.size, limits)
     # MPO is a JPEG with further pictures behind it (stereo, HDR gain map): every viewer shows the first.
     check_frames(getattr(image, "is_animated", False) and image.format != "MPO", str(image.format), limits)
     return image
+
+
+def check_end(data: bytes) -> None:
+    """
+    Raises:
+        TruncatedImage: a JPEG or PNG without its end, which some decoders do not mind.
+    """
+    if data.startswith(b"\xff\xd8") and not image_jpeg.is_whole(data):
+        raise TruncatedImage("the file ends before the picture does: the JPEG file has no end marker")
+    if data.startswith(b"\x89PNG") and not image_png.is_whole(data):
+        raise TruncatedImage("the file ends before the picture does: the PNG file has no end")
 
 
 def probe(data: bytes, limits: ImageLimits) -> Header:
@@ -115,6 +163,14 @@ def _header(name: str, size: tuple[int, int], turn: int) -> Header:
     return Header(name, width, height)
 
 
+def _check_parts(data: bytes) -> None:
+    """Go through the parts of a file once, so that their number is checked."""
+    if data.startswith(b"\xff\xd8"):
+        deque(image_jpeg.segments(data), maxlen=0)
+    elif data.startswith(b"\x89PNG"):
+        deque(image_png.chunks(data), maxlen=0)
+
+
 def _ends_early(data: bytes) -> bool:
     """Whether a length in the header of a WebP or BMP, or the missing end of a PNG or JPEG, shows a cut file."""
     if data.startswith(b"RIFF"):
@@ -139,25 +195,3 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
         bits = struct.unpack_from("<I", data, 21)[0]
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     return None
-
-
-def _check_jpeg(data: bytes) -> None:
-    """
-    Raises:
-        CorruptImage: so many segments, scans or bytes between segments that reading them would take minutes.
-    """
-    at, segments, scans = 2, 0, 0
-    while found := _JPEG_MARKER.search(data, at):
-        if not scans and found.start() - at > _MOST_FILL:
-            break
-        marker, at = found[1][0], found.end()
-        if marker == _END:
-            return
-        if marker in _NO_SEGMENT:
-            continue
-        segments, scans = segments + 1, scans + (marker == _SCAN)
-        if segments > _MOST_SEGMENTS or scans > _MOST_SCANS:
-            raise CorruptImage(f"the JPEG file has more than {segments - 1:,} segments or {scans - 1} scans")
-        at += int.from_bytes(data[at : at + 2], "big")
-    if not scans and len(data) - at > _MOST_FILL:
-        raise CorruptImage(f"the JPEG file has no segment after byte {at:,}")

@@ -25,7 +25,8 @@ class ImageLimits(Settings):
     """What :func:`models.images.decode` accepts. Everything is checked from the header, before pixels are decoded.
 
     ``max_aspect`` bounds long side over short side; ``first_frame`` takes the first frame of animated and
-    multi-page files, which are refused otherwise.
+    multi-page files, which are refused otherwise; ``strict`` refuses files that are damaged although the picture is
+    there, such as a JPEG without its end marker, which are otherwise taken with a note (:mod:`models.image_mending`).
     """
 
     max_bytes: int = Field(64 << 20, gt=0)
@@ -33,6 +34,7 @@ class ImageLimits(Settings):
     max_aspect: float = Field(50.0, ge=1.0)
     formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
     first_frame: bool = False
+    strict: bool = False
 
 
 DEFAULT_LIMITS = ImageLimits()

@@ -1,33 +1,39 @@
-"""EXIF, XMP and resolution of a photograph, made fit for a new picture: nothing in them turns it again or shows the
-old one.
+"""EXIF, XMP, IPTC, texts and resolution of a photograph, made fit for a new picture: nothing in them turns it again or
+shows the old one. What cannot be kept is named.
 """
 
 from __future__ import annotations
 
-import re
 import struct
 from dataclasses import dataclass
 from typing import Any
 
 from PIL.PngImagePlugin import PngInfo
 
+from models.image_contents import COMMENT, NOTHING, Contents, iptc_segment
 from models.image_directory import EXIF_IFD, GPS_IFD, Directory, Entry, directory, first_directory, with_directory
 from models.image_errors import CorruptImage, ImageError
+from models.image_xmp import clean as clean_xmp
 
 _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _XMP = 0x0112, 0x011A, 0x011B, 0x0128, 0x02BC
-# Of the first directory: description, make, model, software, date, artist, copyright, rating. The others tell how
-# TIFF stores the pixels, or hold previews, edits and profiles.
-_KEPT = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298, 0x4746, 0x4749)
-# Of the EXIF directory: the maker's note (full of offsets and previews), sizes and colour space of the old picture,
-# and the pointer to how old programs should read it.
-_LOST = (0x927C, 0xA001, 0xA002, 0xA003, 0xA005)
+_IPTC, _MAKERS_NOTE = 0x83BB, 0x927C
+# Of the first directory: description, make, model, software, date, artist, host, copyright, rating, and what Windows
+# calls title, comment, author, keywords, subject.
+_KEPT = (
+    0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298, 0x4746, 0x4749,
+    0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F,
+)  # fmt: skip
+# These tell how TIFF stores the pixels, or are told of elsewhere.
+_STRUCTURE = frozenset(
+    (*range(254, 267), 273, 274, *range(277, 285), *range(288, 294), 296, 297, 301, *range(317, 348), *range(512, 533),
+     700, 33723, 34377, 34665, 34675, 34853, 37724, 52545, 33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)
+)  # fmt: skip
+# Of the EXIF directory: the maker's note (full of offsets and previews), sizes, colour space and gamma of the old
+# picture, and the pointer to how old programs should read it.
+_LOST = (_MAKERS_NOTE, 0xA001, 0xA002, 0xA003, 0xA005, 0xA500)
 _LONGEST = 60_000  # a JPEG segment holds 65,533
-_LONGEST_PACKET = 1 << 20  # of XMP before its thumbnail is taken out
 _DOTS = 10_000  # denominator of a resolution
 _MOST_DPI = 65_535  # of JFIF
-
-_XMP_TURN = re.compile(rb"(\b\w+:Orientation)(\s*=\s*[\"']|\s*>\s*)[0-9]+")
-_END_OF_PREVIEW = b"</xmp:Thumbnails>"
 
 
 @dataclass(frozen=True)
@@ -38,33 +44,56 @@ class Metadata:
         exif: a little-endian EXIF block without ``Exif\\0\\0``: orientation 1, no thumbnail, no maker's note.
         xmp: an XMP packet whose orientation is 1 and that holds no thumbnail.
         dpi: dots per inch across and down the upright picture.
+        iptc: a block of IPTC records without a preview.
+        texts: (keyword, text) of a PNG; a JPEG's comment has the keyword "Comment".
     """
 
     exif: bytes | None = None
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
+    iptc: bytes | None = None
+    texts: tuple[tuple[str, str], ...] = ()
 
 
-def collect(exif: bytes | None, xmp: Any, dpi: Any, orientation: int) -> Metadata | None:
-    """Clean what a file tells. Whatever is damaged, or longer than a JPEG can hold, is left out; None when nothing is
-    left.
+def collect(
+    exif: bytes | Directory | None, xmp: Any, dpi: Any, orientation: int, beside: Contents = NOTHING
+) -> tuple[Metadata | None, tuple[str, ...]]:
+    """Clean what a file tells. Whatever is damaged, or longer than a JPEG can hold, is left out.
 
     Args:
-        exif: an EXIF block, or a whole TIFF file.
+        exif: an EXIF block, or the directory of a TIFF file.
         xmp: a packet, as bytes or text.
         dpi: dots per inch across and down the stored picture.
         orientation: of the stored picture, 1..8; the resolutions change places with the sides.
+        beside: what else the file holds.
+
+    Returns:
+        what can be kept, None when that is nothing; the kinds of what cannot, sorted.
     """
     resolution = _resolution(dpi)
     if resolution is not None and orientation >= 5:
         resolution = resolution[1], resolution[0]
+    lost = set(beside.dropped)
     try:
-        block = _clean_exif(exif) if exif else None
+        block = _clean_exif(_directory_of(exif, lost), lost) if exif else None
     except (ImageError, struct.error):
         block = None
-    packet = _clean_xmp(xmp.encode() if isinstance(xmp, str) else xmp)
-    found = Metadata(block, packet, resolution)
-    return None if found == Metadata() else found
+        lost.add("EXIF that is damaged or too long")
+    packet, lost_xmp = clean_xmp(xmp)
+    found = Metadata(block, packet, resolution, beside.iptc, beside.texts)
+    return None if found == Metadata() else found, tuple(sorted(lost | lost_xmp))
+
+
+def lost_in(data: Metadata, name: str) -> set[str]:
+    """Kinds of metadata that a format has no place for."""
+    texts = {"PNG": False, "JPEG": any(keyword != COMMENT for keyword, _ in data.texts) or len(data.texts) > 1}
+    kinds = {
+        "EXIF": data.exif is not None and name == "BMP",
+        "XMP": data.xmp is not None and name == "BMP",
+        "IPTC": data.iptc is not None and name not in ("JPEG", "TIFF"),
+        "text": bool(data.texts) and texts.get(name, True),
+    }
+    return {kind for kind, is_lost in kinds.items() if is_lost}
 
 
 def tiff_resolution(tags: Directory) -> tuple[float, float] | None:
@@ -86,13 +115,25 @@ def pillow_options(data: Metadata, name: str) -> dict[str, Any]:
         return options
     if (block := exif_block(data)) is not None:
         options["exif"] = b"Exif\0\0" + block
-    if data.xmp is not None and name == "PNG":
-        info = PngInfo()
-        info.add_itxt("XML:com.adobe.xmp", data.xmp.decode())
-        options["pnginfo"] = info
+    if name == "PNG":
+        options["pnginfo"] = info = PngInfo()
+        for keyword, text in _png_texts(data):
+            info.add_itxt(keyword, text)
     elif data.xmp is not None:
         options["xmp"] = data.xmp
+    if name == "JPEG":
+        options |= _jpeg_options(data)
     return options
+
+
+def _jpeg_options(data: Metadata) -> dict[str, Any]:
+    comment = next((text.encode() for keyword, text in data.texts if keyword == COMMENT), b"")
+    options: dict[str, Any] = {"comment": comment} if 0 < len(comment) <= _LONGEST else {}
+    return options if data.iptc is None else options | {"extra": iptc_segment(data.iptc)}
+
+
+def _png_texts(data: Metadata) -> tuple[tuple[str, str], ...]:
+    return data.texts if data.xmp is None else (("XML:com.adobe.xmp", data.xmp.decode()), *data.texts)
 
 
 def png_chunks(data: Metadata) -> tuple[tuple[bytes, bytes], ...]:
@@ -103,16 +144,17 @@ def png_chunks(data: Metadata) -> tuple[tuple[bytes, bytes], ...]:
         found.append((b"pHYs", struct.pack(">IIB", *per_metre, 1)))
     if (block := exif_block(data)) is not None:
         found.append((b"eXIf", block))
-    if data.xmp is not None:
-        found.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + data.xmp))
+    found += [(b"iTXt", keyword.encode("latin-1") + bytes(5) + text.encode()) for keyword, text in _png_texts(data)]
     return tuple(found)
 
 
 def tiff_entries(data: Metadata) -> tuple[Entry, ...]:
-    """EXIF and XMP as tags of a TIFF's first directory."""
+    """EXIF, XMP and IPTC as tags of a TIFF's first directory."""
     entries = () if data.exif is None else _entries(first_directory(data.exif))
     if data.xmp is not None:
         entries += (Entry(_XMP, 1, len(data.xmp), data.xmp),)
+    if data.iptc is not None:
+        entries += (Entry(_IPTC, 7, len(data.iptc), data.iptc),)
     return entries
 
 
@@ -128,18 +170,33 @@ def exif_block(data: Metadata) -> bytes | None:
     return _block(entries)
 
 
-def _clean_exif(block: bytes) -> bytes | None:
-    tags = first_directory(block.removeprefix(b"Exif\0\0"))
+def _directory_of(exif: bytes | Directory, lost: set[str]) -> Directory:
+    if isinstance(exif, Directory):
+        return exif
+    tags = first_directory(exif.removeprefix(b"Exif\0\0"))
+    if tags.next:
+        lost.add("thumbnail")
+    return tags
+
+
+def _clean_exif(tags: Directory, lost: set[str]) -> bytes | None:
+    """The block to keep, if any; what is lost is added."""
+    if any(tag not in _KEPT and tag not in _STRUCTURE for tag in tags.fields):
+        lost.add("other EXIF tags")
     entries = list(_copies(tags, [tag for tag in _KEPT if tag in tags.fields]))
-    for pointer, lost in ((EXIF_IFD, _LOST), (GPS_IFD, ())):
+    for pointer, left in ((EXIF_IFD, _LOST), (GPS_IFD, ())):
         if at := tags.number(pointer):
             inner = directory(tags.source, tags.order, at)
-            if children := _copies(inner, [tag for tag in inner.fields if tag not in lost]):
+            if _MAKERS_NOTE in left and _MAKERS_NOTE in inner.fields:
+                lost.add("maker's note")
+            if children := _copies(inner, [tag for tag in inner.fields if tag not in left]):
                 entries.append(Entry(pointer, 4, 1, children))
     if not entries:
         return None
     cleaned = _block((*entries, Entry(_ORIENTATION, 3, 1, struct.pack("<H", 1))))
-    return cleaned if len(cleaned) <= _LONGEST else None
+    if len(cleaned) > _LONGEST:
+        raise CorruptImage("the EXIF block is longer than a JPEG can hold")
+    return cleaned
 
 
 def _copies(tags: Directory, wanted: list[int]) -> tuple[Entry, ...]:
@@ -162,23 +219,6 @@ def _entries(tags: Directory) -> tuple[Entry, ...]:
 
 def _block(entries: tuple[Entry, ...]) -> bytes:
     return with_directory(bytes(8), entries)
-
-
-def _clean_xmp(packet: Any) -> bytes | None:
-    if not isinstance(packet, bytes) or len(packet) > _LONGEST_PACKET:
-        return None
-    packet = packet.rstrip(b"\0")
-    if (start := packet.find(b"<xmp:Thumbnails")) >= 0:
-        end = packet.rfind(_END_OF_PREVIEW)
-        if end < start:
-            return None
-        packet = packet[:start] + packet[end + len(_END_OF_PREVIEW) :]
-    try:
-        text = packet.decode()
-    except UnicodeDecodeError:
-        return None
-    cleaned = _XMP_TURN.sub(rb"\g<1>\g<2>1", packet)
-    return cleaned if "<" in text and "\0" not in text and len(cleaned) <= _LONGEST else None
 
 
 def _resolution(dpi: Any) -> tuple[float, float] | None:

@@ -20,7 +20,9 @@ Array = NDArray[Any]
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER_END = 33  # signature and IHDR
 _MOST_CHUNKS = 100_000  # 64 MiB in the smallest pieces that encoders write
-_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # colour type to channels
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # colour type to channels; 3 is a palette, never of 16 bits
+_NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # by pixels
+COLORS = (b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM")
 _TRANSPARENT_BYTES = {0: 2, 2: 6}  # colour type to length of tRNS
 _MOST_DEFLATED = 1100  # bytes that one byte of deflate can stand for
 
@@ -50,9 +52,50 @@ def is_deep(data: bytes) -> bool:
     return data[:8] == _SIGNATURE and data[12:16] == b"IHDR" and data[24:25] == b"\x10"
 
 
+def is_whole(data: bytes) -> bool:
+    """Whether a PNG file has its end."""
+    return any(name == b"IEND" for name, _, _ in chunks(data))
+
+
+def is_extra(name: bytes) -> bool:
+    """Whether no pixel needs chunks of that name."""
+    return name not in _NEEDED and name[0] & 0x20 != 0
+
+
+def is_sound(data: bytes, name: bytes, at: int, length: int) -> bool:
+    """Whether the check sum of a chunk is right."""
+    stated: int = struct.unpack_from(">I", data, at + length)[0]
+    return zlib.crc32(memoryview(data)[at - len(name) : at + length]) == stated
+
+
+def pixel_data(data: bytes) -> tuple[bytes, bool]:
+    """The deflated pixels, also of a last chunk that the file cuts off; and whether the file has its end."""
+    parts, behind, last = [], len(_SIGNATURE), b""
+    for name, at, length in chunks(data):
+        last, behind = name, at + length + 4
+        if name == b"IDAT":
+            parts.append(data[at : at + length])
+    if last != b"IEND" and data[behind + 4 : behind + 8] == b"IDAT":
+        length = struct.unpack_from(">I", data, behind)[0]
+        parts.append(data[behind + 8 : behind + 8 + length])
+    return b"".join(parts), last == b"IEND"
+
+
+def with_pixel_data(data: bytes, deflated: bytes) -> bytes:
+    """The file with other pixels and an end."""
+    before, met = [data[: len(_SIGNATURE)]], False
+    behind: list[bytes] = []
+    for name, at, length in chunks(data):
+        met = met or name == b"IDAT"
+        if name not in (b"IDAT", b"IEND"):
+            (behind if met else before).append(data[at - 8 : at + length + 4])
+    return b"".join([*before, _chunk(b"IDAT", deflated), *behind, _chunk(b"IEND", b"")])
+
+
 def exif(data: bytes) -> bytes | None:
     """The EXIF block, wherever in the file it stands."""
-    return next((data[at : at + length] for name, at, length in chunks(data) if name == b"eXIf"), None)
+    found = (part for part in chunks(data) if part[0] == b"eXIf" and is_sound(data, *part))
+    return next((data[at : at + length] for _, at, length in found), None)
 
 
 def decode(data: bytes, size: tuple[int, int]) -> Samples:
@@ -68,7 +111,7 @@ def decode(data: bytes, size: tuple[int, int]) -> Samples:
         values = imagecodecs.png_decode(stripped)
     except (imagecodecs.PngError, UnicodeDecodeError, ValueError) as problem:  # its messages may be garbage
         raise CorruptImage("cannot decode the image: the PNG pixel data are damaged") from problem
-    channels = _CHANNELS[kind] + transparent
+    channels = CHANNELS[kind] + transparent
     values = values[:, :, None] if values.ndim == 2 else values
     if values.shape != (size[1], size[0], channels) or values.dtype != np.uint16:
         raise CorruptImage(f"the PNG header says {size} and {channels} channels, not {values.shape} {values.dtype}")
@@ -94,7 +137,7 @@ def _alpha(values: Array) -> Array | None:
 def _pixel_chunks(data: bytes, size: tuple[int, int]) -> tuple[bytes, int, int]:
     """A PNG of IHDR, tRNS and IDAT alone, the colour type, and 1 when there is tRNS."""
     width, height, _, kind, method, filters, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
-    if (width, height) != size or kind not in _CHANNELS or method or filters or interlaced > 1:
+    if (width, height) != size or kind not in CHANNELS or kind == 3 or method or filters or interlaced > 1:
         raise CorruptImage(f"the PNG header is damaged: {width}x{height}, colour type {kind}")
     parts, deflated, transparent, last = [data[: len(_SIGNATURE)]], 0, 0, b""
     for name, at, length in chunks(data):
@@ -102,14 +145,14 @@ def _pixel_chunks(data: bytes, size: tuple[int, int]) -> tuple[bytes, int, int]:
         wanted = name in (b"IHDR", b"IDAT") or (name == b"tRNS" and _TRANSPARENT_BYTES.get(kind) == length)
         if not wanted or (name == b"IHDR" and at != 16) or (name == b"tRNS" and (transparent or deflated)):
             continue
-        if zlib.crc32(memoryview(data)[at - 4 : at + length]) != struct.unpack_from(">I", data, at + length)[0]:
+        if not is_sound(data, name, at, length):
             raise CorruptImage(f"the PNG chunk {name.decode()} is damaged: its check sum is wrong")
         deflated += length if name == b"IDAT" else 0
         transparent += name == b"tRNS"
         parts.append(data[at - 8 : at + length + 4])
     if last != b"IEND":
         raise TruncatedImage("the file ends before the picture does: the PNG file has no end")
-    if deflated * _MOST_DEFLATED < width * height * _CHANNELS[kind] * 2:
+    if deflated * _MOST_DEFLATED < width * height * CHANNELS[kind] * 2:
         raise TruncatedImage(f"{deflated:,} bytes of pixel data cannot hold {width}x{height} pixels")
     return b"".join([*parts, _chunk(b"IEND", b"")]), kind, transparent
 

@@ -21,7 +21,7 @@ Array = NDArray[Any]
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIPS, _ORIENTATION, _PER_PIXEL, _ROWS, _STRIP_BYTES = 273, 274, 277, 278, 279
 _PLANAR, _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 284, 317, 322, 323, 324, 325
-_EXTRA, _SAMPLE_FORMAT, _XMP, _ICC, _DNG = 338, 339, 700, 34675, 50706
+_EXTRA, _SAMPLE_FORMAT, _XMP, _DNG = 338, 339, 700, 50706
 
 _MODELS: dict[int, tuple[Model, int]] = {
     0: ("GRAY", 1),
@@ -38,6 +38,7 @@ _DTYPES = {
     (3, 16): "f2", (3, 32): "f4", (3, 64): "f8",
 }  # fmt: skip
 _PREMULTIPLIED, _STRAIGHT = 1, 2
+_KIND, _WITHIN, _MOSAICS = 254, 330, (32803, 34892)  # NewSubfileType, SubIFDs, color filter array and linear raw
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,17 @@ class Layout:
         return (self.bits > 8 and self.bits % 16 == 0) or self.photometric in (_CIELAB, _ICCLAB)
 
     @property
-    def icc(self) -> bytes:
-        """The embedded profile, or nothing."""
-        return self.directory.raw(_ICC)
+    def floating(self) -> bool:
+        """Whether the samples are floating-point numbers."""
+        return self.dtype is not None and self.dtype.startswith("f")
+
+    @property
+    def further_samples(self) -> bool:
+        """Whether there are channels beside those of the color model and one of transparency."""
+        colours = {3: 1, 6: 3}.get(self.photometric) or _MODELS.get(self.photometric, ("GRAY", self.samples))[1]
+        kinds = self.directory.numbers(_EXTRA)
+        alpha = not kinds.size or kinds[0] in (_PREMULTIPLIED, _STRAIGHT)
+        return self.samples > colours + int(alpha)
 
     @property
     def xmp(self) -> bytes:
@@ -86,7 +95,7 @@ def layout(data: bytes) -> Layout:
     width, height = tags.number(_WIDTH), tags.number(_HEIGHT)
     if not width or not height:
         raise CorruptImage("the TIFF header says no size")
-    if _DNG in tags.fields:
+    if _is_raw(data, tags):
         raise UnsupportedFormat("this is a camera's raw file; develop it to JPEG, PNG or TIFF first")
     bits, kinds = tags.numbers(_BITS), tags.numbers(_SAMPLE_FORMAT)
     depth = int(bits.max()) if bits.size else 1
@@ -128,6 +137,18 @@ def decode(data: bytes, page: Layout) -> Samples:
     return _samples(np.moveaxis(values, 0, 2) if planar else values, page)
 
 
+def last_strip(page: Layout) -> tuple[int, int, int] | None:
+    """(first byte, bytes of a row, rows) of the last strip of an uncompressed picture; None for other pictures."""
+    tags, rows = page.directory, page.directory.number(_ROWS, page.height) or page.height
+    strips = tags.numbers(_STRIPS)
+    if tags.number(_COMPRESSION, 1) != 1 or not strips.size or strips[-1] != strips.max():
+        return None
+    if page.photometric not in _MODELS or (page.samples > 1 and tags.number(_PLANAR, 1) == 2):
+        return None
+    row = math.ceil(page.width * page.samples * page.bits / 8)
+    return int(strips[-1]), row, page.height - rows * (strips.size - 1)
+
+
 def encode(pixels: Array, icc: bytes | None, dpi: tuple[float, float] | None) -> bytes:
     """A deflated little-endian TIFF of (H, W) grey or (H, W, 2..4) uint16; 2 and 4 have straight alpha last."""
     import tifffile
@@ -163,6 +184,13 @@ def with_entries(file: bytes, entries: tuple[Entry, ...]) -> bytes:
     tags = first_directory(file)
     new = {entry.tag for entry in entries}
     return with_directory(file, (*entries, *(tags.entry(tag) for tag in tags.fields if tag not in new)))
+
+
+def _is_raw(data: bytes, tags: Directory) -> bool:
+    """DNG; CR2; a mosaic of color filters; NEF, ARW and such, whose first picture is a preview of another in it."""
+    if _DNG in tags.fields or data[8:10] == b"CR" or tags.number(_PHOTOMETRIC) in _MOSAICS:
+        return True
+    return bool(tags.number(_KIND) & 1) and _WITHIN in tags.fields
 
 
 def _check_kind(page: Layout) -> None:

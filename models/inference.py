@@ -22,6 +22,7 @@ from models.settings import Settings
 from models.tiles import feather, tiles_of
 
 MULTIPLE = 8
+LUMINANCE = (0.2126, 0.7152, 0.0722)  # of red, green, blue (ITU-R BT.709), on encoded values, as of luma
 _BAND = {"cpu": 1_000_000, "cuda": 1 << 26}  # elements: what a CPU's caches hold; enough to keep a GPU busy
 _SMALLEST_TILE = 128
 _SMALLEST_BAND = 1 << 14
@@ -102,7 +103,8 @@ def dehaze(network: nn.Module, image: Tensor, config: InferenceConfig = DEFAULT_
         config: precision and memory.
 
     Returns:
-        scene and transmission in float32 of the input's size, clamped to [0, 1]. Time grows linearly with the pixels.
+        scene and transmission in float32 of the input's size, clamped to [0, 1]. Where the channels of an image are
+        equal, those of the scene are: the luminance of what the network made. Time grows linearly with the pixels.
 
     Raises:
         MemoryError: not even the least memory can be had.
@@ -116,7 +118,7 @@ def dehaze(network: nn.Module, image: Tensor, config: InferenceConfig = DEFAULT_
     plan = runner.plan(image, budget)
     while True:
         try:
-            return runner.run(image, plan)
+            return _neutral(image, runner.run(image, plan))
         except (MemoryError, RuntimeError) as problem:  # torch's own are RuntimeErrors
             if not _is_out_of_memory(problem):
                 raise
@@ -127,6 +129,15 @@ def dehaze(network: nn.Module, image: Tensor, config: InferenceConfig = DEFAULT_
             plan = less
         if image.is_cuda:
             torch.cuda.empty_cache()
+
+
+def _neutral(image: Tensor, found: Dehazed) -> Dehazed:
+    """Grey in, grey out: of an image with equal channels the scene becomes its own luminance, in place."""
+    for picture, scene in zip(image, found.scene, strict=True):
+        if torch.equal(picture[0], picture[1]) and torch.equal(picture[0], picture[2]):
+            luminance = torch.einsum("chw,c->hw", scene, scene.new_tensor(LUMINANCE))
+            scene.copy_(luminance.clamp_(0.0, 1.0))
+    return found
 
 
 def _is_out_of_memory(problem: Exception) -> bool:

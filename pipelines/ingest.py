@@ -152,7 +152,7 @@ def _examined(photographs: pa.Table, config: IngestConfig, old: pa.Table, what: 
 
 def _examine_batch(batch: pa.Table, config: IngestConfig) -> pa.Table:
     """Runs in a task."""
-    table = examine(batch, config.limits)
+    table = examine(batch, config.accepted())
     catalogue.store_part(config.out, config.examining(), table)
     return table
 
@@ -298,6 +298,10 @@ def _parser() -> argparse.ArgumentParser:
     group(
         "--max-aspect", type=float, metavar="X", help="reject photographs that are longer than X times wide (default 8)"
     )
+    group(
+        "--strict-files", action=argparse.BooleanOptionalAction,
+        help="reject damaged files whose picture is there all the same (default: reject)",
+    )  # fmt: skip
     group = parser.add_argument_group("how it is stored").add_argument
     group("--max-side", type=int, metavar="N", help="reduce longer photographs; 0 = never (default 1600)")
     group("--encode", choices=["keep", "jpeg", "png", "webp"], help="format to store (default: keep the files)")

@@ -17,7 +17,7 @@ from pipelines.ingest_depth import DepthOrder
 from pipelines.layouts import LAYOUTS, LayoutName
 from pipelines.near_duplicates import BITS
 
-VERSION = 2  # raise it when the same sources would give other rows, so that finished corpora are made anew
+VERSION = 3  # raise it when the same sources would give other rows, so that finished corpora are made anew
 
 
 class IngestConfig(Settings):
@@ -43,6 +43,8 @@ class IngestConfig(Settings):
         holdout_bits: the same against ``holdout`` and ``against``, where the hazy and the clear photograph of one scene
             should be recognised too.
         pair_by: regular expression over a photograph's path without suffix; its first group names the scene.
+        strict_files: reject files that are damaged although their picture is there, or nearly, such as a JPEG without
+            its end marker: other readers of a corpus may stumble over them. Without it they are stored as they are.
         max_side: longer photographs are reduced to it; 0 keeps every size.
         min_side: photographs with a shorter side are rejected.
         max_aspect: photographs that are longer, in relation to their width, are rejected.
@@ -69,6 +71,7 @@ class IngestConfig(Settings):
     near_duplicates: int = Field(32, ge=-1, le=BITS // 3)
     holdout_bits: int = Field(56, ge=-1, le=BITS // 3)
     pair_by: str | None = None
+    strict_files: bool = True
     max_side: int = Field(1600, ge=0)
     min_side: int = Field(32, ge=1)
     max_aspect: float = Field(8.0, ge=1.0)
@@ -120,9 +123,13 @@ class IngestConfig(Settings):
         """What each task with a depth model asks of Ray."""
         return 1.0 if self.depth_device.startswith("cuda") else 0.0
 
+    def accepted(self) -> ImageLimits:
+        """What the decoder accepts, with ``strict_files``."""
+        return self.limits.model_copy(update={"strict": self.limits.strict or self.strict_files})
+
     def examining(self) -> str:
         """Stands for how files are examined: what was found out in another way has to be found out again."""
-        return hashlib.sha256(f"{VERSION} {self.limits.model_dump_json()}".encode()).hexdigest()[:8]
+        return hashlib.sha256(f"{VERSION} {self.accepted().model_dump_json()}".encode()).hexdigest()[:8]
 
     def storing(self) -> dict[str, Any]:
         """What a corpus must have been made with for its shards to stay, and for photographs to be added to it."""

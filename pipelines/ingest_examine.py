@@ -54,8 +54,8 @@ def examine(files: pa.Table, limits: ImageLimits) -> pa.Table:
         limits: what the decoder accepts.
 
     Returns:
-        Table of :data:`~pipelines.catalogue.EXAMINED`; ``reason`` is "" for photographs that can be used. Memory: one
-        file and its pixels.
+        Table of :data:`~pipelines.catalogue.EXAMINED`; ``reason`` is "" for photographs that can be used, and
+        ``message`` then holds the decoder's notes. Memory: one file and its pixels.
     """
     rows = files.to_pylist()
     places = [Place.of(row["place"]) for row in rows]
@@ -77,16 +77,17 @@ def _examine(data: bytes | OSError, limits: ImageLimits) -> dict[str, Any]:
         return _nothing("unreadable", f"cannot read the file: {data.strerror or data}")
     found = {"size": len(data), "image_id": image_id_of(data)}
     try:
-        pixels = eight_bits(images.decode(data, limits).pixels)
+        photo = images.decode(data, limits)
     except ImageError as problem:
         return _nothing(problem.code, str(problem)) | found
+    pixels = eight_bits(photo.pixels)
     return found | {
         "width": pixels.shape[1],
         "height": pixels.shape[0],
         "phash": perceptual_hash(pixels),
         "haze": haze_density(pixels),
         "reason": "",
-        "message": "",
+        "message": "; ".join(photo.notes),
     }
 
 

@@ -71,7 +71,7 @@ class Present:
         if self.catalogue is None or not self.same_examination:
             return catalogue.EXAMINED.empty_table()
         table = self.catalogue
-        decoded = pc.greater(table["width"], 0)
+        decoded = pc.and_(pc.greater(table["width"], 0), pc.not_equal(table["reason"], ""))
         for name in ("reason", "message"):  # those of decisions are taken anew
             column = table.schema.get_field_index(name)
             table = table.set_column(column, name, pc.if_else(decoded, "", table[name]))

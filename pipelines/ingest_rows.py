@@ -163,7 +163,7 @@ def make_row(
     """
     width, height = row["width"], row["height"]
     reduce = bool(config.max_side) and max(width, height) > config.max_side
-    photo = images.decode(data, config.limits) if reduce or config.encode != "keep" or depth or model else None
+    photo = images.decode(data, config.accepted()) if reduce or config.encode != "keep" or depth or model else None
     if reduce and photo is not None:
         photo = _reduced(photo, config.max_side)
         height, width = photo.pixels.shape[:2]

@@ -249,8 +249,37 @@ def test_unsupported(data: bytes) -> None:
     assert raised.value.code == "unsupported_format"
 
 
+def box(brand: bytes) -> bytes:
+    return b"\0\0\0\x18ftyp" + brand + bytes(12)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (box(b"heic"), "HEIC"), (box(b"mif1"), "HEIC"), (box(b"avif"), "AVIF"), (box(b"crx "), "a camera's raw file"),
+        (box(b"isom"), r"a video \(MP4\)"), (box(b"qt  "), r"a video \(QuickTime\)"),
+        (b"\xff\x0a\xfa\x1f", "JPEG XL"), (b"\0\0\0\x0cJXL \r\n", "JPEG XL"), (b"\0\0\0\x0cjP  \r\n", "JPEG 2000"),
+        (b"FUJIFILMCCD-RAW 0201", "a camera's raw file"), (b"8BPS\0\1", "a Photoshop file"), (b"%PDF-1.7\n", "PDF"),
+        (encoded(Image.fromarray(gradient()), "GIF"), "GIF"), (encoded(Image.fromarray(gradient()), "ICO"), "an icon"),
+        (b"<?xml version='1.0'?>\n<!-- hill -->\n<svg/>", "SVG"), (b"  <svg width='9'/>", "SVG"),
+        (b"<!DOCTYPE html><html>", "an HTML page"), (b"\xef\xbb\xbf<HTML>", "an HTML page"),
+        (b"version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS"), (b"PK\3\4", "a zip archive"),
+        (b"\x1f\x8b\x08", "compressed by gzip"), (b"/9j/4AAQSkZJRg==", "an image in base64"),
+        (b"data:image/png;base64,iVBOR", "an image in base64"), (b"\0\5\x16\7\0\2", "AppleDouble"),
+        (b"RIFF\0\0\0\0AVI LIST", r"a video \(AVI\)"), (b"\x1a\x45\xdf\xa3\x93", "Matroska"),
+        (bytes(5000), "5,000 bytes of nothing but zeros"),
+    ],
+)  # fmt: skip
+def test_errors_say_what_a_file_is(data: bytes, kind: str, tmp_path: Path) -> None:
+    (tmp_path / "hill.jpg").write_bytes(data)
+    with pytest.raises(images.UnsupportedFormat, match=rf"hill\.jpg: this is .*{kind}.*, not an image of an accepted"):
+        images.read(tmp_path / "hill.jpg")
+    with pytest.raises(images.UnsupportedFormat, match=kind):
+        images.probe(data)
+
+
 def test_formats_can_be_narrowed() -> None:
-    with pytest.raises(images.UnsupportedFormat):
+    with pytest.raises(images.UnsupportedFormat, match=r"this is PNG, .* \(JPEG\)"):
         images.decode(encoded(Image.fromarray(gradient()), "PNG"), images.ImageLimits(formats=("JPEG",)))
 
 

@@ -19,6 +19,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageCms
 
 from models import images
+from models.image_directory import Entry, first_directory, with_directory
 from models.image_profile import is_sound, srgb_profile
 from tests.models.mutants import adobe_profile, encoded, tiff
 
@@ -290,6 +291,13 @@ def test_truncated_uncompressed_tiff() -> None:
         images.decode(tiff(deep(3), photometric="rgb")[:-100])
 
 
+def retagged(start: bytes, *entries: Entry) -> bytes:
+    """The header of a TIFF of 8 bits with further tags and something at byte 8."""
+    tags = first_directory(tiff((deep(3) >> 8).astype(np.uint8), photometric="rgb"))
+    new = {entry.tag for entry in entries}
+    return with_directory(bytes(8) + start, (*entries, *(tags.entry(tag) for tag in tags.fields if tag not in new)))
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -297,6 +305,9 @@ def test_truncated_uncompressed_tiff() -> None:
         (tiff(deep(3), photometric="ycbcr"), "save it as RGB"),
         (tiff(deep(3).astype(np.int16), photometric="rgb"), "expected 0 to 65535"),
         (tiff(deep(3), photometric="rgb", extratags=[(50706, "B", 4, b"\1\4\0\0", True)]), "raw file"),
+        (retagged(b"", Entry(254, 4, 1, b"\1\0\0\0"), Entry(330, 4, 1, b"\x08\0\0\0")), "raw file"),  # NEF, ARW
+        (tiff(deep(1)[:, :, 0], photometric="cfa"), "raw file"),
+        (retagged(b"CR\2\0"), "raw file"),
     ],
 )
 def test_unsupported(data: bytes, message: str) -> None:
@@ -366,11 +377,17 @@ def test_depth_of_what_is_written(kind: str, depth: int) -> None:
     assert read.pixels.dtype == np.dtype(f"uint{depth}")
 
 
-def test_equal_channels_are_written_as_grey_and_a_profile_only_with_colours() -> None:
+def test_what_was_grey_is_written_as_grey_with_a_profile_of_its_own() -> None:
     grey = np.repeat(deep(1), 3, axis=2)
-    assert images.encode(images.Photo(grey), "PNG")[25] == 0
-    assert images.encode(images.Photo(grey, alpha=grey[:, :, 0]), "PNG")[25] == 4
-    assert images.encode(images.Photo(grey, icc=srgb_profile()), "PNG")[25] == 2
+    assert images.encode(images.Photo(grey), "PNG")[25] == 2  # colors that happen to be equal
+    assert images.encode(images.Photo(grey, grey=True), "PNG")[25] == 0
+    assert images.encode(images.Photo(grey, alpha=grey[:, :, 0], grey=True), "PNG")[25] == 4
+    assert images.encode(images.Photo(deep(3), grey=True), "PNG")[25] == 2  # it is not any more
+    data = images.encode(images.Photo(grey, icc=srgb_profile(), grey=True), "PNG")
+    assert data[25] == 0
+    read = images.decode(data)
+    assert (read.icc, read.grey) == (srgb_profile(), True)
+    np.testing.assert_array_equal(read.pixels, grey)
 
 
 def test_other_programs_read_what_is_written() -> None:

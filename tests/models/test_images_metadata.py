@@ -129,12 +129,12 @@ def test_with_tensor_and_files_keep_it(tmp_path: Any) -> None:
     "packet", [b"\xff\xfe<\0", b"", b"no markup", b"<x/>" + bytes(3) + b"<y/>", b"<" * 70_000, b"<xmp:Thumbnails>", 7]
 )
 def test_xmp_that_is_damaged_or_too_long_counts_as_none(packet: Any) -> None:
-    assert collect(None, packet, None, 1) is None
+    assert collect(None, packet, None, 1)[0] is None
 
 
 @pytest.mark.parametrize("dpi", [None, 3, (0, 1), (float("nan"), 1), (-1, 1), (1e9, 1), ("a", "b"), (1, 2, 3)])
 def test_senseless_resolution_counts_as_none(dpi: Any) -> None:
-    assert collect(None, None, dpi, 1) is None
+    assert collect(None, None, dpi, 1)[0] is None
 
 
 def test_exif_that_names_the_same_bytes_over_and_over_counts_as_none() -> None:
@@ -142,7 +142,7 @@ def test_exif_that_names_the_same_bytes_over_and_over_counts_as_none() -> None:
     inner = struct.pack("<H", 3999) + entries + bytes(4)
     data = b"II*\0" + struct.pack("<I", 8 + len(inner)) + inner
     data += struct.pack("<HHHIII", 1, 0x8769, 4, 1, 8, 0)
-    assert collect(data, None, None, 1) is None
+    assert collect(data, None, None, 1)[0] is None
 
 
 @settings(max_examples=200, deadline=None)
@@ -150,10 +150,10 @@ def test_exif_that_names_the_same_bytes_over_and_over_counts_as_none() -> None:
 def test_damaged_metadata_is_cleaned_or_left_out(junk: bytes, at: int, order: str, size: int) -> None:
     data = bytearray(block(order))
     data[at : at + len(junk)] = junk
-    found = collect(bytes(data[: len(data) - size]), junk, None, 1)
+    found, _ = collect(bytes(data[: len(data) - size]), junk, None, 1)
     if found is not None and found.exif is not None:
         assert len(found.exif) <= 60_000
-        assert collect(found.exif, found.xmp, None, 1) == found
+        assert collect(found.exif, found.xmp, None, 1) == (found, ())
         exif = Image.Exif()
         exif.load(found.exif)
         assert exif[0x0112] == 1

@@ -50,6 +50,22 @@ def row_of(tmp_path: Path, data: bytes, **changes: Any) -> dict[str, Any]:
     return made
 
 
+def test_nearly_whole_files_are_rejected_unless_they_are_wanted(tmp_path: Path, photo: Make) -> None:
+    cut = images.encode(Photo(photo(1)), "JPEG")[:-2]  # no end marker
+    for strict in (True, False):
+        asked = config(tmp_path, strict_files=strict)
+        place = str(Place(str(tmp_path / "cut.jpg"), "file", 0, len(cut)))
+        (tmp_path / "cut.jpg").write_bytes(cut)
+        listed = {"uri": "cut.jpg", "key": "cut", "listed": len(cut), "mtime": 1, "place": place, "depth": None}
+        found = examine(pa.Table.from_pylist([listed]), asked.accepted()).to_pylist()[0]
+        assert (found["reason"], found["width"]) == (("truncated", 0) if strict else ("", 128))
+        assert "no end marker" in found["message"]
+    assert config(tmp_path).accepted().strict
+    assert config(tmp_path, strict_files=False).examining() != config(tmp_path).examining()
+    row, _ = make_row(found | {"pair_id": None}, cut, None, asked.model_copy(update={"encode": "png"}))
+    assert images.decode(row["image"]).pixels.shape == (96, 128, 3)
+
+
 def test_row_keeps_the_file_as_it_is(tmp_path: Path, photo: Make) -> None:
     data = images.encode(Photo(photo(1)), "JPEG")
     row = row_of(tmp_path, data)

@@ -112,6 +112,18 @@ def test_frames_are_dehazed_and_calmed(tmp_path: Path, frames: list[NDArray[np.u
     assert (tmp_path / "raw.mp4").read_bytes() != (tmp_path / "clip_dehazed.mp4").read_bytes()
 
 
+def test_grey_frames_stay_grey(tmp_path: Path, frames: list[NDArray[np.uint8]]) -> None:
+    grey = [np.repeat(frame[:, :, 1:2], 3, axis=2) for frame in frames]
+    clip = make_video(tmp_path / "clip.mp4", grey, pix_fmt="yuv444p")
+    out = tmp_path / "out.mp4"
+    assert main([str(clip), str(out), "--model", "corun-compact", "--crf", "0"]) == 0
+    before, _, _ = read(clip)
+    after, _, _ = read(out)
+    for frame in (*before, *after):
+        assert np.ptp(frame.pixels.astype(int), axis=2).max() <= 1
+    assert np.abs(after[2].pixels.astype(int) - before[2].pixels).max() > 9  # it was dehazed
+
+
 @pytest.mark.parametrize(
     ("space", "full", "pix_fmt"), [(6, False, "yuv420p"), (1, True, "yuvj420p"), (1, False, "yuv444p")]
 )
