@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # torch takes seconds and 500 MB, which jobs that only read f
 
 __all__ = [
     "DEFAULT_LIMITS", "IMAGE_SUFFIXES", "CorruptImage", "Header", "ImageError", "ImageLimits", "ImageTooLarge",
-    "Metadata", "Photo", "TruncatedImage", "UnsupportedFormat", "decode", "encode", "probe", "read", "resize",
+    "Metadata", "Photo", "TruncatedImage", "UnsupportedFormat", "decode", "encode", "lost", "probe", "read", "resize",
     "to_tensor", "to_uint8", "write",
 ]  # fmt: skip
 
@@ -56,6 +56,9 @@ class Photo:
         icc: the sRGB profile to embed again when the source had a profile, else None.
         format: of the source, such as ``"JPEG"``.
         metadata: EXIF, XMP and resolution, cleaned; None when the source tells nothing.
+        notes: plain sentences on what is not as the file has it, whatever is written from it: parts that are missing,
+            an HDR gain map or further frames that are left out.
+        dropped: kinds of metadata in the file that no result keeps, such as "thumbnail"; see :func:`lost`.
     """
 
     pixels: Array
@@ -63,6 +66,8 @@ class Photo:
     icc: bytes | None = None
     format: str = "PNG"
     metadata: Metadata | None = None
+    notes: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
 
     def tensor(self) -> Tensor:
         """The pixels as float32 (1, 3, H, W) in [0, 1]."""
@@ -160,6 +165,16 @@ def encode(photo: Photo, format: str | None = None, quality: int = 95, metadata:
         else:
             file = _encode_pillow(photo, name, quality, told)
         return image_tiff.with_entries(file, tiff_entries(told)) if name == "TIFF" else file
+
+
+def lost(photo: Photo, format: str | None = None) -> tuple[str, ...]:  # noqa: A002, ARG001 - the contract
+    """Kinds of metadata that the source holds and that :func:`encode` does not write into ``format``, even on request.
+
+    Args:
+        photo: what was decoded.
+        format: as in :func:`encode`.
+    """
+    return photo.dropped
 
 
 def read(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> Photo:

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from models import inference, zoo
-from models.images import ImageLimits, Photo, decode, encode
+from models.images import ImageLimits, Photo, decode, encode, lost
 from models.settings import Settings
 from serving.registry import SCHEME, download_model
 
@@ -47,7 +47,9 @@ class NoTransmissionError(ValueError):
 
 @dataclass(frozen=True)
 class DehazeInfo:
-    """What an answer is: its format, size in pixels, and seconds spent in each part."""
+    """What an answer is: its format, size in pixels, and seconds of each part; ``notes``, plain sentences on what
+    is not as the file had it; ``lost``, kinds of metadata that were not kept although the options ask for it.
+    """
 
     format: str
     width: int
@@ -55,6 +57,8 @@ class DehazeInfo:
     decode_s: float
     model_s: float
     encode_s: float
+    notes: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
 
 def render(photo: Photo, hazy: Tensor, found: inference.Dehazed, options: DehazeOptions) -> Photo:
@@ -165,4 +169,6 @@ class Predictor:
             decode_s=decoded - start,
             model_s=dehazed - decoded,
             encode_s=time.perf_counter() - dehazed,
+            notes=photo.notes,
+            lost=lost(photo, options.format) if options.keep_metadata else (),
         )
