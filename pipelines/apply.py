@@ -15,17 +15,16 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.settings import ConfigError, parse
 from pipelines.command import run
+from pipelines.folder_kinds import is_video
 from pipelines.folder_options import add_options, execution_of, options_of, place_options, plan_of
 
 if TYPE_CHECKING:  # torch takes seconds that --help need not
     from pipelines.folder_plan import Plan
-
-VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
 
 
 def apply(plan: Plan, args: argparse.Namespace) -> int:
@@ -93,7 +92,7 @@ def _main(args: argparse.Namespace) -> int:
     sources, target = args.paths, args.out
     if target is None and len(sources) > 1:
         *sources, target = sources
-    videos = [source for source in sources if PurePosixPath(source).suffix.lower() in VIDEOS]
+    videos = [source for source in sources if is_video(source) and not Path(source).is_dir()]
     if videos:
         if len(sources) > 1:
             raise ConfigError(f"{videos[0]} is a video; give one video at a time: SRC DST")

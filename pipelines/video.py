@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from models.images import to_tensor
 from models.inference import InferenceConfig, blend
 from models.settings import ConfigError, Settings
 from pipelines.folder_names import same_place
-from pipelines.folder_report import NO_SPACE
+from pipelines.folder_report import NO_SPACE, SOME_FAILED
 from pipelines.folder_work import NoSpaceError, device_of
 from pipelines.video_io import WRITABLE, Frame, Reader, Writer
 from pipelines.video_smoothing import Smoother
@@ -79,7 +80,15 @@ def target_of(source: Path, target: Path | None, *, overwrite: bool) -> Path:
     return target
 
 
-def dehaze_video(source: Path, target: Path, options: VideoOptions, predictor: Predictor) -> tuple[int, int]:
+@dataclass(frozen=True)
+class Told:
+    """What people should know about a result: ``problems`` make it less than the source, ``notes`` do not."""
+
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def dehaze_video(source: Path, target: Path, options: VideoOptions, predictor: Predictor) -> Told:
     """Dehaze a file. Memory is that of a few frames, however long it is.
 
     Args:
@@ -87,9 +96,6 @@ def dehaze_video(source: Path, target: Path, options: VideoOptions, predictor: P
         target: where the result goes, complete or not at all.
         options: how.
         predictor: the network.
-
-    Returns:
-        frames written, and damaged packets that were left out.
 
     Raises:
         ConfigError: the source cannot be read, or the target cannot hold it.
@@ -108,9 +114,28 @@ def dehaze_video(source: Path, target: Path, options: VideoOptions, predictor: P
                     else:
                         writer.copy(found)
             writer.finish()
-        return count, reader.damaged
+        return Told(tuple(_problems(reader, count)), tuple(_notes(reader, writer.left_out)))
     finally:
         reader.close()
+
+
+def _problems(reader: Reader, count: int) -> Iterator[str]:
+    cut = reader.cut_streams()
+    reason = f" ({reader.trouble})" if reader.trouble else ""
+    if "video" in cut or reason:
+        total = f"{count} of {reader.frames}" if reader.frames and reader.frames > count else f"the first {count}"
+        yield f"{reader.path} ends early{reason}: {total} frames could be read and were dehazed"
+    elif cut:
+        yield f"{reader.path} ends early: its {' and '.join(dict.fromkeys(cut))} is shorter than the file says"
+    if reader.damaged:
+        yield f"{reader.path} is damaged: of {reader.damaged} packets the frame is missing or not whole"
+
+
+def _notes(reader: Reader, left_out: Sequence[str]) -> Iterator[str]:
+    if reader.interlaced:
+        yield f"{reader.path} is interlaced: whole frames were made of {reader.interlaced} frames of two fields each"
+    if left_out:
+        yield f"left out of the result: {', '.join(left_out)}"
 
 
 def run_video(
@@ -126,7 +151,7 @@ def run_video(
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> int:
-    """What ``dehaze apply`` does for a video; 0; 1: damaged parts were left out; 3: there is no room.
+    """What ``dehaze apply`` does for a video; 0; 1: parts are missing or damaged; 3: there is no room.
 
     Raises:
         ConfigError: as :func:`dehaze_video` and :func:`target_of`; no such model or device.
@@ -141,11 +166,11 @@ def run_video(
         model, tracking_uri, execution=execution, device=device_of(device), allow_networks=allow_networks
     )
     try:
-        _, damaged = dehaze_video(source, target, options, predictor)
+        told = dehaze_video(source, target, options, predictor)
     except NoSpaceError as problem:
         print(f"error: {problem.strerror}; free some space and repeat the command", file=sys.stderr)
         return NO_SPACE
     print(target)
-    if damaged:
-        print(f"{damaged} damaged packets of {source} were left out", file=sys.stderr)
-    return 1 if damaged else 0
+    for line in (*told.notes, *told.problems):
+        print(line, file=sys.stderr)
+    return SOME_FAILED if told.problems else 0

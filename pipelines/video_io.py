@@ -23,6 +23,10 @@ try:
 except ImportError as problem:
     raise ConfigError("videos need PyAV: pip install 'ray-dehaze[video]'") from problem
 
+from pipelines.video_extent import Extent
+from pipelines.video_extras import copied_streams, copy_extras, tags_of
+from pipelines.video_interlaced import Deinterlacer
+
 # suffix: (container, encoder when none is asked for)
 WRITABLE = {
     ".mp4": ("mp4", "libx264"), ".m4v": ("mp4", "libx264"), ".mov": ("mov", "libx264"), ".mkv": ("matroska", "libx264"),
@@ -73,7 +77,8 @@ class Reader:
 
     Attributes:
         frames: how many there are, as far as the file says; None when it does not.
-        damaged: packets that could not be decoded so far.
+        damaged: packets so far that could not be decoded, or not wholly.
+        trouble: why reading ended before the file did, or nothing.
 
     Raises:
         ConfigError: no video in it, or one of a kind that cannot be dehazed.
@@ -88,30 +93,60 @@ class Reader:
         if stream is None:
             self.container.close()
             raise ConfigError(f"{path} has no video in it")
-        self.path, self.stream, self.damaged = path, stream, 0
+        self.path, self.stream, self.damaged, self.trouble = path, stream, 0, ""
         stream.thread_type = "SLICE"  # with frame threads, a damaged packet takes its neighbours along, silently
-        self.others = [other for other in self.container.streams if other.type in ("audio", "subtitle")]
+        self.others = copied_streams(self.container)
         self.colour = _colour(path, stream.codec_context)
-        self.frames = stream.frames or _estimate(self.container, stream)
+        self._extent = Extent(self.container, stream)
+        self.frames = self._extent.frames
+        self._deinterlacer = Deinterlacer(stream)
         self._turns: int | None = None
 
     def packets(self) -> Iterator[Any]:
         """What is in the file, in its order: a :class:`Frame` of the video, or a packet of another stream."""
         last: int | None = None
-        for packet in self.container.demux(self.stream, *self.others):
-            if packet.stream is not self.stream:
-                if packet.dts is not None:
-                    yield packet
-                continue
-            try:
-                decoded = packet.decode()
-            except av.error.FFmpegError:
-                self.damaged += 1
-                continue
-            for frame in decoded:
-                found = self._frame(frame, last)
-                last = found.pts
-                yield found
+        for packet in self._demuxed():
+            if packet is None or packet.stream is self.stream:
+                for frame in self._decoded(packet):
+                    found = self._frame(frame, last)
+                    last = found.pts
+                    yield found
+            elif packet.dts is not None and packet.stream in self.others:
+                yield packet
+
+    @property
+    def interlaced(self) -> int:
+        """Frames so far that held two moments each; they were made whole."""
+        return self._deinterlacer.count
+
+    def cut_streams(self) -> list[str]:
+        """The kinds of streams of which there was less than the file states. Ask when all of it was read."""
+        return [stream.type for stream in (self.stream, *self.others) if self._extent.is_short(stream)]
+
+    def _demuxed(self) -> Iterator[Any]:
+        """All packets; None is the end."""
+        try:
+            for packet in self.container.demux():
+                self._extent.see(packet)
+                yield packet
+        except av.error.FFmpegError as problem:  # of reading: what follows cannot be had
+            self.trouble = problem.strerror or str(problem)
+        yield None
+
+    def _decoded(self, packet: Any) -> Iterator[Any]:
+        if packet is None:
+            yield from self._deinterlacer(None)
+            return
+        try:
+            decoded = packet.decode()
+        except av.error.FFmpegError:
+            self.damaged += 1
+            return
+        self.damaged += packet.is_corrupt or any(frame.is_corrupt for frame in decoded)
+        for frame in decoded:
+            if self._turns is None:
+                self._turns = _turns(self.path, frame.rotation)
+            yield from self._deinterlacer(frame)
 
     def _frame(self, frame: Any, last: int | None) -> Frame:
         base = self.stream.time_base
@@ -126,11 +161,7 @@ class Reader:
             src_color_range="JPEG" if self.colour.range == _FULL_RANGE else "MPEG",
             dst_color_range="JPEG",
         )
-        if self._turns is None:
-            if frame.rotation % _UPRIGHT:
-                raise ConfigError(f"{self.path} is turned by {frame.rotation} degrees; expected a multiple of 90")
-            self._turns = frame.rotation // _UPRIGHT
-        return Frame(np.ascontiguousarray(np.rot90(rgb, self._turns)), pts, float(pts * base))
+        return Frame(np.ascontiguousarray(np.rot90(rgb, self._turns or 0)), pts, float(pts * base))
 
     @property
     def aspect(self) -> Fraction | None:
@@ -153,6 +184,9 @@ class Writer:
         crf: its quality, or None.
         metadata: copy the tags of the file (with the place where it was taken).
 
+    Attributes:
+        left_out: what the source holds and the result does not, in words.
+
     Raises:
         ConfigError: an encoder that is not there, or streams that do not fit the container.
     """
@@ -171,6 +205,9 @@ class Writer:
             self._container.metadata.update(reader.container.metadata)
         try:
             self._copies = {other.index: self._container.add_stream_from_template(other) for other in reader.others}
+            for other in reader.others:
+                tags_of(other, self._copies[other.index])
+            self.left_out = copy_extras(reader.container, self._container, reader.stream)
         except (ValueError, av.error.FFmpegError) as problem:
             self._discard()
             raise ConfigError(f"the sound or subtitles of {reader.path} do not fit {path.name}: {problem}") from problem
@@ -236,6 +273,7 @@ class Writer:
             )
         except (ValueError, av.error.FFmpegError) as problem:
             raise ConfigError(f"no encoder '{self._codec}' for {self._path.name}: {problem}") from problem
+        tags_of(reader.stream, stream)
         stream.width, stream.height = width, height
         stream.pix_fmt = _pixel_format(stream.codec_context.codec, reader.stream.codec_context.pix_fmt, width, height)
         stream.time_base = stream.codec_context.time_base = reader.stream.time_base
@@ -280,6 +318,12 @@ class Writer:
         self._temporary.unlink(missing_ok=True)
 
 
+def _turns(path: Path, rotation: int) -> int:
+    if rotation % _UPRIGHT:
+        raise ConfigError(f"{path} is turned by {rotation} degrees; expected a multiple of 90")
+    return rotation // _UPRIGHT
+
+
 def _colour(path: Path, context: Any) -> Colour:
     transfer = int(context.color_trc)
     if transfer in _HDR:
@@ -303,9 +347,3 @@ def _pixel_format(codec: Any, wanted: str | None, width: int, height: int) -> st
     if not (width % 2 or height % 2) or "444" in wanted:
         choices = [wanted, *choices]
     return next(choice for choice in choices if choice in offered or not offered)
-
-
-def _estimate(container: Any, stream: Any) -> int | None:
-    if container.duration and stream.average_rate:
-        return int(container.duration / av.time_base * stream.average_rate)
-    return None

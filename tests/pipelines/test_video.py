@@ -35,12 +35,17 @@ def make_video(
     space: int = 1,
     full: bool = False,
     transfer: int = 1,
+    options: dict[str, str] | None = None,
+    base: Fraction = BASE,
+    flags: dict[str, str] | None = None,
+    gop: int | None = None,
 ) -> Path:
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream(codec, rate=RATE, options={"crf": "1"} if "264" in codec else {})
+    with av.open(str(path), "w", options=flags or {}) as container:
+        chosen = ({"crf": "1"} if "264" in codec else {}) | (options or {}) | ({"g": str(gop)} if gop else {})
+        stream: Any = container.add_stream(codec, rate=RATE, options=chosen)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pix_fmt
-        stream.time_base = stream.codec_context.time_base = BASE
+        stream.time_base = stream.codec_context.time_base = base
         context = stream.codec_context
         context.colorspace, context.color_primaries, context.color_trc = space, space, transfer
         context.color_range = 2 if full else 1
@@ -55,7 +60,7 @@ def make_video(
                 format=pix_fmt, src_colorspace=matrix, dst_colorspace=matrix,
                 src_color_range="JPEG", dst_color_range=span,
             )  # fmt: skip
-            picture.pts, picture.time_base = pts, BASE
+            picture.pts, picture.time_base = pts, base
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
         for start in range(0, 16 * 1024 if sound else 0, 1024):
@@ -172,7 +177,7 @@ def test_damage_costs_its_frames_only(
     data[place : place + 60] = bytes(60)
     clip.write_bytes(data)
     assert apply(clip, tmp_path / "out.mp4") == 1
-    assert "1 damaged packets" in capsys.readouterr().err
+    assert "is damaged: of 1 packets the frame is missing" in capsys.readouterr().err
     assert len(read(tmp_path / "out.mp4")[0]) == len(STEPS) - 1
 
 
@@ -236,3 +241,191 @@ def test_sound_that_does_not_fit_is_refused(
     assert "out.webm" in error
     assert error.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def moving(count: int = 12, height: int = HEIGHT, width: int = WIDTH) -> list[NDArray[np.uint8]]:
+    """Frames that compress badly, so that a file's bytes are spread over them."""
+    random = np.random.default_rng(0)
+    return [random.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(count)]
+
+
+EVEN = tuple(range(0, 12 * 512, 512))
+
+
+class TestAFileThatEndsEarly:
+    """Cut at two thirds: exit code 1, and how many frames of how many."""
+
+    @staticmethod
+    def cut(path: Path, share: float = 2 / 3) -> Path:
+        data = path.read_bytes()
+        path.write_bytes(data[: int(len(data) * share)])
+        return path
+
+    @pytest.mark.parametrize(
+        ("name", "codec", "options"),
+        [
+            ("clip.mkv", "libx264", {}),
+            ("clip.webm", "libvpx-vp9", {}),
+            ("clip.flv", "flv1", {}),
+            ("clip.avi", "mpeg4", {}),
+            ("clip.mp4", "libx264", {"movflags": "faststart"}),
+            ("clip.mov", "libx264", {"movflags": "faststart"}),
+        ],
+    )
+    def test_of_known_length(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, codec: str, options: dict[str, str]
+    ) -> None:
+        base = Fraction(1, RATE) if name == "clip.avi" else BASE  # of which an AVI has one frame each
+        steps = tuple(range(12)) if name == "clip.avi" else EVEN
+        clip = make_video(tmp_path / name, moving(), codec=codec, steps=steps, base=base, flags=options)
+        assert apply(clip, tmp_path / "whole.mp4", "--smoothing", 0) == 0
+        assert len(read(tmp_path / "whole.mp4")[0]) == 12
+        capsys.readouterr()
+        self.cut(clip)
+        assert apply(clip, tmp_path / "out.mp4", "--smoothing", 0) == 1
+        count = len(read(tmp_path / "out.mp4")[0])
+        assert 0 < count < 12
+        error = capsys.readouterr().err
+        assert f"{clip} ends early: {count} of 12 frames could be read and were dehazed" in error
+
+    def test_in_the_middle_of_a_fragment_or_packet(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        flags = {"movflags": "frag_keyframe+empty_moov"}
+        for name, options in (("clip.mp4", flags), ("clip.ts", {})):
+            clip = make_video(tmp_path / name, moving(), steps=EVEN, flags=options, gop=4)
+            assert apply(clip, tmp_path / "out.mp4", "--overwrite") == 0
+            self.cut(clip)
+            assert apply(clip, tmp_path / "out.mp4", "--overwrite") == 1, name
+            assert f"{clip} is damaged" in capsys.readouterr().err
+
+    def test_sound_that_is_cut(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        clip = make_video(tmp_path / "clip.mp4", moving(2), steps=(0, 512), sound=True, flags={"movflags": "faststart"})
+        assert apply(clip, tmp_path / "out.mp4") == 0
+        self.cut(clip, 0.99)
+        assert apply(clip, tmp_path / "out.mp4", "--overwrite") == 1
+        assert f"{clip} ends early: its audio is shorter than the file says" in capsys.readouterr().err
+
+    def test_an_error_of_reading_ends_it_as_well(
+        self, tmp_path: Path, frames: list[NDArray[np.uint8]], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        clip = make_video(tmp_path / "clip.mp4", frames)
+        demuxed = Reader._demuxed
+
+        class Failing:
+            def __init__(self, container: Any) -> None:
+                self.container = container
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self.container, name)
+
+            def demux(self) -> Any:
+                for number, packet in enumerate(self.container.demux()):
+                    if number == 4:
+                        raise av.error.OSError(5, "Input/output error")
+                    yield packet
+
+        def failing(self: Reader) -> Any:
+            self.container = Failing(self.container)
+            return demuxed(self)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Reader, "_demuxed", failing)
+            assert apply(clip, tmp_path / "out.mp4") == 1
+        assert "ends early (Input/output error)" in capsys.readouterr().err
+
+
+def comb(pixels: NDArray[Any]) -> float:
+    """How much each second line differs from those around it."""
+    grey = pixels.astype(float).mean(axis=2)
+    return float(np.abs(grey[1:-1:2] - (grey[:-2:2] + grey[2::2]) / 2).mean())
+
+
+def test_interlaced_frames_become_whole_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def moment(time: int) -> NDArray[np.uint8]:
+        picture = np.full((HEIGHT, WIDTH, 3), 60, np.uint8)
+        picture[:, 4 * time : 4 * time + 20] = 200
+        return picture
+
+    fields = [moment(2 * index) for index in range(8)]
+    for index, picture in enumerate(fields):
+        picture[1::2] = moment(2 * index + 1)[1::2]
+    clip = make_video(tmp_path / "clip.mkv", fields, options={"x264-params": "tff=1"})
+    assert apply(clip, tmp_path / "out.mkv", "--strength", 0, "--crf", 1) == 0
+    pictures, _, _ = read(tmp_path / "out.mkv")
+    assert [round(picture.time, 2) for picture in pictures] == [round(step / 12_800, 2) for step in STEPS]
+    assert comb(fields[3]) > 5
+    assert max(comb(picture.pixels) for picture in pictures) < 2
+    assert "is interlaced: whole frames were made of 8 frames" in capsys.readouterr().err
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        assert not any(frame.interlaced_frame for frame in container.decode(video=0))
+
+
+def test_progressive_frames_are_not_touched(tmp_path: Path, frames: list[NDArray[np.uint8]]) -> None:
+    clip = make_video(tmp_path / "clip.mkv", frames)
+    pictures, _, reader = read(clip)
+    with av.open(str(clip)) as container:
+        decoded = [frame.to_ndarray(format="rgb24", src_colorspace="ITU709") for frame in container.decode(video=0)]
+    assert reader.interlaced == 0
+    assert all(np.abs(one.pixels.astype(int) - two).max() <= 1 for one, two in zip(pictures, decoded, strict=True))
+
+
+def rich(path: Path, clip: Path) -> Path:
+    """A copy of a clip with much beside it: what the container takes."""
+    matroska = path.suffix == ".mkv"
+    with av.open(str(clip)) as source, av.open(str(path), "w") as result:
+        streams = {stream.index: result.add_stream_from_template(stream) for stream in source.streams}
+        sound: Any = streams[1]
+        sound.metadata.update({"language": "deu", "title": "Kommentar"})
+        sound.disposition = av.stream.Disposition.comment
+        cover: Any = result.add_stream("mjpeg")
+        cover.width, cover.height, cover.pix_fmt = 32, 32, "yuvj420p"
+        second = Fraction(1, 1000)
+        result.set_chapters(
+            [{"id": n, "start": 100 * n, "end": 100 * n + 100, "time_base": second, "metadata": {"title": f"part {n}"}}
+             for n in range(2)]
+        )  # fmt: skip
+        result.metadata["title"] = "secret"
+        if matroska:
+            result.add_attachment("font.ttf", "application/x-truetype-font", b"font" * 100)
+            result.metadata["timecode"] = "01:00:00:00"
+        else:
+            cover.disposition = av.stream.Disposition.attached_pic
+        picture = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
+        result.mux(cover.encode(picture.reformat(format="yuvj420p")))
+        result.mux(cover.encode(None))
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                result.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "named"),
+    [
+        ("rich.mp4", "out.mp4", "cover picture"),
+        ("rich.mp4", "out.mkv", "cover picture"),
+        ("rich.mkv", "out.mkv", "further video stream"),
+        ("rich.mkv", "out.mp4", "further video stream, attached file, timecode (01:00:00:00)"),
+    ],
+)
+def test_what_lies_beside_the_pictures_is_kept_or_named(
+    tmp_path: Path,
+    frames: list[NDArray[np.uint8]],
+    capsys: pytest.CaptureFixture[str],
+    source: str,
+    target: str,
+    named: str,
+) -> None:
+    clip = rich(tmp_path / source, make_video(tmp_path / "clip.mp4", frames, sound=True))
+    assert apply(clip, tmp_path / target) == 0
+    assert f"left out of the result: {named}\n" in capsys.readouterr().err
+    with av.open(str(tmp_path / target)) as result:
+        assert [chapter["metadata"]["title"] for chapter in result.chapters()] == ["part 0", "part 1"]
+        (sound,) = result.streams.audio
+        assert sound.metadata["language"] == "deu"
+        assert sound.disposition & av.stream.Disposition.comment
+        assert "secret" not in result.metadata.values()
+        if target == "out.mkv" and source == "rich.mkv":
+            (font,) = result.streams.attachments
+            assert font.metadata["filename"] == "font.ttf"
+            assert result.metadata["TIMECODE"] == "01:00:00:00"
