@@ -7,7 +7,7 @@ A softmax over prompts about haze gives P(hazy), so ``clearness = 1 - P(hazy)``;
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -170,9 +170,7 @@ class ClipScorer(nn.Module):
 
     def normalised(self, images: Tensor, resolution: int | None = None) -> Tensor:
         """What the image tower takes: N3HW in [0, 1] resized to a square, normalised, in the tower's precision."""
-        side = resolution or self.resolution
-        if images.shape[-2:] != (side, side):
-            images = F.interpolate(images, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
+        images = _resized(images, resolution or self.resolution)
         return ((images - self.mean) / self.std).to(self.dtype)
 
     def encode(self, images: Tensor, resolution: int | None = None) -> Tensor:
@@ -205,6 +203,15 @@ class ClipScorer(nn.Module):
         """Clearness and quality of N3HW in [0, 1], N each, from one encoding and, where configured, the metric."""
         clearness, quality = self.judge(self.encode(images, resolution))
         return clearness, quality if self.iqa is None else self.iqa(images)
+
+    def rate_each(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """:meth:`rate` of pictures of any sizes, each (1, 3, H, W) on any device: they are resized one by one, then
+        encoded together. A metric, which looks at whole pictures, takes them one by one.
+        """
+        device = self.mean.device
+        small = [_resized(image.to(device), self.resolution) for image in images]
+        clearness, quality = self.judge(self.encode(torch.cat(small)))
+        return clearness, quality if self.iqa is None else torch.cat([self.iqa(image.to(device)) for image in images])
 
     def haze_density(self, images: Tensor) -> Tensor:
         """P(hazy) of N3HW in [0, 1]: N in [0, 1], lower is better, with gradients to the images."""
@@ -244,6 +251,13 @@ class ClipScorer(nn.Module):
             whole, trust = self._dense(images)
             return Scores(*self.judge(whole), trust)
         return Scores(*self.rate(images), self.trust(images))
+
+
+def _resized(images: Tensor, side: int) -> Tensor:
+    """N3HW as squares."""
+    if images.shape[-2:] == (side, side):
+        return images
+    return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
 
 
 def create_clip(

@@ -20,7 +20,10 @@ CHAMPION = "models:/dehazer@champion"
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m serving", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m serving",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--config", type=Path, help="YAML file as serving/config.yaml")
     parser.add_argument("--model", help="packaged name, checkpoint folder or models:/name@alias")
@@ -38,7 +41,8 @@ def _serve(args: argparse.Namespace) -> None:
     from serving.config import ServingConfig, local_ray_environment, read_config
 
     base = read_config(args.config) if args.config else ServingConfig()
-    changes = {key: getattr(args, key) for key in ("model", "host", "port", "tracking_uri") if getattr(args, key)}
+    given = {key: getattr(args, key) for key in ("model", "host", "port", "tracking_uri")}
+    changes = {key: value for key, value in given.items() if value is not None}
     if args.out is not None:
         uri = f"sqlite:///{args.out.resolve() / 'mlflow.db'}"
         changes = {"model": CHAMPION, "tracking_uri": uri} | changes

@@ -15,6 +15,7 @@ from pydantic.json_schema import SkipJsonSchema
 from starlette.exceptions import HTTPException
 
 from models.images import ImageError
+from models.settings import nearest
 from serving.auth import Tokens
 from serving.batch import dehaze_all
 from serving.config import ServingConfig
@@ -27,7 +28,7 @@ from serving.middleware import Frame, problem_response
 from serving.openapi import ALIVE, BATCH, BEARER, DEHAZE, FORMAT, MODELS, READY, SCORE
 from serving.page import add_page
 from serving.predictor import MEDIA_TYPES, DehazeOptions
-from serving.requests import answer_headers, read_options
+from serving.requests import answer_headers, read_options, refuse_unknown_parameters
 from serving.slots import ModelState
 
 Strength = Annotated[float, Query(ge=0, le=1, description="0 keeps the haze, 1 removes it")]
@@ -85,7 +86,8 @@ def make_api(
     """
     metrics = metrics or Metrics()
     service = Intake(config, backend, metrics, Admission(config.requests))
-    app = FastAPI(title="dehaze", version=_version(), docs_url=None, redoc_url=None)
+    app = FastAPI(title="dehaze", version=_version(), docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.state.admission = service.admission
     tokens = tokens or Tokens(config.auth)
     app.add_middleware(Frame, config=config, tokens=tokens, metrics=metrics, names_requests=names_requests)
     if config.cors_origins:
@@ -98,11 +100,14 @@ def make_api(
         )
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every byte that is out of place
     _add_problems(app, metrics)
-    protected = APIRouter(prefix="/v1", dependencies=[Depends(BEARER)] if tokens.required else [])
+    strict = [Depends(refuse_unknown_parameters)]
+    protected = APIRouter(prefix="/v1", dependencies=[*([Depends(BEARER)] if tokens.required else []), *strict])
     _add_pictures(protected, service)
     _add_models(protected, service)
     app.include_router(protected)
-    _add_state(app, service)
+    state = APIRouter(dependencies=strict)
+    _add_state(state, service)
+    app.include_router(state)
     add_page(app)
     return app
 
@@ -134,8 +139,14 @@ def _add_problems(app: FastAPI, metrics: Metrics) -> None:
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:
-        response = answer(request, http_problem(error.status_code, str(error.detail)))
+        detail = str(error.detail)
+        if error.status_code == 404:
+            path = request.url.path[:100]
+            detail = f"there is no path '{path}'{nearest(path, list(app.openapi()['paths']))}"
+        response = answer(request, http_problem(error.status_code, detail))
         response.headers.update(error.headers or {})
+        if response.headers.get("Allow") == "GET":
+            response.headers["Allow"] = "GET, HEAD"
         return response
 
 
@@ -162,8 +173,8 @@ def _add_pictures(app: APIRouter, service: Intake) -> None:
             sources = await service.sources(request, place)
             async with service.within(limits.batch_timeout_s):
                 archive = await dehaze_all(
-                    sources, _one(service, options, name), parallel=limits.batch_parallel,
-                    max_bytes=limits.batch_answer_bytes,
+                    sources.files, _one(service, options, name), parallel=limits.batch_parallel,
+                    max_bytes=limits.batch_answer_bytes, skipped=sources.skipped,
                 )  # fmt: skip
         headers = {"Content-Disposition": 'attachment; filename="dehazed.zip"'}
         return Response(archive, media_type="application/zip", headers=headers)
@@ -203,11 +214,11 @@ def _add_models(app: APIRouter, service: Intake) -> None:
         """The models that this service has, why a newer version is not served, and which photographs it takes."""
         limits = service.config.limits
         async with service.within(service.config.requests.timeout_s):
-            states = await service.asked(service.backend.models())
+            states = _good(await service.backend.models())
         return Offered(states, Accepted(limits.max_bytes, limits.max_pixels, limits.formats))
 
 
-def _add_state(app: FastAPI, service: Intake) -> None:
+def _add_state(app: APIRouter, service: Intake) -> None:
     @app.get("/healthz", **ALIVE)
     async def healthz() -> dict[str, str]:
         """The process answers."""

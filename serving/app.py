@@ -9,7 +9,9 @@ ingress admits requests and hands them on, once more when a replica dies with on
 import asyncio
 import logging
 import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,9 +31,13 @@ from serving.replica import Open, Replica, Together, require_model
 from serving.retry import twice
 from serving.slots import ModelState
 
+log = logging.getLogger(__name__)
+
 APPLICATION = "dehaze"
 LOGGING = {"log_level": "WARNING", "enable_access_log": False}
 _ROOM_TO_REFUSE = 1000  # requests beyond those admitted that the ingress takes in, to refuse them itself
+_MARGIN_S = 5.0  # beyond the times of the configuration: the service's own answer comes first
+_LOOK_S = 1.0  # how often a replica that is to end looks whether its work is done
 _state = {"started_ray": False}
 R = TypeVar("R")
 
@@ -61,7 +67,9 @@ class Dehazer:
             return kept  # type: ignore[no-any-return]
 
         metrics = Metrics(ray.util.metrics)
-        self._replica = await asyncio.to_thread(Replica, settings, metrics, batched=batched, cached=cached)
+        self._replica = await asyncio.to_thread(
+            Replica, settings, metrics, batched=batched, cached=cached, on_sick=_end
+        )
         self._following = asyncio.create_task(self._replica.follow())
 
     async def dehaze(self, task: Task) -> Answer | Problem:
@@ -72,9 +80,23 @@ class Dehazer:
         """One photograph, as it is."""
         return await self._replica.score(data)
 
-    async def models(self) -> list[ModelState]:
+    async def models(self) -> list[ModelState] | Problem:
         """The models."""
         return await self._replica.models()
+
+    async def check_health(self) -> None:
+        """Serve asks every ``health.check_s``."""
+        self._replica.check_health()
+
+
+def _end() -> None:
+    """End this process, whose replica is sick; Serve starts another one, and the ingress sends its work there.
+
+    At once: Serve would ask three times, and then wait for work that never ends, with the GPU that the next replica
+    needs. Until then the sick one would get most of the work, as nobody else is done with it so soon.
+    """
+    logging.shutdown()
+    os._exit(1)
 
 
 class Replicas:
@@ -82,6 +104,7 @@ class Replicas:
 
     def __init__(self, handle: DeploymentHandle[Any], metrics: Metrics) -> None:
         self._handle, self._metrics = handle, metrics
+        self._asking: asyncio.Task[bool] | None = None
 
     async def dehaze(self, task: Task) -> Answer | Problem:
         """One photograph."""
@@ -94,13 +117,25 @@ class Replicas:
         score: Score | Problem = await self._ask(lambda: self._handle.score.remote(data))
         return score
 
-    async def models(self) -> list[ModelState]:
+    async def models(self) -> list[ModelState] | Problem:
         """The models."""
-        states: list[ModelState] = await self._ask(self._handle.models.remote)
+        states: list[ModelState] | Problem = await self._ask(self._handle.models.remote)
         return states
+
+    async def there(self) -> bool:
+        """Serve knows a replica that runs."""
+        if self._asking is None or self._asking.done():  # one question at a time, however many ask
+            self._asking = asyncio.create_task(asyncio.to_thread(_runs))
+        return await asyncio.shield(self._asking)
 
     async def _ask(self, call: Callable[[], Any]) -> Any:
         return await twice(lambda: _awaited(call), (RayActorError,), self._metrics)
+
+
+def _runs() -> bool:
+    application = serve.status().applications.get(serve.get_replica_context().app_name)
+    states = application.deployments["Dehazer"].replica_states if application is not None else {}
+    return any(count for state, count in states.items() if state == "RUNNING")
 
 
 async def _awaited(call: Callable[[], Any]) -> Any:
@@ -126,7 +161,18 @@ class Ingress:
         from serving.api import make_api
 
         metrics = Metrics(ray.util.metrics)
-        return make_api(self._config, Replicas(self._dehazer, metrics), metrics=metrics, names_requests=True)
+        app = make_api(self._config, Replicas(self._dehazer, metrics), metrics=metrics, names_requests=True)
+        self._admission = app.state.admission
+        return app
+
+    def close(self) -> int:
+        """Take no more requests.
+
+        Returns:
+            how many are not answered yet.
+        """
+        self._admission.closed = True
+        return int(self._admission.pending)
 
 
 def build(args: Mapping[str, Any]) -> serve.Application:
@@ -148,6 +194,9 @@ def build(args: Mapping[str, Any]) -> serve.Application:
             "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(config.threads)}},
         },
         max_ongoing_requests=scaling.max_ongoing_requests,
+        health_check_period_s=config.health.check_s,
+        graceful_shutdown_timeout_s=config.requests.longest_work_s + _MARGIN_S,
+        graceful_shutdown_wait_loop_s=_LOOK_S,
         logging_config=LOGGING,
         **_replicas(config),
     )(Dehazer)
@@ -156,6 +205,8 @@ def build(args: Mapping[str, Any]) -> serve.Application:
         num_replicas=scaling.ingresses,
         ray_actor_options={"num_cpus": scaling.ingress_cpus},
         max_ongoing_requests=config.requests.max_pending + _ROOM_TO_REFUSE,
+        graceful_shutdown_timeout_s=config.requests.longest_s + _MARGIN_S,
+        graceful_shutdown_wait_loop_s=_LOOK_S,
         logging_config=LOGGING,
     )(Ingress)
     application: serve.Application = ingress.bind(plain, dehazer.bind(plain))
@@ -191,7 +242,7 @@ def start(config: ServingConfig) -> str:
             http_options={
                 "host": config.host,
                 "port": config.port,
-                "request_timeout_s": config.requests.longest_s + 5,  # our own answer comes first
+                "request_timeout_s": config.requests.longest_s + _MARGIN_S,
             },
         )
         serve.run(build(config.model_dump(mode="json")), name=APPLICATION, route_prefix="/")
@@ -214,13 +265,40 @@ def stop() -> None:
 
 
 def run_until_interrupted(config: ServingConfig, announce: Callable[[str], None]) -> None:
-    """:func:`start`, tell the URL, wait for Ctrl-C, :func:`stop`."""
+    """:func:`start`, tell the URL, wait for Ctrl-C or SIGTERM, answer what is under way, :func:`stop`. A second Ctrl-C
+    ends it at once.
+    """
+    _end_on_sigterm()
     url = start(config)
+    _end_on_sigterm()  # Ray has put its own in place
     try:
         announce(url)
         threading.Event().wait()
+    except KeyboardInterrupt:
+        finish(config.requests.longest_s + _MARGIN_S)
+        raise
     finally:
         stop()
+
+
+def finish(seconds: float) -> None:
+    """Take no more requests, and wait until those under way are answered, or for so many seconds."""
+    deadline = time.monotonic() + seconds
+    ingress = serve.get_app_handle(APPLICATION)
+    told = False
+    while left := sum(ingress.broadcast("close").results(timeout_s=_MARGIN_S)):
+        if not told:
+            log.warning("%d requests are under way; Ctrl-C once more drops them", left)
+            told = True
+        if time.monotonic() > deadline:
+            log.error("%d requests were not answered in time", left)
+            return
+        time.sleep(_LOOK_S / 4)
+
+
+def _end_on_sigterm() -> None:
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _start_ray() -> None:

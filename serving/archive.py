@@ -20,6 +20,9 @@ from serving.errors import Problem, refused
 MANIFEST = "manifest.json"
 _MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others are rare, and slow on hostile data
+_SAYS_UTF8 = 0x800
+_LITTER = frozenset({".ds_store", ".localized", "thumbs.db", "ehthumbs.db", "desktop.ini", ".picasa.ini"})
+_LITTER_FOLDERS = frozenset({"__macosx", "@eadir", ".appledouble"})
 _END = 22  # bytes of the record at the end of an archive, without its comment
 _DIRECTORY_ENTRY = 4096  # more bytes than the directory's line of a photograph has
 
@@ -41,26 +44,41 @@ class Source:
     content: bytes | Problem
 
 
+@dataclass(frozen=True)
+class Sources:
+    """The files of a batch, and the names of those that are no photographs and that nobody meant to send."""
+
+    files: Iterator[Source]
+    skipped: tuple[str, ...] = ()
+
+
+def is_litter(name: str) -> bool:
+    """A file that macOS, Windows or a network disk put beside the photographs."""
+    *folders, last = (part.lower() for part in name.replace("\\", "/").split("/"))
+    return last in _LITTER or last.startswith("._") or any(folder in _LITTER_FOLDERS for folder in folders)
+
+
 def is_zip(data: bytes) -> bool:
     """The bytes begin as a zip archive does."""
     return data.startswith(_MAGIC)
 
 
-def unpack(data: bytes, limits: ArchiveLimits) -> Iterator[Source]:
-    """The files of an archive, each unpacked when it is asked for. Folders and macOS's ``__MACOSX`` are left out.
+def unpack(data: bytes, limits: ArchiveLimits) -> Sources:
+    """The files of an archive, each unpacked when it is asked for, without folders and :func:`is_litter`.
 
     Raises:
-        ProblemError: 422 for what is no archive, 413 for one of more files or bytes than accepted; at once, before
-            the first file.
+        ProblemError: 422 for what is no archive, 413 for one of more files or bytes than accepted, 400 for one without
+            files; at once, before the first file.
     """
     try:
         _check_directory(data, limits)
         archive = zipfile.ZipFile(io.BytesIO(data))
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError) as problem:
         raise refused(422, f"the archive cannot be read: {problem}", "corrupt_archive") from problem
-    entries = [
-        entry for entry in archive.infolist() if not entry.is_dir() and not entry.filename.startswith("__MACOSX/")
-    ]
+    files = [entry for entry in archive.infolist() if not entry.is_dir()]
+    entries = [entry for entry in files if not is_litter(entry.filename)]
+    if not entries:
+        raise refused(400, "the archive has no photographs in it")
     if len(entries) > limits.max_files:
         raise refused(
             413, f"the archive has {len(entries):,} files; at most {limits.max_files} accepted", "too_many_files"
@@ -70,7 +88,18 @@ def unpack(data: bytes, limits: ArchiveLimits) -> Iterator[Source]:
         raise refused(
             413, f"the archive unpacks to {total:,} bytes; at most {limits.max_total:,} accepted", "too_large"
         )
-    return (Source(entry.filename, _content(archive, entry, limits.max_bytes)) for entry in entries)
+    skipped = tuple(_name(entry) for entry in files if is_litter(entry.filename))
+    return Sources((Source(_name(entry), _content(archive, entry, limits.max_bytes)) for entry in entries), skipped)
+
+
+def _name(entry: zipfile.ZipInfo) -> str:
+    """Of a file; macOS writes UTF-8 without saying so, and it is read as code page 437."""
+    if entry.flag_bits & _SAYS_UTF8:
+        return entry.filename
+    try:
+        return entry.filename.encode("cp437").decode()
+    except UnicodeError:
+        return entry.filename
 
 
 def _check_directory(data: bytes, limits: ArchiveLimits) -> None:

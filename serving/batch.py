@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import PurePosixPath
 from typing import Any
@@ -15,10 +16,13 @@ from serving.errors import Problem, ProblemError, image_problem
 
 EXTENSIONS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif", "BMP": ".bmp"}
 _SAME = {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".tiff": ".tif"}
+_AHEAD = 4  # results, times those under way, that wait for one before them
 Dehaze = Callable[[bytes], Awaitable[Answer | Problem]]
 
 
-async def dehaze_all(sources: Iterator[Source], dehaze: Dehaze, *, parallel: int, max_bytes: int) -> bytes:
+async def dehaze_all(
+    sources: Iterator[Source], dehaze: Dehaze, *, parallel: int, max_bytes: int, skipped: Sequence[str] = ()
+) -> bytes:
     """Dehaze files into a zip archive.
 
     Args:
@@ -26,34 +30,43 @@ async def dehaze_all(sources: Iterator[Source], dehaze: Dehaze, *, parallel: int
         dehaze: one file.
         parallel: how many at a time.
         max_bytes: of all results; those beyond are failures.
+        skipped: names that the manifest shall tell of besides.
 
     Returns:
-        the archive; its ``manifest.json`` has an entry for every source, in their order.
+        the archive; its ``manifest.json`` has an entry for every source, in their order. That of the results is
+        the same, and equal names are numbered in it, whoever is done first.
     """
     archive = ResultArchive(max_bytes)
-    entries: dict[int, dict[str, Any]] = {}
-    numbered = enumerate(sources)
-    taking = asyncio.Lock()
+    entries: list[dict[str, Any]] = []
+    slots = asyncio.Semaphore(parallel)
+    pending: deque[tuple[str, asyncio.Task[Answer | Problem]]] = deque()
 
-    async def work() -> None:
-        while True:
-            async with taking:
-                taken = await asyncio.to_thread(next, numbered, None)
-            if taken is None:
-                return
-            index, source = taken
-            entries[index] = _entry(archive, source, await _done(source, dehaze))
+    async def work(source: Source) -> Answer | Problem:
+        try:
+            return await _done(source, dehaze)
+        finally:
+            slots.release()
+
+    async def write() -> None:
+        name, task = pending.popleft()
+        entries.append(_entry(archive, name, await task))
 
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(parallel):
-                group.create_task(work())
+            await slots.acquire()
+            while (source := await asyncio.to_thread(next, sources, None)) is not None:
+                pending.append((source.name, group.create_task(work(source))))
+                await slots.acquire()
+                while pending and (pending[0][1].done() or len(pending) > _AHEAD * parallel):
+                    await write()
+            while pending:
+                await write()
     except BaseException:  # nobody waits any more
         archive.close({})
         raise
-    files = [entries[index] for index in sorted(entries)]
-    done = sum(entry["status"] == "ok" for entry in files)
-    return archive.close({"ok": done, "failed": len(files) - done, "files": files})
+    done = sum(entry["status"] == "ok" for entry in entries)
+    told = {"ok": done, "failed": len(entries) - done, "skipped": list(skipped), "files": entries}
+    return archive.close(told)
 
 
 async def _done(source: Source, dehaze: Dehaze) -> Answer | Problem:
@@ -67,18 +80,18 @@ async def _done(source: Source, dehaze: Dehaze) -> Answer | Problem:
         return image_problem(problem)
 
 
-def _entry(archive: ResultArchive, source: Source, outcome: Answer | Problem) -> dict[str, Any]:
+def _entry(archive: ResultArchive, name: str, outcome: Answer | Problem) -> dict[str, Any]:
     """A line of the manifest; the result goes into the archive."""
     if isinstance(outcome, Answer):
         try:
-            file = archive.add(result_name(source.name, outcome.format), outcome.data)
+            file = archive.add(result_name(name, outcome.format), outcome.data)
         except ProblemError as problem:
             outcome = problem.problem
         else:
             told = {key: value for key, value in asdict(outcome).items() if key not in ("data", "timing")}
-            return {"source": source.name, "status": "ok", "file": file} | told
+            return {"source": name, "status": "ok", "file": file} | told
     problem_told = {"status": outcome.status, "code": outcome.code, "detail": outcome.detail}
-    return {"source": source.name, "status": "failed", "file": None, "problem": problem_told}
+    return {"source": name, "status": "failed", "file": None, "problem": problem_told}
 
 
 def result_name(source: str, kind: str) -> str:

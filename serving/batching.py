@@ -8,9 +8,9 @@ picture's bytes would depend on its neighbours, because sums over bands are roun
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,12 +18,15 @@ from torch import Tensor
 from models.inference import Dehazed, blend
 from serving.interruption import interrupted_when
 
+S = TypeVar("S")
+T = TypeVar("T")
+
 
 class Rater(Protocol):
     """:class:`pseudolabel.clip_scorer.ClipScorer`, as much of it as is used here."""
 
-    def rate(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Clearness and quality, N each in [0, 1], of N3HW in [0, 1]."""
+    def rate_each(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Clearness and quality, N each in [0, 1], of N pictures (1, 3, H, W) in [0, 1] of any sizes."""
 
 
 @dataclass
@@ -73,16 +76,22 @@ def run(works: Sequence[Work], scorer: Rater | None, *, stack: bool) -> list[Out
     Args:
         works: of any sizes and models.
         scorer: None gives no clearness.
-        stack: equal sizes as one batch of the network.
+        stack: equal sizes as one batch of the network; and one of the scorer for all, whatever their sizes.
 
     Returns:
         what came of each, in order. What fails alone fails alone: a stack that fails is done again one by one.
     """
     outcomes: list[Outcome] = [DroppedError() for _ in works]
+    found: list[_Found] = []
     for group in _groups(works, stack=stack):
         alive = [index for index in group if not works[index].dropped]
-        for index, outcome in zip(alive, _run_group([works[index] for index in alive], scorer), strict=True):
-            outcomes[index] = outcome
+        for index, modelled in zip(alive, _each(_modelled, [works[index] for index in alive]), strict=True):
+            if isinstance(modelled, Exception):
+                outcomes[index] = modelled
+            else:
+                found.append(replace(modelled, index=index))
+    for one, rated in zip(found, _each(lambda part: _rated(part, scorer), found), strict=True):
+        outcomes[one.index] = rated
     return outcomes
 
 
@@ -95,32 +104,42 @@ def _groups(works: Sequence[Work], *, stack: bool) -> list[list[int]]:
     return list(groups.values())
 
 
-def _run_group(works: list[Work], scorer: Rater | None) -> list[Outcome]:
-    if not works:
+def _each(do: Callable[[list[S]], Sequence[T]], items: list[S]) -> list[T | Exception]:
+    """What ``do`` makes of the items together; where that fails, of each by itself, or why it fails."""
+    if not items:
         return []
     try:
-        return list(_together(works, scorer))
+        return list(do(items))
+    except torch.OutOfMemoryError as problem:
+        failure: Exception = MemoryError(str(problem))
     except Exception as problem:  # noqa: BLE001 - handed to the one whose work it is
-        if len(works) == 1:
-            return [problem]
-    return [outcome for work in works for outcome in _run_group([work], scorer)]
+        failure = problem
+    if len(items) == 1:
+        return [failure]
+    return [outcome for item in items for outcome in _each(do, [item])]
 
 
-def _together(works: list[Work], scorer: Rater | None) -> list[Done]:
+@dataclass(frozen=True)
+class _Found:
+    """A work, what its network made of it, when that began, and the seconds that it took."""
+
+    work: Work
+    found: Dehazed | None
+    start: float
+    model_s: float
+    index: int = 0  # among the works
+
+
+def _modelled(works: list[Work]) -> list[_Found]:
+    """What the network that they share makes of them."""
     start = time.perf_counter()
     hazy = works[0].hazy if len(works) == 1 else torch.cat([work.hazy for work in works])
     found = None
     if works[0].network is not None:
         with interrupted_when(lambda: all(work.dropped for work in works)):
             found = works[0].network.run(hazy)
-    modelled = time.perf_counter()
-    rows = [_rated(work, _row(found, index), scorer) for index, work in enumerate(works)]
-    scored = time.perf_counter()
-    share = 1 / len(works)
-    return [
-        Done(_row(found, index), *row, start - work.created, (modelled - start) * share, (scored - modelled) * share)
-        for index, (work, row) in enumerate(zip(works, rows, strict=True))
-    ]
+    seconds = (time.perf_counter() - start) / len(works)
+    return [_Found(work, _row(found, index), start, seconds) for index, work in enumerate(works)]
 
 
 def _row(found: Dehazed | None, index: int) -> Dehazed | None:
@@ -131,12 +150,21 @@ def _row(found: Dehazed | None, index: int) -> Dehazed | None:
 
 
 @torch.inference_mode()
-def _rated(work: Work, found: Dehazed | None, scorer: Rater | None) -> tuple[float | None, float | None, float | None]:
-    """Clearness and quality of the input, and clearness of the result."""
+def _rated(parts: list[_Found], scorer: Rater | None) -> list[Done]:
+    """With clearness and quality of the inputs, and clearness of the results, from one call of the scorer."""
     if scorer is None:
-        return None, None, None
-    clearness, quality = scorer.rate(work.hazy)
-    after = None
-    if found is not None:
-        after = float(scorer.rate(blend(work.hazy, found.scene, work.strength))[0])
-    return float(clearness), float(quality), after
+        return [_done(part, None, None, None, 0.0) for part in parts]
+    start = time.perf_counter()
+    inputs = [part.work.hazy for part in parts]
+    results = [blend(part.work.hazy, part.found.scene, part.work.strength) for part in parts if part.found is not None]
+    clearness, quality = (values.tolist() for values in scorer.rate_each([*inputs, *results]))
+    before, after = clearness[: len(parts)], iter(clearness[len(parts) :])
+    seconds = (time.perf_counter() - start) / len(parts)
+    return [
+        _done(part, before[index], quality[index], None if part.found is None else next(after), seconds)
+        for index, part in enumerate(parts)
+    ]
+
+
+def _done(part: _Found, before: float | None, quality: float | None, after: float | None, score_s: float) -> Done:
+    return Done(part.found, before, quality, after, part.start - part.work.created, part.model_s, score_s)

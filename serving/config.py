@@ -12,12 +12,16 @@ from pydantic import Field, model_validator
 
 from models.images import ImageLimits
 from models.inference import InferenceConfig
-from models.settings import ConfigError, Settings, parse
+from models.settings import ConfigError, Settings, nearest, parse
 from pseudolabel.clip_scorer import ScorerConfig
 from serving.auth import AuthConfig
 from serving.connections import HOOK
+from serving.health import HealthConfig
 from serving.limits import RequestLimits
 from serving.registry import SCHEME
+
+_TOP = ("proxy_location", "http_options", "logging_config", "applications")  # of the file for `serve deploy`
+_APPLICATION = ("name", "route_prefix", "import_path", "runtime_env", "args")
 
 
 class Scaling(Settings):
@@ -84,6 +88,7 @@ class ServingConfig(Settings):
         inference: precision and memory. A replica computes on one batch at a time, within this memory for each picture.
         batching: of equal-sized work.
         scaling: processes and their resources.
+        health: when a replica is replaced.
         threads: of torch in each replica.
         picture_threads: of a replica, that decode and encode.
         max_pixels_held: in a replica's memory at a time; 30 bytes each.
@@ -105,6 +110,7 @@ class ServingConfig(Settings):
     inference: InferenceConfig = InferenceConfig()
     batching: Batching = Batching()
     scaling: Scaling = Scaling()
+    health: HealthConfig = HealthConfig()
     threads: int = Field(2, ge=1)
     picture_threads: int = Field(2, ge=1)
     max_pixels_held: int = Field(200_000_000, ge=1)
@@ -181,9 +187,22 @@ def require_free_port(host: str, port: int) -> None:
 
 
 def _application_args(content: Any, file: Path) -> dict[str, Any]:
+    """The settings; what else the file says must be something that ``serve deploy`` alone is about, or agree."""
     try:
         (application,) = content["applications"]
-        args = application.get("args") or {}
-        return dict(args)
+        args = dict(application.get("args") or {})
+        listen = dict(content.get("http_options") or {})
+        keys = [*((key, _TOP) for key in content), *((key, _APPLICATION) for key in application)]
     except (TypeError, KeyError, ValueError, AttributeError) as problem:
         raise ConfigError(f"{file} must have one entry in 'applications' with its settings in 'args'") from problem
+    for key, known in keys:
+        if key not in known:
+            raise ConfigError(f"{file}: '{key}' is not read{nearest(str(key), list(known))}")
+    for key in ("host", "port"):
+        default = ServingConfig.model_fields[key].default
+        if key in listen and listen[key] != args.get(key, default):
+            raise ConfigError(
+                f"{file}: http_options.{key} is {listen[key]!r}, and args.{key} is {args.get(key, default)!r}; "
+                "give both the same value"
+            )
+    return args

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -21,10 +21,12 @@ from models.images import ImageError, ImageLimits, Photo, decode, encode, probe
 from models.settings import ConfigError
 from serving.batching import Done, Outcome, Work
 from serving.errors import Problem, ProblemError, image_problem, refused
+from serving.health import SickError
 from serving.limits import Budget
 from serving.metrics import Metrics
 from serving.predictor import DehazeOptions, NoTransmissionError, render
 from serving.slots import Slot, public
+from serving.sniff import explain
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -91,11 +93,11 @@ class Engine:
 
     async def dehaze(self, task: Task) -> Answer | Problem:
         """Dehaze a photograph; what is wrong with it, or with the service, is a value."""
-        return await self._guarded(self._dehaze(task))
+        return await self._guarded(self._dehaze(task), task.data)
 
     async def score(self, data: bytes) -> Score | Problem:
         """Score a photograph."""
-        return await self._guarded(self._score(data))
+        return await self._guarded(self._score(data), data)
 
     async def _dehaze(self, task: Task) -> Answer:
         version, network = (await self._find(task.model)).current
@@ -132,11 +134,13 @@ class Engine:
             raise outcome
         return outcome
 
-    async def _guarded(self, answer: Awaitable[R]) -> R | Problem:
+    async def _guarded(self, answer: Awaitable[R], data: bytes) -> R | Problem:
         try:
             return await answer
         except ImageError as problem:
-            return image_problem(problem)
+            told = image_problem(problem)
+            known = None if told.status == 413 else explain(data)
+            return told if known is None else replace(told, detail=known)
         except ProblemError as problem:
             return problem.problem
         except NoTransmissionError as problem:
@@ -144,6 +148,8 @@ class Engine:
         except MemoryError:
             detail = "not enough memory at the moment; send a smaller picture or try later"
             return Problem(503, "out_of_memory", detail, 5.0)
+        except SickError:
+            return Problem(503, "replica_lost", "the replica that worked on it cannot compute any more", 1.0)
         except ConfigError as problem:  # of a model that is loaded on demand
             log.error("%s", problem)  # noqa: TRY400 - its sentence says all
             return Problem(503, "model_unavailable", "the model cannot be loaded at the moment", 30.0)

@@ -30,7 +30,10 @@ CODES: dict[str, tuple[int, str]] = {
     "too_large": (413, "more bytes or pixels, or a longer shape, than the limits accept"),
     "too_many_files": (413, "more files in a form or an archive than accepted"),
     "answer_full": (413, "of a file in a batch: the results before it fill the answer"),
-    "unsupported_format": (415, "no image, one of a format or kind that is not accepted, or no zip archive"),
+    "unsupported_format": (
+        415,
+        "no image, one of a format or kind that is not accepted, no zip archive, or compressed",
+    ),
     "unsupported_compression": (415, "of a file in an archive: neither stored nor deflated"),
     "corrupt": (422, "the file contradicts its format"),
     "truncated": (422, "the file ends before the picture does"),
@@ -39,12 +42,12 @@ CODES: dict[str, tuple[int, str]] = {
     "too_many_requests": (429, "this client has `requests.max_per_client` requests in work"),
     "head_too_large": (431, "the head of the request has more than 64 KiB"),
     "internal": (500, "a fault of the service; its log has the `request_id`"),
-    "unavailable": (503, "no replica answers yet"),
+    "unavailable": (503, "no replica answers, or the service is about to end"),
     "overloaded": (503, "the queue is full, in requests or in bytes"),
     "no_scorer": (503, "`/v1/score` of a service with `scorer: null`"),
     "out_of_memory": (503, "not enough memory for this picture at the moment"),
     "model_unavailable": (503, "a model that is loaded on demand cannot be loaded"),
-    "replica_lost": (503, "the replicas that worked on it died, twice"),
+    "replica_lost": (503, "the replicas that worked on it died or broke, twice"),
     "timeout": (504, "not done within `requests.timeout_s`, or `batch_timeout_s`"),
 }
 _USUAL = {status: code for code, (status, _) in reversed(CODES.items())}

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import time
 from collections.abc import AsyncIterator, Awaitable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from fastapi import Request
 
-from serving.archive import ArchiveLimits, Source, is_zip, unpack
+from serving.archive import ArchiveLimits, Source, Sources, is_litter, is_zip, unpack
 from serving.config import ServingConfig
 from serving.engine import Answer, Score, Task
-from serving.errors import Problem, refused
+from serving.errors import Problem, ProblemError, refused
 from serving.limits import Admission, Pace, Place
 from serving.metrics import Metrics
 from serving.requests import is_form, read_form, read_image, read_raw
 from serving.slots import ModelState
+from serving.sniff import explain
 
 _READY_WITHIN_S = 2.0
-_THERE_FOR_S = 60.0
 R = TypeVar("R")
 
 
@@ -35,8 +33,11 @@ class Backend(Protocol):
     async def score(self, data: bytes) -> Score | Problem:
         """One photograph, as it is."""
 
-    async def models(self) -> list[ModelState]:
+    async def models(self) -> list[ModelState] | Problem:
         """What there is; answers only when the default model is warm."""
+
+    async def there(self) -> bool:
+        """There is somebody who works, though perhaps too busy to answer :meth:`models`."""
 
 
 @dataclass
@@ -47,37 +48,35 @@ class Intake:
     backend: Backend
     metrics: Metrics
     admission: Admission
-    answered_at: float = -math.inf
     pace: Pace = field(default_factory=Pace)
 
-    async def asked(self, answer: Awaitable[R]) -> R:
-        """What the backend answers; and it is known to be there."""
-        found = await answer
-        self.answered_at = time.monotonic()
-        return found
-
     async def worked(self, answer: Awaitable[R]) -> R:
-        """:meth:`asked` for the work on a picture, which those that come later wait for."""
+        """What the backend makes of a picture, which those that come later wait for."""
         with self.pace.under_way():
-            found = await self.asked(answer)
+            found = await answer
             if isinstance(found, Answer | Score):
                 self.pace.answered()
         return found
 
     async def default_model(self) -> str:
-        """The name of the default model, when the backend is there. A backend that is too busy to say so is there.
+        """The name of the default model, when there is a backend that can compute; it may be too busy to say so.
 
         Raises:
-            ProblemError: 503 when it has not answered anything for a minute.
+            ProblemError: 503 when there is none, or the service is about to end.
         """
-        try:
-            async with asyncio.timeout(_READY_WITHIN_S):
-                states = await self.asked(self.backend.models())
+        if self.admission.closed:
+            raise refused(503, "the service is about to end", retry_after=_READY_WITHIN_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_READY_WITHIN_S / 2):
+                states = await self.backend.models()
+            if isinstance(states, Problem):
+                raise ProblemError(states)
             return next(state.name for state in states if state.default)
-        except TimeoutError:
-            if time.monotonic() - self.answered_at < _THERE_FOR_S:
-                return self.config.default_name
-            raise refused(503, "no replica answers yet", retry_after=_READY_WITHIN_S) from None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_READY_WITHIN_S / 2):
+                if await self.backend.there():
+                    return self.config.default_name
+        raise refused(503, "no replica answers", retry_after=_READY_WITHIN_S)
 
     @contextmanager
     def admitted(self, request: Request) -> Iterator[Place]:
@@ -123,14 +122,16 @@ class Intake:
         """The photograph of a request."""
         return await read_image(request, place, self.config.limits.max_bytes, self.config.requests.read_timeout_s)
 
-    async def sources(self, request: Request, place: Place) -> Iterator[Source]:
+    async def sources(self, request: Request, place: Place) -> Sources:
         """The files of a batch."""
         limits, each = self.config.requests, self.config.limits.max_bytes
         archive = ArchiveLimits(limits.batch_files, each, limits.batch_bytes)
         if not is_form(request):
             data = await read_raw(request, place, limits.batch_bytes, limits.read_timeout_s)
             if not is_zip(data):
-                raise refused(415, "send a zip archive, or several files as a multipart form", "unsupported_format")
+                known = explain(data) or "this is no zip archive"
+                detail = f"{known}; a batch is a zip archive, or several files as a multipart form"
+                raise refused(415, detail, "unsupported_format")
             return await asyncio.to_thread(unpack, data, archive)
         uploads = await read_form(
             request,
@@ -144,4 +145,5 @@ class Intake:
             raise refused(400, "the form has no files")
         if len(uploads) == 1 and is_zip(uploads[0].data):
             return await asyncio.to_thread(unpack, uploads[0].data, archive)
-        return iter([Source(upload.name, upload.data) for upload in uploads])
+        litter = tuple(upload.name for upload in uploads if is_litter(upload.name))
+        return Sources((Source(upload.name, upload.data) for upload in uploads if upload.name not in litter), litter)

@@ -52,9 +52,14 @@ class RequestLimits(Settings):
     batch_parallel: int = Field(4, ge=1)
 
     @property
+    def longest_work_s(self) -> float:
+        """For so many seconds a request whose body is there may be worked on."""
+        return max(self.timeout_s, self.batch_timeout_s)
+
+    @property
     def longest_s(self) -> float:
         """After so many seconds every request has its answer."""
-        return self.read_timeout_s + max(self.timeout_s, self.batch_timeout_s)
+        return self.read_timeout_s + self.longest_work_s
 
 
 @dataclass
@@ -84,6 +89,7 @@ class Admission:
         self.limits = limits
         self.pending = 0
         self.held = 0
+        self.closed = False  # the service is about to end
         self._clients: Counter[str] = Counter()
 
     @contextmanager
@@ -91,9 +97,12 @@ class Admission:
         """A place for a request of ``client``, before any of its body is read.
 
         Raises:
-            ProblemError: 429 when the client has too many requests already, 503 when there are too many in all.
+            ProblemError: 429 when the client has too many requests already, 503 when there are too many in all, or
+                the service is about to end.
         """
         limits = self.limits
+        if self.closed:
+            raise refused(503, "the service is about to end; try again later", "unavailable", limits.retry_after_s)
         if self._clients[client] >= limits.max_per_client:
             detail = f"this client has {limits.max_per_client} requests here already; wait for one to end"
             raise refused(429, detail, retry_after=limits.retry_after_s)

@@ -58,6 +58,9 @@ class Frame:
             await self._app(scope, receive, send)
             return
         start, status = time.perf_counter(), [0]
+        alone = scope["method"] == "HEAD"
+        if alone:  # whatever answers GET: the head of that answer
+            scope = dict(scope, method="GET")
         headers = Headers(scope=scope)
         identity, given = request_id(headers.get("x-request-id", ""))
         state: dict[str, Any] = scope.setdefault("state", {})
@@ -69,6 +72,8 @@ class Frame:
                 self._dress(MutableHeaders(scope=message), scope["path"], None if given else identity)
                 if given and not self._names_requests:
                     message["headers"].append((b"x-request-id", identity.encode()))
+            elif alone:
+                message = {**message, "body": b""}
             await send(message)
 
         try:

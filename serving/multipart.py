@@ -10,8 +10,6 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from models.images import ImageTooLarge
 from serving.errors import refused
 
-_MAX_FIELDS = 16  # parts that are no files, which nothing here reads
-
 
 @dataclass(frozen=True)
 class Upload:
@@ -48,7 +46,6 @@ class FormReader:
             raise refused(400, "the Content-Type of the form has no boundary")
         self._max_files, self._max_bytes = max_files, max_bytes
         self._files: list[Upload] = []
-        self._fields = 0
         self._ended = False
         self._part = _Part()
         self._header: tuple[bytearray, bytearray] = bytearray(), bytearray()
@@ -99,10 +96,8 @@ class FormReader:
         _, options = parse_options_header(self._part.headers.get("content-disposition", ""))
         self._part.name = options.get(b"name", b"").decode("utf-8", "replace")
         if b"filename" not in options and self._part.name != "file":  # RFC 7578: a file may come without a name
-            self._fields += 1
-            if self._fields > _MAX_FIELDS:
-                raise refused(400, f"the form has more than {_MAX_FIELDS} fields without a file")
-            return
+            detail = f"the form's field '{self._part.name[:100]}' is no file; options go into the query (?strength=0.5)"
+            raise refused(400, detail)
         self._part.file = options.get(b"filename", b"file").decode("utf-8", "replace")
         if len(self._files) >= self._max_files:
             raise refused(413, f"the form has more than {self._max_files} file(s)", "too_many_files")

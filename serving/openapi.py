@@ -48,7 +48,7 @@ def _answers(good: dict[str, Any], *statuses: int) -> dict[int | str, dict[str, 
 
 def _form(schema: dict[str, Any], *media_types: str) -> dict[str, Any]:
     """A form with files of these media types in its field ``file``."""
-    content = {"type": "object", "required": ["file"], "properties": {"file": schema}}
+    content = {"type": "object", "required": ["file"], "properties": {"file": schema}, "additionalProperties": False}
     return {"schema": content, "encoding": {"file": {"contentType": ", ".join(media_types)}}}
 
 
@@ -97,6 +97,6 @@ SCORE: dict[str, Any] = {
     "openapi_extra": {"requestBody": _IMAGE_BODY},
     "responses": _answers({"description": "how clear and how good it is"}, *_IN_WORK),
 }
-MODELS: dict[str, Any] = {"responses": _answers({"description": "the models"}, 401, 403, 503, 504)}
-ALIVE: dict[str, Any] = {"responses": _answers({"description": "the process answers"})}
-READY: dict[str, Any] = {"responses": _answers({"description": "a model is warm"}, 503)}
+MODELS: dict[str, Any] = {"responses": _answers({"description": "the models"}, 400, 401, 403, 503, 504)}
+ALIVE: dict[str, Any] = {"responses": _answers({"description": "the process answers"}, 400)}
+READY: dict[str, Any] = {"responses": _answers({"description": "a model is warm"}, 400, 503)}

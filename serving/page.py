@@ -39,7 +39,7 @@ class Asset:
     etag: str
 
     def answer(self, request: Request) -> Response:
-        """The file; 304 to who has it already; for HEAD the headers alone.
+        """The file; 304 to who has it already.
 
         Browsers keep it but ask each time whether it is still the same, so an updated service is seen at once.
         """
@@ -47,9 +47,6 @@ class Asset:
         known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
         if self.etag in known or "*" in known:
             return Response(status_code=304, headers=headers)
-        if request.method == "HEAD":
-            headers["Content-Length"] = str(len(self.content))
-            return Response(media_type=self.media_type, headers=headers)
         return Response(self.content, media_type=self.media_type, headers=headers)
 
 
@@ -72,4 +69,4 @@ def add_page(app: FastAPI) -> None:
         return assets[request.scope["route"].path].answer(request)
 
     for path in assets:
-        app.add_api_route(path, asset, methods=["GET", "HEAD"], include_in_schema=False)
+        app.add_api_route(path, asset, methods=["GET"], include_in_schema=False)

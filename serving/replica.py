@@ -15,6 +15,7 @@ from serving.batching import Outcome, Rater, Work
 from serving.config import ServingConfig
 from serving.engine import Answer, Compute, Engine, Score, Task
 from serving.errors import Problem, refused
+from serving.health import Health
 from serving.interruption import make_interruptible
 from serving.metrics import Metrics
 from serving.predictor import Predictor
@@ -56,6 +57,7 @@ class Replica:
         batched: turns a function of many works into one of a single work; Ray Serve's collects them. Used where
             they are stacked: elsewhere a picture would wait for those that were computed after it.
         cached: turns a loader of models into one that keeps some; Ray Serve's also knows where they are.
+        on_sick: called when this replica cannot compute any more; see :mod:`serving.health`.
 
     Raises:
         ConfigError: the default model cannot be loaded or fails its warm-up, or there is no such scorer.
@@ -68,6 +70,7 @@ class Replica:
         *,
         batched: Callable[[Together], Compute] = alone,
         cached: Callable[[Open], Open] = kept,
+        on_sick: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
         self._metrics = metrics or Metrics()
@@ -81,6 +84,7 @@ class Replica:
         self._scorer = self._load_scorer()
         # Torch counts threads for each of ours: those of the network here, none beside the picture threads.
         self._computing = ThreadPoolExecutor(1, "compute", torch.set_num_threads, (config.threads,))
+        self._health = Health(config.health, self._compute_tiny, self._computing, on_sick)
         self._engine = Engine(
             config.limits,
             (batched if self._stacked else alone)(self._together),
@@ -98,8 +102,14 @@ class Replica:
         """See :meth:`Engine.score`."""
         return await self._engine.score(data)
 
-    async def models(self) -> list[ModelState]:
-        """The default model, and the others as far as this replica knows them."""
+    def check_health(self) -> None:
+        """See :meth:`Health.check`."""
+        self._health.check()
+
+    async def models(self) -> list[ModelState] | Problem:
+        """The default model, and the others as far as this replica knows them; a problem when it cannot compute."""
+        if self._health.sick is not None:
+            return Problem(503, "unavailable", "the replica cannot compute any more", 1.0)
         states = [self._default.state(default=True)]
         for name, source in self._config.models.items():
             slot = self._others.get(name)
@@ -119,6 +129,10 @@ class Replica:
                 await asyncio.to_thread(self.refresh)
             except Exception:
                 log.exception("asking for new models failed; tried again in %g s", self._config.poll_s)
+
+    async def there(self) -> bool:
+        """It can compute."""
+        return self._health.sick is None
 
     async def _find(self, name: str | None) -> Slot:
         if name is None:
@@ -155,14 +169,21 @@ class Replica:
             return None
         from pseudolabel.clip_scorer import load_scorer
 
-        return load_scorer(self._config.scorer)
+        return load_scorer(self._config.scorer, self._device)
 
     async def _together(self, works: list[Work]) -> list[Outcome]:
         self._metrics.batch(len(works))
+
+        def compute() -> list[Outcome]:
+            return batching.run(works, self._scorer, stack=self._stacked)
+
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._computing, lambda: batching.run(works, self._scorer, stack=self._stacked)
-        )
+        return await loop.run_in_executor(self._computing, lambda: self._health.watched(works, compute))
+
+    def _compute_tiny(self) -> None:
+        warm_up(self._default.current[1])
+        if self._scorer is not None:
+            self._scorer.rate_each([torch.full((1, 3, 64, 64), 0.5)])
 
 
 def require_model(config: ServingConfig) -> None:

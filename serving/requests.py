@@ -9,7 +9,7 @@ from urllib.parse import quote
 from fastapi import Request
 
 from models.images import ImageTooLarge
-from models.settings import ConfigError, parse
+from models.settings import ConfigError, nearest, parse
 from serving.engine import Answer
 from serving.errors import refused
 from serving.limits import Place
@@ -37,6 +37,23 @@ def read_options(strength: float, name: str | None, quality: int, output: str) -
         raise refused(400, str(problem)) from problem
 
 
+async def refuse_unknown_parameters(request: Request) -> None:
+    """Every parameter of the query is one that the route has, and is there once: a misspelt one would be dropped.
+
+    Raises:
+        ProblemError: 400 that names the first that is not, and what is nearest to it.
+    """
+    described = request.app.openapi()["paths"][request.scope["route"].path][request.method.lower()]
+    known = [parameter["name"] for parameter in described.get("parameters", ()) if parameter["in"] == "query"]
+    given = [name for name, _ in request.query_params.multi_items()]
+    for name in given:
+        if name not in known:
+            told = nearest(name[:100], known) if known else "; this path takes none"
+            raise refused(400, f"there is no query parameter '{name[:100]}'{told}")
+        if given.count(name) > 1:
+            raise refused(400, f"the query parameter '{name}' is there {given.count(name)} times; expected once")
+
+
 def is_form(request: Request) -> bool:
     """The body is a multipart form."""
     return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
@@ -52,10 +69,11 @@ async def read_image(request: Request, place: Place, limit: int, seconds: float)
     if not is_form(request):
         return await read_raw(request, place, limit, seconds)
     for upload in await read_form(request, place, total=limit, each=limit, files=1, seconds=seconds):
-        if upload.field == "file":
-            if not upload.data:
-                raise refused(400, "the form's 'file' is empty")
-            return upload.data
+        if upload.field != "file":
+            raise refused(400, f"the form's file is in its field '{upload.field[:100]}'; expected 'file'")
+        if not upload.data:
+            raise refused(400, "the form's 'file' is empty")
+        return upload.data
     raise refused(400, "the form has no 'file'")
 
 
@@ -93,6 +111,10 @@ async def read_form(
 
 
 async def _read(request: Request, place: Place, limit: int, seconds: float, take: Any) -> None:
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        detail = f"the body has Content-Encoding: {encoding[:40]}; send it as it is, not compressed"
+        raise refused(415, detail, "unsupported_format")
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise ImageTooLarge(f"the request has {int(declared):,} bytes; at most {limit:,} are accepted")

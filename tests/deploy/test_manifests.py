@@ -19,6 +19,8 @@ from serving.config import ServingConfig
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 KUBERNETES = "1.31"
+SERVING = (ROOT / "docs" / "SERVING.md").read_text()
+RAY_ENDS_S = 30.0
 FILES = ("rayservice.yaml", "rayjob.yaml")
 
 
@@ -44,7 +46,11 @@ CLUSTER = _object(
     "workerGroupSpecs",
 )
 SPECS = {
-    "RayService": _object({"serveConfigV2": TEXT, "rayClusterConfig": CLUSTER}, "serveConfigV2", "rayClusterConfig"),
+    "RayService": _object(
+        {"serveConfigV2": TEXT, "rayClusterConfig": CLUSTER, "rayClusterDeletionDelaySeconds": COUNT},
+        "serveConfigV2",
+        "rayClusterConfig",
+    ),
     "RayJob": _object(
         {
             "entrypoint": TEXT,
@@ -189,8 +195,32 @@ def test_replicas_fit_the_workers() -> None:
         <= float(limits["cpu"]) * (workers["maxReplicas"])
     )
     assert config.threads <= float(limits["cpu"])
-    grace = workers["template"]["spec"]["terminationGracePeriodSeconds"]
-    assert grace > config.requests.timeout_s
+
+
+def test_whoever_ends_the_service_waits_for_what_is_under_way() -> None:
+    """An update's old cluster, each pod, and Docker; above the time that Serve gives its replicas."""
+    from serving import app
+
+    service = yaml.safe_load(ray_document("rayservice.yaml")["spec"]["serveConfigV2"])
+    ingress = app.build(service["applications"][0]["args"] | {"host": "127.0.0.1", "auth": {}})._bound_deployment
+    dehazer = ingress.init_args[1]._bound_deployment
+    serve = max(each._deployment_config.graceful_shutdown_timeout_s for each in (ingress, dehazer))
+    assert serve > ServingConfig().requests.longest_s
+    assert service["http_options"]["request_timeout_s"] <= serve
+    assert ray_document("rayservice.yaml")["spec"]["rayClusterDeletionDelaySeconds"] > serve
+    for group in groups("rayservice.yaml"):
+        pod = group["template"]["spec"]
+        (container,) = pod["containers"]
+        sleep, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
+        assert sleep == "sleep"
+        assert float(seconds) > serve
+        assert pod["terminationGracePeriodSeconds"] > float(seconds) + RAY_ENDS_S
+    stop = re.search(r"--stop-timeout (\d+)", (DEPLOY / "Dockerfile").read_text())
+    assert stop is not None
+    assert float(stop[1]) > serve
+    told = re.findall(r"(?:--time|--stop-timeout|stop_grace_period:|TimeoutStopSec=) ?(\d+)", SERVING)
+    assert len(told) == 4
+    assert set(told) == {stop[1]}
 
 
 def test_the_job_is_a_command_that_there_is() -> None:

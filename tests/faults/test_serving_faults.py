@@ -1,7 +1,10 @@
-"""A replica that is killed under load costs no request: the ingress sends its work to the other one."""
+"""A replica that is killed under load, or whose device breaks, costs no request: the ingress sends its work to the
+other one. Nor does an update, however long a picture takes, or the end of the service.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
@@ -10,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -19,12 +23,24 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.serving_service import replicas
+from tests.serving.breaking import Breakable
 
 pytestmark = pytest.mark.faults
+Photo = Callable[..., NDArray[np.uint8]]
 
 CLIENTS = 4
 KILLS = 3
 FULL_CAPACITY_S = 60.0  # beside other work, too
+SERVE_WAITS_S = 20  # for the work of a replica that it replaces, unless told
+SETTINGS: dict[str, Any] = {
+    "model": "corun-compact",
+    "models": {"dark-channel": "dcp"},
+    "scorer": None,
+    "threads": 1,
+    "scaling": {"min_replicas": 2, "max_replicas": 2, "num_cpus": 0.2},
+    "requests": {"timeout_s": 240},
+    "health": {"idle_s": 5},
+}
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +51,10 @@ def service(ray_cluster: None) -> Iterator[httpx.Client]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    scaling = {"min_replicas": 2, "max_replicas": 2, "num_cpus": 0.2}
-    config = {"port": port, "model": "corun-compact", "scorer": None, "threads": 1, "scaling": scaling}
-    url = app.start(ServingConfig.model_validate(config))
-    with httpx.Client(base_url=url, timeout=120) as client:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app, "Dehazer", Breakable)
+        url = app.start(ServingConfig.model_validate(SETTINGS | {"port": port}))
+    with httpx.Client(base_url=url, timeout=300) as client:
         yield client
     app.stop()
 
@@ -64,7 +80,9 @@ def wait_for(condition: Callable[[], Any], seconds: float = 120) -> float:
     return time.monotonic() - start
 
 
-def test_kill_9_under_load(service: httpx.Client, photo: Callable[..., NDArray[np.uint8]]) -> None:
+@contextlib.contextmanager
+def load(service: httpx.Client, photo: Photo) -> Iterator[list[Any]]:
+    """Requests all the time: 200 for each that was answered as the first was, else what it said."""
     buffer = io.BytesIO()
     Image.fromarray(photo(1, 240, 320, hazy=True)).save(buffer, "JPEG")
     data, expected = buffer.getvalue(), service.post("/v1/dehaze", content=buffer.getvalue()).content
@@ -79,8 +97,17 @@ def test_kill_9_under_load(service: httpx.Client, photo: Callable[..., NDArray[n
     threads = [threading.Thread(target=send) for _ in range(CLIENTS)]
     for thread in threads:
         thread.start()
-    back = []
     try:
+        yield outcomes
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_kill_9_under_load(service: httpx.Client, photo: Photo) -> None:
+    back = []
+    with load(service, photo) as outcomes:
         for _ in range(KILLS):
             count = len(outcomes)
             wait_for(lambda count=count: len(outcomes) > count + 2 * CLIENTS)  # type: ignore[misc]
@@ -89,11 +116,65 @@ def test_kill_9_under_load(service: httpx.Client, photo: Callable[..., NDArray[n
             os.kill(min(before), signal.SIGKILL)
             anew = wait_for(lambda before=before: len(dehazers() - {min(before)}) == 2)  # type: ignore[misc]
             back.append(anew + wait_for(both_run))
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
     seconds = ", ".join(f"{value:.0f}" for value in back)
     print(f"{len(outcomes)} requests, {KILLS} kills: {Counter(map(str, outcomes))}; full capacity after {seconds} s")
     assert set(outcomes) == {200}
     assert max(back) < FULL_CAPACITY_S
+
+
+def test_a_device_that_breaks_under_load(service: httpx.Client, photo: Photo) -> None:
+    from ray import serve
+
+    handle = serve.get_deployment_handle("Dehazer", "dehaze")
+    with load(service, photo) as outcomes:
+        wait_for(lambda: len(outcomes) > 2 * CLIENTS)
+        broken = handle.break_device.remote().result()
+        seconds = wait_for(lambda: broken not in dehazers())
+        back = seconds + wait_for(lambda: len(dehazers()) == 2) + wait_for(both_run)
+    print(
+        f"{len(outcomes)} requests: {Counter(map(str, outcomes))}; gone after {seconds:.1f} s, back after {back:.0f} s"
+    )
+    assert set(outcomes) == {200}
+
+
+def test_without_a_replica_that_computes_the_service_is_not_ready(service: httpx.Client, photo: Photo) -> None:
+    from ray import serve
+
+    wait_for(both_run)
+    assert service.get("/readyz").status_code == 200
+    broken = set(serve.get_deployment_handle("Dehazer", "dehaze").broadcast("break_device").results())
+    assert broken == dehazers()
+    noticed = wait_for(lambda: service.get("/readyz").status_code == 503)  # without any picture
+    print(f"not ready after {noticed:.0f} s, ready again after {wait_for(lambda: ready(service)):.0f} s")
+    buffer = io.BytesIO()
+    Image.fromarray(photo(1, 240, 320, hazy=True)).save(buffer, "JPEG")
+    assert service.post("/v1/dehaze", content=buffer.getvalue()).status_code == 200
+    assert not broken & dehazers()
+
+
+def ready(service: httpx.Client) -> bool:
+    return service.get("/readyz").status_code == 200
+
+
+def test_an_update_waits_for_a_long_picture(service: httpx.Client, photo: Photo) -> None:
+    from ray import serve
+
+    from serving import app
+
+    buffer = io.BytesIO()
+    Image.fromarray(photo(1, 480, 640, hazy=True)).resize((6000, 4000)).save(buffer, "JPEG")
+    wait_for(both_run)
+    before = dehazers()
+    with ThreadPoolExecutor(1) as pool, load(service, photo) as outcomes:
+        start = time.monotonic()
+        long = pool.submit(service.post, "/v1/dehaze", params={"model": "dark-channel"}, content=buffer.getvalue())
+        time.sleep(2)  # it is being computed
+        config = {**SETTINGS, "port": service.base_url.port, "picture_threads": 1}
+        serve.run(app.build(config), name=app.APPLICATION, route_prefix="/")
+        answer = long.result()
+        seconds = time.monotonic() - start
+    print(f"a picture of {seconds:.0f} s, and {len(outcomes)} others: {Counter(map(str, outcomes))}")
+    assert (answer.status_code, answer.headers.get("x-model")) == (200, "dcp"), answer.text
+    assert seconds > SERVE_WAITS_S + 5, "the picture was too quick to tell anything"
+    assert set(outcomes) == {200}
+    wait_for(lambda: not before & dehazers())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import zipfile
@@ -15,6 +16,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from pipelines.apply import main as apply_main
+from serving.engine import Answer, Task
 from serving.predictor import Predictor
 
 Jpeg = Callable[..., bytes]
@@ -62,7 +64,7 @@ class TestDehaze:
 
     def test_forms_and_bodies_are_the_same(self, service: Service, jpeg: Jpeg) -> None:
         client, data = service(), jpeg()
-        form = client.post("/v1/dehaze", files={"file": ("hazy.jpg", data, "image/jpeg")}, data={"note": "x"})
+        form = client.post("/v1/dehaze", files={"file": ("hazy.jpg", data, "image/jpeg")})
         assert form.content == client.post("/v1/dehaze", content=data).content
         nameless = b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n' + data + b"\r\n--x--\r\n"
         headers = {"Content-Type": "multipart/form-data; boundary=x"}
@@ -111,11 +113,13 @@ class TestDehaze:
         ("whole", {"format": "gif"}, 400, "bad_request"),
         ("whole", {"output": "movie"}, 400, "bad_request"),
         ("whole", {"model": "../../etc"}, 400, "unknown_model"),
-        ("whole", {"url": "http://127.0.0.1/x.jpg"}, 200, ""),
+        ("whole", {"url": "http://127.0.0.1/x.jpg"}, 400, "bad_request"),
+        ("whole", {"strenght": "0.1"}, 400, "bad_request"),
+        ("whole", {"strength": ["1", "0"]}, 400, "bad_request"),
     ],
 )
 def test_problems_have_a_status_and_a_code(
-    service: Service, jpeg: Jpeg, content: Any, query: dict[str, str], status: int, code: str
+    service: Service, jpeg: Jpeg, content: Any, query: dict[str, Any], status: int, code: str
 ) -> None:
     client = service(limits={"max_bytes": 150_000, "max_pixels": 50_000})
     if isinstance(content, str):
@@ -130,10 +134,61 @@ def test_problems_have_a_status_and_a_code(
         assert problem["request_id"] == answer.headers["x-request-id"]
 
 
-def test_other_paths_and_methods_are_problems(service: Service) -> None:
+def test_other_paths_and_methods_are_problems(service: Service, jpeg: Jpeg) -> None:
     client = service()
     assert client.get("/nothing").json()["code"] == "not_found"
     assert client.get("/v1/dehaze").json()["code"] == "method_not_allowed"
+    for path in ("/v1/dehaze/", "//v1/dehaze", "/v1/dehase"):
+        answer = client.post(path, content=jpeg(), follow_redirects=False)
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+        assert "did you mean '/v1/dehaze'?" in answer.json()["detail"]
+    assert client.post("/healthz").headers["allow"] == "GET, HEAD"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/models", "/openapi.json", "/", "/web/app.js", "/nothing"])
+def test_head_is_the_head_of_get(service: Service, path: str) -> None:
+    client = service()
+    head, whole = client.head(path), client.get(path)
+    assert head.content == b""
+    assert (head.status_code, head.headers["content-length"]) == (whole.status_code, whole.headers["content-length"])
+    assert head.headers["content-type"] == whole.headers["content-type"]
+    assert client.head("/v1/dehaze").status_code == 405
+
+
+class TestWhatIsNotKnownIsRefused:
+    @pytest.mark.parametrize(
+        ("method", "path", "told"),
+        [
+            ("POST", "/v1/dehaze?strenght=0.1", "'strenght'; did you mean 'strength'?"),
+            ("POST", "/v1/dehaze?Strength=0.1", "'Strength'; did you mean 'strength'?"),
+            ("POST", "/v1/batch?qualty=5", "'qualty'; did you mean 'quality'?"),
+            ("POST", "/v1/dehaze?strength=0&strength=1", "'strength' is there 2 times"),
+            ("POST", "/v1/score?strength=0.1", "'strength'; this path takes none"),
+            ("GET", "/v1/models?name=dcp", "'name'; this path takes none"),
+            ("GET", "/readyz?model=dcp", "'model'; this path takes none"),
+            ("GET", "/healthz?x", "'x'; this path takes none"),
+        ],
+    )
+    def test_in_the_query(self, service: Service, jpeg: Jpeg, method: str, path: str, told: str) -> None:
+        answer = service().request(method, path, content=jpeg() if method == "POST" else None)
+        assert (answer.status_code, answer.json()["code"]) == (400, "bad_request"), answer.text
+        assert told in answer.json()["detail"]
+
+    def test_links_to_the_page_may_have_a_query(self, service: Service) -> None:
+        assert service().get("/?utm_source=mail").status_code == 200
+
+    @pytest.mark.parametrize("path", ["/v1/dehaze", "/v1/batch", "/v1/score"])
+    def test_in_a_form(self, service: Service, jpeg: Jpeg, path: str) -> None:
+        answer = service().post(path, files={"file": ("a.jpg", jpeg())}, data={"strength": "0.1"})
+        assert (answer.status_code, answer.json()["code"]) == (400, "bad_request"), answer.text
+        assert answer.json()["detail"].startswith("the form's field 'strength' is no file")
+
+    def test_a_file_under_another_name(self, service: Service, jpeg: Jpeg) -> None:
+        answer = service().post("/v1/dehaze", files={"image": ("a.jpg", jpeg())})
+        assert answer.status_code == 400
+        assert "in its field 'image'; expected 'file'" in answer.json()["detail"]
+        two = [("file", ("a.jpg", jpeg())), ("file", ("b.jpg", jpeg()))]
+        assert service().post("/v1/dehaze", files=two).json()["code"] == "too_many_files"
 
 
 class TestScore:
@@ -188,7 +243,7 @@ class TestBatch:
         archive, manifest = opened(client.post("/v1/batch", files=files).content)
         assert (manifest["ok"], manifest["failed"]) == (3, 0)
         assert [entry["source"] for entry in manifest["files"]] == ["a.jpg", "b.jpg", "a.jpg"]
-        assert sorted(archive.namelist()) == ["a (2).jpg", "a.jpg", "b.jpg", "manifest.json"]
+        assert archive.namelist() == ["a.jpg", "b.jpg", "a (2).jpg", "manifest.json"]
         for seed, entry in enumerate(manifest["files"]):
             assert archive.read(entry["file"]) == client.post("/v1/dehaze", content=jpeg(seed)).content
 
@@ -211,6 +266,44 @@ class TestBatch:
         assert found["cut.jpg"]["problem"]["code"] == "truncated"
         assert archive.testzip() is None
 
+    def test_equal_names_are_numbered_in_their_order(self, service: Service) -> None:
+        class Later:
+            """The first is done last."""
+
+            async def dehaze(self, task: Task) -> Answer:
+                await asyncio.sleep(0.4 / (1 + task.data[0]))
+                return Answer(task.data, "JPEG", 1, 1, "later", None, None, {})
+
+        files = [("file", ("a.jpg", bytes([index]))) for index in range(6)]
+        archive, manifest = opened(service(Later()).post("/v1/batch", files=files).content)
+        names = ["a.jpg", *(f"a ({index}).jpg" for index in range(2, 7))]
+        assert [entry["file"] for entry in manifest["files"]] == names
+        assert archive.namelist() == [*names, "manifest.json"]
+        assert [archive.read(name) for name in names] == [bytes([index]) for index in range(6)]
+
+    def test_litter_is_left_out_and_named(self, service: Service, jpeg: Jpeg) -> None:
+        litter = (
+            ".DS_Store", "trip/.DS_Store", "__MACOSX/trip/._one.jpg", "trip/._one.jpg", "Thumbs.db", "trip/desktop.ini",
+            "@eaDir/one.jpg/SYNOFILE_THUMB.jpg",
+        )  # fmt: skip
+        client = service(requests={"batch_files": 1})
+        sent = zipped({"trip/one.jpg": jpeg(1)} | dict.fromkeys(litter, b"x"))
+        _, manifest = opened(client.post("/v1/batch", content=sent).content)
+        assert (manifest["ok"], manifest["failed"], manifest["skipped"]) == (1, 0, list(litter))
+        files = [("file", ("one.jpg", jpeg(1))), ("file", (".DS_Store", b"x"))]
+        _, manifest = opened(service().post("/v1/batch", files=files).content)
+        assert (manifest["ok"], manifest["failed"], manifest["skipped"]) == (1, 0, [".DS_Store"])
+
+    def test_names_that_macos_wrote(self, service: Service, jpeg: Jpeg) -> None:
+        """UTF-8 without the flag that says so."""
+        sent = zipped({"xx/Fujisan-Fuji-11.jpg": jpeg(1)})
+        sent = sent.replace(
+            b"xx/Fujisan-Fuji-11.jpg", "\N{LATIN SMALL LETTER U WITH DIAERESIS}/\u5bcc\u58eb\u5c71-12345.jpg".encode()
+        )
+        archive, manifest = opened(service().post("/v1/batch", content=sent).content)
+        assert manifest["files"][0]["source"] == "\xfc/\u5bcc\u58eb\u5c71-12345.jpg"
+        assert archive.namelist() == ["\xfc/\u5bcc\u58eb\u5c71-12345.jpg", "manifest.json"]
+
     def test_a_zip_in_a_form(self, service: Service, jpeg: Jpeg) -> None:
         answer = service().post("/v1/batch", files={"file": ("photos.zip", zipped({"one.jpg": jpeg()}))})
         assert opened(answer.content)[1]["ok"] == 1
@@ -220,6 +313,8 @@ class TestBatch:
         [
             (b"PK\x03\x04 and then nothing", 422, "corrupt_archive"),
             (b"text", 415, "unsupported_format"),
+            (zipped({}), 400, "bad_request"),
+            (zipped({"trip/": b"", "trip/.DS_Store": b"x"}), 400, "bad_request"),
             (b"", 400, "bad_request"),
             (zipped({f"{index}.jpg": b"x" for index in range(9)}), 413, "too_many_files"),
             (zipped({"a.jpg": bytes(600_000), "b.jpg": bytes(600_000)}), 413, "too_large"),

@@ -85,8 +85,11 @@ class Watched:
     async def score(self, data: bytes) -> Score | Problem:
         return await self._replica.score(data)
 
-    async def models(self) -> list[ModelState]:
+    async def models(self) -> list[ModelState] | Problem:
         return await self._replica.models()
+
+    async def there(self) -> bool:
+        return True
 
 
 class Running:

@@ -64,6 +64,36 @@ def test_unknown_keys_in_the_configuration_are_named(tmp_path: Path) -> None:
     path.write_text("model: dcp\n")
     with pytest.raises(ConfigError, match="applications"):
         read_config(path)
+    path.write_text("http_option: {port: 9000}\napplications:\n  - args: {}\n")
+    with pytest.raises(ConfigError, match=r"'http_option' is not read; did you mean 'http_options'"):
+        read_config(path)
+    path.write_text("applications:\n  - {args: {}, deployments: [{name: Dehazer, num_replicas: 4}]}\n")
+    with pytest.raises(ConfigError, match="'deployments' is not read"):
+        read_config(path)
+
+
+def test_where_the_service_listens_is_said_once(tmp_path: Path) -> None:
+    path = tmp_path / "serve.yaml"
+    path.write_text("http_options: {port: 9000}\napplications:\n  - args: {model: dcp}\n")
+    with pytest.raises(ConfigError, match=r"http_options.port is 9000, and args.port is 8000"):
+        read_config(path)
+    path.write_text("http_options: {port: 9000}\napplications:\n  - args: {model: dcp, port: 9000}\n")
+    assert read_config(path).port == 9000
+
+
+def test_every_process_has_the_time_that_its_work_may_take() -> None:
+    from serving import app
+
+    for requests in ({}, {"timeout_s": 900.0}, {"batch_timeout_s": 30.0, "read_timeout_s": 7.0}):
+        config = ServingConfig.model_validate({"requests": requests, "health": {"check_s": 2.5}})
+        ingress = app.build(config.model_dump(mode="json"))._bound_deployment
+        dehazer = ingress.init_args[1]._bound_deployment
+        limits = config.requests
+        work = max(limits.timeout_s, limits.batch_timeout_s)
+        assert dehazer._deployment_config.graceful_shutdown_timeout_s > work
+        assert ingress._deployment_config.graceful_shutdown_timeout_s > work + limits.read_timeout_s
+        assert dehazer._deployment_config.graceful_shutdown_wait_loop_s <= 2
+        assert dehazer._deployment_config.health_check_period_s == 2.5
 
 
 @pytest.mark.parametrize(
@@ -94,6 +124,12 @@ def test_the_command_helps_and_refuses(capsys: pytest.CaptureFixture[str], tmp_p
         main(["--help"])
     assert ended.value.code == 0
     assert "--token-file" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        main(["--mod", "dcp"])
+    assert ended.value.code == 2
+    assert "unrecognized arguments: --mod" in capsys.readouterr().err
+    assert main(["--port", "0"]) == 2  # not the default instead
+    assert "'port' in serving is 0" in capsys.readouterr().err
     assert main(["--host", "0.0.0.0"]) == 2
     assert "no token" in capsys.readouterr().err
     assert main(["--token-file", str(tmp_path / "none")]) == 2

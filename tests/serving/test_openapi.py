@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class Nothing:
 class Rater:
     """A scorer that finds everything fair."""
 
-    def rate(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def rate_each(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         return torch.full((len(images),), 0.5), torch.full((len(images),), 0.5)
 
 

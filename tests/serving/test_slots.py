@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -116,8 +117,8 @@ class TestSlot:
 
 
 class Scorer:
-    def rate(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return images.mean(dim=(1, 2, 3)), torch.full((len(images),), 0.5)
+    def rate_each(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        return torch.stack([image.mean() for image in images]), torch.full((len(images),), 0.5)
 
 
 def pictures(*sizes: tuple[int, int]) -> list[Tensor]:
