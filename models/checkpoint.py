@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from models.settings import ConfigError
+from models.weights_files import no_weights, read_safetensors, read_torch, read_weights_file
 
 MODEL = "model.safetensors"
 CONFIG = "config.json"
@@ -72,7 +72,7 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text())
     except ValueError as problem:
-        raise ConfigError(f"{path} is not JSON: {problem}") from problem
+        raise ConfigError(f"{path} is not JSON: {no_weights(path) or problem}") from problem
     if not isinstance(config, dict) or not isinstance(config.get("network"), dict):
         raise ConfigError(f"{path} has no 'network': it does not say which network the weights are of")
     return config
@@ -84,14 +84,7 @@ def read_weights(folder: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     Raises:
         ConfigError: not a safetensors file.
     """
-    return _load_safetensors(Path(folder) / MODEL)
-
-
-def _load_safetensors(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as problem:
-        raise ConfigError(f"cannot read weights {path}: {problem}") from problem
+    return read_safetensors(Path(folder) / MODEL)
 
 
 def read_state(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -99,24 +92,7 @@ def read_state(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     path = Path(folder) / STATE
     if not path.is_file():
         return None
-    return _load(path)
-
-
-def _load(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A dictionary that ``torch.save`` wrote, without running any code in it.
-
-    Raises:
-        ConfigError: no such file, not a plain dictionary, or more than tensors, numbers and strings in it.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ConfigError(f"there is no file {path}") from None
-    except Exception as problem:  # torch raises many kinds for a file that is not its own
-        raise ConfigError(f"{path} holds more than plain weights, or is no weights file: {problem}") from problem
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds a {type(content).__name__}; expected a state dict")
-    return content
+    return read_torch(path)
 
 
 def load_network(folder: str | os.PathLike[str], allow: Collection[str] = ()) -> nn.Module:
@@ -160,7 +136,7 @@ def read_released(source: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     Raises:
         ConfigError: the file is missing, unreadable, or holds no state dict.
     """
-    content: dict[str, Any] = _load_safetensors(source) if str(source).endswith(".safetensors") else _load(source)
+    content = read_weights_file(source)
     released = next((content[key] for key in ("params_ema", "params", "state_dict") if key in content), content)
     if not isinstance(released, dict) or not all(isinstance(value, torch.Tensor) for value in released.values()):
         raise ConfigError(f"{source} holds no state dict: expected tensors by name, or these under 'params_ema'")

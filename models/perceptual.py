@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from models import losses
 from models.settings import ConfigError, Settings
+from models.weights_files import read_weights_file
 
 LAYERS = {"relu1_1": 1, "relu2_1": 6, "relu3_1": 11, "relu4_1": 20, "relu5_1": 29}  # places in torchvision's features
 PATIENCE = 30.0  # seconds for an answer of the host that has the weights
@@ -132,9 +133,9 @@ def _downloaded() -> Mapping[str, Tensor]:
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(PATIENCE)  # a network that swallows packets would be waited for without end
     try:
-        state: Mapping[str, Tensor] = torch.hub.load_state_dict_from_url(
-            url, map_location="cpu", progress=False, check_hash=True, weights_only=True
-        )
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        if not cached.is_file():
+            torch.hub.download_url_to_file(url, str(cached), cached.stem.rpartition("-")[2], progress=False)
     except (OSError, RuntimeError) as problem:  # no network, a full disk; a broken download
         raise ConfigError(
             f"perceptual.backbone 'vgg19' has no weights: looked for {cached} and {url} ({problem}); set it to the "
@@ -142,7 +143,7 @@ def _downloaded() -> Mapping[str, Tensor]:
         ) from problem
     finally:
         socket.setdefaulttimeout(patience)
-    return state
+    return _read(cached)
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
@@ -152,13 +153,9 @@ def _read(path: Path) -> Mapping[str, Tensor]:
             "one of none, vgg19, scorer"
         )
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as problem:  # both libraries raise many kinds for a file that is not theirs
-        raise ConfigError(f"perceptual.backbone '{path}' is no weights file: {problem}") from problem
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        content = read_weights_file(path)
+    except ConfigError as problem:
+        raise ConfigError(f"perceptual.backbone: {problem}") from problem
+    if not all(isinstance(value, Tensor) for value in content.values()):
         raise ConfigError(f"perceptual.backbone '{path}' is no state dict: expected tensors by name")
     return content

@@ -19,6 +19,7 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from safetensors import SafetensorError
 
 from models import images
 from models.settings import ConfigError, Settings
@@ -94,12 +95,12 @@ class DepthModel:
         problem: Exception
         try:
             processor, network = _pretrained(config, local=True)
-        except (OSError, ValueError, KeyError) as local:
+        except (OSError, ValueError, KeyError, SafetensorError) as local:
             if not config.download or Path(config.model).is_dir():
                 raise _not_at_hand(config, local) from local
             try:
                 processor, network = _pretrained(config, local=False)
-            except (OSError, ValueError, KeyError, httpx.HTTPError) as problem:
+            except (OSError, ValueError, KeyError, SafetensorError, httpx.HTTPError) as problem:
                 raise _not_at_hand(config, problem) from problem
         try:
             network = network.to(config.device)
@@ -186,8 +187,11 @@ def _pretrained(config: DepthModelConfig, *, local: bool) -> tuple[Any, Any]:
 
 def _not_at_hand(config: DepthModelConfig, problem: Exception) -> ConfigError:
     if Path(config.model).is_dir():
+        from models.weights_files import reason_of
+
+        reason = reason_of(problem, *Path(config.model).glob("*.safetensors"))
         return ConfigError(
-            f"cannot load a depth model from {config.model}: {_first(problem)}; expected config.json, "
+            f"cannot load a depth model from {config.model}: {reason}; expected config.json, "
             "preprocessor_config.json and model.safetensors of a model that transformers knows"
         )
     return ConfigError(

@@ -23,6 +23,7 @@ from torch import nn
 from models import images
 from models.checkpoint import read_released
 from models.settings import ConfigError
+from models.weights_files import reason_of
 from pipelines.metrics import METRICS, PYIQA_LICENCE, Pixels
 
 ALEXNET = "alexnet-owt-7be5be79.pth"  # torchvision's name of the weights that LPIPS was calibrated on
@@ -101,7 +102,7 @@ class Pyiqa:
     """
 
     def __init__(self, name: str, weights: str | None = None, device: str = "cpu") -> None:
-        with self._refusing(name):
+        with self._refusing(name, weights):
             pyiqa = importlib.import_module("pyiqa")
             options: dict[str, Any] = {"device": torch.device(device)}
             if weights:
@@ -127,7 +128,7 @@ class Pyiqa:
 
     @staticmethod
     @contextlib.contextmanager
-    def _refusing(name: str) -> Iterator[None]:
+    def _refusing(name: str, weights: str | None) -> Iterator[None]:
         """Every reason why pyiqa cannot run, as a sentence with the remedy."""
         try:
             with (
@@ -141,7 +142,7 @@ class Pyiqa:
                 f"metric '{name}' needs pyiqa ({problem}): pip install 'ray-dehaze[iqa]'; {PYIQA_LICENCE}"
             ) from problem
         except Exception as problem:  # pyiqa, timm, hub and torch raise many kinds
-            reason = " ".join(str(problem).split())[:300]
+            reason = reason_of(problem, *filter(None, [weights]))[:300]
             raise ConfigError(
                 f"metric '{name}' cannot run: {reason}; its weights must be in pyiqa's cache or be given by "
                 f"--metric-weights {name}=FILE, as nothing is downloaded"

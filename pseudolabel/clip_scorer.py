@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from models.settings import ConfigError, Settings, nearest
+from models.weights_files import reason_of
 from pseudolabel.clip_tokens import encode_patches, has_positions
 from pseudolabel.coherence import blocks, grid, to_grid, trust_from_blocks
 from pseudolabel.iqa import IqaConfig, load_iqa
@@ -284,9 +285,18 @@ def create_clip(
             require_pretrained=load_weights,
             force_image_size=resolution,
         )
-    except (RuntimeError, OSError, ValueError) as problem:  # what open_clip raises for files and names it refuses
-        raise ConfigError(f"cannot load scorer {architecture!r}: {' '.join(str(problem).split())}") from problem
+    except Exception as problem:  # open_clip, torch and safetensors raise many kinds for files and names they refuse
+        reason = reason_of(problem, *_files(architecture, pretrained))
+        raise ConfigError(f"cannot load scorer {architecture!r}: {reason}") from problem
     return model
+
+
+def _files(architecture: str, pretrained: str | None) -> list[Path]:
+    """The files on this machine that a scorer is loaded from."""
+    if architecture.startswith("local-dir:"):
+        folder = Path(architecture.removeprefix("local-dir:"))
+        return [file for pattern in ("*.json", "*.safetensors", "*.bin", "*.pth") for file in folder.glob(pattern)]
+    return [Path(pretrained)] if pretrained is not None and Path(pretrained).is_file() else []
 
 
 def create_tokenizer(architecture: str) -> object:

@@ -156,9 +156,9 @@ def test_what_is_no_vgg19_is_named(tmp_path: Path, state: dict[str, Tensor]) -> 
     for name, message in {
         "short.pth": r"missing \['features\.28\.bias'\]",
         "grey.pth": r"features\.0\.weight \(64, 1, 3, 3\)",
-        "list.pth": "is no state dict",
-        "pickle.pth": "is no weights file",
-        "text.safetensors": "is no weights file",
+        "list.pth": "holds a list; expected a state dict",
+        "pickle.pth": "holds more than plain weights",
+        "text.safetensors": "is no safetensors file",
         "nothing.pth": "there is no such file: give a state dict",
     }.items():
         with pytest.raises(ConfigError, match=message):
