@@ -35,7 +35,7 @@ from pipelines.ingest_depth import preflight
 from pipelines.ingest_examine import examine, portions
 from pipelines.ingest_files import LISTED, File, Sorter, expand, match_depth, pair_ids
 from pipelines.ingest_plan import Shard, plan_shards
-from pipelines.ingest_publish import Present, check_settings, present, publish, summary
+from pipelines.ingest_publish import Present, check_settings, present, publish, replace_manifest, summary
 from pipelines.ingest_rows import SHARD_COLUMNS, Written, sample_depth, write_shard
 from pipelines.ingest_survey import Listing, Survey, survey
 from pipelines.layouts import LAYOUTS
@@ -61,7 +61,10 @@ def ingest(config: IngestConfig) -> Manifest:
     check_settings(config, before)
     if before.has(plan.fingerprint, config.append):
         print(f"{config.out}: unchanged since the last ingest, {before.accepted} photographs are reused")
-        return _not_empty(before.require(), config)
+        manifest = before.require()
+        if config.prune is not None and manifest.retired:
+            manifest = replace_manifest(manifest, config, manifest)
+        return _not_empty(manifest, config)
     with ray_session():
         data_context_defaults()
         if config.estimates_depth():
@@ -299,6 +302,11 @@ def _parser() -> argparse.ArgumentParser:
     group("--test-fraction", type=float, metavar="X", help="share of the test split (default 0.2)")
     group("--shard-mb", type=float, metavar="N", help="MiB per file (default 128)")
     add("--concurrency", type=int, metavar="N", help="tasks at a time (default: as many as CPUs)")
+    add(
+        "--prune", type=float, metavar="DAYS",
+        help="delete shards of former ingests that are out of the corpus for DAYS days (default: they stay for the "
+        "training runs that read them)",
+    )  # fmt: skip
     add("--no-card", dest="card", action="store_false", default=None, help="do not write card.html")
     return parser
 

@@ -53,6 +53,7 @@ class IngestConfig(Settings):
         rows_per_group: upper bound.
         concurrency: tasks at a time; None for as many as there are CPUs.
         limits: what the decoder accepts.
+        prune: delete shards that are out of the corpus for so many days; None keeps them for the runs that read them.
         card: write ``card.html``.
     """
 
@@ -79,6 +80,7 @@ class IngestConfig(Settings):
     rows_per_group: int = Field(64, ge=1)
     concurrency: int | None = Field(None, ge=1)
     limits: ImageLimits = ImageLimits()
+    prune: float | None = Field(None, ge=0.0)
     card: bool = True
 
     @field_validator("out")

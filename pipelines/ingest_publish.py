@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,8 +35,11 @@ from pipelines.ingest_config import IngestConfig
 from pipelines.ingest_decide import Sheet
 from pipelines.ingest_rows import Written
 
-# Shards, and what `replacing` leaves of one when its task is killed.
-_SHARD_NAME = re.compile(r"(train|test)-\d{5}-[0-9a-f]{8}\.parquet|\.(train|test)-\d{5}-.*\.parquet\.[0-9a-f]{8}\.tmp")
+_SHARD = re.compile(r"(train|test)-\d{5}-[0-9a-f]{8}\.parquet")
+_PIECE = re.compile(
+    r"\.(train|test)-\d{5}-.*\.parquet\.[0-9a-f]{8}\.tmp"
+)  # `replacing` leaves it when its task is killed
+_DAY = 86400.0
 
 
 @dataclass(frozen=True)
@@ -126,8 +130,8 @@ def check_settings(config: IngestConfig, before: Present) -> None:
 def publish(
     sheet: Sheet, written: Sequence[Written], config: IngestConfig, fingerprint: str, before: Present
 ) -> Manifest:
-    """Write what the shards do not hold: rejects, duplicates, catalogue, card and, last, the manifest. Then drop what
-    it replaces.
+    """Write what the shards do not hold: rejects, duplicates, catalogue, card and, last, the manifest. What it replaces
+    stays, unless ``config.prune`` says otherwise: somebody may be reading it.
     """
     _late_rejects(sheet, written)
     table = sheet.catalogue()
@@ -137,10 +141,29 @@ def publish(
     catalogue.write_catalogue(config.out, table)
     if config.card:
         write_card(config.out, table, manifest, read_photograph, suspicious)
-    with replacing(child(config.out, MANIFEST)) as stream:
-        stream.write(manifest.model_dump_json(indent=2).encode() + b"\n")
+    manifest = replace_manifest(manifest, config, before.manifest)
     catalogue.drop_parts(config.out)
-    _drop_others(config.out, manifest)
+    return manifest
+
+
+def replace_manifest(manifest: Manifest, config: IngestConfig, former: Manifest | None) -> Manifest:
+    """Make a manifest the one that counts, in one step, with the shards of former ones that stay for their readers.
+
+    Deleted are those that have been out of the corpus for ``config.prune`` days, and what no manifest ever named.
+    """
+    found, pieces = _on_disk(config.out)
+    others = found - set(manifest.files)
+    if former is not None:  # else a damaged manifest, or one of another version, may have named any of them
+        others &= {*former.files, *former.retired}
+    now = time.time()
+    since = dict.fromkeys(others, now) | {k: v for k, v in (former.retired if former else {}).items() if k in others}
+    kept = {k: v for k, v in sorted(since.items()) if config.prune is None or now - v < config.prune * _DAY}
+    manifest = manifest.model_copy(update={"retired": kept})
+    with replacing(child(config.out, MANIFEST), durable=True) as stream:
+        stream.write(manifest.model_dump_json(indent=2).encode() + b"\n")
+    for name in (found | pieces) - {*manifest.files, *kept}:
+        files, path = filesystem(child(config.out, name))
+        files.delete_file(path)
     return manifest
 
 
@@ -213,13 +236,11 @@ def _write_lists(table: pa.Table, suspicious: list[dict[str, Any]], out: str) ->
         stream.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in suspicious).encode())
 
 
-def _drop_others(out: str, manifest: Manifest) -> None:
-    """Delete shards of earlier ingests, and only what is named like one."""
+def _on_disk(out: str) -> tuple[set[str], set[str]]:
+    """What lies in the folder and is named like a shard, or like a piece of one."""
     files, path = filesystem(out)
-    for info in files.get_file_info(pafs.FileSelector(path)):
-        name = info.path.rpartition("/")[2]
-        if _SHARD_NAME.fullmatch(name) and name not in manifest.files:
-            files.delete_file(info.path)
+    names = {info.path.rpartition("/")[2] for info in files.get_file_info(pafs.FileSelector(path))}
+    return {n for n in names if _SHARD.fullmatch(n)}, {n for n in names if _PIECE.fullmatch(n)}
 
 
 def summary(manifest: Manifest, out: str) -> str:
@@ -232,4 +253,9 @@ def summary(manifest: Manifest, out: str) -> str:
     lines = [f"{manifest.domain} corpus in {out}", *(f"  {name:<24}{count:>10,}" for name, count in rows)]
     if manifest.rejected:
         lines.append(f"  why: {child(out, REJECTS)}")
+    if manifest.retired:
+        lines.append(
+            f"  {len(manifest.retired)} shards of former ingests stay for runs that read them; "
+            "--prune DAYS deletes them"
+        )
     return "\n".join(lines)

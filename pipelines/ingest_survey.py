@@ -21,6 +21,8 @@ from pipelines.ingest_files import File, Sorter, list_source
 from pipelines.layouts import LAYOUTS
 from pipelines.sources import Kind
 
+_NOT_PRINTED = {"out", "concurrency", "append", "card", "prune"}  # what the corpus does not depend on
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -75,7 +77,7 @@ def survey(config: IngestConfig) -> Survey:
     }
     lists = [root for root, kind in kinds.items() if kind == "list"]
     corpora = [child(root, MANIFEST) for root in (*config.against, *(r for r, k in kinds.items() if k == "corpus"))]
-    fingerprint = hashlib.sha256(config.model_dump_json(exclude={"out", "concurrency", "append", "card"}).encode())
+    fingerprint = hashlib.sha256(config.model_dump_json(exclude=_NOT_PRINTED).encode())
     listings = ["-" if listing is None else listing.digest() for listing in (photographs, depth, *held.values())]
     fingerprint.update("\n".join([*listings, *map(_stamp, (*lists, *corpora))]).encode())
     return Survey(photographs, depth, held, fingerprint.hexdigest()[:32])

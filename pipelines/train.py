@@ -19,7 +19,7 @@ from typing import Any
 from pipelines.cluster import data_context_defaults, ray_session
 from pipelines.command import run as run_command
 from pipelines.config import Recipe, load_recipe, recipe_names
-from pipelines.streams import datasets, given_corpus, prestart
+from pipelines.streams import corpus_notes, datasets, given_corpus, prestart
 from pipelines.train_labels import KEPT_CHECKPOINTS, label_summary, labelling
 from pipelines.train_worker import Worker
 
@@ -48,6 +48,11 @@ class TrainJob:
     def name(self) -> str:
         """Name of the run below ``out``."""
         return f"{self.recipe.method}-{self.digest}"
+
+    @property
+    def pins(self) -> str:
+        """Where the run keeps the manifests of its corpora: it reads what it began with to its end."""
+        return str(self.out / "ray" / self.name / "corpora")
 
     @property
     def cluster_name(self) -> str:
@@ -86,7 +91,7 @@ def _fit(job: TrainJob) -> Any:
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=KEPT_CHECKPOINTS),
             failure_config=ray.train.FailureConfig(max_failures=train.failures),
         ),
-        datasets=datasets(recipe, job.clear, job.hazy),
+        datasets=datasets(recipe, job.clear, job.hazy, job.pins),
     )
     try:
         return trainer.fit()
@@ -102,6 +107,8 @@ def train(job: TrainJob) -> TrainResult:
     Raises:
         ConfigError: missing, empty or wrong corpora, unknown networks, and what else the user has to change.
     """
+    for note in corpus_notes(job.recipe, job.clear, job.hazy, job.pins):
+        print(f"note: {note}", file=sys.stderr, flush=True)
     model = job.out / MODEL
     record = job.out / "result.json"
     if record.is_file() and (done := json.loads(record.read_text()))["digest"] == job.digest and model.is_dir():

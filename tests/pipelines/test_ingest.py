@@ -20,6 +20,7 @@ from pipelines import ingest as job
 from pipelines.corpus import Corpus, open_corpus, require_corpus
 from pipelines.ingest import ingest, main
 from pipelines.ingest_config import IngestConfig
+from pipelines.streams import given_corpus
 
 Folder = Callable[..., Path]
 
@@ -100,8 +101,34 @@ def test_a_corpus_follows_its_sources(
     assert gone["image_id"] not in {row["image_id"] for row in rows(open_corpus(out))}
     assert len(set(second.files) - set(first.files)) == 1  # only the shard that held it was written anew
     on_disk = {path.name for path in out.glob("*.parquet")}
-    assert on_disk == {*second.files, "mine.parquet", "catalogue.parquet"}
+    assert on_disk == {*first.files, *second.files, "mine.parquet", "catalogue.parquet"}
     assert not list(out.glob(".*"))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_run_reads_to_its_end_what_it_began_with(
+    photo_folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out, pins = photo_folder(count=12), tmp_path / "out", str(tmp_path / "run" / "corpora")
+    ingest(config(source, out))
+    begun = given_corpus(str(out), "hazy", pins)
+    before = rows(begun)
+    (source / "photo_000.jpg").unlink()
+    assert main([str(source), "--domain", "hazy", "--out", str(out), "--max-side", "100"]) == 0
+    text = capsys.readouterr().out
+    assert f"{len(begun.manifest.files)} shards of former ingests stay for runs that read them; --prune DAYS" in text
+    assert require_corpus(out, "hazy").count() == 11
+    assert rows(begun) == before  # another epoch
+    resumed = given_corpus(str(out), "hazy", pins)
+    assert resumed == begun
+    assert given_corpus(str(out), "hazy", str(tmp_path / "another run")).count() == 11
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "ray_session", None)  # nothing else is to be done
+        assert ingest(config(source, out, max_side=100, prune=1)).retired
+        assert not ingest(config(source, out, max_side=100, prune=0)).retired
+    assert {path.name for path in out.glob("t*.parquet")} == set(open_corpus(out).manifest.files)
+    with pytest.raises(ConfigError, match=r"made anew since this run began, and \d+ of the \d+ shards .* were deleted"):
+        given_corpus(str(out), "hazy", pins)
 
 
 @pytest.mark.usefixtures("ray_cluster")
