@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from models.settings import ConfigError
 
@@ -19,6 +20,7 @@ NAMESPACE = "ray-dehaze"
 SOURCE_ROOT = Path(__file__).resolve().parents[1]
 MIN_CPUS = 2  # a trainer, its data tasks and the label workers wait for each other on a single logical CPU
 ANSWER_SECONDS = 5.0
+LEAVING_SECONDS = 60.0  # that a thread of Ray Data gets to end
 
 # Both kinds of session; whatever the user set wins.
 QUIET = {
@@ -106,6 +108,40 @@ def cpus() -> int:
     if ray.is_initialized():
         return int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]  # Ray has no hint here
     return max(MIN_CPUS, local_cpus())
+
+
+def placed(device: str, gpus: float | None = None) -> tuple[str, float]:
+    """Where each worker of a job in this session computes, and how much of a GPU it asks of Ray.
+
+    Ray lends GPUs: one that nobody asked for may be somebody else's, or out of sight.
+
+    Args:
+        device: ``cpu``, ``cuda``, or ``auto``: a GPU where the cluster has any, else the CPU.
+        gpus: share for each worker, such as 0.5 for two to a GPU; None is a whole one on ``cuda``.
+
+    Raises:
+        ConfigError: the two contradict each other, or no node has a GPU.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        other = "; Ray chooses which GPU each worker gets" if device.startswith("cuda:") else ""
+        raise ConfigError(f"device '{device}': expected auto, cpu or cuda{other}")
+    there = _has_gpus()
+    if device == "cuda" and not there:
+        raise ConfigError("device 'cuda': no node of the Ray cluster has a GPU; expected cpu, or auto")
+    chosen = "cuda" if device == "cuda" or (device == "auto" and there and gpus != 0) else "cpu"
+    if chosen == "cuda" and gpus == 0:
+        raise ConfigError("device 'cuda' with 0 GPUs: a worker needs some of one, such as 0.5; or leave the number out")
+    if chosen == "cpu" and device == "cpu" and gpus:
+        raise ConfigError(f"device 'cpu' with {gpus:g} GPUs: nothing would use them; say cuda, or leave the number out")
+    return (chosen, 1.0 if gpus is None else gpus) if chosen == "cuda" else (chosen, 0.0)
+
+
+def _has_gpus() -> bool:
+    """Whether a node has any, or may come with some: those of launchers and KubeRay are marked."""
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # Ray has no hint here
+    return any(node["Resources"].get("GPU") or "ray.io/node-group" in node.get("Labels", {}) for node in nodes)
 
 
 def local_cpus() -> int:
@@ -196,7 +232,20 @@ def _shut_down_after() -> Iterator[None]:
         yield
     finally:
         with _uninterrupted():
+            _end_data_threads()
             ray.shutdown()
+
+
+def _end_data_threads() -> None:
+    """Wait for Ray Data's threads, which end this process with a code of their own when Ray goes while they use it.
+
+    They are still there after an error or Ctrl-C; on a busy machine the two seconds that Ray Data waits are not enough.
+    """
+    module: Any = sys.modules.get("ray.data._internal.execution.streaming_executor")
+    for thread in threading.enumerate() if module else ():
+        if isinstance(thread, module.StreamingExecutor):
+            thread.shutdown(force=True)
+            thread.join(LEAVING_SECONDS)
 
 
 @contextmanager

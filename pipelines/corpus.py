@@ -65,6 +65,7 @@ class Manifest(Settings):
         settings: what the shards were made with.
         examined: stands for how files were examined.
         sources: fingerprints of the ingests that the corpus was made from: the first, and those that added to it.
+        left_out: files of other kinds that the last ingest passed over, by kind.
         retired: shards of former manifests that are still there for whoever reads them, and when each was replaced, in
             seconds since 1970.
     """
@@ -85,6 +86,7 @@ class Manifest(Settings):
     settings: dict[str, Any] = Field(default_factory=dict)
     examined: str = ""
     sources: tuple[str, ...] = ()
+    left_out: dict[str, int] = Field(default_factory=dict)
     retired: dict[str, float] = Field(default_factory=dict)
 
     @property

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from models.settings import ConfigError
-from pipelines.cluster import ray_session
+from pipelines.cluster import placed, ray_session
 from pipelines.command import run
 from pipelines.folder_options import add_options, execution_of, options_of, place_options, plan_of
 
@@ -38,12 +38,12 @@ _RETRIES = 2  # of a batch whose worker dies, before its photographs are tried o
 
 @dataclass(frozen=True)
 class Pool:
-    """Workers: how many, torch threads of each, and what Ray sets aside for each."""
+    """Workers: how many, torch threads of each, and what Ray sets aside for each (None: as the device needs)."""
 
     size: int = 2
     threads: int = 1
     cpus: float = 0.5
-    gpus: float = 0.0
+    gpus: float | None = 0.0
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,10 @@ def dehaze_folder(plan: Plan, args: argparse.Namespace, pool: Pool) -> int:
         return dry_run(plan, begin(plan, args, options_of(args), execution_of(args)), found)
     with ray_session(log_to_driver=False):
         found = survey_remotely(plan)
-        setup = replace(begin(plan, args, options_of(args), execution_of(args)), threads=pool.threads)
+        device, gpus = placed(args.device, pool.gpus)
+        pool = replace(pool, gpus=gpus)
+        setup = begin(plan, args, options_of(args), execution_of(args))
+        setup = replace(setup, threads=pool.threads, device=device)
         with Report(found.count, None if plan.single else plan.folder) as report:
             no_space = execute(plan, setup, pool, report)
     if no_space:
@@ -279,7 +282,7 @@ def _parser() -> argparse.ArgumentParser:
         "--num-gpus",
         type=float,
         default=None,
-        help="likewise; may be a fraction (default: 1 for cuda, else 0)",
+        help="likewise; may be a fraction (default: 1 on a GPU, which auto takes where the cluster has any; else 0)",
     )
     return parser
 
@@ -292,9 +295,8 @@ def _main(args: argparse.Namespace) -> int:
         *sources, target = sources
     if not sources:
         raise ConfigError(f"{target} is the only name; give SRC and DST")
-    gpus = args.num_gpus if args.num_gpus is not None else float(args.device.startswith("cuda"))
     plan = plan_of(sources, target, args)
-    return dehaze_folder(plan, args, Pool(args.concurrency, args.threads, args.num_cpus, gpus))
+    return dehaze_folder(plan, args, Pool(args.concurrency, args.threads, args.num_cpus, args.num_gpus))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

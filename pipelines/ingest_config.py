@@ -35,7 +35,8 @@ class IngestConfig(Settings):
             name; or a depth model, as a folder or a name on a hub. Photographs without one get none.
         depth_order: what larger values of the maps mean; None takes the layout's, else ``near``, and is checked on a
             sample.
-        depth_device: where the depth model runs.
+        depth_device: where the depth model runs: ``cpu``, ``cuda``, or ``auto`` for a GPU where the cluster has any.
+        depth_gpus: that each task with a depth model asks of Ray, may be a fraction; None is 1 on ``cuda``.
         holdout: photographs that must not get in: folders, corpora, or text files of image ids.
         against: corpora whose photographs count as duplicates here.
         near_duplicates: bits of the 256-bit perceptual hash in which two photographs may differ to count as one; -1
@@ -64,7 +65,8 @@ class IngestConfig(Settings):
     layout: LayoutName = "plain"
     depth: str | None = None
     depth_order: DepthOrder | None = None
-    depth_device: str = "cpu"
+    depth_device: Literal["auto", "cpu", "cuda"] = "cpu"
+    depth_gpus: float | None = Field(None, ge=0.0)
     holdout: tuple[str, ...] = ()
     against: tuple[str, ...] = ()
     near_duplicates: int = Field(32, ge=-1, le=BITS // 3)
@@ -117,10 +119,6 @@ class IngestConfig(Settings):
     def estimates_depth(self) -> bool:
         """Whether ``depth`` is a model."""
         return self.depth is not None and is_depth_model(self.depth)
-
-    def gpus(self) -> float:
-        """What each task with a depth model asks of Ray."""
-        return 1.0 if self.depth_device.startswith("cuda") else 0.0
 
     def examining(self) -> str:
         """Stands for how files are examined: what was found out in another way has to be found out again."""

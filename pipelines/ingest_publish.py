@@ -34,6 +34,7 @@ from pipelines.corpus import (
 from pipelines.ingest_config import IngestConfig
 from pipelines.ingest_decide import Sheet
 from pipelines.ingest_rows import Written
+from pipelines.listing import left_out_text
 
 _SHARD = re.compile(r"(train|test)-\d{5}-[0-9a-f]{8}\.parquet")
 _PIECE = re.compile(
@@ -137,6 +138,7 @@ def publish(
     table = sheet.catalogue()
     suspicious = [line for shard in written for line in shard.suspicious]
     manifest = _manifest(table, written, config, fingerprint, before)
+    manifest = manifest.model_copy(update={"left_out": sheet.left_out})
     _write_lists(table, suspicious, config.out)
     catalogue.write_catalogue(config.out, table)
     if config.card:
@@ -251,6 +253,8 @@ def summary(manifest: Manifest, out: str) -> str:
     rows += [("duplicates", manifest.duplicates)] + [(f"  {kind}", count) for kind, count in manifest.repeats.items()]
     rows += [("rejected", manifest.rejected)] + [(f"  {reason}", count) for reason, count in manifest.reasons.items()]
     lines = [f"{manifest.domain} corpus in {out}", *(f"  {name:<24}{count:>10,}" for name, count in rows)]
+    if manifest.left_out:
+        lines.append(f"  left out: {left_out_text(manifest.left_out)}")
     if manifest.rejected:
         lines.append(f"  why: {child(out, REJECTS)}")
     if manifest.retired:
