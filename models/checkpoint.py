@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from models.settings import ConfigError
+from models.settings import ConfigError, parse_words
 
 MODEL = "model.safetensors"
 CONFIG = "config.json"
@@ -185,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb = verbs.add_parser("convert", help="turn released CORUN or DGUNet weights into a checkpoint folder")
     verb.add_argument("source", help="the authors' .pth file")
     verb.add_argument("folder", help="checkpoint folder to write")
-    args = parser.parse_args(argv)
+    args = parse_words(parser, argv)
     try:
         print(convert(args.source, args.folder))
     except ConfigError as problem:

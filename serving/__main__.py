@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.settings import ConfigError, parse
+from models.settings import ConfigError, parse, parse_words
 
 CHAMPION = "models:/dehazer@champion"
 
@@ -59,7 +59,7 @@ def _announce(url: str, model: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0 after Ctrl-C, 2 with one line on a bad configuration."""
-    args = _parser().parse_args(argv)
+    args = parse_words(_parser(), argv)
     try:
         _serve(args)
     except KeyboardInterrupt:
