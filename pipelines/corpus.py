@@ -63,6 +63,7 @@ class Manifest(Settings):
         repeats: duplicates by kind: ``exact``, ``near``, ``other_corpus``.
         depth: photographs with a depth map, by shard.
         settings: what the shards were made with.
+        deciding: what was turned down by: the same is asked of photographs that are added.
         examined: stands for how files were examined.
         sources: fingerprints of the ingests that the corpus was made from: the first, and those that added to it.
         left_out: files of other kinds that the last ingest passed over, by kind.
@@ -84,6 +85,7 @@ class Manifest(Settings):
     repeats: dict[str, int] = Field(default_factory=dict)
     depth: dict[str, int] = Field(default_factory=dict)
     settings: dict[str, Any] = Field(default_factory=dict)
+    deciding: dict[str, Any] = Field(default_factory=dict)
     examined: str = ""
     sources: tuple[str, ...] = ()
     left_out: dict[str, int] = Field(default_factory=dict)
@@ -250,8 +252,10 @@ def filesystem(uri: str) -> tuple[Any, str]:
         return pafs.LocalFileSystem(), uri
     try:
         files, path = pafs.FileSystem.from_uri(uri)
-    except (pa.ArrowException, ValueError) as problem:
+    except (pa.ArrowException, ValueError, OSError) as problem:  # an OSError: nobody there
         raise ConfigError(f"cannot open '{uri}': {problem}") from problem
+    if "#" in uri or ("?" in uri and isinstance(files, pafs.LocalFileSystem)):  # pyarrow drops what comes after
+        raise ConfigError(f"cannot open '{uri}': it has no options; a # of a name is written %23, a ? is written %3F")
     return files, str(path)
 
 

@@ -129,3 +129,8 @@ class IngestConfig(Settings):
         names = {"domain", "max_side", "encode", "quality", "test_fraction", "depth_order", "layout", "pair_by"}
         model = self.depth if self.estimates_depth() else None
         return {"version": VERSION, "depth_model": model, **self.model_dump(mode="json", include=names)}
+
+    def deciding(self) -> dict[str, Any]:
+        """What photographs are turned down by; adding some to a corpus decides on all of it anew."""
+        names = {"near_duplicates", "holdout_bits", "min_side", "max_aspect", "holdout", "against"}
+        return self.model_dump(mode="json", include=names)

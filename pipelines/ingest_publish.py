@@ -126,6 +126,14 @@ def check_settings(config: IngestConfig, before: Present) -> None:
         was = before.manifest.settings.get(name)
         if was != value:
             raise ConfigError(f"{config.out} was made with {name} = {was!r}, not {value!r}: one corpus has one setting")
+    for name, value in config.deciding().items():
+        was = before.manifest.deciding.get(name, value)  # corpora of earlier versions do not say
+        if was != value and not (isinstance(was, list) and set(was) <= set(value)):
+            flag = f"--{name.replace('_', '-')}"
+            raise ConfigError(
+                f"{config.out} was made with {name} = {was!r}, not {value!r}: what was turned down would get in, or "
+                f"the other way round; give the same {flag} again"
+            )
 
 
 def publish(
@@ -214,6 +222,7 @@ def _manifest(
         repeats=_counts(table, "duplicate"),
         depth={name: depth[name] for name in sorted(shards)},
         settings=config.storing(),
+        deciding=config.deciding(),
         examined=config.examining(),
         sources=(*(old.sources if old and config.append else ()), fingerprint),
     )

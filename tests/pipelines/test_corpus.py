@@ -98,6 +98,14 @@ def test_unknown_scheme() -> None:
 
 
 @pytest.mark.parametrize(
+    "uri", ["file:///a?strenght=1", "file:///photos/?.jpg", "file:///a#1", "s3://bucket/a?region=eu-west-1#1"]
+)
+def test_what_would_be_dropped_from_a_uri_is_refused(uri: str) -> None:
+    with pytest.raises(ConfigError, match=r"cannot open '.*': it has no options; a # of a name is written %23"):
+        module.filesystem(uri)
+
+
+@pytest.mark.parametrize(
     "changes", [{"found": 11}, {"splits": {"train": 5}}, {"reasons": {"corrupt": 1}}, {"repeats": {}}]
 )
 def test_counts_must_add_up(changes: dict[str, Any]) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from models.settings import parse
+from models.settings import ConfigError, parse
 from pipelines import ingest_publish
 from pipelines.corpus import Manifest, open_corpus
 from pipelines.ingest_config import IngestConfig
-from pipelines.ingest_publish import replace_manifest
+from pipelines.ingest_publish import Present, check_settings, replace_manifest
 
 DAY = 86400.0
 
@@ -86,3 +87,32 @@ def test_the_manifest_is_replaced_before_anything_is_deleted(tmp_path: Path, mon
     with pytest.raises(OSError, match="No space"):
         replace_manifest(manifest(2), config(tmp_path, 0), manifest(1))
     assert {shard(1), shard(2)} <= names(tmp_path)
+
+
+def before(**deciding: Any) -> Present:
+    made = config(Path("/out"))
+    found = manifest(1).model_copy(update={"settings": made.storing(), "deciding": made.deciding() | deciding})
+    return Present(found, None, same_settings=True, same_examination=True)
+
+
+@pytest.mark.parametrize(
+    ("made", "now", "message"),
+    [
+        ({"holdout": ["/benchmark"]}, {}, r"holdout = \['/benchmark'\], not \[\]: .*give the same --holdout again"),
+        ({"against": ["/other"]}, {"against": ("/another",)}, "give the same --against again"),
+        ({"near_duplicates": -1}, {}, "near_duplicates = -1, not 32: .*give the same --near-duplicates again"),
+        ({"min_side": 64}, {}, "min_side = 64, not 32"),
+    ],
+)
+def test_what_was_turned_down_does_not_get_in_with_an_addition(
+    made: dict[str, Any], now: dict[str, Any], message: str
+) -> None:
+    changed = config(Path("/out")).model_copy(update={"append": True, **now})
+    with pytest.raises(ConfigError, match=message):
+        check_settings(changed, before(**made))
+
+
+def test_an_addition_may_hold_out_more(tmp_path: Path) -> None:
+    adding = config(tmp_path).model_copy(update={"append": True, "holdout": ("/a", "/b")})
+    check_settings(adding, before(holdout=["/a"]))
+    check_settings(adding, Present(manifest(1).model_copy(update={"settings": adding.storing()}), None, True, True))
