@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from safetensors.torch import save_file
 from torch import nn
 
-from models.settings import ConfigError
+from models.settings import ConfigError, parse_words
 from models.weights_files import no_weights, read_safetensors, read_torch, read_weights_file
 
 MODEL = "model.safetensors"
@@ -165,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb = verbs.add_parser("convert", help="turn released CORUN or DGUNet weights into a checkpoint folder")
     verb.add_argument("source", help="the authors' .pth file")
     verb.add_argument("folder", help="checkpoint folder to write")
-    args = parser.parse_args(argv)
+    args = parse_words(parser, argv)
     try:
         print(convert(args.source, args.folder))
     except ConfigError as problem:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -28,6 +30,33 @@ def nearest(name: str, known: list[str]) -> str:
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; known: {', '.join(sorted(known))}" if known else ""
+
+
+def parse_words(parser: argparse.ArgumentParser, words: Sequence[str] | None = None) -> argparse.Namespace:
+    """As ``parser.parse_args``, but a flag counts only with its whole name, and an unknown one names its nearest.
+
+    Args:
+        parser: of a command, perhaps with verbs.
+        words: of the command line; None takes those of the process.
+
+    Raises:
+        SystemExit: 2, after the usage and what is wrong; 0 for ``--help``.
+    """
+    words = list(sys.argv[1:] if words is None else words)
+    known = _flags(parser)
+    for word in words[: words.index("--")] if "--" in words else words:
+        flag = word.partition("=")[0]
+        if flag.startswith("--") and flag not in known:
+            parser.error(f"unknown flag {flag}{nearest(flag, sorted(known))}")
+    return parser.parse_args(words)
+
+
+def _flags(parser: argparse.ArgumentParser) -> set[str]:
+    found = set(parser._option_string_actions)  # noqa: SLF001 - argparse has no other list of them
+    for action in parser._actions:  # noqa: SLF001
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            found.update(*(_flags(verb) for verb in action.choices.values()))
+    return found
 
 
 def _known_keys(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

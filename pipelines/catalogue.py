@@ -121,5 +121,5 @@ def read_catalogue(out: str) -> pa.Table | None:
 
 def write_catalogue(out: str, table: pa.Table) -> None:
     """Replace the catalogue, in one step."""
-    with replacing(child(out, CATALOGUE)) as stream:
+    with replacing(child(out, CATALOGUE), durable=True) as stream:
         pq.write_table(table.select(CATALOGUE_SCHEMA.names).cast(CATALOGUE_SCHEMA), stream, row_group_size=1 << 16)

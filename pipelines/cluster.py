@@ -31,6 +31,7 @@ PATIENCE = 10.0  # seconds without room after which people are told
 AGAIN = 60.0  # and after which they are told again
 LOOKS, PAUSE = 3, 1.0  # for a new file, which a network file system may show a little late
 LAUNCHED = Path("~/ray_bootstrap_config.yaml")  # `ray up` leaves it on the head: what the cluster may grow to
+LEAVING_SECONDS = 60.0  # that a thread of Ray Data gets to end
 
 # Both kinds of session; whatever the user set wins.
 QUIET = {
@@ -258,6 +259,40 @@ def require_absolute(out: str) -> None:
         raise ConfigError(f"'{out}' is relative, and this job runs in Ray's cache, which is cleared: give a whole path")
 
 
+def placed(device: str, gpus: float | None = None) -> tuple[str, float]:
+    """Where each worker of a job in this session computes, and how much of a GPU it asks of Ray.
+
+    Ray lends GPUs: one that nobody asked for may be somebody else's, or out of sight.
+
+    Args:
+        device: ``cpu``, ``cuda``, or ``auto``: a GPU where the cluster has any, else the CPU.
+        gpus: share for each worker, such as 0.5 for two to a GPU; None is a whole one on ``cuda``.
+
+    Raises:
+        ConfigError: the two contradict each other, or no node has a GPU.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        other = "; Ray chooses which GPU each worker gets" if device.startswith("cuda:") else ""
+        raise ConfigError(f"device '{device}': expected auto, cpu or cuda{other}")
+    there = _has_gpus()
+    if device == "cuda" and not there:
+        raise ConfigError("device 'cuda': no node of the Ray cluster has a GPU; expected cpu, or auto")
+    chosen = "cuda" if device == "cuda" or (device == "auto" and there and gpus != 0) else "cpu"
+    if chosen == "cuda" and gpus == 0:
+        raise ConfigError("device 'cuda' with 0 GPUs: a worker needs some of one, such as 0.5; or leave the number out")
+    if chosen == "cpu" and device == "cpu" and gpus:
+        raise ConfigError(f"device 'cpu' with {gpus:g} GPUs: nothing would use them; say cuda, or leave the number out")
+    return (chosen, 1.0 if gpus is None else gpus) if chosen == "cuda" else (chosen, 0.0)
+
+
+def _has_gpus() -> bool:
+    """Whether a node has any, or may come with some: those of launchers and KubeRay are marked."""
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # Ray has no hint here
+    return any(node["Resources"].get("GPU") or "ray.io/node-group" in node.get("Labels", {}) for node in nodes)
+
+
 def local_cpus() -> int:
     """CPUs that this process may use: its affinity mask, within the container's quota."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -348,7 +383,20 @@ def _shut_down_after() -> Iterator[None]:
         yield
     finally:
         with _uninterrupted():
+            _end_data_threads()
             ray.shutdown()
+
+
+def _end_data_threads() -> None:
+    """Wait for Ray Data's threads, which end this process with a code of their own when Ray goes while they use it.
+
+    They are still there after an error or Ctrl-C; on a busy machine the two seconds that Ray Data waits are not enough.
+    """
+    module: Any = sys.modules.get("ray.data._internal.execution.streaming_executor")
+    for thread in threading.enumerate() if module else ():
+        if isinstance(thread, module.StreamingExecutor):
+            thread.shutdown(force=True)
+            thread.join(LEAVING_SECONDS)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 
-from models.settings import ConfigError
+from models.settings import ConfigError, parse_words
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 REFUSED = 2  # the exit code that argparse uses too
@@ -42,7 +42,7 @@ def run(
     Raises:
         SystemExit: from argparse, for ``--help`` (0) and unknown flags (2).
     """
-    args = parser.parse_args(argv)
+    args = parse_words(parser, argv)
     try:
         return main(args) or 0
     except KeyboardInterrupt:

@@ -22,6 +22,7 @@ import pyarrow as pa
 from pyarrow import fs as pafs
 from pydantic import Field, ValidationError, model_validator
 
+from models.durable import persist
 from models.settings import ConfigError, Settings
 
 Domain = Literal["hazy", "clear"]
@@ -62,8 +63,12 @@ class Manifest(Settings):
         repeats: duplicates by kind: ``exact``, ``near``, ``other_corpus``.
         depth: photographs with a depth map, by shard.
         settings: what the shards were made with.
+        deciding: what was turned down by: the same is asked of photographs that are added.
         examined: stands for how files were examined.
         sources: fingerprints of the ingests that the corpus was made from: the first, and those that added to it.
+        left_out: files of other kinds that the last ingest passed over, by kind.
+        retired: shards of former manifests that are still there for whoever reads them, and when each was replaced, in
+            seconds since 1970.
     """
 
     version: Literal[2] = 2
@@ -80,8 +85,18 @@ class Manifest(Settings):
     repeats: dict[str, int] = Field(default_factory=dict)
     depth: dict[str, int] = Field(default_factory=dict)
     settings: dict[str, Any] = Field(default_factory=dict)
+    deciding: dict[str, Any] = Field(default_factory=dict)
     examined: str = ""
     sources: tuple[str, ...] = ()
+    left_out: dict[str, int] = Field(default_factory=dict)
+    retired: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """Stands for the photographs: shards are named for what they hold, so other ones have other names."""
+        return hashlib.sha256(
+            json.dumps([self.files, self.row_groups, self.accepted], sort_keys=True).encode()
+        ).hexdigest()[:12]
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
@@ -178,6 +193,46 @@ def require_corpus(uri: str | os.PathLike[str], domain: str) -> Corpus:
     return corpus
 
 
+class _Pin(Settings):
+    """A corpus as a run found it."""
+
+    uri: str
+    manifest: Manifest
+
+
+def pinned(place: str, corpus: Corpus) -> Corpus:
+    """The corpus as it was when it was pinned at ``place`` first, which is now where nothing is there yet.
+
+    A run reads one and the same corpus to its end, over interruptions too, whatever ingests make of it meanwhile.
+
+    Raises:
+        ConfigError: it was made anew since, and shards of then are gone; or the file at ``place`` is damaged.
+    """
+    files, path = filesystem(place)
+    if files.get_file_info(path).type == pafs.FileType.File:
+        with files.open_input_stream(path) as stream:
+            text = stream.read()
+        try:
+            pin = _Pin.model_validate_json(text)
+        except ValidationError as problem:
+            raise ConfigError(f"{place} is damaged: delete it, and the run takes the corpus as it is now") from problem
+        if pin.uri == corpus.uri:
+            return _all_there(Corpus(pin.uri, pin.manifest), corpus)
+    with replacing(place, durable=True) as stream:
+        stream.write(_Pin(uri=corpus.uri, manifest=corpus.manifest).model_dump_json(indent=2).encode() + b"\n")
+    return corpus
+
+
+def _all_there(former: Corpus, now: Corpus) -> Corpus:
+    gone = sorted(set(former.manifest.files) - set(now.manifest.files) - set(now.manifest.retired))
+    if gone:
+        raise ConfigError(
+            f"{now.uri} was made anew since this run began, and {len(gone)} of the {len(former.manifest.files)} shards "
+            f"that it reads were deleted, such as {gone[0]}: train from the start, or into another --out"
+        )
+    return former
+
+
 def absolute(uri: str | os.PathLike[str]) -> str:
     """A URI as it is, a local path made absolute (jobs change their working directory), ``file://`` as a path."""
     text = os.fspath(uri)
@@ -197,8 +252,10 @@ def filesystem(uri: str) -> tuple[Any, str]:
         return pafs.LocalFileSystem(), uri
     try:
         files, path = pafs.FileSystem.from_uri(uri)
-    except (pa.ArrowException, ValueError) as problem:
+    except (pa.ArrowException, ValueError, OSError) as problem:  # an OSError: nobody there
         raise ConfigError(f"cannot open '{uri}': {problem}") from problem
+    if "#" in uri or ("?" in uri and isinstance(files, pafs.LocalFileSystem)):  # pyarrow drops what comes after
+        raise ConfigError(f"cannot open '{uri}': it has no options; a # of a name is written %23, a ? is written %3F")
     return files, str(path)
 
 
@@ -211,8 +268,13 @@ def child(uri: str, name: str) -> str:
 
 
 @contextmanager
-def replacing(uri: str) -> Iterator[Any]:
-    """A stream to write a file with: readers see the old file or the whole new one, and nothing after an error."""
+def replacing(uri: str, *, durable: bool = False) -> Iterator[Any]:
+    """A stream to write a file with: readers see the old file or the whole new one, and nothing after an error.
+
+    Args:
+        uri: of the file.
+        durable: on a local file system, the file is on the disk before it has its name, and the name when this ends.
+    """
     files, path = filesystem(uri)
     folder, _, name = path.rpartition("/")
     files.create_dir(folder, recursive=True)
@@ -220,7 +282,12 @@ def replacing(uri: str) -> Iterator[Any]:
     try:
         with files.open_output_stream(temporary) as stream:
             yield stream
+        durable = durable and isinstance(files, pafs.LocalFileSystem)
+        if durable:
+            persist(temporary)
         files.move(temporary, path)
+        if durable:
+            persist(folder)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             files.delete_file(temporary)

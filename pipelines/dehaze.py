@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from models.settings import ConfigError
-from pipelines.cluster import make_room, ray_session, require_absolute, require_seen
+from pipelines.cluster import make_room, placed, ray_session, require_absolute, require_seen
 from pipelines.command import run, user_error
 from pipelines.folder_options import add_options, execution_of, options_of, place_options, plan_of
 from pipelines.resources import Ask
@@ -39,12 +39,12 @@ _RETRIES = 2  # of a batch whose worker dies, before its photographs are tried o
 
 @dataclass(frozen=True)
 class Pool:
-    """Workers: how many, torch threads of each, and what Ray sets aside for each."""
+    """Workers: how many, torch threads of each, and what Ray sets aside for each (None: as the device needs)."""
 
     size: int = 2
     threads: int = 1
     cpus: float = 0.5
-    gpus: float = 0.0
+    gpus: float | None = 0.0
 
 
 @dataclass(frozen=True)
@@ -261,8 +261,10 @@ def dehaze_folder(plan: Plan, args: argparse.Namespace, pool: Pool) -> int:
         return dry_run(plan, begin(plan, args, options_of(args), execution_of(args)), found)
     with ray_session(log_to_driver=False):
         found = survey_remotely(plan)
-        setup = replace(begin(plan, args, options_of(args), execution_of(args)), threads=pool.threads)
-        make_room([Ask("worker", 1, pool.cpus, pool.gpus or 0.0, "--num-cpus, --num-gpus")])
+        device, gpus = placed(args.device, pool.gpus)
+        pool = replace(pool, gpus=gpus)
+        setup = replace(begin(plan, args, options_of(args), execution_of(args)), threads=pool.threads, device=device)
+        make_room([Ask("worker", 1, pool.cpus, gpus, "--num-cpus, --num-gpus")])
         if plan.folder is not None:
             require_seen(plan.folder)
         with Report(found.count, None if plan.single else plan.folder) as report:
@@ -291,7 +293,7 @@ def _parser() -> argparse.ArgumentParser:
         "--num-gpus",
         type=float,
         default=None,
-        help="likewise; may be a fraction (default: 1 for cuda, else 0)",
+        help="likewise; may be a fraction (default: 1 on a GPU, which auto takes where the cluster has any; else 0)",
     )
     return parser
 
@@ -305,9 +307,8 @@ def _main(args: argparse.Namespace) -> int:
     if not sources:
         raise ConfigError(f"{target} is the only name; give SRC and DST")
     require_absolute(target)
-    gpus = args.num_gpus if args.num_gpus is not None else float(args.device.startswith("cuda"))
     plan = plan_of(sources, target, args)
-    return dehaze_folder(plan, args, Pool(args.concurrency, args.threads, args.num_cpus, gpus))
+    return dehaze_folder(plan, args, Pool(args.concurrency, args.threads, args.num_cpus, args.num_gpus))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

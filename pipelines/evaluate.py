@@ -16,6 +16,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,14 @@ from tqdm import tqdm
 from models import zoo
 from models.imports import add_allow_networks
 from models.settings import ConfigError, parse
-from pipelines.cluster import data_context_defaults, local_out, make_room, ray_session
+from pipelines.cluster import data_context_defaults, local_out, make_room, placed, ray_session
 from pipelines.command import run as run_command
 from pipelines.evaluate_config import EvaluateConfig
 from pipelines.evaluate_parts import Gallery, Parts, by_photograph
 from pipelines.evaluate_plan import item_blocks, prepare
 from pipelines.evaluate_rows import HAZY, Evaluator, RowSettings
 from pipelines.evaluate_summary import Summary, headline_lines, publish
+from pipelines.mapping import GuardedMaker, checked
 from pipelines.metrics import METRICS
 from pipelines.resources import Ask
 
@@ -55,8 +57,10 @@ def evaluate(config: EvaluateConfig) -> Summary:
     blocks = item_blocks(plan, config)
     with ray_session(log_to_driver=False):
         data_context_defaults()
-        make_room([Ask("worker", 1, config.num_cpus, config.num_gpus or 0.0, "--num-cpus, --num-gpus")])
-        for table in measure(blocks, plan.settings, config):
+        device, gpus = placed(config.device, config.num_gpus)
+        plan = replace(plan, settings=plan.settings.model_copy(update={"device": device}))
+        make_room([Ask("worker", 1, config.num_cpus, gpus, "--num-cpus, --num-gpus")])
+        for table in measure(blocks, plan.settings, config, gpus):
             parts.write(table)
             for row, photograph in by_photograph(table):
                 if photograph:
@@ -67,52 +71,44 @@ def evaluate(config: EvaluateConfig) -> Summary:
     return publish(config, plan, parts, galleries, time.monotonic() - started)
 
 
-class _Worker:
-    """An evaluator, made with the first batch: what it cannot load is an error then, not the death of an actor."""
-
-    def __init__(self, settings: RowSettings) -> None:
-        self._settings = settings
-        self._evaluator: Evaluator | None = None
-
-    def __call__(self, items: pa.Table) -> pa.Table:
-        if self._evaluator is None:
-            self._evaluator = Evaluator(self._settings)
-        return self._evaluator(items)
-
-
-def measure(blocks: Sequence[pa.Table], settings: RowSettings, config: EvaluateConfig) -> Iterator[pa.Table]:
+def measure(
+    blocks: Sequence[pa.Table], settings: RowSettings, config: EvaluateConfig, gpus: float = 0.0
+) -> Iterator[pa.Table]:
     """Stream the blocks through a pool of evaluators; a table of rows for each, in the order they are done.
 
     A batch whose worker dies goes to another, a few times.
 
     Raises:
-        ConfigError: workers die of a batch again and again.
+        ConfigError: workers cannot start, or die of a batch again and again; or a model fails.
     """
     import ray
     from ray.data import ActorPoolStrategy, from_arrow
 
     with warnings.catch_warnings():
         # Without a bound, a photograph that kills its worker would do so for ever. Ray 2.60 warns that the way to set
-        # it will go, and has no other one yet.
+        # it will go, and has no other one yet. GPUs come in here, too: as an argument they ask for a batch size, which
+        # would join blocks.
         warnings.filterwarnings("ignore", message="`ray_remote_args_fn` is deprecated")
         dataset = from_arrow(list(blocks)).map_batches(
-            _Worker,
-            fn_constructor_kwargs={"settings": settings},
+            GuardedMaker,
+            fn_constructor_kwargs={"maker": Evaluator, "arguments": {"settings": settings}},
             batch_size=None,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(size=min(config.concurrency, len(blocks))),
             num_cpus=config.num_cpus,
-            num_gpus=config.num_gpus or None,
-            ray_remote_args_fn=lambda: {"max_restarts": -1, "max_task_retries": RETRIES},
+            ray_remote_args_fn=lambda: {"max_restarts": -1, "max_task_retries": RETRIES, "num_gpus": gpus},
         )
     dataset.context.enable_progress_bars = False  # ours counts photographs
     with tqdm(total=sum(b.num_rows for b in blocks), desc="evaluate", unit=" photos", **PROGRESS) as bar:
         try:
             for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                rows: pa.Table = table  # what batch_format asks for
+                rows = checked(table)
                 yield rows
                 bar.update(sum(model in (HAZY, "") for model in rows["model"].to_pylist()))
         except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError) as problem:
+            if "creation task" in str(problem):
+                last = str(problem).strip().splitlines()[-1]
+                raise ConfigError(f"the evaluation workers cannot start: {last}") from problem
             raise ConfigError(
                 f"evaluation workers died {RETRIES + 1} times of one batch, for want of memory perhaps: lower "
                 f"--concurrency, --batch or --max-side ({str(problem).splitlines()[0]})"
@@ -158,9 +154,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch", type=int, default=default["batch"], help="photographs for a worker at a time (default: %(default)s)")
     add("--concurrency", type=int, default=default["concurrency"], help="workers (default: %(default)s)")
     add("--num-cpus", type=float, default=default["num_cpus"], help="of Ray for each worker (default: %(default)s)")
-    add("--num-gpus", type=float, default=default["num_gpus"], help="of Ray for each worker (default: 0)")
+    add("--num-gpus", type=float, help="of Ray for each worker; may be a fraction (default: 1 for cuda, else 0)")
     add("--threads", type=int, help="of torch in each worker (default: this machine's cores shared between them)")
-    add("--device", default=default["device"], help="torch device of each worker (default: %(default)s)")
+    add(
+        "--device", choices=["auto", "cpu", "cuda"], default=default["device"],
+        help="of each worker; auto: a GPU where the cluster has any (default: %(default)s)",
+    )  # fmt: skip
     return parser
 
 

@@ -6,7 +6,6 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,6 +16,7 @@ from torch import Tensor
 from models import images
 from models.physics import HazeConfig, synthesize
 from pipelines.corpus import filesystem
+from pipelines.listing import local_path, printable
 from pipelines.metrics import Pixels
 
 PLAIN_HAZE = HazeConfig(
@@ -119,8 +119,8 @@ def beside(path: str, photograph: Pixels, what: str) -> Pixels:
     Raises:
         ImageError, OSError: it cannot be read, or has another size.
     """
-    pixels = pixels_of(Path(path).read_bytes())
+    pixels = pixels_of(local_path(path).read_bytes())
     if pixels.shape != photograph.shape:
         sizes = f"{photograph.shape[1]}x{photograph.shape[0]} and its {what} {pixels.shape[1]}x{pixels.shape[0]}"
-        raise OSError(f"the photograph of {Path(path).name} is {sizes}; a pair needs one size")
+        raise OSError(f"the photograph of {printable(local_path(path).name)} is {sizes}; a pair needs one size")
     return pixels

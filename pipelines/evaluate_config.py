@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -54,9 +54,10 @@ class EvaluateConfig(Settings):
         tracking_uri: MLflow server or database; None tracks nothing.
         batch: photographs that a worker gets at a time, at most; what is lost when one dies.
         concurrency: workers, each with all models.
-        num_cpus, num_gpus: that Ray sets aside for each worker; two workers must fit two logical CPUs.
+        num_cpus: that Ray sets aside for each worker; two workers must fit two logical CPUs.
+        num_gpus: likewise, may be a fraction; None is 1 on ``cuda``, else 0.
         threads: of torch in each worker; None shares this machine's cores between them.
-        device: torch device of each worker.
+        device: of each worker: ``cpu``, ``cuda``, or ``auto`` for a GPU where the cluster has any.
     """
 
     data: tuple[str, ...] = Field(min_length=1)
@@ -87,9 +88,9 @@ class EvaluateConfig(Settings):
     batch: int = Field(8, ge=1)
     concurrency: int = Field(2, ge=1)
     num_cpus: float = Field(0.5, gt=0.0)
-    num_gpus: float = Field(0.0, ge=0.0)
+    num_gpus: float | None = Field(None, ge=0.0)
     threads: int | None = Field(None, ge=1)
-    device: str = "cpu"
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
 
     @field_validator("data", mode="before")
     @classmethod

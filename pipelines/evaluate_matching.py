@@ -14,7 +14,8 @@ from pathlib import Path, PurePosixPath
 
 from models.images import IMAGE_SUFFIXES
 from models.settings import ConfigError
-from pipelines.evaluate_sources import Entry, photographs, size_of
+from pipelines.evaluate_sources import Entry, size_of
+from pipelines.listing import photographs_below, portable, printable
 
 _INPUT = ("_hazy", "-hazy", "_haze", "_input", "_lq", "_LQ")  # what names of inputs end with, and of outputs may lack
 _SEPARATORS = "_-. "
@@ -37,8 +38,9 @@ class Folder:
         by_path: dict[str, Path] = {}
         by_stem: dict[str, tuple[Path, ...]] = {}
         for path in paths:
-            by_path[path.relative_to(root).with_suffix("").as_posix()] = path
-            by_stem[path.stem] = (*by_stem.get(path.stem, ()), path)
+            by_path[printable(path.relative_to(root).with_suffix("").as_posix())] = path
+            stem = printable(path.stem)
+            by_stem[stem] = (*by_stem.get(stem, ()), path)
         return cls(root, by_path, by_stem)
 
     def find(self, name: str, ending: str = "") -> Path | None:
@@ -83,7 +85,7 @@ def match_results(label: str, root: Path, entries: Sequence[Entry]) -> dict[str,
     """
     if not root.is_dir():
         raise ConfigError(f"there is no folder {root}; --results {label}=DIR names a folder of dehazed photographs")
-    folder = Folder.of(root, photographs(root))
+    folder = Folder.of(root, photographs_below(root)[0])
     tries = {e: {x.image_id: p for x in entries if (p := folder.find(x.name, e))} for e in endings(entries, folder)}
     whole = [ending for ending, found in tries.items() if len(found) == len(entries)]
     if len(whole) > 1 and whole[0] != "":
@@ -92,7 +94,7 @@ def match_results(label: str, root: Path, entries: Sequence[Entry]) -> dict[str,
     _require_all(label, root, entries, best)
     _require_different(label, entries, best)
     _require_sizes(label, entries, best)
-    return {image_id: str(path.resolve()) for image_id, path in best.items()}
+    return {image_id: portable(path.resolve()) for image_id, path in best.items()}
 
 
 def _require_all(label: str, root: Path, entries: Sequence[Entry], found: Mapping[str, Path]) -> None:
@@ -106,7 +108,7 @@ def _require_all(label: str, root: Path, entries: Sequence[Entry], found: Mappin
 
 def _require_different(label: str, entries: Sequence[Entry], found: Mapping[str, Path]) -> None:
     counts = Counter(found.values())
-    shared = [f"{e.name} ({found[e.image_id].name})" for e in entries if counts[found[e.image_id]] > 1]
+    shared = [f"{e.name} ({printable(found[e.image_id].name)})" for e in entries if counts[found[e.image_id]] > 1]
     if shared:
         raise ConfigError(f"results '{label}': several photographs would have the same result: {_list(shared)}")
 
@@ -117,18 +119,23 @@ def _require_sizes(label: str, entries: Sequence[Entry], found: Mapping[str, Pat
         path = found[entry.image_id]
         size = header_size(path)
         if size is None:
-            wrong.append(f"{path.name} (no picture that can be read)")
+            wrong.append(f"{printable(path.name)} (no picture that can be read)")
         elif entry.size is not None and size != entry.size:
-            wrong.append(f"{path.name} is {size[0]}x{size[1]}, the photograph {entry.size[0]}x{entry.size[1]}")
+            wrong.append(
+                f"{printable(path.name)} is {size[0]}x{size[1]}, the photograph {entry.size[0]}x{entry.size[1]}"
+            )
     if wrong:
         raise ConfigError(f"results '{label}': {len(wrong)} files do not fit their photographs: {_list(wrong)}")
 
 
 def header_size(path: Path) -> tuple[int, int] | None:
-    """Upright width and height of a file, from its beginning where that is enough."""
-    with path.open("rb") as stream:
-        size = size_of(stream.read(_HEAD))
-    return size or size_of(path.read_bytes())
+    """Upright width and height of a file, from its beginning where that is enough; None where it has none."""
+    try:
+        with path.open("rb") as stream:
+            size = size_of(stream.read(_HEAD))
+        return size or size_of(path.read_bytes())
+    except OSError:
+        return None
 
 
 def match_references(entries: Sequence[Entry], root: Path) -> dict[str, str]:
@@ -142,7 +149,7 @@ def match_references(entries: Sequence[Entry], root: Path) -> dict[str, str]:
     """
     if not root.is_dir():
         raise ConfigError(f"there is no folder {root}; --reference names a folder of clear photographs")
-    folder = Folder.of(root, photographs(root))
+    folder = Folder.of(root, photographs_below(root)[0])
     tries = endings(entries, folder) or [""]
     same = {entry.image_id: folder.find(entry.name, "") for entry in entries}
     taken = set(same.values())  # nobody else's, whatever their names end with
@@ -151,7 +158,7 @@ def match_references(entries: Sequence[Entry], root: Path) -> dict[str, str]:
         others = _looser(entry.name, folder, tries)
         path = same[entry.image_id] or next((p for p in others if p is not None and p not in taken), None)
         if path is not None:
-            found[entry.image_id] = str(path.resolve())
+            found[entry.image_id] = portable(path.resolve())
     if not found:
         raise ConfigError(
             f"no photograph has a reference in {root}; expected the same file names, such as {entries[0].name}"

@@ -102,7 +102,7 @@ class Parts:
 
     def write_csv(self, path: Path, metrics: Sequence[str]) -> Path:
         """One line per photograph and model, in full precision; an empty cell means not measured."""
-        columns = ("group", "image_id", "name", "model", "width", "height", *metrics, "seconds", "error")
+        columns = ("group", "image_id", "name", "model", "width", "height", *metrics, "seconds", "error", "note")
         with writing(path) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, fieldnames=columns, extrasaction="ignore", lineterminator="\n")
             writer.writeheader()

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from models import images, zoo
 from models.inference import dehaze
 from models.physics import HazeConfig
-from models.settings import Settings
+from models.settings import ConfigError, Settings
 from pipelines import evaluate_iqa, metrics
 from pipelines.evaluate_cases import (
     PLAIN_HAZE,
@@ -38,6 +38,7 @@ from pipelines.evaluate_cases import (
     thumbnail,
 )
 from pipelines.evaluate_detection import Detector
+from pipelines.listing import local_path
 from pipelines.metrics import DEFAULT, METRICS, MIN_SIDE, Pixels
 
 if TYPE_CHECKING:  # open_clip takes seconds to import, and a run without a scorer does not need it
@@ -83,8 +84,12 @@ ROW_SCHEMA = pa.schema(
         ("boxes", pa.binary()),  # detections: float32 (n, 6) as bytes
         ("thumbnail", pa.binary()),
         ("error", pa.string()),
+        ("note", pa.string()),  # metrics that failed on it, and why
     ]
 )
+
+
+_LONGEST = 300  # letters of a reason
 
 
 class ModelChoice(Settings):
@@ -149,22 +154,37 @@ class Measures:
             if METRICS[name].provider in ("lpips", "pyiqa")
         }
 
-    def __call__(self, result: Result, case: Case, *, is_clear: bool) -> dict[str, float | None]:
-        """Every metric that the result can have, None where it is not finite."""
+    def __call__(self, result: Result, case: Case, *, is_clear: bool) -> tuple[dict[str, float | None], list[str]]:
+        """Every metric that the result can have, None where it is not finite; and why others failed on this picture."""
         found: dict[str, float] = {}
+        notes: list[str] = []
+        for names, measure in self._measures(result, case, is_clear=is_clear):
+            try:
+                found |= measure()
+            except Exception as problem:  # noqa: BLE001 - whatever somebody else's metric raises, it is named
+                notes.append(
+                    f"{', '.join(names)}: {type(problem).__name__}: {' '.join(str(problem).split())[:_LONGEST]}"
+                )
+        return {name: value if math.isfinite(value) else None for name, value in found.items()}, notes
+
+    def _measures(
+        self, result: Result, case: Case, *, is_clear: bool
+    ) -> Iterator[tuple[tuple[str, ...], Callable[[], dict[str, float]]]]:
+        """What is to be measured, each piece with the metrics that it gives."""
+        pixels, clear, transmission = result.pixels, case.clear, result.transmission
         if self.scorer is not None:
-            found |= self._scores(self.scorer, result.pixels)
+            own = tuple(name for name in self.names if METRICS[name].provider == "scorer")
+            yield own, partial(self._scores, self.scorer, pixels)
         for name in self.names:
             if METRICS[name].needs == "reference":
-                if case.clear is not None and not is_clear:
-                    found[name] = self._against(name, result.pixels, case.clear)
+                if clear is not None and not is_clear:
+                    yield (name,), lambda name=name: {name: self._against(name, pixels, clear)}  # type: ignore[misc]
             elif METRICS[name].provider == "pyiqa":
-                found[name] = self.learned[name](result.pixels)
+                yield (name,), lambda name=name: {name: self.learned[name](pixels)}  # type: ignore[misc]
         if "fade" in self.names:
-            found["fade"] = metrics.fade(result.pixels)
-        if "rehaze" in self.names and result.transmission is not None:
-            found["rehaze"] = metrics.rehazing_error(result.pixels, result.transmission, case.hazy)
-        return {name: value if math.isfinite(value) else None for name, value in found.items()}
+            yield ("fade",), lambda: {"fade": metrics.fade(pixels)}
+        if "rehaze" in self.names and transmission is not None:
+            yield ("rehaze",), lambda: {"rehaze": metrics.rehazing_error(pixels, transmission, case.hazy)}
 
     def _against(self, name: str, pixels: Pixels, clear: Pixels) -> float:
         own = {"psnr": metrics.psnr, "ssim": metrics.ssim, "ciede2000": metrics.ciede2000}
@@ -209,8 +229,11 @@ class Evaluator:
     def rows(self, item: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Rows of one photograph: the hazy input, each model, each result, and the clear reference if there is one.
 
-        A photograph that cannot be read gives one row with ``error`` and no model; a model that fails raises,
-        because that is a fault of the model and not of the photograph.
+        A photograph that cannot be read gives one row with ``error`` and no model; a metric that fails is noted in the
+        row.
+
+        Raises:
+            ConfigError: a model fails, which is a fault of the model and not of the photograph.
         """
         base = {key: item[key] for key in ("block", "group", "kind", "image_id", "name")}
         try:
@@ -221,7 +244,13 @@ class Evaluator:
         hazy = images.to_tensor(np.ascontiguousarray(case.hazy)[None]).to(self.settings.device)
         for label, network in self.networks.items():
             torch.manual_seed(photo_seed(item["image_id"], self.settings.seed))  # for networks that draw numbers
-            rows.append(self._row(label, _dehazed(network, hazy), case, item))
+            try:
+                result = _dehazed(network, hazy)
+            except RuntimeError as problem:  # of torch: wrong shapes, no memory
+                size = f"{case.hazy.shape[1]}x{case.hazy.shape[0]}"
+                reason = " ".join(str(problem).split())[:_LONGEST]
+                raise ConfigError(f"model '{label}' fails on {item['name']} ({size}): {reason}") from problem
+            rows.append(self._row(label, result, case, item))
         rows += [self._row(label, Result(pixels), case, item) for label, pixels in case.results.items()]
         if case.clear is not None:
             rows.append(self._row(CLEAR, Result(case.clear), case, item))
@@ -230,7 +259,8 @@ class Evaluator:
     def _row(self, model: str, result: Result, case: Case, item: Mapping[str, Any]) -> dict[str, Any]:
         height, width = result.pixels.shape[:2]
         row: dict[str, Any] = {"model": model, "width": width, "height": height, "seconds": result.seconds}
-        row |= self.measures(result, case, is_clear=model == CLEAR)
+        measured, notes = self.measures(result, case, is_clear=model == CLEAR)
+        row |= measured | {"note": "; ".join(notes)}
         if self.detector is not None and item["detect"]:
             row["boxes"] = self.detector(result.pixels).astype("<f4").tobytes()
         if self.settings.thumbnail_side:
@@ -245,7 +275,7 @@ class Evaluator:
         """
         depth: bytes | None = None
         if item["row_group"] is None:
-            data = Path(item["path"]).read_bytes()
+            data = local_path(item["path"]).read_bytes()
         else:
             data, depth = stored(item["path"], item["row_group"])[item["image_id"]]
         pixels = pixels_of(data)

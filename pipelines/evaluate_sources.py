@@ -12,6 +12,7 @@ from models import images
 from models.images import IMAGE_SUFFIXES
 from models.settings import ConfigError
 from pipelines.corpus import MANIFEST, Corpus, filesystem, image_id_of, require_corpus, split_of
+from pipelines.listing import left_out_text, photographs_below, portable, printable
 
 Split = Literal["train", "test", "all"]
 
@@ -53,11 +54,6 @@ def is_corpus(path: str) -> bool:
     return "://" in path or (Path(path) / MANIFEST).is_file()
 
 
-def photographs(folder: Path) -> list[Path]:
-    """All photographs below a folder, by suffix, in the order of their paths."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-
-
 def size_of(data: bytes) -> tuple[int, int] | None:
     """Upright width and height by the header; None for what is no picture."""
     try:
@@ -67,8 +63,9 @@ def size_of(data: bytes) -> tuple[int, int] | None:
     return header.width, header.height
 
 
-def folder_entries(folder: Path) -> list[Entry]:
-    """Photographs of a plain folder with the ids and splits that ingest would give them; one entry per content.
+def folder_entries(folder: Path) -> tuple[list[Entry], list[str]]:
+    """Photographs of a plain folder with the ids and splits that ingest would give them, one entry per content; and
+    warnings of what is left out.
 
     Raises:
         ConfigError: the folder is missing or holds no photograph.
@@ -76,16 +73,25 @@ def folder_entries(folder: Path) -> list[Entry]:
     if not folder.is_dir():
         raise ConfigError(f"there is no folder {folder}; expected a folder of photographs or a corpus")
     entries: dict[str, Entry] = {}
-    for path in photographs(folder):
-        data = path.read_bytes()
+    warnings = []
+    paths, left = photographs_below(folder)
+    for path in paths:
+        name = printable(path.relative_to(folder).as_posix())
+        try:
+            data = path.read_bytes()
+        except OSError as problem:
+            warnings.append(f"{folder}: {name} cannot be read and is left out: {problem.strerror or problem}")
+            continue
         image_id = image_id_of(data)
-        name = path.relative_to(folder).as_posix()
-        entry = Entry(image_id, name, split_of(image_id), str(path.resolve()), size=size_of(data))
+        entry = Entry(image_id, name, split_of(image_id), portable(path.resolve()), size=size_of(data))
         entries.setdefault(image_id, entry)
+    if left:
+        warnings.append(f"{folder}: left out are {left_out_text(left)}")
     if not entries:
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-        raise ConfigError(f"{folder} holds no photograph ({suffixes}) and no manifest.json of a corpus")
-    return list(entries.values())
+        why = f"; {'; '.join(warnings[:3])}" if warnings else ""
+        raise ConfigError(f"{folder} holds no photograph ({suffixes}) and no manifest.json of a corpus{why}")
+    return list(entries.values()), warnings
 
 
 def corpus_entries(corpus: Corpus) -> list[Entry]:
@@ -119,7 +125,7 @@ def choose(path: str, domain: str, split: Split | None, limit: int | None, defau
         ConfigError: nothing there, or a corpus of the other domain.
     """
     corpus = is_corpus(path)
-    entries = corpus_entries(require_corpus(path, domain)) if corpus else folder_entries(Path(path))
+    entries, notes = (corpus_entries(require_corpus(path, domain)), []) if corpus else folder_entries(Path(path))
     wanted: Split = split or ("test" if corpus else default)
     chosen = [e for e in entries if wanted in ("all", e.split)]
     warnings: list[str] = []
@@ -135,4 +141,4 @@ def choose(path: str, domain: str, split: Split | None, limit: int | None, defau
     in_sample = any(e.split == "train" for e in chosen) and (corpus or fallback or split is not None)
     if in_sample and not fallback:
         warnings.append(f"photographs of the training split of {path} are evaluated: the figures are not held out")
-    return Selection(path, corpus, len(entries), wanted, in_sample, tuple(chosen), tuple(warnings))
+    return Selection(path, corpus, len(entries), wanted, in_sample, tuple(chosen), (*warnings, *notes))

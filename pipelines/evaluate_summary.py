@@ -89,6 +89,13 @@ def summarise(config: EvaluateConfig, plan: Plan, parts: Parts, tables: Mapping[
     warnings = list(dict.fromkeys(warning for g in plan.groups.values() for warning in g.selection.warnings))
     if failures:
         warnings.append(f"{len(failures)} photographs could not be measured and are left out")
+    notes = [{key: row[key] for key in ("group", "name", "model", "note")} for row in parts.rows() if row["note"]]
+    if notes:
+        first = notes[0]
+        warnings.append(
+            f"metrics failed on {len(notes)} pictures, which are left out of their figures; the first: "
+            f"{first['name']}, {first['model']}, {first['note']}"
+        )
     for name, table in tables.items():
         most = max(entry.n for entries in table.values() for entry in entries.values())
         if most < FEWEST:
@@ -104,6 +111,7 @@ def summarise(config: EvaluateConfig, plan: Plan, parts: Parts, tables: Mapping[
         },
         "not_measured": plan.missing,
         "failures": failures[:_FAILURES],
+        "metric_failures": notes[:_FAILURES],
         "metrics": {name: _metric(name, plan) for name in (*plan.settings.metrics, *plan.missing) if name in METRICS},
         "bootstrap": {"resamples": RESAMPLES, "seed": config.seed, "kind": "Poisson, over photographs, paired"},
         "config": config.model_dump(mode="json"),

@@ -10,7 +10,9 @@ writes one shard. An ingest that was cut off goes on where it stopped; a finishe
 from __future__ import annotations
 
 import argparse
+import errno
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -25,7 +27,7 @@ from tqdm import tqdm
 from models.settings import ConfigError, parse
 from pipelines import catalogue
 from pipelines.catalogue import first_rows
-from pipelines.cluster import data_context_defaults, ray_session, require_absolute, require_seen
+from pipelines.cluster import data_context_defaults, placed, ray_session, require_absolute, require_seen
 from pipelines.command import run
 from pipelines.corpus import REJECTS, Manifest, child
 from pipelines.ingest_banned import banned_by_corpus, banned_by_list, holdout_kind
@@ -33,16 +35,19 @@ from pipelines.ingest_config import IngestConfig
 from pipelines.ingest_decide import Banned, Sheet, decide
 from pipelines.ingest_depth import preflight
 from pipelines.ingest_examine import examine, portions
-from pipelines.ingest_files import LISTED, File, Sorter, expand, match_depth, pair_ids
+from pipelines.ingest_files import LISTED, File, Sorter, expand, left_out, match_depth, pair_ids
+from pipelines.ingest_lock import only_ingest
 from pipelines.ingest_plan import Shard, plan_shards
-from pipelines.ingest_publish import Present, check_settings, present, publish, summary
+from pipelines.ingest_publish import Present, check_settings, present, publish, replace_manifest, summary
 from pipelines.ingest_rows import SHARD_COLUMNS, Written, sample_depth, write_shard
 from pipelines.ingest_survey import Listing, Survey, survey
 from pipelines.layouts import LAYOUTS
+from pipelines.listing import left_out_text
 from pipelines.mapping import map_tables, map_tables_with
 from pipelines.near_duplicates import words_of
 
 PROGRESS: dict[str, Any] = {"mininterval": 0.5 if sys.stderr.isatty() else 10, "dynamic_ncols": True}
+_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 _DEPTH_SAMPLE, _FEW_MAPS = 24, 8
 
 
@@ -54,18 +59,29 @@ def ingest(config: IngestConfig) -> Manifest:
 
     Raises:
         ConfigError: a folder is missing or holds no photograph, none of them could be used, the corpus to add to was
-            made with other settings, or depth maps are upside down.
+            made with other settings, another ingest is writing it, or depth maps are upside down.
+        OSError: the corpus cannot be written.
     """
     plan = survey(config)
+    with only_ingest(config.out):
+        return _ingest(config, plan)
+
+
+def _ingest(config: IngestConfig, plan: Survey) -> Manifest:
     before = present(config)
     check_settings(config, before)
     if before.has(plan.fingerprint, config.append):
         print(f"{config.out}: unchanged since the last ingest, {before.accepted} photographs are reused")
-        return _not_empty(before.require(), config)
+        manifest = before.require()
+        if config.prune is not None and manifest.retired:
+            manifest = replace_manifest(manifest, config, manifest)
+        return _not_empty(manifest, config)
     with ray_session():
         data_context_defaults()
         require_seen(config.out)
         if config.estimates_depth():
+            device, gpus = placed(config.depth_device, config.depth_gpus)
+            config = config.model_copy(update={"depth_device": device, "depth_gpus": gpus})
             _check_model(config)
         sheet = _catalogue(config, plan, before)
         existing = before.shards()
@@ -90,15 +106,17 @@ def _catalogue(config: IngestConfig, plan: Survey, before: Present) -> Sheet:
     """Every file of the sources, examined; and with ``append`` those that the corpus knows already."""
     listed = _opened(plan.photographs)
     photographs = listed.filter(pc.equal(listed["role"], "photograph"))
+    left = plan.photographs.left + left_out(listed)
     if not photographs.num_rows:
-        raise ConfigError(f"there are no photographs in the archives of {', '.join(config.sources)}")
+        passed = f"; left out: {left_out_text(left)}" if left else ""
+        raise ConfigError(f"there are no photographs in the archives of {', '.join(config.sources)}{passed}")
     photographs = _with_depth(photographs, listed.filter(pc.equal(listed["role"], "depth")), plan)
     old = before.examined()
     examined = _examined(photographs, config, old, "photographs")
     if config.append:
         new = pc.is_in(old["uri"], value_set=examined["uri"].combine_chunks())
         examined = pa.concat_tables([old.filter(pc.invert(new)), examined])
-    return Sheet(examined, pair_ids(examined["key"].to_pylist(), config.layout, config.pair_by))
+    return Sheet(examined, pair_ids(examined["key"].to_pylist(), config.layout, config.pair_by), left)
 
 
 def _opened(listing: Listing) -> pa.Table:
@@ -183,8 +201,7 @@ def _check_model(config: IngestConfig) -> None:
     """Fail before the first pass where the depth model cannot be loaded."""
     import ray
 
-    gpus = config.gpus()
-    ray.get(ray.remote(_can_load).options(num_gpus=gpus).remote(config))
+    ray.get(ray.remote(_can_load).options(num_gpus=config.depth_gpus).remote(config))
 
 
 def _can_load(config: IngestConfig) -> None:
@@ -236,7 +253,7 @@ def _write(sheet: Sheet, shards: Sequence[Shard], config: IngestConfig) -> list[
 def _shards_done(blocks: list[pa.Table], config: IngestConfig) -> Iterator[pa.Table]:
     if not config.estimates_depth():
         return map_tables(blocks, partial(_write_batch, config=config), config.concurrency)
-    return map_tables_with(blocks, _Writer, {"config": config}, config.concurrency, config.gpus())
+    return map_tables_with(blocks, _Writer, {"config": config}, config.concurrency, config.depth_gpus or 0.0)
 
 
 def _write_batch(batch: pa.Table, config: IngestConfig, model: Any = None) -> pa.Table:
@@ -281,7 +298,8 @@ def _parser() -> argparse.ArgumentParser:
     group(
         "--depth-order", choices=["near", "far"], help="larger values are nearer, or farther (default: near, checked)"
     )
-    group("--depth-device", metavar="DEVICE", help="where the depth model runs (default: cpu)")
+    group("--depth-device", choices=["auto", "cpu", "cuda"], help="where the depth model runs (default: cpu)")
+    group("--depth-gpus", type=float, metavar="X", help="of Ray for each depth model (default: 1 for cuda, else 0)")
     group = parser.add_argument_group("what does not get in").add_argument
     group(
         "--holdout", action="append", metavar="SRC",
@@ -310,6 +328,11 @@ def _parser() -> argparse.ArgumentParser:
     group("--test-fraction", type=float, metavar="X", help="share of the test split (default 0.2)")
     group("--shard-mb", type=float, metavar="N", help="MiB per file (default 128)")
     add("--concurrency", type=int, metavar="N", help="tasks at a time (default: as many as CPUs)")
+    add(
+        "--prune", type=float, metavar="DAYS",
+        help="delete shards of former ingests that are out of the corpus for DAYS days (default: they stay for the "
+        "training runs that read them)",
+    )  # fmt: skip
     add("--no-card", dest="card", action="store_false", default=None, help="do not write card.html")
     return parser
 
@@ -322,7 +345,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(args: argparse.Namespace) -> None:
     require_absolute(args.out)
     config = parse(IngestConfig, {name: value for name, value in vars(args).items() if value is not None}, "ingest")
-    print(summary(ingest(config), config.out))
+    try:
+        print(summary(ingest(config), config.out))
+    except OSError as problem:
+        if problem.errno not in _NO_PLACE:
+            raise
+        what = f"{os.strerror(problem.errno)}: {problem.filename or config.out}"
+        raise ConfigError(f"the corpus cannot be written: {what}; then repeat the command, which goes on") from problem
 
 
 if __name__ == "__main__":

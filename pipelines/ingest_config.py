@@ -35,7 +35,8 @@ class IngestConfig(Settings):
             name; or a depth model, as a folder or a name on a hub. Photographs without one get none.
         depth_order: what larger values of the maps mean; None takes the layout's, else ``near``, and is checked on a
             sample.
-        depth_device: where the depth model runs.
+        depth_device: where the depth model runs: ``cpu``, ``cuda``, or ``auto`` for a GPU where the cluster has any.
+        depth_gpus: that each task with a depth model asks of Ray, may be a fraction; None is 1 on ``cuda``.
         holdout: photographs that must not get in: folders, corpora, or text files of image ids.
         against: corpora whose photographs count as duplicates here.
         near_duplicates: bits of the 256-bit perceptual hash in which two photographs may differ to count as one; -1
@@ -55,6 +56,7 @@ class IngestConfig(Settings):
         rows_per_group: upper bound.
         concurrency: tasks at a time; None for as many as there are CPUs.
         limits: what the decoder accepts.
+        prune: delete shards that are out of the corpus for so many days; None keeps them for the runs that read them.
         card: write ``card.html``.
     """
 
@@ -65,7 +67,8 @@ class IngestConfig(Settings):
     layout: LayoutName = "plain"
     depth: str | None = None
     depth_order: DepthOrder | None = None
-    depth_device: str = "cpu"
+    depth_device: Literal["auto", "cpu", "cuda"] = "cpu"
+    depth_gpus: float | None = Field(None, ge=0.0)
     holdout: tuple[str, ...] = ()
     against: tuple[str, ...] = ()
     near_duplicates: int = Field(32, ge=-1, le=BITS // 3)
@@ -82,6 +85,7 @@ class IngestConfig(Settings):
     rows_per_group: int = Field(64, ge=1)
     concurrency: int | None = Field(None, ge=1)
     limits: ImageLimits = ImageLimits()
+    prune: float | None = Field(None, ge=0.0)
     card: bool = True
 
     @field_validator("out")
@@ -119,10 +123,6 @@ class IngestConfig(Settings):
         """Whether ``depth`` is a model."""
         return self.depth is not None and is_depth_model(self.depth)
 
-    def gpus(self) -> float:
-        """What each task with a depth model asks of Ray."""
-        return 1.0 if self.depth_device.startswith("cuda") else 0.0
-
     def accepted(self) -> ImageLimits:
         """What the decoder accepts, with ``strict_files``."""
         return self.limits.model_copy(update={"strict": self.limits.strict or self.strict_files})
@@ -136,3 +136,8 @@ class IngestConfig(Settings):
         names = {"domain", "max_side", "encode", "quality", "test_fraction", "depth_order", "layout", "pair_by"}
         model = self.depth if self.estimates_depth() else None
         return {"version": VERSION, "depth_model": model, **self.model_dump(mode="json", include=names)}
+
+    def deciding(self) -> dict[str, Any]:
+        """What photographs are turned down by; adding some to a corpus decides on all of it anew."""
+        names = {"near_duplicates", "holdout_bits", "min_side", "max_aspect", "holdout", "against"}
+        return self.model_dump(mode="json", include=names)

@@ -4,7 +4,7 @@ alone.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,10 +28,13 @@ class Banned:
 
 
 class Sheet:
-    """The catalogue while decisions are taken: its rows, and what becomes of each."""
+    """The catalogue while decisions are taken: its rows, and what becomes of each; and what was left out, by kind."""
 
-    def __init__(self, examined: pa.Table, pairs: Sequence[str | None]) -> None:
+    def __init__(
+        self, examined: pa.Table, pairs: Sequence[str | None], left_out: Mapping[str, int] | None = None
+    ) -> None:
         self.table = examined
+        self.left_out = dict(left_out or {})
         self.pairs = np.array(list(pairs), dtype=object)
         count = examined.num_rows
         self.reason = np.array(examined["reason"].to_pylist(), dtype=object)

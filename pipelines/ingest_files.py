@@ -5,12 +5,14 @@ pixels.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import fs as pafs
 
 from models.images import IMAGE_SUFFIXES
@@ -18,6 +20,7 @@ from models.settings import ConfigError
 from pipelines.corpus import CATALOGUE, Domain, child, filesystem
 from pipelines.ingest_depth import DEPTH_SUFFIXES
 from pipelines.layouts import LAYOUTS, LayoutName
+from pipelines.listing import is_litter, kind_of, left_out_text, portable, printable, walk
 from pipelines.sources import CONTAINERS, Kind, Place, container_kind, list_members
 
 LISTED = pa.schema(
@@ -27,22 +30,40 @@ LISTED = pa.schema(
         ("size", pa.int64()),
         ("mtime", pa.int64()),  # of the file or its container, ns
         ("place", pa.string()),  # where to read it
-        ("role", pa.string()),  # photograph or depth
+        ("role", pa.string()),  # photograph, depth or left out
         ("depth", pa.string()),  # place of a map that lies beside it, or null
     ]
 )
+LEFT_OUT = "left out"
 _SIDE_DEPTH = re.compile(r"(.+)\.depth\.(png|tiff?|npy|npz|mat)$", re.IGNORECASE)  # as in a WebDataset: key.depth.png
 _DEPTH_COLUMN = "depth"
 
 
 @dataclass(frozen=True)
 class File:
-    """A file below a source. ``name`` is its path from there."""
+    """A file below a source, or a folder that cannot be listed.
+
+    Attributes:
+        uri: for people.
+        name: its path from the source.
+        size, mtime: bytes, and ns.
+        path: to open it by, where that is not ``uri``.
+        problem: why it cannot be read.
+        is_folder: whether it is a folder.
+    """
 
     uri: str
     name: str
     size: int
     mtime: int
+    path: str = ""
+    problem: str = ""
+    is_folder: bool = False
+
+    @property
+    def container(self) -> str:
+        """What to open."""
+        return self.path or self.uri
 
 
 class Sorter:
@@ -54,8 +75,8 @@ class Sorter:
         self.depth = None if depth is None else re.compile(depth, re.IGNORECASE)
 
     def role(self, name: str) -> str | None:
-        """``photograph``, ``depth`` or None; hidden files are nothing."""
-        if _hidden(name):
+        """``photograph``, ``depth`` or None; hidden files and those of operating systems are nothing."""
+        if is_litter(name):
             return None
         suffix = PurePosixPath(name).suffix.lower()
         if _SIDE_DEPTH.match(name) or (self.depth and self.depth.search(name) and suffix in DEPTH_SUFFIXES):
@@ -63,13 +84,11 @@ class Sorter:
         return "photograph" if suffix in IMAGE_SUFFIXES and self.photographs.search(name) else None
 
 
-def _hidden(name: str) -> bool:
-    """Whether a path below a source is hidden, or lies in a hidden folder."""
-    return any(part.startswith(".") for part in name.split("/"))
-
-
-def list_source(source: str, sorter: Sorter, what: str = "photographs") -> tuple[pa.Table, list[tuple[File, Kind]]]:
-    """What lies at a source: its plain files as a table of :data:`LISTED`, and its containers, still closed.
+def list_source(
+    source: str, sorter: Sorter, what: str = "photographs"
+) -> tuple[pa.Table, list[tuple[File, Kind]], Counter[str]]:
+    """What lies at a source: its plain files as a table of :data:`LISTED`, its containers, still closed, and how many
+    files of which kinds are left out. What cannot be read or listed counts as one photograph, which says so.
 
     Args:
         source: a folder (searched recursively), a file, or a glob (``*``, ``?``, ``**``); a path or URI.
@@ -80,57 +99,78 @@ def list_source(source: str, sorter: Sorter, what: str = "photographs") -> tuple
         ConfigError: nothing there.
     """
     rows, containers = [], []
+    left: Counter[str] = Counter()
     for file in _walk(source, what):
         if PurePosixPath(file.name).name == CATALOGUE:  # the source is itself a corpus
             continue
         kind = container_kind(file.name)
         role = sorter.role(file.name)
-        if kind is not None and not _hidden(file.name):
+        if file.problem and (file.is_folder or role or kind) and not is_litter(file.name):
+            place = str(Place(file.container, f"broken:{file.problem}"))
+            rows.append(_row(file.uri, file.name, file.size, file.mtime, place, "photograph"))
+        elif kind is not None and not is_litter(file.name):
             containers.append((file, kind))
         elif role is not None:
             rows.append(_row(file.uri, file.name, file.size, file.mtime, _place(file, role), role))
+        else:
+            left[kind_of(file.name)] += 1
     if not rows and not containers:
         known = " ".join(sorted({*IMAGE_SUFFIXES, *CONTAINERS}))
-        raise ConfigError(f"there are no {what} in {source}; looked for {known}")
-    return pa.Table.from_pylist(rows, LISTED), containers
+        passed = f"; left out: {left_out_text(left)}" if left else ""
+        raise ConfigError(f"there are no {what} in {source}; looked for {known}{passed}")
+    return pa.Table.from_pylist(rows, LISTED), containers, left
 
 
 def _place(file: File, role: str) -> str:
     """Where to read a plain file. A depth map's place changes with it, so that shards with the old one are told."""
-    return str(Place(file.uri, "file", file.mtime if role == "depth" else 0, file.size))
+    return str(Place(file.container, "file", file.mtime if role == "depth" else 0, file.size))
 
 
 def expand(file: File, kind: Kind, sorter: Sorter) -> pa.Table:
-    """The photographs and depth maps in a container, as :data:`LISTED`. One that is damaged counts as one photograph,
-    which cannot be read.
+    """The photographs and depth maps in a container, as :data:`LISTED`, and a row with the role :data:`LEFT_OUT` for
+    each kind of member that is neither, its ``size`` their number. A container that is damaged counts as one
+    photograph, which cannot be read.
 
     Raises:
         ConfigError: a table without a column of images.
     """
     try:
-        members = list_members(file.uri, kind)
+        members = list_members(file.container, kind)
     except OSError:
-        row = _row(file.uri, file.name, file.size, file.mtime, str(Place(file.uri, "broken")), "photograph")
+        row = _row(file.uri, file.name, file.size, file.mtime, str(Place(file.container, "broken")), "photograph")
         return pa.Table.from_pylist([row], LISTED)
     rows = []
+    left: Counter[str] = Counter()
     for member in members:
-        name = str(PurePosixPath(member.name))  # tar writes ./name
+        name = printable(str(PurePosixPath(member.name)))  # tar writes ./name
         place, uri = member.place, f"{file.uri}#{name}"
         if kind in ("parquet", "arrow"):
             row = _row(uri, f"{PurePosixPath(file.name).name}/{name}", 0, file.mtime, str(place), "photograph")
             if _DEPTH_COLUMN in member.columns:
-                row["depth"] = str(Place(file.uri, f"{kind}:{_DEPTH_COLUMN}", place.position))
+                row["depth"] = str(Place(file.container, f"{kind}:{_DEPTH_COLUMN}", place.position))
             rows.append(row)
         elif (role := sorter.role(name)) is not None:
             if role == "depth":  # its format shows in its name only
                 place = replace(place, kind=f"{kind}:{PurePosixPath(name).suffix.lower()}")
             rows.append(_row(uri, name, place.length, file.mtime, str(place), role))
+        else:
+            left[kind_of(name) + (" in an archive" if container_kind(name) and not is_litter(name) else "")] += 1
+    rows += [_row(f"{file.uri}#*{what}", what, count, 0, "", LEFT_OUT) for what, count in left.items()]
     return pa.Table.from_pylist(rows, LISTED)
+
+
+def left_out(listed: pa.Table) -> Counter[str]:
+    """How many members of which kinds :func:`expand` left out."""
+    rows = listed.filter(pc.equal(listed["role"], LEFT_OUT))
+    found: Counter[str] = Counter()
+    for what, count in zip(rows["key"].to_pylist(), rows["size"].to_pylist(), strict=True):
+        found[what] += count
+    return found
 
 
 def _row(uri: str, name: str, size: int, mtime: int, place: str, role: str) -> dict[str, Any]:
     beside = _SIDE_DEPTH.match(name)
-    key = beside[1] if beside else str(PurePosixPath(name).with_suffix(""))
+    key = beside[1] if beside else str(PurePosixPath(name).with_suffix("")) if role != LEFT_OUT else name
     return {"uri": uri, "key": key, "size": size, "mtime": mtime, "place": place, "role": role, "depth": None}
 
 
@@ -147,11 +187,21 @@ def _walk(source: str, what: str) -> Iterator[File]:
         files, path = filesystem(root)
         if pattern is None or files.get_file_info(path).type == pafs.FileType.NotFound:
             raise ConfigError(f"there is no folder {root}; expected a folder of {what}")
+    if isinstance(files, pafs.LocalFileSystem):
+        yield from (file for file in _walk_local(root, path) if pattern is None or pattern.fullmatch(file.name))
+        return
     entries = files.get_file_info(pafs.FileSelector(path, recursive=True))
     for entry in sorted(entries, key=lambda entry: str(entry.path)):
         name = entry.path[len(path) :].lstrip("/")
         if entry.type == pafs.FileType.File and (pattern is None or pattern.fullmatch(name)):
             yield _file(child(root, name), name, entry)
+
+
+def _walk_local(root: str, path: str) -> Iterator[File]:
+    for entry in walk(path):
+        name = printable(entry.name)
+        place = portable(f"{path.rstrip('/')}/{entry.name}") if name != entry.name else ""
+        yield File(child(root, name), name, entry.size, entry.mtime, place, entry.problem, entry.is_folder)
 
 
 def _file(uri: str, name: str, info: Any) -> File:

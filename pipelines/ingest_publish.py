@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,9 +34,13 @@ from pipelines.corpus import (
 from pipelines.ingest_config import IngestConfig
 from pipelines.ingest_decide import Sheet
 from pipelines.ingest_rows import Written
+from pipelines.listing import left_out_text
 
-# Shards, and what `replacing` leaves of one when its task is killed.
-_SHARD_NAME = re.compile(r"(train|test)-\d{5}-[0-9a-f]{8}\.parquet|\.(train|test)-\d{5}-.*\.parquet\.[0-9a-f]{8}\.tmp")
+_SHARD = re.compile(r"(train|test)-\d{5}-[0-9a-f]{8}\.parquet")
+_PIECE = re.compile(
+    r"\.(train|test)-\d{5}-.*\.parquet\.[0-9a-f]{8}\.tmp"
+)  # `replacing` leaves it when its task is killed
+_DAY = 86400.0
 
 
 @dataclass(frozen=True)
@@ -121,26 +126,54 @@ def check_settings(config: IngestConfig, before: Present) -> None:
         was = before.manifest.settings.get(name)
         if was != value:
             raise ConfigError(f"{config.out} was made with {name} = {was!r}, not {value!r}: one corpus has one setting")
+    for name, value in config.deciding().items():
+        was = before.manifest.deciding.get(name, value)  # corpora of earlier versions do not say
+        if was != value and not (isinstance(was, list) and set(was) <= set(value)):
+            flag = f"--{name.replace('_', '-')}"
+            raise ConfigError(
+                f"{config.out} was made with {name} = {was!r}, not {value!r}: what was turned down would get in, or "
+                f"the other way round; give the same {flag} again"
+            )
 
 
 def publish(
     sheet: Sheet, written: Sequence[Written], config: IngestConfig, fingerprint: str, before: Present
 ) -> Manifest:
-    """Write what the shards do not hold: rejects, duplicates, catalogue, card and, last, the manifest. Then drop what
-    it replaces.
+    """Write what the shards do not hold: rejects, duplicates, catalogue, card and, last, the manifest. What it replaces
+    stays, unless ``config.prune`` says otherwise: somebody may be reading it.
     """
     _late_rejects(sheet, written)
     table = sheet.catalogue()
     suspicious = [line for shard in written for line in shard.suspicious]
     manifest = _manifest(table, written, config, fingerprint, before)
+    manifest = manifest.model_copy(update={"left_out": sheet.left_out})
     _write_lists(table, suspicious, config.out)
     catalogue.write_catalogue(config.out, table)
     if config.card:
         write_card(config.out, table, manifest, read_photograph, suspicious)
-    with replacing(child(config.out, MANIFEST)) as stream:
-        stream.write(manifest.model_dump_json(indent=2).encode() + b"\n")
+    manifest = replace_manifest(manifest, config, before.manifest)
     catalogue.drop_parts(config.out)
-    _drop_others(config.out, manifest)
+    return manifest
+
+
+def replace_manifest(manifest: Manifest, config: IngestConfig, former: Manifest | None) -> Manifest:
+    """Make a manifest the one that counts, in one step, with the shards of former ones that stay for their readers.
+
+    Deleted are those that have been out of the corpus for ``config.prune`` days, and what no manifest ever named.
+    """
+    found, pieces = _on_disk(config.out)
+    others = found - set(manifest.files)
+    if former is not None:  # else a damaged manifest, or one of another version, may have named any of them
+        others &= {*former.files, *former.retired}
+    now = time.time()
+    since = dict.fromkeys(others, now) | {k: v for k, v in (former.retired if former else {}).items() if k in others}
+    kept = {k: v for k, v in sorted(since.items()) if config.prune is None or now - v < config.prune * _DAY}
+    manifest = manifest.model_copy(update={"retired": kept})
+    with replacing(child(config.out, MANIFEST), durable=True) as stream:
+        stream.write(manifest.model_dump_json(indent=2).encode() + b"\n")
+    for name in (found | pieces) - {*manifest.files, *kept}:
+        files, path = filesystem(child(config.out, name))
+        files.delete_file(path)
     return manifest
 
 
@@ -189,6 +222,7 @@ def _manifest(
         repeats=_counts(table, "duplicate"),
         depth={name: depth[name] for name in sorted(shards)},
         settings=config.storing(),
+        deciding=config.deciding(),
         examined=config.examining(),
         sources=(*(old.sources if old and config.append else ()), fingerprint),
     )
@@ -213,13 +247,11 @@ def _write_lists(table: pa.Table, suspicious: list[dict[str, Any]], out: str) ->
         stream.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in suspicious).encode())
 
 
-def _drop_others(out: str, manifest: Manifest) -> None:
-    """Delete shards of earlier ingests, and only what is named like one."""
+def _on_disk(out: str) -> tuple[set[str], set[str]]:
+    """What lies in the folder and is named like a shard, or like a piece of one."""
     files, path = filesystem(out)
-    for info in files.get_file_info(pafs.FileSelector(path)):
-        name = info.path.rpartition("/")[2]
-        if _SHARD_NAME.fullmatch(name) and name not in manifest.files:
-            files.delete_file(info.path)
+    names = {info.path.rpartition("/")[2] for info in files.get_file_info(pafs.FileSelector(path))}
+    return {n for n in names if _SHARD.fullmatch(n)}, {n for n in names if _PIECE.fullmatch(n)}
 
 
 def summary(manifest: Manifest, out: str) -> str:
@@ -230,6 +262,13 @@ def summary(manifest: Manifest, out: str) -> str:
     rows += [("duplicates", manifest.duplicates)] + [(f"  {kind}", count) for kind, count in manifest.repeats.items()]
     rows += [("rejected", manifest.rejected)] + [(f"  {reason}", count) for reason, count in manifest.reasons.items()]
     lines = [f"{manifest.domain} corpus in {out}", *(f"  {name:<24}{count:>10,}" for name, count in rows)]
+    if manifest.left_out:
+        lines.append(f"  left out: {left_out_text(manifest.left_out)}")
     if manifest.rejected:
         lines.append(f"  why: {child(out, REJECTS)}")
+    if manifest.retired:
+        lines.append(
+            f"  {len(manifest.retired)} shards of former ingests stay for runs that read them; "
+            "--prune DAYS deletes them"
+        )
     return "\n".join(lines)

@@ -79,7 +79,7 @@ def write_shard(name: str, table: pa.Table, config: IngestConfig, model: Estimat
     report: dict[str, Any] = {"rejects": [], "suspicious": [], "depth": 0}
     rows = groups = 0
     with (
-        replacing(uri) as stream,
+        replacing(uri, durable=True) as stream,
         pq.ParquetWriter(
             stream, CORPUS_SCHEMA, compression="none", use_dictionary=["domain", "split"], write_statistics=_SHORT
         ) as writer,

@@ -5,6 +5,7 @@ pixels.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -19,16 +20,22 @@ from pipelines.ingest_config import IngestConfig
 from pipelines.ingest_depth import DEPTH_SUFFIXES
 from pipelines.ingest_files import File, Sorter, list_source
 from pipelines.layouts import LAYOUTS
+from pipelines.listing import is_litter
 from pipelines.sources import Kind
+
+_NOT_PRINTED = {"out", "concurrency", "append", "card", "prune", "depth_gpus"}  # what the corpus does not depend on
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Plain files as a table of :data:`~pipelines.ingest_files.LISTED`, containers still closed, and who sorts them."""
+    """Plain files as a table of :data:`~pipelines.ingest_files.LISTED`, containers still closed, who sorts them, and
+    how many plain files of which kinds are left out.
+    """
 
     files: pa.Table
     containers: list[tuple[File, Kind]]
     sorter: Sorter
+    left: Counter[str] = field(default_factory=Counter)
 
     def digest(self) -> str:
         """Stands for every file with its size and time."""
@@ -75,7 +82,7 @@ def survey(config: IngestConfig) -> Survey:
     }
     lists = [root for root, kind in kinds.items() if kind == "list"]
     corpora = [child(root, MANIFEST) for root in (*config.against, *(r for r, k in kinds.items() if k == "corpus"))]
-    fingerprint = hashlib.sha256(config.model_dump_json(exclude={"out", "concurrency", "append", "card"}).encode())
+    fingerprint = hashlib.sha256(config.model_dump_json(exclude=_NOT_PRINTED).encode())
     listings = ["-" if listing is None else listing.digest() for listing in (photographs, depth, *held.values())]
     fingerprint.update("\n".join([*listings, *map(_stamp, (*lists, *corpora))]).encode())
     return Survey(photographs, depth, held, fingerprint.hexdigest()[:32])
@@ -84,11 +91,13 @@ def survey(config: IngestConfig) -> Survey:
 def _list(sources: tuple[str, ...], sorter: Sorter, what: str) -> Listing:
     tables: list[pa.Table] = []
     containers: dict[str, tuple[File, Kind]] = {}
+    left: Counter[str] = Counter()
     for source in sources:
-        table, found = list_source(source, sorter, what)
+        table, found, others = list_source(source, sorter, what)
         tables.append(table)
         containers |= {file.uri: (file, kind) for file, kind in found}
-    return Listing(first_rows(pa.concat_tables(tables), "uri"), list(containers.values()), sorter)
+        left += others
+    return Listing(first_rows(pa.concat_tables(tables), "uri"), list(containers.values()), sorter, left)
 
 
 class _DepthSorter(Sorter):
@@ -99,8 +108,7 @@ class _DepthSorter(Sorter):
 
     def role(self, name: str) -> str | None:
         """``depth`` or None."""
-        hidden = any(part.startswith(".") for part in name.split("/"))
-        return "depth" if PurePosixPath(name).suffix.lower() in DEPTH_SUFFIXES and not hidden else None
+        return "depth" if PurePosixPath(name).suffix.lower() in DEPTH_SUFFIXES and not is_litter(name) else None
 
 
 def _stamp(uri: str) -> str:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
+
+from models.settings import ConfigError
+
+_PROBLEM = "what went wrong"  # column
 
 
 def map_tables(
@@ -20,7 +27,7 @@ def map_tables(
     """
     from ray.data import TaskPoolStrategy
 
-    return _map(tables, function, compute=TaskPoolStrategy(size=concurrency))
+    return _map(tables, Guarded(function), compute=TaskPoolStrategy(size=concurrency))
 
 
 def map_tables_with(
@@ -38,7 +45,16 @@ def map_tables_with(
     from ray.data import ActorPoolStrategy
 
     pool = ActorPoolStrategy(min_size=1, max_size=concurrency or 2)
-    return _map(tables, maker, compute=pool, fn_constructor_kwargs=arguments, num_gpus=gpus or None)
+    with warnings.catch_warnings():
+        # As an argument, GPUs ask for a batch size, which would join tables. Ray 2.60 warns that the other way will go.
+        warnings.filterwarnings("ignore", message="`ray_remote_args_fn` is deprecated")
+        return _map(
+            tables,
+            GuardedMaker,
+            compute=pool,
+            fn_constructor_kwargs={"maker": maker, "arguments": arguments},
+            ray_remote_args_fn=lambda: {"num_gpus": gpus},
+        )
 
 
 def _map(tables: list[pa.Table], function: Any, **options: Any) -> Iterator[pa.Table]:
@@ -48,4 +64,48 @@ def _map(tables: list[pa.Table], function: Any, **options: Any) -> Iterator[pa.T
         return iter(())
     dataset = from_arrow(tables).map_batches(function, batch_size=None, batch_format="pyarrow", **options)
     dataset.context.enable_progress_bars = False  # callers count photographs
-    return iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow"))
+    return (checked(table) for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"))
+
+
+class Guarded:
+    """A function whose errors that the user has to know of come back as a table: of an exception, Ray Data keeps but
+    its traceback.
+    """
+
+    def __init__(self, function: Callable[[pa.Table], pa.Table]) -> None:
+        self._function = function
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """The function's table, or one that :func:`checked` knows."""
+        try:
+            return self._function(table)
+        except ConfigError as problem:
+            return pa.table({_PROBLEM: [str(problem)]})
+        except OSError as problem:
+            return pa.table({_PROBLEM: [str(problem)], "errno": [problem.errno or 0], "file": [problem.filename or ""]})
+
+
+class GuardedMaker(Guarded):
+    """The same for an object that is made where it is used, with the first table: what it cannot load is an error then,
+    not the death of an actor.
+    """
+
+    def __init__(self, maker: type, arguments: dict[str, Any]) -> None:
+        made = functools.cache(lambda: maker(**arguments))
+        super().__init__(lambda table: made()(table))
+
+
+def checked(table: pa.Table) -> pa.Table:
+    """What :class:`Guarded` gave, unless it is an error.
+
+    Raises:
+        ConfigError, OSError: as the function did.
+    """
+    if _PROBLEM not in table.column_names:
+        return table
+    (found,) = table.to_pylist()
+    if "errno" not in found:
+        raise ConfigError(found[_PROBLEM])
+    if not found["errno"]:
+        raise OSError(found[_PROBLEM])
+    raise OSError(found["errno"], os.strerror(found["errno"]), found["file"] or None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import itertools
 import lzma
+import os
 import struct
 import tarfile
 import zipfile
@@ -17,10 +18,10 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import fs as pafs
 
 from models.settings import ConfigError
 from pipelines.corpus import filesystem
+from pipelines.listing import is_raw, local_path
 
 Kind = Literal["file", "zip", "tar", "stream", "parquet", "arrow", "broken"]
 CONTAINERS: dict[str, Kind] = {
@@ -140,16 +141,16 @@ def read_places(places: Sequence[Place]) -> Iterator[tuple[int, bytes | OSError]
 
 def _one(place: Place) -> bytes | OSError:
     if place.base == "broken":
-        return Unreadable(f"{place.container} is damaged: nothing in it can be listed")
+        problem = place.kind.partition(":")[2]
+        return Unreadable(problem or f"{place.container} is damaged: nothing in it can be listed")
     try:
         if place.base == "zip":
             archive = _zip(place.container)
             return archive.read(archive.infolist()[place.position])
-        files, path = filesystem(place.container)
         if place.base == "tar":
-            with files.open_input_file(path) as stream:
+            with _open(place.container) as stream:
                 return bytes(stream.read_at(place.length, place.position))
-        with files.open_input_stream(path) as stream:
+        with _open(place.container, in_order=True) as stream:
             return bytes(stream.read())
     except OSError as problem:
         return problem
@@ -157,11 +158,18 @@ def _one(place: Place) -> bytes | OSError:
         return Unreadable(f"cannot read from {place.container}: {problem}")
 
 
+def _open(container: str, *, in_order: bool = False) -> Any:
+    """A file for reading, at any place unless ``in_order``; also one whose name is not UTF-8."""
+    if is_raw(container):
+        return pa.OSFile(os.fsencode(local_path(container)), "rb")
+    files, path = filesystem(container)
+    return files.open_input_stream(path, compression=None) if in_order else files.open_input_file(path)
+
+
 @functools.lru_cache(maxsize=4)
 def _zip(container: str) -> zipfile.ZipFile:
     """An archive with its directory read, kept open by each worker process."""
-    files, path = filesystem(container)
-    return zipfile.ZipFile(files.open_input_file(path))
+    return zipfile.ZipFile(_open(container))
 
 
 def _from_stream(container: str, wanted: dict[int, int]) -> Iterator[tuple[int, bytes | OSError]]:
@@ -255,9 +263,7 @@ def list_members(container: str, kind: Kind) -> list[Member]:
 
 
 def _tar_members(container: str, mode: Any) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
-    files, path = filesystem(container)
-    opened = files.open_input_stream(path, compression=None) if mode == "r|*" else files.open_input_file(path)
-    with opened as stream, tarfile.open(fileobj=stream, mode=mode) as archive:
+    with _open(container, in_order=mode == "r|*") as stream, tarfile.open(fileobj=stream, mode=mode) as archive:
         while (member := archive.next()) is not None:
             yield member, archive
             archive.members = []  # type: ignore[attr-defined]  # else it keeps every header it has seen
@@ -300,15 +306,13 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 
 def _parquet(container: str) -> pq.ParquetFile:
-    files, path = filesystem(container)
-    return pq.ParquetFile(path, filesystem=files)
+    return pq.ParquetFile(_open(container))
 
 
 def _record_batches(container: str) -> Iterator[pa.RecordBatch]:
     """Of an Arrow file: the streaming format, which Hugging Face datasets are saved in, or the file format."""
-    files, path = filesystem(container)
-    opened = pa.memory_map(path) if isinstance(files, pafs.LocalFileSystem) else files.open_input_file(path)
-    with opened as stream:
+    local = "://" not in container and not is_raw(container)
+    with pa.memory_map(container) if local else _open(container) as stream:
         if stream.read(6) == b"ARROW1":
             reader = pa.ipc.open_file(stream)
             yield from (reader.get_batch(i) for i in range(reader.num_record_batches))

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from models.settings import ConfigError
-from pipelines.corpus import Corpus, filesystem, require_corpus
+from pipelines.corpus import Corpus, child, filesystem, pinned, require_corpus
 
 if TYPE_CHECKING:  # the tasks import this file, and recipes import every method
     from pipelines.config import Recipe
@@ -181,29 +181,56 @@ def sampling_of(recipe: Recipe) -> dict[str, Sampling]:
     return found
 
 
-def datasets(recipe: Recipe, clear: str | None, hazy: str | None) -> dict[str, Any]:
+def datasets(recipe: Recipe, clear: str | None, hazy: str | None, pins: str | None = None) -> dict[str, Any]:
     """The corpora that a recipe reads, as Ray datasets of samples by domain.
+
+    Args:
+        recipe: what is trained.
+        clear, hazy: corpora.
+        pins: as for :func:`given_corpus`.
 
     Raises:
         ConfigError: a corpus that is needed is not given, is none, is empty or of the other domain.
     """
     places = {"clear": clear, "hazy": hazy}
-    corpora = {domain: given_corpus(places[domain], domain) for domain in sampling_of(recipe)}
+    corpora = {domain: given_corpus(places[domain], domain, pins) for domain in sampling_of(recipe)}
     return {
         domain: dataset(corpora[domain], sampling, tasks=recipe.train.data_tasks, cpus=recipe.train.data_cpus)
         for domain, sampling in sampling_of(recipe).items()
     }
 
 
-def given_corpus(uri: str | None, domain: str) -> Corpus:
+def given_corpus(uri: str | None, domain: str, pins: str | None = None) -> Corpus:
     """The corpus of a command-line flag.
 
+    Args:
+        uri: of the corpus.
+        domain: of its photographs.
+        pins: folder in which a run keeps the manifests that it began with; it goes on with these.
+
     Raises:
-        ConfigError: the flag is missing, or what it names is not a corpus with photographs of that domain.
+        ConfigError: the flag is missing, or what it names is not a corpus with photographs of that domain, or no longer
+            what the run began with.
     """
     if uri is None:
         raise ConfigError(f"this recipe needs --{domain} CORPUS; make one with `python -m pipelines.ingest`")
-    return require_corpus(uri, domain)
+    corpus = require_corpus(uri, domain)
+    return corpus if pins is None else pinned(child(pins, f"{domain}.json"), corpus)
+
+
+def corpus_notes(recipe: Recipe, clear: str | None, hazy: str | None, pins: str) -> list[str]:
+    """What to tell of corpora that were made anew since the run with these ``pins`` began."""
+    notes = []
+    for domain, uri in (("clear", clear), ("hazy", hazy)):
+        if domain not in sampling_of(recipe):
+            continue
+        now, then = given_corpus(uri, domain), given_corpus(uri, domain, pins)
+        if now.manifest.digest != then.manifest.digest:
+            notes.append(
+                f"{now.uri} was made anew since this run began: it stays with the {then.count():,} photographs of "
+                f"then; train from the start, or into another --out, for the {now.count():,} of today"
+            )
+    return notes
 
 
 def batches(name: str, batch_size: int, device: Any) -> Iterator[dict[str, Any]]:

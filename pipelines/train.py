@@ -22,7 +22,7 @@ from pipelines.command import run as run_command
 from pipelines.command import user_error
 from pipelines.config import Recipe, load_recipe, recipe_names
 from pipelines.resources import asks_of, trainers_of
-from pipelines.streams import datasets, given_corpus, prestart, sampling_of, training_units
+from pipelines.streams import corpus_notes, datasets, given_corpus, prestart, sampling_of, training_units
 from pipelines.train_labels import KEPT_CHECKPOINTS, label_summary, labelling
 from pipelines.train_record import (
     MODEL,
@@ -72,6 +72,11 @@ class TrainJob:
     def name(self) -> str:
         """Name of the run below ``out``."""
         return f"{self.recipe.method}-{self.digest}"
+
+    @property
+    def pins(self) -> str:
+        """Where the run keeps the manifests of its corpora: it reads what it began with to its end."""
+        return str(self.out / "ray" / self.name / "corpora")
 
     @property
     def cluster_name(self) -> str:
@@ -201,7 +206,7 @@ def _attempt(job: TrainJob, vgg19: Any) -> Any:
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=KEPT_CHECKPOINTS),
             failure_config=ray.train.FailureConfig(**_NO_RETRIES),
         ),
-        datasets=datasets(recipe, job.clear, job.hazy),
+        datasets=datasets(recipe, job.clear, job.hazy, job.pins),
     )
     try:
         return trainer.fit()
@@ -234,6 +239,8 @@ def train(job: TrainJob, prepared: Prepared | None = None) -> TrainResult:
     prestart(job.recipe.train.data_tasks, job.recipe.train.data_cpus)
     write_json(job.out / RUN_FILE, {"digest": job.digest, "trained": job.trained})
     write_json(job.out / RECIPE_FILE, job.recipe.model_dump(mode="json"))
+    for note in corpus_notes(job.recipe, job.clear, job.hazy, job.pins):
+        print(f"note: {note}", file=sys.stderr, flush=True)
     # In a list, so that it reaches the workers as a reference: this machine's files and downloads are not theirs.
     vgg19 = None if prepared.vgg19 is None else [ray.put(prepared.vgg19)]
     with labelling(job) as service:

@@ -132,7 +132,7 @@ def _start_labeling(job: TrainJob, pool: Any) -> Any:
     from pseudolabel.rounds import WorkUnit
 
     recipe = job.recipe
-    units = [WorkUnit(uri, group) for uri, group in given_corpus(job.hazy, "hazy").row_groups("train")]
+    units = [WorkUnit(uri, group) for uri, group in given_corpus(job.hazy, "hazy", job.pins).row_groups("train")]
     if recipe.init is None:
         print(
             "note: 'init' is null, so the first labels are those of an untrained network", file=sys.stderr, flush=True
@@ -143,7 +143,7 @@ def _start_labeling(job: TrainJob, pool: Any) -> Any:
 
 
 def _seed(job: TrainJob, labeling: Any) -> None:
-    count = given_corpus(job.hazy, "hazy").count("train")
+    count = given_corpus(job.hazy, "hazy", job.pins).count("train")
     report = labeling.run_round(progress=_SeedProgress(count))
     print(
         f"labelled {report['photographs']} photographs in {report['seconds']:.1f} s with {job.recipe.labels.workers} "

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.settings import ConfigError
+from models.settings import ConfigError, parse_words
 from pseudolabel.contents import Contents, open_contents
 from pseudolabel.entries import PoolError, to_entry
 from pseudolabel.survey import Survey, survey, told
@@ -92,7 +92,7 @@ def export_labels(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; 2 after an error that the user can mend, with one line that says so."""
-    args = parser().parse_args(argv)
+    args = parse_words(parser(), argv)
     try:
         (inspect if args.verb == "inspect" else export_labels)(args)
     except BrokenPipeError:

@@ -7,7 +7,6 @@ an older one replaces it in that moment. A snapshot of several shards has one pa
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 from pydantic import ValidationError
 
+from models.durable import persist
 from models.settings import Settings
 from pseudolabel.entries import PoolError, Record
 from pseudolabel.history import History
@@ -98,11 +98,7 @@ def absolute(uri: str | Path) -> str:
 
 def _persist(filesystem: Any, path: str) -> None:
     if isinstance(filesystem, pafs.LocalFileSystem):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        persist(path)
 
 
 def write_part(uri: str | Path, name: str, records: Iterator[Record]) -> tuple[File, ...]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.imports import add_allow_networks
-from models.settings import ConfigError, parse
+from models.settings import ConfigError, parse, parse_words
 
 CHAMPION = "models:/dehazer@champion"
 
@@ -66,7 +66,7 @@ def _announce(url: str, model: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0 after Ctrl-C, 2 with one line on a bad configuration."""
-    args = _parser().parse_args(argv)
+    args = parse_words(_parser(), argv)
     try:
         _serve(args)
     except KeyboardInterrupt:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 import pytest
 from pydantic import Field, ValidationError
 
-from models.settings import ConfigError, Settings, nearest, parse
+from models.settings import ConfigError, Settings, nearest, parse, parse_words
 
 
 class Optimizer(Settings):
@@ -111,3 +112,33 @@ def test_nearest(name: str, known: list[str], expected: str) -> None:
 def test_what_is_no_mapping_is_said(data: object) -> None:
     with pytest.raises(ConfigError, match=r"network is .*; expected keys and values"):
         parse(Settings, data, "network")  # type: ignore[arg-type]
+
+
+def command() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="it")
+    parser.add_argument("--strength", type=float)
+    verbs = parser.add_subparsers(dest="verb")
+    verbs.add_parser("inspect").add_argument("--sheet")
+    return parser
+
+
+def test_flags_that_are_known() -> None:
+    assert parse_words(command(), ["--strength=0.1", "inspect", "--sheet", "x"]).strength == 0.1
+    assert parse_words(command(), ["--strength", "-1"]).strength == -1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--strenght", "0.1"], "unknown flag --strenght; did you mean '--strength'?"),
+        (["--stren=0.1"], "unknown flag --stren; did you mean '--strength'?"),
+        (["inspect", "--sheets", "x"], "unknown flag --sheets; did you mean '--sheet'?"),
+    ],
+)
+def test_misspelt_and_shortened_flags_name_the_nearest(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        parse_words(command(), words)
+    assert raised.value.code == 2
+    assert message in capsys.readouterr().err

@@ -162,3 +162,89 @@ class TestRoom:
         )
         cluster.make_room([Ask("training worker", 4, 0.5, 0, "train.workers")])  # it keeps no room to itself
         assert capsys.readouterr().err == ""
+
+
+def nodes_with(monkeypatch: pytest.MonkeyPatch, *resources: dict[str, float], grows: bool = False) -> None:
+    import ray
+
+    labels = {"ray.io/node-group": "head"} if grows else {}
+    nodes = [{"Alive": True, "Resources": found, "Labels": labels} for found in resources]
+    dead = {"Alive": False, "Resources": {"GPU": 8.0}, "Labels": {}}
+    monkeypatch.setattr(ray, "nodes", lambda: [*nodes, dead])
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "resources", "expected"),
+    [
+        ("auto", None, {"CPU": 2.0}, ("cpu", 0.0)),
+        ("auto", None, {"GPU": 1.0}, ("cuda", 1.0)),
+        ("auto", 0.25, {"GPU": 1.0}, ("cuda", 0.25)),
+        ("auto", 0.25, {}, ("cpu", 0.0)),
+        ("auto", 0.0, {"GPU": 1.0}, ("cpu", 0.0)),
+        ("cuda", None, {"GPU": 1.0}, ("cuda", 1.0)),
+        ("cuda", 0.5, {"GPU": 4.0}, ("cuda", 0.5)),
+        ("cpu", None, {"GPU": 1.0}, ("cpu", 0.0)),
+        ("cpu", 0.0, {}, ("cpu", 0.0)),
+    ],
+)
+def test_a_worker_asks_for_the_gpu_that_it_uses(
+    device: str, gpus: float | None, resources: dict[str, float], expected: tuple[str, float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    nodes_with(monkeypatch, {"CPU": 8.0}, resources)
+    assert cluster.placed(device, gpus) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "resources", "message"),
+    [
+        ("cuda", None, {"CPU": 2.0}, "no node of the Ray cluster has a GPU; expected cpu, or auto"),
+        ("cuda", 0.0, {"GPU": 1.0}, "device 'cuda' with 0 GPUs"),
+        ("cpu", 1.0, {"GPU": 1.0}, "device 'cpu' with 1 GPUs: nothing would use them"),
+        ("cuda:1", None, {"GPU": 4.0}, "'cuda:1': expected auto, cpu or cuda; Ray chooses which GPU"),
+        ("gpu", None, {"GPU": 4.0}, "device 'gpu': expected auto, cpu or cuda$"),
+    ],
+)
+def test_devices_that_make_no_sense(
+    device: str, gpus: float | None, resources: dict[str, float], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes_with(monkeypatch, resources)
+    with pytest.raises(ConfigError, match=message):
+        cluster.placed(device, gpus)
+
+
+def test_a_cluster_that_grows_may_get_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes_with(monkeypatch, {"CPU": 8.0}, grows=True)
+    assert cluster.placed("cuda") == ("cuda", 1.0)
+
+
+def test_ray_goes_only_after_its_data_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+    from ray.data._internal.execution import streaming_executor
+
+    class Slow(threading.Thread):
+        """As an executor whose scheduling loop takes longer than the two seconds that Ray Data waits."""
+
+        def __init__(self) -> None:
+            super().__init__(daemon=True)
+            self.told = threading.Event()
+
+        def run(self) -> None:
+            self.told.wait(20)
+            time.sleep(0.3)
+
+        def shutdown(self, *, force: bool) -> None:
+            self.told.set()
+
+    monkeypatch.setattr(streaming_executor, "StreamingExecutor", Slow)
+    thread, alive = Slow(), []
+    monkeypatch.setattr(ray, "shutdown", lambda: alive.append(thread.is_alive()))
+    thread.start()
+
+    def failing() -> None:
+        with cluster._shut_down_after():
+            raise ConfigError("the disk is full")
+
+    with pytest.raises(ConfigError, match="full"):
+        failing()
+    assert alive == [False]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from models.settings import ConfigError
 from pipelines import corpus as module
-from pipelines.corpus import CORPUS_SCHEMA, Corpus, Manifest, open_corpus, require_corpus, split_of
+from pipelines.corpus import CORPUS_SCHEMA, Corpus, Manifest, open_corpus, pinned, require_corpus, split_of
 
 IDS = st.text("0123456789abcdef", min_size=32, max_size=32)
 
@@ -98,6 +98,14 @@ def test_unknown_scheme() -> None:
 
 
 @pytest.mark.parametrize(
+    "uri", ["file:///a?strenght=1", "file:///photos/?.jpg", "file:///a#1", "s3://bucket/a?region=eu-west-1#1"]
+)
+def test_what_would_be_dropped_from_a_uri_is_refused(uri: str) -> None:
+    with pytest.raises(ConfigError, match=r"cannot open '.*': it has no options; a # of a name is written %23"):
+        module.filesystem(uri)
+
+
+@pytest.mark.parametrize(
     "changes", [{"found": 11}, {"splits": {"train": 5}}, {"reasons": {"corrupt": 1}}, {"repeats": {}}]
 )
 def test_counts_must_add_up(changes: dict[str, Any]) -> None:
@@ -134,3 +142,41 @@ def test_failed_replacement_leaves_the_old_file(tmp_path: Path) -> None:
         fail_half_way()
     assert target.read_bytes() == b"old"
     assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_durable_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "manifest.json"
+    target.write_text("old")
+    synced: list[tuple[str, str]] = []
+
+    def note(path: str) -> None:
+        what = "folder" if Path(path).is_dir() else Path(path).read_text()
+        synced.append((what, target.read_text()))
+
+    monkeypatch.setattr(module, "persist", note)
+    with module.replacing(str(target), durable=True) as stream:
+        stream.write(b"new")
+    assert synced == [("new", "old"), ("folder", "new")]
+    synced.clear()
+    with module.replacing(str(target)) as stream:
+        stream.write(b"not so important")
+    assert synced == []
+
+
+def test_a_pinned_corpus_stays_what_it_was(tmp_path: Path) -> None:
+    place = str(tmp_path / "run" / "hazy.json")
+    begun = open_corpus(corpus_at(tmp_path / "c"))
+    assert pinned(place, begun) == begun
+    names = {"train-00000-ab.parquet": 2, "test-00000-cd.parquet": 1}
+    changes: dict[str, Any] = {"files": list(names), "row_groups": names}
+    now = open_corpus(corpus_at(tmp_path / "c", **changes, retired={"test-00000-ab.parquet": 1.5}))
+    assert now.manifest.digest != begun.manifest.digest
+    assert pinned(place, now) == begun
+    now = open_corpus(corpus_at(tmp_path / "c", **changes))
+    with pytest.raises(ConfigError, match=r"1 of the 2 shards that it reads were deleted, such as test-00000-ab\."):
+        pinned(place, now)
+    other = open_corpus(corpus_at(tmp_path / "d"))
+    assert pinned(place, other) == other  # the flag names another corpus
+    Path(place).write_text("{")
+    with pytest.raises(ConfigError, match=r"hazy\.json is damaged"):
+        pinned(place, other)

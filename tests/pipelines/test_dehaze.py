@@ -95,8 +95,14 @@ def test_workers_that_cannot_start_and_targets_that_are_full_end_the_job(
 ) -> None:
     source = photo_folder(count=2)
     words = [str(source), str(tmp_path / "out"), "--model", "dcp", "--concurrency", "1"]
-    assert main([*words, "--device", "cuda:7", "--num-gpus", "0"]) == 2
-    assert "there is no such GPU here" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr(dehaze, "placed", lambda *_: ("cuda:7", 0.0))
+        assert main(words) == 2
+        assert "there is no such GPU here" in capsys.readouterr().err
+    assert main([*words, "--device", "cuda"]) == 2
+    assert (
+        "error: device 'cuda': no node of the Ray cluster has a GPU; expected cpu, or auto" in capsys.readouterr().err
+    )
     monkeypatch.setattr(dehaze, "execute", lambda *_: "No space left on device: somewhere")
     assert main(words) == 3
     assert "free some space and repeat the command" in capsys.readouterr().err

@@ -25,7 +25,7 @@ def picture(path: Path, size: tuple[int, int] = (128, 96), level: int = 0) -> Pa
 def entries_of(names: list[str], root: Path) -> list[Entry]:
     for level, name in enumerate(names):
         picture(root / name, level=level)
-    return folder_entries(root)
+    return folder_entries(root)[0]
 
 
 def names_of(found: dict[str, str], entries: list[Entry], root: Path) -> dict[str, str]:
@@ -95,7 +95,7 @@ def test_references_match_by_path_name_or_stem(photo_folder: Folder, tmp_path: P
     clear.mkdir()
     shutil.copy(folder / "photo_000.jpg", clear / "photo_000.jpg")
     shutil.copy(folder / "photo_001.jpg", clear / "photo_001.png")
-    entries = folder_entries(folder)
+    entries, _ = folder_entries(folder)
     found = names_of(match_references(entries, clear), entries, clear)
     assert found == {"photo_000.jpg": "photo_000.jpg", "photo_001.jpg": "photo_001.png"}
 
@@ -126,7 +126,7 @@ def test_a_reference_that_has_its_photograph_is_nobody_elses(tmp_path: Path) -> 
 
 
 def test_references_that_match_nothing_are_an_error(photo_folder: Folder) -> None:
-    entries = folder_entries(photo_folder("hazy", count=1))
+    entries, _ = folder_entries(photo_folder("hazy", count=1))
     other = photo_folder("clear", count=1)
     (other / "photo_000.jpg").rename(other / "elsewhere.jpg")
     with pytest.raises(ConfigError, match=r"no photograph has a reference .* such as photo_000\.jpg"):

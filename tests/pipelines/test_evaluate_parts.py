@@ -47,6 +47,7 @@ def test_parts_come_back_in_their_order_without_pictures(tmp_path: Path) -> None
         "psnr",
         "seconds",
         "error",
+        "note",
     )
     assert float(read[0]["fade"]) == 1 / 3
     assert read[0]["psnr"] == ""

@@ -174,8 +174,24 @@ def test_an_unknown_model_is_refused() -> None:
 def test_a_model_that_fails_is_not_a_bad_photograph(photo_folder: Folder) -> None:
     evaluator = Evaluator(settings())
     evaluator.networks["prior"] = torch.nn.Conv2d(5, 3, 1)
-    with pytest.raises(RuntimeError, match="channels"):
+    with pytest.raises(ConfigError, match=r"model 'prior' fails on photo_000\.jpg \(96x72\): .*channels"):
         evaluator.rows(item(photo_folder(count=1) / "photo_000.jpg"))
+
+
+def test_a_metric_that_fails_on_a_picture_does_not_lose_the_others(
+    photo_folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(pixels: Any) -> float:
+        raise ValueError("no\nfog")
+
+    evaluator = Evaluator(settings(metrics=("fade", "rehaze")))
+    monkeypatch.setattr(metrics, "fade", failing)
+    rows = by_model(evaluator.rows(item(photo_folder(count=1, hazy=True) / "photo_000.jpg")))
+    assert all(row["note"] == "fade: ValueError: no fog" for row in rows.values())
+    assert all("fade" not in row for row in rows.values())
+    assert rows["prior"]["rehaze"] > 0
+    table = pa.Table.from_pylist(list(rows.values()), ROW_SCHEMA)
+    assert table["fade"].null_count == table.num_rows == 2
 
 
 def test_results_of_other_programs_are_rows_of_their_own(photo_folder: Folder, tmp_path: Path) -> None:

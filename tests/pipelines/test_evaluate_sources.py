@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 
 from models.settings import ConfigError
 from pipelines.corpus import CORPUS_SCHEMA, MANIFEST, Manifest, image_id_of, split_of
+from pipelines.evaluate_matching import match_references, match_results
 from pipelines.evaluate_sources import choose, folder_entries
+from pipelines.listing import local_path
 
 Folder = Callable[..., Path]
 
@@ -63,7 +66,7 @@ def test_the_same_photograph_twice_is_one_entry(photo_folder: Folder) -> None:
     (folder / "below").mkdir()
     shutil.copy(folder / "photo_000.jpg", folder / "below" / "again.jpg")
     (folder / "notes.txt").write_text("not a photograph")
-    assert sorted(e.name for e in folder_entries(folder)) == ["below/again.jpg", "photo_001.jpg"]
+    assert sorted(e.name for e in folder_entries(folder)[0]) == ["below/again.jpg", "photo_001.jpg"]
 
 
 def test_a_folder_splits_as_ingest_would(photo_folder: Folder) -> None:
@@ -115,3 +118,25 @@ def test_a_corpus_of_the_other_domain_is_refused(photo_folder: Folder, tmp_path:
     corpus = make_corpus(photo_folder(count=6), tmp_path / "corpus", domain="clear")
     with pytest.raises(ConfigError, match="corpus of clear photographs; expected hazy"):
         choose(str(corpus), "hazy", None, None, default="all")
+
+
+def test_any_name_is_evaluated_and_what_is_left_out_is_named(photo_folder: Folder) -> None:
+    folder = photo_folder(count=3)
+    strange = os.fsdecode(os.fsencode(folder) + b"/caf\xe9.jpg")
+    data = (folder / "photo_000.jpg").read_bytes()
+    (folder / "photo_000.jpg").rename(strange)
+    (folder / "gone.jpg").symlink_to(folder / "nothing.jpg")
+    for name in ("a.heic", ".DS_Store", "._photo_001.jpg"):
+        (folder / name).touch()
+    chosen = choose(str(folder), "hazy", None, None, default="all")
+    (entry,) = (e for e in chosen.entries if e.name.startswith("caf"))
+    assert entry.name == r"caf\xe9.jpg"
+    item = pa.Table.from_pylist([{"path": entry.path}]).to_pylist()[0]
+    assert local_path(item["path"]).read_bytes() == data
+    assert len(chosen.entries) == 3
+    assert chosen.warnings == (
+        f"{folder}: gone.jpg cannot be read and is left out: No such file or directory",
+        f"{folder}: left out are 1 HEIC, 2 hidden or system",
+    )
+    assert match_results("theirs", folder, chosen.entries)[entry.image_id] == entry.path
+    assert match_references(chosen.entries, folder)[entry.image_id] == entry.path

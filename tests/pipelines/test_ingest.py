@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scipy.io import savemat
@@ -20,6 +23,7 @@ from pipelines import ingest as job
 from pipelines.corpus import Corpus, open_corpus, require_corpus
 from pipelines.ingest import ingest, main
 from pipelines.ingest_config import IngestConfig
+from pipelines.streams import given_corpus
 
 Folder = Callable[..., Path]
 
@@ -81,6 +85,34 @@ def test_every_file_is_accounted_for(messy: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_cluster")
+def test_any_name_gets_in_and_what_is_passed_over_is_named(
+    photo_folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = photo_folder(count=6)
+    for number, name in enumerate((b"caf\xe9.jpg", b"two\nlines.jpg", b"#100%.jpg", b"x" * 251 + b".jpg")):
+        (source / f"photo_{number:03d}.jpg").rename(os.fsdecode(os.fsencode(source) + b"/" + name))
+    (source / "gone.jpg").symlink_to(source / "nothing.jpg")
+    for name in ("a.heic", "b.HEIC", ".DS_Store", "._photo_005.jpg"):
+        (source / name).touch()
+    assert main([str(source), "--domain", "hazy", "--out", str(tmp_path / "out")]) == 0
+    assert "left out: 2 HEIC, 2 hidden or system" in capsys.readouterr().out
+    manifest = open_corpus(tmp_path / "out").manifest
+    assert (manifest.found, manifest.accepted, manifest.rejected) == (7, 6, 1)
+    assert manifest.left_out == {"HEIC": 2, "hidden or system": 2}
+    found = {row["uri"].removeprefix(f"{source}/") for row in rows(open_corpus(tmp_path / "out"))}
+    assert found == {
+        r"caf\xe9.jpg",
+        "two\nlines.jpg",
+        "#100%.jpg",
+        "x" * 251 + ".jpg",
+        "photo_004.jpg",
+        "photo_005.jpg",
+    }
+    (reject,) = lines(tmp_path / "out" / "rejects" / "rejects.jsonl")
+    assert reject["message"] == "cannot read the file: No such file or directory"
+
+
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_corpus_follows_its_sources(
     photo_folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,8 +132,34 @@ def test_a_corpus_follows_its_sources(
     assert gone["image_id"] not in {row["image_id"] for row in rows(open_corpus(out))}
     assert len(set(second.files) - set(first.files)) == 1  # only the shard that held it was written anew
     on_disk = {path.name for path in out.glob("*.parquet")}
-    assert on_disk == {*second.files, "mine.parquet", "catalogue.parquet"}
+    assert on_disk == {*first.files, *second.files, "mine.parquet", "catalogue.parquet"}
     assert not list(out.glob(".*"))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_run_reads_to_its_end_what_it_began_with(
+    photo_folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out, pins = photo_folder(count=12), tmp_path / "out", str(tmp_path / "run" / "corpora")
+    ingest(config(source, out))
+    begun = given_corpus(str(out), "hazy", pins)
+    before = rows(begun)
+    (source / "photo_000.jpg").unlink()
+    assert main([str(source), "--domain", "hazy", "--out", str(out), "--max-side", "100"]) == 0
+    text = capsys.readouterr().out
+    assert f"{len(begun.manifest.files)} shards of former ingests stay for runs that read them; --prune DAYS" in text
+    assert require_corpus(out, "hazy").count() == 11
+    assert rows(begun) == before  # another epoch
+    resumed = given_corpus(str(out), "hazy", pins)
+    assert resumed == begun
+    assert given_corpus(str(out), "hazy", str(tmp_path / "another run")).count() == 11
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "ray_session", None)  # nothing else is to be done
+        assert ingest(config(source, out, max_side=100, prune=1)).retired
+        assert not ingest(config(source, out, max_side=100, prune=0)).retired
+    assert {path.name for path in out.glob("t*.parquet")} == set(open_corpus(out).manifest.files)
+    with pytest.raises(ConfigError, match=r"made anew since this run began, and \d+ of the \d+ shards .* were deleted"):
+        given_corpus(str(out), "hazy", pins)
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -285,3 +343,32 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert raised.value.code == 0
     assert "--holdout" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_full_disk_is_one_line_and_the_ingest_goes_on(
+    photo_folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [str(photo_folder(count=3)), "--domain", "hazy", "--out", str(tmp_path / "out")]
+
+    def full(*args: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "_write_batch", full)  # in a task
+        assert main(words) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: the corpus cannot be written: No space left on device")
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "publish", full)  # in the driver
+        assert main(words) == 2
+    assert main(words) == 0
+    assert open_corpus(tmp_path / "out").count() == 3
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_table_without_photographs_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"number": [1]}), tmp_path / "in" / "x.parquet")
+    assert main([str(tmp_path / "in"), "--domain", "hazy", "--out", str(tmp_path / "out")]) == 2
+    assert "has no column of images; expected binary" in capsys.readouterr().err

@@ -133,3 +133,21 @@ def test_a_corpus_of_held_out_photographs_only_is_refused(tmp_path: Path) -> Non
 def test_a_corpus_that_is_not_given_is_asked_for() -> None:
     with pytest.raises(ConfigError, match="needs --hazy CORPUS"):
         streams.given_corpus(None, "hazy")
+
+
+def test_a_run_says_that_its_corpus_was_made_anew_and_stays_with_the_old_one(
+    numbered: Callable[..., Corpus], tmp_path: Path
+) -> None:
+    recipe = load_recipe("demo_pretrain", [])
+    pins, begun = str(tmp_path / "run"), numbered(shards=1)
+    uri = begun.uri
+    assert streams.corpus_notes(recipe, uri, None, pins) == []
+    now = numbered(shards=2, group=4).manifest
+    (tmp_path / MANIFEST).write_text(now.model_copy(update={"files": now.files[1:]}).model_dump_json())
+    with pytest.raises(ConfigError, match="shards that it reads were deleted"):
+        streams.given_corpus(uri, "clear", pins)
+    (tmp_path / MANIFEST).write_text(now.model_dump_json())
+    assert streams.given_corpus(uri, "clear", pins) == begun
+    (note,) = streams.corpus_notes(recipe, uri, None, pins)
+    assert "it stays with the 12 photographs of then" in note
+    assert "for the 24 of today" in note

@@ -118,9 +118,12 @@ class TestColabator:
         self, trained: tuple[TrainJob, TrainResult], capsys: pytest.CaptureFixture[str]
     ) -> None:
         todo, result = trained
+        assert {path.name for path in Path(todo.pins).iterdir()} == {"clear.json", "hazy.json"}
         stamp = (result.model / "config.json").stat().st_mtime_ns
         assert job.train(todo) == result
-        assert "already trained" in capsys.readouterr().out
+        printed = capsys.readouterr()
+        assert "already trained" in printed.out
+        assert printed.err == ""
         assert (result.model / "config.json").stat().st_mtime_ns == stamp
 
 

@@ -1,0 +1,138 @@
+"""Folders as they are on people's disks: any name that a file system takes, what is no photograph by its nature, links
+that lead in circles, folders that may not be read. No Ray, no pixels.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote, unquote_to_bytes
+
+from models.images import IMAGE_SUFFIXES
+
+LITTER = "hidden or system"
+_LITTER = frozenset(
+    {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information"}
+)
+_RAW = "raw:"  # no absolute path and no scheme
+_NAMED = 8  # kinds
+
+
+def is_litter(name: str) -> bool:
+    """Whether a path below a source is hidden (as ``.DS_Store`` and AppleDouble's ``._x.jpg`` are), belongs to an
+    operating system, or lies in such a folder.
+    """
+    return any(part.startswith(".") or part.lower() in _LITTER for part in name.split("/"))
+
+
+def printable(name: str) -> str:
+    """A name with its bytes that are not UTF-8 as ``\\xff``: for people, tables and files of text."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def portable(path: str | os.PathLike[str]) -> str:
+    """A local path as text that every library takes; :func:`local_path` turns it back."""
+    text = os.fspath(path)
+    return text if printable(text) == text else _RAW + quote(os.fsencode(text))
+
+
+def local_path(text: str) -> Path:
+    """The inverse of :func:`portable`."""
+    return Path(os.fsdecode(unquote_to_bytes(text[len(_RAW) :])) if is_raw(text) else text)
+
+
+def is_raw(text: str) -> bool:
+    """Whether a path is one of :func:`portable` whose name is not UTF-8."""
+    return text.startswith(_RAW)
+
+
+def kind_of(name: str) -> str:
+    """What to call a file that is left out: its suffix, such as ``HEIC``."""
+    if is_litter(name):
+        return LITTER
+    suffix = PurePosixPath(name).suffix
+    if suffix.lower() in IMAGE_SUFFIXES:
+        return "outside the layout"
+    return printable(suffix[1:]).upper() if len(suffix) > 1 else "without a suffix"
+
+
+def left_out_text(counts: Mapping[str, int]) -> str:
+    """``12 HEIC, 3 TXT``: the commonest first; "" when there is nothing."""
+    ordered = sorted(counts.items(), key=lambda item: (item[0] == LITTER, -item[1], item[0]))
+    found = [f"{count:,} {kind}" for kind, count in ordered[:_NAMED]]
+    if len(ordered) > _NAMED:
+        found.append(f"{sum(count for _, count in ordered[_NAMED:]):,} of other kinds")
+    return ", ".join(found)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file below a folder: its path from there, bytes, time in ns; or why it, or what is in it, cannot be had."""
+
+    name: str
+    size: int = 0
+    mtime: int = 0
+    problem: str = ""
+    is_folder: bool = False
+
+
+def walk(root: str | os.PathLike[str]) -> list[Entry]:
+    """Every file below a local folder, by name, and every folder that cannot be listed.
+
+    Links are followed, except those to a folder that they lie in. Names may hold surrogates (PEP 383).
+
+    Raises:
+        OSError: ``root`` itself cannot be listed.
+    """
+    found: list[Entry] = []
+    waiting: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", (_key(Path(root).stat()),))]
+    while waiting:
+        folder, above = waiting.pop()
+        try:
+            with os.scandir(os.path.join(root, folder)) as entries:  # noqa: PTH118 - millions of names
+                inside = list(entries)
+        except OSError as problem:
+            if not folder:
+                raise
+            found.append(Entry(folder, problem=_reason(problem), is_folder=True))
+            continue
+        for entry in inside:
+            name = f"{folder}/{entry.name}" if folder else entry.name
+            try:
+                status = entry.stat()
+            except OSError as problem:
+                if not isinstance(problem, FileNotFoundError) or entry.is_symlink():  # else it went while we looked
+                    found.append(Entry(name, problem=_reason(problem)))
+                continue
+            if stat.S_ISREG(status.st_mode):
+                found.append(Entry(name, status.st_size, status.st_mtime_ns))
+            elif stat.S_ISDIR(status.st_mode) and _key(status) not in above:
+                waiting.append((name, (*above, _key(status))))
+    return sorted(found, key=lambda entry: entry.name)
+
+
+def _key(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _reason(problem: OSError) -> str:
+    return os.strerror(problem.errno) if problem.errno else type(problem).__name__
+
+
+def photographs_below(folder: Path) -> tuple[list[Path], Counter[str]]:
+    """Photographs below a local folder, by suffix, and how many files of which kinds are left out.
+
+    Those that cannot be had are among the photographs when their names say so: reading them tells why.
+    """
+    found: list[Path] = []
+    left: Counter[str] = Counter()
+    for entry in walk(folder):
+        if PurePosixPath(entry.name).suffix.lower() in IMAGE_SUFFIXES and not is_litter(entry.name):
+            found.append(folder / entry.name)
+        else:
+            left["folders that cannot be listed" if entry.is_folder else kind_of(entry.name)] += 1
+    return found, left
