@@ -211,6 +211,13 @@ class AttentionBlock(nn.Module):
         return in_bands(local, x, halo=3)
 
 
+def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
+    """A layer whose output is composed into an image: half precision would leave steps in smooth places."""
+    with torch.autocast(x.device.type, enabled=False):
+        out: Tensor = layer(x.float() if x.dtype in (torch.bfloat16, torch.float16) else x)
+    return out
+
+
 def downsample(channels: int) -> nn.Sequential:
     """Half the size, twice the channels: 3x3 convolution, then pixel-unshuffle."""
     return nn.Sequential(nn.Conv2d(channels, channels // 2, 3, padding=1, bias=False), nn.PixelUnshuffle(2))
@@ -259,4 +266,4 @@ class SpectralTransformer(nn.Module):
 
             feature = decode(in_bands(join, feature, skips.pop(), halo=1))
         base = first[:, : self.out_channels]
-        return in_bands(lambda feature, base: self.output(feature) + base, feature, base, halo=1)
+        return in_bands(lambda feature, base: in_float32(self.output, feature) + base, feature, base, halo=1)

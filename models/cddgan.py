@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from models.blocks import GlobalNorm, pad_to_multiple
+from models.blocks import GlobalNorm, in_float32, pad_to_multiple
 from models.execution import in_bands, pixel_mean
 from models.settings import ConfigError, Settings
 
@@ -183,7 +183,7 @@ class Cddgan(nn.Module):
         height, width = image.shape[-2:]
         padded = pad_to_multiple(image, self.MULTIPLE)
         feature, found = self._features(padded, layers, len(self.encoder) - 1)
-        drawn = self._compose(padded, in_bands(self.output, self.decoder(feature), halo=3))
+        drawn = self._compose(padded, in_bands(lambda x: in_float32(self.output, x), self.decoder(feature), halo=3))
         return drawn[..., :height, :width], [found[layer] for layer in layers]
 
     def _compose(self, padded: Tensor, drawn: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from models.blocks import pad_to_multiple
+from models.blocks import in_float32, pad_to_multiple
 from models.dgun_blocks import DecoderBlock, EncoderBlock, GradientStep, ShallowFeatures, SubspaceFusion, conv
 from models.execution import in_bands
 from models.released import load_renamed, renamed
@@ -112,8 +112,7 @@ class LastStage(nn.Module):
         x = self.shallow(self.gradient(scene, hazy))
 
         def local(x: Tensor, before: Tensor, hazy: Tensor) -> Tensor:
-            out: Tensor = self.tail(self.fuse(torch.cat([x, before], dim=1))) + hazy
-            return out
+            return in_float32(self.tail, self.fuse(torch.cat([x, before], dim=1))) + hazy
 
         return in_bands(local, x, before, hazy, halo=2)
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +38,7 @@ class InferenceConfig(Settings):
 
     Attributes:
         precision: of convolutions and matrix products. ``auto`` is bfloat16 where the device computes in it natively
-            and float32 elsewhere.
+            and float32 elsewhere. Images are composed in float32: it would be seen in 16-bit results.
         memory_mb: working memory, beside the image and the weights, in MiB; None takes half of what is free. What an
             image needs beyond that is kept in the machine's memory (GPU) or in temporary files (CPU); with a network
             that cannot do so, the image is dehazed in tiles.
@@ -145,6 +145,7 @@ def _is_out_of_memory(problem: Exception) -> bool:
 
 
 _COSTS: WeakKeyDictionary[nn.Module, dict[torch.dtype, tuple[float, float]]] = WeakKeyDictionary()
+_ROUNDING: WeakSet[nn.Module] = WeakSet()  # networks that end in half precision: they run in float32
 _COMPILED: WeakKeyDictionary[nn.Module, Callable[[Tensor], Any]] = WeakKeyDictionary()
 
 
@@ -165,6 +166,8 @@ class _Runner:
         self.network, self.device, self.config = network, device, config
         chosen = config.precision
         self.dtype = native_precision(device) if chosen == "auto" else getattr(torch, chosen)
+        if network in _ROUNDING:
+            self.dtype = torch.float32
         self.in_bands = bool(getattr(network, "BANDED", False))
         self.band = _BAND.get(device.type, _BAND["cuda"])
 
@@ -202,6 +205,10 @@ class _Runner:
         padded = pad_to_multiple(image, MULTIPLE).contiguous(memory_format=torch.channels_last)
         with self._execution(plan):
             found = as_dehazed((self._compiled() if plan.compile else self.network)(padded))
+        if self.dtype != torch.float32 and found.scene.dtype.itemsize < torch.float32.itemsize:
+            _ROUNDING.add(self.network)
+            self.dtype = torch.float32
+            return self.whole(image, plan)
 
         def cropped(part: Tensor) -> Tensor:
             return part[..., :height, :width].to(self.device, torch.float32).clamp(0.0, 1.0)

@@ -134,7 +134,8 @@ def _fill(made: Synthesized, depth: Tensor | None, seeds: Sequence[int], config:
     _spoil(made.hazy.copy_(made.clear), drawn, own, config)
     airlight = made.airlight[:, :, None, None]
     made.hazy.sub_(airlight).mul_(made.transmission).add_(airlight).clamp_(0, 1)  # scatter() in place
-    qualities = between(drawn["quality"], *config.jpeg_quality).int().tolist()
+    lowest, highest = config.jpeg_quality
+    qualities = between(drawn["quality"], lowest, highest + 1).int().clamp(max=int(highest)).tolist()
     for index in (drawn["jpeg"] < config.jpeg_probability).nonzero().flatten().tolist():
         made.hazy[index] = jpeg(made.hazy[index], qualities[index])
 

@@ -41,6 +41,7 @@ QUIET = {
     "RAY_DATA_USE_DATASOURCE_V2": "0",  # V2 packs a corpus into a few huge read tasks
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+QUIET_WORKERS = {"worker_process_setup_hook": "pipelines.cluster.quiet_worker"}
 
 
 @contextmanager
@@ -97,12 +98,12 @@ def _start(num_cpus: int | None, dashboard: bool, log_to_driver: bool) -> None:
         namespace=NAMESPACE,
         log_to_driver=log_to_driver,
         logging_level=logging.WARNING,
-        runtime_env={"worker_process_setup_hook": "pipelines.cluster.quiet_worker"},
+        runtime_env=QUIET_WORKERS,
     )
 
 
 def quiet_worker() -> None:
-    """Runs in every worker of a local cluster: hide the notices of libraries that nobody can act on.
+    """Runs in every worker of a job: hide the notices of libraries that nobody can act on.
 
     Some of Ray's own processes set the levels of their loggers anew after this: for them, the process-wide switch.
     """
@@ -323,7 +324,13 @@ def _join(address: str, log_to_driver: bool) -> None:
 
     _require_answer(address)
     try:
-        ray.init(address=address, namespace=NAMESPACE, log_to_driver=log_to_driver, logging_level=logging.WARNING)
+        ray.init(
+            address=address,
+            namespace=NAMESPACE,
+            log_to_driver=log_to_driver,
+            logging_level=logging.WARNING,
+            runtime_env=QUIET_WORKERS,
+        )
     except ConnectionError as problem:
         raise ConfigError(f"no Ray cluster answers at '{address}': {problem}") from problem
     except ray.exceptions.AuthenticationError as problem:

@@ -248,11 +248,27 @@ def batches(name: str, batch_size: int, device: Any) -> Iterator[dict[str, Any]]
         ):
             empty = False
             yield {key: _on(device, value) for key, value in batch.items()}
-        if empty:
-            raise ConfigError(
-                f"the {name} corpus has fewer samples than one batch of {batch_size} per worker: add photographs, or "
-                "lower train.batch_size, labels.batch_size or train.workers"
-            )
+        if empty:  # fewer could be decoded than require_batches() counts
+            raise _too_few(name, batch_size)
+
+
+def require_batches(recipe: Recipe, domain: str, corpus: Corpus) -> None:
+    """That a corpus gives every worker a batch.
+
+    Raises:
+        ConfigError: it has too few photographs to train on.
+    """
+    real = recipe.method == "colabator" and domain == "hazy"
+    each, batch_size = (1, recipe.labels.batch_size) if real else (recipe.crop.per_photo, recipe.train.batch_size)
+    if corpus.count("train") * each // recipe.train.workers < batch_size:
+        raise _too_few(domain, batch_size)
+
+
+def _too_few(domain: str, batch_size: int) -> ConfigError:
+    return ConfigError(
+        f"the {domain} corpus has fewer samples than one batch of {batch_size} per worker: add photographs, or lower "
+        "train.batch_size, labels.batch_size or train.workers"
+    )
 
 
 def _on(device: Any, values: NDArray[Any]) -> Any:

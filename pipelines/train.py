@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,15 @@ from pipelines.command import run as run_command
 from pipelines.command import user_error
 from pipelines.config import Recipe, load_recipe, recipe_names
 from pipelines.resources import asks_of, trainers_of
-from pipelines.streams import corpus_notes, datasets, given_corpus, prestart, sampling_of, training_units
+from pipelines.streams import (
+    corpus_notes,
+    datasets,
+    given_corpus,
+    prestart,
+    require_batches,
+    sampling_of,
+    training_units,
+)
 from pipelines.train_labels import KEPT_CHECKPOINTS, label_summary, labelling
 from pipelines.train_record import (
     MODEL,
@@ -119,7 +128,9 @@ def prepare(job: TrainJob, *, fresh: bool = False) -> Prepared:
     """
     places = {"clear": job.clear, "hazy": job.hazy}
     for domain in reversed(sampling_of(job.recipe)):
-        training_units(given_corpus(places[domain], domain))
+        corpus = given_corpus(places[domain], domain)
+        training_units(corpus)
+        require_batches(job.recipe, domain, corpus)
     if not fresh:
         require_same_run(job.out, job.digest, job.trained)
         done = _done(job)
@@ -149,7 +160,12 @@ def _loop(payload: dict[str, Any]) -> None:
     import ray
 
     weights = payload["vgg19"]
-    Worker(payload["job"], None if weights is None else ray.get(weights[0])).loop()
+    try:
+        Worker(payload["job"], None if weights is None else ray.get(weights[0])).loop()
+    except Exception as problem:
+        if user_error(problem) is not None:
+            logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # it would print a traceback
+        raise
 
 
 def _fit(job: TrainJob, vgg19: Any) -> Any:

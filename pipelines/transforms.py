@@ -58,7 +58,7 @@ class Square:
 
     def place(self, height: int, width: int) -> tuple[int, int, int]:
         """Top, left and side in pixels of a photograph of this size."""
-        side = min(height, width, max(LEAST_SIDE, int(min(height, width) * self.side)))
+        side = min(height, width, max(LEAST_SIDE, round(min(height, width) * self.side)))
         return round(self.top * (height - side)), round(self.left * (width - side)), side
 
 
@@ -177,7 +177,7 @@ def strong_augmentation(pixels: Pixels, random: np.random.Generator) -> Pixels:
         elif kind == 1:
             image = ImageEnhance.Brightness(image).enhance(random.uniform(0.7, 1.3))
         elif kind == 2:
-            image = ImageOps.posterize(image, int(random.integers(5, 8)))
+            image = ImageOps.posterize(image, int(random.integers(5, 8, endpoint=True)))
         elif kind == 3:
             image = ImageEnhance.Sharpness(image).enhance(random.uniform(0.2, 1.8))
         else:
@@ -198,7 +198,7 @@ def real_photographs(rows: Iterable[Row], size: int, seed: int | None = None) ->
 def _defect(image: Tensor, kind: int, severity: float, random: np.random.Generator) -> Tensor:
     """One quality defect, mild at severity 0 and gross at 1. 3HW in [0, 1] -> 3HW."""
     if kind == 0:
-        reach = 1 + int(4 * severity)
+        reach = 1 + round(4 * severity)
         line = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / (0.4 + 2.2 * severity)) ** 2)
         kernel = (line[:, None] * line[None, :] / line.sum() ** 2).expand(3, 1, -1, -1)
         padded = F.pad(image[None], (reach,) * 4, mode="replicate")
@@ -207,7 +207,7 @@ def _defect(image: Tensor, kind: int, severity: float, random: np.random.Generat
         noise = torch.from_numpy(random.standard_normal(tuple(image.shape)).astype(np.float32))
         return image + (0.02 + 0.14 * severity) * noise
     if kind == 2:
-        return jpeg(image, int(30 - 26 * severity))
+        return jpeg(image, round(30 - 26 * severity))
     if kind == 3:
         if random.random() < 0.6:
             return image ** (1.3 + 2.2 * severity)

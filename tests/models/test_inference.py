@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from models import inference
+from models import inference, zoo
 from models.corun import Corun, CorunConfig
 from models.inference import InferenceConfig, Plan, as_dehazed, blend, dehaze
 from models.physics import DarkChannelPrior
@@ -228,6 +228,30 @@ def test_any_precision_gives_float32_images(precision: str) -> None:
     found = dehaze(network, image, parse(InferenceConfig, {"precision": precision}))
     assert found.scene.dtype == torch.float32
     assert psnr(found.scene, exact) > 40
+
+
+@pytest.mark.parametrize(
+    ("config", "layer"),
+    [
+        ({"name": "corun", "stages": 2, "dim": 4}, "stages.1.scene_prior.output"),
+        ({"name": "dgun", "stages": 2, "dim": 4}, "last.tail"),
+        *(({"name": "cddgan", "width": 4, "blocks": 1, "skip": s}, "output") for s in ("none", "add", "scattering")),
+    ],
+)
+def test_images_are_composed_in_float32_whatever_the_precision(config: dict[str, Any], layer: str) -> None:
+    network, composed = zoo.build(config).eval(), []
+    network.get_submodule(layer).register_forward_hook(lambda _layer, _inputs, output: composed.append(output))
+    scene = dehaze(network, torch.rand(1, 3, 16, 24), InferenceConfig(precision="bfloat16")).scene
+    assert {part.dtype for part in composed} == {torch.float32}
+    assert not torch.equal(scene, scene.bfloat16().float())
+
+
+def test_a_network_that_ends_in_half_precision_runs_in_float32() -> None:
+    network = nn.Conv2d(3, 3, 3, padding=1)
+    image = torch.rand(1, 3, 16, 24)
+    for _ in range(2):
+        found = dehaze(network, image, InferenceConfig(precision="bfloat16"))
+        assert torch.equal(found.scene, dehaze(network, image, InferenceConfig(precision="float32")).scene)
 
 
 def test_auto_is_bfloat16_only_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:

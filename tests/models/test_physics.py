@@ -206,6 +206,19 @@ def test_noise_has_the_strength_asked_for() -> None:
     assert ((correlation > 0.1) & (correlation < 0.999)).any()  # correlated
 
 
+def test_jpeg_qualities_reach_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    monkeypatch.setattr(physics, "jpeg", lambda image, quality: (drawn.append(quality), image)[1])
+    scenes = torch.rand(200, 3, 8, 8)
+    for ends in ((60, 63), (95, 95)):
+        drawn.clear()
+        config = HazeConfig(**(PLAIN | {"jpeg_probability": 1.0, "jpeg_quality": ends}))
+        physics.synthesize(scenes, None, range(200), config)
+        counts = [drawn.count(quality) for quality in range(ends[0], ends[1] + 1)]
+        assert sum(counts) == 200
+        assert min(counts) > 200 / len(counts) / 2, "each about as often"
+
+
 def test_jpeg_changes_pixels_a_little_and_less_at_high_quality(photo: Photo) -> None:
     scene = scene_of(photo)[0]
     low, high = (psnr(physics.jpeg(scene, quality), scene) for quality in (30, 95))

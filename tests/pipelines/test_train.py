@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.error import URLError
 
 import pytest
 import torch
 
 from models import checkpoint, zoo
 from models.inference import dehaze
+from models.settings import ConfigError
 from pipelines import train as job
 from pipelines.config import Recipe, load_recipe
 from pipelines.corpus import open_corpus
@@ -192,6 +196,166 @@ def test_labels_inline_for_a_network_without_transmission(
     assert pool["size"] == 6, "both workers' photographs"
     assert pool["offered"] >= 12, "one each per step"
     assert "real_reconstruction" not in result.metrics
+
+
+def run(corpora: TrainJob, out: Path, *more: str) -> int:
+    """The command, on corpora that are there."""
+    words = ["--recipe", "demo_pretrain", "--clear", str(corpora.clear), "--out", str(out)]
+    for setting in (*TINY, "init=null", *more):
+        words += ["--set", setting]
+    return job.main(words)
+
+
+def test_what_is_wrong_in_a_worker_is_one_line_and_costs_no_failures(
+    trained: tuple[TrainJob, TrainResult],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    attempts: list[TrainJob] = []
+    attempt = job._attempt
+    monkeypatch.setattr(job, "_attempt", lambda todo, vgg19: (attempts.append(todo), attempt(todo, vgg19))[1])
+    monkeypatch.setattr(job, "require_batches", lambda *_: None)  # so that workers have to find it
+    assert run(trained[0], tmp_path / "out", "train.batch_size=64", "train.failures=2") == 2
+    (error,) = (line for line in capsys.readouterr().err.splitlines() if "pid=" not in line)  # without Ray's own
+    assert error.startswith("error: the clear corpus has fewer samples than one batch of 64 per worker")
+    assert len(attempts) == 1
+
+
+class TestFailures:
+    """Without Ray's part: how often a run is resumed."""
+
+    @pytest.fixture
+    def fit(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, int]]:
+        def play(*attempts: tuple[BaseException | str, str], failures: int = 1) -> tuple[Any, int]:
+            """Each attempt ends so, and leaves these checkpoints; how the run ends, and how many attempts that took."""
+            made, known = 0, [""]
+
+            def attempt(*_: object) -> str:
+                nonlocal made
+                made, (outcome, known[0]) = made + 1, attempts[made]
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                return outcome
+
+            monkeypatch.setattr(job, "_attempt", attempt)
+            monkeypatch.setattr(job, "_checkpoints", lambda _: known[0])
+            monkeypatch.setattr(job, "make_room", lambda _: None)
+            recipe = load_recipe("demo_pretrain", [f"train.failures={failures}"])
+            try:
+                return job._fit(TrainJob(recipe, tmp_path), None), made
+            except Exception as problem:  # noqa: BLE001 - what it is, is asserted
+                return problem, made
+
+        return play
+
+    @pytest.fixture
+    def died(self) -> Exception:
+        from ray.train import WorkerGroupError
+
+        return WorkerGroupError("", {0: RuntimeError("the worker died")})
+
+    def test_those_without_a_new_checkpoint_in_between_count(self, fit: Any, died: Exception) -> None:
+        assert fit((died, "a"), (died, "b"), (died, "c"), ("done", "d")) == ("done", 4), "an interruption now and then"
+        assert fit((died, "a"), (died, "a"), ("done", "b")) == (died, 2), "two in a row"
+        assert fit((died, "a"), (died, "a"), ("done", "b"), failures=2) == ("done", 3)
+        assert fit((died, ""), (died, ""), failures=0) == (died, 1)
+
+    def test_what_the_user_has_to_change_ends_the_run_at_once(self, fit: Any, died: Exception) -> None:
+        from ray.train import WorkerGroupError
+
+        wrong = ConfigError("no such corpus")
+        assert fit((WorkerGroupError("", {0: RuntimeError("reset"), 1: wrong}), "a"), failures=5) == (wrong, 1)
+
+    def test_it_is_said_what_happened(self, fit: Any, died: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+        fit((died, "a"), (died, "a"))
+        assert capsys.readouterr().out.splitlines() == [
+            "training failed (the worker died); it goes on, 1 of 1 failures in a row",
+            "given up after 2 failures without a new checkpoint: the worker died",
+        ]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_run_goes_on_with_fewer_workers_and_more_steps(
+    trained: tuple[TrainJob, TrainResult], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = trained[0]
+    shutil.copytree(before.out, tmp_path / "out", ignore=shutil.ignore_patterns("pool"))
+    recipe = load_recipe(
+        "colabator_corun_compact",
+        [*TINY, f"init={before.recipe.init}", "train.workers=1", "train.steps=4", "labels.workers=1"],
+    )
+    todo = replace(before, recipe=recipe, out=tmp_path / "out", tracking=None)
+    result = job.train(todo)
+    assert zoo.load(str(result.model)).config["step"] == 4
+    said = capfd.readouterr().out
+    assert "goes on after step 2, with the label pool of then: 6 labels" in said
+    assert "colabator 3/4" in said
+    assert "colabator 1/4" not in said
+    assert "labelled 6 photographs" not in said, "the pool was not seeded again"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_other_checkpoints_are_refused_until_they_are_put_aside(
+    trained: tuple[TrainJob, TrainResult], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run(trained[0], out) == 0
+    assert run(trained[0], out, "train.seed=1") == 2
+    assert "checkpoints of another run: train.seed was 0 and is 1. --fresh" in capsys.readouterr().err
+    words = ["--recipe", "demo_pretrain", "--clear", str(trained[0].clear), "--out", str(out), "--fresh"]
+    for setting in (*TINY, "init=null", "train.seed=1"):
+        words += ["--set", setting]
+    assert job.main(words) == 0
+    assert (out / "earlier" / "001" / "model" / "config.json").is_file()
+    assert zoo.load(str(out / "model")).config["recipe"]["train"]["seed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["network={name: corunn}"], "did you mean 'corun'"),
+        (["init=nowhere"], "no model 'nowhere'"),
+        (["perceptual.backbone=vgg19"], "looked for .*vgg19.* and https://.*no route.*set it to the path of a copy"),
+        (["perceptual.backbone=/nowhere.pth"], "there is no such file"),
+        (["perceptual.backbone=scorer", "scorer=nothing"], "unknown scorer 'nothing'"),
+        (["optimizer.precision=float16"], "float16, which needs GPUs, and train.worker_gpus is 0"),
+        (["train.worker_gpus=0.5"], "a training worker needs whole GPUs"),
+        (["train.batch_size=64"], "the clear corpus has fewer samples than one batch of 64 per worker"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_before_anything_is_started(
+    settings: list[str],
+    message: str,
+    trained: tuple[TrainJob, TrainResult],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def unreachable(*_arguments: object, **_options: object) -> None:
+        raise URLError("no route")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    monkeypatch.setattr(job, "ray_session", None)
+    assert run(trained[0], tmp_path / "out", *settings) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert re.search(message, error)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("out", ["s3://bucket/run", "gs://bucket/run"])
+def test_an_out_that_is_no_folder_is_one_line(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert job.main(["--recipe", "demo_pretrain", "--clear", "clear", "--out", out]) == 2
+    assert capsys.readouterr().err.startswith(f"error: --out is '{out}'; object storage is not supported here")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

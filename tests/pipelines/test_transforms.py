@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy.stats import spearmanr
 
 from models import images
@@ -169,6 +169,12 @@ class TestSquares:
         plain, mirrored = (cut(photo(1), Square(0.6, 0.2, 0.7, mirrored=flag), 32) for flag in (False, True))
         assert np.array_equal(plain, mirrored[:, :, ::-1])
 
+    def test_sides_reach_the_whole_photograph(self) -> None:
+        random = np.random.default_rng(1)
+        sides = [draw_square(CropConfig(scale=(0.9, 1.0)), random).place(40, 60)[2] for _ in range(400)]
+        assert set(sides) == {36, 37, 38, 39, 40}
+        assert sides.count(40) > 400 / 4 / 4
+
 
 class TestDecoding:
     @pytest.mark.parametrize(("shrink_to", "factor"), [(300, 1), (151, 1), (150, 2), (76, 2), (75, 4), (1, 8)])
@@ -210,6 +216,14 @@ class TestRealPhotographs:
             assert found.shape == (32, 32)
             y, x = np.nonzero(found > found.min() + 0.6 * np.ptp(found))
             assert (y.mean(), x.mean()) == pytest.approx((11.5, 23.5), abs=0.6)
+
+    def test_every_number_of_bits_is_drawn(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        bits: list[int] = []
+        monkeypatch.setattr(ImageOps, "posterize", lambda image, number: (bits.append(number), image)[1])
+        random, pixels = np.random.default_rng(1), np.zeros((8, 8, 3), np.uint8)
+        for _ in range(200):
+            strong_augmentation(pixels, random)
+        assert set(bits) == {5, 6, 7, 8}
 
 
 class TestUnpairedCrops:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from models import checkpoint, zoo
+from models.perceptual import Vgg19Features
 from models.settings import ConfigError
 from pipelines.config import Recipe, load_recipe
+from pipelines.methods import build
 from pipelines.methods.base import Method
-from pipelines.methods.build import make_contrastive, make_method, make_network, network_config, write_checkpoint
+from pipelines.methods.build import (
+    make_contrastive,
+    make_method,
+    make_network,
+    network_config,
+    rehearse,
+    write_checkpoint,
+)
 from pipelines.methods.colabator import Colabator
 from pipelines.methods.scorer import ScorerTraining
 from pipelines.methods.supervised import Supervised
@@ -23,6 +33,29 @@ SMALL = "network={name: corun, stages: 1, dim: 2}"
 
 def small(name: str, *overrides: str) -> Recipe:
     return load_recipe(name, [SMALL, "init=null", *overrides])
+
+
+def test_weights_that_the_driver_has_are_not_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.models import vgg19
+
+    with torch.device("meta"):
+        shapes = vgg19(weights=None, init_weights=False).state_dict()
+    state = {name: torch.rand(value.shape) for name, value in shapes.items() if name.startswith("features")}
+    made = []
+
+    def load(source: str) -> Vgg19Features:
+        made.append(source)
+        return Vgg19Features(state)
+
+    monkeypatch.setattr(build, "load_vgg19", load)
+    recipe = small("demo_pretrain", "perceptual.backbone=vgg19")
+    weights = rehearse(recipe)
+    assert weights is not None
+    assert torch.equal(weights["features.28.bias"], state["features.28.bias"])
+    method: Any = make_method(recipe, CPU, vgg19=weights)
+    assert torch.equal(method.contrastive.features.features[28].bias, state["features.28.bias"])
+    assert made == ["vgg19"]
+    assert rehearse(small("demo_pretrain")) is None
 
 
 def test_the_seed_decides_the_first_weights() -> None:
