@@ -38,6 +38,8 @@ class LabelConfig(Settings):
         worker_gpus: what each asks of Ray.
         worker_batch: photographs that each takes through its networks at a time.
         threads: of torch in each label worker.
+        max_lost: share of the photographs that may have no label when training begins, because they could not be read
+            or label workers failed; where more are lost the run is refused, with the reasons.
         shards: actors of the pool.
         store: folder for the pool's stores on the machines where its shards run; null puts them below ``--out``. Name
             a local disk where ``--out`` is a network file system, which LMDB is not made for. Snapshots stay in
@@ -58,6 +60,7 @@ class LabelConfig(Settings):
     worker_gpus: float = Field(0.0, ge=0)
     worker_batch: int = Field(4, ge=1)
     threads: int = Field(1, ge=1)
+    max_lost: float = Field(0.01, ge=0, le=1)
     shards: int = Field(1, ge=1)
     store: str | None = None
     publish_every: int = Field(50, ge=1)

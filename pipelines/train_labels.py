@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -92,7 +92,7 @@ def _labelers(job: TrainJob, pool: Any) -> Iterator[Any]:
         if labeling is not None and begun:
             labeling.hold()  # training sets it back to its checkpoint
         elif labeling is not None:
-            _seed(job, labeling)
+            _seed(job, pool, labeling)
         if not begun:
             pool.snapshot(snapshot_of(job, 0), 0)
         if labeling is not None:
@@ -142,7 +142,7 @@ def _start_labeling(job: TrainJob, pool: Any) -> Any:
     return start_labeling(labeling_config(recipe, job.allow_networks), pool, units, (teacher, 0))
 
 
-def _seed(job: TrainJob, labeling: Any) -> None:
+def _seed(job: TrainJob, pool: Any, labeling: Any) -> None:
     count = given_corpus(job.hazy, "hazy", job.pins).count("train")
     report = labeling.run_round(progress=_SeedProgress(count))
     print(
@@ -150,6 +150,28 @@ def _seed(job: TrainJob, labeling: Any) -> None:
         f"workers: {report['per_worker']}",
         flush=True,
     )
+    check_seeded(count, pool.stats().size, report, job.recipe.labels.max_lost)
+
+
+def check_seeded(photographs: int, labels: int, report: Mapping[str, Any], allowed: float) -> None:
+    """That nearly all photographs have a label; those that have none are counted, with the reasons.
+
+    Raises:
+        LabelingError: more than the share that is ``allowed`` have none.
+    """
+    from pseudolabel.rounds import LabelingError
+
+    lost = photographs - labels
+    if lost <= 0:
+        return
+    reasons = [f"{len(report['failed'])} row groups were given up ({report['reasons']})"] if report["failed"] else []
+    reasons += [f"{report['unreadable']} photographs cannot be read"] if report["unreadable"] else []
+    said = f"{lost} of {photographs} photographs have no label: " + (
+        "; ".join(reasons) or "what the teacher made of them is not finite"
+    )
+    if lost > allowed * photographs:
+        raise LabelingError(f"{said}. labels.max_lost={allowed:g} allows fewer: mend that, and repeat the command")
+    print(f"note: {said}", file=sys.stderr, flush=True)
 
 
 class _SeedProgress:

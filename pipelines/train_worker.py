@@ -160,14 +160,19 @@ class Worker:
         print(f"{self.recipe.method} {step}/{self.recipe.train.steps}, {remaining} left  {text}", flush=True)
 
     def _pool_figures(self, step: int) -> dict[str, float]:
-        """``pool_staleness`` is the mean age of the labels in steps, ``teacher_lag`` that of the weights in use."""
+        """``pool_staleness`` is the mean age of the labels in steps, ``teacher_lag`` that of the weights in use.
+
+        ``label_units_given_up`` counts row groups of all rounds, ``label_workers_retired`` workers that are sick.
+        """
         if self.pool is None:
             return {}
         with self.waiting.running():
             stats = self.pool.stats()
+            troubles = (0, 0) if self.labeling is None else self.labeling.troubles()
         figures = {f"pool_{key}": float(getattr(stats, key)) for key in POOL_FIGURES}
         figures["pool_staleness"] = step - stats.mean_teacher_step
         figures["teacher_lag"] = 0 if self.publisher is None else self.publisher.lag
+        figures |= dict(zip(("label_units_given_up", "label_workers_retired"), troubles, strict=True))
         return figures
 
     def _picture(self, step: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -10,10 +11,12 @@ from typing import Any
 
 import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeLabelSchedulingStrategy, NotIn
 
 from pseudolabel.actors import take_name
 from pseudolabel.client import LabelPoolClient, namespace_of
 from pseudolabel.dispatch import Crew, WorkerGone
+from pseudolabel.entries import PoolError
 from pseudolabel.labeling_client import COORDINATOR, LabelingClient
 from pseudolabel.rounds import LabelingConfig, LabelingError, Round, UnitCounts, WorkUnit
 
@@ -30,13 +33,17 @@ class LabelWorker:
         self._labeler: Any = None
         self._loaded: str | None = None
 
-    def ready(self) -> bool:
-        """Load network and scorer; a wrong configuration is an error here, not the death of the actor."""
+    def ready(self) -> str:
+        """Load network and scorer; a wrong configuration is an error here, not the death of the actor.
+
+        Returns:
+            the node that it is on.
+        """
         from pseudolabel.labeling import Labeler  # torch: only this actor needs it
 
         if self._labeler is None:
             self._labeler = Labeler(self._config, self._build)
-        return True
+        return str(ray.get_runtime_context().get_node_id())
 
     def label(self, unit: WorkUnit, teacher: list[Any], step: int) -> UnitCounts:
         """Label `unit`; everything offered is acknowledged when this returns.
@@ -45,14 +52,27 @@ class LabelWorker:
             unit: what to label.
             teacher: one reference to packed weights, in a list so that it is fetched only when it is news.
             step: their training step.
+
+        Raises:
+            LabelingError: none of its photographs can be read here, or none of their labels is finite: such a worker
+                may well be sick, and others shall try.
         """
         self.ready()
         if self._loaded != teacher[0].hex():  # not the step: a run that was set back comes to it again
             self._labeler.load(ray.get(teacher[0]), step)
             self._loaded = teacher[0].hex()
-        offers = [self._pool.offer_async(entries) for entries in self._labeler.label(unit)]
+        offers, finite = [], False
+        for entries in self._labeler.label(unit):
+            finite = finite or any(math.isfinite(entry.clearness) for entry in entries)
+            offers.append(self._pool.offer_async(entries))
         answers = [accepted for offer in offers for accepted in offer.result()]
         unreadable = len(self._labeler.unreadable)
+        if unreadable and not answers:
+            raise LabelingError(
+                f"none of its {unreadable} photographs can be read, such as {self._labeler.unreadable[0]}"
+            )
+        if answers and not finite:
+            raise LabelingError(f"not one of its {len(answers)} labels is finite")
         return UnitCounts(len(answers) + unreadable, len(answers), sum(answers), unreadable)
 
 
@@ -62,27 +82,43 @@ class _RayWorkers:
     def __init__(self, config: LabelingConfig, *arguments: Any) -> None:
         options = {"num_cpus": config.worker_cpus, "num_gpus": config.worker_gpus, "max_restarts": -1}
         remote: Any = ray.remote(LabelWorker)
-        self._hire: Callable[[], Any] = lambda: remote.options(**options).remote(config, *arguments)
+        self._hire: Callable[..., Any] = lambda **more: remote.options(**options, **more).remote(config, *arguments)
         self.size = config.workers
         self._workers = [self._hire() for _ in range(self.size)]
+        self._nodes: dict[int, str] = {}
+        self._called: dict[Any, int] = {}
 
     def label(self, index: int, unit: WorkUnit, teacher: Any, step: int) -> Any:
         return self._workers[index].label.remote(unit, [teacher], step)
 
     def call_up(self, index: int) -> Any:
-        return self._workers[index].ready.options(max_task_retries=-1).remote()  # waits while Ray restarts it
+        ticket = self._workers[index].ready.options(max_task_retries=-1).remote()  # waits while Ray restarts it
+        self._called[ticket] = index
+        return ticket
 
     def replace(self, index: int) -> None:
-        self._workers[index] = self._hire()
+        ray.kill(self._workers[index])
+        # Not on the node where it was, if there are others: that may be what is sick.
+        node = self._nodes.pop(index, None)
+        others: Any = {"ray.io/node-id": NotIn(node)}  # type: ignore[no-untyped-call]  # Ray has no hint here
+        elsewhere = NodeLabelSchedulingStrategy({}, soft=others) if node else None
+        self._workers[index] = self._hire(scheduling_strategy=elsewhere)
+
+    def retire(self, index: int) -> None:
+        ray.kill(self._workers[index])
 
     def wait(self, tickets: Sequence[Any], seconds: float) -> Sequence[Any]:
         return ray.wait(list(tickets), num_returns=1, timeout=seconds)[0]
 
     def answer(self, ticket: Any) -> Any:
+        index = self._called.pop(ticket, None)
         try:
-            return ray.get(ticket)
+            answer = ray.get(ticket)
+            if index is not None:
+                self._nodes[index] = answer
+            return answer
         except RayTaskError as problem:
-            raise LabelingError(f"{type(problem.cause).__name__}: {problem.cause}") from None
+            raise LabelingError(_told(problem.cause)) from None
         except RayActorError as problem:
             raise WorkerGone(str(problem), for_good=not isinstance(problem, ActorUnavailableError)) from None
         except RayError as problem:
@@ -91,6 +127,10 @@ class _RayWorkers:
     def dismiss(self) -> None:
         for worker in self._workers:
             ray.kill(worker)
+
+
+def _told(cause: BaseException) -> str:
+    return str(cause) if isinstance(cause, LabelingError | PoolError) else f"{type(cause).__name__}: {cause}"
 
 
 class LabelCoordinator:
@@ -108,7 +148,7 @@ class LabelCoordinator:
         self._teacher = (ray.put(teacher[0]), teacher[1])
         self._labelled_step: int | None = None
         self._history: deque[dict[str, Any]] = deque(maxlen=HISTORY)
-        self._rounds = 0
+        self._rounds = self._given_up = 0
         self._current: Round | None = None
         self._error: str | None = None
         self._crew: Crew | None = None
@@ -165,8 +205,12 @@ class LabelCoordinator:
                 self._current = None
             report = current.report()
             self._history.append(report)
+            self._given_up += len(current.failed)
             if current.failed and not current.done:
-                raise LabelingError(f"nothing could be labelled; first reason: {current.failed[0]['reason']}")
+                raise LabelingError(f"nothing could be labelled: {report['reasons']}")
+            if current.failed:
+                told = (current.number, len(current.failed), report["units"], report["reasons"])
+                log.error("labelling round %d gave up %d of %d row groups: %s", *told)
             if everything and not current.left:
                 self._labelled_step = step
             return report
@@ -188,6 +232,11 @@ class LabelCoordinator:
                 log.error("labelling in the background has failed and is tried again: %s", problem)  # noqa: TRY400
                 self._stopped.wait(5.0)
 
+    def troubles(self) -> tuple[int, int]:
+        """See :meth:`LabelingClient.troubles`."""
+        crew = self._crew
+        return self._given_up, crew.retired if crew else 0
+
     def status(self) -> dict[str, Any]:
         """See :meth:`LabelingClient.status`."""
         current, crew = self._current, self._crew
@@ -197,6 +246,7 @@ class LabelCoordinator:
             "labelled_step": self._labelled_step,
             "workers_ready": len(crew.ready) if crew else 0,
             "deaths": crew.deaths if crew else 0,
+            **dict(zip(("given_up", "retired"), self.troubles(), strict=True)),
             "error": self._error,
             "current": current.report() if current else None,
             "history": list(self._history),
@@ -220,7 +270,7 @@ class LabelCoordinator:
     def _work_off(self, current: Round) -> None:
         if self._crew is None:
             self._workers = _RayWorkers(self._config, self._pool, self._build)
-            self._crew = Crew(self._workers, self._config.attempts)
+            self._crew = Crew(self._workers, self._config.attempts, self._config.worker_failures)
         workers = self._workers
 
         def send(index: int, unit: WorkUnit) -> Any:

@@ -96,11 +96,16 @@ class LabelingClient:
         """What is going on.
 
         `teacher_step` (published), `weights_step` (oldest in use), `labelled_step` (with this teacher or a later one
-        every photograph has been labelled), `workers_ready`, `deaths`, `error`, `current` (report of the round under
-        way, or None) and `history` (reports, newest last).
+        every photograph has been labelled), `workers_ready`, `deaths`, `retired` and `given_up` (see :meth:`troubles`),
+        `error`, `current` (report of the round under way, or None) and `history` (reports, newest last).
         """
         status: dict[str, Any] = self._answer(self._coordinator().status.remote())
         return status
+
+    def troubles(self) -> tuple[int, int]:
+        """How many row groups all rounds together have given up, and how many label workers are retired."""
+        given_up, retired = self._answer(self._coordinator().troubles.remote())
+        return given_up, retired
 
     def stop(self) -> None:
         """Stop coordinator and workers; safe to call twice. The pool is not touched."""

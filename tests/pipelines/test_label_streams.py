@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,11 @@ from models.images import to_tensor, to_uint8
 from models.settings import ConfigError
 from pipelines.config import LabelConfig, load_recipe
 from pipelines.label_streams import REMEMBERED, InlineLabels, PooledLabels, Publisher, Stopwatch, with_labels
-from pipelines.train_labels import labeling_config
+from pipelines.train_labels import check_seeded, labeling_config
 from pipelines.transforms import real_photographs, strong_augmentation
 from pseudolabel.labeling import label_batch, read_unit
 from pseudolabel.pool import LabelEntry, LabelPool
-from pseudolabel.rounds import WorkUnit
+from pseudolabel.rounds import LabelingError, WorkUnit
 from pseudolabel.scores import Scores
 
 SIDE = 16
@@ -251,3 +252,16 @@ def test_the_first_photographs_are_remembered_for_pictures(pool: Pool) -> None:
         labels.take(step)
     assert list(labels.remembered) == [f"photo {index}" for index in range(REMEMBERED)]
     assert [int(pixels[0, 0, 0]) for pixels in labels.remembered.values()] == [0, 1, 1, 2]
+
+
+def test_seeding_that_lost_too_much_is_refused_with_the_reasons(capsys: pytest.CaptureFixture[str]) -> None:
+    report = {"failed": [{}] * 3, "reasons": "2 x CUDA error; 1 x killed", "unreadable": 1}
+    check_seeded(400, 400, report, 0.0)
+    assert capsys.readouterr().err == ""
+    check_seeded(400, 396, report, 0.01)
+    told = "4 of 400 photographs have no label: 3 row groups were given up (2 x CUDA error; 1 x killed); 1 photographs"
+    assert f"note: {told} cannot be read" in capsys.readouterr().err
+    with pytest.raises(LabelingError, match=rf"{re.escape(told)} cannot be read. labels.max_lost=0.005 allows fewer"):
+        check_seeded(400, 396, report, 0.005)
+    with pytest.raises(LabelingError, match="not finite"):
+        check_seeded(400, 0, {"failed": [], "reasons": "", "unreadable": 0}, 0.01)

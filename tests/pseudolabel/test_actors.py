@@ -307,6 +307,54 @@ def test_a_round_labels_every_photograph_though_a_worker_is_killed(run, tmp_path
     labeling.stop()
 
 
+class SickInOneProcess(SlowScorer):
+    """Fails in the process that came first."""
+
+    def __init__(self, marker):
+        super().__init__(0.05)
+        with suppress(FileExistsError), marker.open("x") as stream:
+            stream.write(str(os.getpid()))
+        self.sick = marker.read_text() == str(os.getpid())
+
+    def score(self, images):
+        if self.sick:
+            raise RuntimeError("no kernel image is available")
+        return super().score(images)
+
+
+def test_a_sick_worker_is_replaced_and_costs_nothing(run, tmp_path, units):
+    pool = start_pool(run, tmp_path / "pool")
+    build = lambda _: (Teacher(), SickInOneProcess(tmp_path / "sick"))  # noqa: E731 - sent to the workers
+    labeling = start_labeling(CONFIG, pool, units, (offset(0.0), 0), build=build)
+    report = labeling.run_round()
+    assert (report["done"], report["failed"]) == (UNITS, [])
+    assert report["handed_again"] >= 3
+    assert pool.stats().size == UNITS * PER_UNIT
+    assert labeling.troubles() == (0, 0)
+    labeling.stop()
+
+
+def test_a_round_that_gives_units_up_counts_them(run, tmp_path, units):
+    pool = start_pool(run, tmp_path / "pool")
+    lost = WorkUnit(str(tmp_path / "gone.parquet"), 0)
+    labeling = start_labeling(CONFIG, pool, units, (offset(0.0), 0), build=lambda _: (Teacher(), SlowScorer(0)))
+    report = labeling.run_round([*units, lost])
+    assert [unit["uri"] for unit in report["failed"]] == [lost.uri]
+    assert report["reasons"].startswith("1 x FileNotFoundError")
+    assert labeling.troubles() == (1, 0)
+    labeling.stop()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_labels_that_are_not_finite_are_no_success(run, tmp_path, units, value):
+    pool = start_pool(run, tmp_path / "pool")
+    config = CONFIG.model_copy(update={"workers": 1})
+    labeling = start_labeling(config, pool, units[:1], (offset(value), 0), build=lambda _: (Teacher(), SlowScorer(0)))
+    with pytest.raises(LabelingError, match="nothing could be labelled: 1 x not one of its 4 labels is finite"):
+        labeling.run_round()
+    labeling.stop()
+
+
 def pid_of_a_worker(run):
     coordinator = ray.get_actor(COORDINATOR, namespace=namespace_of(run))
     worker = ray.get(coordinator.__ray_call__.remote(lambda self: self._workers._workers[0]))
