@@ -7,7 +7,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from models import image_jpeg, image_png, image_tiff
 
@@ -15,7 +15,7 @@ GAIN_MAP = "HDR gain map"
 COMMENT = "Comment"  # what a JPEG's comment is called among texts
 _LONGEST_TEXTS = 1 << 20
 _LONGEST_IPTC = 60_000  # what a JPEG segment holds
-_XMP_KEYWORD = b"XML:com.adobe.xmp"
+_XMP_KEYWORD = "XML:com.adobe.xmp"
 _CREDENTIALS = "content credentials (C2PA)"
 _FURTHER = "further pictures"
 _RESOURCES = "Photoshop resources"
@@ -55,12 +55,13 @@ _TIFF = {
 @dataclass(frozen=True)
 class Contents:
     """``dropped`` names kinds of metadata that no result keeps; ``texts`` are (keyword, text); ``iptc`` is a block
-    without previews.
+    without previews; ``xmp`` is that of a PNG, which may stand behind the pixels.
     """
 
     dropped: frozenset[str] = frozenset()
     texts: tuple[tuple[str, str], ...] = ()
     iptc: bytes | None = None
+    xmp: str | None = None
 
 
 NOTHING = Contents()
@@ -109,7 +110,7 @@ def _behind(rest: bytes) -> set[str]:
 
 
 def _of_png(data: bytes) -> Contents:
-    dropped, texts, left = set(), [], _LONGEST_TEXTS
+    dropped, texts, left, xmp = set(), [], _LONGEST_TEXTS, None
     for name, at, length in image_png.chunks(data):
         if name in (b"tEXt", b"zTXt", b"iTXt"):
             found = _png_text(name, data[at : at + length], left)
@@ -117,12 +118,14 @@ def _of_png(data: bytes) -> Contents:
                 dropped.add("text that is damaged or too long")
             elif found[0].startswith("Raw profile type "):
                 dropped.add("raw profiles")
-            elif found[0].encode("latin-1") != _XMP_KEYWORD:
+            elif found[0] == _XMP_KEYWORD:
+                xmp = xmp or found[1]
+            else:
                 texts.append(found)
                 left -= len(found[1])
         elif name not in _SILENT_CHUNKS:
             dropped.add(_CHUNKS.get(name, "other PNG chunks"))
-    return _made(dropped, texts, None)
+    return replace(_made(dropped, texts, None), xmp=xmp)
 
 
 def _png_text(name: bytes, body: bytes, longest: int) -> tuple[str, str] | None:

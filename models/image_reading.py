@@ -127,7 +127,7 @@ def _told(photo: Photo, data: bytes, layout: image_tiff.Layout | None, image: Im
         told, dropped = collect(layout.directory, layout.xmp, dpi, turn, beside)
     else:
         info = {} if image is None else image.info
-        xmp = info.get("xmp") or info.get("XML:com.adobe.xmp")
+        xmp = info.get("xmp") or beside.xmp
         turn = 1 if image is None else exif_orientation(image)
         told, dropped = collect(info.get("exif"), xmp, info.get("dpi"), turn, beside)
     notes = [*photo.notes, *_left_out(layout, image)]

@@ -58,6 +58,22 @@ def adobe_profile() -> bytes:
     return bytes(data)
 
 
+def with_more(jpeg: bytes, png: bytes) -> dict[str, bytes]:
+    """A JPEG and a PNG with much beside the picture."""
+    iptc = b"\x1c\2\5\0\4hill\x1c\2\xca\0\4view"
+    resources = b"Photoshop 3.0\0" + b"8BIM" + struct.pack(">HHI", 0x0404, 0, len(iptc)) + iptc
+    packet = b"http://ns.adobe.com/xap/1.0/\0<x hdrgm:Version='1'><Container:Directory>a</Container:Directory></x>"
+    bodies = ((0xED, resources), (0xFE, b"a comment"), (0xE2, b"MPF\0" + bytes(20)), (0xE1, packet))
+    segments = b"".join(struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body for marker, body in bodies)
+    points = struct.pack(">8I", 31_270, 32_900, 68_000, 32_000, 26_500, 69_000, 15_000, 6_000)
+    parts = (
+        (b"cHRM", points), (b"gAMA", struct.pack(">I", 100_000)), (b"tEXt", b"Title\0hill"),
+        (b"zTXt", b"Comment\0\0" + zlib.compress(b"hill " * 99)), (b"tIME", bytes(7)),
+    )  # fmt: skip
+    chunks = b"".join(struct.pack(">I", len(b)) + n + b + struct.pack(">I", zlib.crc32(n + b)) for n, b in parts)
+    return {"jpeg more": jpeg[:2] + segments + jpeg[2:] + jpeg, "png more": png[:33] + chunks + png[33:]}
+
+
 def seeds() -> dict[str, bytes]:
     """Sound files of every format and depth."""
     random = np.random.default_rng(7)
@@ -71,6 +87,7 @@ def seeds() -> dict[str, bytes]:
         "jpeg progressive": encoded(image, "JPEG", progressive=True, icc_profile=adobe),
         "jpeg grey": encoded(image.convert("L"), "JPEG"),
         "jpeg cmyk": encoded(image.convert("CMYK"), "JPEG"),
+        **with_more(encoded(image, "JPEG"), encoded(image, "PNG")),
         "mpo": encoded(image, "MPO", save_all=True, append_images=[image]),
         "png": encoded(image, "PNG", icc_profile=adobe, exif=exif),
         "png palette": encoded(image.convert("P"), "PNG", transparency=3),
