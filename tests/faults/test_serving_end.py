@@ -1,0 +1,59 @@
+"""``python -m serving`` answers what it has taken before it ends."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.serving_service import descendants, free_port
+
+pytestmark = pytest.mark.faults
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_picture_under_way_is_answered(
+    photo: Callable[..., NDArray[Any]], tmp_path: Path, sent: signal.Signals
+) -> None:
+    port = free_port()
+    settings = {"model": "dcp", "scorer": None, "threads": 1, "port": port, "requests": {"timeout_s": 200}}
+    file = tmp_path / "service.yaml"
+    file.write_text(yaml.safe_dump({"applications": [{"args": settings}]}))
+    buffer = io.BytesIO()
+    Image.fromarray(photo(1, 480, 640, hazy=True)).resize((4000, 3000)).save(buffer, "JPEG")
+    command = [sys.executable, "-m", "serving", "--config", str(file)]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background, and so inherited
+    service = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        assert service.stdout is not None
+        assert any(line.startswith("curl") for line in service.stdout)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=250) as client, ThreadPoolExecutor(1) as pool:
+            long = pool.submit(client.post, "/v1/dehaze", content=buffer.getvalue())
+            time.sleep(3)  # it is being computed
+            if sent == signal.SIGINT:
+                os.killpg(service.pid, sent)  # as a terminal does
+            else:
+                service.send_signal(sent)
+            time.sleep(3)
+            assert not long.done(), "the picture was too quick to tell anything"
+            late = client.get("/readyz")
+            assert (late.status_code, late.json()["detail"]) == (503, "the service is about to end")
+            assert long.result().status_code == 200
+        assert service.wait(60) == 0
+    finally:
+        for process in descendants(service.pid)[::-1]:
+            if service.poll() is None:
+                os.kill(process, signal.SIGKILL)
