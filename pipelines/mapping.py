@@ -91,8 +91,13 @@ class GuardedMaker(Guarded):
     """
 
     def __init__(self, maker: type, arguments: dict[str, Any]) -> None:
-        made = functools.cache(lambda: maker(**arguments))
-        super().__init__(lambda table: made()(table))
+        make = functools.cache(lambda: maker(**arguments))
+
+        def function(table: pa.Table) -> pa.Table:
+            made: pa.Table = make()(table)
+            return made
+
+        super().__init__(function)
 
 
 def checked(table: pa.Table) -> pa.Table:
