@@ -33,7 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--keep-metadata",
         action="store_true",
-        help="write EXIF, XMP and resolution again, with the place where the photograph was taken (default: drop them)",
+        help="write EXIF, XMP, IPTC, texts and resolution again, with the place of the photograph (default: drop them)",
     )
     group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1; auto takes a GPU where there is one")
     group.add_argument(
