@@ -27,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, help="(default: 8000)")
     parser.add_argument("--token-file", type=Path, help="a bearer token on each line; read again when it changes")
     parser.add_argument("--tracking-uri", help="MLflow registry of models:/ names")
-    parser.add_argument("--out", type=Path, help=f"folder of a demo: serves {CHAMPION} of the mlflow.db in it")
+    parser.add_argument("--out", help=f"folder of a demo: serves {CHAMPION} of the mlflow.db in it")
     return parser
 
 
@@ -38,7 +38,9 @@ def _serve(args: argparse.Namespace) -> None:
     base = read_config(args.config) if args.config else ServingConfig()
     changes = {key: getattr(args, key) for key in ("model", "host", "port", "tracking_uri") if getattr(args, key)}
     if args.out is not None:
-        uri = f"sqlite:///{args.out.resolve() / 'mlflow.db'}"
+        if "://" in args.out:
+            raise ConfigError(f"--out is '{args.out}'; expected a local folder of a demo")
+        uri = f"sqlite:///{Path(args.out).resolve() / 'mlflow.db'}"
         changes = {"model": CHAMPION, "tracking_uri": uri} | changes
     values = base.model_dump(mode="json")
     if args.token_file is not None:
