@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import os
-import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models import image_headers, image_png, image_tiff
+from models.files import temporary_name
 from models.image_colour import deep_to_srgb, to_srgb
 from models.image_errors import CorruptImage, ImageError, ImageTooLarge, TruncatedImage, UnsupportedFormat
 from models.image_limits import DEFAULT_LIMITS, SUFFIXES, Header, ImageLimits, check_bytes
@@ -204,7 +204,7 @@ def write(photo: Photo, path: str | os.PathLike[str], quality: int = 95, metadat
         known = ", ".join(sorted(IMAGE_SUFFIXES))
         raise UnsupportedFormat(f"{path}: cannot tell an image format from suffix '{path.suffix}'; known: {known}")
     data = encode(photo, SUFFIXES[path.suffix.lower()], quality, metadata)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = path.with_name(temporary_name(path.name))
     try:
         temporary.write_bytes(data)
         temporary.replace(path)

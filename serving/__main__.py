@@ -19,7 +19,10 @@ CHAMPION = "models:/dehazer@champion"
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m serving", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m serving",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--config", type=Path, help="YAML file as serving/config.yaml")
     parser.add_argument("--model", help="packaged name, checkpoint folder or models:/name@alias")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from models.settings import ConfigError
 from pipelines import corpus as module
-from pipelines.corpus import CORPUS_SCHEMA, Corpus, Manifest, open_corpus, require_corpus, split_of
+from pipelines.corpus import CORPUS_SCHEMA, Corpus, Manifest, open_corpus, replacing, require_corpus, split_of
 
 IDS = st.text("0123456789abcdef", min_size=32, max_size=32)
 
@@ -134,3 +135,11 @@ def test_failed_replacement_leaves_the_old_file(tmp_path: Path) -> None:
         fail_half_way()
     assert target.read_bytes() == b"old"
     assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_file_of_the_longest_name_is_replaced(tmp_path: Path) -> None:
+    for name in ("n" * 255, "\U0001f600" * 63, os.fsdecode(b"\xff" * 255), "a\nb"):
+        with replacing(str(tmp_path / name)) as stream:
+            stream.write(b"whole")
+        assert (tmp_path / name).read_bytes() == b"whole"
+    assert len(list(tmp_path.iterdir())) == 4
