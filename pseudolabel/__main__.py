@@ -19,12 +19,15 @@ POOL = "folder of a run's label pool (it may be running), or a snapshot: a folde
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    command = argparse.ArgumentParser(prog="python -m pseudolabel", description="Look into a label pool.")
+    command = argparse.ArgumentParser(
+        prog="python -m pseudolabel", description="Look into a label pool.", allow_abbrev=False
+    )
     verbs = command.add_subparsers(dest="verb", required=True)
     look = verbs.add_parser(
         "inspect",
         help="print size, acceptance over time and score histograms",
         description="Print size, acceptance rate over time and score histograms of a label pool. Nothing is changed.",
+        allow_abbrev=False,
     )
     look.add_argument("pool", metavar="POOL", help=POOL)
     look.add_argument("--sheet", type=Path, metavar="PNG", help="also draw labels and trust maps of some photographs")
@@ -35,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
         "export",
         help="write labels as images plus a Parquet index",
         description="Write every label and transmission as PNG, and index.parquet with paths, scores and trust maps.",
+        allow_abbrev=False,
     )
     out.add_argument("pool", metavar="POOL", help=POOL)
     out.add_argument("out", metavar="OUT", help="folder to write, a path or a URI")
