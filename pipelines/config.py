@@ -136,6 +136,7 @@ HOW_IT_RUNS = (
     "labels.shards", "labels.store",  # where labels are kept: every resumption restores them from a snapshot
     "labels.max_teacher_lag", "labels.lag_patience",  # how long training waits for slow label workers
     "labels.picture_every",
+    "labels.max_lost",  # whether the first labels will do
 )  # fmt: skip
 """Keys that may change while a run goes on. All others say what is trained; another value is another run."""
 

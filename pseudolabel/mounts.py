@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from models.durable import persist
+
 MOUNTS = Path("/proc/self/mountinfo")
 # The root of a container without root rights, and some kinds of disks, are `fuse.` too.
 LOCAL_FUSE = "fuse-overlayfs|ntfs-3g|exfat|mergerfs|lxcfs|snapfuse|squashfuse"
@@ -65,15 +67,6 @@ def unfit(folder: Path, room: int, mounts: Path | None = None) -> str | None:
         return f"cannot be written ({problem.strerror})"
     free = shutil.disk_usage(folder).free
     return f"has {free >> 20:,} MiB free, and the labels want {room >> 20:,}" if free < room else None
-
-
-def persist(path: str | Path) -> None:
-    """Have a file's content, or a folder's list of files, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def make_folder(path: str | Path) -> None:

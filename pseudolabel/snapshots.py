@@ -21,7 +21,7 @@ from models.durable import persist
 from models.settings import Settings
 from pseudolabel.entries import PoolError, Record
 from pseudolabel.history import History
-from pseudolabel.mounts import make_folder, persist
+from pseudolabel.mounts import make_folder
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,9 @@ from typing import IO, Any, TypeVar
 
 import lmdb
 
+from models.durable import persist
 from pseudolabel.entries import PoolError
-from pseudolabel.mounts import make_folder, persist
+from pseudolabel.mounts import make_folder
 
 T = TypeVar("T")
 
