@@ -4,7 +4,8 @@
 measurement, all in one run:
 
 - ``store``: LMDB (the pool itself) and SQLite in one process, with the same admission rule, batches and durability;
-- ``pool``: the pool on a Ray of its own, offers and fetches per second by several clients at once.
+- ``pool``: the pool on a Ray of its own, offers and fetches per second by several clients at once;
+- ``restore``: entries per second that a pool is given back from a snapshot, all of full size (``--restore 20000``).
 
 A thousand of the entries, spread over all of the index, have labels of the size asked for, and what is offered and
 fetched are these; the others have tiny ones, so that a million fit a small disk. So the same bytes move whatever the
@@ -211,6 +212,23 @@ def pools(folder: Path, entries: int, shards: int, args: argparse.Namespace) -> 
     client.shutdown()
 
 
+def restores(folder: Path, entries: int, shards: int, args: argparse.Namespace) -> None:
+    """A snapshot put back, as a resumed run does; all shards at once."""
+    path, run, snapshot = folder / f"restore-{shards}", f"restore-{shards}", folder / f"snapshot-{shards}"
+    client, label = start_pool(run, path, shards), np.random.default_rng(0).bytes(args.label_bytes)
+    for first in range(0, entries, BATCH):
+        client.offer_records_async([record(n, 0.1, label) for n in range(first, first + BATCH)])
+    client.snapshot(snapshot, 1)
+    seconds = []
+    for _ in range(2):
+        began = time.perf_counter()
+        client.restore(snapshot, 1)
+        seconds.append(time.perf_counter() - began)
+    size = client.stats().size
+    tell("restore", entries=size, shards=shards, first=size / seconds[0], second=size / seconds[1])
+    client.shutdown(remove=True)
+
+
 def tell(what: str, **values: Any) -> None:
     """One JSON line."""
     shown = {
@@ -223,7 +241,8 @@ def tell(what: str, **values: Any) -> None:
 def main() -> None:
     """Measure all that was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--entries", type=int, nargs="+", default=[1000, 1_000_000])
+    parser.add_argument("--entries", type=int, nargs="*", default=[1000, 1_000_000])
+    parser.add_argument("--restore", type=int, nargs="*", default=[20_000], help="entries that are restored")
     parser.add_argument("--shards", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--label-bytes", type=int, default=100_000, help="of what is offered (288x288: about 100,000)")
     parser.add_argument("--clients", type=int, default=2, help="processes that offer and fetch at the same time")
@@ -240,6 +259,9 @@ def main() -> None:
         for entries in args.entries:
             for shards in args.shards:
                 pools(folder, entries, shards, args)
+        for entries in args.restore:
+            for shards in args.shards:
+                restores(folder, entries, shards, args)
         ray.shutdown()
 
 

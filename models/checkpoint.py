@@ -160,9 +160,13 @@ def convert(source: str | os.PathLike[str], folder: str | os.PathLike[str]) -> P
 
 def main(argv: Sequence[str] | None = None) -> int:
     """``python -m models.checkpoint convert CORUN.pth OUT/``; DGUNet's files as well."""
-    parser = argparse.ArgumentParser(prog="python -m models.checkpoint", description="Work with checkpoints.")
+    parser = argparse.ArgumentParser(
+        prog="python -m models.checkpoint", description="Work with checkpoints.", allow_abbrev=False
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
-    verb = verbs.add_parser("convert", help="turn released CORUN or DGUNet weights into a checkpoint folder")
+    verb = verbs.add_parser(
+        "convert", help="turn released CORUN or DGUNet weights into a checkpoint folder", allow_abbrev=False
+    )
     verb.add_argument("source", help="the authors' .pth file")
     verb.add_argument("folder", help="checkpoint folder to write")
     args = parse_words(parser, argv)

@@ -14,8 +14,11 @@ from models import image_jpeg, image_png, image_tiff
 GAIN_MAP = "HDR gain map"
 COMMENT = "Comment"  # what a JPEG's comment is called among texts
 _LONGEST_TEXTS = 1 << 20
+_COST = 1 << 16  # what a damaged text takes of that: unpacking it may have taken long
 _LONGEST_IPTC = 60_000  # what a JPEG segment holds
 _XMP_KEYWORD = "XML:com.adobe.xmp"
+_NO_TEXT = "text that is damaged or too long"
+_NO_IPTC = "IPTC that is damaged or too long"
 _CREDENTIALS = "content credentials (C2PA)"
 _FURTHER = "further pictures"
 _RESOURCES = "Photoshop resources"
@@ -79,12 +82,16 @@ def contents(data: bytes, layout: image_tiff.Layout | None) -> Contents:
 
 
 def _of_jpeg(data: bytes) -> Contents:
-    dropped, texts, resources, end = set(), [], b"", len(data)
+    dropped, texts, resources, end, left = set(), [], [], len(data), _LONGEST_TEXTS
     for marker, at, length in image_jpeg.segments(data):
         if marker == image_jpeg.END:
             end = at
         elif marker == image_jpeg.COMMENT:
-            texts.append((COMMENT, _text(data[at : at + length])))
+            left -= length
+            if left < 0:
+                dropped.add(_NO_TEXT)
+            else:
+                texts.append((COMMENT, _text(data[at : at + length])))
         elif marker in range(0xE0, 0xF0):
             head = data[at : at + min(length, 40)]
             kinds = (kind for where, start, kind in _SEGMENTS if where == marker and head.startswith(start))
@@ -92,9 +99,9 @@ def _of_jpeg(data: bytes) -> Contents:
             if marker == 0xE0 and head.startswith(b"JFIF\0") and all(head[12:14]):
                 dropped.add("thumbnail")
             if marker == 0xED and head.startswith(b"Photoshop 3.0\0"):
-                resources += data[at + 14 : at + length]
+                resources.append(data[at + 14 : at + length])
     dropped |= _behind(data[end:])
-    iptc, lost = _iptc_of(resources)
+    iptc, lost = _iptc_of(b"".join(resources))
     return _made(dropped | lost, texts, iptc)
 
 
@@ -115,7 +122,8 @@ def _of_png(data: bytes) -> Contents:
         if name in (b"tEXt", b"zTXt", b"iTXt"):
             found = _png_text(name, data[at : at + length], left)
             if found is None:
-                dropped.add("text that is damaged or too long")
+                dropped.add(_NO_TEXT)
+                left = max(0, left - _COST)
             elif found[0].startswith("Raw profile type "):
                 dropped.add("raw profiles")
             elif found[0] == _XMP_KEYWORD:
@@ -177,7 +185,7 @@ def _of_tiff(layout: image_tiff.Layout) -> Contents:
     own = tags.raw(_TIFF_IPTC)
     iptc = clean_iptc(own) if own else resources
     if own and iptc is None:
-        lost.add("IPTC that is damaged or too long")
+        lost.add(_NO_IPTC)
     return _made(dropped | lost, [], iptc)
 
 
@@ -199,7 +207,7 @@ def _iptc_of(resources: bytes) -> tuple[bytes | None, set[str]]:
         if number != _IPTC_RESOURCE:
             lost.add(_RESOURCES)
         elif len(body) < size or (iptc := clean_iptc(body)) is None:
-            lost.add("IPTC that is damaged or too long")
+            lost.add(_NO_IPTC)
     return iptc, lost
 
 

@@ -23,6 +23,7 @@ Array = NDArray[Any]
 _MOST_ROWS = 24  # a row of JPEG's blocks is 16, and colors bleed out of it
 _MOST_SHARE = 0.04
 _PIECE = 1 << 16
+_NAMED = 8  # parts in a note
 _PADDING = 128  # bytes for each column: more than the blocks of that many rows take
 
 
@@ -65,8 +66,9 @@ def _without(data: bytes, parts: Sequence[tuple[bytes, int, int]]) -> tuple[byte
     for _, start, length in parts:
         kept.append(data[at : start - 8])
         at = start + length + 4
-    names = ", ".join(sorted({name.decode() if name.isalpha() else "?" for name, _, _ in parts}))
-    return b"".join([*kept, data[at:]]), f"damaged parts of the PNG file were left out: {names}"
+    names = sorted({name.decode() if name.isalpha() else "?" for name, _, _ in parts})
+    told = ", ".join(names[:_NAMED] + ["..."] * (len(names) > _NAMED))
+    return b"".join([*kept, data[at:]]), f"damaged parts of the PNG file were left out: {told}"
 
 
 def _ended(data: bytes, limits: ImageLimits) -> Mended | None:

@@ -146,7 +146,7 @@ def _rationals(tags: Directory, tag: int, count: int) -> Chromaticities | None:
 def _tables(values: Array) -> Array | None:
     """(1 or 3, N) of a TransferFunction, or None for one that is missing, damaged or like sRGB's."""
     count = 3 if values.size % 3 == 0 else 1
-    if values.dtype.itemsize != 2 or values.size < 16 * count:
+    if values.dtype.itemsize != 2 or not 16 * count <= values.size <= 3 << 16:
         return None
     tables = values.reshape(count, -1).astype(np.uint16)
     light = tables / 65_535

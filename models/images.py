@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models import image_headers, image_png, image_tiff
+from models.files import temporary_name
 from models.image_errors import CorruptImage, ImageError, ImageTooLarge, TruncatedImage, UnsupportedFormat
 from models.image_limits import DEFAULT_LIMITS, SUFFIXES, Header, ImageLimits, check_bytes
 from models.image_metadata import Metadata, lost_in, pillow_options, png_chunks, tiff_entries
@@ -167,7 +167,7 @@ def write(photo: Photo, path: str | os.PathLike[str], quality: int = 95, metadat
         known = ", ".join(sorted(IMAGE_SUFFIXES))
         raise UnsupportedFormat(f"{path}: cannot tell an image format from suffix '{path.suffix}'; known: {known}")
     data = encode(photo, SUFFIXES[path.suffix.lower()], quality, metadata)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = path.with_name(temporary_name(path.name))
     try:
         temporary.write_bytes(data)
         temporary.replace(path)

@@ -29,6 +29,7 @@ _SMALLEST_BAND = 1 << 14
 _BAND_COST = 24  # intermediates of a band, in its input's elements
 _CERTAIN = 4096  # bytes per pixel that no network of ours comes near: below, memory needs no measuring
 _PROBES = (128, 256)
+_AROUND = 128  # columns that an end sees of the other; from 64 on, more change nothing with the packaged networks
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,9 @@ def native_precision(device: torch.device) -> torch.dtype:
 
 
 @torch.inference_mode()
-def dehaze(network: nn.Module, image: Tensor, config: InferenceConfig = DEFAULT_CONFIG) -> Dehazed:
+def dehaze(
+    network: nn.Module, image: Tensor, config: InferenceConfig = DEFAULT_CONFIG, *, wrap: bool = False
+) -> Dehazed:
     """Dehaze a batch of images of one size.
 
     Networks of this project run over bands of rows (:mod:`models.execution`): exact, and only their feature maps are
@@ -101,6 +104,7 @@ def dehaze(network: nn.Module, image: Tensor, config: InferenceConfig = DEFAULT_
         network: maps N3HW in [0, 1] to a scene, or to an object with ``.scene`` and perhaps ``.transmission``.
         image: N3HW float in [0, 1], any size from 1x1, on the network's device.
         config: precision and memory.
+        wrap: the image goes on at its right end where it begins at its left, as panoramas of 360 degrees do.
 
     Returns:
         scene and transmission in float32 of the input's size, clamped to [0, 1]. Where the channels of an image are
@@ -111,6 +115,8 @@ def dehaze(network: nn.Module, image: Tensor, config: InferenceConfig = DEFAULT_
         OSError: no space for feature maps in temporary files.
         TypeError: the network gives no image.
     """
+    if wrap:
+        return _around(network, image, config)
     runner = _Runner(network, image.device, config)
     budget = (config.memory_mb << 20) if config.memory_mb else free_memory(image.device) // 2
     if len(image) > 1 and runner.needs(image, budget) > budget:
@@ -138,6 +144,18 @@ def _neutral(image: Tensor, found: Dehazed) -> Dehazed:
             luminance = torch.einsum("chw,c->hw", scene, scene.new_tensor(LUMINANCE))
             scene.copy_(luminance.clamp_(0.0, 1.0))
     return found
+
+
+def _around(network: nn.Module, image: Tensor, config: InferenceConfig) -> Dehazed:
+    """Each end sees the columns that follow on the other; whatever way the wider image is run, they are cut off again.
+
+    The columns that are there twice count twice in means over the image, which are the same for all of its pixels.
+    """
+    width = image.shape[-1]
+    side = min(_AROUND, width)
+    found = dehaze(network, torch.cat([image[..., -side:], image, image[..., :side]], dim=-1), config)
+    middle = slice(side, side + width)
+    return Dehazed(found.scene[..., middle], None if found.transmission is None else found.transmission[..., middle])
 
 
 def _is_out_of_memory(problem: Exception) -> bool:

@@ -4,10 +4,12 @@
     dehaze apply photo.jpg clear.png           one photograph, another format
     dehaze apply hazy/ clear/                  a folder with its tree; the same command again goes on where it stopped
     dehaze apply 'hazy/**/*.jpg' clear/ --dry-run
+    dehaze apply - - < photo.jpg > clear.jpg   standard input and output
     dehaze apply clip.mp4 clear.mp4            a video, without flicker (needs the extra 'video')
 
-Exit codes: 0 all done; 1 some photographs failed (DST/failures.csv lists them); 2 the arguments make no sense; 3 no
-room for the results; 130 Ctrl-C. After 1, 3 and 130 what is done stays, and the same command does the rest.
+Exit codes: 0 all done; 1 some photographs failed (DST/failures.csv lists them), or parts of a video are missing; 2 the
+arguments make no sense; 3 no room for the results; 130 Ctrl-C. After 1, 3 and 130 what is done stays, and the same
+command does the rest.
 """
 
 from __future__ import annotations
@@ -20,8 +22,12 @@ from typing import TYPE_CHECKING
 
 from models.settings import ConfigError, parse
 from pipelines.command import run
+from pipelines.disk_errors import told
 from pipelines.folder_kinds import is_video
 from pipelines.folder_options import add_options, execution_of, options_of, place_options, plan_of
+from pipelines.shown import say
+
+STREAM = "-"  # standard input or output
 
 if TYPE_CHECKING:  # torch takes seconds that --help need not
     from pipelines.folder_plan import Plan
@@ -36,27 +42,30 @@ def apply(plan: Plan, args: argparse.Namespace) -> int:
     Raises:
         ConfigError: the plan, or what is at its target, makes no sense.
     """
-    from pipelines.folder_job import begin, dry_run, finish
+    from pipelines.disk_errors import NoSpaceError
+    from pipelines.folder_job import begin, dry_run, finish, no_room, tell
     from pipelines.folder_plan import batches, survey
-    from pipelines.folder_report import NO_SPACE, Report
-    from pipelines.folder_work import BATCH, NoSpaceError
+    from pipelines.folder_report import Report
+    from pipelines.folder_work import BATCH
 
     found = survey(plan)
-    setup = begin(plan, args, options_of(args), execution_of(args))
-    if args.dry_run:
-        return dry_run(plan, setup, found)
-    worker = setup.worker()
-    with Report(found.count, None if plan.single else plan.folder, quiet=plan.single) as report:
-        try:
+    report: Report | None = None
+    try:
+        setup = begin(plan, args, options_of(args), execution_of(args))
+        if args.dry_run:
+            return dry_run(plan, setup, found)
+        worker = setup.worker()
+        with Report(found.count, None if plan.single else plan.folder, quiet=plan.single) as report:
             for number, batch in enumerate(batches(plan, BATCH)):
                 for result in worker.work(number, batch):
                     report.add(result)
-        except NoSpaceError as problem:
-            print(f"error: {problem.strerror}; free some space and repeat the command", file=sys.stderr)
-            print(report.summary(), file=sys.stderr)
-            return NO_SPACE
-    finish(plan, setup)
-    print(report.summary() if not plan.single or report.exit_code else result_of(plan))
+        finish(plan, setup)
+    except NoSpaceError as problem:
+        return no_room(problem.advice, report)
+    if plan.single and not report.exit_code:
+        say(result_of(plan))
+    else:
+        tell(report, found)
     return report.exit_code
 
 
@@ -69,13 +78,17 @@ def result_of(plan: Plan) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="dehaze apply", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="dehaze apply",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument(
         "paths",
         nargs="+",
         metavar="SRC [SRC ...] [DST]",
-        help="folders, quoted globs, files; of several names the last is where the results go",
+        help="folders, quoted globs, files; of several names the last is where the results go; - is standard input or "
+        "output",
     )
     place_options(parser)
     add_options(parser)
@@ -89,14 +102,27 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _main(args: argparse.Namespace) -> int:
+    with told():
+        return _chosen(args)
+
+
+def _chosen(args: argparse.Namespace) -> int:
     sources, target = args.paths, args.out
     if target is None and len(sources) > 1:
         *sources, target = sources
     videos = [source for source in sources if is_video(source) and not Path(source).is_dir()]
+    streams = STREAM in sources or target == STREAM
+    if (videos or streams) and len(sources) > 1:
+        what = f"{videos[0]} is a video" if videos else "- is standard input or output"
+        raise ConfigError(f"{what}; give one {'video' if videos else 'photograph'} at a time: SRC DST")
+    if videos and streams:
+        raise ConfigError(f"{videos[0]} is a video; give the name of a file to write")
     if videos:
-        if len(sources) > 1:
-            raise ConfigError(f"{videos[0]} is a video; give one video at a time: SRC DST")
         return _video(videos[0], target, args)
+    if streams:
+        from pipelines.apply_stream import run_stream
+
+        return run_stream(sources[0], target or STREAM, args)
     return apply(plan_of(sources, target, args), args)
 
 
@@ -104,10 +130,13 @@ def _video(source: str, target: str | None, args: argparse.Namespace) -> int:
     from pipelines.video import VideoOptions, run_video
 
     chosen = {"strength": args.strength, "codec": args.codec, "crf": args.crf, "smoothing": args.smoothing}
+    chosen |= {"keep_metadata": args.keep_metadata, "keep_dates": args.keep_dates, "wrap": bool(args.wrap)}
+    if args.preview:
+        raise ConfigError("--preview is for photographs")
     return run_video(
-        Path(source),
-        None if target is None else Path(target),
-        parse(VideoOptions, chosen | {"keep_metadata": args.keep_metadata}, "options"),
+        source,
+        target,
+        parse(VideoOptions, chosen, "options"),
         execution_of(args),
         model=args.model,
         tracking_uri=args.tracking_uri,

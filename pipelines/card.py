@@ -158,7 +158,9 @@ def read_suspicious(corpus: Corpus) -> list[dict[str, Any]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m pipelines.card", description="The data card of a corpus, anew.")
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.card", description="The data card of a corpus, anew.", allow_abbrev=False
+    )
     parser.add_argument("corpus", metavar="CORPUS", help="folder of the corpus; path or URI")
     for name, what in (
         ("samples", "photographs at random"), ("pairs", "pairs of duplicates"), ("rejects", "rejected files"),

@@ -153,6 +153,8 @@ def make_room(asks: Sequence[Ask], patience: float = PATIENCE, again: float = AG
     if reason is not None:
         raise ConfigError(reason)
     bundles = [ask.bundle for ask in asks for _ in range(ask.count) if ask.bundle]
+    if not bundles:
+        return
     room = placement_group(bundles, strategy="PACK")
     try:
         until = time.monotonic() + patience

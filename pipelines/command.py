@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from models.settings import ConfigError, parse_words
+from pipelines.shown import shown
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 REFUSED = 2  # the exit code that argparse uses too
@@ -80,7 +81,7 @@ def sentence(problem: BaseException) -> str:
         text = f"{problem.strerror or type(problem).__name__}: {problem.filename}"
     else:
         text = str(problem) or type(problem).__name__
-    return " ".join(text.split())
+    return shown(" ".join(text.split()))
 
 
 def _expected_errors() -> tuple[type[BaseException], ...]:

@@ -41,9 +41,9 @@ class LabelConfig(Settings):
         max_lost: share of the photographs that may have no label when training begins, because they could not be read
             or label workers failed; where more are lost the run is refused, with the reasons.
         shards: actors of the pool.
-        store: folder for the pool's stores on the machines where its shards run; null puts them below ``--out``. Name
-            a local disk where ``--out`` is a network file system, which LMDB is not made for. Snapshots stay in
-            ``--out``.
+        store: folder for the pool's stores on the machines where its shards run, on a local disk: LMDB is not made for
+            network file systems. Null puts them below ``--out``, or where that lies on a network below a folder that
+            each machine chooses. They are removed when the run is done; snapshots stay in ``--out``.
         publish_every: steps between two publications of the teacher.
         max_teacher_lag: how many steps older than the student the weights may be that label workers use. Beyond it
             training waits for them.
@@ -136,6 +136,7 @@ HOW_IT_RUNS = (
     "labels.shards", "labels.store",  # where labels are kept: every resumption restores them from a snapshot
     "labels.max_teacher_lag", "labels.lag_patience",  # how long training waits for slow label workers
     "labels.picture_every",
+    "labels.max_lost",  # whether the first labels will do
 )  # fmt: skip
 """Keys that may change while a run goes on. All others say what is trained; another value is another run."""
 

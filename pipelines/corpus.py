@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +22,9 @@ from pyarrow import fs as pafs
 from pydantic import Field, ValidationError, model_validator
 
 from models.durable import persist
+from models.files import temporary_name
 from models.settings import ConfigError, Settings
+from pipelines.local_files import LocalFiles
 
 Domain = Literal["hazy", "clear"]
 Split = Literal["train", "test"]
@@ -237,7 +238,8 @@ def absolute(uri: str | os.PathLike[str]) -> str:
     """A URI as it is, a local path made absolute (jobs change their working directory), ``file://`` as a path."""
     text = os.fspath(uri)
     if "://" not in text:
-        return str(Path(text).expanduser().absolute())
+        home = text == "~" or text.startswith("~/")  # as shells have it; ~a.jpg may be a file
+        return str((Path(text).expanduser() if home else Path(text)).absolute())
     files, path = filesystem(text)
     return str(path) if isinstance(files, pafs.LocalFileSystem) else text
 
@@ -249,7 +251,7 @@ def filesystem(uri: str) -> tuple[Any, str]:
         ConfigError: a URI that pyarrow does not understand.
     """
     if "://" not in uri:
-        return pafs.LocalFileSystem(), uri
+        return LocalFiles(), uri
     try:
         files, path = pafs.FileSystem.from_uri(uri)
     except (pa.ArrowException, ValueError, OSError) as problem:  # an OSError: nobody there
@@ -264,7 +266,7 @@ def child(uri: str, name: str) -> str:
     if "://" not in uri:
         return str(Path(uri) / name)
     base, question, query = uri.partition("?")
-    return f"{base.rstrip('/')}/{quote(name)}{question}{query}"
+    return f"{base.rstrip('/')}/{quote(name, errors='surrogateescape')}{question}{query}"
 
 
 @contextmanager
@@ -278,7 +280,7 @@ def replacing(uri: str, *, durable: bool = False) -> Iterator[Any]:
     files, path = filesystem(uri)
     folder, _, name = path.rpartition("/")
     files.create_dir(folder, recursive=True)
-    temporary = f"{folder}/.{name}.{uuid.uuid4().hex[:8]}.tmp"
+    temporary = f"{folder}/{temporary_name(name)}"
     try:
         with files.open_output_stream(temporary) as stream:
             yield stream

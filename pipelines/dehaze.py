@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from models.settings import ConfigError
 from pipelines.cluster import make_room, placed, ray_session, require_absolute, require_seen
 from pipelines.command import run, user_error
+from pipelines.disk_errors import told
 from pipelines.folder_options import add_options, execution_of, options_of, place_options, plan_of
 from pipelines.resources import Ask
 
@@ -49,10 +50,12 @@ class Pool:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a batch: how many photographs ended how, those that failed, and why no more can be written."""
+    """What became of a batch: how many photographs ended how, those that failed or have notes, and why no more can be
+    written.
+    """
 
     counts: dict[str, int]
-    failures: list[Result]
+    told: list[Result]
     no_space: str = ""
 
 
@@ -83,18 +86,18 @@ class Dehazer:
 
     def work(self, number: int | None, batch: list[Task]) -> Outcome:
         """Do a batch; what was done before, perhaps by a worker that died, is not done again."""
-        from pipelines.folder_work import NoSpaceError
+        from pipelines.disk_errors import NoSpaceError
 
         counts: Counter[str] = Counter()
-        failures = []
+        told = []
         try:
             for result in self.ready().work(number, batch):
                 counts[result.status] += 1
-                if result.status == "failed":
-                    failures.append(result)
+                if result.status == "failed" or result.notes:
+                    told.append(result)
         except NoSpaceError as problem:
-            return Outcome(dict(counts), failures, str(problem.strerror))
-        return Outcome(dict(counts), failures)
+            return Outcome(dict(counts), told, problem.advice)
+        return Outcome(dict(counts), told)
 
 
 def list_batches(plan: Plan, size: int) -> Iterator[list[Task]]:
@@ -202,7 +205,7 @@ class _Loop:
         except ray.exceptions.RayActorError as problem:
             self._died(sent, problem)
             return ""
-        self._report.add_many(outcome.counts, outcome.failures)
+        self._report.add_many(outcome.counts, outcome.told)
         return outcome.no_space
 
     def _died(self, sent: _Sent, problem: Exception) -> None:
@@ -252,35 +255,42 @@ def dehaze_folder(plan: Plan, args: argparse.Namespace, pool: Pool) -> int:
     Raises:
         ConfigError: the plan, or what is at its target, makes no sense; the workers cannot start.
     """
-    from pipelines.folder_job import begin, dry_run, finish
+    from pipelines.disk_errors import NoSpaceError
+    from pipelines.folder_job import begin, dry_run, finish, no_room, tell
     from pipelines.folder_plan import survey
-    from pipelines.folder_report import NO_SPACE, Report
+    from pipelines.folder_report import Report
 
     if args.dry_run:
         found = survey(plan)
         return dry_run(plan, begin(plan, args, options_of(args), execution_of(args)), found)
+    report: Report | None = None
     with ray_session(log_to_driver=False):
         found = survey_remotely(plan)
-        device, gpus = placed(args.device, pool.gpus)
-        pool = replace(pool, gpus=gpus)
-        setup = replace(begin(plan, args, options_of(args), execution_of(args)), threads=pool.threads, device=device)
-        make_room([Ask("worker", 1, pool.cpus, gpus, "--num-cpus, --num-gpus")])
-        if plan.folder is not None:
-            require_seen(plan.folder)
-        with Report(found.count, None if plan.single else plan.folder) as report:
-            no_space = execute(plan, setup, pool, report)
-    if no_space:
-        print(f"error: {no_space}; free some space and repeat the command", file=sys.stderr)
-        print(report.summary(), file=sys.stderr)
-        return NO_SPACE
-    finish(plan, setup)
-    print(report.summary())
+        try:
+            device, gpus = placed(args.device, pool.gpus)
+            pool = replace(pool, gpus=gpus)
+            setup = begin(plan, args, options_of(args), execution_of(args))
+            setup = replace(setup, threads=pool.threads, device=device)
+            make_room([Ask("worker", 1, pool.cpus, gpus, "--num-cpus, --num-gpus")])
+            if plan.folder is not None:
+                require_seen(plan.folder)
+            with Report(found.count, None if plan.single else plan.folder) as report:
+                no_space = execute(plan, setup, pool, report)
+            if no_space:
+                return no_room(no_space, report)
+            finish(plan, setup)
+        except NoSpaceError as problem:
+            return no_room(problem.advice, report)
+    tell(report, found)
     return report.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m pipelines.dehaze", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m pipelines.dehaze",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("paths", nargs="+", metavar="SRC [SRC ...] DST", help="folders, globs or files; paths or URIs")
     place_options(parser)
@@ -307,8 +317,11 @@ def _main(args: argparse.Namespace) -> int:
     if not sources:
         raise ConfigError(f"{target} is the only name; give SRC and DST")
     require_absolute(target)
-    plan = plan_of(sources, target, args)
-    return dehaze_folder(plan, args, Pool(args.concurrency, args.threads, args.num_cpus, args.num_gpus))
+    if "-" in (*sources, target):
+        raise ConfigError("- is standard input or output, which `dehaze apply` takes; a cluster needs folders")
+    with told():
+        plan = plan_of(sources, target, args)
+        return dehaze_folder(plan, args, Pool(args.concurrency, args.threads, args.num_cpus, args.num_gpus))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

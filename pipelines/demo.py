@@ -274,7 +274,7 @@ def closing_table(stages: dict[str, Any], run: Path, tracking_uri: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m pipelines.demo", description=__doc__, allow_abbrev=False)
     parser.add_argument("--hazy", type=Path, help="folder of hazy photographs (default: samples)")
     parser.add_argument("--clear", type=Path, help="folder of clear photographs (default: samples)")
     parser.add_argument("--out", default="runs/demo", help="for everything (default: %(default)s)")

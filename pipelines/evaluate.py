@@ -117,7 +117,9 @@ def measure(
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m pipelines.evaluate", description="Measure dehazing models on photographs and write a report."
+        prog="python -m pipelines.evaluate",
+        description="Measure dehazing models on photographs and write a report.",
+        allow_abbrev=False,
     )
     default = {name: field.default for name, field in EvaluateConfig.model_fields.items()}
     add = parser.add_argument

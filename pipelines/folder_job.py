@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
@@ -15,7 +16,9 @@ from pipelines.corpus import child, filesystem
 from pipelines.folder_names import SHEETS
 from pipelines.folder_plan import Plan, Survey, batches, tasks
 from pipelines.folder_record import Record, close_record, compare, made_with, open_record, read_record
+from pipelines.folder_report import NO_SPACE, Report
 from pipelines.folder_work import BATCH, Rules, Setup, states
+from pipelines.shown import say
 from serving.predictor import DehazeOptions
 from serving.registry import SCHEME, download_model
 
@@ -27,6 +30,7 @@ def begin(plan: Plan, args: argparse.Namespace, options: DehazeOptions, executio
 
     Raises:
         ConfigError: no such model or device, results of other settings at the target, or a named result that is there.
+        NoSpaceError: there is no room for the record.
     """
     if args.preview and plan.folder is None:
         raise ConfigError("--preview needs a folder for the results: give DST")
@@ -47,6 +51,7 @@ def begin(plan: Plan, args: argparse.Namespace, options: DehazeOptions, executio
         since_ns=None if record is None else record.since_ns,
         replace=args.overwrite or (record is not None and record.replacing),
         previews=child(plan.folder, SHEETS) if args.preview and plan.folder is not None else None,
+        dates=args.keep_dates,
     )
     device = _device(args.device)
     return Setup(model, args.tracking_uri, options, execution, device, rules, allow_networks=allow)
@@ -60,6 +65,22 @@ def finish(plan: Plan, setup: Setup) -> None:
             close_record(plan.folder, record)
 
 
+def tell(report: Report, found: Survey) -> None:
+    """Print what became of a job."""
+    for line in (*report.summary().split("\n"), found.passed_over):
+        if line:
+            say(line)
+
+
+def no_room(advice: str, report: Report | None) -> int:
+    """Say why a job stopped, and what is done; the exit code."""
+    say(f"error: {advice}", sys.stderr)
+    if report is not None:
+        for line in report.summary().split("\n"):
+            say(line, sys.stderr)
+    return NO_SPACE
+
+
 def dry_run(plan: Plan, setup: Setup, found: Survey) -> int:
     """Print what would be done; exit code 0, or 1 when some could not be."""
     counts = {"to dehaze": 0, "there already": 0, "cannot be done": 0}
@@ -68,11 +89,13 @@ def dry_run(plan: Plan, setup: Setup, found: Survey) -> int:
             kind = {"todo": "to dehaze", "done": "there already"}.get(state, "cannot be done")
             counts[kind] += 1
             if kind != "there already" and counts[kind] <= _LISTED:
-                print(f"{task.source} -> {task.target}" if kind == "to dehaze" else f"cannot: {state}")
+                say(f"{task.source} -> {task.target}" if kind == "to dehaze" else f"cannot: {task.source}: {state}")
     for kind in ("to dehaze", "cannot be done"):
         if counts[kind] > _LISTED:
             print(f"... and {counts[kind] - _LISTED} more {kind}")
     print(f"{', '.join(f'{count} {kind}' for kind, count in counts.items())}; {found.size / 1e6:.1f} MB of photographs")
+    if found.passed_over:
+        say(found.passed_over)
     return 1 if counts["cannot be done"] else 0
 
 

@@ -11,7 +11,8 @@ VIDEOS = frozenset(
         ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv",
     }
 )  # fmt: skip
-HIDDEN, RESULTS, LINKS, OTHER, BARE = "hidden", "earlier results", "broken links", "pipes or devices", "without suffix"
+HIDDEN, EARLIER, LINKS = "hidden", "earlier results", "broken links"
+OTHER, BARE = "pipes or devices", "without suffix"
 _LONGEST = 5  # letters of a suffix that says a kind
 
 

@@ -9,7 +9,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 RECORD = ".dehaze.json"  # beside results: what they were made with
-SHEETS = "previews"  # the folder of before/after sheets, below the results
+FAILURES = "failures.csv"  # beside results: what could not be done
+SHEETS = "dehaze-previews"  # beside results: the folder of before/after sheets
+
+
+def is_own(name: str) -> bool:
+    """A name that this program keeps for itself, whatever the file system makes of case: below the results no
+    photograph's result has it.
+    """
+    return name.casefold() in (RECORD, FAILURES, SHEETS)
+
+
+def is_remote(place: str) -> bool:
+    """Whether a name leads away from this machine; no server is asked."""
+    return "://" in place and not place.startswith("file://")
 
 
 def identity(place: str) -> object:

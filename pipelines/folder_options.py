@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from models.imports import add_allow_networks
-from models.settings import parse
+from models.settings import ConfigError, parse
 
 if TYPE_CHECKING:  # torch takes seconds that --help need not
     from models.inference import InferenceConfig
@@ -33,7 +33,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--keep-metadata",
         action="store_true",
-        help="write EXIF, XMP and resolution again, with the place where the photograph was taken (default: drop them)",
+        help="write EXIF, XMP, IPTC, texts and resolution again, with the place of the photograph (default: drop them)",
+    )
+    group.add_argument(
+        "--wrap",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="the picture is a panorama of 360 degrees whose ends meet (default: where its XMP says so)",
     )
     group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1; auto takes a GPU where there is one")
     group.add_argument(
@@ -65,7 +71,10 @@ def place_options(parser: argparse.ArgumentParser) -> None:
         help="make results anew that are there (default: skip those of the same call)",
     )
     group.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-    group.add_argument("--preview", action="store_true", help="write before/after sheets to DST/previews")
+    group.add_argument("--preview", action="store_true", help="write before/after sheets to DST/dehaze-previews")
+    group.add_argument(
+        "--keep-dates", action="store_true", help="give results the time of modification of their photographs"
+    )
 
 
 def options_of(args: argparse.Namespace) -> DehazeOptions:
@@ -77,6 +86,7 @@ def options_of(args: argparse.Namespace) -> DehazeOptions:
     from serving.predictor import DehazeOptions
 
     chosen = {"strength": args.strength, "quality": args.quality, "keep_metadata": args.keep_metadata}
+    chosen["wrap"] = args.wrap
     return parse(DehazeOptions, chosen | ({"format": args.format.upper()} if args.format else {}), "options")
 
 
@@ -96,8 +106,11 @@ def plan_of(sources: Sequence[str], target: str | None, args: argparse.Namespace
     """The plan that the flags say.
 
     Raises:
-        ConfigError: a source is missing, or the target is a file where a folder is needed.
+        ConfigError: a source is missing, dates cannot be kept there, or the target is a file where a folder is needed.
     """
+    from pipelines.folder_names import is_remote
     from pipelines.folder_plan import make_plan
 
+    if args.keep_dates and is_remote(target if target is not None else sources[0]):
+        raise ConfigError("--keep-dates needs a local folder for the results")
     return make_plan(sources, target, args.format.upper() if args.format else None, recursive=args.recursive)

@@ -8,73 +8,39 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any
 
 from pyarrow import fs as pafs
 
 from models.image_limits import SUFFIXES
 from models.settings import ConfigError
-from pipelines.corpus import absolute, child, filesystem
-from pipelines.folder_names import RECORD, SHEETS, identity, ignores_case, inside, same_place
+from pipelines.corpus import absolute, filesystem
+from pipelines.folder_kinds import advice, listed
+from pipelines.folder_names import identity, ignores_case, inside, is_own, same_place
+from pipelines.folder_walk import Plan, Root, Task, walk
 from pipelines.ingest_files import split_glob
 
-FORMATS = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tif", "bmp": ".bmp"}
-BESIDE = "_dehazed"  # what a result's name ends with when it lies beside its photograph
+__all__ = ["Plan", "Root", "Survey", "Task", "batches", "format_of", "make_plan", "survey", "tasks"]
+
 _SHOWN = 3  # collisions that a message names
-
-
-@dataclass(frozen=True)
-class Task:
-    """One photograph and the file that it becomes: paths or URIs. ``size`` in bytes, ``mtime`` in ns, of the source."""
-
-    source: str
-    target: str
-    size: int
-    mtime: int
-
-
-@dataclass(frozen=True)
-class Root:
-    """Where photographs are: a folder, those below it that match ``pattern``, or one file."""
-
-    uri: str
-    pattern: re.Pattern[str] | None = None
-    is_file: bool = False
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a call asks for.
-
-    Attributes:
-        roots: the sources.
-        folder: where results go; None when they go beside their photographs, or to ``file``.
-        file: the one result, where one photograph becomes a file of a given name.
-        format: of results, such as ``PNG``; None keeps each file's own.
-        recursive: whether folders below a folder count.
-    """
-
-    roots: tuple[Root, ...]
-    folder: str | None
-    file: str | None = None
-    format: str | None = None
-    recursive: bool = True
-
-    @property
-    def single(self) -> bool:
-        """One photograph, named: there is no folder to keep a record of."""
-        return len(self.roots) == 1 and self.roots[0].is_file
+_SUFFIX = re.compile(r"\.(?=.*[a-z])[a-z0-9]{1,5}")  # of a file's name: photo.heic, but not results.2024
 
 
 @dataclass(frozen=True)
 class Survey:
-    """How many photographs there are, and their bytes."""
+    """How many photographs there are, and their bytes; how many files of which kinds are none."""
 
     count: int
     size: int
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def passed_over(self) -> str:
+        """A line on what was left out, or nothing."""
+        return f"left out: {listed(self.left_out)}{advice(self.left_out)}" if self.left_out else ""
 
 
 def make_plan(sources: Sequence[str], target: str | None, file_format: str | None, *, recursive: bool = True) -> Plan:
@@ -96,21 +62,40 @@ def make_plan(sources: Sequence[str], target: str | None, file_format: str | Non
     folder = absolute(target)
     files, path = filesystem(folder)
     kind = files.get_file_info(path).type
+    if kind == pafs.FileType.Directory or (kind == pafs.FileType.NotFound and target.endswith("/")):
+        return Plan(roots, folder, None, file_format, recursive)
     suffix = PurePosixPath(path).suffix.lower()
-    if kind != pafs.FileType.Directory and suffix in SUFFIXES and single:
-        if file_format not in (None, SUFFIXES[suffix]):
-            raise ConfigError(
-                f"{target} has the suffix of {SUFFIXES[suffix]}, but the format asked for is {file_format}"
-            )
-        return Plan(roots, None, folder, SUFFIXES[suffix], recursive)
-    if kind == pafs.FileType.File or (kind == pafs.FileType.NotFound and suffix in SUFFIXES):
+    if not single and (kind != pafs.FileType.NotFound or suffix in SUFFIXES):
         raise ConfigError(f"{target} is no folder; the last name says where the results go: give a folder")
+    if single and (suffix in SUFFIXES or kind != pafs.FileType.NotFound or _SUFFIX.fullmatch(suffix)):
+        return Plan(roots, None, folder, format_of(target, file_format), recursive)
     return Plan(roots, folder, None, file_format, recursive)
+
+
+def format_of(target: str, file_format: str | None) -> str:
+    """The format of a file to write, by its suffix.
+
+    Args:
+        target: its name.
+        file_format: what was asked for as well, or None.
+
+    Raises:
+        ConfigError: no such format, or another one than was asked for.
+    """
+    found = SUFFIXES.get(PurePosixPath(target.rstrip("/")).suffix.lower())
+    if found is None:
+        known = " ".join(sorted(SUFFIXES))
+        raise ConfigError(f"cannot write {target}; expected one of {known}, or, for a folder, {target.rstrip('/')}/")
+    if file_format not in (None, found):
+        raise ConfigError(f"{target} has the suffix of {found}, but the format asked for is {file_format}")
+    return found
 
 
 def _root(uri: str) -> Root:
     files, path = filesystem(uri)
     kind = files.get_file_info(path).type
+    if kind == pafs.FileType.Unknown:
+        raise ConfigError(f"{uri} is a pipe or a device; standard input is given as -")
     if kind != pafs.FileType.NotFound:
         return Root(uri, None, kind == pafs.FileType.File)
     folder, pattern = split_glob(uri)
@@ -127,8 +112,8 @@ def tasks(plan: Plan) -> Iterator[Task]:
         ConfigError: a source is gone.
     """
     for root in plan.roots:
-        for folder in _folders(root, plan):
-            yield from folder
+        for folder in walk(root, plan):
+            yield from folder.tasks
 
 
 def batches(plan: Plan, size: int) -> Iterator[list[Task]]:
@@ -147,15 +132,19 @@ def survey(plan: Plan) -> Survey:
     """
     checks = _Checks(plan)
     count = size = 0
+    left_out: Counter[str] = Counter()
     for root in plan.roots:
-        for folder in _folders(root, plan):
-            checks.folder(folder)
-            count += len(folder)
-            size += sum(task.size for task in folder)
+        for folder in walk(root, plan):
+            checks.folder([task for task in folder.tasks if not task.problem])
+            count += len(folder.tasks)
+            size += sum(task.size for task in folder.tasks)
+            left_out += folder.left_out
     checks.conclude()
+    found = Survey(count, size, dict(left_out))
     if not count:
-        raise ConfigError(f"no photographs in {', '.join(root.uri for root in plan.roots)}")
-    return Survey(count, size)
+        beside = f"; {found.passed_over}" if found.passed_over else ""
+        raise ConfigError(f"no photographs in {', '.join(root.uri for root in plan.roots)}{beside}")
+    return found
 
 
 class _Checks:
@@ -184,6 +173,10 @@ class _Checks:
             if inside(place, self._folders, below=self._plan.folder):
                 raise ConfigError(f"{place} is an input; choose another folder for the results, outside of the inputs")
         for task in found:
+            if self._plan.folder is not None and is_own(_first_below(self._plan.folder, task.target)):
+                raise ConfigError(
+                    f"{task.source} would become {task.target}, a name that is kept for lists and sheets; rename it"
+                )
             if same_place(task.target, task.source) or (self._files and identity(task.target) in self._files):
                 raise ConfigError(f"{task.target} is an input; choose another place for the results")
             self._take(task)
@@ -191,7 +184,7 @@ class _Checks:
     def _take(self, task: Task) -> None:
         key = task.target.casefold() if self._fold else task.target
         other = self._taken.setdefault(key, task.source)
-        if other != task.source:
+        if other != task.source and not same_place(other, task.source):
             self._collisions += 1
             if len(self._examples) < _SHOWN:
                 self._examples.append(f"{other} and {task.source} would both become {task.target}")
@@ -207,65 +200,6 @@ class _Checks:
             raise ConfigError(f"{'; '.join(self._examples)}{rest}; rename one, or use another --format or folder")
 
 
-def _folders(root: Root, plan: Plan) -> Iterator[list[Task]]:
-    """The photographs of a root, one folder after the other."""
-    files, path = filesystem(root.uri)
-    if root.is_file:
-        yield [_task(root.uri, PurePosixPath(path).name, files.get_file_info(path), plan)]
-        return
-    waiting = [(path, frozenset([identity(root.uri)]))]
-    while waiting:
-        folder, above = waiting.pop()
-        entries = _entries(files, folder)
-        results = any(entry.base_name == RECORD for entry in entries)
-        found = []
-        for entry in entries:
-            name = entry.path[len(path) :].lstrip("/")
-            if entry.type == pafs.FileType.File and _counts(name, root, plan):
-                found.append(_task(child(root.uri, name), name, entry, plan))
-        yield found
-        if plan.recursive:
-            for entry in reversed(entries):
-                if entry.type == pafs.FileType.Directory and not _passed_over(entry.base_name, results=results):
-                    uri = child(root.uri, entry.path[len(path) :].lstrip("/"))
-                    known = identity(uri)  # a link to a folder that one is in already is not followed
-                    if known not in above and not (plan.folder and same_place(uri, plan.folder)):
-                        waiting.append((entry.path, above | {known}))
-
-
-def _entries(files: Any, folder: str) -> list[Any]:
-    try:
-        return sorted(files.get_file_info(pafs.FileSelector(folder)), key=lambda entry: str(entry.path))
-    except UnicodeDecodeError as problem:
-        raise ConfigError(f"{folder} holds a name that is not UTF-8 ({problem.object!r}); rename it") from problem
-
-
-def _passed_over(name: str, *, results: bool) -> bool:
-    """Hidden folders, and before/after sheets among results."""
-    return name.startswith(".") or (results and name == SHEETS)
-
-
-def _counts(name: str, root: Root, plan: Plan) -> bool:
-    pure = PurePosixPath(name)
-    if pure.suffix.lower() not in SUFFIXES or pure.name.startswith("."):
-        return False
-    if root.pattern is not None and root.pattern.fullmatch(name) is None:
-        return False
-    return plan.folder is not None or not pure.stem.endswith(BESIDE)
-
-
-def _task(uri: str, name: str, info: Any, plan: Plan) -> Task:
-    return Task(uri, _target(uri, name, plan), info.size or 0, info.mtime_ns or 0)
-
-
-def _target(uri: str, name: str, plan: Plan) -> str:
-    """Where a photograph's result goes; ``name`` is its path below its root."""
-    if plan.file is not None:
-        return plan.file
-    pure = PurePosixPath(name)
-    keeps = plan.format is None or SUFFIXES.get(pure.suffix.lower()) == plan.format
-    suffix = pure.suffix if keeps else FORMATS[str(plan.format).lower()]
-    if plan.folder is not None:
-        return child(plan.folder, str(pure.with_name(pure.stem + suffix)))
-    base, question, query = uri.partition("?") if "://" in uri else (uri, "", "")
-    return f"{base.removesuffix(PurePosixPath(base).suffix)}{BESIDE}{suffix}{question}{query}"
+def _first_below(folder: str, place: str) -> str:
+    base = folder.partition("?")[0] if "://" in folder else folder
+    return place[len(base.rstrip("/")) + 1 :].partition("/")[0]

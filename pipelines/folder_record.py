@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
 import re
 from typing import Any
 
@@ -15,10 +15,13 @@ from torch import nn
 from models.inference import InferenceConfig
 from models.settings import ConfigError, Settings
 from pipelines.corpus import child, filesystem, replacing
+from pipelines.disk_errors import no_space, plainly
+from pipelines.folder_listing import entries
 from pipelines.folder_names import RECORD
+from pipelines.shown import shown
 from serving.predictor import DehazeOptions
 
-_LEFT = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # what `replacing` writes before it is whole
+_LEFT = re.compile(r"\..+\.[0-9a-f]{8}\.tmp", re.DOTALL)  # what `replacing` writes before it is whole
 _SURELY_LEFT_NS = 60 * 10**9  # another call in the same folder is done with its own by then
 
 
@@ -33,6 +36,7 @@ class Made(Settings):
     keep_metadata: bool
     precision: str
     tile: int | None
+    wrap: bool | None = None
 
 
 class Record(Settings):
@@ -55,7 +59,7 @@ class Record(Settings):
 def made_with(model: str, network: nn.Module, options: DehazeOptions, execution: InferenceConfig) -> Made:
     """How results are made. The memory that a network may use is left out: it changes from call to call."""
     return Made(
-        model=model,
+        model=shown(model),
         weights=fingerprint(network),
         strength=options.strength,
         format=options.format,
@@ -63,6 +67,7 @@ def made_with(model: str, network: nn.Module, options: DehazeOptions, execution:
         keep_metadata=options.keep_metadata,
         precision=execution.precision,
         tile=execution.tile,
+        wrap=options.wrap,
     )
 
 
@@ -114,6 +119,7 @@ def open_record(folder: str, made: Made, *, overwrite: bool) -> Record:
 
     Raises:
         ConfigError: as :func:`compare`; the folder cannot be written to.
+        NoSpaceError: there is no room for the record.
     """
     old = read_record(folder)
     record = compare(old, made, folder, overwrite=overwrite)
@@ -139,11 +145,12 @@ def sweep(folder: str, before_ns: int) -> None:
     files, path = filesystem(folder)
     waiting = [path]
     while waiting:
-        for entry in files.get_file_info(pafs.FileSelector(waiting.pop())):
-            if entry.type == pafs.FileType.Directory:
-                waiting.append(entry.path)
-            elif _LEFT.fullmatch(entry.base_name) and (entry.mtime_ns or 0) < before_ns:
-                files.delete_file(entry.path)
+        with contextlib.suppress(OSError):  # what cannot be read or removed does no harm
+            for entry in entries(files, waiting.pop()):
+                if entry.kind == "folder" and not entry.link:  # what links lead to is not ours
+                    waiting.append(entry.path)
+                elif entry.kind == "file" and _LEFT.fullmatch(entry.name) and entry.mtime < before_ns:
+                    files.delete_file(entry.path)
 
 
 def _write(folder: str, record: Record) -> None:
@@ -152,7 +159,10 @@ def _write(folder: str, record: Record) -> None:
         with replacing(place) as stream:
             stream.write(json.dumps(record.model_dump(mode="json"), indent=1).encode())
     except OSError as problem:
-        raise ConfigError(f"cannot write {place}: {os.strerror(problem.errno or 0)}") from problem
+        full = no_space(problem, place)
+        if full is not None:
+            raise full from problem
+        raise ConfigError(f"cannot write {place}: {plainly(problem)}") from problem
 
 
 def _written(folder: str) -> int:

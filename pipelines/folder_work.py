@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,28 +15,27 @@ from models.image_limits import check_bytes
 from models.inference import InferenceConfig
 from models.settings import ConfigError
 from pipelines.corpus import child, filesystem, replacing
+from pipelines.disk_errors import NoSpaceError, no_space, plainly
 from pipelines.folder_names import same_place
 from pipelines.folder_plan import Task
 from pipelines.preview import sheet_of
-from serving.predictor import DehazeOptions, Predictor
+from serving.predictor import DehazeInfo, DehazeOptions, Predictor
 
 BATCH = 16  # photographs; also what one preview sheet holds
-NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the next photograph would meet them too
+
+_COARSE_NS = 2 * 10**9  # steps in which some file systems keep times
 
 Status = Literal["written", "kept", "failed"]
 
 
-class NoSpaceError(OSError):
-    """Results cannot be written any more."""
-
-
 @dataclass(frozen=True)
 class Result:
-    """What became of one photograph."""
+    """What became of one photograph; ``notes`` are sentences on what the result does not have."""
 
     source: str
     status: Status
     reason: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,11 +47,13 @@ class Rules:
             every result that is there counts.
         replace: make results anew that do not count, instead of calling it a failure.
         previews: folder for before/after sheets, or None.
+        dates: give results the time of modification of their photographs.
     """
 
     since_ns: int | None = None
     replace: bool = False
     previews: str | None = None
+    dates: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,50 +108,95 @@ class Worker:
             if state == "done":
                 yield Result(task.source, "kept")
                 continue
-            reason = self._one(task) if state == "todo" else state
-            changed = changed or not reason
-            yield Result(task.source, "failed" if reason else "written", reason)
+            result = self._one(task) if state == "todo" else _failed(task, state)
+            changed = changed or result.status == "written"
+            yield result
         if self._rules.previews is not None and number is not None:
-            self._preview(number, batch, changed)
+            yield from self._preview(number, batch, changed)
 
-    def _one(self, task: Task) -> str:
-        """Why it failed, or nothing."""
+    def _one(self, task: Task) -> Result:
         try:
-            check_bytes(task.size, self._predictor.limits)  # before it is read
-            files, path = filesystem(task.source)
-            with files.open_input_stream(path, compression=None) as stream:
-                data = stream.read()
-            result, _ = self._predictor.dehaze_bytes(data, self._setup.options)
+            data, stamp = self._read(task)
+            made, info = self._predictor.dehaze_bytes(data, self._setup.options)
         except (ImageError, MemoryError) as problem:
-            return " ".join(str(problem).split()) or "out of memory"
+            return _failed(task, " ".join(str(problem).split()) or "out of memory")
         except OSError as problem:
-            return plainly(problem)
+            return _failed(task, plainly(problem))
+        if _stamp(task.source) != stamp:
+            return _failed(task, "it was changed while it was dehazed; repeat the command")
         try:
-            write(task.target, result)
+            write(task.target, made)
+            if self._rules.dates and stamp is not None:
+                os.utime(task.target, ns=(stamp[0], stamp[0]))
         except NoSpaceError:
             raise
         except OSError as problem:
-            return plainly(problem)
-        return ""
+            return _failed(task, f"cannot write {task.target}: {plainly(problem)}")
+        return Result(task.source, "written", notes=said(info))
 
-    def _preview(self, number: int, batch: Sequence[Task], changed: bool) -> None:
+    def _read(self, task: Task) -> tuple[bytes, tuple[int, int] | None]:
+        most = self._predictor.limits.max_bytes
+        check_bytes(task.size, self._predictor.limits)  # before it is read
+        stamp = _stamp(task.source)
+        files, path = filesystem(task.source)
+        with files.open_input_stream(path, compression=None) as stream:
+            return stream.read(most + 1), stamp  # it may have grown
+
+    def _preview(self, number: int, batch: Sequence[Task], changed: bool) -> Iterator[Result]:
         place = child(str(self._rules.previews), f"sheet-{number:06d}.jpg")
         files, path = filesystem(place)
-        if not changed and files.get_file_info(path).type == pafs.FileType.File:
-            return
-        made = sheet_of([(task.source, task.target) for task in batch])
-        if made is not None:
-            write(place, made)
+        try:
+            if not changed and files.get_file_info(path).type == pafs.FileType.File:
+                return
+            made = sheet_of([(task.source, task.target) for task in batch if not task.problem])
+            if made is not None:
+                write(place, made)
+        except NoSpaceError:
+            raise
+        except OSError as problem:
+            yield Result(place, "failed", f"cannot write it: {plainly(problem)}")
+
+
+def _failed(task: Task, reason: str) -> Result:
+    return Result(task.source, "failed", reason)
+
+
+def said(info: DehazeInfo) -> tuple[str, ...]:
+    """What people should know about a result."""
+    lost = (f"kinds of metadata that could not be kept: {', '.join(info.lost)}",) if info.lost else ()
+    return info.notes + lost
+
+
+def _stamp(place: str) -> tuple[int, int] | None:
+    """What tells that a local file has changed: its time of modification, in ns, and its size."""
+    if "://" in place:
+        return None  # objects behind a URI are replaced as a whole
+    found = os.stat(place)  # noqa: PTH116 - Path.stat is slow, and this is called twice for every photograph
+    return found.st_mtime_ns, found.st_size
 
 
 def states(batch: Sequence[Task], rules: Rules) -> list[str]:
     """Of each photograph ``done``, ``todo``, or why it must not be done."""
-    files = filesystem(batch[0].target)[0]  # all results are in one place
-    found = files.get_file_info([filesystem(task.target)[1] for task in batch])
-    return [_state(task, info, rules) for task, info in zip(batch, found, strict=True)]
+    can = [task for task in batch if not task.problem]
+    places = [filesystem(task.target) for task in can]
+    try:
+        infos = places[0][0].get_file_info([path for _, path in places]) if can else []  # all results are in one place
+    except OSError:  # of one of them: which one?
+        infos = [_info(files, path) for files, path in places]
+    found = dict(zip(can, infos, strict=True))
+    return [task.problem or _state(task, found[task], rules) for task in batch]
+
+
+def _info(files: Any, path: str) -> Any:
+    try:
+        return files.get_file_info(path)
+    except OSError as problem:
+        return f"cannot write {path}: {plainly(problem)}"
 
 
 def _state(task: Task, info: Any, rules: Rules) -> str:
+    if isinstance(info, str):
+        return info
     if info.type == pafs.FileType.NotFound:
         return "todo"
     if info.type == pafs.FileType.Directory:
@@ -161,10 +206,25 @@ def _state(task: Task, info: Any, rules: Rules) -> str:
     made = info.mtime_ns or 0
     if rules.since_ns is None and not rules.replace:
         return "done"
-    if rules.since_ns is not None and made >= rules.since_ns:
-        return "done" if made >= task.mtime and info.size else "todo"  # else the photograph has changed since
+    if rules.since_ns is not None:
+        if made >= rules.since_ns:
+            return "done" if made >= task.mtime and info.size else "todo"  # else the photograph has changed since
+        if _keeps_date(task, made, rules.since_ns) and info.size:
+            return "done"
     refusal = f"{task.target} is there and was not made by a call like this one; --overwrite replaces it"
     return "todo" if rules.replace else refusal
+
+
+def _keeps_date(task: Task, made: int, since_ns: int) -> bool:
+    """A result with its photograph's time of modification (``--keep-dates``): the time of its last change of any kind,
+    which programs cannot choose, says when it was made.
+    """
+    if "://" in task.target or abs(made - task.mtime) > _COARSE_NS:
+        return False
+    try:
+        return os.stat(task.target).st_ctime_ns >= since_ns  # noqa: PTH116 - as above
+    except OSError:
+        return False
 
 
 def write(place: str, data: bytes) -> None:
@@ -178,14 +238,10 @@ def write(place: str, data: bytes) -> None:
         with replacing(place) as stream:
             stream.write(data)
     except OSError as problem:
-        if problem.errno in NO_PLACE:
-            raise NoSpaceError(problem.errno, f"{os.strerror(problem.errno)}: {place}") from problem
+        full = no_space(problem, place)
+        if full is not None:
+            raise full from problem
         raise
-
-
-def plainly(problem: OSError) -> str:
-    """The reason of an error in few words."""
-    return os.strerror(problem.errno) if problem.errno else " ".join(str(problem).split())
 
 
 def device_of(name: str) -> torch.device:

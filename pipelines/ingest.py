@@ -280,6 +280,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.ingest",
         description="Photographs to a corpus. docs/DATA.md shows it for RESIDE, RIDCP500, O-HAZE and others.",
+        allow_abbrev=False,
     )
     add = parser.add_argument
     add(

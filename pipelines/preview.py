@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from models import images
 from pipelines.corpus import filesystem
+from pipelines.shown import shown
 
 COLUMNS = 4  # pairs side by side
 _WIDE, _HIGH, _GAP, _LINE, _QUALITY = 232, 174, 8, 18, 85
@@ -31,11 +32,13 @@ def sheet_of(pairs: Sequence[tuple[str, str]]) -> bytes | None:
     Returns:
         None when there is nothing to show.
     """
-    shown = [(PurePosixPath(source).name, found) for source, target in pairs if (found := _thumbnails(source, target))]
-    if not shown:
+    pictures = [
+        (shown(PurePosixPath(source).name), found) for source, target in pairs if (found := _thumbnails(source, target))
+    ]
+    if not pictures:
         return None
-    columns = min(COLUMNS, len(shown))
-    rows = -(-len(shown) // columns)
+    columns = min(COLUMNS, len(pictures))
+    rows = -(-len(pictures) // columns)
     across, down = 2 * _WIDE + 3 * _GAP, _HIGH + _LINE + 2 * _GAP
     sheet = Image.new("RGB", (columns * across + _GAP, rows * down + _LINE + _GAP), _PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -43,7 +46,7 @@ def sheet_of(pairs: Sequence[tuple[str, str]]) -> bytes | None:
     for column in range(columns):
         for half, text in enumerate(("before", "after")):
             draw.text((column * across + 2 * _GAP + half * (_WIDE + _GAP), _GAP // 2), text, _FAINT, font)
-    for index, (name, halves) in enumerate(shown):
+    for index, (name, halves) in enumerate(pictures):
         left, top = index % columns * across + 2 * _GAP, index // columns * down + _LINE + _GAP
         for half, picture in enumerate(halves):
             sheet.paste(Image.fromarray(picture), (left + half * (_WIDE + _GAP), top))

@@ -41,7 +41,9 @@ def register(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.register", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.register", description=__doc__.splitlines()[0], allow_abbrev=False
+    )
     parser.add_argument("checkpoint", type=Path, help="folder with model.safetensors and config.json")
     parser.add_argument("--tracking-uri", help="MLflow server or database (default: mlflow.db in this folder)")
     parser.add_argument("--run-id", help="MLflow run that made the checkpoint (default: a new run)")

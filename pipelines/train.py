@@ -271,7 +271,7 @@ def train(job: TrainJob, prepared: Prepared | None = None) -> TrainResult:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.train", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m pipelines.train", description=__doc__, allow_abbrev=False)
     parser.add_argument("--recipe", required=True, help=f"a YAML file, or one of: {', '.join(recipe_names())}")
     parser.add_argument("--clear", help="corpus of clear photographs")
     parser.add_argument("--hazy", help="corpus of hazy photographs (Colabator, CDD-GAN)")

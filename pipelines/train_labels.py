@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from pipelines.train import TrainJob
 
 KEPT_CHECKPOINTS = 2
+LABEL_BYTES = 2.2  # of an entry of the pool, per pixel of the label
+RUN_ID = "run-id"
 
 
 def snapshots_of(job: TrainJob) -> Path:
@@ -36,14 +39,28 @@ def drop_old_snapshots(job: TrainJob, step: int) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def run_id_of(job: TrainJob) -> str:
+    """What tells this run from others into the same ``out``, before and after; made when there is none.
+
+    It lies among the run's snapshots and goes with them. Stores of the pool that have another one are of a dead run.
+    """
+    from pseudolabel.snapshots import write_whole
+
+    path = snapshots_of(job) / RUN_ID
+    if not path.is_file():
+        write_whole(path, f"{uuid.uuid4().hex[:16]}\n")
+    return path.read_text().strip()
+
+
 def has_begun(job: TrainJob) -> bool:
     """Whether an earlier attempt came as far as training: then its pool need not be seeded again."""
     from pseudolabel.snapshots import SnapshotError, read_manifest
 
+    run_id = run_id_of(job)
     for path in snapshots_of(job).glob("step-*"):
         with suppress(SnapshotError):
-            read_manifest(path)
-            return True
+            if read_manifest(path).may_be_of(run_id):
+                return True
     return False
 
 
@@ -74,13 +91,44 @@ def store_of(job: TrainJob) -> Path:
 
 @contextmanager
 def _pool(job: TrainJob) -> Iterator[Any]:
+    """The pool; its stores stay when the run breaks off, and are removed when it is done."""
     from pseudolabel.actors import start_pool
 
-    pool = start_pool(job.cluster_name, store_of(job), job.recipe.labels.shards, snapshots=snapshots_of(job))
+    labels = job.recipe.labels
+    pixels = given_corpus(job.hazy, "hazy").count("train") * labels.size**2
+    pool = start_pool(
+        job.cluster_name,
+        store_of(job),
+        labels.shards,
+        snapshots=snapshots_of(job),
+        run_id=run_id_of(job),
+        fixed=labels.store is not None,
+        room=round(2 * LABEL_BYTES * pixels / labels.shards),  # a pool that is restored is written beside the old one
+    )
     try:
+        _tell_where(pool)
         yield pool
-    finally:
+    except BaseException:
         pool.shutdown()
+        raise
+    removed = pool.shutdown(remove=True) / 1e6
+    print(f"the labels are in {snapshots_of(job)}; the stores of the pool are removed ({removed:.1f} MB)", flush=True)
+
+
+def _tell_where(pool: Any) -> None:
+    """Where the stores are, when that is not below ``out`` or where the user said, and how many share a machine."""
+    found = pool.describe()
+    for shard, store, host in found:
+        if not Path(store).is_relative_to(shard.folder):
+            print(f"{shard.folder} lies on a network: the label pool's store is {store} on {host}", flush=True)
+    hosts = {host for _, _, host in found}
+    if len(hosts) < len(found):
+        print(
+            f"note: the {len(found)} shards of the label pool are on {', '.join(sorted(hosts))}; nodes that join the "
+            "cluster later get none of them before the command is given again",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 @contextmanager

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 POOL_FIGURES = ("size", "acceptance_rate", "mean_clearness", "mean_quality", "mean_teacher_step")
 PICTURES = "labels"
+PROGRESS_SECONDS = 30.0
 
 
 class Worker:
@@ -74,8 +75,7 @@ class Worker:
 
     def _resume(self) -> int:
         """Steps done before; method and label pool are then those of that checkpoint."""
-        import ray.train
-        import torch.distributed
+        import ray.train.collective
 
         from models.checkpoint import read_state
 
@@ -90,8 +90,9 @@ class Worker:
         if self.pool is not None:
             if self.first:
                 self._set_back(step, resumed=saved is not None)
-            if torch.distributed.is_initialized():
-                torch.distributed.barrier()  # nobody fetches from a pool that is being restored
+            # Nobody fetches from a pool that is being restored. That may take hours, so this is no barrier of torch's:
+            # those end after half an hour.
+            ray.train.collective.barrier()
         return step
 
     def _set_back(self, step: int, *, resumed: bool) -> None:
@@ -100,7 +101,7 @@ class Worker:
             return
         if self.labeling is not None:
             self.labeling.hold()
-        self.pool.restore(snapshot_of(self.job, step), step)
+        self._restore(step)
         then = self.pool.stats()
         if self.labeling is not None:
             self.labeling.rewind(self.method.teacher_state(), step)
@@ -108,6 +109,17 @@ class Worker:
             f"goes on after step {step}, with the label pool of then: {then.size} labels of {then.offered} offers",
             flush=True,
         )
+
+    def _restore(self, step: int) -> None:
+        """Wait for the pool to be that of ``step``, and say now and then how far it is."""
+        began, pending = time.monotonic(), self.pool.restore_async(snapshot_of(self.job, step), step)
+        while True:
+            try:
+                pending.result(PROGRESS_SECONDS)
+                return
+            except TimeoutError:
+                done, seconds = self.pool.restored().result(), time.monotonic() - began
+                print(f"restoring the label pool: {done} labels in {seconds:.0f} s", flush=True)
 
     def _untouched(self) -> bool:
         """Whether pool and label workers are as seeding left them: no attempt at this run has trained before."""

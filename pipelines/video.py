@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,12 @@ from models.image_tensors import quantise
 from models.images import to_tensor
 from models.inference import InferenceConfig, blend
 from models.settings import ConfigError, Settings
-from pipelines.folder_names import same_place
+from pipelines.corpus import absolute
+from pipelines.disk_errors import NoSpaceError
+from pipelines.folder_names import is_remote, same_place
 from pipelines.folder_report import NO_SPACE, SOME_FAILED
-from pipelines.folder_work import NoSpaceError, device_of
+from pipelines.folder_work import device_of
+from pipelines.shown import say
 from pipelines.video_io import WRITABLE, Frame, Reader, Writer
 from pipelines.video_smoothing import Smoother
 from serving.predictor import Predictor
@@ -35,6 +39,8 @@ class VideoOptions(Settings):
         codec: encoder; None takes H.264, and VP9 in WebM.
         crf: its quality, lower is better; None takes the encoder's own.
         keep_metadata: copy the file's tags, with the place where it was taken.
+        keep_dates: give the result the time of modification of the source.
+        wrap: the picture goes on from its right end to its left.
     """
 
     strength: float = Field(1.0, ge=0.0, le=1.0)
@@ -42,6 +48,8 @@ class VideoOptions(Settings):
     codec: str | None = None
     crf: int | None = Field(None, ge=0, le=63)
     keep_metadata: bool = False
+    keep_dates: bool = False
+    wrap: bool = False
 
 
 class FrameDehazer:
@@ -55,29 +63,32 @@ class FrameDehazer:
     def __call__(self, frame: Frame) -> Frame:
         """The frame to show."""
         hazy = to_tensor(frame.pixels)
-        scene = self._smoother(hazy, self._predictor.run(hazy).scene, frame.time)
+        found = self._predictor.run(hazy, wrap=self._options.wrap)
+        scene = self._smoother(hazy, found.scene, frame.time)
         pixels = quantise(blend(hazy, scene, self._options.strength), np.dtype(frame.pixels.dtype))[0]
         return Frame(pixels, frame.pts, frame.time)
 
 
-def target_of(source: Path, target: Path | None, *, overwrite: bool) -> Path:
+def target_of(source: Path, target: str | None, *, overwrite: bool) -> Path:
     """Where the result goes: the file or folder ``target``, or beside the source.
 
     Raises:
         ConfigError: it would replace the source, or is there already, or has a suffix that cannot be written.
     """
+    suffix = source.suffix if source.suffix.lower() in WRITABLE else ".mp4"
     if target is None:
-        suffix = source.suffix if source.suffix.lower() in WRITABLE else ".mp4"
-        target = source.with_name(f"{source.stem}{SUFFIX}{suffix}")
-    elif target.is_dir():
-        target /= source.name
-    if target.suffix.lower() not in WRITABLE:
-        raise ConfigError(f"cannot write a video {target.name}; expected one of {' '.join(sorted(WRITABLE))}")
-    if same_place(str(source), str(target)):
-        raise ConfigError(f"{target} is the input; choose another name")
-    if target.exists() and not overwrite:
-        raise ConfigError(f"{target} is there already; --overwrite replaces it")
-    return target
+        place = source.with_name(f"{source.stem}{SUFFIX}{suffix}")
+    else:
+        place = Path(absolute(target))
+        if place.is_dir() or target.endswith("/") or not place.suffix:
+            place = place / f"{source.stem}{suffix}"
+    if place.suffix.lower() not in WRITABLE:
+        raise ConfigError(f"cannot write a video {place.name}; expected one of {' '.join(sorted(WRITABLE))}")
+    if same_place(str(source), str(place)):
+        raise ConfigError(f"{place} is the input; choose another name")
+    if place.exists() and not overwrite:
+        raise ConfigError(f"{place} is there already; --overwrite replaces it")
+    return place
 
 
 @dataclass(frozen=True)
@@ -139,8 +150,8 @@ def _notes(reader: Reader, left_out: Sequence[str]) -> Iterator[str]:
 
 
 def run_video(
-    source: Path,
-    target: Path | None,
+    source: str,
+    target: str | None,
     options: VideoOptions,
     execution: InferenceConfig,
     *,
@@ -154,23 +165,30 @@ def run_video(
     """What ``dehaze apply`` does for a video; 0; 1: parts are missing or damaged; 3: there is no room.
 
     Raises:
-        ConfigError: as :func:`dehaze_video` and :func:`target_of`; no such model or device.
+        ConfigError: as :func:`dehaze_video` and :func:`target_of`; no such model or device; a name of no local file.
     """
-    target = target_of(source, target, overwrite=overwrite)
+    for name in (source, target or ""):
+        if is_remote(name):
+            raise ConfigError(f"{name} is not on this machine, where videos are read and written: copy it first")
+    path = Path(absolute(source))  # FFmpeg takes some relative names for something else
+    place = target_of(path, target, overwrite=overwrite)
     if dry_run:
-        reader = Reader(source)
-        print(f"{source} -> {target}: {reader.frames or 'an unknown number of'} frames")
+        reader = Reader(path)
+        say(f"{path} -> {place}: {reader.frames or 'an unknown number of'} frames")
         reader.close()
         return 0
     predictor = Predictor(
         model, tracking_uri, execution=execution, device=device_of(device), allow_networks=allow_networks
     )
     try:
-        told = dehaze_video(source, target, options, predictor)
+        told = dehaze_video(path, place, options, predictor)
+        if options.keep_dates:
+            modified = path.stat().st_mtime_ns
+            os.utime(place, ns=(modified, modified))
     except NoSpaceError as problem:
-        print(f"error: {problem.strerror}; free some space and repeat the command", file=sys.stderr)
+        say(f"error: {problem.advice}", sys.stderr)
         return NO_SPACE
-    print(target)
+    say(str(place))
     for line in (*told.notes, *told.problems):
-        print(line, file=sys.stderr)
+        say(line, sys.stderr)
     return SOME_FAILED if told.problems else 0

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,8 +13,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from models.files import temporary_name
 from models.settings import ConfigError
-from pipelines.folder_work import NO_PLACE, NoSpaceError
+from pipelines.disk_errors import no_space, plainly
 
 try:
     import av
@@ -195,10 +194,13 @@ class Writer:
         self._path, self._reader = path, reader
         container, usual = WRITABLE[path.suffix.lower()]
         self._codec, self._crf = codec or usual, crf
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        self._temporary = path.with_name(temporary_name(path.name))
         options = {"movflags": "+faststart"} if container in ("mp4", "mov") else {}
-        self._container = av.open(str(self._temporary), "w", format=container, options=options)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._container = av.open(str(self._temporary), "w", format=container, options=options)
+        except (av.error.FFmpegError, OSError) as problem:
+            raise self._refused(problem) from problem
         self._open = True
         self._waiting: list[Any] = []
         if metadata:
@@ -258,10 +260,10 @@ class Writer:
         try:
             self._container.mux(self._stream.encode(None))
             self._container.close()
-        except av.error.FFmpegError as problem:
+            self._open = False
+            self._temporary.replace(self._path)
+        except (av.error.FFmpegError, OSError) as problem:
             raise self._refused(problem) from problem
-        self._open = False
-        self._temporary.replace(self._path)
 
     def _start(self, first: Frame) -> None:
         reader, colour = self._reader, self._reader.colour
@@ -305,9 +307,11 @@ class Writer:
         return picture
 
     def _refused(self, problem: Exception) -> Exception:
-        code = getattr(problem, "errno", None)
-        if code in NO_PLACE:
-            return NoSpaceError(code, f"{os.strerror(code)}: {self._path}")
+        full = no_space(problem, str(self._path)) if isinstance(problem, OSError) else None
+        if full is not None:
+            return full
+        if isinstance(problem, OSError):
+            return ConfigError(f"cannot write {self._path}: {plainly(problem)}")
         return ConfigError(f"{self._path.name} cannot be written with '{self._codec}': {problem}")
 
     def _discard(self) -> None:

@@ -1,4 +1,4 @@
-"""Look into a label pool: `python -m pseudolabel inspect POOL`, `python -m pseudolabel export POOL OUT`."""
+"""Look into label pools, and after those that run: `python -m pseudolabel inspect POOL`, `export`, `list`, `stop`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ POOL = "folder of a run's label pool (it may be running), or a snapshot: a folde
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    command = argparse.ArgumentParser(prog="python -m pseudolabel", description="Look into a label pool.")
+    command = argparse.ArgumentParser(
+        prog="python -m pseudolabel", description="Look into label pools, end them.", allow_abbrev=False
+    )
     verbs = command.add_subparsers(dest="verb", required=True)
     look = verbs.add_parser(
         "inspect",
         help="print size, acceptance over time and score histograms",
         description="Print size, acceptance rate over time and score histograms of a label pool. Nothing is changed.",
+        allow_abbrev=False,
     )
     look.add_argument("pool", metavar="POOL", help=POOL)
     look.add_argument("--sheet", type=Path, metavar="PNG", help="also draw labels and trust maps of some photographs")
@@ -35,9 +38,18 @@ def parser() -> argparse.ArgumentParser:
         "export",
         help="write labels as images plus a Parquet index",
         description="Write every label and transmission as PNG, and index.parquet with paths, scores and trust maps.",
+        allow_abbrev=False,
     )
     out.add_argument("pool", metavar="POOL", help=POOL)
     out.add_argument("out", metavar="OUT", help="folder to write, a path or a URI")
+    runs = verbs.add_parser("list", help="print the runs on a cluster", description="Print what runs on a Ray cluster.")
+    stop = verbs.add_parser(
+        "stop", help="end what a run has on a cluster", description="End label workers and pool of a run; stores stay."
+    )
+    stop.add_argument("run", metavar="RUN", help="as 'list' prints it")
+    stop.add_argument("--force", action="store_true", help="also when its program is at work, which will then fail")
+    for verb in (runs, stop):
+        verb.add_argument("--address", help="of the cluster; default: RAY_ADDRESS, else the one on this machine")
     return command
 
 
@@ -90,11 +102,30 @@ def export_labels(args: argparse.Namespace) -> None:
     print(f"{count:,} labels exported to {args.out}; {INDEX} lists them")
 
 
+def list_runs(args: argparse.Namespace) -> None:
+    """Print a line for each run."""
+    from pseudolabel.running import joined, running
+
+    with joined(args.address):
+        print("\n".join(one.told() for one in running()) or "no run is on this cluster")
+
+
+def stop_run(args: argparse.Namespace) -> None:
+    """End a run, and say what it was."""
+    from pseudolabel.running import joined, stop
+
+    with joined(args.address):
+        print(f"stopped {stop(args.run, force=args.force).told()}")
+
+
+VERBS = {"inspect": inspect, "export": export_labels, "list": list_runs, "stop": stop_run}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; 2 after an error that the user can mend, with one line that says so."""
     args = parse_words(parser(), argv)
     try:
-        (inspect if args.verb == "inspect" else export_labels)(args)
+        VERBS[args.verb](args)
     except BrokenPipeError:
         return 0
     except (PoolError, ConfigError, OSError) as problem:

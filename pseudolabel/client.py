@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import ray
+from ray import PlacementGroupID
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 from pseudolabel.entries import LabelEntry, PoolError, Record, shard_of, to_entry, to_record
 from pseudolabel.history import History, together
 from pseudolabel.pool import PoolStats, new_name
 from pseudolabel.rounds import LabelingError
+from pseudolabel.shard import Shard
 from pseudolabel.snapshots import Manifest, Part, absolute, write_manifest
 
 T = TypeVar("T")
@@ -37,6 +40,11 @@ def namespace_of(run: str) -> str:
 def shard_name(shard: int) -> str:
     """Name of a pool shard's actor within its run."""
     return f"label-pool-{shard}"
+
+
+def group_prefix(run: str) -> str:
+    """What the names of the placement groups of a run's pool begin with."""
+    return f"{namespace_of(run)}/pool-"
 
 
 class Pending(Generic[T]):
@@ -170,8 +178,8 @@ class LabelPoolClient:
         """Identifiers of all photographs that have a label, sorted."""
         return self._all("ids", lambda parts: sorted(image_id for part in parts for image_id in part)).result()
 
-    def describe(self) -> list[tuple[str, int]]:
-        """For each shard the folder of the pool and the number of shards it was started with."""
+    def describe(self) -> list[tuple[Shard, str, str]]:
+        """For each shard what it was started with, where its store is, and on which host."""
         return self._all("describe", list).result()
 
     def stats(self) -> PoolStats:
@@ -226,17 +234,31 @@ class LabelPoolClient:
         """Begin :meth:`restore`."""
         return self._all("restore", lambda _: None, absolute(uri), step)
 
-    def shutdown(self) -> None:
-        """Close the stores and stop the shards' actors. What they hold stays in their folders."""
+    def restored(self) -> Pending[int]:
+        """Labels that the shards have read so far of the snapshot that is being restored; ask now, take it later."""
+        return self._all("restored", sum)
+
+    def shutdown(self, *, remove: bool = False) -> int:
+        """Close the stores and stop the shards' actors. What they hold stays in their folders, unless it is removed.
+
+        Args:
+            remove: remove the stores, as at the end of a run whose labels are in a snapshot.
+
+        Returns:
+            bytes that were removed.
+        """
+        removed = 0
         for shard in range(self.shards):
             try:
                 actor = ray.get_actor(shard_name(shard), namespace=namespace_of(self.run))
             except ValueError:
                 continue  # was stopped before
-            with suppress(RayActorError, RayTaskError, GetTimeoutError):  # it holds nothing that is not on the disk
-                ray.get(actor.close.remote(), timeout=30)
+            with suppress(PoolError, RayTaskError, TimeoutError):  # it holds nothing that is not on the disk
+                removed += self._pending([actor.close.remote(remove)], sum).result(60)
             ray.kill(actor)
+        remove_groups(self.run)
         self._prepare()
+        return removed
 
     def _prefetch(self, image_ids: Sequence[str], finish: Callable[[list[Record | None]], T]) -> Pending[T]:
         places = self._places(image_ids)
@@ -279,6 +301,13 @@ def find_actor(name: str, run: str, starter: str) -> Any:
         return ray.get_actor(name, namespace=namespace_of(run))
     except ValueError:
         raise PoolError(f"run '{run}' has no actor '{name}' on this cluster; {starter} starts it") from None
+
+
+def remove_groups(run: str) -> None:
+    """Give back the places that the shards of a run had."""
+    for group, about in placement_group_table().items():
+        if about["name"].startswith(group_prefix(run)) and about["state"] != "REMOVED":
+            remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group))))
 
 
 def _in_order(answers: list[list[T]], places: Mapping[int, list[int]], count: int) -> list[T]:

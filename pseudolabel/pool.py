@@ -17,7 +17,7 @@ import lmdb
 from pseudolabel.coherence import admits
 from pseudolabel.entries import LabelEntry, PoolError, Record, shard_of, to_entry, to_record
 from pseudolabel.history import History, Moment, bounded, together
-from pseudolabel.rows import TABLES, Header, Rows
+from pseudolabel.rows import TABLES, Header, Identity, Rows
 from pseudolabel.snapshots import (
     Counters,
     Manifest,
@@ -31,7 +31,7 @@ from pseudolabel.snapshots import (
 from pseudolabel.stats import PoolStats
 from pseudolabel.store import Store
 
-__all__ = ["LabelEntry", "LabelPool", "PoolError", "PoolStats", "Record", "SnapshotError"]
+__all__ = ["Identity", "LabelEntry", "LabelPool", "PoolError", "PoolStats", "Record", "SnapshotError"]
 
 VERSION = b"1"
 
@@ -64,6 +64,7 @@ class LabelPool:
         """
         self._store = Store(path, databases=TABLES, map_size=map_size, sync=sync, patience=patience, readonly=readonly)
         self.path = self._store.path
+        self.restored = 0  # labels read so far by the restore that is under way, or by the last one
         self._clock = clock
         version = self._version() if readonly else self._store.write(lambda t: self._rows(t).version(VERSION))
         if version != VERSION:
@@ -142,6 +143,15 @@ class LabelPool:
         """Begin with what is there; :meth:`restore` does so too."""
         self._store.write(lambda transaction: self._rows(transaction).settle())
 
+    def identity(self) -> Identity:
+        """Whose pool this is."""
+        with self._store.read() as transaction:
+            return self._rows(transaction).identity()
+
+    def identify(self, identity: Identity) -> None:
+        """Note whose pool this is."""
+        self._store.write(lambda transaction: self._rows(transaction).identify(identity))
+
     def snapshot(self, uri: str | Path, step: int | None = None) -> None:
         """Write the pool of this moment to `uri` as Parquet, atomically; offers may go on meanwhile.
 
@@ -165,7 +175,7 @@ class LabelPool:
         with self._store.read() as transaction:
             rows = self._rows(transaction)
             files = write_part(uri, name, rows.records())
-            return Part(counters=rows.counters(), files=files, history=rows.history())
+            return Part(counters=rows.counters(), files=files, history=rows.history(), run=rows.identity().run)
 
     def restore(self, uri: str | Path, shard: int = 0, shards: int = 1, step: int | None = None) -> None:
         """Replace the content by that of a snapshot, taken with any number of shards.
@@ -184,6 +194,7 @@ class LabelPool:
         """
         manifest = read_manifest(uri, step)
         same = len(manifest.parts) == shards
+        self.restored = 0
         with self._emptied():
             counters = Counters()
             for part in (manifest.parts[shard],) if same else manifest.parts:
@@ -191,6 +202,7 @@ class LabelPool:
                     mine = [record for record in chunk if same or shard_of(record.image_id, shards) == shard]
                     counters = _added(counters, mine)
                     self._fill(mine)
+                    self.restored += len(mine)
             if same:
                 self._go_live(manifest.parts[shard].counters, manifest.parts[shard].history)
             else:

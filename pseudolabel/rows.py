@@ -32,6 +32,18 @@ class Header(NamedTuple):
     teacher_step: int
 
 
+class Identity(NamedTuple):
+    """Whose pool a store is.
+
+    Attributes:
+        run: id of its run; empty where it has none, as in those of earlier versions.
+        generation: how often this shard of the run had begun anew when it did.
+    """
+
+    run: str = ""
+    generation: int = 0
+
+
 class Rows:
     """What one transaction sees.
 
@@ -131,8 +143,21 @@ class Rows:
         """From now on an empty pool is empty on purpose."""
         self._transaction.put(b"settled", b"1", db=self._meta)
 
+    def identity(self) -> Identity:
+        """Whose pool this is."""
+        run = bytes(self._transaction.get(b"run", b"", db=self._meta))
+        return Identity(run.decode(), self._number(b"generation", 0))
+
+    def identify(self, identity: Identity) -> None:
+        """Note whose pool this is."""
+        self._transaction.put(b"run", identity.run.encode(), db=self._meta)
+        self._transaction.put(b"generation", _INDEX.pack(identity.generation), db=self._meta)
+
+    def _number(self, key: bytes, otherwise: int) -> int:
+        return int(_INDEX.unpack(self._transaction.get(key, _INDEX.pack(otherwise), db=self._meta))[0])
+
     def _width(self) -> int:
-        return int(_INDEX.unpack(self._transaction.get(b"width", _INDEX.pack(1), db=self._meta))[0])
+        return self._number(b"width", 1)
 
     def headers(self) -> Iterator[tuple[str, Header]]:
         """Identifiers and scores in order, without touching the images."""

@@ -21,6 +21,7 @@ from models.durable import persist
 from models.settings import Settings
 from pseudolabel.entries import PoolError, Record
 from pseudolabel.history import History
+from pseudolabel.mounts import make_folder
 
 log = logging.getLogger(__name__)
 
@@ -67,11 +68,12 @@ class File(Settings):
 
 
 class Part(Settings):
-    """What one shard wrote."""
+    """What one shard wrote; `run` is the id of its run, empty where it has none."""
 
     counters: Counters
     files: tuple[File, ...]
     history: History = History()
+    run: str = ""
 
 
 class Manifest(Settings):
@@ -81,6 +83,15 @@ class Manifest(Settings):
     taken: float = 0.0
     step: int | None = None
     parts: tuple[Part, ...]
+
+    @property
+    def run(self) -> str:
+        """Id of the run that took it; empty where it has none, as with those of earlier versions."""
+        return next((part.run for part in self.parts if part.run), "")
+
+    def may_be_of(self, run: str) -> bool:
+        """Whether it is a snapshot of `run`, as far as is known."""
+        return not run or not self.run or self.run == run
 
 
 def locate(uri: str | Path) -> tuple[Any, str]:
@@ -101,6 +112,30 @@ def _persist(filesystem: Any, path: str) -> None:
         persist(path)
 
 
+def _make_folder(filesystem: Any, path: str) -> None:
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        make_folder(path)
+    else:
+        filesystem.create_dir(path, recursive=True)
+
+
+def write_whole(uri: str | Path, content: str) -> None:
+    """Write a small file so that at any time either the old content is there or the new one.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    filesystem, path = locate(uri)
+    folder = path.rpartition("/")[0]
+    _make_folder(filesystem, folder)
+    with filesystem.open_output_stream(f"{path}.partial") as sink:
+        sink.write(content.encode())
+    _persist(filesystem, f"{path}.partial")
+    _persist(filesystem, folder)  # what the file speaks of is there before it is
+    filesystem.move(f"{path}.partial", path)
+    _persist(filesystem, folder)
+
+
 def write_part(uri: str | Path, name: str, records: Iterator[Record]) -> tuple[File, ...]:
     """Stream one shard's records to files called `labels-<name>-<n>.parquet`; memory holds one row group at a time.
 
@@ -111,7 +146,7 @@ def write_part(uri: str | Path, name: str, records: Iterator[Record]) -> tuple[F
     files: list[File] = []
     path = folder
     try:
-        filesystem.create_dir(folder, recursive=True)
+        _make_folder(filesystem, folder)
         for number, first in enumerate(records):
             path = f"{folder}/labels-{name}-{number:05d}.parquet"
             rows = _write_file(filesystem, path, _chain(first, islice(records, ROWS_PER_FILE - 1)))
@@ -153,11 +188,7 @@ def write_manifest(uri: str | Path, manifest: Manifest) -> None:
     """
     filesystem, folder = locate(uri)
     try:
-        with filesystem.open_output_stream(f"{folder}/{MANIFEST}.partial") as sink:
-            sink.write(manifest.model_dump_json(indent=1).encode())
-        _persist(filesystem, f"{folder}/{MANIFEST}.partial")
-        filesystem.move(f"{folder}/{MANIFEST}.partial", f"{folder}/{MANIFEST}")
-        _persist(filesystem, folder)
+        write_whole(child(uri, MANIFEST), manifest.model_dump_json(indent=1))
     except OSError as problem:
         raise SnapshotError(f"cannot write the snapshot {uri}: {problem}") from problem
     kept = {file.name for part in manifest.parts for file in part.files}
@@ -201,8 +232,12 @@ def read_manifest(uri: str | Path, step: int | None = None) -> Manifest:
     return manifest
 
 
-def latest_snapshot(folder: str | Path) -> str | None:
+def latest_snapshot(folder: str | Path, run: str = "") -> str | None:
     """The newest complete snapshot directly below `folder`, None when none was ever taken there.
+
+    Args:
+        folder: path or URI.
+        run: id of the run; snapshots of other runs are passed over.
 
     Raises:
         SnapshotError: there are snapshots, and not one of them can be read.
@@ -218,7 +253,9 @@ def latest_snapshot(folder: str | Path) -> str | None:
             continue  # one under way, or given up
         uri = child(folder, name)
         try:
-            taken.append((read_manifest(uri).taken, uri))
+            manifest = read_manifest(uri)
+            if manifest.may_be_of(run):
+                taken.append((manifest.taken, uri))
         except SnapshotError as problem:
             broken.append(str(problem))
             log.warning("passed over: %s", problem)

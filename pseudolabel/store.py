@@ -17,7 +17,9 @@ from typing import IO, Any, TypeVar
 
 import lmdb
 
+from models.durable import persist
 from pseudolabel.entries import PoolError
+from pseudolabel.mounts import make_folder
 
 T = TypeVar("T")
 
@@ -72,9 +74,11 @@ class Store:
         self._lock: IO[bytes] | None = None
         try:
             if not readonly:
-                self.path.mkdir(parents=True, exist_ok=True)
+                make_folder(self.path)
                 self._lock = _own(self.path, patience)
             self._open(map_size)
+            if not readonly:
+                persist(self.path)  # LMDB flushes what is in its file, and not that there is one
         except (OSError, lmdb.Error, PoolError) as problem:
             if self._lock is not None:
                 self._lock.close()

@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--token-file", type=Path, help="a bearer token on each line; read again when it changes")
     parser.add_argument("--tracking-uri", help="MLflow registry of models:/ names")
     add_allow_networks(parser)
-    parser.add_argument("--out", type=Path, help=f"folder of a demo: serves {CHAMPION} of the mlflow.db in it")
+    parser.add_argument("--out", help=f"folder of a demo: serves {CHAMPION} of the mlflow.db in it")
     return parser
 
 
@@ -44,7 +44,9 @@ def _serve(args: argparse.Namespace) -> None:
     given = {key: getattr(args, key) for key in ("model", "host", "port", "tracking_uri")}
     changes = {key: value for key, value in given.items() if value is not None}
     if args.out is not None:
-        uri = f"sqlite:///{args.out.resolve() / 'mlflow.db'}"
+        if "://" in args.out:
+            raise ConfigError(f"--out is '{args.out}'; expected a local folder of a demo")
+        uri = f"sqlite:///{Path(args.out).resolve() / 'mlflow.db'}"
         changes = {"model": CHAMPION, "tracking_uri": uri} | changes
     values = base.model_dump(mode="json")
     values["allow_networks"] += args.allow_networks

@@ -96,7 +96,14 @@ def make_api(
             allow_origins=list(config.cors_origins),
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
-            expose_headers=["X-Request-Id", "X-Model", "X-Clearness-Before", "X-Clearness-After", "Server-Timing"],
+            expose_headers=[
+                "X-Request-Id",
+                "X-Model",
+                "X-Clearness-Before",
+                "X-Clearness-After",
+                "X-Notes",
+                "Server-Timing",
+            ],
         )
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every byte that is out of place
     _add_problems(app, metrics)

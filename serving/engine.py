@@ -47,7 +47,7 @@ class Task:
 @dataclass(frozen=True)
 class Answer:
     """The file to hand out; its format and size; what made it; clearness in [0, 1], higher is clearer, or None
-    without a scorer; and seconds of each part.
+    without a scorer; seconds of each part; and sentences on what is not as the photograph had it.
     """
 
     data: bytes
@@ -58,6 +58,7 @@ class Answer:
     clearness_before: float | None
     clearness_after: float | None
     timing: dict[str, float]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ class Engine:
         self._metrics.stages(timing)
         self._metrics.haze(done.clearness_before)
         name = task.options.format or photo.format
-        return Answer(data, name, *size, public(version), done.clearness_before, done.clearness_after, timing)
+        scores = done.clearness_before, done.clearness_after
+        return Answer(data, name, *size, public(version), *scores, timing, photo.notes)
 
     async def _score(self, data: bytes) -> Score:
         header = await self._in_thread(probe, data, self._limits)

@@ -64,6 +64,10 @@ _HEADERS = {
     "X-Model": {"description": "what dehazed it", "schema": {"type": "string"}},
     "X-Clearness-Before": {"description": "not without a scorer", "schema": _CLEARNESS},
     "X-Clearness-After": {"description": "not without a scorer", "schema": _CLEARNESS},
+    "X-Notes": {
+        "description": "what is not as the photograph had it, such as rows that its file lacks; mostly absent",
+        "schema": {"type": "string"},
+    },
     "Server-Timing": {
         "description": "milliseconds of decode, queue, model, score and encode",
         "schema": {"type": "string"},

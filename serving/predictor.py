@@ -15,6 +15,7 @@ from torch import Tensor
 
 from models import inference, zoo
 from models.images import ImageLimits, Photo, decode, encode, lost
+from models.panorama import goes_round
 from models.settings import Settings
 from serving.registry import SCHEME, download_model
 
@@ -29,7 +30,8 @@ class DehazeOptions(Settings):
     """How one photograph is dehazed: ``strength`` 0 gives the input back, 1 the network's scene; ``format`` None
     keeps the input's; ``quality`` is for JPEG and WebP; ``keep_metadata`` writes EXIF (with the place it was taken),
     XMP and resolution again; ``output`` may also be the transmission as a grey picture (white: no haze), or the input
-    and the result side by side.
+    and the result side by side; ``wrap`` lets the picture go on from its right end to its left, None where its XMP says
+    that it is a panorama of 360 degrees.
     """
 
     strength: float = Field(1.0, ge=0.0, le=1.0)
@@ -37,9 +39,11 @@ class DehazeOptions(Settings):
     quality: int = Field(95, ge=1, le=100)
     keep_metadata: bool = False
     output: Output = "image"
+    wrap: bool | None = None
 
 
 DEFAULT_OPTIONS = DehazeOptions()
+_ROUND = "it says that it is a panorama of 360 degrees, and was dehazed as one whose ends meet"
 
 
 class NoTransmissionError(ValueError):
@@ -130,9 +134,9 @@ class Predictor:
         """What is accepted."""
         return self._limits
 
-    def run(self, hazy: Tensor) -> inference.Dehazed:
-        """Scene and transmission, in the machine's memory, of N3HW in [0, 1]."""
-        found = inference.dehaze(self._network, hazy.to(self._device), self._execution)
+    def run(self, hazy: Tensor, *, wrap: bool = False) -> inference.Dehazed:
+        """Scene and transmission, in the machine's memory, of N3HW in [0, 1]; ``wrap`` as in the options."""
+        found = inference.dehaze(self._network, hazy.to(self._device), self._execution, wrap=wrap)
         return inference.Dehazed(found.scene.cpu(), None if found.transmission is None else found.transmission.cpu())
 
     def dehaze_photo(self, photo: Photo, options: DehazeOptions = DEFAULT_OPTIONS) -> Photo:
@@ -142,7 +146,8 @@ class Predictor:
             NoTransmissionError: the options ask for a transmission that the model does not give.
         """
         hazy = photo.tensor()
-        return render(photo, hazy, self.run(hazy), options)
+        wrap = goes_round(photo) if options.wrap is None else options.wrap
+        return render(photo, hazy, self.run(hazy, wrap=wrap), options)
 
     def dehaze_bytes(self, data: bytes, options: DehazeOptions = DEFAULT_OPTIONS) -> tuple[bytes, DehazeInfo]:
         """An image file, dehazed.
@@ -172,6 +177,6 @@ class Predictor:
             decode_s=decoded - start,
             model_s=dehazed - decoded,
             encode_s=time.perf_counter() - dehazed,
-            notes=photo.notes,
+            notes=photo.notes + ((_ROUND,) if options.wrap is None and goes_round(photo) else ()),
             lost=lost(photo, options.format) if options.keep_metadata else (),
         )

@@ -135,6 +135,8 @@ def answer_headers(answer: Answer) -> dict[str, str]:
     """The headers that tell how a picture was made."""
     headers = {"X-Model": quote(answer.model, safe="/:@ +=,"), "Server-Timing": server_timing(answer.timing)}
     scores = {"X-Clearness-Before": answer.clearness_before, "X-Clearness-After": answer.clearness_after}
+    if answer.notes:
+        headers["X-Notes"] = "; ".join(answer.notes).encode("ascii", "replace").decode()
     return headers | {name: f"{value:.4f}" for name, value in scores.items() if value is not None}
 
 

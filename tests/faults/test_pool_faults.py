@@ -10,15 +10,18 @@ import sys
 import textwrap
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 import ray
+from ray.util.placement_group import placement_group_table
 
-from pseudolabel.actors import start_pool
-from pseudolabel.client import namespace_of, shard_name
+from pseudolabel.actors import owned, start_pool
+from pseudolabel.client import group_prefix, namespace_of, shard_name
 from pseudolabel.entries import LabelEntry, shard_folder, shard_of
 from pseudolabel.pool import PoolError
+from pseudolabel.running import running
 
 pytestmark = pytest.mark.faults
 
@@ -236,6 +239,52 @@ def test_a_lost_store_comes_back_from_the_latest_snapshot(run, tmp_path):
     kill(run, 1)
     assert client.stats().size == 60
     assert all(client.offer([entry(image_id, 0.5, step=4) for image_id in ids]))
+
+
+A_PROGRAM = """
+    import sys, time, ray
+    import torch
+    from pseudolabel.actors import owned, start_pool
+    from pseudolabel.labeling_actors import start_labeling
+    from pseudolabel.rounds import LabelingConfig, WorkUnit
+
+    address, run, folder = sys.argv[1:]
+    ray.init(address=address, namespace="elsewhere", logging_level="ERROR", log_to_driver=False)
+    class Scorer:
+        pass
+    with owned(run):
+        pool = start_pool(run, folder, shards=2)
+        config = LabelingConfig(network={}, workers=1, worker_cpus=0.1)
+        labeling = start_labeling(config, pool, [WorkUnit("none", 0)], ({"x": torch.zeros(1)}, 0),
+                                  build=lambda _: (torch.nn.Identity(), Scorer()))
+        labeling.start()
+        while not labeling.status()["workers_ready"]:
+            time.sleep(0.1)
+        print("at work", flush=True)
+        time.sleep(600)
+"""
+
+
+def test_nothing_outlives_a_killed_program(run, tmp_path):
+    """Neither shards nor label workers nor their places stay on the cluster, and the same run can begin again."""
+    address = ray.get_runtime_context().gcs_address
+    command = [sys.executable, "-c", textwrap.dedent(A_PROGRAM), address, run, str(tmp_path / "pool")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "at work\n"
+        pids = {about["pid"] for one in running() if one.run == run for about in one.shards}
+        assert len(pids) == 2
+        assert next(one for one in running() if one.run == run).owner["pid"] == program.pid
+        program.kill()
+    began = time.monotonic()
+    while any(one.run == run for one in running()) or any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() - began < 30
+        time.sleep(0.1)
+    left = [one["name"] for one in placement_group_table().values() if one["state"] != "REMOVED"]
+    assert not [name for name in left if name.startswith(group_prefix(run))]
+    with owned(run):
+        assert start_pool(run, tmp_path / "pool", shards=2).ids() == []
+    print(f"all gone {time.monotonic() - began:.1f} s after their program")
 
 
 LOSE_A_NODE = """

@@ -279,6 +279,27 @@ def test_text_that_is_damaged_or_a_bomb_is_named() -> None:
     assert len(contents(png(8, many), None).texts) == 3
 
 
+def test_many_bombs_take_little_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    class Inflate:
+        def decompress(self, data: bytes, most: int) -> bytes:
+            sizes.append(most)
+            return bytes(most)
+
+    monkeypatch.setattr(zlib, "decompressobj", Inflate)
+    contents(png(16, b"", chunk(b"zTXt", b"Title\0\0bomb") * 900), None)
+    assert len(sizes) == 900
+    assert sum(sizes) < 12 << 20
+
+
+def test_comments_that_are_too_long_are_named() -> None:
+    many = [segment(0xFE, b"x" * 65_000)] * 20
+    found = contents(jpeg(*many), None)
+    assert len(found.texts) == 16
+    assert found.dropped == {"text that is damaged or too long"}
+
+
 def test_comments_of_jpeg_and_png_are_the_same_text() -> None:
     for comment in ("hill", "Zoë in 東京"):
         photo = images.decode(jpeg(comment=comment.encode()))

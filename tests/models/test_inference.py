@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -302,3 +303,48 @@ def test_grey_in_tiles_and_at_some_strength() -> None:
     for shown in (scene, blend(grey, scene, 0.3)):
         assert torch.equal(shown[:, 0], shown[:, 1])
         assert torch.equal(shown[:, 0], shown[:, 2])
+
+
+@pytest.mark.parametrize(
+    "config", [InferenceConfig(precision="float32"), InferenceConfig(precision="float32", tile=128)]
+)
+@pytest.mark.parametrize("name", ["dcp", "corun-compact"])
+def test_the_ends_of_a_panorama_meet(name: str, config: InferenceConfig) -> None:
+    """The step where they meet is no larger than that of neighbouring columns; without ``wrap`` it is."""
+    image = _round_image(160, 324)
+    network = zoo.load(name).network
+
+    def step(scene: Tensor) -> tuple[float, float]:
+        steps = (scene - scene.roll(1, dims=-1)).abs().mean(dim=(0, 1, 2)) * 255
+        return float(steps[0]), float(steps[1:].median())
+
+    seam, usual = step(dehaze(network, image, config, wrap=True).scene)
+    assert seam < 1.3 * usual
+    assert step(dehaze(network, image, config).scene)[0] > 2 * usual
+    found = dehaze(network, image, config, wrap=True)
+    assert found.scene.shape == image.shape
+    assert found.transmission is not None
+    assert found.transmission.shape[-2:] == image.shape[-2:]
+
+
+def test_a_panorama_may_be_narrow() -> None:
+    image = _round_image(40, 9)
+    assert dehaze(zoo.load("dcp").network, image, wrap=True).scene.shape == image.shape
+
+
+def _round_image(height: int, width: int) -> Tensor:
+    """Hazy, with waves and blocks that go on from the right end to the left."""
+    generator = torch.Generator().manual_seed(0)
+    angle = torch.arange(width) / width * 2 * math.pi
+    down = torch.linspace(0, 3, height)[:, None]
+    scene = torch.full((3, height, width), 0.45)
+    for count in range(1, 9):
+        for channel in range(3):
+            strength, phase, slant = torch.rand(3, generator=generator)
+            scene[channel] += 0.15 * strength * torch.sin(count * angle + 6 * phase) * torch.cos(count * down * slant)
+    for _ in range(40):
+        bounds = ((0, width), (height // 3, height), (4, 30))
+        left, top, side = (int(torch.randint(*pair, (1,), generator=generator)) for pair in bounds)
+        scene[:, top : top + side, (torch.arange(side) + left) % width] = torch.rand(3, 1, 1, generator=generator)
+    transmission = torch.linspace(0.15, 0.8, height)[:, None]
+    return (scene.clamp(0, 1) * transmission + 0.88 * (1 - transmission))[None]

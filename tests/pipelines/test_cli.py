@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -42,3 +43,13 @@ def test_a_verb_gets_the_rest(capsys: pytest.CaptureFixture[str], tmp_path: Path
         cli.main(["serve", "--help"])
     assert left.value.code == 0
     assert "--port" in capsys.readouterr().out
+
+
+def test_no_command_guesses_at_a_flag_that_is_cut_short() -> None:
+    """A parser that takes ``--over`` for ``--overwrite`` also takes a misspelt flag for another one."""
+    folders = ("models", "pseudolabel", "pipelines", "serving")
+    for file in (file for folder in folders for file in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("ArgumentParser", ".add_parser")):
+                said = {word.arg: ast.unparse(word.value) for word in node.keywords}
+                assert said.get("allow_abbrev") == "False", f"{file}:{node.lineno}"

@@ -117,7 +117,7 @@ def test_what_rank_0_s_photograph_earned_rank_1_fetches(ray_cluster: None, tmp_p
 
     from pseudolabel.actors import start_pool
 
-    pool = start_pool("two-ranks", tmp_path / "pool", shards=2, detached=False)
+    pool = start_pool("two-ranks", tmp_path / "pool", shards=2)
     try:
         earned = ray.get(ray.remote(num_cpus=0.2)(rank_0).remote(pool))
         fetched, unknown = ray.get(ray.remote(num_cpus=0.2)(rank_1).remote(pool))

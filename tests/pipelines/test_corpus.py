@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,16 @@ from hypothesis import strategies as st
 
 from models.settings import ConfigError
 from pipelines import corpus as module
-from pipelines.corpus import CORPUS_SCHEMA, Corpus, Manifest, open_corpus, pinned, require_corpus, split_of
+from pipelines.corpus import (
+    CORPUS_SCHEMA,
+    Corpus,
+    Manifest,
+    open_corpus,
+    pinned,
+    replacing,
+    require_corpus,
+    split_of,
+)
 
 IDS = st.text("0123456789abcdef", min_size=32, max_size=32)
 
@@ -180,3 +190,11 @@ def test_a_pinned_corpus_stays_what_it_was(tmp_path: Path) -> None:
     Path(place).write_text("{")
     with pytest.raises(ConfigError, match=r"hazy\.json is damaged"):
         pinned(place, other)
+
+
+def test_a_file_of_the_longest_name_is_replaced(tmp_path: Path) -> None:
+    for name in ("n" * 255, "\U0001f600" * 63, os.fsdecode(b"\xff" * 255), "a\nb"):
+        with replacing(str(tmp_path / name)) as stream:
+            stream.write(b"whole")
+        assert (tmp_path / name).read_bytes() == b"whole"
+    assert len(list(tmp_path.iterdir())) == 4

@@ -48,7 +48,7 @@ def test_a_folder_in_a_folder_out_and_a_second_run_only_does_what_is_left(
     assert main(words) == 0
     assert "0 dehazed, 3 there already, 0 failed" in capsys.readouterr().out
     photographs = [f"deep/photo_00{index}.jpg" for index in range(3)]
-    assert names(out) == [RECORD, *photographs, "previews/sheet-000000.jpg"]
+    assert names(out) == [RECORD, *sorted([*photographs, "dehaze-previews/sheet-000000.jpg"])]
 
 
 def killed_by(name: str) -> type[Setup]:
@@ -103,7 +103,9 @@ def test_workers_that_cannot_start_and_targets_that_are_full_end_the_job(
     assert (
         "error: device 'cuda': no node of the Ray cluster has a GPU; expected cpu, or auto" in capsys.readouterr().err
     )
-    monkeypatch.setattr(dehaze, "execute", lambda *_: "No space left on device: somewhere")
+    monkeypatch.setattr(
+        dehaze, "execute", lambda *_: "No space left on device: somewhere; free some space and repeat the command"
+    )
     assert main(words) == 3
     assert "free some space and repeat the command" in capsys.readouterr().err
 

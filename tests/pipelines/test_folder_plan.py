@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from models.settings import ConfigError
 from pipelines import folder_plan
-from pipelines.folder_names import ignores_case
+from pipelines.folder_names import FAILURES, RECORD, SHEETS, ignores_case
 from pipelines.folder_plan import batches, make_plan, survey, tasks
+from pipelines.folder_work import Rules, states
 
 Folder = Callable[..., Path]
 
@@ -19,11 +23,13 @@ Folder = Callable[..., Path]
 def touch(root: Path, *names: str) -> Path:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(name.encode())
+        (root / name).write_bytes(os.fsencode(name))
     return root
 
 
-def names(sources: Path | list[str], target: Path | None, file_format: str | None = None, **kwargs: bool) -> list[str]:
+def names(
+    sources: Path | list[str], target: Path | str | None, file_format: str | None = None, **kwargs: bool
+) -> list[str]:
     """Targets, relative to the target or the source."""
     listed = sources if isinstance(sources, list) else [str(sources)]
     plan = make_plan(listed, None if target is None else str(target), file_format, **kwargs)
@@ -85,16 +91,108 @@ def test_results_below_their_source_are_no_input(tmp_path: Path) -> None:
     assert names(source, source / "not there yet") == ["a.jpg", "clear/a.jpg", "clear/b.jpg"]
 
 
-def test_sheets_among_results_are_no_photographs(tmp_path: Path) -> None:
-    made = touch(tmp_path / "in", "a.jpg", ".dehaze.json", "previews/sheet-000000.jpg", "deep/previews/b.jpg")
-    assert names(made, tmp_path / "out") == ["a.jpg", "deep/previews/b.jpg"]
+def test_sheets_are_no_photographs_and_a_folder_called_previews_is_one_like_any_other(tmp_path: Path) -> None:
+    made = touch(tmp_path / "in", "a.jpg", f"{SHEETS}/sheet-000000.jpg", "previews/sheet-000000.jpg", ".dehaze.json")
+    assert names(made, tmp_path / "out") == ["a.jpg", "previews/sheet-000000.jpg"]
 
 
-def test_a_name_that_is_no_text_is_named(tmp_path: Path) -> None:
-    source = touch(tmp_path / "in", "a.jpg")
-    (source / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"")
-    with pytest.raises(ConfigError, match="not UTF-8"):
-        names(source, tmp_path / "out")
+@pytest.mark.parametrize("name", [FAILURES, FAILURES.upper(), RECORD])
+def test_a_name_of_our_own_files_is_refused(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, f"one/{name}", "in/b.jpg", f"deep/{name}/a.jpg")
+    with pytest.raises(ConfigError, match="a name that is kept for lists and sheets; rename it"):
+        names([str(tmp_path / "one" / name), str(tmp_path / "in" / "b.jpg")], tmp_path / "out")
+    if not name.startswith("."):  # a hidden folder is passed over
+        with pytest.raises(ConfigError, match="a name that is kept for lists and sheets; rename it"):
+            names(tmp_path / "deep", tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", [SHEETS, SHEETS.upper()])
+def test_no_result_lies_among_sheets(tmp_path: Path, name: str) -> None:
+    source = touch(tmp_path / "in", f"{name}/sheet-000000.jpg", "b.jpg", f"deep/{name}/c.jpg")
+    assert names(source, tmp_path / "out") == ["b.jpg"]
+    found = survey(make_plan([str(source)], str(tmp_path / "out"), None))
+    assert found.passed_over == f"left out: 2 {name} folder"
+
+
+def test_any_name_is_a_name(tmp_path: Path) -> None:
+    latin, folder = os.fsdecode(b"caf\xe9.jpg"), os.fsdecode(b"d\xff")
+    odd = [latin, "-x.jpg", "a\nb.jpg", "#%:?.jpg", "'\".jpg", "\U0001f600.jpg", "x .jpg", "x..jpg"]
+    source = touch(tmp_path / "in", *odd, f"{folder}/a.jpg")
+    assert names(source, tmp_path / "out") == [*sorted(odd), f"{folder}/a.jpg"]
+
+
+def test_a_name_that_is_no_text_fails_alone_behind_a_uri(tmp_path: Path) -> None:
+    source = touch(tmp_path / "in", os.fsdecode(b"caf\xe9.jpg"), "b.jpg")
+    plan = replace(make_plan([str(source)], str(tmp_path / "out"), None), folder="s3://bucket/out")
+    assert [bool(task.problem) for task in tasks(plan)] == [False, True]
+
+
+def test_a_home_is_looked_for_as_shells_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(touch(tmp_path, "~home.jpg", "a.jpg"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert names(["~home.jpg"], tmp_path / "out") == ["~home.jpg"]
+    assert names(["~/a.jpg"], tmp_path / "out") == ["a.jpg"]
+
+
+def test_what_is_left_out_is_counted_by_kind(tmp_path: Path) -> None:
+    source = touch(
+        tmp_path / "in", "a.jpg", "b.HEIC", "deep/c.heic", "d.mov", "e.pdf", "README", ".hidden.jpg", ".DS_Store",
+        ".git/x.jpg",
+    )  # fmt: skip
+    (source / "gone.jpg").symlink_to("nowhere")
+    (source / "circle.jpg").symlink_to("circle.jpg")
+    os.mkfifo(source / "pipe.jpg")
+    assert survey(make_plan([str(source)], str(tmp_path / "out"), None)).passed_over == (
+        "left out: 2 HEIC, 2 broken links, 1 .git folder, 1 MOV, 1 PDF, 1 hidden, 1 pipes or devices, "
+        "1 without suffix; videos are dehazed one at a time: dehaze apply CLIP RESULT"
+    )
+    touch(tmp_path / "phone", "a.heic", "b.heic")
+    with pytest.raises(ConfigError, match=r"no photographs in .*phone; left out: 2 HEIC$"):
+        names(tmp_path / "phone", tmp_path / "out")
+    beside = touch(tmp_path / "beside", "a.jpg", "a_dehazed.jpg")
+    assert survey(make_plan([str(beside)], None, None)).passed_over == "left out: 1 earlier results"
+
+
+def test_a_folder_that_cannot_be_read_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = touch(tmp_path / "in", "a.jpg", "locked/b.jpg", "open/c.jpg")
+    scandir = os.scandir
+
+    def locked(folder: str) -> Any:
+        if folder.endswith("locked"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    found = list(tasks(make_plan([str(source)], str(tmp_path / "out"), None)))
+    assert [(Path(task.source).name, task.problem) for task in found] == [
+        ("a.jpg", ""), ("locked", "cannot be read: Permission denied"), ("c.jpg", ""),
+    ]  # fmt: skip
+    assert [state[:14] for state in states(found, Rules())] == ["todo", "cannot be read", "todo"]
+    with pytest.raises(ConfigError, match="locked cannot be read: Permission denied"):
+        names(source / "locked", tmp_path / "out")
+
+
+def test_one_photograph_and_a_name_with_a_suffix_is_a_file(tmp_path: Path) -> None:
+    source = str(touch(tmp_path, "a.jpg") / "a.jpg")
+    for name in ("out.heic", "out.mp4", "deep/out.x3f"):
+        with pytest.raises(ConfigError, match=rf"cannot write .*{name}; expected one of .*\.jpg .*, or, for a folder"):
+            make_plan([source], str(tmp_path / name), None)
+    (tmp_path / "there.d").mkdir()
+    for name in ("out.heic/", "out.jpg/", "results-2024.05", "out", "there.d"):
+        assert names([source], f"{tmp_path}/{name}") == ["a.jpg"], name
+
+
+def test_the_same_photograph_twice_is_one(tmp_path: Path) -> None:
+    source = touch(tmp_path / "in", "a.jpg", "deep/b.jpg")
+    assert names([f"{source}/a.jpg", f"{source}/a.jpg"], tmp_path / "out") == ["a.jpg"]
+    assert set(names([f"{source}/a.jpg", f"{source}/deep/../a.jpg"], tmp_path / "out")) == {"a.jpg"}
+
+
+def test_pipes_and_devices_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in (str(tmp_path / "pipe"), "/dev/zero"):
+        with pytest.raises(ConfigError, match="is a pipe or a device; standard input is given as -"):
+            names([name], tmp_path / "out")
 
 
 class TestInputsAreNeverReplaced:

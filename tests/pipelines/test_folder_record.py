@@ -75,3 +75,17 @@ def test_what_killed_workers_left_is_swept(tmp_path: Path) -> None:
     os.utime(left, ns=(10, 10))
     sweep(str(tmp_path), 1000)
     assert (left.exists(), fresh.exists(), own.exists()) == (False, True, True)
+
+
+def test_the_sweep_follows_no_links_and_takes_any_name(tmp_path: Path) -> None:
+    (tmp_path / "out" / os.fsdecode(b"d\xff")).mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "out" / "circle").symlink_to(tmp_path / "out")
+    left = tmp_path / "out" / os.fsdecode(b"d\xff") / f".{os.fsdecode(bytes([0xE9]))}\n.jpg.0123abcd.tmp"
+    other = tmp_path / "elsewhere" / ".a.jpg.0123abcd.tmp"
+    for path in (left, other):
+        path.touch()
+        os.utime(path, ns=(10, 10))
+    sweep(str(tmp_path / "out"), 1000)
+    assert (left.exists(), other.exists()) == (False, True)

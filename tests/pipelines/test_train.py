@@ -95,7 +95,11 @@ class TestColabator:
     def test_each_checkpoint_has_its_snapshot_of_the_pool(self, trained: tuple[TrainJob, TrainResult]) -> None:
         todo, _result = trained
         snapshots = todo.out / "pool-snapshots" / todo.digest
-        assert sorted(path.name for path in snapshots.iterdir()) == ["step-0000000", "step-0000001", "step-0000002"]
+        assert sorted(path.name for path in snapshots.glob("step-*")) == [
+            "step-0000000",
+            "step-0000001",
+            "step-0000002",
+        ]
 
     def test_losses_and_the_pool_are_in_mlflow(self, trained: tuple[TrainJob, TrainResult]) -> None:
         from mlflow import MlflowClient
@@ -170,14 +174,68 @@ def test_only_a_run_as_seeded_need_not_be_set_back(
 
     worker = object.__new__(Worker)
     worker.job = TrainJob(load_recipe("colabator_corun_compact"), tmp_path)
+    restored = SimpleNamespace(result=lambda _timeout: None)
     stats = SimpleNamespace(size=6, offered=6, mean_teacher_step=mean)
-    worker.pool = SimpleNamespace(stats=lambda: stats, restore=told("restore"))
+    worker.pool = SimpleNamespace(stats=lambda: stats, restore_async=told("restore", restored))
     worker.labeling = SimpleNamespace(
         status=lambda: {"teacher_step": published, "labelled_step": labelled}, hold=told("hold"), rewind=told("rewind")
     )
     worker.method = SimpleNamespace(teacher_state=dict)
     worker._set_back(0, resumed=False)
     assert calls == (["hold", "restore", "rewind"] if goes_back else [])
+
+
+@pytest.mark.slow
+def test_a_pool_may_take_longer_to_restore_than_torch_waits(ray_cluster: None, tmp_path: Path) -> None:
+    """Torch's own barrier gives up after half an hour, here after two seconds; the first step comes after all."""
+    import time
+
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    class Slow(Worker):
+        def __init__(self) -> None:
+            self.first = ray.train.get_context().get_world_rank() == 0
+            self.pool = True
+
+        def _set_back(self, step: int, *, resumed: bool) -> None:
+            time.sleep(6)
+
+    def loop() -> None:
+        began = time.monotonic()
+        Slow()._resume()
+        waited = time.monotonic() - began
+        ones = torch.ones(1)
+        torch.distributed.all_reduce(ones)
+        ray.train.report({"waited": waited, "workers": float(ones)})
+
+    trainer = TorchTrainer(
+        loop,
+        torch_config=TorchConfig(timeout_s=2),
+        scaling_config=ray.train.ScalingConfig(num_workers=2, resources_per_worker={"CPU": 0.5}),
+        run_config=ray.train.RunConfig(name="slow", storage_path=str(tmp_path)),
+    )
+    trainer.fit()
+
+
+def test_a_long_restoration_says_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = iter([TimeoutError, TimeoutError, None])
+
+    def result(_seconds: float) -> None:
+        answer = next(answers)
+        if answer is not None:
+            raise answer
+
+    worker = object.__new__(Worker)
+    worker.job = TrainJob(load_recipe("colabator_corun_compact"), Path("out"))
+    told = SimpleNamespace(result=lambda: 512)
+    worker.pool = SimpleNamespace(
+        restore_async=lambda _uri, _step: SimpleNamespace(result=result), restored=lambda: told
+    )
+    worker._restore(7)
+    assert capsys.readouterr().out.splitlines() == ["restoring the label pool: 512 labels in 0 s"] * 2
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ OTHERS = {  # another value for each key of how a run runs
     "train.checkpoint_every": 3, "train.log_every": 3, "optimizer.accumulate": 2, "labels.workers": 1,
     "labels.worker_cpus": 0.1, "labels.worker_gpus": 0.5, "labels.worker_batch": 8, "labels.threads": 2,
     "labels.shards": 2, "labels.store": "/disk", "labels.max_teacher_lag": 100, "labels.lag_patience": 1,
-    "labels.picture_every": 3,
+    "labels.picture_every": 3, "labels.max_lost": 0.5,
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from pipelines.apply import main
 from pipelines.video_io import Frame, Reader, Writer
@@ -429,3 +431,55 @@ def test_what_lies_beside_the_pictures_is_kept_or_named(
             (font,) = result.streams.attachments
             assert font.metadata["filename"] == "font.ttf"
             assert result.metadata["TIMECODE"] == "01:00:00:00"
+
+
+def test_where_a_video_goes_and_its_date(tmp_path: Path, frames: list[NDArray[np.uint8]]) -> None:
+    clip = make_video(tmp_path / "a%d:b\n.mts", frames, codec="mpeg2video", base=Fraction(1, 25), steps=tuple(range(8)))
+    os.utime(clip, ns=(10**18, 10**18))
+    for target, made in (
+        (f"{tmp_path}/new/", "new/a%d:b\n.mp4"),
+        (f"{tmp_path}/other", "other/a%d:b\n.mp4"),
+        (str(tmp_path / os.fsdecode(b"\xff.mkv")), os.fsdecode(b"\xff.mkv")),
+        (f"{tmp_path}/{'n' * 251}.mkv", f"{'n' * 251}.mkv"),
+    ):
+        assert apply(clip, target, "--keep-dates") == 0
+        assert (tmp_path / made).stat().st_mtime_ns == 10**18
+    assert main([os.path.relpath(clip), "--model", "dcp", "--dry-run"]) == 0
+
+
+def test_what_a_disk_refuses_is_told(
+    tmp_path: Path, frames: list[NDArray[np.uint8]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = make_video(tmp_path / "clip.mp4", frames)
+    (tmp_path / "file").touch()
+    assert apply(clip, tmp_path / "file" / "out.mp4") == 2
+    assert apply(clip, tmp_path / ("n" * 300 + ".mp4")) == 2
+    assert apply(clip, "s3://bucket/out.mp4") == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert [error.startswith("error: ") for error in errors] == [True] * 3
+    assert "File name too long" in errors[1]
+    assert "is not on this machine" in errors[2]
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(30, os.strerror(30))
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    assert apply(clip, tmp_path / "out.mp4") == 3
+    assert "Read-only file system" in (error := capsys.readouterr().err)
+    assert "free some space" not in error
+
+
+def test_a_folder_called_like_a_video_is_a_folder(tmp_path: Path, photo: Photo) -> None:
+    folder = tmp_path / "holiday.mov"
+    folder.mkdir()
+    Image.fromarray(photo(0)).save(folder / "a.jpg")
+    assert apply(folder, tmp_path / "out") == 0
+    assert (tmp_path / "out" / "a.jpg").exists()
+
+
+def test_a_video_that_goes_round(tmp_path: Path, frames: list[NDArray[np.uint8]]) -> None:
+    clip = make_video(tmp_path / "clip.mp4", frames)
+    for name, more in (("plain.mp4", []), ("round.mp4", ["--wrap"])):
+        assert apply(clip, tmp_path / name, "--smoothing", 0, *more) == 0
+    plain, wide = (read(tmp_path / name)[0][0].pixels.astype(int) for name in ("plain.mp4", "round.mp4"))
+    assert np.abs(plain - wide)[:, :4].mean() > 1

@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 import signal
+import socket
 import sys
 import time
 from contextlib import suppress
@@ -17,12 +18,14 @@ import ray
 import torch
 from PIL import Image
 from ray import cloudpickle
+from ray.util.placement_group import placement_group_table
 from torch import nn
 
 from models.corun import CorunOutput
 from pseudolabel import actors
+from pseudolabel.__main__ import main as look
 from pseudolabel.actors import owned, start_pool
-from pseudolabel.client import OWNER, LabelPoolClient, namespace_of, shard_name
+from pseudolabel.client import OWNER, LabelPoolClient, group_prefix, namespace_of, shard_name
 from pseudolabel.entries import shard_folder, shard_of
 from pseudolabel.labeling_actors import start_labeling
 from pseudolabel.labeling_client import COORDINATOR
@@ -232,6 +235,54 @@ def test_a_lost_store_with_snapshots_that_cannot_be_read_is_an_error_until_they_
         client.ids()
     manifest.write_text(whole)
     assert len(client.ids()) == 10
+
+
+def test_what_runs_is_listed_and_can_be_ended(run, tmp_path, capsys):
+    client = start_pool(run, tmp_path / "pool", shards=2)
+    client.offer([entry("a"), entry("b"), entry("c")])
+    assert look(["list"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(f"{run}: "))
+    assert line.startswith(f"{run}: 2 shards on {socket.gethostname()} with 3 labels, for ")
+    assert line.endswith(" seconds, of no program any more")
+    with owned(run):
+        assert look(["stop", run]) == 2
+        refused = capsys.readouterr().err
+        assert f"belongs to process {os.getpid()} on {socket.gethostname()}, which is at work" in refused
+        assert client.stats().size == 3
+    assert look(["stop", run]) == 0
+    assert capsys.readouterr().out.startswith(f"stopped {run}: 2 shards")
+    assert look(["stop", run]) == 2
+    assert f"no run '{run}' is on this cluster" in capsys.readouterr().err
+    assert places_of(run) == []
+    assert start_pool(run, tmp_path / "pool", shards=2).stats().size == 3, "its stores stay"
+    client.shutdown()
+    assert places_of(run) == []
+
+
+def places_of(run):
+    """Placement groups that a run's pool still has; Ray takes a moment to remove them."""
+    until = time.monotonic() + 20
+    while True:
+        table = placement_group_table().values()
+        left = [one for one in table if one["name"].startswith(group_prefix(run)) and one["state"] != "REMOVED"]
+        if not left or time.monotonic() > until:
+            return left
+        time.sleep(0.1)
+
+
+def test_a_finished_run_leaves_no_store(run, tmp_path):
+    client = start_pool(run, tmp_path / "pool", shards=2, run_id="first")
+    client.offer([entry(f"photo {i}") for i in range(4)])
+    assert client.shutdown(remove=True) > 10_000
+    assert not (tmp_path / "pool").exists()
+
+
+def test_a_store_of_another_run_is_not_taken_over(run, tmp_path):
+    start_pool(run, tmp_path / "pool", run_id="first").offer([entry("a")])
+    with pytest.raises(PoolError, match="already has a label pool"):
+        start_pool(run, tmp_path / "pool", run_id="second")
+    LabelPoolClient(run, 1).shutdown()
+    assert start_pool(run, tmp_path / "pool", run_id="second").ids() == []
 
 
 def test_a_folder_that_cannot_be_used_is_an_error_not_a_hang(run, tmp_path):

@@ -235,12 +235,16 @@ def test_a_corpus_is_no_pool_and_none_is_suggested(corpus, tmp_path, capsys):
     assert "look into" not in capsys.readouterr().err
 
 
-def test_help_names_both_verbs(capsys):
+def test_help_names_all_verbs(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     shown = capsys.readouterr().out
-    assert "inspect" in shown
-    assert "export" in shown
+    assert all(verb in shown for verb in ("inspect", "export", "list", "stop"))
+
+
+def test_a_cluster_that_does_not_answer_is_one_line(capsys):
+    assert main(["list", "--address", "127.0.0.1:1"]) == 2
+    assert capsys.readouterr().err.startswith("error: no Ray cluster answers at '127.0.0.1:1'")
 
 
 def test_shards_that_are_elsewhere_are_said_to_be(places, tmp_path):

@@ -14,6 +14,8 @@ MOUNTS = """\
 33 22 8:3 / /over rw - ext4 /dev/sdc rw
 34 22 0:31 / /over rw - fuse.s3fs s3fs rw
 35 22 8:4 / /stick rw - fuseblk /dev/sdd rw
+36 22 0:32 / /container rw - fuse.fuse-overlayfs fuse-overlayfs rw
+37 22 0:33 / /elsewhere rw - fuse.sshfs host:/ rw
 """
 
 
@@ -27,6 +29,8 @@ MOUNTS = """\
         ("/mnt/two words/pool", "cifs"),
         ("/over/pool", "fuse.s3fs"),
         ("/stick/pool", None),
+        ("/container/pool", None),
+        ("/elsewhere/pool", "fuse.sshfs"),
     ],
 )
 def test_the_mount_that_is_nearest_and_latest_counts(folder: str, kind: str | None, tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 import dataclasses
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import lmdb
 import numpy as np
@@ -484,3 +486,26 @@ def test_a_store_goes_on_after_a_write_that_failed_half_way(pool):
         pool.offer([entry("b")])
     assert pool.offer([entry("c")]) == [True]
     assert pool.ids() == ["a", "c"]
+
+
+def test_a_snapshot_counts_only_when_all_of_it_is_on_the_disk(pool, tmp_path, monkeypatch):
+    """After a power cut no file, and no entry of a folder, may be missing that the manifest speaks of."""
+    pool.offer([entry("a")])
+    done = []
+    monkeypatch.setattr(os, "fsync", lambda fd: done.append(Path(f"/proc/self/fd/{fd}").readlink()))
+    target = tmp_path / "deep" / "snapshots" / "step-1"
+    pool.snapshot(target, step=1)
+    manifest = done.index(target / "manifest.json.partial")
+    before, after = done[:manifest], done[manifest:]
+    assert {tmp_path, tmp_path / "deep", tmp_path / "deep" / "snapshots"} <= set(before), "the folders are there"
+    assert [path.name.partition("-")[0] for path in before if path.is_relative_to(target)] == ["labels"]
+    assert after[1:] == [target, target], "before the manifest is moved into place, and after it"
+
+
+def test_a_new_store_is_on_the_disk_as_a_file_too(tmp_path, monkeypatch):
+    """LMDB flushes what is in its file; that there is such a file is an entry of the folder."""
+    done = []
+    monkeypatch.setattr(os, "fsync", lambda fd: done.append(Path(f"/proc/self/fd/{fd}").readlink()))
+    pool = LabelPool(tmp_path / "pool" / "shard")
+    assert {tmp_path, tmp_path / "pool", tmp_path / "pool" / "shard"} <= set(done)
+    pool.close()

@@ -205,3 +205,10 @@ def test_lost_work_is_sent_once_more() -> None:
         asyncio.run(twice(send, (DiedError,), Metrics(recorder)))
     assert (caught.value.problem.status, caught.value.problem.code) == (503, "replica_lost")
     assert len(recorder.of("dehaze_retries")) == 2
+
+
+def test_the_folder_of_a_demo_is_a_local_one(capsys: pytest.CaptureFixture[str]) -> None:
+    from serving.__main__ import main
+
+    assert main(["--out", "s3://bucket/demo"]) == 2
+    assert capsys.readouterr().err == "error: --out is 's3://bucket/demo'; expected a local folder of a demo\n"
