@@ -42,9 +42,17 @@ def parser() -> argparse.ArgumentParser:
     )
     out.add_argument("pool", metavar="POOL", help=POOL)
     out.add_argument("out", metavar="OUT", help="folder to write, a path or a URI")
-    runs = verbs.add_parser("list", help="print the runs on a cluster", description="Print what runs on a Ray cluster.")
+    runs = verbs.add_parser(
+        "list",
+        help="print the runs on a cluster",
+        description="Print what runs on a Ray cluster.",
+        allow_abbrev=False,
+    )
     stop = verbs.add_parser(
-        "stop", help="end what a run has on a cluster", description="End label workers and pool of a run; stores stay."
+        "stop",
+        help="end what a run has on a cluster",
+        description="End label workers and pool of a run; stores stay.",
+        allow_abbrev=False,
     )
     stop.add_argument("run", metavar="RUN", help="as 'list' prints it")
     stop.add_argument("--force", action="store_true", help="also when its program is at work, which will then fail")

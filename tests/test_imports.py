@@ -16,6 +16,7 @@ MAY_IMPORT_RAY = {
     "pseudolabel/client.py",
     "pseudolabel/labeling_actors.py",
     "pseudolabel/labeling_client.py",
+    "pseudolabel/running.py",
     "pipelines/cluster.py",
     "pipelines/ingest.py",
     "pipelines/mapping.py",

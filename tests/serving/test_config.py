@@ -127,7 +127,7 @@ def test_the_command_helps_and_refuses(capsys: pytest.CaptureFixture[str], tmp_p
     with pytest.raises(SystemExit) as ended:
         main(["--mod", "dcp"])
     assert ended.value.code == 2
-    assert "unrecognized arguments: --mod" in capsys.readouterr().err
+    assert "unknown flag --mod; did you mean '--model'?" in capsys.readouterr().err
     assert main(["--port", "0"]) == 2  # not the default instead
     assert "'port' in serving is 0" in capsys.readouterr().err
     assert main(["--host", "0.0.0.0"]) == 2
