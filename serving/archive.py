@@ -131,8 +131,8 @@ def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, max_bytes: int) -
 def safe_name(name: str) -> str:
     """A relative path that stays where it is unpacked: no root, no drive, no ``..``, nothing unprintable."""
     cleaned = "".join(letter if letter.isprintable() and letter not in '<>:"|?*' else "_" for letter in name)
-    parts = [part.strip() for part in PurePosixPath(cleaned.replace("\\", "/")).parts]
-    kept = [part[-120:] for part in parts if part not in ("", ".", "..", "/")]
+    parts = [part.strip() for part in cleaned.replace("\\", "/").split("/")]
+    kept = [part[-120:] for part in parts if part not in ("", ".", "..")]
     return "/".join(kept[-8:]) or "photo"
 
 

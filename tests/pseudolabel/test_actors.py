@@ -157,7 +157,7 @@ def test_snapshots_of_shards_are_one_and_fit_any_number(run, tmp_path):
 
 
 def test_a_slow_pool_slows_its_producers(run, tmp_path):
-    start_pool(run, tmp_path)
+    pool = start_pool(run, tmp_path)  # whoever starts shards holds them
     client = LabelPoolClient(run, 1, max_pending=2)
     shard = ray.get_actor(shard_name(0), namespace=namespace_of(run))
     shard.__ray_call__.remote(lambda self: time.sleep(1.0))
@@ -167,10 +167,12 @@ def test_a_slow_pool_slows_its_producers(run, tmp_path):
     offers.append(client.offer_async([entry("a")]))
     assert time.monotonic() - started > 0.8, "a further one waits"
     assert all(offer.result() == [True] for offer in offers)
+    assert pool.ids() == ["a"]
 
 
 def test_slow_answers_slow_those_who_fetch_too(run, tmp_path):
-    start_pool(run, tmp_path).offer([entry("a")])
+    pool = start_pool(run, tmp_path)
+    pool.offer([entry("a")])
     client = LabelPoolClient(run, 1, max_pending=2)
     client.stats()
     ray.get_actor(shard_name(0), namespace=namespace_of(run)).__ray_call__.options(concurrency_group="fetch").remote(
@@ -182,6 +184,7 @@ def test_slow_answers_slow_those_who_fetch_too(run, tmp_path):
     fetches.append(client.prefetch(["a"]))
     assert time.monotonic() - started > 0.8
     assert all(fetch.result()[0] is not None for fetch in fetches)
+    assert pool.ids() == ["a"]
 
 
 def test_everything_can_be_asked_now_and_taken_later(run, tmp_path):
@@ -278,10 +281,11 @@ def test_a_finished_run_leaves_no_store(run, tmp_path):
 
 
 def test_a_store_of_another_run_is_not_taken_over(run, tmp_path):
-    start_pool(run, tmp_path / "pool", run_id="first").offer([entry("a")])
+    first = start_pool(run, tmp_path / "pool", run_id="first")
+    first.offer([entry("a")])
     with pytest.raises(PoolError, match="already has a label pool"):
         start_pool(run, tmp_path / "pool", run_id="second")
-    LabelPoolClient(run, 1).shutdown()
+    first.shutdown()
     assert start_pool(run, tmp_path / "pool", run_id="second").ids() == []
 
 
@@ -396,11 +400,13 @@ def test_a_round_that_gives_units_up_counts_them(run, tmp_path, units):
     labeling.stop()
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_labels_that_are_not_finite_are_no_success(run, tmp_path, units, value):
+def test_labels_that_are_not_finite_are_no_success(run, tmp_path, units):
     pool = start_pool(run, tmp_path / "pool")
     config = CONFIG.model_copy(update={"workers": 1})
-    labeling = start_labeling(config, pool, units[:1], (offset(value), 0), build=lambda _: (Teacher(), SlowScorer(0)))
+    broken, build = offset(float("nan")), lambda _: (Teacher(), SlowScorer(0))
+    labeling = start_labeling(config, pool, units[:1], (broken, 0), build=build)
+        config, pool, units[:1], (offset(float("nan")), 0), build=lambda _: (Teacher(), SlowScorer(0))
+    )
     with pytest.raises(LabelingError, match="nothing could be labelled: 1 x not one of its 4 labels is finite"):
         labeling.run_round()
     labeling.stop()

@@ -50,7 +50,7 @@ def offset(value):
 def test_a_round_knows_the_oldest_weights_that_are_out():
     current = Round(1, 10, UNITS)
     assert current.oldest_step is None
-    first, second = current.take(), current.take()
+    first, second = current.take("worker 0"), current.take("worker 1")
     current.sent(first, 10)
     current.sent(second, 20)
     assert current.oldest_step == 10

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from models.images import ImageTooLarge
@@ -235,6 +235,7 @@ class TestArchives:
             pass
 
     @given(st.text(max_size=300))
+    @example("/\\")
     def test_names_stay_inside(self, name: str) -> None:
         safe = safe_name(name)
         assert safe
