@@ -405,8 +405,6 @@ def test_labels_that_are_not_finite_are_no_success(run, tmp_path, units):
     config = CONFIG.model_copy(update={"workers": 1})
     broken, build = offset(float("nan")), lambda _: (Teacher(), SlowScorer(0))
     labeling = start_labeling(config, pool, units[:1], (broken, 0), build=build)
-        config, pool, units[:1], (offset(float("nan")), 0), build=lambda _: (Teacher(), SlowScorer(0))
-    )
     with pytest.raises(LabelingError, match="nothing could be labelled: 1 x not one of its 4 labels is finite"):
         labeling.run_round()
     labeling.stop()
