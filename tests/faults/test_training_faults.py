@@ -192,18 +192,18 @@ def test_a_run_outlives_a_training_worker_its_driver_and_a_label_worker(
     """One after the other in one run, because starting it takes longest."""
     one, start = run
     process = start()
-    one.until(INTERVAL + 4, process)
+    one.until(INTERVAL + 2, process)  # well before the next checkpoint: steps go on while this looks
     os.kill(ours("ray::RayTrainWorker")[-1], signal.SIGKILL)
     one.seen = one.offers()
 
-    one.until(3 * INTERVAL + 4, process)
+    one.until(3 * INTERVAL + 2, process)
     process.kill()
     process.wait()
     time.sleep(1.0)  # its workers notice
     one.seen |= {step: count for step, count in one.offers().items() if step not in one.seen}
 
     process = start()
-    one.until(4 * INTERVAL + 4, process)
+    one.until(4 * INTERVAL + 2, process)
     os.kill(ours("ray::LabelWorker")[0], signal.SIGKILL)
     killed_at = max(one.steps())
 
