@@ -95,7 +95,7 @@ def _pool(job: TrainJob) -> Iterator[Any]:
     from pseudolabel.actors import start_pool
 
     labels = job.recipe.labels
-    pixels = given_corpus(job.hazy, "hazy").count("train") * labels.size**2
+    pixels = given_corpus(job.hazy, "hazy", job.pins).count("train") * labels.size**2
     pool = start_pool(
         job.cluster_name,
         store_of(job),

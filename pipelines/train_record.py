@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from models.durable import persist
 from models.settings import ConfigError
 from pipelines.corpus import replacing
 from pipelines.tracking import flatten
@@ -83,7 +84,7 @@ def publish_model(checkpoint: Path, model: Path) -> None:
     partial = model.with_name(f".{model.name}.{uuid.uuid4().hex[:8]}.tmp")
     shutil.copytree(checkpoint, partial, ignore=shutil.ignore_patterns("training_state.pt", ".*"))
     for path in (*partial.rglob("*"), partial):
-        _sync(path)
+        persist(path)
     if not model.exists():
         partial.rename(model)
     elif _exchanged(partial, model):
@@ -93,18 +94,10 @@ def publish_model(checkpoint: Path, model: Path) -> None:
         model.rename(old)
         partial.rename(model)
         shutil.rmtree(old)
-    _sync(model.parent)
+    persist(model.parent)
 
 
 def _exchanged(one: Path, other: Path) -> bool:
     """Let two folders change names in one step, where system and file system can."""
     rename = getattr(ctypes.CDLL(None), "renameat2", None)
     return rename is not None and rename(_AT_CWD, os.fsencode(one), _AT_CWD, os.fsencode(other), _EXCHANGE) == 0
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

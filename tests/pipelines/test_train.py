@@ -201,13 +201,13 @@ def test_a_pool_may_take_longer_to_restore_than_torch_waits(ray_cluster: None, t
         def _set_back(self, step: int, *, resumed: bool) -> None:
             time.sleep(6)
 
-    def loop() -> None:
+    def loop() -> tuple[float, float]:
         began = time.monotonic()
         Slow()._resume()
         waited = time.monotonic() - began
         ones = torch.ones(1)
         torch.distributed.all_reduce(ones)
-        ray.train.report({"waited": waited, "workers": float(ones)})
+        return waited, float(ones)
 
     trainer = TorchTrainer(
         loop,
@@ -215,7 +215,9 @@ def test_a_pool_may_take_longer_to_restore_than_torch_waits(ray_cluster: None, t
         scaling_config=ray.train.ScalingConfig(num_workers=2, resources_per_worker={"CPU": 0.5}),
         run_config=ray.train.RunConfig(name="slow", storage_path=str(tmp_path)),
     )
-    trainer.fit()
+    waited, workers = trainer.fit().return_value
+    assert waited > 6
+    assert workers == 2
 
 
 def test_a_long_restoration_says_how_far_it_is(
