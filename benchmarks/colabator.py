@@ -31,12 +31,10 @@ import pyarrow.parquet as pq
 
 from models import images
 from pipelines.cluster import ray_session
-from pipelines.config import Recipe, load_recipe
 from pipelines.corpus import CORPUS_SCHEMA, MANIFEST, Manifest, image_id_of
-from pipelines.samples import BROKEN, make_samples
+from pipelines.demo import BROKEN, make_samples
 from pipelines.tracking import Tracker, default_uri
-from pipelines.train import TrainJob, train
-from pipelines.train_labels import labeling_config
+from pipelines.train import Recipe, TrainJob, labeling_config, load_recipe, train
 
 RECIPE = "colabator_corun_compact"
 MODES = ("without", "seeded", "async", "inline")
@@ -117,11 +115,9 @@ def student(mode: str, recipe: Recipe, out: Path, corpora: dict[str, str]) -> di
 
 def scoring(workers: int, recipe: Recipe, out: Path, corpora: dict[str, str]) -> dict[str, float]:
     """Candidates per second of so many label workers, that have nothing else beside them."""
-    from pipelines.methods.build import make_network
-    from pipelines.streams import given_corpus
-    from pseudolabel.actors import start_pool
-    from pseudolabel.labeling_actors import start_labeling
-    from pseudolabel.rounds import WorkUnit
+    from pipelines.train import given_corpus, make_network
+    from pseudolabel.labeling import WorkUnit, start_labeling
+    from pseudolabel.pool import start_pool
 
     name = f"scoring-{workers}-{os.getpid()}"
     units = [WorkUnit(uri, group) for uri, group in given_corpus(corpora["hazy"], "hazy").row_groups("train")]

@@ -19,13 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from models import images
+from models.haze import HazeConfig, synthesize
 from models.inference import dehaze
-from models.physics import HazeConfig, synthesize
-from pipelines import metrics
-from pipelines.config import Recipe, load_recipe
+from pipelines import evaluate as metrics
 from pipelines.corpus import require_corpus
-from pipelines.methods.build import make_method
-from pipelines.transforms import decode_pixels, synthetic_pairs
+from pipelines.train import Recipe, decode_pixels, load_recipe, make_method, synthetic_pairs
 
 SIDE = 192  # of the squares that are measured
 HAZE = HazeConfig(beta=(0.3, 1.3), airlight=(0.65, 1.0), darken_probability=0, noise_probability=0, jpeg_probability=0)

@@ -33,11 +33,10 @@ from torch import Tensor
 
 from models import images
 from models.depth import procedural_depth
-from models.image_tensors import to_tensor, to_uint8
-from models.physics import scatter, transmission_from_depth
-from pipelines.video_io import Frame, Reader
-from pipelines.video_smoothing import Smoother
-from serving.predictor import Predictor
+from models.haze import scatter, transmission_from_depth
+from models.images import to_tensor, to_uint8
+from models.predictor import Predictor
+from pipelines.dehaze.video import Frame, Reader, Smoother
 
 HEIGHT, WIDTH, STEP, RATE, BLOCK = 256, 384, 2, 25, 32
 NOISE, CRF, BETA, AIRLIGHT = 3.0 / 255, 26, 0.9, 0.88

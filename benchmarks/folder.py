@@ -32,7 +32,7 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
-from models.checkpoint import save
+from models.checkpoints import save
 
 PER_FOLDER = 1000
 SIZE = (32, 24)

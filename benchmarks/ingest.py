@@ -4,8 +4,8 @@
 
 - photographs per second on 1, 2 and 4 cores, in all and in the second half of the run (steady), and the seconds to
   the first batch of the first and of a second epoch. Both read the same row groups with the same functions
-  (``pipelines.streams.blocks``) in as many tasks or workers as there are cores. Every measurement is a process of its
-  own, which is pinned to its cores with all that it starts, Ray's services too. Ray and DataLoader are measured in
+  (``pipelines.train.data.blocks``) in as many tasks or workers as there are cores. Every measurement is a process of
+  its own, which is pinned to its cores with all that it starts, Ray's services too. Ray and DataLoader are measured in
   turn; what counts is the median over the rounds of the ratio within a round.
 - the peak memory of all processes together, shared pages (the object store) counted once, for a corpus and for one ten
   times as long.
@@ -63,10 +63,10 @@ def _timed(epochs: Callable[[], Iterator[int]], per_photo: int) -> dict[str, flo
 def _ray(todo: dict[str, Any]) -> dict[str, float]:
     import ray.data  # before the clock starts, as torch is for the DataLoader
 
-    from pipelines import streams
+    from pipelines import train as streams
     from pipelines.cluster import data_context_defaults, ray_session
-    from pipelines.config import load_recipe
     from pipelines.corpus import open_corpus
+    from pipelines.train import load_recipe
 
     recipe, cores = load_recipe(RECIPE, todo["set"]), todo["cores"]
     sampling, cpus = streams.sampling_of(recipe)["clear"], recipe.train.data_cpus
@@ -89,9 +89,9 @@ def _loader(todo: dict[str, Any]) -> dict[str, float]:
     import torch
     from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-    from pipelines import streams
-    from pipelines.config import load_recipe
+    from pipelines import train as streams
     from pipelines.corpus import open_corpus
+    from pipelines.train import load_recipe
 
     recipe = load_recipe(RECIPE, todo["set"])
     sampling, size = streams.sampling_of(recipe)["clear"], recipe.train.batch_size
@@ -124,8 +124,7 @@ def _training(todo: dict[str, Any]) -> dict[str, float]:
     """Samples per second that the recipe's training step uses, with one thread per core."""
     import torch
 
-    from pipelines.config import load_recipe
-    from pipelines.methods.build import make_method
+    from pipelines.train import load_recipe, make_method
 
     torch.set_num_threads(todo["cores"])
     recipe = load_recipe(RECIPE, todo["set"])
@@ -217,7 +216,7 @@ def speeds(corpus: str, cores: int, rounds: int) -> dict[str, Any]:
 
 def feeding(corpus: str, cores: int, seconds: float) -> dict[str, float]:
     """Samples per second of the recipe as it is: made by Ray Data, and used by training on the same cores."""
-    from pipelines.config import load_recipe
+    from pipelines.train import load_recipe
 
     made = measure("ray", cores, corpus=corpus, set=())["steady"] * load_recipe(RECIPE).crop.per_photo
     used = measure("training", cores, seconds=seconds, set=())["used"]

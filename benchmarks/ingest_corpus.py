@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from models import images
 from pipelines.corpus import CORPUS_SCHEMA, MANIFEST, Manifest, image_id_of, require_corpus
-from pipelines.samples import BROKEN, make_samples
+from pipelines.demo import BROKEN, make_samples
 
 ROWS_PER_SHARD, ROWS_PER_GROUP = 256, 64  # as the ingest writes them
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from models import images, zoo
 from models.inference import dehaze
-from pipelines.samples import make_samples
+from pipelines.demo import make_samples
 
 PHOTOGRAPHS = ("china_10", "china_07")
 HEIGHT = 240
@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", default=zoo.DEFAULT, help="packaged name or checkpoint folder")
-    parser.add_argument("--photographs", nargs="+", default=PHOTOGRAPHS, help="samples of pipelines.samples")
+    parser.add_argument("--photographs", nargs="+", default=PHOTOGRAPHS, help="samples of pipelines.demo.samples")
     parser.add_argument("--rows", type=int, default=1)
     args = parser.parse_args()
     network = zoo.load(args.model).network

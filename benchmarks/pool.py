@@ -27,11 +27,17 @@ from typing import Any
 import numpy as np
 import ray
 
-from pseudolabel.actors import start_pool
-from pseudolabel.client import LabelPoolClient, namespace_of, shard_name
 from pseudolabel.coherence import admits
-from pseudolabel.entries import Record, shard_folder, shard_of
-from pseudolabel.pool import LabelPool
+from pseudolabel.pool import (
+    LabelPool,
+    LabelPoolClient,
+    Record,
+    namespace_of,
+    shard_folder,
+    shard_name,
+    shard_of,
+    start_pool,
+)
 
 FULL = 1000  # entries with labels of full size
 BATCH = 32  # candidates per call

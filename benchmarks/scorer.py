@@ -17,10 +17,10 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from models import images
-from models.physics import HazeConfig, synthesize
+from models.haze import HazeConfig, synthesize
 from pipelines.corpus import require_corpus
-from pipelines.transforms import decode_pixels
-from pseudolabel.clip_scorer import ClipScorer, load_scorer
+from pipelines.train import decode_pixels
+from pseudolabel.scorer import ClipScorer, load_scorer
 
 
 def _photographs(uri: str, domain: str, split: str | None) -> Iterator[np.ndarray]:

@@ -27,7 +27,7 @@ from benchmarks.serving_load import Request
 from benchmarks.serving_parts import Plan, Row, overhead, overload, soak
 from models import images
 from models.images import Photo
-from pipelines.samples import SOURCES
+from pipelines.demo import SOURCES
 
 PHOTOGRAPH = "china"
 SIZES = ((160, 120), (321, 481), (640, 480), (1024, 683))

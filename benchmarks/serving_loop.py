@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from models.images import decode
-from pseudolabel.clip_scorer import ScorerConfig, load_scorer
-from serving.predictor import Predictor
+from models.predictor import Predictor
+from pseudolabel.scorer import ScorerConfig, load_scorer
 
 _made: dict[str, Any] = {}
 

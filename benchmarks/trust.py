@@ -28,7 +28,7 @@ from torch import Tensor
 
 from models import images, zoo
 from models.inference import dehaze
-from pseudolabel.clip_scorer import ClipScorer, ScorerConfig, load_scorer
+from pseudolabel.scorer import ClipScorer, ScorerConfig, load_scorer
 
 SIZE = 288
 BATCH = 4

@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from models.settings import ConfigError
+from models.config import ConfigError
 
 if TYPE_CHECKING:  # torch takes seconds that --help need not
     from torch import nn

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.settings import ConfigError
+from models.config import ConfigError
 
 _AGAIN = "get the file again"
 _UNPACK = "unpack it, and name the file of weights that is in it"

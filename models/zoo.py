@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from models.cddgan import Cddgan, CddganConfig
-from models.checkpoint import load_network, read_config
-from models.corun import Corun, CorunConfig
-from models.dgun import Dgun, DgunConfig
+from models.checkpoints import read_config, read_weights
+from models.config import ConfigError, Settings, nearest, parse
+from models.haze import DarkChannelPrior
 from models.imports import network_class
-from models.physics import DarkChannelPrior
-from models.settings import ConfigError, Settings, nearest, parse
+from models.networks import Cddgan, CddganConfig, Corun, CorunConfig, Dgun, DgunConfig
 
 WEIGHTS = Path(__file__).parent / "weights"
 DEFAULT = "corun-compact"
@@ -98,3 +98,22 @@ def _folder(name_or_path: str) -> Path:
     if not name_or_path or not folder.is_dir():
         raise ConfigError(f"no model {name_or_path!r}: not a checkpoint folder{nearest(name_or_path, list(NAMES))}")
     return folder
+
+
+def load_network(folder: str | os.PathLike[str], allow: Collection[str] = ()) -> nn.Module:
+    """The network of a checkpoint, in evaluation mode on the CPU, laid out channels-last (faster convolutions there).
+
+    Args:
+        folder: of the checkpoint.
+        allow: packages whose networks it may name, as in ``mypackage.nets:Net``: building one runs code of theirs.
+
+    Raises:
+        ConfigError: no checkpoint, an unknown network or one that is not allowed, or weights that do not fit it.
+    """
+    network = build(read_config(folder)["network"], allow)
+    try:
+        network.load_state_dict(read_weights(folder))
+    except RuntimeError as problem:
+        reason = " ".join(str(problem).split())
+        raise ConfigError(f"the weights in {folder} do not fit its network: {reason}") from problem
+    return network.eval().to(memory_format=torch.channels_last)

@@ -6,17 +6,17 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from models.settings import nearest
+from models.config import nearest
 
 # verb: (module with main(argv) -> exit code, what it does)
 VERBS = {
-    "ingest": ("pipelines.ingest", "make a corpus from folders of photographs"),
-    "train": ("pipelines.train", "train a dehazing network from a recipe"),
-    "evaluate": ("pipelines.evaluate", "measure models on test photographs and write a report"),
-    "apply": ("pipelines.apply", "dehaze photographs on this machine"),
-    "batch": ("pipelines.dehaze", "dehaze a folder on a Ray cluster"),
+    "ingest": ("pipelines.ingest.__main__", "make a corpus from folders of photographs"),
+    "train": ("pipelines.train.__main__", "train a dehazing network from a recipe"),
+    "evaluate": ("pipelines.evaluate.__main__", "measure models on test photographs and write a report"),
+    "apply": ("pipelines.dehaze.apply", "dehaze photographs on this machine"),
+    "batch": ("pipelines.dehaze.__main__", "dehaze a folder on a Ray cluster"),
     "register": ("pipelines.register", "put a checkpoint into the MLflow model registry"),
-    "demo": ("pipelines.demo", "run everything once on small data, from ingest to a served request"),
+    "demo": ("pipelines.demo.__main__", "run everything once on small data, from ingest to a served request"),
     "serve": ("serving.__main__", "serve a model over HTTP"),
 }
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from models.settings import ConfigError
+from models.config import ConfigError
 
 if TYPE_CHECKING:
     from pipelines.resources import Ask, Capacity

@@ -8,14 +8,14 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 
-from models.settings import ConfigError, parse_words
+from models.config import ConfigError, LabelingError, PoolError, parse_words
 from pipelines.shown import shown
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 REFUSED = 2  # the exit code that argparse uses too
 
 LATE_ERRORS = (
-    ("models.images", "ImageError"), ("pseudolabel.entries", "PoolError"), ("pseudolabel.rounds", "LabelingError"),
+    ("models.images", "ImageError"),
 )  # fmt: skip
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # of an OSError: no room, or no right to any
@@ -90,8 +90,8 @@ def _expected_errors() -> tuple[type[BaseException], ...]:
     Those of modules that are slow to load are looked up only where these are loaded: elsewhere nobody raised them.
     """
     errors: tuple[type[BaseException], ...] = (
-        ConfigError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError,
-        FloatingPointError,  # a loss that is no number: the learning rate
+        ConfigError, LabelingError, PoolError, FileNotFoundError, NotADirectoryError, IsADirectoryError,
+        PermissionError, FloatingPointError,  # a loss that is no number: the learning rate
     )  # fmt: skip
     loaded = ((sys.modules.get(module), name) for module, name in LATE_ERRORS)
     return (*errors, *(getattr(module, name) for module, name in loaded if module is not None))

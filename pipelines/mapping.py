@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from models.settings import ConfigError
+from models.config import ConfigError
 
 _PROBLEM = "what went wrong"  # column
 

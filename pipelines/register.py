@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from models.registry import ALIAS, NAME
 from pipelines.command import run
 from pipelines.tracking import Tracker, default_uri, register_model
-from serving.registry import ALIAS, NAME
 
 
 def register(
@@ -24,7 +24,7 @@ def register(
     Raises:
         ConfigError: no checkpoint, or the registry refuses it.
     """
-    from models.checkpoint import read_config
+    from models.checkpoints import read_config
 
     config: Mapping[str, Any] = read_config(checkpoint)
     if run_id is not None:

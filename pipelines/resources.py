@@ -7,9 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.config import Recipe
-from pseudolabel.rounds import LabelingConfig
-
 SHARD_CPUS = 0.05  # of an actor of the label pool
 _TINY = 1e-6  # what adding fractions may be off by
 _KINDS = ("GPU", "CPU")
@@ -46,37 +43,6 @@ class Capacity:
 
     nodes: tuple[Mapping[str, float], ...]
     final: bool = True
-
-
-def trainers_of(recipe: Recipe) -> list[Ask]:
-    """What trains: the workers, and of their data tasks the one per corpus without which none gets a batch."""
-    train = recipe.train
-    corpora = 2 if recipe.method in ("colabator", "cddgan") else 1
-    return [
-        Ask("training worker", train.workers, train.worker_cpus, train.worker_gpus, "train.workers, worker_gpus"),
-        Ask("data task", corpora, train.data_cpus, 0.0, "train.data_cpus"),
-    ]
-
-
-def labelers_of(recipe: Recipe) -> list[Ask]:
-    """The label pool and, unless labels are ``inline``, those who fill it; nothing for other methods."""
-    labels = recipe.labels
-    if recipe.method != "colabator":
-        return []
-    pool = Ask("shard", labels.shards, SHARD_CPUS, 0.0, "labels.shards")
-    if labels.mode == "inline":
-        return [pool]
-    coordinator = float(LabelingConfig.model_fields["coordinator_cpus"].default)
-    return [
-        pool,
-        Ask("coordinator", 1, coordinator, 0.0, "labels.mode"),
-        Ask("label worker", labels.workers, labels.worker_cpus, labels.worker_gpus, "labels.workers, worker_gpus"),
-    ]
-
-
-def asks_of(recipe: Recipe) -> list[Ask]:
-    """Everything that a training run has at a time."""
-    return trainers_of(recipe) + labelers_of(recipe)
 
 
 def total(bundles: Iterable[Mapping[str, float]]) -> Counter[str]:

@@ -8,10 +8,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from serving.registry import download_model, prepare_mlflow, register_model
+from models.registry import download_model, prepare_mlflow, register_model
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+import platform
+from collections.abc import Iterable
+from importlib import metadata
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Of Python, this project and ``packages``, which are distribution names."""
+    found = {"python": platform.python_version()}
+    for name in ("ray-dehaze", *packages):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "from source" if name == "ray-dehaze" else "not installed"
+    return found
+
 
 __all__ = ["Tracker", "default_uri", "download_model", "flatten", "register_model"]
 

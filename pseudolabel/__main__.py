@@ -7,10 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.settings import ConfigError, parse_words
-from pseudolabel.contents import Contents, open_contents
-from pseudolabel.entries import PoolError, to_entry
-from pseudolabel.survey import Survey, survey, told
+from models.config import ConfigError, PoolError, parse_words
+from pseudolabel.inspect import Contents, Survey, open_contents, survey, told
+from pseudolabel.pool import to_entry
 
 REFUSED = 2
 
@@ -87,8 +86,8 @@ def _block() -> str:
 
 
 def _draw(contents: Contents, found: Survey, args: argparse.Namespace) -> None:
-    from pseudolabel.originals import find_originals
-    from pseudolabel.sheet import Section, draw_sheet, write_sheet
+    from pseudolabel.inspect import find_originals
+    from pseudolabel.pool import Section, draw_sheet, write_sheet
 
     chosen = {"best": found.best, "worst": found.worst, "random": found.others}
     ids = [image_id for some in chosen.values() for image_id in some]
@@ -103,7 +102,7 @@ def _draw(contents: Contents, found: Survey, args: argparse.Namespace) -> None:
 
 def export_labels(args: argparse.Namespace) -> None:
     """Write images and index, and say how many."""
-    from pseudolabel.export import INDEX, export
+    from pseudolabel.inspect import INDEX, export
 
     with open_contents(args.pool) as contents:
         count = export(contents, args.out)
@@ -112,7 +111,7 @@ def export_labels(args: argparse.Namespace) -> None:
 
 def list_runs(args: argparse.Namespace) -> None:
     """Print a line for each run."""
-    from pseudolabel.running import joined, running
+    from pseudolabel.inspect import joined, running
 
     with joined(args.address):
         print("\n".join(one.told() for one in running()) or "no run is on this cluster")
@@ -120,7 +119,7 @@ def list_runs(args: argparse.Namespace) -> None:
 
 def stop_run(args: argparse.Namespace) -> None:
     """End a run, and say what it was."""
-    from pseudolabel.running import joined, stop
+    from pseudolabel.inspect import joined, stop
 
     with joined(args.address):
         print(f"stopped {stop(args.run, force=args.force).told()}")

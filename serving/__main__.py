@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from models.config import ConfigError, parse, parse_words
 from models.imports import add_allow_networks
-from models.settings import ConfigError, parse, parse_words
 
 CHAMPION = "models:/dehazer@champion"
 
@@ -37,8 +37,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(args: argparse.Namespace) -> None:
-    from serving.auth import require_protection
     from serving.config import ServingConfig, local_ray_environment, read_config
+    from serving.http import require_protection
 
     base = read_config(args.config) if args.config else ServingConfig()
     given = {key: getattr(args, key) for key in ("model", "host", "port", "tracking_uri")}

@@ -1,7 +1,7 @@
 """The service on Ray Serve: an ingress that speaks HTTP, and replicas with models in them.
 
-Both are thin: :func:`serving.api.make_api` is the interface, :class:`serving.replica.Replica` does the work. The
-ingress admits requests and hands them on, once more when a replica dies with one.
+Both are thin: :func:`serving.http.routes.make_api` is the interface, :class:`serving.engine.replica.Replica` does the
+work. The ingress admits requests and hands them on, once more when a replica dies with one.
 """
 
 # Ray copies the classes below to its processes; annotations must be values (no `from __future__ import annotations`).
@@ -21,15 +21,13 @@ from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 
-from models.settings import parse
-from serving.auth import require_protection
+from models.config import parse
 from serving.config import ServingConfig, require_free_port
-from serving.engine import Answer, Compute, Score, Task
+from serving.engine import Answer, Compute, ModelState, Open, Replica, Score, Task, Together, require_model
 from serving.errors import Problem
+from serving.http import require_protection
 from serving.metrics import Metrics
-from serving.replica import Open, Replica, Together, require_model
 from serving.retry import twice
-from serving.slots import ModelState
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +156,7 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> Any:
         """The application, as Serve asks for it."""
-        from serving.api import make_api
+        from serving.http import make_api
 
         metrics = Metrics(ray.util.metrics)
         app = make_api(self._config, Replicas(self._dehazer, metrics), metrics=metrics, names_requests=True)

@@ -10,18 +10,51 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, model_validator
 
+from models.config import ConfigError, Settings, nearest, parse
 from models.images import ImageLimits
 from models.inference import InferenceConfig
-from models.settings import ConfigError, Settings, nearest, parse
-from pseudolabel.clip_scorer import ScorerConfig
-from serving.auth import AuthConfig
-from serving.connections import HOOK
-from serving.health import HealthConfig
+from models.registry import SCHEME
+from pseudolabel.scorer import ScorerConfig
 from serving.limits import RequestLimits
-from serving.registry import SCHEME
 
 _TOP = ("proxy_location", "http_options", "logging_config", "applications")  # of the file for `serve deploy`
 _APPLICATION = ("name", "route_prefix", "import_path", "runtime_env", "args")
+
+
+HOOK = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.http.connections:guard"}
+
+
+class HealthConfig(Settings):
+    """When a replica is replaced. Bad pictures, a full queue and pictures that take long never count.
+
+    Attributes:
+        failures: of the tiny picture in a row, after which the replica is replaced.
+        check_s: Serve asks that often; a replica in doubt computes the tiny picture then.
+        idle_s: without any picture, after which the tiny one is computed to see whether it still can be.
+        stuck_s: for which a replica may go on computing what nobody waits for any more. A network stops within
+            milliseconds, one that is a single module (``dcp``) not before it has done its picture: for the largest
+            that is accepted, this must do.
+    """
+
+    failures: int = Field(3, ge=1)
+    check_s: float = Field(5.0, gt=0)
+    idle_s: float = Field(60.0, gt=0)
+    stuck_s: float = Field(300.0, gt=0)
+
+
+class AuthConfig(Settings):
+    """Who may use the service.
+
+    Attributes:
+        token_file: a file with a token on each line (``#`` begins a comment). It is read again when it changes, so
+            tokens are added and withdrawn while the service runs; a file that is gone or empty lets nobody in.
+        token_env: environment variable with tokens between spaces or commas; read once, when a process starts.
+        without_token: the words that let the service listen beyond this machine without any token.
+    """
+
+    token_file: Path | None = None
+    token_env: str = "DEHAZE_TOKENS"  # noqa: S105 - the name of a variable
+    without_token: Literal["anyone who can reach this service may use it"] | None = None
 
 
 class Scaling(Settings):
@@ -53,7 +86,7 @@ class Scaling(Settings):
 
 
 class Batching(Settings):
-    """Work of one size together; see :mod:`serving.batching`.
+    """Work of one size together; see :mod:`serving.engine.batching`.
 
     Attributes:
         stack: equal sizes as one batch of the network; ``auto`` where the model is on a GPU. Where nothing is

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from models.settings import Settings
+from models.config import Settings
 from serving.errors import refused
 
 _OF_LATE = 9  # answers

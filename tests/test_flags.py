@@ -8,8 +8,8 @@ import pytest
 
 # each with a flag of its own, one letter short
 COMMANDS = {
-    "pipelines.apply": "--strengt",
-    "pipelines.card": "--sample",
+    "pipelines.dehaze.apply": "--strengt",
+    "pipelines.ingest.card.command": "--sample",
     "pipelines.dehaze": "--concurrenc",
     "pipelines.demo": "--from-scratc",
     "pipelines.evaluate": "--headlin",

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipelines.folder_record import RECORD
+from pipelines.dehaze.record import RECORD
 
 Folder = Callable[..., Path]
 pytestmark = pytest.mark.faults
@@ -25,7 +25,7 @@ JOB = f"""
 import os, sys, time
 from pathlib import Path
 from pipelines import dehaze, folder_job, folder_work
-from serving.predictor import Predictor
+from models.predictor import Predictor
 LOG = sys.argv.pop()
 folder_work.BATCH = {BATCH}
 class Slow(folder_work.Setup):

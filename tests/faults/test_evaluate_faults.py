@@ -63,7 +63,7 @@ def deadly(tmp_path: Path, lives: int) -> tuple[Path, Path]:
     """A checkpoint folder of the network, and its log."""
     import torch
 
-    from models import checkpoint
+    from models import checkpoints as checkpoint
 
     (tmp_path / "deadly.py").write_text(NETWORK)
     log = tmp_path / "log"

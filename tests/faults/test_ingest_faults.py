@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.corpus import open_corpus
+from pipelines.corpus.format import open_corpus
 
 Folder = Callable[..., Path]
 pytestmark = pytest.mark.faults
@@ -25,7 +25,7 @@ COUNT = 250
 SCRIPT = """
 import sys
 from pipelines import ingest, ingest_examine
-from pipelines.ingest_config import IngestConfig
+from pipelines.ingest.config import IngestConfig
 ingest_examine._FILES = 8
 print(ingest.ingest(IngestConfig(sources=(sys.argv[1],), domain="hazy", out=sys.argv[2], shard_mb=0.05)).accepted)
 """

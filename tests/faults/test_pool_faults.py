@@ -17,11 +17,11 @@ import pytest
 import ray
 from ray.util.placement_group import placement_group_table
 
-from pseudolabel.actors import owned, start_pool
-from pseudolabel.client import group_prefix, namespace_of, shard_name
-from pseudolabel.entries import LabelEntry, shard_folder, shard_of
-from pseudolabel.pool import PoolError
-from pseudolabel.running import running
+from pseudolabel.inspect.runs import running
+from pseudolabel.pool.actors import owned, start_pool
+from pseudolabel.pool.client import group_prefix, namespace_of, shard_name
+from pseudolabel.pool.entries import LabelEntry, shard_folder, shard_of
+from pseudolabel.pool.label_pool import PoolError
 
 pytestmark = pytest.mark.faults
 
@@ -133,7 +133,7 @@ def test_a_shard_without_space_says_so_serves_on_and_goes_on_when_there_is_space
 SMALL_DISK = """
     import subprocess, sys
     import numpy as np
-    from pseudolabel.entries import LabelEntry, PoolError
+    from pseudolabel.pool.entries import LabelEntry, PoolError
     from pseudolabel.pool import LabelPool, SnapshotError
     disk = sys.argv[1]
 
@@ -244,9 +244,9 @@ def test_a_lost_store_comes_back_from_the_latest_snapshot(run, tmp_path):
 A_PROGRAM = """
     import sys, time, ray
     import torch
-    from pseudolabel.actors import owned, start_pool
-    from pseudolabel.labeling_actors import start_labeling
-    from pseudolabel.rounds import LabelingConfig, WorkUnit
+    from pseudolabel.pool.actors import owned, start_pool
+    from pseudolabel.labeling.workers import start_labeling
+    from pseudolabel.labeling.rounds import LabelingConfig, WorkUnit
 
     address, run, folder = sys.argv[1:]
     ray.init(address=address, namespace="elsewhere", logging_level="ERROR", log_to_driver=False)
@@ -292,9 +292,9 @@ LOSE_A_NODE = """
     from pathlib import Path
     import numpy as np, ray
     from ray.cluster_utils import Cluster
-    from pseudolabel.actors import start_pool
-    from pseudolabel.client import namespace_of, shard_name
-    from pseudolabel.entries import LabelEntry, shard_folder
+    from pseudolabel.pool.actors import start_pool
+    from pseudolabel.pool.client import namespace_of, shard_name
+    from pseudolabel.pool.entries import LabelEntry, shard_folder
 
     root = sys.argv[1]
     quick = dict(health_check_initial_delay_ms=500, health_check_period_ms=500, health_check_timeout_ms=1000,

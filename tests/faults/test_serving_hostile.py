@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from benchmarks.serving_service import MB, memory, replicas
-from serving.connections import HEAD_S
+from serving.http.connections import HEAD_S
 from tests.serving.conftest import jpeg  # noqa: F401 - a fixture
 from tests.serving.hostile import HEAD, Hostile, broken, endless, quick_model, requests, status_of, talk
 

@@ -22,9 +22,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipelines.config import load_recipe
-from pipelines.ingest import ingest
-from pipelines.ingest_config import IngestConfig
+from pipelines.ingest.config import IngestConfig
+from pipelines.ingest.job import ingest
+from pipelines.train.recipe import load_recipe
 from tests.conftest import make_photo
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("ray_cluster")]

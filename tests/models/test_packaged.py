@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from models import images, zoo
-from models.inference import dehaze
-from models.physics import HazeConfig, synthesize
-from pipelines import metrics
+from models import zoo
+from models.haze import HazeConfig, synthesize
+from models.images import codec as images
+from models.inference.dehazing import dehaze
+from pipelines.evaluate import metrics
 
 FOLDER = zoo.WEIGHTS / zoo.DEFAULT
 HAZE = HazeConfig(

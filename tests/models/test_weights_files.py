@@ -16,16 +16,18 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from models import checkpoint, zoo
-from models.perceptual import load_vgg19
-from models.settings import ConfigError
+from models import checkpoints as checkpoint
+from models import zoo
+from models.config import ConfigError
+from models.losses.perceptual import load_vgg19
 from models.weights_files import read_weights_file
-from pipelines.config import load_recipe
-from pipelines.evaluate_detection import Detector
-from pipelines.evaluate_iqa import Lpips
-from pipelines.methods.build import make_network
-from pseudolabel import clip_scorer
-from pseudolabel.clip_scorer import ScorerConfig, load_scorer
+from pipelines.evaluate.detection import Detector
+from pipelines.evaluate.iqa import Lpips
+from pipelines.train.build import make_network
+from pipelines.train.recipe import load_recipe
+from pseudolabel.scorer import clip as clip_scorer
+from pseudolabel.scorer.clip import ScorerConfig
+from pseudolabel.scorer.loading import load_scorer
 
 NETWORK = {"name": "corun", "stages": 1, "dim": 2}
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 52\n"
@@ -175,8 +177,9 @@ def test_a_broken_download_in_the_cache_of_torchvision(tmp_path: Path, monkeypat
 
 
 def test_a_depth_model_with_other_weights(tmp_path: Path) -> None:
-    from pipelines.depth_model import DepthModel, DepthModelConfig
     from tests.pipelines.test_depth_model import depth_anything
+
+    from pipelines.ingest.depth.model import DepthModel, DepthModelConfig
 
     file = depth_anything(tmp_path / "depth") / "model.safetensors"
     file.write_bytes(POINTER)

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from models import checkpoint, zoo
-from models.corun import Corun, CorunConfig
-from models.physics import DarkChannelPrior
-from models.settings import ConfigError
+from models import checkpoints as checkpoint
+from models import zoo
+from models.config import ConfigError
+from models.haze import DarkChannelPrior
+from models.networks.corun import Corun, CorunConfig
 
 NETWORK = {"name": "corun", "stages": 2, "dim": 2}
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.blocks import AttentionBlock, ChannelAttention
+from models.networks.blocks import AttentionBlock, ChannelAttention
 
 N = TypeVar("N", bound=nn.Module)
 

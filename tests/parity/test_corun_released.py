@@ -7,7 +7,7 @@ import json
 import numpy as np
 import torch
 
-from models.corun import load_released_corun
+from models.networks.corun import load_released_corun
 from tests.parity.fixtures import FIXTURES, random_of
 
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.settings import ConfigError
-from pseudolabel.clip_scorer import ScorerConfig, load_daclip, load_scorer
-from pseudolabel.daclip import DEGRADATIONS, DaclipScorer
+from models.config import ConfigError
+from pseudolabel.scorer.clip import ScorerConfig
+from pseudolabel.scorer.daclip import DEGRADATIONS, DaclipScorer
+from pseudolabel.scorer.loading import load_daclip, load_scorer
 from tests.parity.fixtures import FIXTURES, random_of
 
 

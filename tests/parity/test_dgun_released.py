@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.dgun import load_released_dgunet
-from models.execution import banded
+from models.networks.bands import banded
+from models.networks.dgun import load_released_dgunet
 from tests.parity.fixtures import FIXTURES, random_of
 
 

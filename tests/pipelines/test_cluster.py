@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from models.settings import ConfigError
+from models.config import ConfigError
 from pipelines import cluster
 from pipelines.resources import Ask, Capacity
 

@@ -8,11 +8,10 @@ from typing import Any, ClassVar
 
 import pytest
 
-from models.images import CorruptImage
-from models.settings import ConfigError
+from models.config import ConfigError, LabelingError
+from models.images.codec import CorruptImage
 from pipelines.command import run, sentence, user_error
-from pseudolabel.pool import SnapshotError
-from pseudolabel.rounds import LabelingError
+from pseudolabel.pool.label_pool import SnapshotError
 
 
 def call(outcome: Any, argv: tuple[str, ...] = ()) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pyarrow as pa
 import pytest
 
-from models.settings import ConfigError
+from models.config import ConfigError
 from pipelines.mapping import Guarded, GuardedMaker, checked, map_tables
 
 TABLE = pa.table({"a": [1]})

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.config import Recipe, load_recipe, recipe_names
-from pipelines.resources import SHARD_CPUS, Ask, Capacity, asks_of, capacity_of, refusal, total, trainers_of
+from pipelines.resources import SHARD_CPUS, Ask, Capacity, capacity_of, refusal, total
+from pipelines.train.recipe import Recipe, asks_of, load_recipe, recipe_names, trainers_of
 
 ROOT = Path(__file__).parents[2]
 LAPTOP = Capacity(({"CPU": 2.0},))
@@ -51,7 +51,7 @@ def test_all_that_a_run_has_at_a_time_is_added_up() -> None:
 
 
 def test_a_shard_asks_for_what_the_sum_says() -> None:
-    from pseudolabel.actors import start_pool
+    from pseudolabel.pool.actors import start_pool
 
     assert inspect.signature(start_pool).parameters["num_cpus"].default == SHARD_CPUS
 
@@ -101,7 +101,7 @@ def test_a_launcher_s_file_that_does_not_say_what_nodes_have_says_nothing() -> N
 
 
 def test_whole_gpus_for_training_and_shares_for_labels() -> None:
-    from models.settings import ConfigError
+    from models.config import ConfigError
 
     with pytest.raises(ConfigError, match=r"a training worker needs whole GPUs, not 0\.5: 1, or 0"):
         load_recipe("pretrain_corun_compact", ["train.worker_gpus=0.5"])

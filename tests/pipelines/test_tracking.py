@@ -11,11 +11,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from models import checkpoint, zoo
-from models.settings import ConfigError
+from models import checkpoints as checkpoint
+from models import zoo
+from models.config import ConfigError
+from models.predictor import Predictor
 from pipelines.register import main as register_main
 from pipelines.tracking import Tracker, default_uri, download_model, flatten, register_model
-from serving.predictor import Predictor
 
 NETWORK = {"name": "corun", "stages": 1, "dim": 2}
 
@@ -81,7 +82,7 @@ def test_mlflow_itself_loads_the_model(
 ) -> None:
     import mlflow
 
-    from serving.registry import mlflow_at
+    from models.registry import mlflow_at
 
     register_model(weights, tracking_uri=tracker.tracking_uri, run_id=tracker.run_id, name="loaded")
     buffer = io.BytesIO()

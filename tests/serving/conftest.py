@@ -18,10 +18,10 @@ from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.settings import parse
-from serving.api import make_api
+from models.config import parse
 from serving.config import ServingConfig
-from serving.replica import Replica
+from serving.engine.replica import Replica
+from serving.http.routes import make_api
 
 Pixels = NDArray[np.uint8]
 BASE: dict[str, Any] = {"model": "dcp", "scorer": None, "threads": 1}
@@ -69,8 +69,9 @@ class Registry:
         """A new champion with weights of its own, in the subfolder ``name``; its version."""
         import torch
 
-        from models import checkpoint, zoo
-        from serving.registry import register_model
+        from models import checkpoints as checkpoint
+        from models import zoo
+        from models.registry import register_model
 
         torch.manual_seed(len(list(self.folder.iterdir())))
         network = zoo.build(NETWORK)

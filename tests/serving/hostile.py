@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models import checkpoint, zoo
-from tests.models.mutants import mutants, seeds
+from models import checkpoints as checkpoint
+from models import zoo
+from tests.models.images.mutants import mutants, seeds
 
 NETWORK = {"name": "corun", "stages": 1, "dim": 2}
 FORM = {"content-type": "multipart/form-data; boundary=xyz"}

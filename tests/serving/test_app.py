@@ -16,9 +16,9 @@ import httpx
 import pytest
 
 from benchmarks.serving_service import replicas
-from models.settings import ConfigError
+from models.config import ConfigError
+from models.predictor import Predictor
 from serving.config import ServingConfig
-from serving.predictor import Predictor
 from tests.serving.hostile import broken, requests, status_of, talk
 
 Jpeg = Callable[..., bytes]

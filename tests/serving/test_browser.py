@@ -29,13 +29,13 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from models.settings import parse
-from serving.api import make_api
+from models.config import parse
 from serving.config import ServingConfig
-from serving.engine import Answer, Score, Task
+from serving.engine.engine import Answer, Score, Task
+from serving.engine.replica import Replica
+from serving.engine.slots import ModelState
 from serving.errors import Problem
-from serving.replica import Replica
-from serving.slots import ModelState
+from serving.http.routes import make_api
 
 Jpeg = Callable[..., bytes]
 PATIENCE_S = 60  # on a machine that is busy with something else

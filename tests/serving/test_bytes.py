@@ -17,7 +17,7 @@ from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.apply import main as apply_main
+from pipelines.dehaze.apply import main as apply_main
 
 Pixels = NDArray[np.uint8]
 MODEL = "corun-compact"

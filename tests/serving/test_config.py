@@ -12,12 +12,12 @@ import pytest
 import yaml
 from fastapi.testclient import TestClient
 
-from models.settings import ConfigError
+from models.config import ConfigError
+from models.predictor import DehazeOptions
 from serving.__main__ import main
 from serving.config import ServingConfig, read_config, require_free_port
 from serving.errors import ProblemError
 from serving.metrics import Metrics
-from serving.predictor import DehazeOptions
 from serving.retry import twice
 
 FILE = Path(__file__).parents[2] / "serving" / "config.yaml"

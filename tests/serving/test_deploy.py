@@ -19,8 +19,8 @@ import httpx
 import pytest
 import yaml
 
+from models.predictor import DehazeOptions, Predictor
 from serving.config import ServingConfig, local_ray_environment, read_config
-from serving.predictor import DehazeOptions, Predictor
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "serving" / "config.yaml"

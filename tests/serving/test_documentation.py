@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 from pydantic import BaseModel
 
-from models.image_errors import ImageError
+from models.images.limits import ImageError
 from serving.config import ServingConfig
 from serving.errors import CODES
 from serving.metrics import Metrics

@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from models import images
-from serving.predictor import DehazeOptions, Predictor
+from models.images import codec as images
+from models.predictor import DehazeOptions, Predictor
 
 Pixels = NDArray[np.uint8]
 MODEL = "corun-compact"

@@ -17,13 +17,13 @@ from fastapi.testclient import TestClient
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from models.images import ImageTooLarge
-from serving.archive import ArchiveLimits, safe_name, unpack
-from serving.engine import Answer
+from models.images.codec import ImageTooLarge
+from serving.engine.engine import Answer
+from serving.engine.slots import ModelState
 from serving.errors import Problem, ProblemError
+from serving.http.archive import ArchiveLimits, safe_name, unpack
+from serving.http.multipart import FormReader
 from serving.limits import Admission, Budget, Pace, RequestLimits
-from serving.multipart import FormReader
-from serving.slots import ModelState
 
 Jpeg = Callable[..., bytes]
 Service = Callable[..., TestClient]

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastapi.testclient import TestClient
 
-from serving.predictor import DehazeOptions, Predictor
+from models.predictor import DehazeOptions, Predictor
 
 Service = Callable[..., TestClient]
 Jpeg = Callable[..., bytes]

@@ -1,0 +1,253 @@
+"""Atmospheric scattering model, haze synthesis and the dark channel prior.
+
+Scattering model (Koschmieder): ``P = J*T + A*(1 - T)``, ``T = exp(-beta * d)`` with hazy photograph P, scene J,
+transmission T, airlight A and scene distance d. All images are RGB float32 NCHW in [0, 1].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Annotated
+
+import imagecodecs
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import AfterValidator, Field
+from torch import Tensor, nn
+
+from models.config import Settings
+from models.depth import between, draw, generators, procedural_depths
+from models.networks import shared
+
+
+def _ordered(ends: tuple[float, float]) -> tuple[float, float]:
+    if not 0.0 <= ends[0] <= ends[1]:
+        raise ValueError("expected two numbers, 0 or more, the smaller one first")
+    return ends
+
+
+BLOCK_PIXELS = 1 << 16  # of a batch at a time: what is computed in between stays in the processor's cache
+_NAMES = (
+    "span", "start", "beta", "airlight", "red", "green", "blue", "darken", "exponent", "noise", "sigma", "kind",
+    "jpeg", "quality",
+)  # fmt: skip
+
+Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
+
+
+class HazeConfig(Settings):
+    """Haze synthesis of RIDCP (Wu et al., CVPR 2023), which CORUN trains on. Ranges are uniform.
+
+    ``depth_range_min`` is the least share of the depth axis that one crop may span: below 1, a crop gets a random
+    sub-range, because a crop of a photograph seldom sees everything from the lens to the horizon.
+    """
+
+    beta: Range = (0.2, 2.8)
+    airlight: Range = (0.25, 1.0)
+    airlight_cast: float = Field(0.025, ge=0.0)
+    darken_probability: float = Field(0.5, ge=0.0, le=1.0)
+    darken_exponent: Range = (1.5, 3.0)
+    noise_probability: float = Field(0.5, ge=0.0, le=1.0)
+    noise_sigma: Range = (0.0, 0.04)
+    jpeg_probability: float = Field(0.5, ge=0.0, le=1.0)
+    jpeg_quality: Range = (30, 95)
+    depth_range_min: float = Field(1.0, gt=0.0, le=1.0)
+
+
+@dataclass(frozen=True)
+class Synthesized:
+    """Pairs: ``hazy``, ``clear`` N3HW, ``transmission``, ``depth`` N1HW in [0, 1]; ``beta`` N, ``airlight`` N3."""
+
+    hazy: Tensor
+    clear: Tensor
+    transmission: Tensor
+    depth: Tensor
+    beta: Tensor
+    airlight: Tensor
+
+
+def scatter(scene: Tensor, transmission: Tensor, airlight: Tensor | float) -> Tensor:
+    """``P = J*T + A*(1 - T)``.
+
+    Args:
+        scene: J, N3HW in [0, 1].
+        transmission: T, N1HW in [0, 1].
+        airlight: A, a number or N3 / N311.
+    """
+    if isinstance(airlight, Tensor) and airlight.dim() == 2:
+        airlight = airlight[:, :, None, None]
+    return scene * transmission + airlight * (1.0 - transmission)
+
+
+def transmission_from_depth(depth: Tensor, beta: Tensor | float) -> Tensor:
+    """``T = exp(-2 * beta * (1 - depth))``: depth N1HW in [0, 1] with 1 = near, beta a number or N."""
+    if isinstance(beta, Tensor) and beta.dim() == 1:
+        beta = beta[:, None, None, None]
+    return torch.exp(-2.0 * beta * (1.0 - depth))
+
+
+def jpeg(image: Tensor, quality: int) -> Tensor:
+    """3HW in [0, 1] through a JPEG encoder and back."""
+    levels = (image.clamp(0, 1) * 255 + 0.5).numpy().astype(np.uint8)
+    data = imagecodecs.jpeg8_encode(np.stack(list(levels), axis=-1), level=quality, subsampling="420")
+    back = np.ascontiguousarray(imagecodecs.jpeg8_decode(data).transpose(2, 0, 1))
+    return torch.from_numpy(np.divide(back, 255, dtype=np.float32))
+
+
+def _add_noise(scene: Tensor, sigma: float, kind: int, generator: torch.Generator) -> None:
+    """Gaussian noise on a 3HW scene, in place: white grey, independent per channel, or correlated between channels."""
+    noise = torch.randn(1 if kind == 0 else 3, *scene.shape[1:], generator=generator)
+    if kind == 2:
+        mix = torch.eye(3) + 0.5 * torch.rand(3, 3, generator=generator)
+        noise = ((mix / mix.norm(dim=1, keepdim=True)) @ noise.flatten(1)).view_as(noise)
+    scene.add_(noise.mul_(sigma)).clamp_(0, 1)
+
+
+def _spoil(scene: Tensor, drawn: dict[str, Tensor], own: Sequence[torch.Generator], config: HazeConfig) -> None:
+    """Darken some of the N3HW scenes and add noise to some, in place."""
+    exponents = between(drawn["exponent"], *config.darken_exponent).tolist()
+    for index in (drawn["darken"] < config.darken_probability).nonzero().flatten().tolist():
+        # A power, several times as fast; the logarithm of 0 would be slow.
+        scene[index].clamp_(min=1e-9).log_().mul_(exponents[index]).exp_()
+    sigmas = between(drawn["sigma"], *config.noise_sigma).tolist()
+    kinds = (3 * drawn["kind"]).int().tolist()
+    for index in (drawn["noise"] < config.noise_probability).nonzero().flatten().tolist():
+        _add_noise(scene[index], sigmas[index], kinds[index], own[index])
+
+
+def _fill(made: Synthesized, depth: Tensor | None, seeds: Sequence[int], config: HazeConfig) -> None:
+    """Haze the clear photographs of ``made``: everything else in it is written. ``hazy`` is worked on in place."""
+    own = generators(seeds)
+    drawn = draw(own, _NAMES)
+    made.beta.copy_(between(drawn["beta"], *config.beta))
+    cast = between(torch.stack([drawn["red"], drawn["green"], drawn["blue"]], dim=1), -1, 1) * config.airlight_cast
+    made.airlight.copy_(between(drawn["airlight"], *config.airlight)[:, None] + cast).clamp_(0, 1)
+    made.depth.copy_(procedural_depths(made.clear, seeds) if depth is None else depth)
+    if config.depth_range_min < 1.0:
+        span = between(drawn["span"], config.depth_range_min, 1.0)[:, None, None, None]
+        made.depth.mul_(span).add_((1.0 - span) * drawn["start"][:, None, None, None])
+    for depth_of, beta, transmission in zip(made.depth, made.beta.tolist(), made.transmission, strict=True):
+        torch.sub(depth_of, 1.0, out=transmission).mul_(2.0 * beta).exp_()
+    _spoil(made.hazy.copy_(made.clear), drawn, own, config)
+    airlight = made.airlight[:, :, None, None]
+    made.hazy.sub_(airlight).mul_(made.transmission).add_(airlight).clamp_(0, 1)  # scatter() in place
+    lowest, highest = config.jpeg_quality
+    qualities = between(drawn["quality"], lowest, highest + 1).int().clamp(max=int(highest)).tolist()
+    for index in (drawn["jpeg"] < config.jpeg_probability).nonzero().flatten().tolist():
+        made.hazy[index] = jpeg(made.hazy[index], qualities[index])
+
+
+def synthesize(
+    clear: Tensor, depth: Tensor | None, seeds: Sequence[int], config: HazeConfig | None = None
+) -> Synthesized:
+    """Haze clear photographs on the fly.
+
+    Args:
+        clear: N3HW in [0, 1], on the CPU.
+        depth: N1HW in [0, 1] with 1 = near, or None for a procedural map.
+        seeds: one per photograph; the same seed gives the same haze.
+        config: ranges and probabilities; the defaults are those of the RIDCP pipeline.
+
+    Raises:
+        ValueError: shapes of ``clear``, ``depth`` and ``seeds`` disagree.
+    """
+    if clear.dim() != 4 or clear.shape[1] != 3 or clear.shape[0] != len(seeds):
+        raise ValueError(f"clear is {tuple(clear.shape)} with {len(seeds)} seeds; expected (N, 3, H, W) and N seeds")
+    if depth is not None and depth.shape != (clear.shape[0], 1, *clear.shape[2:]):
+        raise ValueError(f"depth is {tuple(depth.shape)}; expected {(clear.shape[0], 1, *clear.shape[2:])}")
+    count, _channels, *size = clear.shape
+    made = Synthesized(
+        torch.empty(count, 3, *size), clear, torch.empty(count, 1, *size), torch.empty(count, 1, *size),
+        torch.empty(count), torch.empty(count, 3),
+    )  # fmt: skip
+    step = max(1, BLOCK_PIXELS // max(1, math.prod(size)))
+    for block in (slice(start, start + step) for start in range(0, count, step)):
+        parts = Synthesized(*(getattr(made, field.name)[block] for field in fields(made)))
+        _fill(parts, None if depth is None else depth[block], seeds[block], config or HazeConfig())
+    return made
+
+
+def _blur(field: Tensor, radius: int) -> Tensor:
+    """Box mean of an HW or NCHW field, border replicated; from running sums, so its time does not grow with the radius.
+
+    The sums are float64 where the device has it: differences of long float32 sums would lose digits.
+    """
+    flat = field.view(1, 1, *field.shape[-2:]) if field.dim() == 2 else field
+    exact = flat if field.device.type == "mps" else flat.double()
+    side, before = 2 * radius + 1, radius + 1  # one place more in front, so that every window begins at a difference
+    rows = F.pad(exact, (0, 0, before, radius), mode="replicate").cumsum(-2)
+    rows = rows[..., side:, :] - rows[..., :-side, :]
+    sums = F.pad(rows, (before, radius, 0, 0), mode="replicate").cumsum(-1)
+    return ((sums[..., side:] - sums[..., :-side]) / side**2).to(field.dtype).view(field.shape)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A dehazed scene N3HW and its transmission N1HW, both in [0, 1]."""
+
+    scene: Tensor
+    transmission: Tensor
+
+
+def dark_channel(image: Tensor, radius: int) -> Tensor:
+    """Minimum over channels and a (2r+1)^2 window: N3HW -> N1HW."""
+    lowest = image.amin(dim=1, keepdim=True)
+    padded = F.pad(-lowest, (radius, radius, radius, radius), mode="replicate")
+    rows = F.max_pool2d(padded, (2 * radius + 1, 1), stride=1)  # the minimum of a window is that of its rows' minima
+    return -F.max_pool2d(rows, (1, 2 * radius + 1), stride=1)
+
+
+def guided_coefficients(guide: Tensor, target: Tensor, radius: int, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Slope and offset of the guided filter (He et al., TPAMI 2013): within (2r+1)^2 windows ``target`` is about
+    ``slope * guide + offset``. NCHW, channel by channel; fields of the same shape.
+    """
+    radius = min(radius, min(guide.shape[-2:]) - 1)
+    mean_g, mean_t = _blur(guide, radius), _blur(target, radius)
+    covariance = _blur(guide * target, radius) - mean_g * mean_t
+    variance = _blur(guide * guide, radius) - mean_g * mean_g
+    slope = covariance / (variance + epsilon)
+    return _blur(slope, radius), _blur(mean_t - slope * mean_g, radius)
+
+
+def guided_filter(guide: Tensor, target: Tensor, radius: int, epsilon: float) -> Tensor:
+    """Guided filter (He et al., TPAMI 2013) with a grey guide: both N1HW."""
+    slope, offset = guided_coefficients(guide, target, radius, epsilon)
+    return slope * guide + offset
+
+
+def _airlight(hazy: Tensor, radius: int) -> Tensor:
+    """Mean colour of the pixels that are brightest in the dark channel: N3HW -> N311, at least 0.05."""
+    dark = dark_channel(hazy, radius).flatten(1)
+    brightest = dark.topk(max(1, dark.shape[1] // 1000), dim=1).indices
+    colours = hazy.flatten(2).gather(2, brightest[:, None, :].expand(-1, 3, -1))
+    return colours.mean(dim=2)[:, :, None, None].clamp(min=0.05)
+
+
+class DarkChannelPrior(nn.Module):
+    """Training-free baseline (He et al., TPAMI 2011): ``T = 1 - omega * dark(P / A)``, refined, ``J = (P - A)/T + A``.
+
+    The airlight is the mean colour of the ``1/1000`` of pixels that are brightest in the dark channel.
+    """
+
+    def __init__(self, radius: int = 7, omega: float = 0.95, floor: float = 0.1, guide_radius: int = 40) -> None:
+        super().__init__()
+        self.radius, self.omega, self.floor, self.guide_radius = radius, omega, floor, guide_radius
+
+    def forward(self, hazy: Tensor) -> Estimate:
+        """N3HW in [0, 1] -> scene N3HW and transmission N1HW."""
+        radius = min(self.radius, min(hazy.shape[-2:]) - 1)
+        airlight = shared(lambda: _airlight(hazy, radius))
+        rough = 1.0 - self.omega * dark_channel(hazy / airlight, radius)
+        grey = hazy.mean(dim=1, keepdim=True)
+        transmission = guided_filter(grey, rough, self.guide_radius, 1e-3).clamp(self.floor, 1.0)
+        scene = ((hazy - airlight) / transmission + airlight).clamp(0.0, 1.0)
+        return Estimate(scene, transmission)
+
+
+def dark_channel_prior(hazy: Tensor) -> Estimate:
+    """Dehaze N3HW photographs with the dark channel prior at its usual settings."""
+    estimate: Estimate = DarkChannelPrior()(hazy)
+    return estimate

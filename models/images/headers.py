@@ -1,0 +1,250 @@
+"""Open an image file for its header alone: limits first, then checks that keep hostile files from Pillow's decoders."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+from collections import deque
+from collections.abc import Iterator
+
+from PIL import Image, UnidentifiedImageError
+
+from models.images import png, tiff
+from models.images.limits import (
+    MAGIC,
+    CorruptImage,
+    Header,
+    ImageError,
+    ImageLimits,
+    ImageTooLarge,
+    TruncatedImage,
+    UnsupportedFormat,
+    check_bytes,
+    check_frames,
+    check_size,
+)
+from models.images.modes import exif_orientation, xmp_orientation
+
+SCAN, END, COMMENT, RESTART_INTERVAL = 0xDA, 0xD9, 0xFE, 0xDD
+FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+_MOST_SEGMENTS = 4096  # before the first scan: a profile and extended XMP take hundreds
+_MOST_FILL = 4096  # bytes between segments
+_MOST_SCANS = 200  # a progressive JPEG needs a dozen; each costs a pass over the whole picture
+_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # neither stuffing nor a restart
+_NO_SEGMENT = (0x01, 0xD8)
+
+
+def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(marker, first byte, length) of the segments up to the end marker, which comes last, with length 0. What lies
+    between them, scans' data among it, is passed over, as decoders do.
+
+    Raises:
+        CorruptImage: so many segments, scans or bytes between segments that reading them would take minutes.
+    """
+    at, count, scans = 2, 0, 0
+    while found := _MARKER.search(data, at):
+        if not scans and found.start() - at > _MOST_FILL:
+            break
+        marker, at = found[1][0], found.end()
+        if marker == END:
+            yield marker, at, 0
+            return
+        if marker in _NO_SEGMENT:
+            continue
+        count, scans = count + 1, scans + (marker == SCAN)
+        if count > _MOST_SEGMENTS or scans > _MOST_SCANS:
+            raise CorruptImage(f"the JPEG file has more than {count - 1:,} segments or {scans - 1} scans")
+        length = int.from_bytes(data[at : at + 2], "big")
+        yield marker, at + 2, max(0, length - 2)
+        at += length
+    if not scans and len(data) - at > _MOST_FILL:
+        raise CorruptImage(f"the JPEG file has no segment after byte {at:,}")
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether a JPEG file has its end marker."""
+    return any(marker == END for marker, _, _ in segments(data))
+
+
+# What files that are no image of this contract are, by how they begin; the first that matches counts.
+_OTHERS: tuple[tuple[str, str], ...] = (
+    ("HEIC", r"....ftyp(?:hei[cmsx]|hev[cmsx]|mif1|msf1)"),
+    ("AVIF", r"....ftypavi[fs]"),
+    ("a camera's raw file", r"....ftypcrx |FUJIFILMCCD-RAW|IIU\0|IIR[OS]|MMOR|\0MRM|FOVb"),
+    ("a video (QuickTime)", r"....ftypqt  |....(?:moov|mdat|wide)"),
+    ("a video (MP4)", r"....ftyp"),
+    ("JPEG XL", r"\xff\x0a|\0\0\0\x0cJXL "),
+    ("JPEG 2000", r"\0\0\0\x0cjP  |\xff\x4f\xff\x51"),
+    ("JPEG XR", r"II\xbc"),
+    ("GIF", r"GIF8[79]a"),
+    ("a Photoshop file (PSD)", r"8BPS"),
+    ("a GIMP file (XCF)", r"gimp xcf"),
+    ("OpenEXR", r"v/1\x01"),
+    ("Radiance HDR", r"#\?(?:RADIANCE|RGBE)"),
+    ("an icon", r"\0\0[\x01\x02]\0[^\0]\0"),
+    ("PDF", r"%PDF-"),
+    ("PostScript", r"%!PS|\xc5\xd0\xd3\xc6"),
+    ("a video (AVI)", r"RIFF....AVI "),
+    ("sound (WAV)", r"RIFF....WAVE"),
+    ("a video (Matroska or WebM)", r"\x1a\x45\xdf\xa3"),
+    ("a zip archive", r"PK(?:\x03\x04|\x05\x06)"),
+    ("compressed by gzip", r"\x1f\x8b"),
+    ("a 7z archive", r"7z\xbc\xaf\x27\x1c"),
+    ("a RAR archive", r"Rar!"),
+    ("macOS's companion of another file (AppleDouble)", r"\0\x05\x16\x07"),
+    ("a pointer of Git LFS instead of the file", r"version https://git-lfs"),
+    ("an HTML page", r"(?:\xef\xbb\xbf)?\s*(?i:<!doctype html|<html|<head|<body)"),
+    ("SVG", r"(?:\xef\xbb\xbf)?\s*(?:<\?xml.{0,999}?)?(?:<!doctype svg.{0,999}?)?<svg"),
+    ("XML", r"(?:\xef\xbb\xbf)?\s*<\?xml"),
+    ("an image in base64", r"\s*(?:data:image/|/9j/|iVBORw0KGgo|UklGR|SUkqA|TU0AK)"),
+    ("JPEG", r"\xff\xd8\xff"),
+    ("PNG", r"\x89PNG"),
+    ("WebP", r"RIFF....WEBP"),
+    ("TIFF", r"II[*+]\0|MM\0[*+]"),
+    ("BMP", r"BM"),
+)
+_TABLE = [(name, re.compile(begin.encode("latin-1"), re.DOTALL)) for name, begin in _OTHERS]
+
+
+def kind_of(data: bytes) -> str | None:
+    """What a file is by how it begins, such as ``HEIC`` or ``an HTML page``; None where that tells nothing."""
+    if data and data.count(0) == len(data):
+        return f"{len(data):,} bytes of nothing but zeros"
+    return next((name for name, begin in _TABLE if begin.match(data)), None)
+
+
+def tiff_layout(data: bytes, limits: ImageLimits) -> tiff.Layout | None:
+    """The checked header of a TIFF file; None for other files, and where TIFF is not accepted.
+
+    Raises:
+        ImageError: as :func:`models.images.decode`.
+    """
+    if "TIFF" not in limits.formats or not data.startswith(MAGIC["TIFF"]):
+        return None
+    layout = tiff.layout(data)
+    check_size(layout.width, layout.height, limits)
+    check_frames(layout.several, "TIFF", limits)
+    return layout
+
+
+def open_image(data: bytes, limits: ImageLimits) -> Image.Image:
+    """A Pillow image whose header was read and checked, and whose pixels were not.
+
+    Raises:
+        ImageError: as :func:`models.images.decode`; Pillow's plugins raise more.
+    """
+    if not data:
+        raise TruncatedImage("the file is empty")
+    if data.startswith(b"RIFF") and (size := _webp_size(data)):
+        check_size(*size, limits)  # Pillow makes room for the picture when it opens the file
+    _check_parts(data)
+    try:
+        image = Image.open(io.BytesIO(data), formats=limits.formats)
+    except Image.DecompressionBombError as problem:
+        raise ImageTooLarge(str(problem)) from problem
+    except UnidentifiedImageError as problem:
+        if data.startswith(MAGIC["TIFF"]) and "TIFF" in limits.formats:  # its directory was found sound
+            message = "TIFF of this colour model and depth is not supported; save it as RGB of 8 or 16 bits a channel"
+            raise UnsupportedFormat(message) from problem
+        kind = kind_of(data)
+        if (kind or "").upper() in limits.formats or (kind is None and data.startswith(b"RIFF")):
+            raise  # of an accepted format, but damaged
+        told = f"this is {kind}, " if kind else ""
+        raise UnsupportedFormat(f"{told}not an image of an accepted format ({', '.join(limits.formats)})") from problem
+    check_size(*image.size, limits)
+    # MPO is a JPEG with further pictures behind it (stereo, HDR gain map): every viewer shows the first.
+    check_frames(getattr(image, "is_animated", False) and image.format != "MPO", str(image.format), limits)
+    return image
+
+
+def check_end(data: bytes) -> None:
+    """
+    Raises:
+        TruncatedImage: a JPEG or PNG without its end, which some decoders do not mind.
+    """
+    if data.startswith(b"\xff\xd8") and not is_whole(data):
+        raise TruncatedImage("the file ends before the picture does: the JPEG file has no end marker")
+    if data.startswith(b"\x89PNG") and not png.is_whole(data):
+        raise TruncatedImage("the file ends before the picture does: the PNG file has no end")
+
+
+def probe(data: bytes, limits: ImageLimits) -> Header:
+    """As :func:`models.images.probe`, with Pillow's own exceptions besides the typed ones."""
+    check_bytes(len(data), limits)
+    if (layout := tiff_layout(data, limits)) is not None:
+        return _header("TIFF", (layout.width, layout.height), tiff_orientation(layout))
+    with open_image(data, limits) as image:
+        return _header(name_of(image), image.size, orientation(image, data))
+
+
+def orientation(image: Image.Image, data: bytes) -> int:
+    """EXIF orientation 1..8 of a file whose pixels are not read yet. Not for TIFF: see :func:`tiff_orientation`."""
+    if image.format == "PNG" and "exif" not in image.info and (block := png.exif(data)) is not None:
+        image.info["exif"] = block  # it stands behind the pixels
+    return exif_orientation(image)
+
+
+def tiff_orientation(layout: tiff.Layout) -> int:
+    """The orientation of a TIFF, 1..8; that of its XMP counts where the directory tells none."""
+    return layout.orientation or xmp_orientation(layout.xmp)
+
+
+def name_of(image: Image.Image) -> str:
+    """The format's name in this contract."""
+    return "JPEG" if image.format == "MPO" else str(image.format)
+
+
+def typed(problem: Exception, data: bytes) -> ImageError:
+    """The typed error for what a plugin raised."""
+    if isinstance(problem, ImageError):
+        return problem
+    if isinstance(problem, MemoryError):
+        return ImageTooLarge("not enough memory to decode the image; reduce its size")
+    if isinstance(problem, Image.DecompressionBombError):
+        return ImageTooLarge(str(problem))
+    text = str(problem)
+    if isinstance(problem, UnidentifiedImageError):
+        text = "the header is damaged"  # Pillow's message holds the address of a buffer
+    if isinstance(problem, EOFError) or "truncated" in text.lower() or _ends_early(data):
+        return TruncatedImage(f"the file ends before the picture does: {text}")
+    return CorruptImage(f"cannot decode the image: {text or type(problem).__name__}")
+
+
+def _header(name: str, size: tuple[int, int], turn: int) -> Header:
+    width, height = size if turn < 5 else size[::-1]
+    return Header(name, width, height)
+
+
+def _check_parts(data: bytes) -> None:
+    """Go through the parts of a file once, so that their number is checked."""
+    if data.startswith(b"\xff\xd8"):
+        deque(segments(data), maxlen=0)
+    elif data.startswith(b"\x89PNG"):
+        deque(png.chunks(data), maxlen=0)
+
+
+def _ends_early(data: bytes) -> bool:
+    """Whether a length in the header of a WebP or BMP, or the missing end of a PNG or JPEG, shows a cut file."""
+    if data.startswith(b"RIFF"):
+        return len(data) < 12 or struct.unpack("<I", data[4:8])[0] + 8 > len(data)
+    if data.startswith(b"BM"):
+        return len(data) < 26 or struct.unpack("<I", data[2:6])[0] > len(data)
+    if data.startswith(b"\x89PNG"):
+        return b"IEND" not in data[-64:]
+    return data.startswith(b"\xff\xd8") and b"\xff\xd9" not in data[-64:]
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) of a WebP file's canvas, or None."""
+    chunk = data[12:16]
+    if chunk == b"VP8X" and len(data) >= 30:
+        width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
+        return width, height
+    if chunk == b"VP8 " and len(data) >= 30:
+        width, height = (value & 0x3FFF for value in struct.unpack_from("<HH", data, 26))
+        return (width, height) if width and height else None
+    if chunk == b"VP8L" and len(data) >= 25:
+        bits = struct.unpack_from("<I", data, 21)[0]
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    return None

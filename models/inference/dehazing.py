@@ -1,0 +1,314 @@
+"""One function that dehazes images of any size with any network, within a memory budget."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+from weakref import WeakKeyDictionary, WeakSet
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from models.config import Settings
+from models.inference.memory import free_memory, peak_bytes
+from models.inference.tiles import feather, tiles_of
+from models.networks import banded, pad_to_multiple, recording, replaying
+
+MULTIPLE = 8
+LUMINANCE = (0.2126, 0.7152, 0.0722)  # of red, green, blue (ITU-R BT.709), on encoded values, as of luma
+_BAND = {"cpu": 1_000_000, "cuda": 1 << 26}  # elements: what a CPU's caches hold; enough to keep a GPU busy
+_SMALLEST_TILE = 128
+_SMALLEST_BAND = 1 << 14
+_BAND_COST = 24  # intermediates of a band, in its input's elements
+_CERTAIN = 4096  # bytes per pixel that no network of ours comes near: below, memory needs no measuring
+_PROBES = (128, 256)
+_AROUND = 128  # columns that an end sees of the other; from 64 on, more change nothing with the packaged networks
+
+log = logging.getLogger(__name__)
+
+
+class InferenceConfig(Settings):
+    """How images are dehazed.
+
+    Attributes:
+        precision: of convolutions and matrix products. ``auto`` is bfloat16 where the device computes in it natively
+            and float32 elsewhere. Images are composed in float32: it would be seen in 16-bit results.
+        memory_mb: working memory, beside the image and the weights, in MiB; None takes half of what is free. What an
+            image needs beyond that is kept in the machine's memory (GPU) or in temporary files (CPU); with a network
+            that cannot do so, the image is dehazed in tiles.
+        tile: side in pixels of tiles for every network and whatever memory there is; None tiles only what must be.
+        overlap: of neighbouring tiles, in pixels.
+        compile: through ``torch.compile``; pays off for many images of few sizes on a GPU.
+    """
+
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    memory_mb: int | None = Field(None, ge=16)
+    tile: int | None = Field(None, ge=128, multiple_of=MULTIPLE)
+    overlap: int = Field(64, ge=0, le=512)
+    compile: bool = False
+
+
+DEFAULT_CONFIG = InferenceConfig()
+
+
+@dataclass(frozen=True)
+class Dehazed:
+    """``scene`` N3HW in [0, 1] and ``transmission`` N1HW in [0, 1], None where the network gives none."""
+
+    scene: Tensor
+    transmission: Tensor | None
+
+
+def as_dehazed(output: Any) -> Dehazed:
+    """What a network returned, as scene and transmission: a tensor is a scene; anything else has the attributes.
+
+    Raises:
+        TypeError: neither a tensor nor an object with a ``scene``.
+    """
+    if isinstance(output, Tensor):
+        return Dehazed(output, None)
+    scene = getattr(output, "scene", None)
+    if not isinstance(scene, Tensor):
+        raise TypeError(f"a network must map an image to an image; it returned {type(output).__name__} without .scene")
+    return Dehazed(scene, getattr(output, "transmission", None))
+
+
+def native_precision(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device has instructions for it, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    capable = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # noqa: SLF001
+    return torch.bfloat16 if device.type == "cpu" and capable else torch.float32
+
+
+@torch.inference_mode()
+def dehaze(
+    network: nn.Module, image: Tensor, config: InferenceConfig = DEFAULT_CONFIG, *, wrap: bool = False
+) -> Dehazed:
+    """Dehaze a batch of images of one size.
+
+    Networks of this project run over bands of rows (:mod:`models.networks.bands`): exact, and only their feature maps
+    are as large as the image. Feature maps that do not fit the memory budget are spilled; that is exact as well. Other
+    networks get tiles with feathered overlaps when the image does not fit; what they take from the image as a whole
+    they take from a smaller version of it, if they ask for it by :func:`models.networks.bands.shared`. When memory runs
+    out all the same, it is tried again with less, down to tiles of 128 pixels.
+
+    Args:
+        network: maps N3HW in [0, 1] to a scene, or to an object with ``.scene`` and perhaps ``.transmission``.
+        image: N3HW float in [0, 1], any size from 1x1, on the network's device.
+        config: precision and memory.
+        wrap: the image goes on at its right end where it begins at its left, as panoramas of 360 degrees do.
+
+    Returns:
+        scene and transmission in float32 of the input's size, clamped to [0, 1]. Where the channels of an image are
+        equal, those of the scene are: the luminance of what the network made. Time grows linearly with the pixels.
+
+    Raises:
+        MemoryError: not even the least memory can be had.
+        OSError: no space for feature maps in temporary files.
+        TypeError: the network gives no image.
+    """
+    if wrap:
+        return _around(network, image, config)
+    runner = _Runner(network, image.device, config)
+    budget = (config.memory_mb << 20) if config.memory_mb else free_memory(image.device) // 2
+    if len(image) > 1 and runner.needs(image, budget) > budget:
+        return _batched([dehaze(network, one, config) for one in torch.split(image, 1)])
+    plan = runner.plan(image, budget)
+    while True:
+        try:
+            return _neutral(image, runner.run(image, plan))
+        except (MemoryError, RuntimeError) as problem:  # torch's own are RuntimeErrors
+            if not _is_out_of_memory(problem):
+                raise
+            less = runner.less(image, plan)
+            if less is None:
+                raise MemoryError(f"out of memory for an image of {tuple(image.shape)} with {plan}") from problem
+            log.warning("out of memory with %s; trying %s", plan, less)
+            plan = less
+        if image.is_cuda:
+            torch.cuda.empty_cache()
+
+
+def _neutral(image: Tensor, found: Dehazed) -> Dehazed:
+    """Grey in, grey out: of an image with equal channels the scene becomes its own luminance, in place."""
+    for picture, scene in zip(image, found.scene, strict=True):
+        if torch.equal(picture[0], picture[1]) and torch.equal(picture[0], picture[2]):
+            luminance = torch.einsum("chw,c->hw", scene, scene.new_tensor(LUMINANCE))
+            scene.copy_(luminance.clamp_(0.0, 1.0))
+    return found
+
+
+def _around(network: nn.Module, image: Tensor, config: InferenceConfig) -> Dehazed:
+    """Each end sees the columns that follow on the other; whatever way the wider image is run, they are cut off again.
+
+    The columns that are there twice count twice in means over the image, which are the same for all of its pixels.
+    """
+    width = image.shape[-1]
+    side = min(_AROUND, width)
+    found = dehaze(network, torch.cat([image[..., -side:], image, image[..., :side]], dim=-1), config)
+    middle = slice(side, side + width)
+    return Dehazed(found.scene[..., middle], None if found.transmission is None else found.transmission[..., middle])
+
+
+def _is_out_of_memory(problem: Exception) -> bool:
+    return isinstance(problem, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(problem)
+
+
+_COSTS: WeakKeyDictionary[nn.Module, dict[torch.dtype, tuple[float, float]]] = WeakKeyDictionary()
+_ROUNDING: WeakSet[nn.Module] = WeakSet()  # networks that end in half precision: they run in float32
+_COMPILED: WeakKeyDictionary[nn.Module, Callable[[Tensor], Any]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an image is run: elements of a band, feature maps spilled or not, side of the tiles (0: none), compiled."""
+
+    band: int
+    spill: bool = False
+    tile: int = 0
+    compile: bool = False
+
+
+class _Runner:
+    """A network, as it is run on one device."""
+
+    def __init__(self, network: nn.Module, device: torch.device, config: InferenceConfig) -> None:
+        self.network, self.device, self.config = network, device, config
+        chosen = config.precision
+        self.dtype = native_precision(device) if chosen == "auto" else getattr(torch, chosen)
+        if network in _ROUNDING:
+            self.dtype = torch.float32
+        self.in_bands = bool(getattr(network, "BANDED", False))
+        self.band = _BAND.get(device.type, _BAND["cuda"])
+
+    def plan(self, image: Tensor, budget: int) -> Plan:
+        """What fits ``budget`` bytes, as fast as may be."""
+        if self.config.tile is not None and max(image.shape[-2:]) > self.config.tile:
+            return Plan(self.band, tile=self.config.tile)
+        if self.needs(image, budget) <= budget:
+            return Plan(self.band, compile=self.config.compile)
+        if self.in_bands:
+            return Plan(self.band, spill=True)
+        per_pixel, fixed = self._cost()
+        return Plan(self.band, tile=_tile_side(max(0.0, budget - fixed) / per_pixel))
+
+    def less(self, image: Tensor, plan: Plan) -> Plan | None:
+        """The next plan, which needs less memory; None when there is none."""
+        if plan.compile and self.in_bands:
+            return replace(plan, compile=False)
+        if plan.tile:
+            return None if plan.tile == _SMALLEST_TILE else replace(plan, tile=_tile_side(plan.tile**2 / 4))
+        if not self.in_bands:
+            side = _tile_side(image.shape[-2] * image.shape[-1] / 4)
+            return Plan(self.band, tile=side) if side < max(image.shape[-2:]) else None
+        if not plan.spill:
+            return replace(plan, spill=True)
+        return None if plan.band <= _SMALLEST_BAND else replace(plan, band=plan.band // 4)
+
+    def run(self, image: Tensor, plan: Plan) -> Dehazed:
+        """Dehaze as planned."""
+        return self._tiled(image, plan) if plan.tile else self.whole(image, plan)
+
+    def whole(self, image: Tensor, plan: Plan) -> Dehazed:
+        """All of an image at once: padded, in bands, clamped."""
+        height, width = image.shape[-2:]
+        padded = pad_to_multiple(image, MULTIPLE).contiguous(memory_format=torch.channels_last)
+        with self._execution(plan):
+            found = as_dehazed((self._compiled() if plan.compile else self.network)(padded))
+        if self.dtype != torch.float32 and found.scene.dtype.itemsize < torch.float32.itemsize:
+            _ROUNDING.add(self.network)
+            self.dtype = torch.float32
+            return self.whole(image, plan)
+
+        def cropped(part: Tensor) -> Tensor:
+            return part[..., :height, :width].to(self.device, torch.float32).clamp(0.0, 1.0)
+
+        return Dehazed(cropped(found.scene), None if found.transmission is None else cropped(found.transmission))
+
+    def needs(self, image: Tensor, enough: int) -> int:
+        """Bytes of working memory for all of an image; no more than a bound where that is ``enough``."""
+        pixels = len(image) * image.shape[-2] * image.shape[-1]
+        if pixels * _CERTAIN <= enough:
+            return pixels * _CERTAIN
+        per_pixel, fixed = self._cost()
+        return int(per_pixel * pixels + fixed)
+
+    def _cost(self) -> tuple[float, float]:
+        """Bytes per pixel and bytes however small the image, measured once per network on two small images."""
+        known = _COSTS.setdefault(self.network, {})
+        if self.dtype not in known:
+            small, large = (self._measure(side) for side in _PROBES)
+            per_pixel = (large - small) / (_PROBES[1] ** 2 - _PROBES[0] ** 2)
+            band = _BAND_COST * self.band * self.dtype.itemsize if self.in_bands else 0.0
+            known[self.dtype] = max(1.0, per_pixel), max(0.0, large - per_pixel * _PROBES[1] ** 2) + band
+        return known[self.dtype]
+
+    def _measure(self, side: int) -> int:
+        probe = torch.rand(1, 3, side, side, device=self.device)
+        return peak_bytes(lambda: self.whole(probe, Plan(1)))
+
+    def _tiled(self, image: Tensor, plan: Plan) -> Dehazed:
+        height, width = image.shape[-2:]
+        overlap = min(self.config.overlap, plan.tile // 4)
+        statistics = self._statistics(image, plan)
+        sums: dict[str, Tensor] = {}
+        weights = torch.zeros(height, width, device=self.device)
+        for tile in tiles_of(height, width, plan.tile, overlap):
+            with replaying(statistics):
+                found = self.whole(tile.of(image), plan)
+            weight = feather(tile, height, width, overlap, self.device)
+            tile.of(weights).add_(weight)
+            for name, part in (("scene", found.scene), ("transmission", found.transmission)):
+                if part is None:
+                    continue
+                if name not in sums:
+                    sums[name] = torch.zeros(*part.shape[:2], height, width, device=self.device)
+                tile.of(sums[name]).add_(part * weight)
+        means = {name: total.div_(weights).clamp_(0.0, 1.0) for name, total in sums.items()}
+        return Dehazed(means["scene"], means.get("transmission"))
+
+    def _statistics(self, image: Tensor, plan: Plan) -> list[Tensor]:
+        """Of the whole image, at the resolution at which it is no larger than a tile."""
+        scale = min(1.0, plan.tile / math.sqrt(image.shape[-2] * image.shape[-1]))
+        size = tuple(max(1, int(length * scale)) for length in image.shape[-2:])
+        small = F.interpolate(image, size=size, mode="bilinear", antialias=True)
+        with recording() as kept:
+            self.whole(small, plan)
+        return kept
+
+    @contextlib.contextmanager
+    def _execution(self, plan: Plan) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            if self.in_bands and not plan.compile:
+                stack.enter_context(banded(plan.band, spill=plan.spill, device=self.device))
+            if self.dtype != torch.float32:
+                stack.enter_context(torch.autocast(self.device.type, self.dtype))
+            yield
+
+    def _compiled(self) -> Callable[[Tensor], Any]:
+        if self.network not in _COMPILED:
+            _COMPILED[self.network] = torch.compile(self.network)
+        return _COMPILED[self.network]
+
+
+def _tile_side(pixels: float) -> int:
+    """Side of a square tile of at most ``pixels``, a whole number of multiples, not below the smallest."""
+    return max(_SMALLEST_TILE, math.isqrt(int(pixels)) // MULTIPLE * MULTIPLE)
+
+
+def _batched(parts: list[Dehazed]) -> Dehazed:
+    transmissions = [part.transmission for part in parts if part.transmission is not None]
+    scene = torch.cat([part.scene for part in parts])
+    return Dehazed(scene, torch.cat(transmissions) if len(transmissions) == len(parts) else None)
+
+
+def blend(hazy: Tensor, scene: Tensor, strength: float) -> Tensor:
+    """``strength`` 0 gives the hazy image, 1 the dehazed one. Shapes N3HW."""
+    return scene if strength == 1.0 else torch.lerp(hazy, scene, strength)

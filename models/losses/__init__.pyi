@@ -1,0 +1,14 @@
+from .adversarial import adversarial_contrastive as adversarial_contrastive
+from .adversarial import cycle as cycle
+from .adversarial import discriminator_gan as discriminator_gan
+from .adversarial import diversity as diversity
+from .adversarial import generator_gan as generator_gan
+from .adversarial import identity as identity
+from .adversarial import negatives_contrastive as negatives_contrastive
+from .perceptual import ContrastivePerceptual as ContrastivePerceptual
+from .perceptual import PerceptualConfig as PerceptualConfig
+from .perceptual import Vgg19Features as Vgg19Features
+from .perceptual import load_vgg19 as load_vgg19
+from .pixel import haze_density as haze_density
+from .pixel import l1 as l1
+from .pixel import reconstruction as reconstruction

@@ -1,0 +1,85 @@
+"""Pure losses of CDD-GAN, each naming its equation; losses are scalars."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.losses.pixel import l1
+
+
+def generator_gan(fake: Tensor) -> Tensor:
+    """``mean (D(G(x)) - 1)^2``, least squares (LSGAN, Mao et al., ICCV 2017). Scores of any shape."""
+    return (fake - 1.0).square().mean()
+
+
+def discriminator_gan(real: Tensor, fake: Tensor) -> Tensor:
+    """``(mean (D(y) - 1)^2 + mean D(G(x))^2) / 2``, least squares (LSGAN). Scores of any shape."""
+    return 0.5 * ((real - 1.0).square().mean() + fake.square().mean())
+
+
+def cycle(again: Tensor, image: Tensor) -> Tensor:
+    """``mean |F(G(x)) - x|`` (CycleGAN). N3HW in [0, 1]; half of what it is over [-1, 1]."""
+    return l1(again, image)
+
+
+def identity(same: Tensor, image: Tensor) -> Tensor:
+    """``mean |G(y) - y|``: what is clear already stays as it is (CycleGAN). N3HW in [0, 1]."""
+    return l1(same, image)
+
+
+def adversarial_contrastive(
+    query: Tensor, positives: Tensor, negatives: Tensor, *, temperature: float = 0.07
+) -> Tensor:
+    """InfoNCE with many positives, ``mean_q -log( S+ / (S+ + S-) )``, ``S = sum exp(q k / temperature)``.
+
+    CDD-GAN's adversarial contrastive loss: the encoder minimises it, the negative generators maximise it. The positives
+    are a set, not partners of the queries: their order changes nothing.
+
+    Args:
+        query: (N, D) of length 1, patches of dehazed images.
+        positives: (M, D) of length 1, patches of clear exemplars.
+        negatives: (K, D) of length 1.
+        temperature: positive.
+
+    Raises:
+        ValueError: no positives or no negatives.
+    """
+    return F.softplus(_log_odds(query, positives, negatives, temperature)).mean()
+
+
+def negatives_contrastive(query: Tensor, positives: Tensor, negatives: Tensor, *, temperature: float = 0.07) -> Tensor:
+    """``mean_q -log( S- / (S+ + S-) )``: what the negative generators minimise; arguments as in the loss they oppose.
+
+    Query by query it falls as :func:`adversarial_contrastive` rises. That loss itself, negated, is flat where the
+    negatives are easy, where they most need to move: the remedy is Goodfellow's for a GAN's generator (2014).
+    """
+    return F.softplus(-_log_odds(query, positives, negatives, temperature)).mean()
+
+
+def _log_odds(query: Tensor, positives: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+    """``log(S- / S+)`` of each query, (N,)."""
+    if not len(positives) or not len(negatives):
+        raise ValueError(
+            f"got {len(positives)} positives and {len(negatives)} negatives; expected at least one of each"
+        )
+    alike = (query @ positives.T / temperature).logsumexp(dim=1)
+    unlike = (query @ negatives.T / temperature).logsumexp(dim=1)
+    return unlike - alike
+
+
+def diversity(first: Tensor, second: Tensor, noise_first: Tensor, noise_second: Tensor) -> Tensor:
+    """``-mean |n(z1) - n(z2)| / |z1 - z2|``, the mode-seeking term (Mao et al., CVPR 2019).
+
+    Lengths in the noise are per square root of its dimension. 0 when the noise changes nothing, about -1 when the two
+    negatives are at right angles.
+
+    Args:
+        first, second: (M, D) of length 1, negatives of the same patches.
+        noise_first, noise_second: (M, Z), what they were made of.
+    """
+    apart = torch.linalg.vector_norm(first - second, dim=1)
+    noise = torch.linalg.vector_norm(noise_first - noise_second, dim=1) / noise_first.shape[1] ** 0.5
+    ratio: Tensor = apart / noise.clamp(min=1e-6)
+    return -ratio.mean()

@@ -1,0 +1,182 @@
+"""Encoded photograph in, encoded dehazed photograph out: the one path of the HTTP service and the command line."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from models import inference, zoo
+from models.config import Settings
+from models.images import ImageLimits, Photo, decode, encode, lost
+from models.inference import goes_round
+from models.registry import SCHEME, download_model
+
+Format = Literal["JPEG", "PNG", "WEBP", "TIFF", "BMP"]
+Output = Literal["image", "transmission", "side-by-side"]
+MEDIA_TYPES: dict[str, str] = {
+    "JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "TIFF": "image/tiff", "BMP": "image/bmp",
+}  # fmt: skip
+
+
+class DehazeOptions(Settings):
+    """How one photograph is dehazed: ``strength`` 0 gives the input back, 1 the network's scene; ``format`` None
+    keeps the input's; ``quality`` is for JPEG and WebP; ``keep_metadata`` writes EXIF (with the place it was taken),
+    XMP and resolution again; ``output`` may also be the transmission as a grey picture (white: no haze), or the input
+    and the result side by side; ``wrap`` lets the picture go on from its right end to its left, None where its XMP says
+    that it is a panorama of 360 degrees.
+    """
+
+    strength: float = Field(1.0, ge=0.0, le=1.0)
+    format: Format | None = None
+    quality: int = Field(95, ge=1, le=100)
+    keep_metadata: bool = False
+    output: Output = "image"
+    wrap: bool | None = None
+
+
+DEFAULT_OPTIONS = DehazeOptions()
+_ROUND = "it says that it is a panorama of 360 degrees, and was dehazed as one whose ends meet"
+
+
+class NoTransmissionError(ValueError):
+    """The transmission was asked for, and the model gives none."""
+
+
+@dataclass(frozen=True)
+class DehazeInfo:
+    """What an answer is: its format, size in pixels, and seconds of each part; ``notes``, plain sentences on what
+    is not as the file had it; ``lost``, kinds of metadata that were not kept although the options ask for it.
+    """
+
+    format: str
+    width: int
+    height: int
+    decode_s: float
+    model_s: float
+    encode_s: float
+    notes: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+
+
+def render(photo: Photo, hazy: Tensor, found: inference.Dehazed, options: DehazeOptions) -> Photo:
+    """The picture that the options ask for.
+
+    Args:
+        photo: the input.
+        hazy: its pixels, (1, 3, H, W) in [0, 1].
+        found: what the network made of them.
+        options: strength and output.
+
+    Raises:
+        NoTransmissionError: there is none to show.
+    """
+    if options.output == "transmission":
+        if found.transmission is None:
+            raise NoTransmissionError("this model gives no transmission; ask for output=image, or another model")
+        return replace(photo, alpha=None, icc=None).with_tensor(found.transmission.expand(-1, 3, -1, -1))
+    clear = inference.blend(hazy, found.scene, options.strength)
+    if options.output == "image":
+        return photo.with_tensor(clear)
+    alpha = None if photo.alpha is None else np.concatenate([photo.alpha, photo.alpha], axis=1)
+    return replace(photo, alpha=alpha).with_tensor(torch.cat([hazy, clear], dim=3))
+
+
+class Predictor:
+    """A loaded model. Calls from several threads are safe: the network is only read.
+
+    Args:
+        model: a name of :mod:`models.zoo`, a checkpoint folder, or ``models:/name@alias``.
+        tracking_uri: of the MLflow registry; None takes MLflow's own setting.
+        threads: of torch in this process; None leaves them as they are.
+        limits: what is accepted.
+        execution: precision and memory; the memory is for one photograph, so several threads need several times it.
+        device: where the network is.
+        allow_networks: packages whose networks the checkpoint may name; see :mod:`models.imports`.
+
+    Raises:
+        ConfigError: no such model, or one of a network that is not allowed.
+    """
+
+    def __init__(
+        self,
+        model: str = zoo.DEFAULT,
+        tracking_uri: str | None = None,
+        threads: int | None = None,
+        limits: ImageLimits | None = None,
+        execution: inference.InferenceConfig = inference.DEFAULT_CONFIG,
+        device: str | torch.device = "cpu",
+        allow_networks: Collection[str] = (),
+    ) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        source = str(download_model(model, tracking_uri)) if model.startswith(SCHEME) else model
+        self.name = model if model.startswith(SCHEME) else Path(model).name
+        self._limits = limits if limits is not None else ImageLimits()
+        self._execution = execution
+        self._device = torch.device(device)
+        self._network = zoo.load(source, allow_networks).network.to(self._device).to(memory_format=torch.channels_last)
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """The network, in evaluation mode."""
+        return self._network
+
+    @property
+    def limits(self) -> ImageLimits:
+        """What is accepted."""
+        return self._limits
+
+    def run(self, hazy: Tensor, *, wrap: bool = False) -> inference.Dehazed:
+        """Scene and transmission, in the machine's memory, of N3HW in [0, 1]; ``wrap`` as in the options."""
+        found = inference.dehaze(self._network, hazy.to(self._device), self._execution, wrap=wrap)
+        return inference.Dehazed(found.scene.cpu(), None if found.transmission is None else found.transmission.cpu())
+
+    def dehaze_photo(self, photo: Photo, options: DehazeOptions = DEFAULT_OPTIONS) -> Photo:
+        """A decoded photograph, dehazed; its size, alpha, bit depth and profile stay.
+
+        Raises:
+            NoTransmissionError: the options ask for a transmission that the model does not give.
+        """
+        hazy = photo.tensor()
+        wrap = goes_round(photo) if options.wrap is None else options.wrap
+        return render(photo, hazy, self.run(hazy, wrap=wrap), options)
+
+    def dehaze_bytes(self, data: bytes, options: DehazeOptions = DEFAULT_OPTIONS) -> tuple[bytes, DehazeInfo]:
+        """An image file, dehazed.
+
+        Args:
+            data: the file.
+            options: how.
+
+        Returns:
+            the file to hand out, and what it is.
+
+        Raises:
+            ImageError: the file is too large, of another format, or damaged.
+            NoTransmissionError: as :meth:`dehaze_photo`.
+        """
+        start = time.perf_counter()
+        photo = decode(data, self._limits)
+        decoded = time.perf_counter()
+        clear = self.dehaze_photo(photo, options)
+        dehazed = time.perf_counter()
+        result = encode(clear, options.format, options.quality, options.keep_metadata)
+        height, width = clear.pixels.shape[:2]
+        return result, DehazeInfo(
+            format=options.format or photo.format,
+            width=width,
+            height=height,
+            decode_s=decoded - start,
+            model_s=dehazed - decoded,
+            encode_s=time.perf_counter() - dehazed,
+            notes=photo.notes + ((_ROUND,) if options.wrap is None and goes_round(photo) else ()),
+            lost=lost(photo, options.format) if options.keep_metadata else (),
+        )

@@ -1,0 +1,1 @@
+"""Dehaze photographs, folders and videos: on this machine, or as a job on a Ray cluster."""

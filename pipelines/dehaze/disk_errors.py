@@ -1,0 +1,59 @@
+"""What disks refuse, in plain words: the reason, and what to do about it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from models.config import ConfigError
+
+NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the next file would meet them too
+_ADVICE = {
+    errno.ENOSPC: "free some space and repeat the command",
+    errno.EDQUOT: "free some of your quota and repeat the command",
+    errno.EROFS: "choose another folder, or have it mounted for writing, and repeat the command",
+}
+
+
+class NoSpaceError(OSError):
+    """Results cannot be written any more."""
+
+    @property
+    def advice(self) -> str:
+        """The reason, and what to do."""
+        return f"{self.strerror}; {_ADVICE.get(self.errno or 0, _ADVICE[errno.ENOSPC])}"
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Turns what a disk or a server of files refuses into an error of one line.
+
+    Raises:
+        ConfigError: the reason, and the name where it is known.
+    """
+    try:
+        yield
+    except OSError as problem:
+        raise ConfigError(f"{plainly(problem)}{_place(problem)}") from problem
+
+
+def _place(problem: OSError) -> str:
+    if problem.filename is not None:
+        return f": {os.fsdecode(problem.filename)}"
+    quoted = re.search("'(.+)'", str(problem), re.DOTALL) if problem.errno else None  # as pyarrow has it
+    return f": {quoted[1]}" if quoted else ""
+
+
+def plainly(problem: OSError) -> str:
+    """The reason of an error in few words."""
+    return os.strerror(problem.errno) if problem.errno else " ".join(str(problem).split())
+
+
+def no_space(problem: OSError, place: str) -> NoSpaceError | None:
+    """The error for a place where nothing can be written any more; None when it is another one."""
+    if problem.errno not in NO_PLACE:
+        return None
+    return NoSpaceError(problem.errno, f"{plainly(problem)}: {place}")

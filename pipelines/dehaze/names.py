@@ -1,0 +1,116 @@
+"""Names: those of this program's own files, and whether two mean one place, through links, other spellings and file
+systems that ignore case.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+VIDEOS = frozenset(
+    {
+        ".3g2", ".3gp", ".asf", ".avi", ".dv", ".flv", ".m2t", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg",
+        ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv",
+    }
+)  # fmt: skip
+HIDDEN, EARLIER, LINKS = "hidden", "earlier results", "broken links"
+OTHER, BARE = "pipes or devices", "without suffix"
+_LONGEST = 5  # letters of a suffix that says a kind
+
+
+def is_video(name: str) -> bool:
+    """By its suffix."""
+    return PurePosixPath(name).suffix.lower() in VIDEOS
+
+
+def kind_of(name: str) -> str:
+    """What a file that is no photograph is called in the list: its suffix in capitals."""
+    suffix = PurePosixPath(name).suffix[1:]
+    return suffix.upper() if suffix.isascii() and suffix.isalnum() and len(suffix) <= _LONGEST else BARE
+
+
+def listed(kinds: Mapping[str, int]) -> str:
+    """``12 HEIC, 3 MOV``: what there is most of comes first."""
+    ordered = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count} {kind}" for kind, count in ordered)
+
+
+def advice(kinds: Mapping[str, int]) -> str:
+    """What to do about videos that were left out, or nothing."""
+    there = any(is_video(f"a.{kind}") for kind in kinds)
+    return "; videos are dehazed one at a time: dehaze apply CLIP RESULT" if there else ""
+
+
+RECORD = ".dehaze.json"  # beside results: what they were made with
+FAILURES = "failures.csv"  # beside results: what could not be done
+SHEETS = "dehaze-previews"  # beside results: the folder of before/after sheets
+
+
+def is_own(name: str) -> bool:
+    """A name that this program keeps for itself, whatever the file system makes of case: below the results no
+    photograph's result has it.
+    """
+    return name.casefold() in (RECORD, FAILURES, SHEETS)
+
+
+def is_remote(place: str) -> bool:
+    """Whether a name leads away from this machine; no server is asked."""
+    return "://" in place and not place.startswith("file://")
+
+
+def identity(place: str) -> object:
+    """What is equal for two names of one file or folder, through links, mounts and hard links; None for nothing."""
+    if "://" in place:
+        return place.rstrip("/")
+    try:
+        found = os.stat(place)  # noqa: PTH116 - Path.stat is slow, and this is called for every photograph
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def same_place(first: str, second: str) -> bool:
+    """Two paths or URIs name one file or folder that is there."""
+    known = identity(first)
+    return known is not None and known == identity(second)
+
+
+def inside(place: str, folders: Sequence[str], below: str) -> bool:
+    """``place`` is one of ``folders`` or below one, unless ``below``, which is looked for first, lies between: a
+    folder of results within its source is left out of the inputs.
+    """
+    end = below if "://" in below else os.path.realpath(below)  # which need not be there yet
+    for step in _upwards(place):
+        if any(same_place(step, folder) for folder in folders):
+            return True
+        if step == end or same_place(step, below):
+            return False
+    return False
+
+
+def _upwards(place: str) -> Iterator[str]:
+    if "://" not in place:
+        real = Path(os.path.realpath(place))
+        yield from (str(step) for step in (real, *real.parents))
+        return
+    while not place.endswith(":/"):
+        yield place
+        place = place.rpartition("/")[0]
+
+
+def ignores_case(place: str) -> bool:
+    """Whether the file system holding ``place`` takes ``A`` and ``a`` for one name. Nothing is written to find out:
+    the nearest folder that is there is looked up by its name in the other case.
+    """
+    if "://" in place:
+        return False
+    path = Path(place)
+    while not path.exists() or path.name.swapcase() == path.name:
+        if path == path.parent:
+            return False
+        path = path.parent
+    try:
+        return path.samefile(path.with_name(path.name.swapcase()))
+    except OSError:
+        return False

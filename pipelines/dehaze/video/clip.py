@@ -1,0 +1,193 @@
+"""Dehaze a video: frames through a network one after the other, smoothed over time, the sound copied."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import Field
+from tqdm import tqdm
+
+from models.config import ConfigError, Settings
+from models.images import quantise, to_tensor
+from models.inference import InferenceConfig, blend
+from models.predictor import Predictor
+from pipelines.corpus import absolute
+from pipelines.dehaze.disk_errors import NoSpaceError
+from pipelines.dehaze.names import is_remote, same_place
+from pipelines.dehaze.outcome import NO_SPACE, SOME_FAILED
+from pipelines.dehaze.video.files import WRITABLE, Frame, Reader, Writer
+from pipelines.dehaze.video.smoothing import Smoother
+from pipelines.dehaze.work import device_of
+from pipelines.shown import say
+
+SUFFIX = "_dehazed"
+
+
+class VideoOptions(Settings):
+    """How a video is dehazed.
+
+    Attributes:
+        strength: 0 keeps the haze, 1 removes it.
+        smoothing: time constant, in seconds, of the average over time; 0 is none.
+        codec: encoder; None takes H.264, and VP9 in WebM.
+        crf: its quality, lower is better; None takes the encoder's own.
+        keep_metadata: copy the file's tags, with the place where it was taken.
+        keep_dates: give the result the time of modification of the source.
+        wrap: the picture goes on from its right end to its left.
+    """
+
+    strength: float = Field(1.0, ge=0.0, le=1.0)
+    smoothing: float = Field(0.5, ge=0.0, le=10.0)
+    codec: str | None = None
+    crf: int | None = Field(None, ge=0, le=63)
+    keep_metadata: bool = False
+    keep_dates: bool = False
+    wrap: bool = False
+
+
+class FrameDehazer:
+    """Dehazes the frames of one clip, in order."""
+
+    def __init__(self, predictor: Predictor, options: VideoOptions) -> None:
+        self._predictor, self._options = predictor, options
+        self._smoother = Smoother(options.smoothing)
+
+    @torch.inference_mode()
+    def __call__(self, frame: Frame) -> Frame:
+        """The frame to show."""
+        hazy = to_tensor(frame.pixels)
+        found = self._predictor.run(hazy, wrap=self._options.wrap)
+        scene = self._smoother(hazy, found.scene, frame.time)
+        pixels = quantise(blend(hazy, scene, self._options.strength), np.dtype(frame.pixels.dtype))[0]
+        return Frame(pixels, frame.pts, frame.time)
+
+
+def target_of(source: Path, target: str | None, *, overwrite: bool) -> Path:
+    """Where the result goes: the file or folder ``target``, or beside the source.
+
+    Raises:
+        ConfigError: it would replace the source, or is there already, or has a suffix that cannot be written.
+    """
+    suffix = source.suffix if source.suffix.lower() in WRITABLE else ".mp4"
+    if target is None:
+        place = source.with_name(f"{source.stem}{SUFFIX}{suffix}")
+    else:
+        place = Path(absolute(target))
+        if place.is_dir() or target.endswith("/") or not place.suffix:
+            place = place / f"{source.stem}{suffix}"
+    if place.suffix.lower() not in WRITABLE:
+        raise ConfigError(f"cannot write a video {place.name}; expected one of {' '.join(sorted(WRITABLE))}")
+    if same_place(str(source), str(place)):
+        raise ConfigError(f"{place} is the input; choose another name")
+    if place.exists() and not overwrite:
+        raise ConfigError(f"{place} is there already; --overwrite replaces it")
+    return place
+
+
+@dataclass(frozen=True)
+class Told:
+    """What people should know about a result: ``problems`` make it less than the source, ``notes`` do not."""
+
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def dehaze_video(source: Path, target: Path, options: VideoOptions, predictor: Predictor) -> Told:
+    """Dehaze a file. Memory is that of a few frames, however long it is.
+
+    Args:
+        source: a video.
+        target: where the result goes, complete or not at all.
+        options: how.
+        predictor: the network.
+
+    Raises:
+        ConfigError: the source cannot be read, or the target cannot hold it.
+    """
+    reader = Reader(source)
+    try:
+        dehazer = FrameDehazer(predictor, options)
+        count = 0
+        with Writer(target, reader, options.codec, options.crf, metadata=options.keep_metadata) as writer:
+            with tqdm(total=reader.frames, unit="frame", disable=None, dynamic_ncols=True) as progress:
+                for found in reader.packets():
+                    if isinstance(found, Frame):
+                        writer.write(dehazer(found))
+                        count += 1
+                        progress.update()
+                    else:
+                        writer.copy(found)
+            writer.finish()
+        return Told(tuple(_problems(reader, count)), tuple(_notes(reader, writer.left_out)))
+    finally:
+        reader.close()
+
+
+def _problems(reader: Reader, count: int) -> Iterator[str]:
+    cut = reader.cut_streams()
+    reason = f" ({reader.trouble})" if reader.trouble else ""
+    if "video" in cut or reason:
+        total = f"{count} of {reader.frames}" if reader.frames and reader.frames > count else f"the first {count}"
+        yield f"{reader.path} ends early{reason}: {total} frames could be read and were dehazed"
+    elif cut:
+        yield f"{reader.path} ends early: its {' and '.join(dict.fromkeys(cut))} is shorter than the file says"
+    if reader.damaged:
+        yield f"{reader.path} is damaged: of {reader.damaged} packets the frame is missing or not whole"
+
+
+def _notes(reader: Reader, left_out: Sequence[str]) -> Iterator[str]:
+    if reader.interlaced:
+        yield f"{reader.path} is interlaced: whole frames were made of {reader.interlaced} frames of two fields each"
+    if left_out:
+        yield f"left out of the result: {', '.join(left_out)}"
+
+
+def run_video(
+    source: str,
+    target: str | None,
+    options: VideoOptions,
+    execution: InferenceConfig,
+    *,
+    model: str,
+    tracking_uri: str | None = None,
+    device: str = "auto",
+    allow_networks: Collection[str] = (),
+    overwrite: bool = False,
+    dry_run: bool = False,
+) -> int:
+    """What ``dehaze apply`` does for a video; 0; 1: parts are missing or damaged; 3: there is no room.
+
+    Raises:
+        ConfigError: as :func:`dehaze_video` and :func:`target_of`; no such model or device; a name of no local file.
+    """
+    for name in (source, target or ""):
+        if is_remote(name):
+            raise ConfigError(f"{name} is not on this machine, where videos are read and written: copy it first")
+    path = Path(absolute(source))  # FFmpeg takes some relative names for something else
+    place = target_of(path, target, overwrite=overwrite)
+    if dry_run:
+        reader = Reader(path)
+        say(f"{path} -> {place}: {reader.frames or 'an unknown number of'} frames")
+        reader.close()
+        return 0
+    predictor = Predictor(
+        model, tracking_uri, execution=execution, device=device_of(device), allow_networks=allow_networks
+    )
+    try:
+        told = dehaze_video(path, place, options, predictor)
+        if options.keep_dates:
+            modified = path.stat().st_mtime_ns
+            os.utime(place, ns=(modified, modified))
+    except NoSpaceError as problem:
+        say(f"error: {problem.advice}", sys.stderr)
+        return NO_SPACE
+    say(str(place))
+    for line in (*told.notes, *told.problems):
+        say(line, sys.stderr)
+    return SOME_FAILED if told.problems else 0

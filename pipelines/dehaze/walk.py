@@ -1,0 +1,224 @@
+"""Looking through folders for photographs, one folder at a time. No Ray, no pixels."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from pyarrow import fs as pafs
+
+from models.config import ConfigError
+from models.images import SUFFIXES
+from pipelines.corpus import child, filesystem
+from pipelines.dehaze.disk_errors import plainly
+from pipelines.dehaze.names import EARLIER, HIDDEN, LINKS, OTHER, SHEETS, identity, kind_of, same_place
+
+Kind = Literal["file", "folder", "broken link", "other"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One name in a folder; what a link leads to counts. ``size`` in bytes, ``mtime`` in ns; ``path`` on its file
+    system.
+    """
+
+    path: str
+    name: str
+    kind: Kind
+    size: int = 0
+    mtime: int = 0
+    link: bool = False
+
+
+def entries(files: Any, folder: str) -> list[Entry]:
+    """All of a folder, sorted.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if isinstance(files, pafs.LocalFileSystem):
+        with os.scandir(folder) as found:  # pyarrow gives up on a name that is not UTF-8, and passes over broken links
+            listed = [_local(entry) for entry in found]
+    else:
+        listed = [_remote(info) for info in files.get_file_info(pafs.FileSelector(folder))]
+    return sorted(listed, key=lambda entry: entry.path)
+
+
+def _local(entry: os.DirEntry[str]) -> Entry:
+    try:
+        link, status = entry.is_symlink(), entry.stat()
+        kind: Kind = "folder" if entry.is_dir() else "file" if entry.is_file() else "other"
+    except OSError:  # a link to nothing or to itself, or a file that is gone by now
+        return Entry(entry.path, entry.name, "broken link", link=True)
+    return Entry(entry.path, entry.name, kind, status.st_size, status.st_mtime_ns, link)
+
+
+def _remote(info: Any) -> Entry:
+    kinds: dict[Any, Kind] = {pafs.FileType.File: "file", pafs.FileType.Directory: "folder"}
+    return Entry(info.path, info.base_name, kinds.get(info.type, "other"), info.size or 0, info.mtime_ns or 0)
+
+
+FORMATS = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tif", "bmp": ".bmp"}
+BESIDE = "_dehazed"  # what a result's name ends with when it lies beside its photograph
+
+
+@dataclass(frozen=True)
+class Task:
+    """One photograph and the file that it becomes: paths or URIs. ``size`` in bytes, ``mtime`` in ns, of the source.
+    ``problem`` is why it cannot be done at all: it may also be a folder that cannot be read.
+    """
+
+    source: str
+    target: str
+    size: int
+    mtime: int
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Root:
+    """Where photographs are: a folder, those below it that match ``pattern``, or one file."""
+
+    uri: str
+    pattern: re.Pattern[str] | None = None
+    is_file: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a call asks for.
+
+    Attributes:
+        roots: the sources.
+        folder: where results go; None when they go beside their photographs, or to ``file``.
+        file: the one result, where one photograph becomes a file of a given name.
+        format: of results, such as ``PNG``; None keeps each file's own.
+        recursive: whether folders below a folder count.
+    """
+
+    roots: tuple[Root, ...]
+    folder: str | None
+    file: str | None = None
+    format: str | None = None
+    recursive: bool = True
+
+    @property
+    def single(self) -> bool:
+        """One photograph, named: there is no folder to keep a record of."""
+        return len(self.roots) == 1 and self.roots[0].is_file
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one folder holds: photographs, and the kinds of what is none."""
+
+    tasks: list[Task] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+def walk(root: Root, plan: Plan) -> Iterator[Found]:
+    """The photographs of a root, one folder after the other.
+
+    Raises:
+        ConfigError: the root cannot be read. What cannot be read below it is a task with a problem.
+    """
+    files, path = filesystem(root.uri)
+    if root.is_file:
+        info = files.get_file_info(path)
+        yield Found([_task(root.uri, PurePosixPath(path).name, info.size or 0, info.mtime_ns or 0, plan)])
+        return
+    waiting = [(path, frozenset([identity(root.uri)]))]
+    while waiting:
+        folder, above = waiting.pop()
+        try:
+            listed = entries(files, folder)
+        except OSError as problem:
+            if folder == path:
+                raise ConfigError(f"{root.uri} cannot be read: {plainly(problem)}") from problem
+            yield Found([Task(_uri(root, path, folder), "", 0, 0, f"cannot be read: {plainly(problem)}")])
+            continue
+        yield _sorted_out(listed, root, path, plan)
+        waiting += reversed(list(_below(listed, root, path, above, plan)))
+
+
+def _sorted_out(listed: list[Entry], root: Root, path: str, plan: Plan) -> Found:
+    found = Found()
+    for entry in listed:
+        name = entry.path[len(path) :].lstrip("/")
+        kind = _left_out(entry, name, root, plan)
+        if kind:
+            found.left_out[kind] += 1
+        elif kind is None and entry.kind == "file":
+            found.tasks.append(_task(child(root.uri, name), name, entry.size, entry.mtime, plan))
+    return found
+
+
+def _below(
+    listed: list[Entry], root: Root, path: str, above: frozenset[object], plan: Plan
+) -> Iterator[tuple[str, frozenset[object]]]:
+    """The folders to look into next, each with the identities of those that it lies in."""
+    for entry in listed if plan.recursive else ():
+        if entry.kind == "folder" and not _passed_over(entry.name):
+            uri = _uri(root, path, entry.path)
+            known = identity(uri)  # a link to a folder that one is in already is not followed
+            if known not in above and not (plan.folder and same_place(uri, plan.folder)):
+                yield entry.path, above | {known}
+
+
+def _uri(root: Root, path: str, inner: str) -> str:
+    return child(root.uri, inner[len(path) :].lstrip("/"))
+
+
+def _passed_over(name: str) -> bool:
+    """Hidden folders, and before/after sheets among results."""
+    return name.startswith(".") or name.casefold() == SHEETS
+
+
+def _left_out(entry: Entry, name: str, root: Root, plan: Plan) -> str | None:
+    """None for a photograph, and for a folder that is looked into; else its kind, or nothing where none is told."""
+    if entry.kind == "folder":
+        return f"{entry.name} folder" if plan.recursive and _passed_over(entry.name) else None
+    pure = PurePosixPath(name)
+    photograph = pure.suffix.lower() in SUFFIXES
+    if root.pattern is not None and root.pattern.fullmatch(name) is None:
+        return ""
+    if pure.name.startswith("."):
+        return HIDDEN if photograph else ""
+    if entry.kind != "file":
+        return LINKS if entry.kind == "broken link" else OTHER
+    if not photograph:
+        return kind_of(name)
+    return EARLIER if plan.folder is None and pure.stem.endswith(BESIDE) else None
+
+
+def _task(uri: str, name: str, size: int, mtime: int, plan: Plan) -> Task:
+    target = _target(uri, name, plan)
+    if "://" in target and not _is_text(name):
+        return Task(uri, target, size, mtime, "its name is not UTF-8, as names there have to be; rename it")
+    return Task(uri, target, size, mtime)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _target(uri: str, name: str, plan: Plan) -> str:
+    """Where a photograph's result goes; ``name`` is its path below its root."""
+    if plan.file is not None:
+        return plan.file
+    pure = PurePosixPath(name)
+    keeps = plan.format is None or SUFFIXES.get(pure.suffix.lower()) == plan.format
+    suffix = pure.suffix if keeps else FORMATS[str(plan.format).lower()]
+    if plan.folder is not None:
+        return child(plan.folder, str(pure.with_name(pure.stem + suffix)))
+    base, question, query = uri.partition("?") if "://" in uri else (uri, "", "")
+    return f"{base.removesuffix(PurePosixPath(base).suffix)}{BESIDE}{suffix}{question}{query}"

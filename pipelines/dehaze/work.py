@@ -1,0 +1,256 @@
+"""Photographs from one place to another, a batch at a time: what the local command and each Ray worker run. No Ray."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from pyarrow import fs as pafs
+
+from models.config import ConfigError
+from models.images import ImageError, check_bytes
+from models.inference import InferenceConfig
+from models.predictor import DehazeInfo, DehazeOptions, Predictor
+from pipelines.corpus import child, filesystem, replacing
+from pipelines.dehaze.disk_errors import NoSpaceError, no_space, plainly
+from pipelines.dehaze.names import same_place
+from pipelines.dehaze.plan import Task
+from pipelines.reports import sheet_of
+
+BATCH = 16  # photographs; also what one preview sheet holds
+
+_COARSE_NS = 2 * 10**9  # steps in which some file systems keep times
+
+Status = Literal["written", "kept", "failed"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one photograph; ``notes`` are sentences on what the result does not have."""
+
+    source: str
+    status: Status
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What to do about results that are there.
+
+    Attributes:
+        since_ns: results older than this are not of these settings; None where there is no record of settings, and
+            every result that is there counts.
+        replace: make results anew that do not count, instead of calling it a failure.
+        previews: folder for before/after sheets, or None.
+        dates: give results the time of modification of their photographs.
+    """
+
+    since_ns: int | None = None
+    replace: bool = False
+    previews: str | None = None
+    dates: bool = False
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker needs to be made: all of it can be sent to another machine."""
+
+    model: str
+    tracking_uri: str | None
+    options: DehazeOptions
+    execution: InferenceConfig
+    device: str
+    rules: Rules
+    threads: int | None = None
+    allow_networks: tuple[str, ...] = ()
+
+    def worker(self) -> Worker:
+        """Load the model."""
+        return Worker(self)
+
+
+class Worker:
+    """A model, and what to do with it."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup, self._rules = setup, setup.rules
+        self._predictor = Predictor(
+            setup.model,
+            setup.tracking_uri,
+            setup.threads,
+            execution=setup.execution,
+            device=device_of(setup.device),
+            allow_networks=setup.allow_networks,
+        )
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """The network, in evaluation mode."""
+        return self._predictor.network
+
+    def work(self, number: int | None, batch: Sequence[Task]) -> Iterator[Result]:
+        """Do a batch; doing it twice is harmless, and what is done is not done again.
+
+        Args:
+            number: of the batch, which names its preview sheet; None makes no sheet.
+            batch: what to do.
+
+        Raises:
+            NoSpaceError: there is no room for results; what is written is whole.
+        """
+        changed = False
+        for task, state in zip(batch, states(batch, self._rules), strict=True):
+            if state == "done":
+                yield Result(task.source, "kept")
+                continue
+            result = self._one(task) if state == "todo" else _failed(task, state)
+            changed = changed or result.status == "written"
+            yield result
+        if self._rules.previews is not None and number is not None:
+            yield from self._preview(number, batch, changed)
+
+    def _one(self, task: Task) -> Result:
+        try:
+            data, stamp = self._read(task)
+            made, info = self._predictor.dehaze_bytes(data, self._setup.options)
+        except (ImageError, MemoryError) as problem:
+            return _failed(task, " ".join(str(problem).split()) or "out of memory")
+        except OSError as problem:
+            return _failed(task, plainly(problem))
+        if _stamp(task.source) != stamp:
+            return _failed(task, "it was changed while it was dehazed; repeat the command")
+        try:
+            write(task.target, made)
+            if self._rules.dates and stamp is not None:
+                os.utime(task.target, ns=(stamp[0], stamp[0]))
+        except NoSpaceError:
+            raise
+        except OSError as problem:
+            return _failed(task, f"cannot write {task.target}: {plainly(problem)}")
+        return Result(task.source, "written", notes=said(info))
+
+    def _read(self, task: Task) -> tuple[bytes, tuple[int, int] | None]:
+        most = self._predictor.limits.max_bytes
+        check_bytes(task.size, self._predictor.limits)  # before it is read
+        stamp = _stamp(task.source)
+        files, path = filesystem(task.source)
+        with files.open_input_stream(path, compression=None) as stream:
+            return stream.read(most + 1), stamp  # it may have grown
+
+    def _preview(self, number: int, batch: Sequence[Task], changed: bool) -> Iterator[Result]:
+        place = child(str(self._rules.previews), f"sheet-{number:06d}.jpg")
+        files, path = filesystem(place)
+        try:
+            if not changed and files.get_file_info(path).type == pafs.FileType.File:
+                return
+            made = sheet_of([(task.source, task.target) for task in batch if not task.problem])
+            if made is not None:
+                write(place, made)
+        except NoSpaceError:
+            raise
+        except OSError as problem:
+            yield Result(place, "failed", f"cannot write it: {plainly(problem)}")
+
+
+def _failed(task: Task, reason: str) -> Result:
+    return Result(task.source, "failed", reason)
+
+
+def said(info: DehazeInfo) -> tuple[str, ...]:
+    """What people should know about a result."""
+    lost = (f"kinds of metadata that could not be kept: {', '.join(info.lost)}",) if info.lost else ()
+    return info.notes + lost
+
+
+def _stamp(place: str) -> tuple[int, int] | None:
+    """What tells that a local file has changed: its time of modification, in ns, and its size."""
+    if "://" in place:
+        return None  # objects behind a URI are replaced as a whole
+    found = os.stat(place)  # noqa: PTH116 - Path.stat is slow, and this is called twice for every photograph
+    return found.st_mtime_ns, found.st_size
+
+
+def states(batch: Sequence[Task], rules: Rules) -> list[str]:
+    """Of each photograph ``done``, ``todo``, or why it must not be done."""
+    can = [task for task in batch if not task.problem]
+    places = [filesystem(task.target) for task in can]
+    try:
+        infos = places[0][0].get_file_info([path for _, path in places]) if can else []  # all results are in one place
+    except OSError:  # of one of them: which one?
+        infos = [_info(files, path) for files, path in places]
+    found = dict(zip(can, infos, strict=True))
+    return [task.problem or _state(task, found[task], rules) for task in batch]
+
+
+def _info(files: Any, path: str) -> Any:
+    try:
+        return files.get_file_info(path)
+    except OSError as problem:
+        return f"cannot write {path}: {plainly(problem)}"
+
+
+def _state(task: Task, info: Any, rules: Rules) -> str:
+    if isinstance(info, str):
+        return info
+    if info.type == pafs.FileType.NotFound:
+        return "todo"
+    if info.type == pafs.FileType.Directory:
+        return f"there is a folder at {task.target}"
+    if same_place(task.source, task.target):
+        return f"{task.target} is the photograph itself, by another name"
+    made = info.mtime_ns or 0
+    if rules.since_ns is None and not rules.replace:
+        return "done"
+    if rules.since_ns is not None:
+        if made >= rules.since_ns:
+            return "done" if made >= task.mtime and info.size else "todo"  # else the photograph has changed since
+        if _keeps_date(task, made, rules.since_ns) and info.size:
+            return "done"
+    refusal = f"{task.target} is there and was not made by a call like this one; --overwrite replaces it"
+    return "todo" if rules.replace else refusal
+
+
+def _keeps_date(task: Task, made: int, since_ns: int) -> bool:
+    """A result with its photograph's time of modification (``--keep-dates``): the time of its last change of any kind,
+    which programs cannot choose, says when it was made.
+    """
+    if "://" in task.target or abs(made - task.mtime) > _COARSE_NS:
+        return False
+    try:
+        return os.stat(task.target).st_ctime_ns >= since_ns  # noqa: PTH116 - as above
+    except OSError:
+        return False
+
+
+def write(place: str, data: bytes) -> None:
+    """A file that is whole or not there.
+
+    Raises:
+        NoSpaceError: there is no room, or the file system is read-only.
+        OSError: another reason.
+    """
+    try:
+        with replacing(place) as stream:
+            stream.write(data)
+    except OSError as problem:
+        full = no_space(problem, place)
+        if full is not None:
+            raise full from problem
+        raise
+
+
+def device_of(name: str) -> torch.device:
+    """``auto`` is the first GPU, or the CPU where there is none.
+
+    Raises:
+        ConfigError: a GPU that is not there.
+    """
+    there = torch.cuda.is_available()
+    device = torch.device(("cuda" if there else "cpu") if name == "auto" else name)
+    if device.type == "cuda" and not (there and (device.index or 0) < torch.cuda.device_count()):
+        raise ConfigError(f"--device {name}: there is no such GPU here; expected cpu, or auto")
+    return device

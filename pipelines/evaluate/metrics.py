@@ -1,0 +1,211 @@
+"""Metrics of one photograph: what each is, and those that are computed here. Plain numpy, no Ray.
+
+Every image metric takes uint8 RGB (H, W, 3): what a person would have saved and looked at, not floats that no file
+could hold. Scores of the CLIP scorer are metrics of the table too, but they selected the pseudo labels that
+Colabator trains on, so they never headline it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.config import ConfigError, nearest
+
+Pixels = NDArray[np.uint8]
+Values = NDArray[np.float64]
+Need = Literal["image", "reference", "transmission"]
+Provider = Literal["own", "scorer", "lpips", "pyiqa"]
+
+MIN_SIDE = 16
+"""Shortest side that is measured: FADE works on 8x8 patches, SSIM on an 11x11 window."""
+
+PSNR_CAP = 100.0
+"""PSNR of identical images, in dB: JSON and CSV readers stumble over infinity."""
+
+SSIM_SETTINGS: dict[str, Any] = {
+    "data_range": 255,
+    "channel_axis": 2,
+    "gaussian_weights": True,
+    "sigma": 1.5,
+    "use_sample_covariance": False,
+}
+"""The settings of Wang et al. (2004), recorded with every summary because SSIM differs between programs by them."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A column of the table.
+
+    Attributes:
+        name: of the column; for a metric of pyiqa its exact name there.
+        better: which way is better.
+        what: what is measured, by whom, with which backbone and weights.
+        limits: of its values, as text.
+        licence: of the program that computes it, and of its weights where they have one of their own.
+        needs: what there must be beside the result.
+        provider: what computes it.
+        selected_labels: it chose the pseudo labels, so a model may have been trained to raise it.
+        decimals: in tables.
+    """
+
+    name: str
+    better: Literal["lower", "higher"]
+    what: str
+    limits: str = ""
+    licence: str = "Apache-2.0 (this project)"
+    needs: Need = "image"
+    provider: Provider = "own"
+    selected_labels: bool = False
+    decimals: int = 3
+
+    @property
+    def needs_reference(self) -> bool:
+        """Only photographs with a clear version have it."""
+        return self.needs == "reference"
+
+    def gain(self, value: float | Values, baseline: float | Values) -> Any:
+        """How much better ``value`` is than ``baseline``: positive is an improvement, whichever way is better."""
+        return baseline - value if self.better == "lower" else value - baseline
+
+
+PYIQA_LICENCE = "pyiqa: PolyForm Noncommercial 1.0.0 and NTU S-Lab 1.0, not for commercial use"
+
+
+def _pyiqa(name: str, better: Literal["lower", "higher"], what: str, limits: str) -> Metric:
+    return Metric(name, better, f"{what}; pyiqa `{name}`", limits, PYIQA_LICENCE, provider="pyiqa")
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            "fade", "lower", "perceived haze density (Choi et al., 2015) by fade-python", "0 and up",
+            "fade-python: free for research and internal use",
+        ),
+        Metric("clearness", "higher", "1 - P(hazy) of the scorer", "0 to 1", provider="scorer", selected_labels=True),
+        Metric(
+            "quality", "higher", "antonym prompts of the scorer, as in CLIP-IQA (Wang et al., 2023)", "0 to 1",
+            provider="scorer", selected_labels=True,
+        ),
+        Metric(
+            "rehaze", "lower", "mean absolute difference of the re-hazed result and the photograph, in 8-bit levels",
+            "0 to 255", needs="transmission", decimals=2,
+        ),
+        Metric("psnr", "higher", "dB over RGB, data range 255", "0 to 100", needs="reference", decimals=2),
+        Metric(
+            "ssim", "higher", "structural similarity (Wang et al., 2004), gaussian window 11, sigma 1.5", "-1 to 1",
+            "BSD-3-Clause (scikit-image)", needs="reference",
+        ),
+        Metric(
+            "ciede2000", "lower", "mean colour difference (Sharma et al., 2005) of sRGB under D65", "0 to about 100",
+            "BSD-3-Clause (scikit-image)", needs="reference", decimals=2,
+        ),
+        Metric(
+            "lpips", "lower", "learned perceptual distance (Zhang et al., 2018), AlexNet, version 0.1", "0 to about 1",
+            "BSD-2-Clause (lpips)", needs="reference", provider="lpips",
+        ),
+        _pyiqa("brisque", "lower", "natural scene statistics (Mittal et al., 2012), weights of piq", "about 0 to 100"),
+        _pyiqa("brisque_matlab", "lower", "the same with the authors' MATLAB model", "about 0 to 100"),
+        _pyiqa("niqe", "lower", "distance from natural scene statistics (Mittal et al., 2013)", "0 and up"),
+        _pyiqa("piqe", "lower", "block-wise distortion (Venkatanath et al., 2015), no weights", "0 to 100"),
+        _pyiqa("nima", "higher", "NIMA (Talebi and Milanfar, 2018), Inception-ResNet-v2 on AVA", "1 to 10"),
+        _pyiqa("nima-vgg16-ava", "higher", "NIMA (Talebi and Milanfar, 2018), VGG-16 on AVA", "1 to 10"),
+        _pyiqa("musiq", "higher", "MUSIQ (Ke et al., 2021), weights for KonIQ-10k", "0 to 100"),
+        _pyiqa("musiq-spaq", "higher", "MUSIQ (Ke et al., 2021), weights for SPAQ", "0 to 100"),
+        _pyiqa("musiq-ava", "higher", "MUSIQ (Ke et al., 2021), weights for AVA", "1 to 10"),
+        _pyiqa("clipiqa", "higher", "CLIP-IQA (Wang et al., 2023), CLIP RN50", "0 to 1"),
+        _pyiqa("maniqa", "higher", "MANIQA (Yang et al., 2022), ViT on KonIQ-10k", "0 to 1"),
+        _pyiqa("topiq_nr", "higher", "TOPIQ (Chen et al., 2024), ResNet-50 on KonIQ-10k", "0 to 1"),
+    )
+}  # fmt: skip
+"""Every column that a table can have, in the order of the table."""
+
+DEFAULT = ("fade", "clearness", "quality", "rehaze", "psnr", "ssim", "ciede2000")
+"""What is measured unless the user says otherwise: all that needs no weights but the project's own."""
+
+
+def chosen(names: Iterable[str], *, scorer: bool = True) -> tuple[str, ...]:
+    """Metrics in the order of the table; ``default`` among the names stands for :data:`DEFAULT`.
+
+    Args:
+        names: as the user gave them.
+        scorer: there is one; without it the default leaves its metrics out.
+
+    Raises:
+        ConfigError: an unknown name, or a metric of the scorer where there is none.
+    """
+    wanted: set[str] = set()
+    for name in names:
+        if name == "default":
+            wanted.update(n for n in DEFAULT if scorer or METRICS[n].provider != "scorer")
+        elif name not in METRICS:
+            raise ConfigError(f"unknown metric '{name}'{nearest(name, [*METRICS, 'default'])}")
+        elif METRICS[name].provider == "scorer" and not scorer:
+            raise ConfigError(f"metric '{name}' is the scorer's, and scorer is 'none'; name a scorer or leave it out")
+        else:
+            wanted.add(name)
+    return tuple(name for name in METRICS if name in wanted)
+
+
+def fade(image: Pixels) -> float:
+    """Fog aware density of uint8 RGB (H, W, 3): no reference needed, lower is clearer; NaN for a constant image.
+
+    The value depends on the size of the image, so compare only within one run.
+    """
+    import pyfade
+
+    with np.errstate(all="ignore"):
+        return float(pyfade.fade_array(np.ascontiguousarray(image)))
+
+
+def psnr(image: Pixels, reference: Pixels) -> float:
+    """``10 log10(255^2 / MSE)`` in dB over all pixels and channels of two uint8 (H, W, 3); at most ``PSNR_CAP``."""
+    difference = image.astype(np.float64) - reference.astype(np.float64)
+    error = float(np.mean(difference * difference))
+    return PSNR_CAP if error == 0.0 else min(PSNR_CAP, 10.0 * math.log10(255.0**2 / error))
+
+
+def ssim(image: Pixels, reference: Pixels) -> float:
+    """Structural similarity of two uint8 (H, W, 3), mean over channels, with ``SSIM_SETTINGS``."""
+    from skimage.metrics import structural_similarity
+
+    return float(structural_similarity(image, reference, **SSIM_SETTINGS))  # type: ignore[no-untyped-call]
+
+
+def ciede2000(image: Pixels, reference: Pixels) -> float:
+    """Mean CIEDE2000 colour difference of two uint8 sRGB (H, W, 3); about 1 is what an eye just notices."""
+    from skimage.color import deltaE_ciede2000, rgb2lab
+
+    first, second = rgb2lab(image), rgb2lab(reference)
+    return float(np.mean(deltaE_ciede2000(first, second)))  # type: ignore[no-untyped-call]
+
+
+def rehazing_error(scene: Pixels, transmission: NDArray[np.float32], hazy: Pixels) -> float:
+    """Mean absolute difference of ``J T + A (1 - T)`` and the photograph, in 8-bit levels.
+
+    The airlight of each channel is the least-squares one, ``A = sum (P - J T)(1 - T) / sum (1 - T)^2``, within [0, 1]:
+    the models differ in how they estimate it, and few of them tell.
+
+    Args:
+        scene: J, uint8 RGB (H, W, 3).
+        transmission: T, (H, W) in [0, 1].
+        hazy: P, uint8 RGB (H, W, 3).
+    """
+    through = transmission[..., None].astype(np.float64)
+    veil = 1.0 - through
+    direct, seen = scene / 255.0 * through, hazy / 255.0
+    weight = float(np.sum(veil * veil))
+    airlight = np.sum((seen - direct) * veil, axis=(0, 1)) / weight if weight > 1e-9 else np.zeros(3)
+    again = direct + np.clip(airlight, 0.0, 1.0) * veil
+    return float(255.0 * np.mean(np.abs(again - seen)))
+
+
+def shown(names: Sequence[str], headline: str) -> list[str]:
+    """Columns in the order of the table, the headline first."""
+    return sorted((name for name in METRICS if name in names), key=lambda name: name != headline)

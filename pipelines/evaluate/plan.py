@@ -1,0 +1,282 @@
+"""What an evaluation is going to do: everything that can be refused is, before a photograph is measured. No Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from models.config import ConfigError
+from models.haze import HazeConfig
+from pipelines.cluster import local_cpus
+from pipelines.evaluate import iqa as evaluate_iqa
+from pipelines.evaluate import metrics
+from pipelines.evaluate.annotations import Annotated, match_annotations, read_annotations, shared_classes
+from pipelines.evaluate.cases import PLAIN_HAZE
+from pipelines.evaluate.config import (
+    EvaluateConfig,
+    describe_model,
+    headline_of,
+    label_metrics,
+    model_choices,
+    result_folders,
+    with_baseline,
+)
+from pipelines.evaluate.detection import Detector
+from pipelines.evaluate.evaluator import (
+    CLEAR,
+    HAZY,
+    ITEM_SCHEMA,
+    PAIRED,
+    REAL,
+    SYNTHETIC,
+    Kind,
+    ModelChoice,
+    RowSettings,
+)
+from pipelines.evaluate.matching import match_references, match_results
+from pipelines.evaluate.metrics import METRICS
+from pipelines.evaluate.sources import Selection, choose
+
+
+@dataclass(frozen=True)
+class Group:
+    """Photographs of one table.
+
+    Attributes:
+        kind: of all of them.
+        selection: the photographs.
+        references: clear versions by image id.
+        results: other programs' results by label and image id.
+        headline: metric that the table is judged by.
+    """
+
+    kind: Kind
+    selection: Selection
+    references: Mapping[str, str] = field(default_factory=dict)
+    results: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    headline: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An evaluation about to be done.
+
+    Attributes:
+        settings: for the workers.
+        order: rows of the tables from top to bottom.
+        subject: the model that the worst photographs are those of.
+        groups: the tables by name.
+        models: what is to be said of each row.
+        banned: metrics that selected labels.
+        missing: what cannot run, and why.
+        about: what is to be said of metrics and the detector.
+        truth: annotations by image id.
+        classes: of annotations, that count.
+    """
+
+    settings: RowSettings
+    order: tuple[str, ...]
+    subject: str
+    groups: dict[str, Group]
+    models: dict[str, Any]
+    banned: frozenset[str]
+    missing: dict[str, str]
+    about: dict[str, Any]
+    truth: dict[str, Annotated]
+    classes: list[str]
+
+    @property
+    def photographs(self) -> int:
+        """To be measured."""
+        return sum(len(group.selection.entries) for group in self.groups.values())
+
+
+def prepare(config: EvaluateConfig) -> Plan:
+    """Everything that can be refused, refused before any photograph is measured.
+
+    Raises:
+        ConfigError: as :func:`evaluate`.
+    """
+    choices = model_choices(config.models)
+    named = [choice.label for choice in choices]
+    choices = with_baseline(choices) if config.baseline else choices
+    folders = result_folders(config.results, (choice.label for choice in choices))
+    if not choices and not folders:
+        raise ConfigError("there is nothing to evaluate: name --models or --results")
+    names = metrics.chosen(config.metrics, scorer=config.scorer is not None)
+    described: dict[str, Any] = {choice.label: describe_model(choice, config.allow_networks) for choice in choices}
+    banned = label_metrics(described.values())
+    check_scorer(config.scorer)
+    groups = select(config, folders)
+    missing, about = learned(config, names)
+    measured = tuple(name for name in names if name not in missing)
+    for name, group in groups.items():
+        groups[name] = replace(group, headline=headline_of(group.kind, measured, config.headline, banned))
+    truth, classes, missing_detector, about_detector = detection(config, groups)
+    settings = row_settings(config, choices, measured, tuple(folders))
+    if missing_detector or not truth:
+        settings = settings.model_copy(update={"detector": None})
+    return Plan(
+        settings=settings,
+        order=(HAZY, *(choice.label for choice in choices), *folders, CLEAR),
+        subject=next(iter((*named, *folders, *described))),
+        groups=groups,
+        models=described | {label: {"results": str(folder)} for label, folder in folders.items()},
+        banned=banned,
+        missing=missing | missing_detector,
+        about=about | about_detector,
+        truth=truth,
+        classes=classes,
+    )
+
+
+def select(config: EvaluateConfig, folders: Mapping[str, Path]) -> dict[str, Group]:
+    """The tables: one for each source, and of photographs with a clear version one of their own."""
+    groups: dict[str, Group] = {}
+    several = len(config.data) > 1
+    referenced = 0
+    for source in config.data:
+        chosen = choose(source, "hazy", config.split, config.limit, default="all")
+        own = {label: match_results(label, folder, chosen.entries) for label, folder in folders.items()}
+        references: dict[str, str] = {}
+        if config.reference is not None:
+            try:
+                references = match_references(chosen.entries, Path(config.reference))
+            except ConfigError:
+                if not several:
+                    raise
+        referenced += len(references)
+        kinds: tuple[tuple[Kind, bool], ...] = ((REAL, False), (PAIRED, True))
+        for kind, has in kinds:
+            entries = tuple(e for e in chosen.entries if (e.image_id in references) == has)
+            if entries:
+                name = f"{kind}, {_unique(source, config.data)}" if several else kind
+                groups[name] = Group(kind, replace(chosen, entries=entries), references, own)
+    if config.reference is not None and not referenced:
+        raise ConfigError(f"no photograph has a reference in {config.reference}; expected the same file names")
+    if config.clear is not None:
+        groups[SYNTHETIC] = Group(SYNTHETIC, choose(config.clear, "clear", config.split, config.limit, default="test"))
+    return groups
+
+
+def _unique(source: str, sources: Sequence[str]) -> str:
+    """The last part of a source's path, or all of it where another has the same."""
+    name = Path(source).name
+    return name if sum(Path(s).name == name for s in sources) == 1 else source
+
+
+def learned(config: EvaluateConfig, names: Sequence[str]) -> tuple[dict[str, str], dict[str, Any]]:
+    """Metrics that cannot run and why, and what is to be said of those that can.
+
+    Raises:
+        ConfigError: one cannot, and that is not allowed.
+    """
+    own = [name for name in names if METRICS[name].provider in ("lpips", "pyiqa")]
+    unknown = sorted(set(config.metric_weights) - set(own))
+    if unknown:
+        raise ConfigError(f"--metric-weights names '{unknown[0]}', which is not measured; add it to --metrics")
+    missing, about = evaluate_iqa.problems(own, config.metric_weights)
+    if missing and not config.allow_missing:
+        raise ConfigError(f"{next(iter(missing.values()))} (--allow-missing makes it n/a)")
+    return missing, about
+
+
+def detection(
+    config: EvaluateConfig, groups: Mapping[str, Group]
+) -> tuple[dict[str, Annotated], list[str], dict[str, str], dict[str, Any]]:
+    """Annotations by image id, the classes that count, the reason why there is no detector, and what it is.
+
+    Raises:
+        ConfigError: annotations without a detector or the other way round; or either cannot be used.
+    """
+    if config.annotations is None and config.detector is None:
+        return {}, [], {}, {}
+    if config.annotations is None or config.detector is None:
+        raise ConfigError("--annotations and --detector go together")
+    entries = [entry for g in groups.values() if g.kind != SYNTHETIC for entry in g.selection.entries]
+    truth = match_annotations(entries, read_annotations(Path(config.annotations)))
+    try:
+        detector = Detector(config.detector, config.classes)
+    except ConfigError as problem:
+        if not config.allow_missing:
+            raise ConfigError(f"{problem} (--allow-missing makes it n/a)") from problem
+        return truth, [], {"detection": str(problem)}, {}
+    classes, unknown = shared_classes(truth.values(), detector.classes)
+    about = detector.about | {"classes": classes, "unknown_classes": unknown, "labels": list(detector.classes)}
+    return truth, classes, {}, {"detector": about}
+
+
+def check_scorer(name: str | None) -> None:
+    """Fail here, in a sentence, instead of in a worker; packaged scorers are known to load.
+
+    Raises:
+        ConfigError: there is no such scorer.
+    """
+    from pseudolabel.scorer import PACKAGED, load_scorer
+
+    if name is not None and name not in PACKAGED:
+        load_scorer(name)
+
+
+def row_settings(
+    config: EvaluateConfig, choices: tuple[ModelChoice, ...], measured: tuple[str, ...], results: tuple[str, ...]
+) -> RowSettings:
+    """The part of the configuration that travels to the workers."""
+    weights = {name: str(Path(file).resolve()) for name, file in config.metric_weights.items() if name in measured}
+    return RowSettings(
+        models=choices,
+        allow_networks=config.allow_networks,
+        results=results,
+        metrics=measured,
+        metric_weights=weights,
+        scorer=config.scorer,
+        detector=_absolute(config.detector),
+        classes=config.classes,
+        max_side=config.max_side,
+        pair_size=config.pair_size,
+        haze=HazeConfig() if config.degraded_pairs else PLAIN_HAZE,
+        seed=config.seed,
+        threads=config.threads or max(1, local_cpus() // config.concurrency),
+        device=config.device,
+    )
+
+
+def _absolute(detector: str | None) -> str | None:
+    """Its file with its whole path: workers have another current folder."""
+    name, equals, file = (detector or "").partition("=")
+    if equals:
+        return f"{name}={Path(file).resolve()}"
+    return str(Path(name).resolve()) if "/" in name or Path(name).is_file() else detector
+
+
+def _items(name: str, group: Group, plan: Plan) -> list[dict[str, Any]]:
+    """`ITEM_SCHEMA` without blocks; neighbours in a row group together, so that it is read once."""
+    results = [group.results.get(label, {}) for label in plan.settings.results]
+    return [
+        {
+            "group": name,
+            "kind": group.kind,
+            "image_id": e.image_id,
+            "name": e.name,
+            "path": e.path,
+            "row_group": e.row_group,
+            "reference": group.references.get(e.image_id),
+            "results": [found[e.image_id] for found in results if found],
+            "detect": e.image_id in plan.truth and group.kind != SYNTHETIC,
+        }
+        for e in sorted(group.selection.entries, key=lambda e: (e.path, e.row_group or 0, e.image_id))
+    ]
+
+
+def item_blocks(plan: Plan, config: EvaluateConfig) -> list[pa.Table]:
+    """Small tables of pointers to photographs (`ITEM_SCHEMA`): each is one batch of a worker."""
+    items = [item for name, group in plan.groups.items() for item in _items(name, group, plan)]
+    size = max(1, min(config.batch, len(items) // (4 * config.concurrency)))
+    return [
+        pa.Table.from_pylist([item | {"block": block} for item in items[at : at + size]], ITEM_SCHEMA)
+        for block, at in enumerate(range(0, len(items), size))
+    ]

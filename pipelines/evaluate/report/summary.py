@@ -1,0 +1,309 @@
+"""What an evaluation found: the summary, its tables, and the files they go to. No Ray."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.evaluate.annotations import Boxes
+from pipelines.evaluate.config import EvaluateConfig
+from pipelines.evaluate.detection import Found, Precision, average_precision
+from pipelines.evaluate.evaluator import CLEAR, REAL, SYNTHETIC
+from pipelines.evaluate.metrics import METRICS, SSIM_SETTINGS
+from pipelines.evaluate.parts import Gallery, Parts, writing
+from pipelines.evaluate.plan import Group, Plan
+from pipelines.evaluate.report import text as report
+from pipelines.evaluate.report.page import Report, Section, report_html
+from pipelines.evaluate.statistics import FEWEST, RESAMPLES, Paired, Statistics, Table
+from pipelines.tracking import Tracker, versions
+
+VERSIONS = (
+    "ray", "torch", "torchvision", "numpy", "scikit-image", "fade-python", "pillow", "pyarrow", "open_clip_torch",
+    "lpips", "pyiqa", "pycocotools",
+)  # fmt: skip
+EXPERIMENT = "evaluation"
+_FAILURES = 200  # listed in the summary; the CSV has them all
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What an evaluation found, and its files; ``summary`` is the content of ``summary.json``."""
+
+    summary: dict[str, Any]
+    csv: Path
+    json: Path
+    markdown: Path
+    html: Path
+    sheet: Path | None
+    pairs_sheet: Path | None
+
+    def mean(self, group: str, model: str, metric: str) -> float:
+        """Mean of a metric over the photographs of a table, such as ``real`` or ``synthetic``."""
+        return float(self.summary["tables"][group][model][metric]["mean"])
+
+    def files(self) -> list[Path]:
+        """All of them."""
+        found = (self.html, self.markdown, self.json, self.csv, self.sheet, self.pairs_sheet)
+        return [file for file in found if file is not None]
+
+
+def publish(
+    config: EvaluateConfig, plan: Plan, parts: Parts, galleries: Mapping[str, Gallery], seconds: float
+) -> Summary:
+    """Statistics of the parts, the report's files, and the MLflow run.
+
+    Raises:
+        ConfigError: the files cannot be written, or MLflow cannot be reached.
+    """
+    statistics = gather(plan, parts)
+    tables = {name: found.table() for name, found in statistics.items() if found.photographs}
+    summary = summarise(config, plan, parts, tables) | {"seconds": round(seconds, 1)}
+    summary["paired"] = {name: [_plain(p) for p in statistics[name].paired()] for name in tables}
+    if plan.settings.detector is not None:
+        summary["detection"] = detection(plan, parts)
+    found = write(Path(config.out), summary, tables, statistics, galleries, plan, parts)
+    if config.tracking_uri is not None:
+        track(found, config)
+    return found
+
+
+def gather(plan: Plan, parts: Parts) -> dict[str, Statistics]:
+    """One pass over the parts, in their order, so that two runs add up the same numbers in the same order."""
+    found = {
+        name: Statistics(plan.order, plan.settings.metrics, plan.settings.seed) for name in plan.groups
+    }  # fmt: skip
+    for group, image_id, rows in parts.photographs():
+        found[group].add(image_id, rows)
+    return found
+
+
+def summarise(config: EvaluateConfig, plan: Plan, parts: Parts, tables: Mapping[str, Table]) -> dict[str, Any]:
+    """Everything that the summary says of photographs and figures, ready for JSON."""
+    failures = [{key: row[key] for key in ("group", "name", "error")} for row in parts.rows() if row["error"]]
+    warnings = list(dict.fromkeys(warning for g in plan.groups.values() for warning in g.selection.warnings))
+    if failures:
+        warnings.append(f"{len(failures)} photographs could not be measured and are left out")
+    notes = [{key: row[key] for key in ("group", "name", "model", "note")} for row in parts.rows() if row["note"]]
+    if notes:
+        first = notes[0]
+        warnings.append(
+            f"metrics failed on {len(notes)} pictures, which are left out of their figures; the first: "
+            f"{first['name']}, {first['model']}, {first['note']}"
+        )
+    for name, table in tables.items():
+        most = max(entry.n for entries in table.values() for entry in entries.values())
+        if most < FEWEST:
+            warnings.append(f"{most} photographs ({name}) are too few for intervals, which need {FEWEST}")
+    return {
+        "headline": {name: _headline(plan.groups[name], table) for name, table in tables.items()},
+        "in_sample": any(g.selection.in_sample for g in plan.groups.values()),
+        "warnings": warnings,
+        "photographs": {name: _counts(name, group, failures) for name, group in plan.groups.items()},
+        "tables": {
+            group: {model: {name: asdict(e) for name, e in entries.items()} for model, entries in table.items()}
+            for group, table in tables.items()
+        },
+        "not_measured": plan.missing,
+        "failures": failures[:_FAILURES],
+        "metric_failures": notes[:_FAILURES],
+        "metrics": {name: _metric(name, plan) for name in (*plan.settings.metrics, *plan.missing) if name in METRICS},
+        "bootstrap": {"resamples": RESAMPLES, "seed": config.seed, "kind": "Poisson, over photographs, paired"},
+        "config": config.model_dump(mode="json"),
+        "models": plan.models,
+        "row_settings": plan.settings.model_dump(mode="json"),
+        "references": sum(
+            len(set(g.references) & {e.image_id for e in g.selection.entries}) for g in plan.groups.values()
+        ),
+        "versions": versions(VERSIONS),
+    }
+
+
+def _headline(group: Group, table: Table) -> dict[str, Any]:
+    name = group.headline
+    means = {model: entries[name].mean for model, entries in table.items() if name in entries}
+    return {"metric": name, "better": METRICS[name].better, "means": means}
+
+
+def _counts(name: str, group: Group, failures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    chosen = group.selection
+    return {
+        "kind": group.kind,
+        "source": chosen.source,
+        "found": chosen.found,
+        "split": chosen.split,
+        "evaluated": len(chosen.entries) - sum(f["group"] == name for f in failures),
+        "in_sample": chosen.in_sample,
+    }
+
+
+def _metric(name: str, plan: Plan) -> dict[str, Any]:
+    about: dict[str, Any] = asdict(METRICS[name]) | {"selected_labels": name in plan.banned}
+    if name == "ssim":
+        about["settings"] = SSIM_SETTINGS
+    if name in ("clearness", "quality"):
+        about["scorer"] = plan.settings.scorer
+    about |= plan.about.get(name, {})
+    return about
+
+
+def _plain(paired: Paired) -> dict[str, Any]:
+    return asdict(paired) | {"decided": paired.decided}
+
+
+def detection(plan: Plan, parts: Parts) -> dict[str, Any]:
+    """Average precision of every row of the table, model by model."""
+    about: dict[str, Any] = plan.about["detector"]
+    found: dict[str, Precision] = {}
+    photographs = 0
+    for model in plan.order:
+        seen = _found(parts, model)
+        truth = {image_id: plan.truth[image_id] for image_id in seen.boxes}
+        if truth:
+            photographs = max(photographs, len(truth))
+            found[model] = average_precision(truth, seen, about["labels"], plan.classes, plan.settings.seed)
+    if not found:  # none of the annotated photographs could be read
+        return about | {"photographs": 0, "models": {}}
+    baseline = found[plan.order[0]]
+    rows = {}
+    for model, precision in found.items():
+        own = {"ap50": precision.ap50, "ap": precision.ap, "by_class": precision.by_class}
+        own["interval"] = _percentiles(precision.resampled)
+        if model not in (plan.order[0], CLEAR):
+            difference = precision.resampled - baseline.resampled
+            own["difference"] = {"mean": precision.ap50 - baseline.ap50, "interval": _percentiles(difference)}
+        rows[model] = _finite(own)
+    return about | {"photographs": photographs, "models": rows}
+
+
+def _found(parts: Parts, model: str) -> Found:
+    boxes: dict[str, Boxes] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    for table in parts.tables(["image_id", "model", "boxes", "width", "height"]):
+        for row in table.to_pylist():
+            if row["model"] == model and row["boxes"] is not None:
+                boxes[row["image_id"]] = np.frombuffer(row["boxes"], "<f4").reshape(-1, 6)
+                sizes[row["image_id"]] = (row["width"], row["height"])
+    return Found(boxes, sizes)
+
+
+def _percentiles(values: Any) -> list[float] | None:
+    known = values[np.isfinite(values)]
+    return None if known.size == 0 else [float(v) for v in np.percentile(known, [2.5, 97.5])]
+
+
+def _finite(value: Any) -> Any:
+    """NaN as None, for strict JSON."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write(
+    out: Path,
+    summary: dict[str, Any],
+    tables: Mapping[str, Table],
+    statistics: Mapping[str, Statistics],
+    galleries: Mapping[str, Gallery],
+    plan: Plan,
+    parts: Parts,
+) -> Summary:
+    """CSV, JSON, Markdown, HTML and contact sheets; sheets of an earlier evaluation are replaced or removed.
+
+    Raises:
+        ConfigError: the disk takes no more.
+    """
+    sheets = {
+        name: sheet(out / name, [g for g in tables if plan.groups[g].kind in kinds], summary, tables, galleries)
+        for name, kinds in (("contact_sheet.png", (REAL, "paired")), ("pairs_sheet.png", (SYNTHETIC,)))
+    }
+    sections = [
+        Section(name, plan.groups[name].headline, tables[name], statistics[name], galleries[name]) for name in tables
+    ]
+    page = report_html(Report(summary, sections, plan.subject))
+    return Summary(
+        summary=summary,
+        csv=parts.write_csv(out / "per_image.csv", plan.settings.metrics),
+        json=report.write_json(summary, out / "summary.json"),
+        markdown=report.write_text(report.markdown(summary, tables), out / "summary.md"),
+        html=report.write_text(page, out / "report.html"),
+        sheet=sheets["contact_sheet.png"],
+        pairs_sheet=sheets["pairs_sheet.png"],
+    )
+
+
+def sheet(
+    path: Path,
+    groups: Sequence[str],
+    summary: Mapping[str, Any],
+    tables: Mapping[str, Table],
+    galleries: Mapping[str, Gallery],
+) -> Path | None:
+    """Before and after of some photographs at random, one table under the other; None without photographs."""
+    pictures = []
+    for name in groups:
+        rows = [row for photograph in galleries[name].random() for row in photograph.values()]
+        headline = summary["headline"][name]["metric"]
+        pictures.append(report.contact_sheet(rows, list(tables[name]), headline, sheet_title(name, summary)))
+    path.unlink(missing_ok=True)
+    whole = report.stacked([picture for picture in pictures if picture is not None])
+    if whole is None:
+        return None
+    with writing(path) as partial:
+        whole.save(partial, "PNG", optimize=True)
+    return path
+
+
+def sheet_title(group: str, summary: Mapping[str, Any]) -> str:
+    """The headline means over all photographs of a table, which are more than those on the sheet."""
+    headline, count = summary["headline"][group], summary["photographs"][group]["evaluated"]
+    means = ", ".join(f"{model} {mean:.2f}" for model, mean in headline["means"].items())
+    return f"{group}, {count} photographs, mean {headline['metric'].upper()} ({headline['better']} is better): {means}"
+
+
+def headline_lines(summary: Mapping[str, Any]) -> list[str]:
+    """What the command prints: per table, the headline metric of each model and how many photographs it improved."""
+    lines = []
+    for group, headline in summary["headline"].items():
+        name, count = headline["metric"], summary["photographs"][group]["evaluated"]
+        lines.append(f"\n{count} {group} photographs, mean {name.upper()} ({headline['better']} is better)")
+        for model, mean in headline["means"].items():
+            entry = summary["tables"][group][model][name]
+            bounds = "" if entry["interval"] is None else "   [{:.3f}, {:.3f}]".format(*entry["interval"])
+            better = "" if entry["difference"] is None else f"   better on {entry['difference']['improved']:.0%}"
+            lines.append(f"  {model:<30}{mean:>8.3f}{bounds}{better}")
+    return lines
+
+
+def track(found: Summary, config: EvaluateConfig) -> None:
+    """The evaluation as a run of MLflow: configuration, means of every model, all files."""
+    tracker = Tracker.start(EXPERIMENT, Path(config.out).name, str(config.tracking_uri))
+    tracker.log_params(config.model_dump(mode="json", exclude={"tracking_uri"}))
+    tracker.log_metrics(flat(found.summary))
+    for file in found.files():
+        tracker.log_artifact(file)
+    tracker.finish()
+
+
+def flat(summary: Mapping[str, Any]) -> dict[str, float]:
+    """``table/model/metric`` and the ends of its interval, in names that MLflow takes."""
+    values: dict[str, float] = {}
+    for group, table in summary["tables"].items():
+        for model, entries in table.items():
+            for name, entry in entries.items():
+                key = _key(f"{group}/{model}/{name}")
+                values[key] = entry["mean"]
+                if entry["interval"] is not None:
+                    values[f"{key}/low"], values[f"{key}/high"] = entry["interval"]
+    for model, entry in summary.get("detection", {}).get("models", {}).items():
+        if entry["ap50"] is not None:
+            values[_key(f"detection/{model}/ap50")] = entry["ap50"]
+    return values
+
+
+def _key(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "_-./" else "_" for c in name)

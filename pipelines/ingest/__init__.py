@@ -1,0 +1,5 @@
+"""Make a corpus of photographs: find, examine, decide, write, publish."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

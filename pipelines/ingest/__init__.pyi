@@ -1,0 +1,3 @@
+from .config import IngestConfig as IngestConfig
+from .job import ingest as ingest
+from .publish import summary as summary

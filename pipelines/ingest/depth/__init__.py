@@ -1,0 +1,5 @@
+"""Depth maps of photographs: read, check and store them, or estimate them."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,12 @@
+from .attach import DepthOrder as DepthOrder
+from .attach import store_depth as store_depth
+from .check import DepthReport as DepthReport
+from .check import inspect_depth as inspect_depth
+from .check import preflight as preflight
+from .check import suspicious_line as suspicious_line
+from .files import DEPTH_SUFFIXES as DEPTH_SUFFIXES
+from .files import BadDepth as BadDepth
+from .files import parse_depth as parse_depth
+from .model import DepthModel as DepthModel
+from .model import DepthModelConfig as DepthModelConfig
+from .model import is_depth_model as is_depth_model

@@ -1,0 +1,267 @@
+"""What an ingest starts from: listing files, globs and containers, telling photographs from depth maps. No Ray, no
+pixels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import fs as pafs
+
+from models.config import ConfigError
+from models.images import IMAGE_SUFFIXES
+from pipelines.corpus import (
+    CATALOGUE,
+    CONTAINERS,
+    Domain,
+    Kind,
+    Place,
+    child,
+    container_kind,
+    filesystem,
+    is_litter,
+    kind_of,
+    left_out_text,
+    list_members,
+    portable,
+    printable,
+    split_glob,
+    walk,
+)
+from pipelines.ingest.depth import DEPTH_SUFFIXES
+from pipelines.ingest.layouts import LAYOUTS, LayoutName
+
+LISTED = pa.schema(
+    [
+        ("uri", pa.string()),  # unique, for people
+        ("key", pa.string()),  # path below the source without suffix
+        ("size", pa.int64()),
+        ("mtime", pa.int64()),  # of the file or its container, ns
+        ("place", pa.string()),  # where to read it
+        ("role", pa.string()),  # photograph, depth or left out
+        ("depth", pa.string()),  # place of a map that lies beside it, or null
+    ]
+)
+LEFT_OUT = "left out"
+_SIDE_DEPTH = re.compile(r"(.+)\.depth\.(png|tiff?|npy|npz|mat)$", re.IGNORECASE)  # as in a WebDataset: key.depth.png
+_DEPTH_COLUMN = "depth"
+
+
+@dataclass(frozen=True)
+class File:
+    """A file below a source, or a folder that cannot be listed.
+
+    Attributes:
+        uri: for people.
+        name: its path from the source.
+        size, mtime: bytes, and ns.
+        path: to open it by, where that is not ``uri``.
+        problem: why it cannot be read.
+        is_folder: whether it is a folder.
+    """
+
+    uri: str
+    name: str
+    size: int
+    mtime: int
+    path: str = ""
+    problem: str = ""
+    is_folder: bool = False
+
+    @property
+    def container(self) -> str:
+        """What to open."""
+        return self.path or self.uri
+
+
+class Sorter:
+    """Tells what a path is: a photograph of the wanted domain, a depth map, or nothing of interest."""
+
+    def __init__(self, layout: LayoutName, domain: Domain) -> None:
+        self.photographs = LAYOUTS[layout].photographs(domain, layout)
+        depth = LAYOUTS[layout].depth
+        self.depth = None if depth is None else re.compile(depth, re.IGNORECASE)
+
+    def role(self, name: str) -> str | None:
+        """``photograph``, ``depth`` or None; hidden files and those of operating systems are nothing."""
+        if is_litter(name):
+            return None
+        suffix = PurePosixPath(name).suffix.lower()
+        if _SIDE_DEPTH.match(name) or (self.depth and self.depth.search(name) and suffix in DEPTH_SUFFIXES):
+            return "depth"
+        return "photograph" if suffix in IMAGE_SUFFIXES and self.photographs.search(name) else None
+
+
+def list_source(
+    source: str, sorter: Sorter, what: str = "photographs"
+) -> tuple[pa.Table, list[tuple[File, Kind]], Counter[str]]:
+    """What lies at a source: its plain files as a table of :data:`LISTED`, its containers, still closed, and how many
+    files of which kinds are left out. What cannot be read or listed counts as one photograph, which says so.
+
+    Args:
+        source: a folder (searched recursively), a file, or a glob (``*``, ``?``, ``**``); a path or URI.
+        sorter: decides what counts.
+        what: what is looked for, for messages.
+
+    Raises:
+        ConfigError: nothing there.
+    """
+    rows, containers = [], []
+    left: Counter[str] = Counter()
+    for file in _walk(source, what):
+        if PurePosixPath(file.name).name == CATALOGUE:  # the source is itself a corpus
+            continue
+        kind = container_kind(file.name)
+        role = sorter.role(file.name)
+        if file.problem and (file.is_folder or role or kind) and not is_litter(file.name):
+            place = str(Place(file.container, f"broken:{file.problem}"))
+            rows.append(_row(file.uri, file.name, file.size, file.mtime, place, "photograph"))
+        elif kind is not None and not is_litter(file.name):
+            containers.append((file, kind))
+        elif role is not None:
+            rows.append(_row(file.uri, file.name, file.size, file.mtime, _place(file, role), role))
+        else:
+            left[kind_of(file.name)] += 1
+    if not rows and not containers:
+        known = " ".join(sorted({*IMAGE_SUFFIXES, *CONTAINERS}))
+        passed = f"; left out: {left_out_text(left)}" if left else ""
+        raise ConfigError(f"there are no {what} in {source}; looked for {known}{passed}")
+    return pa.Table.from_pylist(rows, LISTED), containers, left
+
+
+def _place(file: File, role: str) -> str:
+    """Where to read a plain file. A depth map's place changes with it, so that shards with the old one are told."""
+    return str(Place(file.container, "file", file.mtime if role == "depth" else 0, file.size))
+
+
+def expand(file: File, kind: Kind, sorter: Sorter) -> pa.Table:
+    """The photographs and depth maps in a container, as :data:`LISTED`, and a row with the role :data:`LEFT_OUT` for
+    each kind of member that is neither, its ``size`` their number. A container that is damaged counts as one
+    photograph, which cannot be read.
+
+    Raises:
+        ConfigError: a table without a column of images.
+    """
+    try:
+        members = list_members(file.container, kind)
+    except OSError:
+        row = _row(file.uri, file.name, file.size, file.mtime, str(Place(file.container, "broken")), "photograph")
+        return pa.Table.from_pylist([row], LISTED)
+    rows = []
+    left: Counter[str] = Counter()
+    for member in members:
+        name = printable(str(PurePosixPath(member.name)))  # tar writes ./name
+        place, uri = member.place, f"{file.uri}#{name}"
+        if kind in ("parquet", "arrow"):
+            row = _row(uri, f"{PurePosixPath(file.name).name}/{name}", 0, file.mtime, str(place), "photograph")
+            if _DEPTH_COLUMN in member.columns:
+                row["depth"] = str(Place(file.container, f"{kind}:{_DEPTH_COLUMN}", place.position))
+            rows.append(row)
+        elif (role := sorter.role(name)) is not None:
+            if role == "depth":  # its format shows in its name only
+                place = replace(place, kind=f"{kind}:{PurePosixPath(name).suffix.lower()}")
+            rows.append(_row(uri, name, place.length, file.mtime, str(place), role))
+        else:
+            left[kind_of(name) + (" in an archive" if container_kind(name) and not is_litter(name) else "")] += 1
+    rows += [_row(f"{file.uri}#*{what}", what, count, 0, "", LEFT_OUT) for what, count in left.items()]
+    return pa.Table.from_pylist(rows, LISTED)
+
+
+def left_out(listed: pa.Table) -> Counter[str]:
+    """How many members of which kinds :func:`expand` left out."""
+    rows = listed.filter(pc.equal(listed["role"], LEFT_OUT))
+    found: Counter[str] = Counter()
+    for what, count in zip(rows["key"].to_pylist(), rows["size"].to_pylist(), strict=True):
+        found[what] += count
+    return found
+
+
+def _row(uri: str, name: str, size: int, mtime: int, place: str, role: str) -> dict[str, Any]:
+    beside = _SIDE_DEPTH.match(name)
+    key = beside[1] if beside else str(PurePosixPath(name).with_suffix("")) if role != LEFT_OUT else name
+    return {"uri": uri, "key": key, "size": size, "mtime": mtime, "place": place, "role": role, "depth": None}
+
+
+def _walk(source: str, what: str) -> Iterator[File]:
+    """Every file at a source, sorted by name."""
+    files, path = filesystem(source)
+    info = files.get_file_info(path)
+    if info.type == pafs.FileType.File:
+        yield _file(source, PurePosixPath(path).name, info)
+        return
+    root, pattern = source, None
+    if info.type == pafs.FileType.NotFound:
+        root, pattern = split_glob(source)
+        files, path = filesystem(root)
+        if pattern is None or files.get_file_info(path).type == pafs.FileType.NotFound:
+            raise ConfigError(f"there is no folder {root}; expected a folder of {what}")
+    if isinstance(files, pafs.LocalFileSystem):
+        yield from (file for file in _walk_local(root, path) if pattern is None or pattern.fullmatch(file.name))
+        return
+    entries = files.get_file_info(pafs.FileSelector(path, recursive=True))
+    for entry in sorted(entries, key=lambda entry: str(entry.path)):
+        name = entry.path[len(path) :].lstrip("/")
+        if entry.type == pafs.FileType.File and (pattern is None or pattern.fullmatch(name)):
+            yield _file(child(root, name), name, entry)
+
+
+def _walk_local(root: str, path: str) -> Iterator[File]:
+    for entry in walk(path):
+        name = printable(entry.name)
+        place = portable(f"{path.rstrip('/')}/{entry.name}") if name != entry.name else ""
+        yield File(child(root, name), name, entry.size, entry.mtime, place, entry.problem, entry.is_folder)
+
+
+def _file(uri: str, name: str, info: Any) -> File:
+    return File(uri, name, info.size or 0, info.mtime_ns or 0)
+
+
+def match_depth(photographs: pa.Table, depth: pa.Table) -> dict[str, str]:
+    """Place of a photograph's depth map, by uri: the same key, or else the same name where only one map has it.
+
+    Raises:
+        ConfigError: no photograph has one, which is a wrong folder rather than a wish.
+    """
+    by_path = dict(zip(texts(depth["key"]), texts(depth["place"]), strict=True))
+    by_name: dict[str, str | None] = {}
+    for key, place in by_path.items():
+        name = PurePosixPath(key).name
+        by_name[name] = None if name in by_name else place
+    found = {}
+    for key, uri in zip(texts(photographs["key"]), texts(photographs["uri"]), strict=True):
+        match = by_path.get(key) or by_name.get(PurePosixPath(key).name)
+        if match is not None:
+            found[uri] = match
+    if not found:
+        name = PurePosixPath(texts(photographs["key"])[0]).name
+        raise ConfigError(
+            f"none of the {depth.num_rows} depth maps has the name of a photograph; expected names such as {name}.npy"
+        )
+    return found
+
+
+def pair_ids(keys: Iterable[str], layout: LayoutName, pair_by: str | None) -> list[str | None]:
+    """The scene of each photograph, by its key: group 1 of ``pair_by``, or as the layout says; None without one."""
+    pattern = pair_by or LAYOUTS[layout].pair
+    if pattern is None:
+        return [None for _ in keys]
+    expression = re.compile(pattern, re.IGNORECASE)
+    found: list[str | None] = []
+    for key in keys:
+        match = expression.search(key if pair_by else PurePosixPath(key).name)
+        scene = None if match is None else match[1]
+        found.append(scene if pair_by or scene is None else f"{layout}/{scene}")
+    return found
+
+
+def texts(column: Any) -> list[str]:
+    """A string column as a list."""
+    values: list[str] = column.to_pylist()
+    return values

@@ -1,0 +1,15 @@
+from .contact_sheet import sheet_of as sheet_of
+from .html import Histogram as Histogram
+from .html import Picture as Picture
+from .html import Row as Row
+from .html import amount as amount
+from .html import chart as chart
+from .html import figure as figure
+from .html import last_part as last_part
+from .html import name as name
+from .html import percent as percent
+from .html import photograph as photograph
+from .html import plural as plural
+from .html import table as table
+from .html import text as text
+from .style import STYLE as STYLE

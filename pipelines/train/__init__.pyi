@@ -1,0 +1,14 @@
+from .build import make_method as make_method
+from .build import make_network as make_network
+from .data import blocks as blocks
+from .data import dataset as dataset
+from .data import given_corpus as given_corpus
+from .data import prestart as prestart
+from .data import sampling_of as sampling_of
+from .job import train as train
+from .labels import labeling_config as labeling_config
+from .recipe import Recipe as Recipe
+from .recipe import load_recipe as load_recipe
+from .run import TrainJob as TrainJob
+from .transforms import decode_pixels as decode_pixels
+from .transforms import synthetic_pairs as synthetic_pairs

@@ -1,0 +1,205 @@
+"""From a recipe to its method, and from a trained method to a checkpoint folder. No Ray."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models import checkpoints as checkpoint
+from models import zoo
+from models.config import ConfigError, parse
+from models.imports import package_of
+from models.losses import ContrastivePerceptual, Vgg19Features, load_vgg19
+from models.networks import Cddgan as Generator
+from pipelines.train.methods import Cddgan, Colabator, Method, ScorerTraining, Supervised
+from pipelines.train.recipe import Recipe
+from pseudolabel.scorer import WEIGHTS as SCORERS
+from pseudolabel.scorer import ClipScorer, ScorerConfig, ScorerFeatures, create_clip, create_tokenizer, load_scorer
+
+CLIP_CONFIG = "open_clip_config.json"
+CLIP_WEIGHTS = "open_clip_model.safetensors"
+
+State = Mapping[str, Tensor]
+
+
+def allowed(recipe: Recipe, allow: Collection[str] = ()) -> tuple[str, ...]:
+    """Packages whose networks may be built: ``allow``, and that of the network which the recipe itself names."""
+    return (*allow, *package_of(recipe.network))
+
+
+def make_network(recipe: Recipe, allow: Collection[str] = ()) -> nn.Module:
+    """The network to train, from ``init`` where it is given.
+
+    Args:
+        recipe: whose own network may be of any package.
+        allow: packages whose networks ``init`` may name.
+
+    Raises:
+        ConfigError: ``init`` is of another network than the recipe asks for, or of a package that is not allowed.
+    """
+    if recipe.init is None:
+        return zoo.build(recipe.network, allowed(recipe))
+    have = zoo.config_of(recipe.init)["network"]
+    if recipe.network and dict(recipe.network) != have:
+        raise ConfigError(f"init {recipe.init!r} is {have}, but the recipe asks for {recipe.network}")
+    return zoo.load(recipe.init, allowed(recipe, allow)).network.train()
+
+
+def network_config(recipe: Recipe) -> dict[str, Any]:
+    """What :func:`models.zoo.build` takes to make the recipe's network again."""
+    if recipe.network or recipe.init is None:
+        return dict(recipe.network)
+    return dict(zoo.config_of(recipe.init)["network"])
+
+
+def make_scorer(recipe: Recipe, device: torch.device) -> ClipScorer:
+    """The recipe's scorer, or the packaged one."""
+    name = recipe.scorer or "clip-compact"
+    return load_scorer(name if isinstance(name, str) else parse(ScorerConfig, name, "scorer"), device)
+
+
+def _scorer(recipe: Recipe, device: torch.device) -> ClipScorer | None:
+    """The scorer whose gradients train the network, if any do; label workers have their own."""
+    wanted = recipe.weights.haze_density or (recipe.method == "colabator" and recipe.real.haze_density)
+    return make_scorer(recipe, device) if recipe.scorer is not None and wanted else None
+
+
+def _backbone(recipe: Recipe) -> str:
+    """What the contrastive perceptual loss compares by; ``none`` where no loss gives it a weight."""
+    used = (recipe.weights, recipe.real) if recipe.method == "colabator" else (recipe.weights,)
+    contrasts = recipe.method in ("supervised", "colabator") and any(part.contrastive != 0 for part in used)
+    return recipe.perceptual.backbone if contrasts else "none"
+
+
+def make_contrastive(
+    recipe: Recipe, device: torch.device, scorer: ClipScorer | None = None, vgg19: State | None = None
+) -> ContrastivePerceptual | None:
+    """The recipe's contrastive perceptual loss; None without a backbone, or where no loss gives it a weight.
+
+    Args:
+        recipe: its ``perceptual`` and weights.
+        device: where the backbone goes.
+        scorer: one that is loaded already.
+        vgg19: of :func:`rehearse`, where the backbone is VGG-19; without it, it is loaded.
+
+    Raises:
+        ConfigError: the backbone's weights cannot be had, or it gives no features.
+    """
+    backbone = _backbone(recipe)
+    if backbone == "none":
+        return None
+    if backbone == "scorer":
+        features: nn.Module = ScorerFeatures(scorer or make_scorer(recipe, device))
+    else:
+        features = load_vgg19(backbone) if vgg19 is None else Vgg19Features(vgg19)
+    return ContrastivePerceptual(features.to(device), recipe.perceptual.weights)
+
+
+def _clip_folder(recipe: Recipe) -> Path:
+    folder = str(recipe.network.get("folder", ""))
+    path = SCORERS / folder if (SCORERS / folder / CLIP_CONFIG).is_file() and folder else Path(folder)
+    if not (path / CLIP_CONFIG).is_file():
+        raise ConfigError(f"network.folder is {folder!r}; expected a folder with {CLIP_CONFIG}")
+    return path.resolve()
+
+
+def _scorer_training(recipe: Recipe, device: torch.device) -> ScorerTraining:
+    import open_clip
+
+    name = f"local-dir:{_clip_folder(recipe)}"
+    clip = create_clip(name, load_weights=False)
+    look = open_clip.get_model_preprocess_cfg(clip)
+    mean, std = (torch.tensor(look[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+    method = ScorerTraining(
+        clip,
+        create_tokenizer(name),
+        mean=mean,
+        std=std,
+        optimizer=recipe.optimizer,
+        scoring=recipe.scoring,
+        steps=recipe.train.steps,
+    )
+    method.network.to(device)
+    return method
+
+
+def _cddgan(network: nn.Module, recipe: Recipe) -> Cddgan:
+    if not isinstance(network, Generator):
+        raise ConfigError(f"CDD-GAN trains {{name: cddgan, ...}}, but network is {network_config(recipe)}")
+    return Cddgan(network, config=recipe.cddgan, steps=recipe.train.steps, seed=recipe.train.seed)
+
+
+def make_method(
+    recipe: Recipe, device: torch.device, allow: Collection[str] = (), *, vgg19: State | None = None
+) -> Method:
+    """The recipe's method with its networks on ``device``; :meth:`Method.configure` comes next.
+
+    ``allow`` as for :func:`make_network`, ``vgg19`` as for :func:`make_contrastive`.
+    """
+    torch.manual_seed(recipe.train.seed)
+    if recipe.method == "scorer":
+        return _scorer_training(recipe, device)
+    network = make_network(recipe, allow).to(device)
+    if recipe.method == "cddgan":
+        return _cddgan(network, recipe)
+    scorer = _scorer(recipe, device)
+    common: dict[str, Any] = {
+        "weights": recipe.weights,
+        "optimizer": recipe.optimizer,
+        "steps": recipe.train.steps,
+        "scorer": scorer,
+        "contrastive": make_contrastive(recipe, device, scorer, vgg19),
+    }
+    if recipe.method == "colabator":
+        return Colabator(network, real=recipe.real, **common)
+    return Supervised(network, **common)
+
+
+def rehearse(recipe: Recipe, allow: Collection[str] = ()) -> State | None:
+    """Build everything that workers are going to build, on this CPU, so that what cannot be is refused before that.
+
+    ``allow`` as for :func:`make_network`.
+
+    Returns:
+        the weights of VGG-19 where the recipe needs them: workers elsewhere have neither this machine's files nor its
+        downloads.
+
+    Raises:
+        ConfigError: networks, weights or losses that cannot be made.
+    """
+    half = recipe.optimizer.precision == "float16"
+    if half and not recipe.train.worker_gpus:
+        raise ConfigError(
+            "optimizer.precision is float16, which needs GPUs, and train.worker_gpus is 0: set it to 1, or the "
+            "precision to bfloat16"
+        )
+    backbone = _backbone(recipe)
+    vgg19 = None if backbone in ("none", "scorer") else load_vgg19(backbone).state_dict()
+    cpu = torch.device("cpu")
+    method = make_method(recipe, cpu, allow, vgg19=vgg19)
+    if not half:
+        method.configure()
+    if recipe.method == "colabator":
+        make_scorer(recipe, cpu)
+    return vgg19
+
+
+def write_checkpoint(folder: Path, method: Method, recipe: Recipe, metrics: Mapping[str, float], step: int) -> Path:
+    """A checkpoint of ``method`` after ``step`` steps: exported weights, resolved recipe, metrics, training state."""
+    state = {"method": method.state_dict(), "step": step}
+    if recipe.method != "scorer":
+        config = {"network": network_config(recipe), "recipe": recipe.model_dump(mode="json"), "step": step}
+        return checkpoint.save(folder, method.export(), config, metrics=metrics, state=state)
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.detach().cpu().half().contiguous() for name, tensor in method.export().state_dict().items()}
+    save_file(weights, folder / CLIP_WEIGHTS)
+    shutil.copy(_clip_folder(recipe) / CLIP_CONFIG, folder / CLIP_CONFIG)
+    torch.save(state, folder / checkpoint.STATE)
+    return folder

@@ -1,0 +1,287 @@
+"""Training job: Ray Data shards the corpora, Ray Train runs the recipe's method on all workers.
+
+``python -m pipelines.train --recipe pretrain_corun_compact --clear CORPUS --out DIR``. An interrupted run goes on from
+its last checkpoint when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from models.config import ConfigError
+from models.imports import add_allow_networks
+from pipelines.cluster import data_context_defaults, local_out, make_room, ray_session, require_seen
+from pipelines.command import run as run_command
+from pipelines.command import user_error
+from pipelines.train.data import (
+    corpus_notes,
+    datasets,
+    given_corpus,
+    prestart,
+    require_batches,
+    sampling_of,
+    training_units,
+)
+from pipelines.train.labels import KEPT_CHECKPOINTS, label_summary, labelling
+from pipelines.train.recipe import Recipe, asks_of, load_recipe, recipe_names, trainers_of
+from pipelines.train.record import (
+    MODEL,
+    RECIPE_FILE,
+    RESULT_FILE,
+    RUN_FILE,
+    TRACKING_FILE,
+    publish_model,
+    read_json,
+    require_same_run,
+    set_aside,
+    write_json,
+)
+from pipelines.train.run import TrainJob, TrainResult
+from pipelines.train.worker import Worker
+
+_NO_RETRIES: Any = {"max_failures": 0, "controller_failure_limit": 0}  # _fit() counts; Ray's stubs lag
+CHECKPOINTS = "checkpoint_manager_snapshot.json"  # Ray Train's own list of a run's checkpoints
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job that nothing speaks against so far.
+
+    Attributes:
+        done: the result, where the job came to its end before.
+        vgg19: of :func:`pipelines.train.build.rehearse`.
+    """
+
+    done: TrainResult | None = None
+    vgg19: Mapping[str, Any] | None = None
+
+
+def prepare(job: TrainJob, *, fresh: bool = False) -> Prepared:
+    """All that can be refused before anything is started; needs no Ray.
+
+    Args:
+        job: what to train.
+        fresh: start anew; what an earlier run left in ``out`` is put aside.
+
+    Raises:
+        ConfigError: missing, empty or wrong corpora, networks or weights that cannot be had, ``out`` of another run,
+            and what else the user has to change.
+    """
+    places = {"clear": job.clear, "hazy": job.hazy}
+    for domain in reversed(sampling_of(job.recipe)):
+        corpus = given_corpus(places[domain], domain)
+        training_units(corpus)
+        require_batches(job.recipe, domain, corpus)
+    if not fresh:
+        require_same_run(job.out, job.digest, job.trained)
+        done = _done(job)
+        if done is not None:
+            return Prepared(done)
+    from pipelines.train.build import rehearse  # after the cheap refusals: torch takes seconds
+
+    vgg19 = rehearse(job.recipe, job.allow_networks)
+    aside = set_aside(job.out) if fresh else None
+    if aside is not None:
+        print(f"what an earlier run left is in {aside} now", flush=True)
+    return Prepared(vgg19=vgg19)
+
+
+def _done(job: TrainJob) -> TrainResult | None:
+    """The result of a job that came to its end before; one that is asked for more steps has not."""
+    model, steps = job.out / MODEL, job.recipe.train.steps
+    record = read_json(job.out / RESULT_FILE)
+    if record.get("digest") != job.digest or not model.is_dir():
+        return None
+    if record["steps"] > steps:
+        raise ConfigError(f"{job.out} was trained for {record['steps']} steps; for {steps}, choose another --out")
+    return TrainResult(model, record["metrics"], record["labels"]) if record["steps"] == steps else None
+
+
+def _loop(payload: dict[str, Any]) -> None:
+    import ray
+
+    weights = payload["vgg19"]
+    try:
+        Worker(payload["job"], None if weights is None else ray.get(weights[0])).loop()
+    except Exception as problem:
+        if user_error(problem) is not None:
+            logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # it would print a traceback
+        raise
+
+
+def _fit(job: TrainJob, vgg19: Any) -> Any:
+    """Train until the end, however often workers are lost, as long as there are new checkpoints in between."""
+    from ray.train import ControllerError, TrainingFailedError
+
+    failures, reached = 0, _checkpoints(job)
+    while True:
+        try:
+            return _attempt(job, vgg19)
+        except TrainingFailedError as problem:
+            expected = user_error(problem)
+            if expected is not None:  # trying again would only take longer
+                raise expected from problem
+            before, reached = reached, _checkpoints(job)
+            failures = 1 if reached != before else failures + 1
+            allowed, reason = job.recipe.train.failures, _reason(problem)
+            if failures > allowed:
+                print(f"given up after {failures} failures without a new checkpoint: {reason}", flush=True)
+                raise
+            kind = "could not start" if isinstance(problem, ControllerError) else "failed"
+            print(f"training {kind} ({reason}); it goes on, {failures} of {allowed} failures in a row", flush=True)
+        make_room(trainers_of(job.recipe))
+
+
+def _checkpoints(job: TrainJob) -> str:
+    """Which checkpoints there are, as Ray Train notes them; another text means a new one."""
+    known = job.out / "ray" / job.name / CHECKPOINTS
+    return known.read_text() if known.is_file() else ""
+
+
+def _reason(problem: Exception) -> str:
+    """The last line of what a worker, or Ray, has said."""
+    workers = getattr(problem, "worker_failures", None) or {}
+    text = str(next(iter(workers.values()), problem)).strip()
+    return text.splitlines()[-1].strip() if text else type(problem).__name__
+
+
+def _attempt(job: TrainJob, vgg19: Any) -> Any:
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    recipe, train = job.recipe, job.recipe.train
+    resources = {"CPU": train.worker_cpus} | ({"GPU": train.worker_gpus} if train.worker_gpus else {})
+    trainer = TorchTrainer(
+        _loop,
+        train_loop_config={"job": job, "vgg19": vgg19},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=train.workers, use_gpu=train.worker_gpus > 0, resources_per_worker=resources
+        ),
+        run_config=ray.train.RunConfig(
+            name=job.name,
+            storage_path=str(job.out / "ray"),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=KEPT_CHECKPOINTS),
+            failure_config=ray.train.FailureConfig(**_NO_RETRIES),
+        ),
+        datasets=datasets(recipe, job.clear, job.hazy, job.pins),
+    )
+    try:
+        return trainer.fit()
+    except SystemExit as stopped:  # what Ray Train makes of Ctrl-C, once it has ended the run
+        raise KeyboardInterrupt from stopped
+
+
+def train(job: TrainJob, prepared: Prepared | None = None) -> TrainResult:
+    """Run a training job to its end; needs a Ray session.
+
+    The model is written to ``out/model``. A finished job that is asked for again is not repeated, and says so.
+
+    Args:
+        job: what to train.
+        prepared: of :func:`prepare`, which is called without it.
+
+    Raises:
+        ConfigError: as :func:`prepare`; no room in the cluster, or ``out`` is not seen by all of its nodes.
+    """
+    import ray
+
+    prepared = prepared or prepare(job)
+    if prepared.done is not None:
+        model = prepared.done.model
+        print(f"{job.recipe.method}: already trained, see {model}; choose another --out to train again", flush=True)
+        return prepared.done
+    data_context_defaults()
+    make_room(asks_of(job.recipe))
+    require_seen(str(job.out))
+    prestart(job.recipe.train.data_tasks, job.recipe.train.data_cpus)
+    write_json(job.out / RUN_FILE, {"digest": job.digest, "trained": job.trained})
+    write_json(job.out / RECIPE_FILE, job.recipe.model_dump(mode="json"))
+    for note in corpus_notes(job.recipe, job.clear, job.hazy, job.pins):
+        print(f"note: {note}", file=sys.stderr, flush=True)
+    # In a list, so that it reaches the workers as a reference: this machine's files and downloads are not theirs.
+    vgg19 = None if prepared.vgg19 is None else [ray.put(prepared.vgg19)]
+    with labelling(job) as service:
+        result = _fit(job, vgg19)
+        labels = label_summary(service)
+    with result.checkpoint.as_directory() as folder:
+        publish_model(Path(folder), job.out / MODEL)
+    metrics = {key: float(value) for key, value in result.metrics.items() if isinstance(value, int | float)}
+    done = {"digest": job.digest, "steps": job.recipe.train.steps, "metrics": metrics, "labels": labels}
+    write_json(job.out / RESULT_FILE, done)
+    return TrainResult(job.out / MODEL, metrics, labels)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pipelines.train", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--recipe", required=True, help=f"a YAML file, or one of: {', '.join(recipe_names())}")
+    parser.add_argument("--clear", help="corpus of clear photographs")
+    parser.add_argument("--hazy", help="corpus of hazy photographs (Colabator, CDD-GAN)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for checkpoints and the model")
+    parser.add_argument("--fresh", action="store_true", help="start anew; what is in --out goes to DIR/earlier")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in train.steps=50")
+    parser.add_argument("--tracking-uri", help="MLflow tracking URI; nothing is tracked without it")
+    parser.add_argument("--address", help="Ray cluster to join; default: the current job's, else a local one")
+    add_allow_networks(parser)
+    return parser
+
+
+def with_absolute_paths(recipe: Recipe) -> Recipe:
+    """The recipe with the local files that it names made absolute: workers have another current folder."""
+    update: dict[str, Any] = {"scorer": _absolute_path(recipe.scorer)}
+    if recipe.init is not None and Path(recipe.init).is_dir():
+        update["init"] = str(Path(recipe.init).absolute())
+    if Path(recipe.perceptual.backbone).is_file():
+        backbone = str(Path(recipe.perceptual.backbone).absolute())
+        update["perceptual"] = recipe.perceptual.model_copy(update={"backbone": backbone})
+    return recipe.model_copy(update=update)
+
+
+def _absolute_path(value: Any) -> Any:
+    """A path that is there, made absolute; a name, which has no slash, and anything else as it is."""
+    if isinstance(value, dict):
+        return {key: _absolute_path(inner) for key, inner in value.items()}
+    return str(Path(value).absolute()) if isinstance(value, str) and "/" in value and Path(value).exists() else value
+
+
+def _tracker(job: TrainJob, uri: str) -> Any:
+    """The MLflow run of the job's earlier attempt, or a new one."""
+    from pipelines.tracking import Tracker
+
+    record = job.out / TRACKING_FILE
+    known = read_json(record)
+    if (known.get("digest"), known.get("uri")) == (job.digest, uri):
+        return Tracker.resume(uri, known["run_id"])
+    tracker = Tracker.start("ray-dehaze", job.recipe.method, uri)
+    tracker.log_params(job.recipe.model_dump(mode="json"))
+    write_json(record, {"digest": job.digest, "uri": uri, "run_id": tracker.run_id})
+    return tracker
+
+
+def _main(args: argparse.Namespace) -> int:
+    from pipelines.corpus import absolute
+
+    recipe, out = with_absolute_paths(load_recipe(args.recipe, args.set)), local_out(args.out)
+    places = {key: absolute(value) for key in ("clear", "hazy") if (value := getattr(args, key)) is not None}
+    allow = tuple(args.allow_networks)
+    job = TrainJob(recipe, out, places.get("clear"), places.get("hazy"), allow_networks=allow)
+    prepared = prepare(job, fresh=args.fresh)
+    tracker = _tracker(job, args.tracking_uri) if args.tracking_uri else None
+    if tracker is not None:
+        job = replace(job, tracking=(tracker.tracking_uri, tracker.run_id))
+    with ray_session(args.address):
+        result = train(job, prepared)
+    if tracker is not None:
+        tracker.finish()
+    print(f"model: {result.model}")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line of the job; returns its exit code."""
+    return run_command(_main, _parser(), argv)

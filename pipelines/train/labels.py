@@ -1,0 +1,247 @@
+"""The driver's part of Colabator: pool and label workers of a run, its first labels, and the snapshots of its pool."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.train.data import given_corpus
+
+if TYPE_CHECKING:
+    from pipelines.train.recipe import Recipe
+    from pipelines.train.run import TrainJob
+
+KEPT_CHECKPOINTS = 2
+LABEL_BYTES = 2.2  # of an entry of the pool, per pixel of the label
+RUN_ID = "run-id"
+
+
+def snapshots_of(job: TrainJob) -> Path:
+    """Folder of the snapshots of a run's pool."""
+    return job.out / "pool-snapshots" / job.digest
+
+
+def snapshot_of(job: TrainJob, step: int) -> Path:
+    """The snapshot that belongs to the checkpoint of ``step``; 0 is the pool that training began with."""
+    return snapshots_of(job) / f"step-{step:07d}"
+
+
+def drop_old_snapshots(job: TrainJob, step: int) -> None:
+    """Remove the snapshots of checkpoints that are no longer kept, and one checkpoint fewer than that."""
+    known = sorted(path for path in snapshots_of(job).glob("step-*") if path.name <= snapshot_of(job, step).name)
+    for path in known[: -KEPT_CHECKPOINTS - 1]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def run_id_of(job: TrainJob) -> str:
+    """What tells this run from others into the same ``out``, before and after; made when there is none.
+
+    It lies among the run's snapshots and goes with them. Stores of the pool that have another one are of a dead run.
+    """
+    from pseudolabel.pool import write_whole
+
+    path = snapshots_of(job) / RUN_ID
+    if not path.is_file():
+        write_whole(path, f"{uuid.uuid4().hex[:16]}\n")
+    return path.read_text().strip()
+
+
+def has_begun(job: TrainJob) -> bool:
+    """Whether an earlier attempt came as far as training: then its pool need not be seeded again."""
+    from pseudolabel.pool import SnapshotError, read_manifest
+
+    run_id = run_id_of(job)
+    for path in snapshots_of(job).glob("step-*"):
+        with suppress(SnapshotError):
+            if read_manifest(path).may_be_of(run_id):
+                return True
+    return False
+
+
+@contextmanager
+def labelling(job: TrainJob) -> Iterator[Any]:
+    """The label pool of a Colabator run, and its label workers where there are any; None for other methods.
+
+    Yields:
+        the pool's client and that of the labelling, or None with labels ``inline``.
+
+    Raises:
+        LabelingError: the run is going on already, in another program on this cluster.
+    """
+    if job.recipe.method != "colabator":
+        yield None
+        return
+    from pseudolabel.pool import owned
+
+    with owned(job.cluster_name), _pool(job) as pool, _labelers(job, pool) as labeling:
+        yield (pool, labeling)
+
+
+def store_of(job: TrainJob) -> Path:
+    """Folder of the pool's stores, on the machines where its shards run."""
+    given = job.recipe.labels.store
+    return job.out / "pool" / job.digest if given is None else Path(given).absolute() / job.cluster_name
+
+
+@contextmanager
+def _pool(job: TrainJob) -> Iterator[Any]:
+    """The pool; its stores stay when the run breaks off, and are removed when it is done."""
+    from pseudolabel.pool import start_pool
+
+    labels = job.recipe.labels
+    pixels = given_corpus(job.hazy, "hazy", job.pins).count("train") * labels.size**2
+    pool = start_pool(
+        job.cluster_name,
+        store_of(job),
+        labels.shards,
+        snapshots=snapshots_of(job),
+        run_id=run_id_of(job),
+        fixed=labels.store is not None,
+        room=round(2 * LABEL_BYTES * pixels / labels.shards),  # a pool that is restored is written beside the old one
+    )
+    try:
+        _tell_where(pool)
+        yield pool
+    except BaseException:
+        pool.shutdown()
+        raise
+    removed = pool.shutdown(remove=True) / 1e6
+    print(f"the labels are in {snapshots_of(job)}; the stores of the pool are removed ({removed:.1f} MB)", flush=True)
+
+
+def _tell_where(pool: Any) -> None:
+    """Where the stores are, when that is not below ``out`` or where the user said, and how many share a machine."""
+    found = pool.describe()
+    for shard, store, host in found:
+        if not Path(store).is_relative_to(shard.folder):
+            print(f"{shard.folder} lies on a network: the label pool's store is {store} on {host}", flush=True)
+    hosts = {host for _, _, host in found}
+    if len(hosts) < len(found):
+        print(
+            f"note: the {len(found)} shards of the label pool are on {', '.join(sorted(hosts))}; nodes that join the "
+            "cluster later get none of them before the command is given again",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+@contextmanager
+def _labelers(job: TrainJob, pool: Any) -> Iterator[Any]:
+    """Label workers at work, with a pool that is seeded; None with labels ``inline``."""
+    begun = has_begun(job)
+    labeling = _start_labeling(job, pool) if job.recipe.labels.mode == "async" else None
+    try:
+        if labeling is not None and begun:
+            labeling.hold()  # training sets it back to its checkpoint
+        elif labeling is not None:
+            _seed(job, pool, labeling)
+        if not begun:
+            pool.snapshot(snapshot_of(job, 0), 0)
+        if labeling is not None:
+            labeling.start()
+        yield labeling
+    finally:
+        if labeling is not None:
+            labeling.stop()
+
+
+def labeling_config(recipe: Recipe, allow_networks: Sequence[str] = ()) -> Any:
+    """What label workers are told, as a ``LabelingConfig``; ``allow_networks`` as in ``TrainJob``."""
+    from pipelines.train.build import allowed, network_config
+    from pseudolabel.labeling import LabelingConfig
+
+    labels = recipe.labels
+    return LabelingConfig(
+        network=network_config(recipe),
+        allow_networks=allowed(recipe, allow_networks),
+        scorer=recipe.scorer or "clip-compact",
+        label_size=labels.size,
+        batch_size=labels.worker_batch,
+        passes=labels.passes,
+        threads=labels.threads,
+        workers=labels.workers,
+        worker_cpus=labels.worker_cpus,
+        worker_gpus=labels.worker_gpus,
+        device="cuda" if labels.worker_gpus else "cpu",
+    )
+
+
+def _start_labeling(job: TrainJob, pool: Any) -> Any:
+    import torch
+
+    from pipelines.train.build import make_network
+    from pseudolabel.labeling import WorkUnit, start_labeling
+
+    recipe = job.recipe
+    units = [WorkUnit(uri, group) for uri, group in given_corpus(job.hazy, "hazy", job.pins).row_groups("train")]
+    if recipe.init is None:
+        print(
+            "note: 'init' is null, so the first labels are those of an untrained network", file=sys.stderr, flush=True
+        )
+        torch.manual_seed(recipe.train.seed)  # the very network that training begins with
+    teacher = make_network(recipe, job.allow_networks).state_dict()
+    return start_labeling(labeling_config(recipe, job.allow_networks), pool, units, (teacher, 0))
+
+
+def _seed(job: TrainJob, pool: Any, labeling: Any) -> None:
+    count = given_corpus(job.hazy, "hazy", job.pins).count("train")
+    report = labeling.run_round(progress=_SeedProgress(count))
+    print(
+        f"labelled {report['photographs']} photographs in {report['seconds']:.1f} s with {job.recipe.labels.workers} "
+        f"workers: {report['per_worker']}",
+        flush=True,
+    )
+    check_seeded(count, pool.stats().size, report, job.recipe.labels.max_lost)
+
+
+def check_seeded(photographs: int, labels: int, report: Mapping[str, Any], allowed: float) -> None:
+    """That nearly all photographs have a label; those that have none are counted, with the reasons.
+
+    Raises:
+        LabelingError: more than the share that is ``allowed`` have none.
+    """
+    from models.config import LabelingError
+
+    lost = photographs - labels
+    if lost <= 0:
+        return
+    reasons = [f"{len(report['failed'])} row groups were given up ({report['reasons']})"] if report["failed"] else []
+    reasons += [f"{report['unreadable']} photographs cannot be read"] if report["unreadable"] else []
+    said = f"{lost} of {photographs} photographs have no label: " + (
+        "; ".join(reasons) or "what the teacher made of them is not finite"
+    )
+    if lost > allowed * photographs:
+        raise LabelingError(f"{said}. labels.max_lost={allowed:g} allows fewer: mend that, and repeat the command")
+    print(f"note: {said}", file=sys.stderr, flush=True)
+
+
+class _SeedProgress:
+    """A progress bar over the photographs of the seeding round."""
+
+    def __init__(self, total: int) -> None:
+        from tqdm import tqdm
+
+        self.bar = tqdm(
+            total=total, desc="first labels", unit=" photos", mininterval=0.5 if sys.stderr.isatty() else 10
+        )
+
+    def __call__(self, status: dict[str, Any]) -> None:
+        report = status["current"] or (status["history"] or [None])[-1]
+        if report is not None:
+            self.bar.update(report["photographs"] - self.bar.n)
+            if status["current"] is None:
+                self.bar.close()
+
+
+def label_summary(service: Any) -> dict[str, Any]:
+    """What :func:`labelling` came to: statistics of the pool, reports of the rounds."""
+    if service is None:
+        return {}
+    pool, labeling = service
+    return {"pool": asdict(pool.stats()), "rounds": [] if labeling is None else labeling.status()["history"]}

@@ -1,0 +1,11 @@
+from .cddgan import Cddgan as Cddgan
+from .cddgan import CddganTraining as CddganTraining
+from .colabator import Colabator as Colabator
+from .colabator import RealWeights as RealWeights
+from .optimization import Method as Method
+from .optimization import OptimizerConfig as OptimizerConfig
+from .scorer import DEFECTS as DEFECTS
+from .scorer import ScorerTraining as ScorerTraining
+from .scorer import ScoringConfig as ScoringConfig
+from .supervised import LossWeights as LossWeights
+from .supervised import Supervised as Supervised

@@ -1,0 +1,67 @@
+"""Colabator (Fang et al., NeurIPS 2024): fine-tuning on real photographs with the best pseudo label of each.
+
+The student sees a synthetic pair, and a real photograph under strong photometric augmentation whose label and trust
+map come from the label pool. The teacher is its moving average; it labels elsewhere, off the training path.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from models import losses
+from models.config import Settings
+from models.inference import Dehazed
+from pipelines.train.methods.optimization import Batch, Figures, Predict
+from pipelines.train.methods.supervised import Supervised, predicted
+
+
+class RealWeights(Settings):
+    """Weights of the losses on real photographs; ``contrastive`` as in :class:`LossWeights`."""
+
+    label: float = Field(1.0, ge=0)
+    reconstruction: float = Field(0.01, ge=0)
+    contrastive: float | None = Field(None, ge=0)
+    haze_density: float = Field(0.05, ge=0)
+
+
+class Colabator(Supervised):
+    """Student of a synthetic batch and a real batch; batches without labels train on the synthetic part alone."""
+
+    def __init__(self, network: nn.Module, *, real: RealWeights | None = None, **options: Any) -> None:
+        """The arguments of :class:`Supervised`, and ``real``, the weights of the losses on photographs."""
+        super().__init__(network, **options)
+        self.real = real or RealWeights()
+
+    def real_losses(self, found: Dehazed, batch: Batch) -> Figures:
+        """Weighted losses of dehazed photographs: label, reconstruction and contrast by trust, and haze density.
+
+        The positive of the contrast is the label, the negative the photograph as the student saw it.
+        """
+        scene, label, photo, trust = found.scene, batch["label"], batch["strong"], batch["trust"]
+        parts = {"label": self.real.label * losses.l1(scene, label, trust)}
+        if found.transmission is not None and self.real.reconstruction:
+            again = losses.reconstruction(scene, found.transmission, photo, trust)
+            parts["reconstruction"] = self.real.reconstruction * again
+        parts |= self._contrastive(self.real.contrastive, scene, label, photo, trust)
+        parts |= self._haze_density(self.real.haze_density, scene)
+        return {f"real_{name}": value for name, value in parts.items()}
+
+    def objective(self, predict: Predict, batch: Batch) -> tuple[Figures, Figures]:
+        """Losses of ``hazy``, ``clear``, and where labels are there ``strong``, ``label`` N3SS and ``trust`` N1SS."""
+        parts = self.synthetic_losses(predicted(predict, batch["hazy"]), batch)
+        if "label" in batch:
+            parts |= self.real_losses(predicted(predict, batch["strong"]), batch)
+        return parts, {}
+
+    @property
+    def teacher(self) -> nn.Module:
+        """The mean teacher, in evaluation mode; it moves with every step."""
+        return self.stepper.teacher.network
+
+    def teacher_state(self) -> dict[str, Tensor]:
+        """What the label workers need of the teacher."""
+        state: dict[str, Tensor] = self.teacher.state_dict()
+        return state

@@ -1,0 +1,108 @@
+"""Supervised training of a dehazer on synthetic pairs: CORUN's first stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from models import losses
+from models.config import Settings
+from models.inference import Dehazed, as_dehazed
+from models.losses import ContrastivePerceptual
+from pipelines.train.methods.optimization import Batch, Figures, OptimizerConfig, Predict, Stepper, Wrap, identity
+
+CONTRASTIVE = 0.2
+
+
+class LossWeights(Settings):
+    """Weights of the losses on synthetic pairs; 0 leaves one out. Defaults are the paper's.
+
+    Attributes:
+        contrastive: of the contrastive perceptual loss; null is the paper's 0.2 where ``perceptual.backbone`` is set
+            and 0 where it is not.
+        haze_density: needs a scorer.
+    """
+
+    l1: float = Field(1.0, ge=0)
+    reconstruction: float = Field(0.01, ge=0)
+    contrastive: float | None = Field(None, ge=0)
+    haze_density: float = Field(0.0, ge=0)
+
+
+def predicted(predict: Predict, images: Tensor) -> Dehazed:
+    """What a network makes of N3HW images, in float32 whatever precision it computes in; not clamped."""
+    found = as_dehazed(predict(images))
+    return Dehazed(found.scene.float(), None if found.transmission is None else found.transmission.float())
+
+
+class Supervised:
+    """Pretraining: ``l1 + w_r reconstruction + w_c contrastive perceptual + w_h haze density`` on synthetic pairs."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        weights: LossWeights | None = None,
+        optimizer: OptimizerConfig | None = None,
+        steps: int,
+        scorer: Any = None,
+        contrastive: ContrastivePerceptual | None = None,
+    ) -> None:
+        self.network = network.to(memory_format=torch.channels_last)
+        self.weights = weights or LossWeights()
+        self.optimizer = optimizer or OptimizerConfig()
+        self.steps, self.scorer, self.contrastive = steps, scorer, contrastive
+        self.stepper: Stepper
+
+    def configure(self, wrap: Wrap = identity) -> None:
+        """Make the optimizer and the mean teacher."""
+        self.stepper = Stepper(self.network, self.objective, config=self.optimizer, steps=self.steps, wrap=wrap)
+
+    def _contrastive(
+        self, weight: float | None, scene: Tensor, positive: Tensor, negative: Tensor, trust: Tensor | None = None
+    ) -> Figures:
+        """The weighted contrastive perceptual loss; nothing where it has no weight or no backbone."""
+        weight = CONTRASTIVE if weight is None else weight
+        if self.contrastive is None or not weight:
+            return {}
+        return {"contrastive": weight * self.contrastive(scene, positive, negative, trust)}
+
+    def _haze_density(self, weight: float, scene: Tensor) -> Figures:
+        """The weighted haze density; nothing where it has no weight or no scorer."""
+        if self.scorer is None or not weight:
+            return {}
+        return {"haze_density": weight * losses.haze_density(scene, self.scorer.haze_density)}
+
+    def synthetic_losses(self, found: Dehazed, batch: Batch) -> Figures:
+        """Weighted losses of dehazed synthetic pairs."""
+        scene, weights = found.scene, self.weights
+        parts = {"l1": weights.l1 * losses.l1(scene, batch["clear"])}
+        if found.transmission is not None and weights.reconstruction:
+            again = losses.reconstruction(scene, found.transmission, batch["hazy"])
+            parts["reconstruction"] = weights.reconstruction * again
+        parts |= self._contrastive(weights.contrastive, scene, batch["clear"], batch["hazy"])
+        return parts | self._haze_density(weights.haze_density, scene)
+
+    def objective(self, predict: Predict, batch: Batch) -> tuple[Figures, Figures]:
+        """Losses of a batch; no figures."""
+        return self.synthetic_losses(predicted(predict, batch["hazy"]), batch), {}
+
+    def training_step(self, batch: Batch, step: int) -> dict[str, float]:
+        """``hazy``, ``clear`` N3HW in [0, 1] -> losses."""
+        return self.stepper.step(batch, step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See :class:`Stepper`."""
+        return self.stepper.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See :class:`Stepper`."""
+        self.stepper.load_state_dict(state)
+
+    def export(self) -> nn.Module:
+        """The mean teacher."""
+        return self.stepper.teacher.network

@@ -1,0 +1,277 @@
+"""Recipes: one YAML file says everything about a training run; unknown keys are errors, the rest has defaults."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from models.config import ConfigError, Settings, nearest, parse
+from models.haze import HazeConfig
+from models.losses import PerceptualConfig
+from pipelines.resources import SHARD_CPUS, Ask
+from pipelines.train.methods import CddganTraining, LossWeights, OptimizerConfig, RealWeights, ScoringConfig
+from pipelines.train.transforms import CropConfig
+from pseudolabel.labeling import LabelingConfig
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+class LabelConfig(Settings):
+    """Colabator's label pool and label workers.
+
+    Attributes:
+        mode: ``async`` has label workers seed the pool before training and refresh it in the background; ``inline``
+            labels each real batch within its training step, as the paper's program does, and has no label workers.
+        size: side of the square that real photographs are trained and labelled at (288 in the paper).
+        batch_size: real photographs per training worker and step.
+        passes: how often the teacher may dehaze a photograph for its label. A further pass is kept where it is worse
+            neither in clearness nor in quality, so that labels may go beyond the teacher; 1 is the paper's.
+        workers: label workers, at least 1; each holds a teacher and a scorer.
+        worker_cpus: what each asks of Ray.
+        worker_gpus: what each asks of Ray.
+        worker_batch: photographs that each takes through its networks at a time.
+        threads: of torch in each label worker.
+        max_lost: share of the photographs that may have no label when training begins, because they could not be read
+            or label workers failed; where more are lost the run is refused, with the reasons.
+        shards: actors of the pool.
+        store: folder for the pool's stores on the machines where its shards run, on a local disk: LMDB is not made for
+            network file systems. Null puts them below ``--out``, or where that lies on a network below a folder that
+            each machine chooses. They are removed when the run is done; snapshots stay in ``--out``.
+        publish_every: steps between two publications of the teacher.
+        max_teacher_lag: how many steps older than the student the weights may be that label workers use. Beyond it
+            training waits for them.
+        lag_patience: seconds that it waits at most; then it says so and goes on, until they have caught up once.
+        picture_every: steps between two pictures of some photographs, their labels and trust maps; 0 for none.
+    """
+
+    mode: Literal["async", "inline"] = "async"
+    size: int = Field(288, ge=32)
+    batch_size: int = Field(2, ge=1)
+    passes: int = Field(1, ge=1)
+    workers: int = Field(2, ge=1)
+    worker_cpus: float = Field(0.2, ge=0)
+    worker_gpus: float = Field(0.0, ge=0)
+    worker_batch: int = Field(4, ge=1)
+    threads: int = Field(1, ge=1)
+    max_lost: float = Field(0.01, ge=0, le=1)
+    shards: int = Field(1, ge=1)
+    store: str | None = None
+    publish_every: int = Field(50, ge=1)
+    max_teacher_lag: int = Field(200, ge=1)
+    lag_patience: float = Field(60.0, ge=0)
+    picture_every: int = Field(500, ge=0)
+
+    @model_validator(mode="after")
+    def _published_in_time(self) -> LabelConfig:
+        if self.publish_every > self.max_teacher_lag:
+            raise ValueError(
+                f"publish_every is {self.publish_every}, and max_teacher_lag is {self.max_teacher_lag}: publish at "
+                "least as often as weights may be old"
+            )
+        return self
+
+    @field_validator("worker_gpus")
+    @classmethod
+    def _a_share_or_whole_ones(cls, value: float) -> float:
+        if value > 1 and value % 1:
+            raise ValueError(f"a label worker may have a share of a GPU or whole ones, not {value:g}")
+        return value
+
+
+class TrainConfig(Settings):
+    """The loop and what it asks of the cluster.
+
+    Attributes:
+        steps: optimizer steps. A run that is asked for more of them goes on, with the schedule of the new length.
+        batch_size: synthetic samples per training worker and step; of CDD-GAN, crops of either domain.
+        workers: training workers; gradients are averaged over them, so that fewer make a smaller batch of all.
+        worker_cpus: what each asks of Ray (logical CPUs; ``threads`` is what it really computes with).
+        worker_gpus: 1 to train on GPUs; whole ones, which two workers cannot share.
+        threads: of torch in each worker; 0 shares the cores of the machine between the workers.
+        data_cpus: what each data task asks of Ray.
+        data_tasks: data tasks at a time, per corpus.
+        checkpoint_every: steps between checkpoints, from which an interrupted run goes on.
+        log_every: steps between two rows in the log and in MLflow.
+        failures: how often in a row a run that lost a worker is resumed by itself; a new checkpoint resets the count.
+        find_unused_parameters: for networks of which no loss reaches some parameters; with several workers only, and
+            a little slower.
+    """
+
+    steps: int = Field(1000, ge=1)
+    batch_size: int = Field(8, ge=1)
+    workers: int = Field(2, ge=1)
+    worker_cpus: float = Field(0.5, gt=0)
+    worker_gpus: float = Field(0.0, ge=0)
+    threads: int = Field(0, ge=0)
+    data_cpus: float = Field(0.2, gt=0)
+    data_tasks: int = Field(2, ge=1)
+    checkpoint_every: int = Field(200, ge=1)
+    log_every: int = Field(20, ge=1)
+    failures: int = Field(2, ge=0)
+    seed: int = 0
+    find_unused_parameters: bool = False
+
+    @field_validator("worker_gpus")
+    @classmethod
+    def _whole_ones(cls, value: float) -> float:
+        if value % 1:
+            raise ValueError(f"a training worker needs whole GPUs, not {value:g}: 1, or 0 to train on CPUs")
+        return value
+
+
+HOW_IT_RUNS = (
+    "train.steps",  # how far, not what: the same run goes on further
+    "train.workers", "train.worker_cpus", "train.worker_gpus", "train.threads",  # a machine more or less
+    "train.data_cpus", "train.data_tasks", "train.find_unused_parameters", "train.failures",
+    "train.checkpoint_every", "train.log_every",
+    "optimizer.accumulate",  # memory: the same gradients up to rounding
+    "labels.workers", "labels.worker_cpus", "labels.worker_gpus", "labels.worker_batch", "labels.threads",
+    "labels.shards", "labels.store",  # where labels are kept: every resumption restores them from a snapshot
+    "labels.max_teacher_lag", "labels.lag_patience",  # how long training waits for slow label workers
+    "labels.picture_every",
+    "labels.max_lost",  # whether the first labels will do
+)  # fmt: skip
+"""Keys that may change while a run goes on. All others say what is trained; another value is another run."""
+
+
+class Recipe(Settings):
+    """A training run.
+
+    Attributes:
+        method: ``supervised``, ``colabator``, ``cddgan`` or ``scorer``.
+        network: what :func:`models.zoo.build` takes; for ``scorer`` ``{"folder": ...}`` with an ``open_clip`` config.
+        init: packaged name or checkpoint folder that the weights start from; null starts at random.
+        scorer: name, folder or configuration of the CLIP scorer; null where none is needed.
+    """
+
+    method: Literal["supervised", "colabator", "cddgan", "scorer"]
+    network: dict[str, Any] = Field(default_factory=dict)
+    init: str | None = None
+    scorer: str | dict[str, Any] | None = None
+    crop: CropConfig = CropConfig()
+    haze: HazeConfig = HazeConfig()
+    perceptual: PerceptualConfig = PerceptualConfig()
+    weights: LossWeights = LossWeights()
+    real: RealWeights = RealWeights()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    cddgan: CddganTraining = CddganTraining()
+    scoring: ScoringConfig = ScoringConfig()
+    labels: LabelConfig = LabelConfig()
+    train: TrainConfig = TrainConfig()
+
+    def trained(self) -> dict[str, Any]:
+        """What is trained: the recipe as plain values, without the keys that only say how it runs."""
+        values = self.model_dump(mode="json")
+        for key in HOW_IT_RUNS:
+            part, _, name = key.partition(".")
+            del values[part][name]
+        return values
+
+    @model_validator(mode="after")
+    def _contrast_has_a_backbone(self) -> Recipe:
+        for name, weight in (("weights", self.weights.contrastive), ("real", self.real.contrastive)):
+            if weight and self.perceptual.backbone == "none":
+                raise ValueError(
+                    f"{name}.contrastive is {weight}, and perceptual.backbone is 'none': set the backbone to vgg19, "
+                    "scorer or a path, or the weight to 0"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _optimizer_is_used(self) -> Recipe:
+        if self.method == "cddgan" and self.optimizer != OptimizerConfig():
+            raise ValueError("'optimizer' is set, and method cddgan has several of its own: set them in 'cddgan'")
+        return self
+
+    @model_validator(mode="after")
+    def _micro_batches_are_equal(self) -> Recipe:
+        count = self.optimizer.accumulate
+        sizes = {"train.batch_size": self.train.batch_size}
+        if self.method == "colabator":
+            sizes["labels.batch_size"] = self.labels.batch_size
+        for name, size in sizes.items():
+            if size % count:
+                raise ValueError(f"{name} is {size}, and optimizer.accumulate is {count}: make it a multiple")
+        return self
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that ship with the project."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def _find(name: str | os.PathLike[str]) -> Path:
+    path = Path(name)
+    if path.is_file():
+        return path
+    packaged = RECIPES / f"{path.stem}.yaml"
+    if packaged.is_file() and path.parent == Path():
+        return packaged
+    raise ConfigError(f"there is no recipe {os.fspath(name)!r}{nearest(path.stem, recipe_names())}")
+
+
+def _assign(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, leaf = dotted.split(".")
+    for key in parents:
+        tree = tree.setdefault(key, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"--set {dotted}: '{key}' has no keys inside")
+    tree[leaf] = value
+
+
+def load_recipe(name: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe by its packaged name or path, with ``key.inner=value`` overrides (values are YAML).
+
+    Raises:
+        ConfigError: no such recipe, not YAML, or an unknown or invalid key.
+    """
+    path = _find(name)
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as problem:
+        raise ConfigError(f"{path} is not YAML: {problem}") from problem
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"{path} holds a {type(tree).__name__}; expected keys and values")
+    tree = dict(tree)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {override!r}: expected key=value, such as train.steps=100")
+        _assign(tree, key.strip(), yaml.safe_load(value))
+    return parse(Recipe, tree)
+
+
+def trainers_of(recipe: Recipe) -> list[Ask]:
+    """What trains: the workers, and of their data tasks the one per corpus without which none gets a batch."""
+    train = recipe.train
+    corpora = 2 if recipe.method in ("colabator", "cddgan") else 1
+    return [
+        Ask("training worker", train.workers, train.worker_cpus, train.worker_gpus, "train.workers, worker_gpus"),
+        Ask("data task", corpora, train.data_cpus, 0.0, "train.data_cpus"),
+    ]
+
+
+def labelers_of(recipe: Recipe) -> list[Ask]:
+    """The label pool and, unless labels are ``inline``, those who fill it; nothing for other methods."""
+    labels = recipe.labels
+    if recipe.method != "colabator":
+        return []
+    pool = Ask("shard", labels.shards, SHARD_CPUS, 0.0, "labels.shards")
+    if labels.mode == "inline":
+        return [pool]
+    coordinator = float(LabelingConfig.model_fields["coordinator_cpus"].default)
+    return [
+        pool,
+        Ask("coordinator", 1, coordinator, 0.0, "labels.mode"),
+        Ask("label worker", labels.workers, labels.worker_cpus, labels.worker_gpus, "labels.workers, worker_gpus"),
+    ]
+
+
+def asks_of(recipe: Recipe) -> list[Ask]:
+    """Everything that a training run has at a time."""
+    return trainers_of(recipe) + labelers_of(recipe)

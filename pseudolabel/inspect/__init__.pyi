@@ -1,0 +1,11 @@
+from .contents import Contents as Contents
+from .contents import open_contents as open_contents
+from .exporter import INDEX as INDEX
+from .exporter import export as export
+from .originals import find_originals as find_originals
+from .runs import joined as joined
+from .runs import running as running
+from .runs import stop as stop
+from .statistics import Survey as Survey
+from .statistics import survey as survey
+from .statistics import told as told

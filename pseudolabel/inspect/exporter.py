@@ -1,0 +1,115 @@
+"""Labels as ordinary images and a Parquet index, for programs that know nothing of the pool."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+from pyarrow import fs as pafs
+
+from models.config import PoolError
+from pseudolabel.inspect.contents import Contents
+from pseudolabel.pool import Record, locate, shard_of, to_entry
+
+INDEX = "index.parquet"
+SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("label", pa.string()),
+        ("transmission", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("clearness", pa.float64()),
+        ("quality", pa.float64()),
+        ("teacher_step", pa.int64()),
+        ("trust", pa.list_(pa.float32())),
+        ("trust_rows", pa.int32()),
+        ("trust_columns", pa.int32()),
+    ]
+)
+_FOLDERS = 256  # images are spread over as many, for file systems that dislike long folders
+_LONGEST_NAME = 200
+_ROWS = 256
+
+
+def export(contents: Contents, out: str) -> int:
+    """Write `labels/xx/<image_id>.png`, `transmissions/xx/<image_id>.png` and, last of all, `index.parquet`.
+
+    The index has one row per label: the paths of its images below `out`, its scores, and its trust map row by row. An
+    export without index is not complete.
+
+    Args:
+        contents: the pool.
+        out: folder to write, a path or a URI.
+
+    Returns:
+        How many labels were written.
+
+    Raises:
+        PoolError: there is an export already, or the place cannot be written.
+    """
+    filesystem, folder = locate(out)
+    if filesystem.get_file_info(f"{folder}/{INDEX}").type != pafs.FileType.NotFound:
+        raise PoolError(f"{out} holds an export already: choose another folder")
+    try:
+        return _write(contents, filesystem, folder)
+    except OSError as problem:
+        raise PoolError(f"cannot export to {out}: {problem}") from problem
+
+
+def _write(contents: Contents, filesystem: Any, folder: str) -> int:
+    filesystem.create_dir(folder, recursive=True)
+    made: set[str] = set()
+    count, partial = 0, f"{folder}/{INDEX}.partial"
+    with filesystem.open_output_stream(partial) as sink, pq.ParquetWriter(sink, SCHEMA) as index:
+        for rows in _chunks(_images(record, filesystem, folder, made) for record in contents.records()):
+            index.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
+            count += len(rows)
+    filesystem.move(partial, f"{folder}/{INDEX}")
+    return count
+
+
+def _chunks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    while chunk := list(islice(rows, _ROWS)):
+        yield chunk
+
+
+def _images(record: Record, filesystem: Any, folder: str, made: set[str]) -> dict[str, Any]:
+    entry, name = to_entry(record), _name(record.image_id)
+    png = io.BytesIO()
+    Image.fromarray(entry.label).save(png, "PNG", compress_level=3)
+    for path, data in ((f"labels/{name}", png.getvalue()), (f"transmissions/{name}", record.transmission)):
+        parent = f"{folder}/{path}".rpartition("/")[0]
+        if parent not in made:
+            filesystem.create_dir(parent, recursive=True)
+            made.add(parent)
+        with filesystem.open_output_stream(f"{folder}/{path}") as sink:
+            sink.write(data)
+    return {
+        "image_id": entry.image_id,
+        "label": f"labels/{name}",
+        "transmission": f"transmissions/{name}",
+        "width": entry.label.shape[1],
+        "height": entry.label.shape[0],
+        "clearness": entry.clearness,
+        "quality": entry.quality,
+        "teacher_step": entry.teacher_step,
+        "trust": entry.trust.ravel(),
+        "trust_rows": entry.trust.shape[0],
+        "trust_columns": entry.trust.shape[1],
+    }
+
+
+def _name(image_id: str) -> str:
+    """A file name that no identifier can lead out of the folder with."""
+    safe = quote(image_id, safe=" ").replace(".", "%2E")
+    if len(safe) > _LONGEST_NAME:
+        safe = hashlib.sha256(image_id.encode()).hexdigest()
+    return f"{shard_of(image_id, _FOLDERS):02x}/{safe}.png"

@@ -1,0 +1,158 @@
+"""What runs on a cluster: the runs that have a label pool or label workers there, and an end for those nobody needs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from models.config import PoolError
+from pseudolabel.labeling import COORDINATOR, LabelingClient
+from pseudolabel.pool import OWNER, Pending, find_actor, namespace_of, remove_groups
+
+ANSWER_SECONDS = 5.0
+PREFIX = namespace_of("")
+
+
+@dataclass
+class Running:
+    """A run on the cluster.
+
+    Attributes:
+        run: its name.
+        owner: `host`, `pid` and `since` of the program that it belongs to; empty where there is none.
+        shards: the same of each shard of its pool, with `store` and `labels` where the store is open; empty where one
+            does not answer.
+        labels_made: whether label workers are at work.
+    """
+
+    run: str
+    owner: dict[str, Any] = field(default_factory=dict)
+    shards: list[dict[str, Any]] = field(default_factory=list)
+    labels_made: bool = False
+
+    def told(self) -> str:
+        """A line about it."""
+        known = [about for about in (self.owner, *self.shards) if about]
+        hosts = ", ".join(sorted({about["host"] for about in self.shards if about})) or "no node"
+        labels = sum(about.get("labels", 0) for about in self.shards)
+        begun = min((about["since"] for about in known), default=time.time())
+        whose = f"of process {self.owner['pid']} on {self.owner['host']}" if self.owner else "of no program any more"
+        busy = ", label workers" if self.labels_made else ""
+        return (
+            f"{self.run}: {len(self.shards)} shards on {hosts} with {labels:,} labels{busy}, "
+            f"for {_span(time.time() - begun)}, {whose}"
+        )
+
+
+def _span(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+@contextmanager
+def joined(address: str | None) -> Iterator[None]:
+    """Be part of the cluster at `address`, else at `RAY_ADDRESS`, else of that on this machine.
+
+    Raises:
+        PoolError: there is none.
+    """
+    address = address or os.environ.get("RAY_ADDRESS") or "auto"
+    if ray.is_initialized():
+        yield
+        return
+    _require_answer(address)
+    try:
+        ray.init(address=address, namespace="ray-dehaze", logging_level=logging.ERROR, log_to_driver=False)
+    except ConnectionError:
+        raise PoolError(f"no Ray cluster answers at '{address}': give its --address, as host:port") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Fail in seconds where `ray.init` would try a dead address for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+    except OSError as problem:
+        raise PoolError(f"no Ray cluster answers at '{address}': {problem}") from problem
+
+
+def running() -> list[Running]:
+    """All runs on the cluster that this process is part of."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for actor in ray.util.list_named_actors(all_namespaces=True):
+        if actor["namespace"].startswith(PREFIX):
+            found[actor["namespace"].removeprefix(PREFIX)].add(actor["name"])
+    return [_about(run, names) for run, names in sorted(found.items())]
+
+
+def _about(run: str, names: set[str]) -> Running:
+    owner = _ask(OWNER, run) if OWNER in names else {}
+    shards = [_ask(name, run) for name in sorted(names - {OWNER, COORDINATOR})]
+    return Running(run, owner, shards, COORDINATOR in names)
+
+
+def _ask(name: str, run: str) -> dict[str, Any]:
+    """What an actor says about itself; nothing where it is gone or does not answer soon."""
+    about: dict[str, Any] = {}
+    with suppress(RayError, PoolError, TimeoutError):
+        ref = find_actor(name, run, "nobody").about.remote()
+        about = Pending(name, [ref], lambda answers: dict(answers[0])).result(ANSWER_SECONDS)
+    return about
+
+
+def stop(run: str, *, force: bool = False) -> Running:
+    """End all that a run has on the cluster: label workers, pool, places. Its stores stay.
+
+    Args:
+        run: its name.
+        force: also when the program is there that it belongs to, which will then fail.
+
+    Returns:
+        what it was.
+
+    Raises:
+        PoolError: there is no such run, or its program is at work.
+    """
+    known = {one.run: one for one in running()}
+    if run not in known:
+        there = f"there are: {', '.join(known)}" if known else "there is none at all"
+        raise PoolError(f"no run '{run}' is on this cluster; {there}")
+    owner = known[run].owner
+    if owner and not force:
+        raise PoolError(
+            f"run '{run}' belongs to process {owner['pid']} on {owner['host']}, which is at work: end that, and the "
+            "run ends with it, or use --force"
+        )
+    LabelingClient(run).stop()
+    for actor in ray.util.list_named_actors(all_namespaces=True):
+        if actor["namespace"] == namespace_of(run):
+            _end(actor["name"], run)
+    remove_groups(run)
+    return known[run]
+
+
+def _end(name: str, run: str) -> None:
+    with suppress(ValueError):  # gone meanwhile
+        actor = ray.get_actor(name, namespace=namespace_of(run))
+        if name not in (OWNER, COORDINATOR):
+            with suppress(RayError):
+                ray.get([actor.close.remote()], timeout=ANSWER_SECONDS)
+        ray.kill(actor)

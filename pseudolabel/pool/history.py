@@ -1,0 +1,96 @@
+"""What became of the offers over time, in bounded space: the older and longer a history, the coarser its moments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from pydantic import Field
+
+from models.config import Settings
+
+LONGEST = 128  # moments; one of them is 64 bytes in the store
+
+
+class Moment(NamedTuple):
+    """What happened in one span of time, and what the pool was at its end.
+
+    Attributes:
+        at: the span begins `at` times the history's width after 1970.
+        offered, accepted, replaced: candidates within the span.
+        size, clearness_sum, quality_sum: of the pool at the end of the span.
+        step: of the newest teacher that offered something up to then.
+    """
+
+    at: int
+    offered: int
+    accepted: int
+    replaced: int
+    size: int
+    clearness_sum: float
+    quality_sum: float
+    step: int
+
+    def then(self, later: Moment) -> Moment:
+        """Both as one span, under the `at` of `later`."""
+        return later._replace(
+            offered=self.offered + later.offered,
+            accepted=self.accepted + later.accepted,
+            replaced=self.replaced + later.replaced,
+            step=max(self.step, later.step),
+        )
+
+
+class History(Settings):
+    """Moments in order of time, each `width` seconds long; spans in which nothing was offered are left out."""
+
+    width: int = Field(1, ge=1)
+    moments: tuple[Moment, ...] = ()
+
+    @property
+    def last(self) -> int:
+        """`at` of the latest moment, -1 when there is none."""
+        return self.moments[-1].at if self.moments else -1
+
+
+def widened(history: History, width: int) -> History:
+    """The same in moments of `width` seconds, a multiple of the present width."""
+    merged: dict[int, Moment] = {}
+    for moment in history.moments:
+        place = moment._replace(at=moment.at * history.width // width)
+        merged[place.at] = merged[place.at].then(place) if place.at in merged else place
+    return History(width=width, moments=tuple(merged.values()))
+
+
+def bounded(history: History, longest: int = LONGEST) -> History:
+    """The same in at most `longest` moments: their width doubles until they fit."""
+    while len(history.moments) > longest:
+        history = widened(history, 2 * history.width)
+    return history
+
+
+def together(histories: Sequence[History]) -> History:
+    """One history of several shards. A shard that was offered nothing in a span keeps what it held before."""
+    width = max((history.width for history in histories), default=1)
+    rows = [{moment.at: moment for moment in widened(history, width).moments} for history in histories]
+    held: list[Moment | None] = [None] * len(rows)
+    moments = []
+    for index in sorted({index for row in rows for index in row}):
+        now = [row.get(index) for row in rows]
+        held = [new or old for new, old in zip(now, held, strict=True)]
+        moments.append(_sum(index, [m for m in now if m], [m for m in held if m]))
+    return bounded(History(width=width, moments=tuple(moments)))
+
+
+def _sum(index: int, now: Iterable[Moment], held: Iterable[Moment]) -> Moment:
+    now, held = list(now), list(held)
+    return Moment(
+        at=index,
+        offered=sum(m.offered for m in now),
+        accepted=sum(m.accepted for m in now),
+        replaced=sum(m.replaced for m in now),
+        size=sum(m.size for m in held),
+        clearness_sum=sum(m.clearness_sum for m in held),
+        quality_sum=sum(m.quality_sum for m in held),
+        step=max((m.step for m in held), default=0),
+    )

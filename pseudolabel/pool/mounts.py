@@ -1,0 +1,78 @@
+"""Folders of this machine: on what kind of file system they lie, where a store may be, what makes them last."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from models.paths import persist
+
+MOUNTS = Path("/proc/self/mountinfo")
+# The root of a container without root rights, and some kinds of disks, are `fuse.` too.
+LOCAL_FUSE = "fuse-overlayfs|ntfs-3g|exfat|mergerfs|lxcfs|snapfuse|squashfuse"
+NETWORK = re.compile(rf"nfs4?|cifs|smb[23]?|9p|ceph|lustre|gpfs|beegfs|afs|glusterfs|fuse\.(?!({LOCAL_FUSE})$).+")
+MEMORY = re.compile(r"tmpfs|ramfs")
+
+
+def network_file_system(folder: str | Path, mounts: Path | None = None) -> str | None:
+    """The kind of network file system that `folder` lies on; None where it is local, or nobody knows.
+
+    Args:
+        folder: need not be there yet.
+        mounts: in the form of `/proc/self/mountinfo`, which is the default.
+    """
+    kind = _file_system(folder, mounts or MOUNTS)
+    return kind if NETWORK.fullmatch(kind) else None
+
+
+def _file_system(folder: str | Path, mounts: Path) -> str:
+    if not mounts.is_file():
+        return ""
+    place, kind, depth = Path(folder).resolve(), "", -1
+    for line in mounts.read_text().splitlines():
+        where, _, what = line.partition(" - ")
+        point = Path(where.split()[4].replace("\\040", " "))
+        if place.is_relative_to(point) and len(point.parts) >= depth:  # of two at one place the later one is seen
+            kind, depth = what.split()[0], len(point.parts)
+    return kind
+
+
+def caches(name: str) -> Iterator[Path]:
+    """Folders called `name` where this machine keeps what it may lose, the likeliest to be good first."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    yield Path(cache) / "ray-dehaze" / "pools" / name
+    for folder in dict.fromkeys(("/var/tmp", tempfile.gettempdir())):  # noqa: S108 - made for their owner alone, below
+        yield Path(folder) / f"ray-dehaze-{os.getuid()}" / "pools" / name
+
+
+def unfit(folder: Path, room: int, mounts: Path | None = None) -> str | None:
+    """Why a store that is to hold `room` bytes cannot be in `folder`, in a few words; None where it can.
+
+    The folder is made, for its owner alone.
+    """
+    kind = _file_system(folder, mounts or MOUNTS)
+    if NETWORK.fullmatch(kind):
+        return f"lies on {kind}"
+    if MEMORY.fullmatch(kind):
+        return f"lies in memory ({kind})"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as problem:
+        return f"cannot be written ({problem.strerror})"
+    free = shutil.disk_usage(folder).free
+    return f"has {free >> 20:,} MiB free, and the labels want {room >> 20:,}" if free < room else None
+
+
+def make_folder(path: str | Path) -> None:
+    """Make a folder with those above it, so that it is still there after the machine has lost its power."""
+    folder = Path(path)
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in missing:
+        persist(one.parent)

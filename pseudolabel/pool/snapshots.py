@@ -1,0 +1,291 @@
+"""Snapshots of the pool: Parquet files and a manifest, on anything `pyarrow.fs` can write.
+
+The manifest is written last and moved into place, so a snapshot is there whole or not at all; one that is taken over
+an older one replaces it in that moment. A snapshot of several shards has one part per shard.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs as pafs
+from pydantic import ValidationError
+
+from models.config import PoolError, Settings
+from models.paths import persist
+from pseudolabel.pool.entries import Record
+from pseudolabel.pool.history import History
+from pseudolabel.pool.mounts import make_folder
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+ROWS_PER_GROUP = 256
+ROWS_PER_FILE = 16384
+
+SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("clearness", pa.float64()),
+        ("quality", pa.float64()),
+        ("teacher_step", pa.int64()),
+        ("label", pa.binary()),
+        ("transmission", pa.binary()),
+        ("trust", pa.binary()),
+        ("trust_shape", pa.list_(pa.int32(), 2)),
+    ]
+)
+
+
+class SnapshotError(PoolError):
+    """A snapshot that is missing, incomplete, or cannot be written."""
+
+
+class Counters(Settings):
+    """What the statistics are made of; kept with every commit, so that they cost nothing to read."""
+
+    size: int = 0
+    offered: int = 0
+    accepted: int = 0
+    replaced: int = 0
+    clearness_sum: float = 0.0
+    quality_sum: float = 0.0
+    step_sum: int = 0
+
+
+class File(Settings):
+    """One Parquet file of a part."""
+
+    name: str
+    rows: int
+    bytes: int
+
+
+class Part(Settings):
+    """What one shard wrote; `run` is the id of its run, empty where it has none."""
+
+    counters: Counters
+    files: tuple[File, ...]
+    history: History = History()
+    run: str = ""
+
+
+class Manifest(Settings):
+    """A whole snapshot: `taken` in seconds since 1970, `step` of the training checkpoint that it belongs to, if any."""
+
+    version: int = 1
+    taken: float = 0.0
+    step: int | None = None
+    parts: tuple[Part, ...]
+
+    @property
+    def run(self) -> str:
+        """Id of the run that took it; empty where it has none, as with those of earlier versions."""
+        return next((part.run for part in self.parts if part.run), "")
+
+    def may_be_of(self, run: str) -> bool:
+        """Whether it is a snapshot of `run`, as far as is known."""
+        return not run or not self.run or self.run == run
+
+
+def locate(uri: str | Path) -> tuple[Any, str]:
+    """File system and path of a URI (`s3://…`, `file:///…`) or of a local path."""
+    if "://" in str(uri):
+        found = pafs.FileSystem.from_uri(str(uri))
+        return found[0], found[1].rstrip("/")
+    return pafs.LocalFileSystem(), str(Path(uri).absolute())
+
+
+def absolute(uri: str | Path) -> str:
+    """A URI as it is, a local path made absolute: actors have another working directory."""
+    return str(uri) if "://" in str(uri) else str(Path(uri).absolute())
+
+
+def _persist(filesystem: Any, path: str) -> None:
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        persist(path)
+
+
+def _make_folder(filesystem: Any, path: str) -> None:
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        make_folder(path)
+    else:
+        filesystem.create_dir(path, recursive=True)
+
+
+def write_whole(uri: str | Path, content: str) -> None:
+    """Write a small file so that at any time either the old content is there or the new one.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    filesystem, path = locate(uri)
+    folder = path.rpartition("/")[0]
+    _make_folder(filesystem, folder)
+    with filesystem.open_output_stream(f"{path}.partial") as sink:
+        sink.write(content.encode())
+    _persist(filesystem, f"{path}.partial")
+    _persist(filesystem, folder)  # what the file speaks of is there before it is
+    filesystem.move(f"{path}.partial", path)
+    _persist(filesystem, folder)
+
+
+def write_part(uri: str | Path, name: str, records: Iterator[Record]) -> tuple[File, ...]:
+    """Stream one shard's records to files called `labels-<name>-<n>.parquet`; memory holds one row group at a time.
+
+    Raises:
+        SnapshotError: the place cannot be written (disk full, no permission); what was begun is removed.
+    """
+    filesystem, folder = locate(uri)
+    files: list[File] = []
+    path = folder
+    try:
+        _make_folder(filesystem, folder)
+        for number, first in enumerate(records):
+            path = f"{folder}/labels-{name}-{number:05d}.parquet"
+            rows = _write_file(filesystem, path, _chain(first, islice(records, ROWS_PER_FILE - 1)))
+            size = filesystem.get_file_info(path).size
+            files.append(File(name=path.rpartition("/")[2], rows=rows, bytes=size))
+    except OSError as problem:
+        _discard(filesystem, [path, *(f"{folder}/{file.name}" for file in files)])
+        raise SnapshotError(f"cannot write the snapshot {uri}: {problem}") from problem
+    return tuple(files)
+
+
+def _chain(first: Record, rest: Iterable[Record]) -> Iterator[Record]:
+    yield first
+    yield from rest
+
+
+def _write_file(filesystem: Any, path: str, records: Iterator[Record]) -> int:
+    rows = 0
+    with filesystem.open_output_stream(path) as sink, pq.ParquetWriter(sink, SCHEMA, compression="none") as writer:
+        while chunk := list(islice(records, ROWS_PER_GROUP)):
+            columns = {name: [getattr(record, name) for record in chunk] for name in SCHEMA.names}
+            writer.write_table(pa.table(columns, schema=SCHEMA))
+            rows += len(chunk)
+    _persist(filesystem, path)
+    return rows
+
+
+def _discard(filesystem: Any, paths: list[str]) -> None:
+    for path in paths:
+        if filesystem.get_file_info(path).type == pafs.FileType.File:
+            filesystem.delete_file(path)
+
+
+def write_manifest(uri: str | Path, manifest: Manifest) -> None:
+    """Complete a snapshot, and remove the files of the one that was there before.
+
+    Raises:
+        SnapshotError: the place cannot be written.
+    """
+    filesystem, folder = locate(uri)
+    try:
+        write_whole(child(uri, MANIFEST), manifest.model_dump_json(indent=1))
+    except OSError as problem:
+        raise SnapshotError(f"cannot write the snapshot {uri}: {problem}") from problem
+    kept = {file.name for part in manifest.parts for file in part.files}
+    present = filesystem.get_file_info(pafs.FileSelector(folder))
+    _discard(filesystem, [i.path for i in present if i.base_name.startswith("labels-") and i.base_name not in kept])
+
+
+def read_manifest(uri: str | Path, step: int | None = None) -> Manifest:
+    """The manifest of a snapshot whose files are all there, in the sizes that were written.
+
+    Args:
+        uri: folder of the snapshot.
+        step: of the training checkpoint that it must belong to; None takes any.
+
+    Raises:
+        SnapshotError: no snapshot, one that was never completed or lacks something, or one of another step.
+    """
+    filesystem, folder = locate(uri)
+    try:
+        with filesystem.open_input_stream(f"{folder}/{MANIFEST}") as source:
+            manifest = Manifest.model_validate_json(source.read())
+    except FileNotFoundError:
+        raise SnapshotError(f"no complete snapshot at {uri}: it has no {MANIFEST}, which is written last") from None
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        reason = f"{'.'.join(map(str, first['loc'])) or 'all of it'}: {first['msg']}"
+        raise SnapshotError(f"{uri} is no snapshot: its {MANIFEST} is not one of a label pool ({reason})") from problem
+    except OSError as problem:
+        raise SnapshotError(f"cannot read the snapshot {uri}: {problem}") from problem
+    if manifest.version != 1:
+        raise SnapshotError(f"the snapshot {uri} has version {manifest.version}; this program reads version 1")
+    if step is not None and manifest.step != step:
+        raise SnapshotError(
+            f"the snapshot {uri} belongs to the checkpoint of step {manifest.step}, not {step}: "
+            "give the snapshot that was taken with this checkpoint"
+        )
+    for file in (file for part in manifest.parts for file in part.files):
+        found = filesystem.get_file_info(f"{folder}/{file.name}")
+        if found.type != pafs.FileType.File or found.size != file.bytes:
+            raise SnapshotError(f"the snapshot {uri} is incomplete: {file.name} is missing or has another size")
+    return manifest
+
+
+def latest_snapshot(folder: str | Path, run: str = "") -> str | None:
+    """The newest complete snapshot directly below `folder`, None when none was ever taken there.
+
+    Args:
+        folder: path or URI.
+        run: id of the run; snapshots of other runs are passed over.
+
+    Raises:
+        SnapshotError: there are snapshots, and not one of them can be read.
+    """
+    filesystem, path = locate(folder)
+    try:
+        found = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    except OSError as problem:
+        raise SnapshotError(f"cannot look for snapshots in {folder}: {problem}") from problem
+    taken, broken = [], []
+    for name in (info.base_name for info in found if info.type == pafs.FileType.Directory):
+        if filesystem.get_file_info(f"{path}/{name}/{MANIFEST}").type == pafs.FileType.NotFound:
+            continue  # one under way, or given up
+        uri = child(folder, name)
+        try:
+            manifest = read_manifest(uri)
+            if manifest.may_be_of(run):
+                taken.append((manifest.taken, uri))
+        except SnapshotError as problem:
+            broken.append(str(problem))
+            log.warning("passed over: %s", problem)
+    if broken and not taken:
+        raise SnapshotError(f"no snapshot in {folder} can be read; {broken[0]}")
+    return max(taken)[1] if taken else None
+
+
+def child(uri: str | Path, name: str) -> str:
+    """The path or URI of `name` below a folder; what stands behind a `?` stays behind it."""
+    base, question, query = str(uri).partition("?") if "://" in str(uri) else (str(uri), "", "")
+    return f"{base.rstrip('/')}/{name}{question}{query}"
+
+
+def read_part(uri: str | Path, part: Part) -> Iterator[list[Record]]:
+    """Records of one part, a row group's worth at a time.
+
+    Raises:
+        SnapshotError: a file cannot be read.
+    """
+    filesystem, folder = locate(uri)
+    for file in part.files:
+        try:
+            with filesystem.open_input_file(f"{folder}/{file.name}") as source:
+                for batch in pq.ParquetFile(source).iter_batches(batch_size=ROWS_PER_GROUP):
+                    yield [record_of(row) for row in batch.to_pylist()]
+        except (OSError, pa.ArrowException, KeyError) as problem:
+            raise SnapshotError(f"cannot read {file.name} of the snapshot {uri}: {problem}") from problem
+
+
+def record_of(row: dict[str, Any]) -> Record:
+    """A row of a snapshot's file as a record."""
+    return Record(**{**row, "trust_shape": cast("tuple[int, int]", tuple(row["trust_shape"]))})

@@ -1,0 +1,9 @@
+from .backbone import ScorerFeatures as ScorerFeatures
+from .clip import ClipScorer as ClipScorer
+from .clip import ScorerConfig as ScorerConfig
+from .loading import PACKAGED as PACKAGED
+from .loading import WEIGHTS as WEIGHTS
+from .loading import create_clip as create_clip
+from .loading import create_tokenizer as create_tokenizer
+from .loading import load_scorer as load_scorer
+from .scores import Scorer as Scorer

@@ -1,0 +1,243 @@
+"""Haze density and quality of a photograph from CLIP image-text similarity, through ``open_clip``.
+
+A softmax over prompts about haze gives P(hazy), so ``clearness = 1 - P(hazy)``; antonym prompts about quality
+(CLIP-IQA, Wang et al., AAAI 2023) give ``quality``. One image encoding serves both. The packaged scorer, any
+``open_clip`` architecture, a local folder and released DA-CLIP weights load through the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from models.config import ConfigError, Settings
+from pseudolabel.coherence import blocks, grid, to_grid, trust_from_blocks
+from pseudolabel.scorer.musiq import IqaConfig, load_iqa
+from pseudolabel.scorer.patches import encode_patches, has_positions
+from pseudolabel.scorer.scores import Scores
+
+DACLIP = "daclip"
+
+
+class Prompts(Settings):
+    """What the scorer asks. A group's probability is the sum over its prompts."""
+
+    hazy: tuple[str, ...] = ("a hazy photo",)
+    clear: tuple[str, ...] = ("a clear photo",)
+    good: tuple[str, ...] = ("a good photo",)
+    bad: tuple[str, ...] = ("a bad photo",)
+
+
+class ScorerConfig(Settings):
+    """Which CLIP, and how it looks at an image.
+
+    Attributes:
+        architecture: an ``open_clip`` name (``ViT-B-32``), ``hf-hub:org/repo`` or ``local-dir:/path``; a packaged
+            name (``clip-compact``) and a plain folder path are short for ``local-dir:``; or ``daclip``.
+        pretrained: tag or weights file for an architecture name, the released file for ``daclip``; not used with a
+            folder or a hub name.
+        precision: of the image tower. Texts and similarities stay float32.
+        resolution: side in pixels that the whole image is resized to; None takes the architecture's own.
+        trust: ``blocks`` encodes every block by itself, as the paper does; ``dense`` reads the map from the patches of
+            one encoding of the whole image. :mod:`pseudolabel.scorer.patches` has the figures.
+        block: side in pixels of the blocks of the trust map (32 in the paper).
+        block_resolution: side that a block is resized to before it is encoded; None takes twice the block for
+            convolutional towers and ``resolution`` for transformers, which take one size only.
+        block_batch: how many blocks are encoded at once; bounds memory.
+        dense_resolution: side of the encoding that a dense map is read from; None reads it from the one that gives
+            clearness and quality, at no further cost.
+        prompts: None takes the words that the architecture was trained with.
+        iqa: a metric that gives quality in place of the prompts; see :mod:`pseudolabel.scorer.musiq`.
+    """
+
+    architecture: str = "clip-compact"
+    pretrained: str | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    resolution: int | None = Field(None, ge=32)
+    trust: Literal["blocks", "dense"] = "blocks"
+    block: int = Field(32, ge=8)
+    block_resolution: int | None = Field(None, ge=32)
+    block_batch: int = Field(256, ge=1)
+    dense_resolution: int | None = Field(None, ge=32)
+    prompts: Prompts | None = None
+    iqa: IqaConfig | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> ScorerConfig:
+        if self.iqa is not None and self.trust == "dense":
+            raise ValueError("trust is 'dense', but iqa rates whole pictures only; set trust to blocks, or iqa to null")
+        return self
+
+
+class ClipScorer(nn.Module):
+    """Scores images with a CLIP model; differentiable, frozen, on any device.
+
+    Args:
+        clip: an ``open_clip`` model.
+        tokenize: its tokenizer.
+        config: prompts and sizes.
+        mean, std: the normalisation that the model was trained with.
+        resolution: the side that it was trained with, for where `config` names none.
+        prompts: for where `config` has none.
+
+    Raises:
+        ConfigError: a resolution that a transformer was not made for.
+    """
+
+    mean: Tensor
+    std: Tensor
+    haze_text: Tensor
+    quality_text: Tensor
+
+    def __init__(
+        self,
+        clip: nn.Module,
+        tokenize: object,
+        config: ScorerConfig,
+        *,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        resolution: int,
+        prompts: Prompts | None = None,
+    ) -> None:
+        super().__init__()
+        self.clip = clip.eval().requires_grad_(False)
+        self.tokenize = tokenize
+        self.config = config
+        self.prompts = config.prompts or prompts or Prompts()
+        self.iqa: nn.Module | None = None
+        self.resolution = config.resolution or resolution
+        self.block_resolution = self._side("block_resolution", 2 * config.block)
+        self.dense_resolution = self._side("dense_resolution", self.resolution)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        self.register_buffer("haze_text", self.encode_text([*self.prompts.clear, *self.prompts.hazy]))
+        self.register_buffer("quality_text", self.encode_text([*self.prompts.good, *self.prompts.bad]))
+        self.dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
+        self.clip.visual.to(self.dtype)
+
+    def _side(self, key: str, otherwise: int) -> int:
+        """The resolution under `key`, checked: a tower that holds a position per patch takes one size only."""
+        asked: int | None = getattr(self.config, key)
+        if not has_positions(self.clip.visual):
+            return asked or otherwise
+        if asked not in (None, self.resolution):
+            raise ConfigError(
+                f"scorer.{key} is {asked}, but {self.config.architecture!r} takes images of {self.resolution} pixels "
+                "only; leave it out"
+            )
+        return self.resolution
+
+    @torch.no_grad()
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """Unit text features: K texts -> (K, E)."""
+        tokens = self.tokenize(texts).to(self.mean.device)  # type: ignore[operator]
+        features: Tensor = self.clip.encode_text(tokens, normalize=True)  # type: ignore[operator]
+        return features
+
+    def normalised(self, images: Tensor, resolution: int | None = None) -> Tensor:
+        """What the image tower takes: N3HW in [0, 1] resized to a square, normalised, in the tower's precision."""
+        images = _resized(images, resolution or self.resolution)
+        return ((images - self.mean) / self.std).to(self.dtype)
+
+    def encode(self, images: Tensor, resolution: int | None = None) -> Tensor:
+        """Unit image features of N3HW in [0, 1], resized to a square: -> (N, E). Gradients flow to the images."""
+        features: Tensor = self.clip.encode_image(self.normalised(images, resolution))  # type: ignore[operator]
+        return F.normalize(features.float(), dim=-1)
+
+    def encode_dense(self, images: Tensor, resolution: int | None = None) -> tuple[Tensor, Tensor]:
+        """Unit features of N3HW in [0, 1] and of their patches, from one encoding: -> (N, E), (N, h, w, E).
+
+        Raises:
+            ConfigError: see :func:`pseudolabel.scorer.patches.encode_patches`.
+        """
+        tower: nn.Module = self.clip.visual  # type: ignore[assignment]
+        features, patches = encode_patches(tower, self.normalised(images, resolution))
+        return F.normalize(features.float(), dim=-1), F.normalize(patches.float().movedim(1, -1), dim=-1)
+
+    def _probability(self, features: Tensor, texts: Tensor, positive: int) -> Tensor:
+        scale = self.clip.logit_scale.exp()  # type: ignore[operator]
+        probabilities = (scale * features @ texts.T).softmax(dim=-1)
+        return probabilities[..., :positive].sum(dim=-1)
+
+    def judge(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Clearness and quality, each (...) in [0, 1], of unit features (..., E)."""
+        clearness = self._probability(features, self.haze_text, len(self.prompts.clear))
+        quality = self._probability(features, self.quality_text, len(self.prompts.good))
+        return clearness, quality
+
+    def rate(self, images: Tensor, resolution: int | None = None) -> tuple[Tensor, Tensor]:
+        """Clearness and quality of N3HW in [0, 1], N each, from one encoding and, where configured, the metric."""
+        clearness, quality = self.judge(self.encode(images, resolution))
+        return clearness, quality if self.iqa is None else self.iqa(images)
+
+    def rate_each(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """:meth:`rate` of pictures of any sizes, each (1, 3, H, W) on any device: they are resized one by one, then
+        encoded together. A metric, which looks at whole pictures, takes them one by one.
+        """
+        device = self.mean.device
+        small = [_resized(image.to(device), self.resolution) for image in images]
+        clearness, quality = self.judge(self.encode(torch.cat(small)))
+        return clearness, quality if self.iqa is None else torch.cat([self.iqa(image.to(device)) for image in images])
+
+    def haze_density(self, images: Tensor) -> Tensor:
+        """P(hazy) of N3HW in [0, 1]: N in [0, 1], lower is better, with gradients to the images."""
+        return 1.0 - self.judge(self.encode(images))[0]
+
+    @torch.inference_mode()
+    def clearness(self, images: Tensor) -> Tensor:
+        """``1 - P(hazy)`` of N3HW in [0, 1]: N, higher is better."""
+        return 1.0 - self.haze_density(images)
+
+    @torch.inference_mode()
+    def trust(self, images: Tensor) -> Tensor:
+        """Mean of local clearness and quality: N3HW -> N, H//block, W//block in [0, 1]; high where haze-free.
+
+        Raises:
+            ValueError: images smaller than a block.
+        """
+        if self.config.trust == "dense":
+            return self._dense(images)[1]
+        cut = blocks(images, self.config.block)
+        parts = [
+            self.rate(chunk, self.block_resolution) for chunk in torch.split(cut.flatten(0, 2), self.config.block_batch)
+        ]
+        clearness, quality = (torch.cat(values).view(cut.shape[:3]) for values in zip(*parts, strict=True))
+        return trust_from_blocks(clearness, quality)
+
+    def _dense(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit features of the images, and their trust maps."""
+        size = grid(images, self.config.block)
+        whole, patches = self.encode_dense(images, self.dense_resolution)
+        return whole, to_grid(trust_from_blocks(*self.judge(patches)), size)
+
+    @torch.inference_mode()
+    def score(self, images: Tensor) -> Scores:
+        """Clearness, quality and trust map of N3HW in [0, 1]; see :class:`pseudolabel.scorer.scores.Scores`."""
+        if self.config.trust == "dense" and self.dense_resolution == self.resolution:
+            whole, trust = self._dense(images)
+            return Scores(*self.judge(whole), trust)
+        return Scores(*self.rate(images), self.trust(images))
+
+
+def _resized(images: Tensor, side: int) -> Tensor:
+    """N3HW as squares."""
+    if images.shape[-2:] == (side, side):
+        return images
+    return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
+
+
+def finished(scorer: ClipScorer, device: str | torch.device) -> ClipScorer:
+    """`scorer` with the metric that its configuration names, on `device`.
+
+    Raises:
+        ConfigError: see :func:`pseudolabel.scorer.musiq.load_iqa`.
+    """
+    if scorer.config.iqa is not None:
+        scorer.iqa = load_iqa(scorer.config.iqa, device)
+    return scorer.to(device).eval()

@@ -1,0 +1,9 @@
+from .engine import Answer as Answer
+from .engine import Compute as Compute
+from .engine import Score as Score
+from .engine import Task as Task
+from .replica import Open as Open
+from .replica import Replica as Replica
+from .replica import Together as Together
+from .replica import require_model as require_model
+from .slots import ModelState as ModelState

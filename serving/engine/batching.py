@@ -1,0 +1,200 @@
+"""Work of one size is done together: what runs in the one thread of a replica that computes.
+
+Equal-sized pictures for the same model are stacked where that pays, which is on a GPU. On a CPU they run one after the
+other: stacking gives nothing there (the bands of :mod:`models.networks.bands` keep the caches full with one picture),
+and a picture's bytes would depend on its neighbours, because sums over bands are rounded in another order.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from models.inference import Dehazed, blend
+
+_thread = threading.local()
+
+
+class InterruptedWorkError(Exception):
+    """Nobody waits for the result."""
+
+
+def make_interruptible(network: nn.Module) -> None:
+    """Let all modules of a network ask whether to go on. Not for a network that is compiled: it could not be."""
+    for module in network.modules():
+        module.register_forward_pre_hook(_ask)
+
+
+@contextmanager
+def interrupted_when(done: Callable[[], bool]) -> Iterator[None]:
+    """Networks that this thread runs in here end with :class:`InterruptedWorkError` soon after ``done()`` is true."""
+    _thread.done = done
+    try:
+        yield
+    finally:
+        _thread.done = None
+
+
+def _ask(module: nn.Module, inputs: Any) -> None:  # noqa: ARG001 - torch's signature
+    done = getattr(_thread, "done", None)
+    if done is not None and done():
+        raise InterruptedWorkError
+
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+class Rater(Protocol):
+    """:class:`pseudolabel.scorer.clip.ClipScorer`, as much of it as is used here."""
+
+    def rate_each(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Clearness and quality, N each in [0, 1], of N pictures (1, 3, H, W) in [0, 1] of any sizes."""
+
+
+@dataclass
+class Work:
+    """A picture to compute on.
+
+    Attributes:
+        network: of :class:`serving.engine.slots.Network`; None only scores.
+        hazy: (1, 3, H, W) in [0, 1].
+        strength: of the dehazing, for the score of the result.
+        created: when it was made, of ``time.perf_counter``.
+        dropped: nobody waits for it any more, so it is not done.
+    """
+
+    network: Any
+    hazy: Tensor
+    strength: float = 1.0
+    created: float = field(default_factory=time.perf_counter)
+    dropped: bool = False
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of it: scene and transmission (None for a score), clearness and quality of the input, clearness of
+    the result, and seconds: waiting, in the network, in the scorer.
+    """
+
+    found: Dehazed | None
+    clearness_before: float | None
+    quality_before: float | None
+    clearness_after: float | None
+    queue_s: float
+    model_s: float
+    score_s: float
+
+
+class DroppedError(Exception):
+    """Work that nobody waits for."""
+
+
+Outcome = Done | Exception
+
+
+def run(works: Sequence[Work], scorer: Rater | None, *, stack: bool) -> list[Outcome]:
+    """Do a batch.
+
+    Args:
+        works: of any sizes and models.
+        scorer: None gives no clearness.
+        stack: equal sizes as one batch of the network; and one of the scorer for all, whatever their sizes.
+
+    Returns:
+        what came of each, in order. What fails alone fails alone: a stack that fails is done again one by one.
+    """
+    outcomes: list[Outcome] = [DroppedError() for _ in works]
+    found: list[_Found] = []
+    for group in _groups(works, stack=stack):
+        alive = [index for index in group if not works[index].dropped]
+        for index, modelled in zip(alive, _each(_modelled, [works[index] for index in alive]), strict=True):
+            if isinstance(modelled, Exception):
+                outcomes[index] = modelled
+            else:
+                found.append(replace(modelled, index=index))
+    for one, rated in zip(found, _each(lambda part: _rated(part, scorer), found), strict=True):
+        outcomes[one.index] = rated
+    return outcomes
+
+
+def _groups(works: Sequence[Work], *, stack: bool) -> list[list[int]]:
+    if not stack:
+        return [[index] for index in range(len(works))]
+    groups: dict[tuple[int, torch.Size], list[int]] = {}
+    for index, work in enumerate(works):
+        groups.setdefault((id(work.network), work.hazy.shape), []).append(index)
+    return list(groups.values())
+
+
+def _each(do: Callable[[list[S]], Sequence[T]], items: list[S]) -> list[T | Exception]:
+    """What ``do`` makes of the items together; where that fails, of each by itself, or why it fails."""
+    if not items:
+        return []
+    try:
+        return list(do(items))
+    except torch.OutOfMemoryError as problem:
+        failure: Exception = MemoryError(str(problem))
+    except Exception as problem:  # noqa: BLE001 - handed to the one whose work it is
+        failure = problem
+    if len(items) == 1:
+        return [failure]
+    return [outcome for item in items for outcome in _each(do, [item])]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A work, what its network made of it, when that began, and the seconds that it took."""
+
+    work: Work
+    found: Dehazed | None
+    start: float
+    model_s: float
+    index: int = 0  # among the works
+
+
+def _modelled(works: list[Work]) -> list[_Found]:
+    """What the network that they share makes of them."""
+    start = time.perf_counter()
+    hazy = works[0].hazy if len(works) == 1 else torch.cat([work.hazy for work in works])
+    found = None
+    if works[0].network is not None:
+        with interrupted_when(lambda: all(work.dropped for work in works)):
+            found = works[0].network.run(hazy)
+    seconds = (time.perf_counter() - start) / len(works)
+    return [_Found(work, _row(found, index), start, seconds) for index, work in enumerate(works)]
+
+
+def _row(found: Dehazed | None, index: int) -> Dehazed | None:
+    if found is None or len(found.scene) == 1:
+        return found
+    part = slice(index, index + 1)
+    return Dehazed(found.scene[part], None if found.transmission is None else found.transmission[part])
+
+
+@torch.inference_mode()
+def _rated(parts: list[_Found], scorer: Rater | None) -> list[Done]:
+    """With clearness and quality of the inputs, and clearness of the results, from one call of the scorer."""
+    if scorer is None:
+        return [_done(part, None, None, None, 0.0) for part in parts]
+    start = time.perf_counter()
+    inputs = [part.work.hazy for part in parts]
+    results = [blend(part.work.hazy, part.found.scene, part.work.strength) for part in parts if part.found is not None]
+    clearness, quality = (values.tolist() for values in scorer.rate_each([*inputs, *results]))
+    before, after = clearness[: len(parts)], iter(clearness[len(parts) :])
+    seconds = (time.perf_counter() - start) / len(parts)
+    return [
+        _done(part, before[index], quality[index], None if part.found is None else next(after), seconds)
+        for index, part in enumerate(parts)
+    ]
+
+
+def _done(part: _Found, before: float | None, quality: float | None, after: float | None, score_s: float) -> Done:
+    return Done(part.found, before, quality, after, part.start - part.work.created, part.model_s, score_s)

@@ -1,0 +1,102 @@
+"""Many photographs in one request: what fails is reported in the manifest, and the rest is done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import PurePosixPath
+from typing import Any
+
+from models.images import ImageError
+from serving.engine import Answer
+from serving.errors import Problem, ProblemError, image_problem
+from serving.http.archive import ResultArchive, Source, safe_name
+
+EXTENSIONS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif", "BMP": ".bmp"}
+_SAME = {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".tiff": ".tif"}
+_AHEAD = 4  # results, times those under way, that wait for one before them
+Dehaze = Callable[[bytes], Awaitable[Answer | Problem]]
+
+
+async def dehaze_all(
+    sources: Iterator[Source], dehaze: Dehaze, *, parallel: int, max_bytes: int, skipped: Sequence[str] = ()
+) -> bytes:
+    """Dehaze files into a zip archive.
+
+    Args:
+        sources: taken one by one, in a thread, as unpacking them takes time.
+        dehaze: one file.
+        parallel: how many at a time.
+        max_bytes: of all results; those beyond are failures.
+        skipped: names that the manifest shall tell of besides.
+
+    Returns:
+        the archive; its ``manifest.json`` has an entry for every source, in their order. That of the results is
+        the same, and equal names are numbered in it, whoever is done first.
+    """
+    archive = ResultArchive(max_bytes)
+    entries: list[dict[str, Any]] = []
+    slots = asyncio.Semaphore(parallel)
+    pending: deque[tuple[str, asyncio.Task[Answer | Problem]]] = deque()
+
+    async def work(source: Source) -> Answer | Problem:
+        try:
+            return await _done(source, dehaze)
+        finally:
+            slots.release()
+
+    async def write() -> None:
+        name, task = pending.popleft()
+        entries.append(_entry(archive, name, await task))
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            await slots.acquire()
+            while (source := await asyncio.to_thread(next, sources, None)) is not None:
+                pending.append((source.name, group.create_task(work(source))))
+                await slots.acquire()
+                while pending and (pending[0][1].done() or len(pending) > _AHEAD * parallel):
+                    await write()
+            while pending:
+                await write()
+    except BaseException:  # nobody waits any more
+        archive.close({})
+        raise
+    done = sum(entry["status"] == "ok" for entry in entries)
+    told = {"ok": done, "failed": len(entries) - done, "skipped": list(skipped), "files": entries}
+    return archive.close(told)
+
+
+async def _done(source: Source, dehaze: Dehaze) -> Answer | Problem:
+    if isinstance(source.content, Problem):
+        return source.content
+    try:
+        return await dehaze(source.content)
+    except ProblemError as problem:
+        return problem.problem
+    except ImageError as problem:
+        return image_problem(problem)
+
+
+def _entry(archive: ResultArchive, name: str, outcome: Answer | Problem) -> dict[str, Any]:
+    """A line of the manifest; the result goes into the archive."""
+    if isinstance(outcome, Answer):
+        try:
+            file = archive.add(result_name(name, outcome.format), outcome.data)
+        except ProblemError as problem:
+            outcome = problem.problem
+        else:
+            told = {key: value for key, value in asdict(outcome).items() if key not in ("data", "timing")}
+            return {"source": name, "status": "ok", "file": file} | told
+    problem_told = {"status": outcome.status, "code": outcome.code, "detail": outcome.detail}
+    return {"source": name, "status": "failed", "file": None, "problem": problem_told}
+
+
+def result_name(source: str, kind: str) -> str:
+    """The name of a result: that of its source, with another suffix when it is of another format."""
+    path = PurePosixPath(safe_name(source))
+    extension = EXTENSIONS[kind]
+    suffix = path.suffix.lower()
+    return str(path) if _SAME.get(suffix, suffix) == extension else str(path.with_name(path.stem + extension))

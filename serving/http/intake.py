@@ -1,0 +1,148 @@
+"""How a request gets in: admission, its body, the model it names, and its time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from fastapi import Request
+
+from serving.config import ServingConfig
+from serving.engine import Answer, ModelState, Score, Task
+from serving.errors import Problem, ProblemError, refused
+from serving.http.archive import ArchiveLimits, Source, Sources, is_litter, is_zip, unpack
+from serving.http.requests import is_form, read_form, read_image, read_raw
+from serving.limits import Admission, Pace, Place
+from serving.metrics import Metrics
+from serving.sniff import explain
+
+_READY_WITHIN_S = 2.0
+R = TypeVar("R")
+
+
+class Backend(Protocol):
+    """Where photographs are worked on."""
+
+    async def dehaze(self, task: Task) -> Answer | Problem:
+        """One photograph."""
+
+    async def score(self, data: bytes) -> Score | Problem:
+        """One photograph, as it is."""
+
+    async def models(self) -> list[ModelState] | Problem:
+        """What there is; answers only when the default model is warm."""
+
+    async def there(self) -> bool:
+        """There is somebody who works, though perhaps too busy to answer :meth:`models`."""
+
+
+@dataclass
+class Intake:
+    """What the routes share: who gets in, what a request holds, and how long it may take."""
+
+    config: ServingConfig
+    backend: Backend
+    metrics: Metrics
+    admission: Admission
+    pace: Pace = field(default_factory=Pace)
+
+    async def worked(self, answer: Awaitable[R]) -> R:
+        """What the backend makes of a picture, which those that come later wait for."""
+        with self.pace.under_way():
+            found = await answer
+            if isinstance(found, Answer | Score):
+                self.pace.answered()
+        return found
+
+    async def default_model(self) -> str:
+        """The name of the default model, when there is a backend that can compute; it may be too busy to say so.
+
+        Raises:
+            ProblemError: 503 when there is none, or the service is about to end.
+        """
+        if self.admission.closed:
+            raise refused(503, "the service is about to end", retry_after=_READY_WITHIN_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_READY_WITHIN_S / 2):
+                states = await self.backend.models()
+            if isinstance(states, Problem):
+                raise ProblemError(states)
+            return next(state.name for state in states if state.default)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_READY_WITHIN_S / 2):
+                if await self.backend.there():
+                    return self.config.default_name
+        raise refused(503, "no replica answers", retry_after=_READY_WITHIN_S)
+
+    @contextmanager
+    def admitted(self, request: Request) -> Iterator[Place]:
+        """A place for a request.
+
+        Raises:
+            ProblemError: 429 or 503, as :meth:`Admission.admitted`, and 503 when its turn would come too late.
+        """
+        limits = self.config.requests
+        if self.pace.wait_s > limits.max_wait_s:
+            detail = f"the queue is about {self.pace.wait_s:.0f} s long; try again later"
+            raise refused(503, detail, "overloaded", limits.retry_after_s)
+        with self.admission.admitted(request.state.client) as place:
+            self.metrics.pending(self.admission.pending)
+            try:
+                yield place
+            finally:
+                self.metrics.pending(self.admission.pending - 1)
+
+    @asynccontextmanager
+    async def within(self, seconds: float) -> AsyncIterator[None]:
+        """Work that ends in time, or with 504."""
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError:
+            raise refused(504, f"not done within {seconds:g} s; send a smaller picture") from None
+
+    def known(self, model: str | None) -> str | None:
+        """The model's name; None for the default.
+
+        Raises:
+            ProblemError: 400 for a name that there is not.
+        """
+        if model in (None, self.config.default_name):
+            return None
+        if model not in self.config.models:
+            names = ", ".join(sorted([self.config.default_name, *self.config.models]))
+            raise refused(400, f"model: there is no '{model}'; known: {names}", "unknown_model")
+        return model
+
+    async def image(self, request: Request, place: Place) -> bytes:
+        """The photograph of a request."""
+        return await read_image(request, place, self.config.limits.max_bytes, self.config.requests.read_timeout_s)
+
+    async def sources(self, request: Request, place: Place) -> Sources:
+        """The files of a batch."""
+        limits, each = self.config.requests, self.config.limits.max_bytes
+        archive = ArchiveLimits(limits.batch_files, each, limits.batch_bytes)
+        if not is_form(request):
+            data = await read_raw(request, place, limits.batch_bytes, limits.read_timeout_s)
+            if not is_zip(data):
+                known = explain(data) or "this is no zip archive"
+                detail = f"{known}; a batch is a zip archive, or several files as a multipart form"
+                raise refused(415, detail, "unsupported_format")
+            return await asyncio.to_thread(unpack, data, archive)
+        uploads = await read_form(
+            request,
+            place,
+            total=limits.batch_bytes,
+            each=limits.batch_bytes,
+            files=limits.batch_files,
+            seconds=limits.read_timeout_s,
+        )
+        if not uploads:
+            raise refused(400, "the form has no files")
+        if len(uploads) == 1 and is_zip(uploads[0].data):
+            return await asyncio.to_thread(unpack, uploads[0].data, archive)
+        litter = tuple(upload.name for upload in uploads if is_litter(upload.name))
+        return Sources((Source(upload.name, upload.data) for upload in uploads if upload.name not in litter), litter)

@@ -1,0 +1,158 @@
+"""Around every request: its id, who sent it, headers that keep browsers careful, and no stack trace in any answer."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.config import ServingConfig
+from serving.errors import MEDIA_TYPE, Problem, ProblemError, http_problem, refused
+from serving.http import page
+from serving.http.auth import Tokens, is_loopback
+from serving.metrics import Metrics
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:=+/@-]{1,128}")
+_NAME = b"x-request-id"
+# What Serve's proxy lets clients say: how long it waits, whether it notices that they went away, where it routes them.
+_ORDERS = frozenset({b"x-request-timeout-seconds", b"x-request-disconnect-disabled"})
+_ROUTES = frozenset({b"serve-multiplexed-model-id", b"x-session-id"})  # also with underscores
+
+
+def request_id(given: str) -> tuple[str, bool]:
+    """The id of a request, and whether it is the one that was given."""
+    valid = _REQUEST_ID.fullmatch(given) is not None
+    return (given if valid else uuid.uuid4().hex), valid
+
+
+class Identity:
+    """Every request that the proxy sees has exactly one id, a valid one, and gives the proxy no orders."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] == "http":
+            given = next((value for name, value in scope["headers"] if name == _NAME), b"")
+            identity, _ = request_id(given.decode("latin-1"))
+            kept = [(name, value) for name, value in scope["headers"] if not _for_proxy(name)]
+            scope["headers"] = [*kept, (_NAME, identity.encode())]
+        await self._app(scope, receive, send)
+
+
+def _for_proxy(name: bytes) -> bool:
+    return name == _NAME or name in _ORDERS or name.replace(b"_", b"-") in _ROUTES
+
+
+log = logging.getLogger(__name__)
+
+OPEN_PATHS = page.PATHS | {"/healthz", "/readyz"}  # no token: probes have none, and the page asks for it
+_POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+def problem_response(problem: Problem, identity: str) -> JSONResponse:
+    """A problem as an answer."""
+    return JSONResponse(problem.body(identity), problem.status, problem.headers(), MEDIA_TYPE)
+
+
+class Frame:
+    """The middleware. Puts ``request_id`` and ``client`` into the request's state.
+
+    Args:
+        app: what is inside.
+        config: of the service.
+        tokens: who may use it.
+        metrics: counts.
+        names_requests: the server around this app already puts a given ``X-Request-Id`` into the answer.
+    """
+
+    def __init__(
+        self, app: ASGIApp, config: ServingConfig, tokens: Tokens, metrics: Metrics, *, names_requests: bool = False
+    ) -> None:
+        self._app, self._config, self._tokens, self._metrics = app, config, tokens, metrics
+        self._names_requests = names_requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start, status = time.perf_counter(), [0]
+        alone = scope["method"] == "HEAD"
+        if alone:  # whatever answers GET: the head of that answer
+            scope = dict(scope, method="GET")
+        headers = Headers(scope=scope)
+        identity, given = request_id(headers.get("x-request-id", ""))
+        state: dict[str, Any] = scope.setdefault("state", {})
+        state["request_id"] = identity
+
+        async def named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                status[0] = message["status"]
+                self._dress(MutableHeaders(scope=message), scope["path"], None if given else identity)
+                if given and not self._names_requests:
+                    message["headers"].append((b"x-request-id", identity.encode()))
+            elif alone:
+                message = {**message, "body": b""}
+            await send(message)
+
+        try:
+            state["client"] = self._client(scope, headers)
+            await self._app(scope, receive, named)
+        except ProblemError as problem:
+            self._metrics.rejected(problem.problem.code)
+            await problem_response(problem.problem, identity)(scope, receive, named)
+        except Exception:
+            log.exception("request %s failed", identity)
+            if status[0]:  # the answer has begun: nothing can be said any more
+                raise
+            await problem_response(http_problem(500, "the service failed; its log says why"), identity)(
+                scope, receive, named
+            )
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            self._metrics.request(route, status[0], time.perf_counter() - start)
+
+    def _client(self, scope: Scope, headers: Headers) -> str:
+        """Who sends: a token's name, or an address.
+
+        Raises:
+            ProblemError: 401 without a valid token; 403 when there are none and the request comes over a network.
+        """
+        if scope["path"] not in OPEN_PATHS:
+            if self._tokens.required:
+                owner = self._tokens.owner(headers.get("authorization", ""))
+                if owner is None:
+                    raise refused(401, "send a valid token: 'Authorization: Bearer ...'")
+                return owner
+            self._require_local(scope)
+        forwarded = headers.get("x-forwarded-for", "") if self._config.requests.forwarded_for else ""
+        address = forwarded.rpartition(",")[2].strip() or str((scope.get("client") or ("",))[0])
+        return address[:64]
+
+    def _require_local(self, scope: Scope) -> None:
+        """However the server was told to listen, without tokens it answers this machine only, unless told in words."""
+        address = str((scope.get("server") or ("127.0.0.1",))[0])
+        if self._config.auth.without_token is None and not is_loopback(address) and address != "testserver":
+            raise refused(403, "this service has no token and answers only on loopback", "unprotected")
+
+    def _dress(self, headers: MutableHeaders, path: str, identity: str | None) -> None:
+        for name, value in _HEADERS.items():
+            headers.setdefault(name, value)
+        headers.setdefault("Content-Security-Policy", page.POLICY if path in page.PATHS else _POLICY)
+        if identity is not None:
+            headers["X-Request-Id"] = identity

@@ -1,0 +1,236 @@
+"""The HTTP interface: routes over a :class:`serving.http.intake.Backend`."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import JSONResponse, Response
+from pydantic.json_schema import SkipJsonSchema
+from starlette.exceptions import HTTPException
+
+from models.config import nearest
+from models.images import ImageError
+from models.predictor import MEDIA_TYPES, DehazeOptions
+from serving.config import ServingConfig
+from serving.engine import Answer, ModelState, Score, Task
+from serving.errors import Problem, ProblemError, http_problem, image_problem
+from serving.http.auth import Tokens
+from serving.http.batch import dehaze_all
+from serving.http.intake import Backend, Intake
+from serving.http.middleware import Frame, problem_response
+from serving.http.openapi import ALIVE, BATCH, BEARER, DEHAZE, FORMAT, MODELS, READY, SCORE
+from serving.http.page import add_page
+from serving.http.requests import answer_headers, read_options, refuse_unknown_parameters
+from serving.limits import Admission
+from serving.metrics import Metrics
+
+Strength = Annotated[float, Query(ge=0, le=1, description="0 keeps the haze, 1 removes it")]
+Absent = SkipJsonSchema[None]  # a parameter is left out; there is no null in a URL
+Format = Annotated[str | Absent, Query(description="default: that of the input", json_schema_extra=FORMAT)]
+Quality = Annotated[int, Query(ge=1, le=100, description="of JPEG and WebP")]
+Output = Annotated[Literal["image", "transmission", "side-by-side"], Query()]
+
+
+async def _options(
+    strength: Strength = 1.0,
+    format: Format = None,  # noqa: A002 - the name in the URL
+    quality: Quality = 95,
+    output: Output = "image",
+) -> DehazeOptions:
+    return read_options(strength, format, quality, output)
+
+
+Options = Annotated[DehazeOptions, Depends(_options)]
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """Which photographs the service takes: bytes of a file, pixels, formats."""
+
+    max_bytes: int
+    max_pixels: int
+    formats: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Offered:
+    """Answer of ``/v1/models``."""
+
+    models: list[ModelState]
+    limits: Accepted
+
+
+def make_api(
+    config: ServingConfig,
+    backend: Backend,
+    tokens: Tokens | None = None,
+    metrics: Metrics | None = None,
+    *,
+    names_requests: bool = False,
+) -> FastAPI:
+    """The application.
+
+    Args:
+        config: of the service.
+        backend: does the work.
+        tokens: who may use it; None reads them as the configuration says.
+        metrics: counts; None does not.
+        names_requests: see :class:`serving.http.middleware.Frame`.
+    """
+    metrics = metrics or Metrics()
+    service = Intake(config, backend, metrics, Admission(config.requests))
+    app = FastAPI(title="dehaze", version=_version(), docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.state.admission = service.admission
+    tokens = tokens or Tokens(config.auth)
+    app.add_middleware(Frame, config=config, tokens=tokens, metrics=metrics, names_requests=names_requests)
+    if config.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(config.cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
+            expose_headers=[
+                "X-Request-Id",
+                "X-Model",
+                "X-Clearness-Before",
+                "X-Clearness-After",
+                "X-Notes",
+                "Server-Timing",
+            ],
+        )
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every byte that is out of place
+    _add_problems(app, metrics)
+    strict = [Depends(refuse_unknown_parameters)]
+    protected = APIRouter(prefix="/v1", dependencies=[*([Depends(BEARER)] if tokens.required else []), *strict])
+    _add_pictures(protected, service)
+    _add_models(protected, service)
+    app.include_router(protected)
+    state = APIRouter(dependencies=strict)
+    _add_state(state, service)
+    app.include_router(state)
+    add_page(app)
+    return app
+
+
+def _version() -> str:
+    try:
+        return version("ray-dehaze")
+    except PackageNotFoundError:  # from source, not installed
+        return "0"
+
+
+def _add_problems(app: FastAPI, metrics: Metrics) -> None:
+    def answer(request: Request, problem: Problem) -> JSONResponse:
+        metrics.rejected(problem.code)
+        return problem_response(problem, request.state.request_id)
+
+    @app.exception_handler(ImageError)
+    async def on_image(request: Request, error: ImageError) -> JSONResponse:
+        return answer(request, image_problem(error))
+
+    @app.exception_handler(ProblemError)
+    async def on_problem(request: Request, error: ProblemError) -> JSONResponse:
+        return answer(request, error.problem)
+
+    @app.exception_handler(RequestValidationError)
+    async def on_query(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        return answer(request, http_problem(400, f"{first['loc'][-1]}: {first['msg']}"))
+
+    @app.exception_handler(HTTPException)
+    async def on_http(request: Request, error: HTTPException) -> JSONResponse:
+        detail = str(error.detail)
+        if error.status_code == 404:
+            path = request.url.path[:100]
+            detail = f"there is no path '{path}'{nearest(path, list(app.openapi()['paths']))}"
+        response = answer(request, http_problem(error.status_code, detail))
+        response.headers.update(error.headers or {})
+        if response.headers.get("Allow") == "GET":
+            response.headers["Allow"] = "GET, HEAD"
+        return response
+
+
+def _add_pictures(app: APIRouter, service: Intake) -> None:
+    limits = service.config.requests
+    models = [service.config.default_name, *service.config.models]
+    named = Query(None, description="a name of /v1/models", json_schema_extra={"enum": models})
+
+    @app.post("/dehaze", **DEHAZE)
+    async def dehaze(request: Request, options: Options, model: str | Absent = named) -> Response:
+        """The photograph of the request body (raw, or ``file`` of a multipart form), dehazed."""
+        name = service.known(model)
+        with service.admitted(request) as place:
+            data = await service.image(request, place)
+            async with service.within(limits.timeout_s):
+                answer = _good(await service.worked(service.backend.dehaze(Task(data, options, name))))
+        return Response(answer.data, media_type=MEDIA_TYPES[answer.format], headers=answer_headers(answer))
+
+    @app.post("/batch", **BATCH)
+    async def batch(request: Request, options: Options, model: str | Absent = named) -> Response:
+        """The files of a form, or of a zip archive, dehazed: a zip archive with a ``manifest.json``."""
+        name = service.known(model)
+        with service.admitted(request) as place:
+            sources = await service.sources(request, place)
+            async with service.within(limits.batch_timeout_s):
+                archive = await dehaze_all(
+                    sources.files, _one(service, options, name), parallel=limits.batch_parallel,
+                    max_bytes=limits.batch_answer_bytes, skipped=sources.skipped,
+                )  # fmt: skip
+        headers = {"Content-Disposition": 'attachment; filename="dehazed.zip"'}
+        return Response(archive, media_type="application/zip", headers=headers)
+
+    @app.post("/score", **SCORE)
+    async def score(request: Request) -> Score:
+        """Clearness and quality of the photograph as it is, in [0, 1], higher is better."""
+        with service.admitted(request) as place:
+            data = await service.image(request, place)
+            async with service.within(limits.timeout_s):
+                score: Score = _good(await service.worked(service.backend.score(data)))
+        return score
+
+
+def _one(service: Intake, options: DehazeOptions, model: str | None) -> Any:
+    async def dehaze(data: bytes) -> Answer | Problem:
+        if len(data) > service.config.limits.max_bytes:
+            return Problem(413, "too_large", f"the file has {len(data):,} bytes; too many")
+        found = await service.worked(service.backend.dehaze(Task(data, options, model)))
+        if isinstance(found, Problem):
+            service.metrics.rejected(found.code)
+        return found
+
+    return dehaze
+
+
+def _good(found: Any) -> Any:
+    """An answer that is none is raised."""
+    if isinstance(found, Problem):
+        raise ProblemError(found)
+    return found
+
+
+def _add_models(app: APIRouter, service: Intake) -> None:
+    @app.get("/models", **MODELS)
+    async def models() -> Offered:
+        """The models that this service has, why a newer version is not served, and which photographs it takes."""
+        limits = service.config.limits
+        async with service.within(service.config.requests.timeout_s):
+            states = _good(await service.backend.models())
+        return Offered(states, Accepted(limits.max_bytes, limits.max_pixels, limits.formats))
+
+
+def _add_state(app: APIRouter, service: Intake) -> None:
+    @app.get("/healthz", **ALIVE)
+    async def healthz() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", **READY)
+    async def readyz() -> dict[str, str]:
+        """A model is loaded and has dehazed its warm-up image."""
+        return {"status": "ready", "model": await service.default_model()}

@@ -1,0 +1,190 @@
+"""Each loss against its equation in numpy, and where its gradients go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from models.losses import pixel as losses
+
+
+def tensors(*shapes: tuple[int, ...]) -> list[Tensor]:
+    random = np.random.default_rng(7)
+    return [torch.from_numpy(random.random(shape)).requires_grad_() for shape in shapes]
+
+
+IMAGE, MAP = (2, 3, 5, 4), (2, 1, 5, 4)
+
+
+def test_l1_is_the_mean_distance() -> None:
+    scene, target = tensors(IMAGE, IMAGE)
+    expected = np.abs(scene.detach().numpy() - target.detach().numpy()).mean()
+    assert losses.l1(scene, target).item() == pytest.approx(expected)
+
+
+def test_trust_weighs_pixels_and_does_not_renormalise() -> None:
+    scene, target, trust = tensors(IMAGE, IMAGE, MAP)
+    s, t, w = (x.detach().numpy() for x in (scene, target, trust))
+    assert losses.l1(scene, target, trust).item() == pytest.approx((np.abs(s - t) * w).sum() / s.size)
+    (gradient,) = torch.autograd.grad(losses.l1(scene, target, (trust > 0.5).double()), scene)
+    moved = gradient.abs().amax(1, keepdim=True) > 0
+    assert torch.equal(moved, trust > 0.5)
+
+
+def test_reconstruction_is_the_scattering_model_at_airlight_1() -> None:
+    scene, transmission, hazy, trust = tensors(IMAGE, MAP, IMAGE, MAP)
+    J, T, P, w = (x.detach().numpy() for x in (scene, transmission, hazy, trust))
+    residual = np.abs(J * T + 1 - T - P)
+    assert losses.reconstruction(scene, transmission, hazy).item() == pytest.approx(residual.mean())
+    assert losses.reconstruction(scene, transmission, hazy, trust).item() == pytest.approx((residual * w).mean())
+
+
+def test_reconstruction_of_the_truth_is_nothing() -> None:
+    scene, transmission = tensors(IMAGE, MAP)
+    assert losses.reconstruction(scene, transmission, scene * transmission + 1 - transmission).item() < 1e-12
+
+
+def test_contrastive_perceptual_is_near_over_far_layer_by_layer() -> None:
+    layers = [(2, 4, 6, 6), (2, 8, 3, 3)]
+    features = tensors(*layers * 3)
+    anchor, positive, negative = features[:2], features[2:4], features[4:]
+    expected = sum(
+        w * np.mean([np.abs(a[i] - p[i]).mean() / np.abs(a[i] - n[i]).mean() for i in range(2)])
+        for w, a, p, n in (
+            (w, *(feature.detach().numpy() for feature in layer))
+            for w, *layer in zip((0.25, 1.0), anchor, positive, negative, strict=True)
+        )
+    )
+    loss = losses.contrastive_perceptual(anchor, positive, negative, (0.25, 1.0))
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    gradients = torch.autograd.grad(loss, features, allow_unused=True)
+    assert [g is not None for g in gradients] == [True] * 2 + [False] * 4  # references are pulled nowhere
+    assert all(g.abs().sum() > 0 for g in gradients[:2])
+
+
+def test_contrastive_perceptual_prefers_the_clear_image() -> None:
+    clear, hazy = (x.detach() for x in tensors(IMAGE, IMAGE))
+    by_share = [
+        losses.contrastive_perceptual([torch.lerp(hazy, clear, share)], [clear], [hazy], [1.0]).item()
+        for share in (0.0, 0.25, 0.75, 1.0)
+    ]
+    assert by_share == sorted(by_share, reverse=True)
+    assert by_share[-1] == 0
+    assert np.isfinite(by_share[0])  # the anchor is the negative: nothing divides by zero
+
+
+def test_contrastive_perceptual_needs_a_weight_per_layer() -> None:
+    (feature,) = tensors(IMAGE)
+    with pytest.raises(ValueError, match="1, 1 and 1 layers with 2 weights"):
+        losses.contrastive_perceptual([feature], [feature], [feature], [1.0, 1.0])
+
+
+def test_haze_density_is_the_mean_over_valid_images_and_lets_gradients_through() -> None:
+    scene = torch.tensor([-0.5, 0.2, 0.4, 2.0]).view(2, 1, 1, 2).repeat(1, 3, 1, 1).requires_grad_()
+    loss = losses.haze_density(scene, lambda images: images.mean(dim=(1, 2, 3)))
+    assert loss.item() == pytest.approx((0.0 + 0.2 + 0.4 + 1.0) / 4)
+    (gradient,) = torch.autograd.grad(loss, scene)
+    np.testing.assert_allclose(gradient[:, 0, 0], [[0, 1 / 12], [1 / 12, 0]], rtol=1e-6)
+
+
+def test_gradients_are_the_equations_gradients() -> None:
+    scene, transmission, hazy, trust = tensors(IMAGE, MAP, IMAGE, MAP)
+    assert torch.autograd.gradcheck(losses.reconstruction, (scene, transmission, hazy, trust))
+
+
+def test_losses_are_scalars_of_the_images_type() -> None:
+    scene, target = (x.detach().float() for x in tensors(IMAGE, IMAGE))
+    for loss in (losses.l1(scene, target), losses.contrastive_perceptual([scene], [target], [target + 1], [1.0])):
+        assert (loss.shape, loss.dtype) == ((), torch.float32)
+
+
+# --- trust in the contrast ---
+
+
+def features(*seeds: int) -> list[list[Tensor]]:
+    """Features of two layers, 8 x 8 and 4 x 4, for two images; one list per seed."""
+    made = []
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        made.append([torch.rand(2, 3, side, side, generator=generator, dtype=torch.float64) for side in (8, 4)])
+    return made
+
+
+@pytest.mark.parametrize("trust", [0.0, 0.3, 1.0])
+def test_a_uniform_trust_scales_the_contrast(trust: float) -> None:
+    anchor, positive, negative = features(1, 2, 3)
+    plain = losses.contrastive_perceptual(anchor, positive, negative, (0.5, 1.0))
+    weighed = losses.contrastive_perceptual(
+        anchor, positive, negative, (0.5, 1.0), torch.full((2, 1, 16, 16), trust).double()
+    )
+    assert weighed.item() == pytest.approx(trust * plain.item(), rel=1e-5)
+
+
+def test_a_place_without_trust_is_neither_drawn_nor_pushed() -> None:
+    anchor, positive, negative = features(1, 2, 3)
+    anchor = [layer.requires_grad_() for layer in anchor]
+    trust = torch.ones(2, 1, 16, 16, dtype=torch.float64)
+    trust[..., :8] = 0.0  # the left half
+    losses.contrastive_perceptual(anchor, positive, negative, (1.0, 1.0), trust).backward()
+    for layer in anchor:
+        assert layer.grad is not None
+        half = layer.shape[-1] // 2
+        assert layer.grad[..., :half].abs().sum() == 0
+        assert (layer.grad[..., half:].abs() > 0).all()
+
+
+def test_trust_weighs_both_distances_place_by_place() -> None:
+    (anchor,), (positive,), (negative,) = ([layers[0]] for layers in features(1, 2, 3))
+    trust = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    a, p, n, w = (x.numpy() for x in (anchor, positive, negative, trust))
+    expected = np.mean(
+        [w[i].mean() * (w[i] * np.abs(a - p)[i]).mean() / (w[i] * np.abs(a - n)[i]).mean() for i in (0, 1)]
+    )
+    found = losses.contrastive_perceptual([anchor], [positive], [negative], [1.0], trust)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_losses_of_a_batch_are_the_mean_of_its_images() -> None:
+    scene, hazy, transmission, trust = (x.detach() for x in tensors(IMAGE, IMAGE, MAP, MAP))
+    target = 1 - scene
+    for loss in (
+        lambda i: losses.l1(scene[i], target[i], trust[i]),
+        lambda i: losses.reconstruction(scene[i], transmission[i], hazy[i], trust[i]),
+        lambda i: losses.contrastive_perceptual([scene[i]], [target[i]], [hazy[i]], [1.0], trust[i]),
+        lambda i: losses.contrastive_perceptual([scene[i]], [target[i]], [hazy[i]], [1.0]),
+        lambda i: losses.haze_density(scene[i], lambda images: images.mean(dim=(1, 2, 3))),
+    ):
+        one, other, both = loss(slice(0, 1)), loss(slice(1, 2)), loss(slice(0, 2))
+        assert both.item() == pytest.approx((one + other).item() / 2)
+
+
+# --- shapes that disagree ---
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x, m: losses.l1(x, x[:, :1]), r"target is \(2, 1, 5, 4\); expected \(2, 3, 5, 4\)"),
+        (lambda x, m: losses.l1(x, x, x), r"trust is \(2, 3, 5, 4\); expected \(2, 1, 5, 4\)"),
+        (lambda x, m: losses.l1(x, x, m[..., :2]), r"trust is \(2, 1, 5, 2\); expected \(2, 1, 5, 4\)"),
+        (lambda x, m: losses.reconstruction(x, x, x), r"transmission is \(2, 3, 5, 4\); expected \(2, 1, 5, 4\)"),
+        (
+            lambda x, m: losses.contrastive_perceptual([x], [x], [x[:1]], [1.0]),
+            r"negative feature 0 is \(1, 3, 5, 4\); expected \(2, 3, 5, 4\)",
+        ),
+        (
+            lambda x, m: losses.contrastive_perceptual([x], [x], [x], [1.0], m[:1]),
+            r"trust is \(1, 1, 5, 4\); expected \(2, 1, 5, 4\)",
+        ),
+        (lambda x, m: losses.contrastive_perceptual([], [], [], []), "0, 0 and 0 layers with 0 weights"),
+        (lambda x, m: losses.haze_density(x, lambda images: images.mean()), r"haze density is \(\); expected \(2,\)"),
+    ],
+)
+def test_shapes_that_disagree_are_named(call: Callable[[Tensor, Tensor], Tensor], message: str) -> None:
+    image, trust = (x.detach() for x in tensors(IMAGE, MAP))
+    with pytest.raises(ValueError, match=message):
+        call(image, trust)

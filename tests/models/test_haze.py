@@ -1,0 +1,373 @@
+"""The scattering model and its inverse, haze that is the same for the same seed, and the dark channel prior."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional
+
+from models import haze as physics
+from models.config import ConfigError, parse
+from models.depth import procedural_depth
+from models.haze import HazeConfig
+
+Photo = Callable[..., np.ndarray]
+PLAIN = {"darken_probability": 0.0, "noise_probability": 0.0, "jpeg_probability": 0.0}
+
+
+def random_images(count: int = 2, height: int = 24, width: int = 32, seed: int = 0) -> Tensor:
+    return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def scene_of(photo: Photo, seed: int = 0) -> Tensor:
+    return torch.from_numpy(photo(seed)).permute(2, 0, 1)[None].float() / 255
+
+
+def psnr(image: Tensor, reference: Tensor) -> float:
+    return float(-10 * torch.log10((image - reference).square().mean()))
+
+
+# --- the scattering model ---
+
+
+def test_scatter_is_inverted_by_its_equation() -> None:
+    scene, transmission, airlight = random_images(), 0.1 + 0.9 * torch.rand(2, 1, 24, 32), torch.rand(2, 3)
+    hazy = physics.scatter(scene, transmission, airlight)
+    back = (hazy - airlight[:, :, None, None] * (1 - transmission)) / transmission
+    torch.testing.assert_close(back, scene, atol=1e-5, rtol=0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    lowest=st.floats(0.05, 0.9),
+    airlight=st.one_of(st.floats(0.0, 1.0), st.tuples(*[st.floats(0.0, 1.0)] * 3)),
+)
+def test_known_haze_is_taken_back(seed: int, lowest: float, airlight: float | tuple[float, ...]) -> None:
+    """``J = (P - A (1 - T)) / T``: exact down to float32 rounding, which grows with 1/T and so needs a least T."""
+    scene = random_images(seed=seed)
+    noise = torch.rand(2, 1, 24, 32, generator=torch.Generator().manual_seed(seed + 1))
+    transmission = lowest + (1 - lowest) * noise
+    colour = airlight if isinstance(airlight, float) else torch.tensor([airlight, airlight])
+    hazy = physics.scatter(scene, transmission, colour)
+    veil = physics.scatter(torch.zeros_like(scene), transmission, colour)
+    torch.testing.assert_close((hazy - veil) / transmission, scene, atol=1e-6 / lowest, rtol=0)
+    assert hazy.min() >= 0
+    assert hazy.max() <= 1 + 1e-6  # a mixture of scene and airlight
+    thinner = physics.scatter(scene, transmission.sqrt(), colour)
+    assert ((thinner - scene).abs() <= (hazy - scene).abs() + 1e-6).all()  # less haze, nearer to the scene
+
+
+def test_scatter_without_haze_is_the_scene_and_without_transmission_the_airlight() -> None:
+    scene, airlight = random_images(), torch.tensor([[0.9, 0.8, 0.7], [0.2, 0.3, 0.4]])
+    assert torch.equal(physics.scatter(scene, torch.ones(2, 1, 24, 32), airlight), scene)
+    gone = physics.scatter(scene, torch.zeros(2, 1, 24, 32), airlight)
+    assert torch.equal(gone, airlight[:, :, None, None].expand_as(scene))
+
+
+@pytest.mark.parametrize("airlight", [0.8, torch.full((2, 3), 0.8), torch.full((2, 3, 1, 1), 0.8)])
+def test_airlight_is_a_number_or_a_colour_per_image(airlight: Tensor | float) -> None:
+    scene, transmission = random_images(), torch.full((2, 1, 24, 32), 0.25)
+    torch.testing.assert_close(physics.scatter(scene, transmission, airlight), 0.25 * scene + 0.6)
+
+
+def test_transmission_falls_with_distance_and_with_each_images_beta() -> None:
+    depth = torch.linspace(0, 1, 5).view(1, 1, 1, 5).expand(2, 1, 1, 5)
+    found = physics.transmission_from_depth(depth, torch.tensor([0.5, 2.0]))
+    expected = np.exp(-2 * np.array([[0.5], [2.0]]) * (1 - np.linspace(0, 1, 5)))
+    np.testing.assert_allclose(found[:, 0, 0], expected, rtol=1e-6)
+    torch.testing.assert_close(physics.transmission_from_depth(depth, 2.0)[0], found[1])
+
+
+# --- haze synthesis ---
+
+
+@pytest.mark.parametrize("depth", [None, torch.rand(3, 1, 24, 32)], ids=["procedural", "given"])
+@pytest.mark.parametrize("options", [{}, {"depth_range_min": 0.3}], ids=["default", "sub-range"])
+def test_same_seed_same_haze_in_any_batch(depth: Tensor | None, options: dict[str, float]) -> None:
+    clear, config = random_images(3), HazeConfig(**options)
+    together = physics.synthesize(clear, depth, [5, 6, 7], config)
+    torch.manual_seed(99)  # the global generator must not matter
+    alone = physics.synthesize(clear[1:2], None if depth is None else depth[1:2], [6], config)
+    for name in ("hazy", "clear", "transmission", "depth", "beta", "airlight"):
+        assert torch.equal(getattr(together, name)[1], getattr(alone, name)[0]), name
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seeds=st.lists(st.integers(0, 2**63 - 1), min_size=2, max_size=6),
+    size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    block=st.sampled_from([1, 4096, 1 << 16]),
+    measured=st.booleans(),
+    data=st.data(),
+)
+def test_the_rest_of_the_batch_does_not_matter(
+    seeds: list[int], size: tuple[int, int], block: int, measured: bool, data: st.DataObject
+) -> None:
+    """Bit for bit, whatever is before and behind it, and however the batch is cut into blocks."""
+    count, config = len(seeds), HazeConfig(depth_range_min=0.4)
+    clear = random_images(count, *size, seed=seeds[0] % 1000)
+    depth = random_images(count, *size, seed=seeds[1] % 1000)[:, :1] if measured else None
+    order = data.draw(st.permutations(range(count)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(physics, "BLOCK_PIXELS", block)
+        one = physics.synthesize(clear, depth, seeds, config)
+    moved = None if depth is None else depth[order]
+    other = physics.synthesize(clear[order], moved, [seeds[index] for index in order], config)
+    for name in ("hazy", "transmission", "depth", "beta", "airlight"):
+        assert torch.equal(getattr(one, name)[order], getattr(other, name)), name
+
+
+def test_what_is_given_is_not_changed() -> None:
+    clear, depth = random_images(3), random_images(3)[:, :1]
+    before = clear.clone(), depth.clone()
+    physics.synthesize(clear, depth, [1, 2, 3], HazeConfig(depth_range_min=0.3, darken_probability=1.0))
+    assert torch.equal(clear, before[0])
+    assert torch.equal(depth, before[1])
+
+
+def test_the_global_random_state_is_left_alone() -> None:
+    before = torch.random.get_rng_state()
+    physics.synthesize(random_images(1), None, [1])
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_another_seed_is_another_haze() -> None:
+    made = physics.synthesize(random_images(1).repeat(2, 1, 1, 1), None, [1, 2])
+    assert made.beta[0] != made.beta[1]
+    assert not torch.equal(made.airlight[0], made.airlight[1])
+    assert not torch.equal(made.depth[0], made.depth[1])
+
+
+def test_defaults_keep_to_their_ranges_and_use_them() -> None:
+    made = physics.synthesize(random_images(1, 8, 8).repeat(200, 1, 1, 1), torch.rand(200, 1, 8, 8), range(200))
+    for name, low, high in (("beta", 0.2, 2.8), ("airlight", 0.225, 1.0)):
+        values = getattr(made, name)
+        assert low <= values.min() < low + 0.1 * (high - low), name
+        assert high - 0.1 * (high - low) < values.max() <= high, name
+    assert made.hazy.min() >= 0
+    assert made.hazy.max() <= 1
+    cast = made.airlight.amax(1) - made.airlight.amin(1)
+    assert 0.02 < cast.max() <= 0.05 + 1e-6
+
+
+def test_configured_ranges_are_kept() -> None:
+    config = HazeConfig(beta=(0.4, 0.6), airlight=(0.7, 0.8), airlight_cast=0.05)
+    made = physics.synthesize(random_images(30, 8, 8), None, range(30), config)
+    assert 0.4 <= made.beta.min() < 0.45 < 0.55 < made.beta.max() <= 0.6
+    assert 0.65 <= made.airlight.min() < 0.7 < 0.8 < made.airlight.max() <= 0.85
+
+
+def test_a_given_depth_is_used() -> None:
+    clear, depth = random_images(2), torch.zeros(2, 1, 24, 32)
+    depth[..., 16:] = 1.0
+    made = physics.synthesize(clear, depth, [1, 2], HazeConfig(**PLAIN))
+    assert torch.equal(made.depth, depth)
+    torch.testing.assert_close(made.hazy[..., 16:], clear[..., 16:])
+    assert (made.transmission[..., :16] < 1).all()
+
+
+def test_plain_haze_is_the_scattered_scene() -> None:
+    clear = random_images(4)
+    made = physics.synthesize(clear, None, range(4), HazeConfig(**PLAIN))
+    assert torch.equal(made.clear, clear)
+    torch.testing.assert_close(made.transmission, physics.transmission_from_depth(made.depth, made.beta))
+    torch.testing.assert_close(made.hazy, physics.scatter(clear, made.transmission, made.airlight))
+
+
+def test_darkening_is_a_gamma_within_its_range() -> None:
+    clear = 0.1 + 0.8 * random_images(8)
+    made = physics.synthesize(clear, None, range(8), HazeConfig(**(PLAIN | {"darken_probability": 1.0})))
+    veil = made.airlight[:, :, None, None] * (1 - made.transmission)
+    near = made.transmission.expand_as(clear) > 0.5  # where the scene can be recovered in float32
+    gamma = torch.log(((made.hazy - veil) / made.transmission).clamp(min=1e-4)) / torch.log(clear)
+    medians = torch.stack([gamma[i][near[i]].median() for i in range(8)])
+    assert 1.5 <= medians.min() < medians.max() <= 3.0
+    for i in range(8):
+        torch.testing.assert_close(gamma[i][near[i]], medians[i].expand_as(gamma[i][near[i]]), atol=0.02, rtol=0)
+
+
+def test_noise_has_the_strength_asked_for() -> None:
+    clear, depth = torch.full((12, 3, 48, 48), 0.5), torch.ones(12, 1, 48, 48)  # near: hazy is the noisy scene
+    config = HazeConfig(**(PLAIN | {"noise_probability": 1.0}), noise_sigma=(0.03, 0.03))
+    noise = physics.synthesize(clear, depth, range(12), config).hazy - 0.5
+    np.testing.assert_allclose(noise.std(dim=(2, 3)), 0.03, rtol=0.1)
+    correlation = np.array([np.corrcoef(n.flatten(1).numpy())[0, 1] for n in noise])
+    assert (correlation > 0.999).any()  # grey
+    assert (np.abs(correlation) < 0.1).any()  # per channel
+    assert ((correlation > 0.1) & (correlation < 0.999)).any()  # correlated
+
+
+def test_jpeg_qualities_reach_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    monkeypatch.setattr(physics, "jpeg", lambda image, quality: (drawn.append(quality), image)[1])
+    scenes = torch.rand(200, 3, 8, 8)
+    for ends in ((60, 63), (95, 95)):
+        drawn.clear()
+        config = HazeConfig(**(PLAIN | {"jpeg_probability": 1.0, "jpeg_quality": ends}))
+        physics.synthesize(scenes, None, range(200), config)
+        counts = [drawn.count(quality) for quality in range(ends[0], ends[1] + 1)]
+        assert sum(counts) == 200
+        assert min(counts) > 200 / len(counts) / 2, "each about as often"
+
+
+def test_jpeg_changes_pixels_a_little_and_less_at_high_quality(photo: Photo) -> None:
+    scene = scene_of(photo)[0]
+    low, high = (psnr(physics.jpeg(scene, quality), scene) for quality in (30, 95))
+    assert 20 < low < high - 3 < 60
+    made = physics.synthesize(scene[None], None, [3], HazeConfig(**(PLAIN | {"jpeg_probability": 1.0})))
+    assert 25 < psnr(made.hazy, physics.scatter(scene[None], made.transmission, made.airlight)) < 60
+
+
+def test_a_crop_may_span_part_of_the_depth_axis() -> None:
+    depth = torch.linspace(0, 1, 64).view(1, 1, 8, 8).repeat(40, 1, 1, 1)
+    made = physics.synthesize(random_images(40, 8, 8), depth, range(40), HazeConfig(depth_range_min=0.25))
+    low, high = made.depth.amin((1, 2, 3)), made.depth.amax((1, 2, 3))
+    assert low.min() >= 0
+    assert high.max() <= 1 + 1e-6
+    assert 0.25 - 1e-6 <= (high - low).min() < 0.4
+    assert 0.85 < (high - low).max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("clear", "depth", "seeds", "named"),
+    [
+        ((2, 3, 4, 4), None, [1], r"\(2, 3, 4, 4\) with 1 seeds"),
+        ((1, 1, 4, 4), None, [1], r"\(1, 1, 4, 4\)"),
+        ((3, 4, 4), None, [1, 2, 3], r"\(3, 4, 4\)"),
+        ((2, 3, 4, 4), None, [1, 2, 3], "3 seeds"),
+        ((2, 3, 4, 4), (1, 1, 4, 4), [1, 2], r"depth is \(1, 1, 4, 4\)"),
+        ((2, 3, 4, 4), (2, 3, 4, 4), [1, 2], r"depth is \(2, 3, 4, 4\)"),
+        ((1, 3, 4, 4), (1, 1, 4, 5), [1], r"depth is \(1, 1, 4, 5\); expected \(1, 1, 4, 4\)"),
+    ],
+)
+def test_shapes_that_disagree_are_named(
+    clear: tuple[int, ...], depth: tuple[int, ...] | None, seeds: list[int], named: str
+) -> None:
+    with pytest.raises(ValueError, match=named):
+        physics.synthesize(torch.rand(clear), None if depth is None else torch.rand(depth), seeds)
+
+
+# --- procedural depth ---
+
+
+@settings(max_examples=15, deadline=None)
+@given(height=st.integers(2, 70), width=st.integers(2, 70), seed=st.integers(0, 2**63 - 1))
+def test_procedural_depth_reaches_both_ends_and_repeats(height: int, width: int, seed: int) -> None:
+    image = random_images(1, height, width)[0]
+    depth = procedural_depth(image, seed)
+    assert depth.shape == (1, height, width)
+    assert (float(depth.min()), float(depth.max())) == pytest.approx((0.0, 1.0), abs=1e-6)
+    assert torch.equal(depth, procedural_depth(image, seed))
+
+
+def test_procedural_depth_is_near_at_the_bottom_on_average() -> None:
+    image = random_images(1)[0]
+    depth = torch.stack([procedural_depth(image, seed) for seed in range(24)])
+    assert depth[..., -4:, :].mean() > depth[..., :4, :].mean() + 0.2
+
+
+def test_procedural_depth_follows_the_colours() -> None:
+    image = torch.zeros(3, 48, 48)
+    image[:, :, 24:] = 1.0
+    steps = torch.stack([procedural_depth(image, seed).diff(dim=2).abs().mean((0, 1)) for seed in range(12)])
+    assert steps.mean(0).argmax() == 23
+
+
+def test_one_pixel_has_a_depth() -> None:
+    assert 0 <= float(procedural_depth(torch.rand(3, 1, 1), 0)) <= 1
+
+
+# --- dark channel prior ---
+
+
+@pytest.mark.parametrize("radius", [0, 1, 3])
+def test_dark_channel_is_a_minimum_filter(radius: int) -> None:
+    image = random_images(2, 13, 9)
+    expected = [ndimage.minimum_filter(x.numpy().min(0), 2 * radius + 1, mode="nearest") for x in image]
+    np.testing.assert_array_equal(physics.dark_channel(image, radius)[:, 0], expected)
+
+
+def test_guided_filter_is_its_equations() -> None:
+    guide, target = torch.rand(2, 1, 1, 20, 17, dtype=torch.float64)
+
+    def mean(x: np.ndarray) -> np.ndarray:
+        return np.asarray(ndimage.uniform_filter(x, 7, mode="nearest"))
+
+    g, t = guide[0, 0].numpy(), target[0, 0].numpy()
+    slope = (mean(g * t) - mean(g) * mean(t)) / (mean(g * g) - mean(g) ** 2 + 1e-3)
+    expected = mean(slope) * g + mean(mean(t) - slope * mean(g))
+    np.testing.assert_allclose(physics.guided_filter(guide, target, 3, 1e-3)[0, 0], expected, atol=1e-10)
+
+
+def pooled(field: Tensor, radius: int) -> Tensor:
+    """Box means as they were computed before, with time that grows with the square of the radius."""
+    padded = functional.pad(field.view(-1, 1, *field.shape[-2:]), (radius,) * 4, mode="replicate")
+    return functional.avg_pool2d(padded, 2 * radius + 1, stride=1).view(field.shape)
+
+
+@pytest.mark.parametrize(("radius", "size"), [(0, (9, 9)), (3, (20, 17)), (40, (120, 90)), (40, (60, 300))])
+def test_box_means_are_those_of_the_pooling_that_they_replace(radius: int, size: tuple[int, int]) -> None:
+    field = torch.rand(2, 1, *size)
+    expected = pooled(field.double(), radius).float()
+    torch.testing.assert_close(physics._blur(field, radius), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(physics._blur(field[0, 0], radius), expected[0, 0], atol=1e-6, rtol=0)
+
+
+def test_the_fast_dark_channel_prior_is_the_slow_one(photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
+    hazy = physics.scatter(scene_of(photo, 3), torch.full((1, 1, 96, 128), 0.4), 0.85)
+    fast = physics.dark_channel_prior(hazy)
+    monkeypatch.setattr(physics, "_blur", pooled)
+    slow = physics.dark_channel_prior(hazy.double())  # in float32 its own sums of 6,561 terms are off by more than that
+    torch.testing.assert_close(fast.scene, slow.scene.float(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(fast.transmission, slow.transmission.float(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_dark_channel_prior_reduces_haze(photo: Photo, seed: int) -> None:
+    clear = scene_of(photo, seed) ** 1.5
+    depth = torch.linspace(0, 1, 96).view(1, 1, 96, 1).expand(1, 1, 96, 128)
+    hazy = physics.scatter(clear, physics.transmission_from_depth(depth, 1.0), 0.9)
+    found = physics.dark_channel_prior(hazy)
+    assert psnr(found.scene, clear) > psnr(hazy, clear) + 2
+    assert (found.transmission <= 1).all()
+    rows = found.transmission.mean(dim=(0, 1, 3))
+    assert np.corrcoef(rows, depth[0, 0, :, 0])[0, 1] > 0.5
+
+
+def test_dark_channel_prior_finds_a_constant_transmission(photo: Photo) -> None:
+    scene = (torch.cat([scene_of(photo, 1), scene_of(photo, 2)]) * 1.3 - 0.25).clamp(
+        0, 1
+    )  # dark everywhere, as it assumes
+    found = physics.dark_channel_prior(physics.scatter(scene, torch.full((2, 1, 96, 128), 0.5), 0.9))
+    assert found.transmission.median().item() == pytest.approx(0.5, abs=0.15)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (2, 3), (31, 17)])
+def test_dark_channel_prior_takes_any_size(size: tuple[int, int]) -> None:
+    hazy = random_images(2, *size)
+    found = physics.dark_channel_prior(hazy)
+    assert (found.scene.shape, found.transmission.shape) == (hazy.shape, (2, 1, *size))
+    assert float(found.transmission.min()) >= np.float32(0.1)
+    assert float(found.scene.min()) >= 0
+    assert float(found.scene.max()) <= 1
+    torch.testing.assert_close(physics.dark_channel_prior(hazy[1:]).scene[0], found.scene[1])
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_dark_channel_prior_of_a_flat_image_is_finite(level: float) -> None:
+    assert math.isfinite(float(physics.dark_channel_prior(torch.full((1, 3, 20, 20), level)).scene.sum()))
+
+
+@pytest.mark.parametrize("ends", [(2.8, 0.2), (-0.1, 1.0)])
+def test_a_range_has_its_smaller_end_first(ends: tuple[float, float]) -> None:
+    with pytest.raises(ConfigError, match="'beta' in haze"):
+        parse(HazeConfig, {"beta": ends}, "haze")

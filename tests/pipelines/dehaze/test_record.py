@@ -1,0 +1,100 @@
+"""When results that are there count."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from models.config import ConfigError
+from models.inference.dehazing import InferenceConfig
+from models.predictor import DehazeOptions
+from pipelines.dehaze.record import (
+    RECORD,
+    Made,
+    close_record,
+    fingerprint,
+    made_with,
+    open_record,
+    read_record,
+    sweep,
+)
+
+NETWORK = nn.Conv2d(3, 3, 1)
+
+
+def made(**options: object) -> Made:
+    return made_with("m", NETWORK, DehazeOptions.model_validate(options), InferenceConfig())
+
+
+def test_the_same_settings_go_on_and_others_are_refused(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    first = open_record(folder, made(strength=0.5), overwrite=False)
+    assert first.since_ns > 0
+    assert not first.finished
+    assert open_record(folder, made(strength=0.5), overwrite=False).since_ns == first.since_ns
+    with pytest.raises(ConfigError, match=r"other settings \(strength 0\.5, not 1\.0\); .* --overwrite"):
+        open_record(folder, made(), overwrite=False)
+    assert read_record(folder) == first
+
+
+def test_a_model_is_known_by_its_weights(tmp_path: Path) -> None:
+    open_record(str(tmp_path), made(), overwrite=False)
+    again = made_with("another/path", NETWORK, DehazeOptions(), InferenceConfig(memory_mb=64))
+    assert open_record(str(tmp_path), again, overwrite=False)
+    other = made_with("m", nn.Conv2d(3, 3, 1), DehazeOptions(), InferenceConfig())
+    with pytest.raises(ConfigError, match="weights"):
+        open_record(str(tmp_path), other, overwrite=False)
+    assert fingerprint(NETWORK) == fingerprint(NETWORK) != fingerprint(nn.Conv2d(3, 3, 1))
+
+
+def test_an_interrupted_overwrite_goes_on_and_a_finished_one_begins_anew(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    first = open_record(folder, made(), overwrite=False)
+    close_record(folder, first)
+    os.utime(tmp_path / RECORD, ns=(0, 0))  # long ago
+    second = open_record(folder, made(), overwrite=True)
+    assert second.replacing
+    assert second.since_ns > first.since_ns
+    assert open_record(folder, made(), overwrite=True).since_ns == second.since_ns
+    assert open_record(folder, made(), overwrite=False).replacing
+    close_record(folder, second)
+    assert open_record(folder, made(), overwrite=True).since_ns > second.since_ns
+
+
+def test_a_finished_overwrite_is_over(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    close_record(folder, open_record(folder, made(), overwrite=True))
+    assert not open_record(folder, made(), overwrite=False).replacing
+
+
+def test_a_damaged_record_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / RECORD).write_text("{")
+    with pytest.raises(ConfigError, match=r"damaged; delete it and pass --overwrite"):
+        open_record(str(tmp_path), made(), overwrite=False)
+
+
+def test_what_killed_workers_left_is_swept(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    left, fresh, own = (tmp_path / "deep" / name for name in (".a.jpg.0123abcd.tmp", ".b.jpg.0123abcd.tmp", ".c.tmp"))
+    for path in (left, fresh, own):
+        path.touch()
+    os.utime(left, ns=(10, 10))
+    sweep(str(tmp_path), 1000)
+    assert (left.exists(), fresh.exists(), own.exists()) == (False, True, True)
+
+
+def test_the_sweep_follows_no_links_and_takes_any_name(tmp_path: Path) -> None:
+    (tmp_path / "out" / os.fsdecode(b"d\xff")).mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "out" / "circle").symlink_to(tmp_path / "out")
+    left = tmp_path / "out" / os.fsdecode(b"d\xff") / f".{os.fsdecode(bytes([0xE9]))}\n.jpg.0123abcd.tmp"
+    other = tmp_path / "elsewhere" / ".a.jpg.0123abcd.tmp"
+    for path in (left, other):
+        path.touch()
+        os.utime(path, ns=(10, 10))
+    sweep(str(tmp_path / "out"), 1000)
+    assert (left.exists(), other.exists()) == (False, True)

@@ -1,0 +1,135 @@
+"""A batch of photographs: what is done, what is left, what fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from models.config import ConfigError
+from models.inference.dehazing import InferenceConfig
+from models.predictor import DehazeOptions, Predictor
+from pipelines.dehaze import work as folder_work
+from pipelines.dehaze.plan import make_plan, tasks
+from pipelines.dehaze.work import NoSpaceError, Result, Rules, Setup, Worker, device_of, states, write
+
+Folder = Callable[..., Path]
+
+
+def worker(rules: Rules | None = None) -> Worker:
+    return Setup("dcp", None, DehazeOptions(), InferenceConfig(), "cpu", rules or Rules(0)).worker()
+
+
+def batch(source: Path, out: Path) -> list[folder_work.Task]:
+    return list(tasks(make_plan([str(source)], str(out), None)))
+
+
+def test_results_are_those_of_the_service_and_what_is_done_stays_done(photo_folder: Folder, tmp_path: Path) -> None:
+    source = photo_folder(count=3)
+    found = batch(source, tmp_path / "out")
+    one = worker()
+    assert [result.status for result in one.work(0, found)] == ["written"] * 3
+    photograph = source / "photo_001.jpg"
+    assert Path(found[1].target).read_bytes() == Predictor("dcp").dehaze_bytes(photograph.read_bytes())[0]
+    before = [Path(task.target).stat().st_mtime_ns for task in found]
+    assert [result.status for result in one.work(0, found)] == ["kept"] * 3
+    assert [Path(task.target).stat().st_mtime_ns for task in found] == before
+
+
+def test_failures_are_told_and_the_rest_goes_on(photo_folder: Folder, tmp_path: Path) -> None:
+    source = photo_folder(count=4)
+    whole = (source / "photo_000.jpg").read_bytes()
+    (source / "photo_000.jpg").write_bytes(whole[:700])
+    found = batch(source, tmp_path / "out")
+    Path(found[1].source).unlink()
+    Path(found[2].target).mkdir(parents=True)
+    results = list(worker().work(0, found))
+    assert [result.status for result in results] == ["failed", "failed", "failed", "written"]
+    assert results[1].reason == os.strerror(errno.ENOENT)
+    assert results[2] == Result(found[2].source, "failed", f"there is a folder at {found[2].target}")
+    assert all(result.reason for result in results[:3])
+
+
+def test_what_counts_as_done(photo_folder: Folder, tmp_path: Path) -> None:
+    source = photo_folder(count=1)
+    (task,) = batch(source, tmp_path / "out")
+    target = Path(task.target)
+
+    def state(rules: Rules) -> str:
+        return states([task], rules)[0]
+
+    assert state(Rules(0)) == state(Rules(None)) == "todo"
+    target.parent.mkdir()
+    target.write_bytes(b"result")
+    now = target.stat().st_mtime_ns
+    assert state(Rules(0)) == state(Rules(now)) == state(Rules(None)) == "done"
+    assert "--overwrite replaces it" in state(Rules(now + 1))
+    assert state(Rules(now + 1, replace=True)) == state(Rules(None, replace=True)) == "todo"
+    os.utime(target, ns=(task.mtime - 1, task.mtime - 1))
+    assert state(Rules(0)) == "todo"  # the photograph is newer
+    target.write_bytes(b"")
+    assert state(Rules(0)) == "todo"
+    target.unlink()
+    os.link(task.source, target)
+    assert "is the photograph itself" in state(Rules(0, replace=True))
+
+
+def test_a_full_disk_stops_and_leaves_nothing_half_written(
+    photo_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = batch(photo_folder(count=4), tmp_path / "out")
+    written = []
+
+    def full(place: str, data: bytes) -> None:
+        if len(written) == 2:
+            raise NoSpaceError(errno.ENOSPC, f"No space left on device: {place}")
+        written.append(place)
+        write(place, data)
+
+    monkeypatch.setattr(folder_work, "write", full)
+    results = []
+    with pytest.raises(NoSpaceError, match="No space left"):
+        results.extend(worker().work(0, found))
+    assert sorted(str(path) for path in (tmp_path / "out").iterdir()) == written
+
+
+def test_no_space_is_told_from_other_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(code: int) -> Callable[[str], None]:
+        def replacing(place: str) -> None:
+            raise OSError(code, os.strerror(code))
+
+        return replacing
+
+    for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        monkeypatch.setattr(folder_work, "replacing", failing(code))
+        with pytest.raises(NoSpaceError):
+            write(str(tmp_path / "a"), b"")
+    monkeypatch.setattr(folder_work, "replacing", failing(errno.EACCES))
+    with pytest.raises(PermissionError):
+        write(str(tmp_path / "a"), b"")
+
+
+def test_a_sheet_shows_the_whole_batch_also_after_it_went_on(photo_folder: Folder, tmp_path: Path) -> None:
+    found = batch(photo_folder(count=3), tmp_path / "out")
+    one = worker(Rules(0, previews=str(tmp_path / "out" / "previews")))
+    list(one.work(None, found[:1]))
+    assert not (tmp_path / "out" / "previews").exists()
+    list(one.work(7, found))
+    sheet = tmp_path / "out" / "previews" / "sheet-000007.jpg"
+    whole = sheet.read_bytes()
+    Path(found[0].target).unlink()
+    list(one.work(7, found))
+    assert sheet.read_bytes() == whole
+    before = sheet.stat().st_mtime_ns
+    list(one.work(7, found))
+    assert sheet.stat().st_mtime_ns == before
+
+
+def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert device_of("auto").type == "cpu"
+    with pytest.raises(ConfigError, match="there is no such GPU"):
+        device_of("cuda:1")

@@ -1,0 +1,105 @@
+"""From rows to a report, without Ray: detection, metrics that are missing, and two runs that say the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+
+from models.config import ConfigError
+from pipelines.evaluate.config import EvaluateConfig
+from pipelines.evaluate.evaluator import HAZY, Evaluator
+from pipelines.evaluate.parts import Gallery, Parts, by_photograph
+from pipelines.evaluate.plan import item_blocks, prepare
+from pipelines.evaluate.report.summary import Summary, flat, publish
+
+Folder = Callable[..., Path]
+NAME = "ssdlite320_mobilenet_v3_large"
+
+
+def run(config: EvaluateConfig, *, backwards: bool = False) -> Summary:
+    """As the job does it, in this process; the batches in either order."""
+    plan, parts = prepare(config), Parts(Path(config.out))
+    galleries = {name: Gallery(g.headline, plan.subject, config.cases, config.sheet) for name, g in plan.groups.items()}
+    evaluator = Evaluator(plan.settings)
+    blocks: list[pa.Table] = item_blocks(plan, config)
+    for table in map(evaluator, blocks[::-1] if backwards else blocks):
+        parts.write(table)
+        for row, photograph in by_photograph(table):
+            galleries[row["group"]].add(row["image_id"], photograph)
+    return publish(config, plan, parts, galleries, 0.0)
+
+
+def annotate(folder: Path, names: list[str], kind: str = "car") -> Path:
+    folder.mkdir()
+    box = "<xmin>11</xmin><ymin>21</ymin><xmax>60</xmax><ymax>80</ymax>"
+    for name in names:
+        (folder / f"{name}.xml").write_text(
+            "<annotation><size><width>128</width><height>96</height></size>"
+            f"<object><name>{kind}</name><bndbox>{box}</bndbox></object></annotation>"
+        )
+    return folder
+
+
+@pytest.fixture
+def detector(tmp_path: Path) -> str:
+    """Random weights in a file of the test's own."""
+    from torchvision.models import get_model
+
+    torch.manual_seed(0)
+    network = get_model(NAME, weights=None, weights_backbone=None, num_classes=3)
+    torch.save(network.state_dict(), tmp_path / "own.pth")
+    return f"{NAME}={tmp_path / 'own.pth'}"
+
+
+def config_of(data: Path, tmp_path: Path, **more: Any) -> EvaluateConfig:
+    plain: dict[str, Any] = {"data": (str(data),), "models": ("dcp",), "scorer": None, "out": str(tmp_path / "out")}
+    return EvaluateConfig(**plain | more)
+
+
+def test_annotated_photographs_have_an_average_precision(photo_folder: Folder, tmp_path: Path, detector: str) -> None:
+    data = photo_folder(count=3, hazy=True)
+    annotations = annotate(tmp_path / "xml", ["photo_000", "photo_002"])
+    config = config_of(
+        data, tmp_path, annotations=str(annotations), detector=detector, classes=("car", "person"), metrics=("fade",)
+    )
+    found = run(config)
+    summary = found.summary["detection"]
+    assert (summary["photographs"], summary["classes"], summary["detector"]) == (2, ["car"], NAME)
+    assert list(summary["models"]) == [HAZY, "dcp"]
+    entry = summary["models"]["dcp"]
+    assert 0 <= entry["ap50"] <= 1
+    assert entry["interval"][0] <= entry["ap50"] <= entry["interval"][1] or entry["interval"] == [0, 0]
+    assert entry["difference"]["mean"] == entry["ap50"] - summary["models"][HAZY]["ap50"]
+    assert flat(found.summary)["detection/dcp/ap50"] == entry["ap50"]
+    assert "AP50" in found.html.read_text()
+    assert "AP50" in found.markdown.read_text()
+    assert json.loads(found.json.read_text())["detection"]["models"].keys() == summary["models"].keys()
+
+
+def test_a_detector_that_is_missing_is_an_error_or_not_available(photo_folder: Folder, tmp_path: Path) -> None:
+    data = photo_folder(count=1, hazy=True)
+    annotations = annotate(tmp_path / "xml", ["photo_000"])
+    config = config_of(data, tmp_path, annotations=str(annotations), detector=f"{NAME}=nowhere.pth", metrics=("fade",))
+    with pytest.raises(ConfigError, match=r"there is no file nowhere\.pth.*--allow-missing makes it n/a"):
+        prepare(config)
+    plan = prepare(config.model_copy(update={"allow_missing": True}))
+    assert plan.settings.detector is None
+    assert "nowhere.pth" in plan.missing["detection"]
+
+
+def test_the_order_in_which_workers_finish_changes_nothing(photo_folder: Folder, tmp_path: Path) -> None:
+    data = photo_folder(count=7, hazy=True)
+    config = config_of(data, tmp_path, metrics=("fade", "rehaze"), concurrency=1)
+    first = run(config)
+    kept = {file.name: file.read_bytes() for file in first.files() if file != first.csv}  # it has seconds
+    again = run(config, backwards=True)
+    assert {file.name: file.read_bytes() for file in again.files() if file != again.csv} == kept
+    assert first.summary["tables"]["real"]["dcp"]["rehaze"]["n"] == 7
+    assert "rehaze" not in first.summary["tables"]["real"][HAZY]
+    assert first.summary["tables"]["real"]["dcp"]["fade"]["interval"] is not None

@@ -1,0 +1,268 @@
+"""The evaluation job: on Ray, and its command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from models.config import ConfigError
+from pipelines.evaluate import job
+from pipelines.evaluate.config import model_choices, with_baseline
+from pipelines.evaluate.evaluator import CLEAR, HAZY
+from pipelines.evaluate.metrics import METRICS
+from pipelines.evaluate.plan import item_blocks, prepare
+from pipelines.tracking import default_uri
+
+Folder = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def evaluated(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> job.Summary:
+    """One run on Ray: three hazy photographs, one of them with a reference, a broken file, somebody else's results, and
+    synthetic pairs.
+    """
+    from tests.conftest import make_photo
+
+    root = tmp_path_factory.mktemp("evaluate")
+    for name, count, hazy in (("hazy", 3, True), ("clear", 12, False), ("reference", 1, False)):
+        (root / name).mkdir()
+        for index in range(count):
+            pixels = make_photo(index + (100 if name == "clear" else 0), hazy=hazy)
+            Image.fromarray(pixels).save(root / name / f"photo_{index}.png")
+    (root / "theirs").mkdir()
+    for index in range(3):
+        Image.fromarray(make_photo(index)).save(root / "theirs" / f"photo_{index}_out.png")
+    shutil.copy(root / "theirs" / "photo_0_out.png", root / "theirs" / "broken_out.png")
+    (root / "hazy" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut short")
+    return job.evaluate(
+        job.EvaluateConfig(
+            data=(str(root / "hazy"),),
+            clear=str(root / "clear"),
+            reference=str(root / "reference"),
+            models=("prior=dcp",),
+            out=str(root / "out"),
+            split="all",
+            limit=4,
+            scorer=None,
+            results=(f"theirs={root / 'theirs'}",),
+            metrics=("default", "musiq"),
+            allow_missing=True,
+            tracking_uri=default_uri(root / "tracking"),
+            pair_size=64,
+            sheet=2,
+            concurrency=1,
+        )
+    )
+
+
+@pytest.fixture
+def lines(evaluated: job.Summary) -> list[dict[str, str]]:
+    with evaluated.csv.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+class TestOnRay:
+    def test_the_csv_aggregates_to_the_json(self, evaluated: job.Summary, lines: list[dict[str, str]]) -> None:
+        summary = json.loads(evaluated.json.read_text())
+        assert summary == json.loads(json.dumps(evaluated.summary))
+        values: dict[Any, list[float]] = defaultdict(list)
+        for line in lines:
+            for name in set(METRICS) & set(line):
+                if line[name]:
+                    values[line["group"], line["model"], name].append(float(line[name]))
+        seen = 0
+        for kind, table in summary["tables"].items():
+            for model, entries in table.items():
+                for name, entry in entries.items():
+                    found = values[kind, model, name]
+                    assert entry["n"] == len(found)
+                    assert entry["mean"] == pytest.approx(np.mean(found))
+                    assert entry["median"] == pytest.approx(np.median(found))
+                    seen += 1
+        assert seen == len(values) > 0
+
+    def test_every_photograph_has_every_row(self, lines: list[dict[str, str]]) -> None:
+        models: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for line in lines:
+            models[line["group"], line["name"]].append(line["model"])
+        real = {name: found for (group, name), found in models.items() if group != "synthetic"}
+        assert real == {
+            "broken.jpg": [""],
+            "photo_0.png": [HAZY, "prior", "theirs", CLEAR],  # the one with a reference
+            "photo_1.png": [HAZY, "prior", "theirs"],
+            "photo_2.png": [HAZY, "prior", "theirs"],
+        }
+        assert ("paired", "photo_0.png") in models
+        pairs = [found for (kind, _), found in models.items() if kind == "synthetic"]
+        assert pairs == [[HAZY, "prior", CLEAR]] * 4
+
+    def test_the_summary_says_what_was_done(self, evaluated: job.Summary) -> None:
+        summary = evaluated.summary
+        assert summary["headline"]["real"]["metric"] == "fade"
+        assert summary["headline"]["synthetic"]["metric"] == "psnr"
+        means = summary["headline"]["real"]["means"]
+        assert means["prior"] < means[HAZY] == evaluated.mean("real", HAZY, "fade")
+        assert summary["tables"]["paired"]["prior"]["psnr"]["n"] == 1
+        assert summary["tables"]["real"]["prior"]["fade"]["difference"]["n"] == 2
+        assert summary["tables"]["real"]["theirs"]["fade"]["n"] == 2
+        assert "theirs" not in summary["tables"]["synthetic"]
+        assert "pip install" in summary["not_measured"]["musiq"]
+        assert summary["in_sample"] is True  # asked for all splits
+        assert [f["name"] for f in summary["failures"]] == ["broken.jpg"]
+        assert any("1 photographs could not be measured" in w for w in summary["warnings"])
+        assert summary["photographs"]["real"]["evaluated"] == 2
+        assert any("too few for intervals" in w for w in summary["warnings"])
+        assert summary["photographs"]["synthetic"] | {"source": ""} == {
+            "kind": "synthetic", "source": "", "found": 12, "split": "all", "evaluated": 4, "in_sample": True,
+        }  # fmt: skip
+        assert summary["models"]["prior"]["source"] == "dcp"
+        assert summary["config"]["seed"] == summary["row_settings"]["seed"] == 0
+        assert {"ray", "torch", "fade-python", "ray-dehaze"} <= summary["versions"].keys()
+
+    def test_the_files_are_there(self, evaluated: job.Summary) -> None:
+        assert "# Evaluation" in evaluated.markdown.read_text()
+        assert evaluated.sheet is not None
+        assert evaluated.pairs_sheet is not None
+        with Image.open(evaluated.sheet) as sheet, Image.open(evaluated.pairs_sheet) as pairs:
+            assert sheet.format == pairs.format == "PNG"
+            assert sheet.width > 3 * 128  # a photograph and its results side by side
+            assert 3 * 64 < pairs.width < 4 * 64  # and the clear one
+        found = {path.name for path in evaluated.csv.parent.iterdir()}
+        assert found == {
+            "per_image.csv", "summary.json", "summary.md", "report.html", "contact_sheet.png", "pairs_sheet.png", "rows"
+        }  # fmt: skip
+        parts = sorted((evaluated.csv.parent / "rows").iterdir())
+        assert len(parts) > 2
+        assert sum(pq.read_metadata(part).num_rows for part in parts) == len(evaluated.csv.read_text().splitlines()) - 1
+
+    def test_everything_lands_in_mlflow(self, evaluated: job.Summary) -> None:
+        from mlflow import MlflowClient
+
+        client = MlflowClient(evaluated.summary["config"]["tracking_uri"])
+        experiment = client.get_experiment_by_name("evaluation")
+        assert experiment is not None
+        (run,) = client.search_runs([experiment.experiment_id])
+        assert run.info.status == "FINISHED"
+        assert run.data.metrics["real/prior/fade"] == pytest.approx(evaluated.mean("real", "prior", "fade"))
+        assert run.data.metrics["paired/theirs/psnr"] == pytest.approx(evaluated.mean("paired", "theirs", "psnr"))
+        files = {file.path for file in client.list_artifacts(run.info.run_id)}
+        assert {"report.html", "summary.json", "summary.md", "per_image.csv"} <= files
+
+    @pytest.mark.slow
+    def test_again_without_pairs_gives_the_same_numbers_and_drops_the_old_sheet(self, evaluated: job.Summary) -> None:
+        config = job.EvaluateConfig.model_validate(evaluated.summary["config"])
+        again = job.evaluate(config.model_copy(update={"clear": None, "concurrency": 2, "tracking_uri": None}))
+        assert again.pairs_sheet is None
+        assert not (again.csv.parent / "pairs_sheet.png").exists()
+        assert again.summary["tables"]["real"] == evaluated.summary["tables"]["real"]
+
+    @pytest.mark.slow
+    def test_only_unreadable_files_are_an_error(self, tmp_path: Path) -> None:
+        (tmp_path / "a.jpg").write_bytes(b"no picture")
+        config = job.EvaluateConfig(data=(str(tmp_path),), models=("dcp",), scorer=None, out=str(tmp_path / "out"))
+        with pytest.raises(ConfigError, match="none of 1 photographs could be measured"):
+            job.evaluate(config)
+        assert not (tmp_path / "out" / "summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "missing"], "there is no folder missing"),
+        (["--data", "empty"], "empty holds no photograph"),
+        (["--data", "photos", "--models", "dcq"], "did you mean 'dcp'"),
+        (["--data", "photos", "--models", "dcp,dcp"], "labels must differ"),
+        (["--data", "photos", "--models", f"{HAZY}=dcp"], "labels must differ"),
+        (["--data", "photos", "--models", "dcp", "--limit", "0"], "'limit' in evaluate"),
+        (["--data", "photos", "--models", "dcp", "--reference", "missing"], "--reference names a folder"),
+        (["--data", "photos", "--models", "dcp", "--scorer", "ViT-B-33"], "did you mean"),
+        (["--data", "photos", "--models", "dcp", "--results", "photos"], "expected NAME=DIR"),
+        (["--data", "photos", "--models", "dcp", "--results", "dcp=photos"], "the name 'dcp' is taken"),
+        (["--data", "photos", "--models", "dcp", "--results", "theirs=empty"], "lacks 1 of 1 photographs"),
+        (["--data", "photos", "--models", "dcp", "--metrics", "default,musiq"], "--allow-missing makes it n/a"),
+        (["--data", "photos", "--models", "dcp", "--metrics", "fate"], "did you mean 'fade'"),
+        (["--data", "photos", "--models", "dcp", "--headline", "quality"], "'quality' selected the labels"),
+        (["--data", "photos", "--models", "dcp", "--metric-weights", "musiq=x"], "which is not measured"),
+        (["--data", "photos", "--models", "dcp", "--detector", "ssd300_vgg16"], "go together"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_exit_code_2(
+    arguments: list[str],
+    message: str,
+    photo_folder: Folder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    photo_folder(count=1)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert job.main([*arguments, "--out", "out", "--tracking-uri", "none"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert message in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_out_that_is_no_folder_is_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert job.main(["--data", "photos", "--out", "s3://bucket/results"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --out is 's3://bucket/results'; object storage is not supported here")
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_checkpoint_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    first, second, third = model_choices(["ours=run/model", "run/model", "dcp"])
+    assert (first.label, first.source) == ("ours", str(tmp_path / "run" / "model"))
+    assert (second.label, second.source) == ("run/model", first.source)
+    assert (third.label, third.source) == ("dcp", "dcp")
+
+
+def test_the_dark_channel_prior_is_measured_with_every_model_once() -> None:
+    assert [c.label for c in with_baseline(model_choices(["corun-compact"]))] == ["dcp", "corun-compact"]
+    assert [c.label for c in with_baseline(model_choices(["prior=dcp"]))] == ["prior"]
+
+
+def test_every_option_of_the_command_is_one_of_the_configuration() -> None:
+    args = job._parser().parse_args(["--data", "x", "--out", "y"])
+    assert set(vars(args)) == set(job.EvaluateConfig.model_fields)
+    plain = job.EvaluateConfig(data=("x",), out="y")
+    assert job.config_of(args).model_copy(update={"tracking_uri": None}) == plain
+    assert job.config_of(args).tracking_uri == default_uri("y")
+
+
+def test_blocks_hold_every_photograph_once_and_feed_all_workers(photo_folder: Folder) -> None:
+    config = job.EvaluateConfig(data=(str(photo_folder(count=11)),), out="x", models=(), scorer=None)
+    blocks = item_blocks(prepare(config), config)
+    assert len(blocks) >= 4
+    ids = [image_id for block in blocks for image_id in block["image_id"].to_pylist()]
+    assert len(ids) == len(set(ids)) == 11
+    assert [block["block"].to_pylist()[0] for block in blocks] == list(range(len(blocks)))
+
+
+def test_sources_have_tables_of_their_own(photo_folder: Folder) -> None:
+    one, other = photo_folder("one", count=2), photo_folder("other", count=2, seed=1)
+    config = job.EvaluateConfig(data=(str(one), str(other)), out="x", models=(), scorer=None, reference=str(other))
+    (other / "photo_001.jpg").rename(other / "new.jpg")
+    groups = prepare(config).groups
+    counts = {name: len(group.selection.entries) for name, group in groups.items()}
+    assert counts == {"real, one": 1, "paired, one": 1, "paired, other": 2}
+    assert groups["paired, one"].headline == "psnr"

@@ -1,0 +1,133 @@
+"""Metrics of an image, and which of them may judge."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from models.config import ConfigError
+from pipelines.evaluate import metrics
+from pipelines.evaluate.config import headline_of, label_metrics
+from pipelines.evaluate.evaluator import Kind
+from pipelines.evaluate.metrics import METRICS
+
+Pixels = NDArray[np.uint8]
+
+
+def test_psnr_of_a_known_error() -> None:
+    grey = np.full((32, 32, 3), 100, np.uint8)
+    assert metrics.psnr(grey + 10, grey) == pytest.approx(20 * math.log10(25.5))
+    assert metrics.psnr(grey, grey + 10) == metrics.psnr(grey + 10, grey)
+
+
+def test_psnr_does_not_wrap_around() -> None:
+    black, white = np.zeros((16, 16, 3), np.uint8), np.full((16, 16, 3), 255, np.uint8)
+    assert metrics.psnr(black, white) == 0.0
+
+
+def test_identical_images_score_the_cap_and_one(photo: Callable[..., Pixels]) -> None:
+    image = photo(1)
+    assert metrics.psnr(image, image) == metrics.PSNR_CAP
+    assert metrics.ssim(image, image) == pytest.approx(1.0)
+
+
+def test_ssim_falls_with_noise(photo: Callable[..., Pixels]) -> None:
+    image = photo(1)
+    noise = np.random.default_rng(0).normal(0, 1, image.shape)
+    little, much = (np.clip(image + s * noise, 0, 255).astype(np.uint8) for s in (5, 40))
+    assert metrics.ssim(image, image) > metrics.ssim(little, image) > metrics.ssim(much, image) > 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_fade_is_higher_for_haze(photo: Callable[..., Pixels], seed: int) -> None:
+    assert metrics.fade(photo(seed, hazy=True)) > metrics.fade(photo(seed))
+
+
+def test_fade_of_a_constant_image_is_nan_without_warnings() -> None:
+    assert math.isnan(metrics.fade(np.full((64, 64, 3), 128, np.uint8)))
+
+
+def test_smallest_side_can_be_measured() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (metrics.MIN_SIDE, metrics.MIN_SIDE, 3), dtype=np.uint8)
+    assert math.isfinite(metrics.fade(image))
+    assert math.isfinite(metrics.ssim(image, 255 - image))
+
+
+# Sharma, Wu and Dalal (2005), table 1: two colours in CIELAB and their difference.
+SHARMA = [
+    ((50.0, 2.6772, -79.7751), (50.0, 0.0, -82.7485), 2.0425),
+    ((50.0, 3.1571, -77.2803), (50.0, 0.0, -82.7485), 2.8615),
+    ((50.0, 2.8361, -74.0200), (50.0, 0.0, -82.7485), 3.4412),
+    ((50.0, -1.3802, -84.2814), (50.0, 0.0, -82.7485), 1.0000),
+    ((50.0, 0.0, 0.0), (50.0, -1.0, 2.0), 2.3669),
+    ((50.0, 2.4900, -0.0010), (50.0, -2.4900, 0.0009), 7.1792),
+    ((50.0, 2.4900, -0.0010), (50.0, -2.4900, 0.0011), 7.2195),
+    ((50.0, 2.5, 0.0), (73.0, 25.0, -18.0), 27.1492),
+    ((50.0, 2.5, 0.0), (61.0, -5.0, 29.0), 22.8977),
+    ((60.2574, -34.0099, 36.2677), (60.4626, -34.1751, 39.4387), 1.2644),
+]
+
+
+def test_colour_differences_are_the_published_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    import skimage.color
+
+    colours = iter([np.array([pair[i] for pair in SHARMA])[None] for i in (0, 1)])
+    monkeypatch.setattr(skimage.color, "rgb2lab", lambda image: next(colours))
+    picture = np.zeros((1, len(SHARMA), 3), np.uint8)
+    assert metrics.ciede2000(picture, picture) == pytest.approx(np.mean([pair[2] for pair in SHARMA]), abs=1e-4)
+
+
+def test_colour_difference_of_black_and_white_is_a_hundred() -> None:
+    black, white = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 255, np.uint8)
+    assert metrics.ciede2000(black, white) == pytest.approx(100, abs=0.1)
+    assert metrics.ciede2000(white, white) == 0.0
+
+
+def test_a_result_that_explains_the_haze_has_no_rehazing_error(photo: Callable[..., Pixels]) -> None:
+    scene = photo(2)
+    transmission = np.repeat(np.linspace(0.3, 0.9, 96, dtype=np.float32)[:, None], 128, axis=1)
+    veil = 1 - transmission[..., None]
+    hazy = np.rint(scene * (1 - veil) + np.array([200, 210, 230]) * veil).astype(np.uint8)
+    assert metrics.rehazing_error(scene, transmission, hazy) < 0.5
+    assert metrics.rehazing_error(255 - scene, transmission, hazy) > 10
+    assert metrics.rehazing_error(hazy, np.ones_like(transmission), hazy) == 0.0  # nothing was done: the trap of it
+
+
+def test_metrics_are_chosen_in_the_order_of_the_table() -> None:
+    assert metrics.chosen(["default"]) == metrics.DEFAULT
+    assert metrics.chosen(["psnr", "fade", "brisque"]) == ("fade", "psnr", "brisque")
+    assert "clearness" not in metrics.chosen(["default"], scorer=False)
+    with pytest.raises(ConfigError, match="did you mean 'musiq'"):
+        metrics.chosen(["musik"])
+    with pytest.raises(ConfigError, match="scorer is 'none'"):
+        metrics.chosen(["quality"], scorer=False)
+
+
+def test_every_metric_says_its_range_its_licence_and_what_it_is() -> None:
+    assert all(metric.limits and metric.licence and metric.what for metric in METRICS.values())
+    assert all("noncommercial" in m.licence.lower() for m in METRICS.values() if m.provider == "pyiqa")
+
+
+@pytest.mark.parametrize("kind", ["real", "paired", "synthetic"])
+def test_no_headline_selected_labels(kind: Kind) -> None:
+    banned = label_metrics([])
+    assert banned == {"clearness", "quality"}
+    assert headline_of(kind, metrics.DEFAULT, None, banned) == ("fade" if kind == "real" else "psnr")
+    assert headline_of(kind, ("quality", "fade"), None, banned) == "fade"
+    with pytest.raises(ConfigError, match="'quality' selected the labels"):
+        headline_of(kind, metrics.DEFAULT, "quality", banned)
+    with pytest.raises(ConfigError, match="can headline"):
+        headline_of(kind, ("quality", "clearness"), None, banned)
+    with pytest.raises(ConfigError, match="is not measured"):
+        headline_of(kind, ("fade",), "brisque", banned)
+
+
+def test_a_model_whose_labels_musiq_chose_is_not_judged_by_it() -> None:
+    banned = label_metrics([{"labels_by_iqa": False}, {"labels_by_iqa": True}])
+    assert {"musiq", "musiq-spaq"} <= banned
+    with pytest.raises(ConfigError, match="'musiq' selected the labels"):
+        headline_of("real", ("fade", "musiq"), "musiq", banned)

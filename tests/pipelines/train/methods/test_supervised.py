@@ -1,0 +1,131 @@
+"""Supervised training on pairs: it learns, it resumes exactly, it stops at nonsense."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.networks.corun import Corun, CorunConfig
+from pipelines.train.methods.optimization import OptimizerConfig
+from pipelines.train.methods.supervised import LossWeights, Supervised
+
+
+def batch(seed: int = 0) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    clear = torch.rand(2, 3, 16, 16, generator=generator)
+    return {"clear": clear, "hazy": clear * 0.5 + 0.45}
+
+
+def method(steps: int = 40, **optimizer: float) -> Supervised:
+    torch.manual_seed(0)
+    options = {"learning_rate": 5e-3, "warmup": 2, "ema": 0.9} | optimizer
+    made = Supervised(Corun(CorunConfig(stages=1, dim=2)), optimizer=OptimizerConfig(**options), steps=steps)
+    made.configure()
+    return made
+
+
+def test_the_loss_goes_down() -> None:
+    trained = method()
+    losses = [trained.training_step(batch(), step)["loss"] for step in range(40)]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_the_parts_add_up() -> None:
+    found = method().training_step(batch(), 0)
+    assert found["loss"] == pytest.approx(found["l1"] + found["reconstruction"])
+
+
+def test_resuming_is_the_same_as_not_stopping() -> None:
+    whole, half, rest = method(), method(), method()
+    for step in range(6):
+        whole.training_step(batch(step), step)
+    for step in range(3):
+        half.training_step(batch(step), step)
+    rest.load_state_dict(half.state_dict())
+    for step in range(3, 6):
+        rest.training_step(batch(step), step)
+    for one, other in ((whole.network, rest.network), (whole.export(), rest.export())):
+        for a, b in zip(one.parameters(), other.parameters(), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_the_teacher_is_what_is_exported() -> None:
+    trained = method()
+    trained.training_step(batch(), 0)
+    exported = trained.export()
+    assert exported is trained.stepper.teacher.network
+    assert not exported.training
+
+
+def test_a_loss_that_is_not_finite_is_an_error_and_no_step() -> None:
+    trained = method()
+    before = [p.clone() for p in trained.network.parameters()]
+    bad = batch() | {"clear": torch.full((2, 3, 16, 16), float("nan"))}
+    with pytest.raises(FloatingPointError, match=r"the loss is nan at step 0; lower optimizer\.learning_rate"):
+        trained.training_step(bad, 0)
+    assert all(torch.equal(a, b) for a, b in zip(before, trained.network.parameters(), strict=True))
+
+
+def test_the_rate_warms_up_and_falls_to_its_share() -> None:
+    stepper = method(steps=100, learning_rate=1.0, warmup=10, final_share=0.1).stepper
+    assert stepper.rate(0) == pytest.approx(0.1)
+    assert stepper.rate(9) == pytest.approx(1.0)
+    assert stepper.rate(55) == pytest.approx(0.55)
+    assert stepper.rate(100) == pytest.approx(0.1)
+    assert stepper.rate(1000) == pytest.approx(0.1)
+
+
+class Plain(nn.Module):
+    """A network of a user's own: an image in, an image out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 3, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        out: Tensor = self.layer(image)
+        return out
+
+
+def test_any_module_from_image_to_image_trains_without_the_physical_loss() -> None:
+    made = Supervised(Plain(), optimizer=OptimizerConfig(learning_rate=0.05, warmup=0), steps=30)
+    made.configure()
+    losses = [made.training_step(batch(), step) for step in range(30)]
+    assert set(losses[0]) == {"loss", "l1"}
+    assert losses[-1]["loss"] < 0.5 * losses[0]["loss"]
+
+
+class Brightness:
+    """Stands for the scorer: the brighter, the hazier."""
+
+    def haze_density(self, images: Tensor) -> Tensor:
+        return images.mean(dim=(1, 2, 3))
+
+
+def test_haze_density_is_a_weighted_part_of_the_loss() -> None:
+    def found(weight: float) -> dict[str, float]:
+        torch.manual_seed(0)
+        weights = LossWeights(haze_density=weight)
+        made = Supervised(Corun(CorunConfig(stages=1, dim=2)), weights=weights, steps=1, scorer=Brightness())
+        made.configure()
+        return made.training_step(batch(), 0)
+
+    once, twice = found(0.5), found(1.0)
+    assert once["haze_density"] > 0
+    assert twice["haze_density"] == pytest.approx(2 * once["haze_density"])
+    assert twice["loss"] == pytest.approx(once["loss"] + once["haze_density"])
+    assert "haze_density" not in found(0.0)
+
+
+def test_gradients_are_clipped() -> None:
+    trained = method(clip_norm=1e-3)
+    trained.training_step(batch(), 0)
+    norm = torch.cat([p.grad.flatten() for p in trained.network.parameters() if p.grad is not None]).norm()
+    assert float(norm) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_a_weight_of_zero_leaves_the_loss_out() -> None:
+    made = Supervised(Corun(CorunConfig(stages=1, dim=2)), weights=LossWeights(reconstruction=0), steps=1)
+    made.configure()
+    assert set(made.training_step(batch(), 0)) == {"loss", "l1"}

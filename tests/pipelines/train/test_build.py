@@ -1,0 +1,210 @@
+"""From a recipe to its method and back to a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from models import checkpoints as checkpoint
+from models import zoo
+from models.config import ConfigError
+from models.losses.perceptual import Vgg19Features
+from pipelines.train import build
+from pipelines.train.build import (
+    make_contrastive,
+    make_method,
+    make_network,
+    network_config,
+    rehearse,
+    write_checkpoint,
+)
+from pipelines.train.methods.colabator import Colabator
+from pipelines.train.methods.optimization import Method
+from pipelines.train.methods.scorer import ScorerTraining
+from pipelines.train.methods.supervised import Supervised
+from pipelines.train.recipe import Recipe, load_recipe
+from pseudolabel.scorer.backbone import ScorerFeatures
+
+CPU = torch.device("cpu")
+SMALL = "network={name: corun, stages: 1, dim: 2}"
+
+
+def small(name: str, *overrides: str) -> Recipe:
+    return load_recipe(name, [SMALL, "init=null", *overrides])
+
+
+def test_weights_that_the_driver_has_are_not_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.models import vgg19
+
+    with torch.device("meta"):
+        shapes = vgg19(weights=None, init_weights=False).state_dict()
+    state = {name: torch.rand(value.shape) for name, value in shapes.items() if name.startswith("features")}
+    made = []
+
+    def load(source: str) -> Vgg19Features:
+        made.append(source)
+        return Vgg19Features(state)
+
+    monkeypatch.setattr(build, "load_vgg19", load)
+    recipe = small("demo_pretrain", "perceptual.backbone=vgg19")
+    weights = rehearse(recipe)
+    assert weights is not None
+    assert torch.equal(weights["features.28.bias"], state["features.28.bias"])
+    method: Any = make_method(recipe, CPU, vgg19=weights)
+    assert torch.equal(method.contrastive.features.features[28].bias, state["features.28.bias"])
+    assert made == ["vgg19"]
+    assert rehearse(small("demo_pretrain")) is None
+
+
+def test_the_seed_decides_the_first_weights() -> None:
+    def first(seed: int) -> torch.Tensor:
+        made = make_method(small("demo_pretrain", f"train.seed={seed}"), CPU)
+        made.configure()
+        return torch.cat([p.flatten() for p in made.export().parameters()])
+
+    assert torch.equal(first(1), first(1))
+    assert not torch.equal(first(1), first(2))
+
+
+def test_each_method_has_its_class() -> None:
+    assert type(make_method(small("demo_pretrain"), CPU)) is Supervised
+    colabator = make_method(small("demo_colabator", "real.haze_density=0.1"), CPU)
+    assert isinstance(colabator, Colabator)
+    assert colabator.scorer.haze_density(torch.rand(1, 3, 64, 64)).shape == (1,)
+    assert isinstance(make_method(load_recipe("scorer_clip_compact"), CPU), ScorerTraining)
+
+
+def test_a_scorer_is_loaded_only_where_its_gradients_are_wanted() -> None:
+    for name, weight in (("demo_colabator", "real.haze_density"), ("demo_pretrain", "weights.haze_density")):
+        scorer = "scorer=clip-compact"
+        assert make_method(small(name, scorer, f"{weight}=0"), CPU).scorer is None  # type: ignore[attr-defined]
+        assert make_method(small(name, scorer, f"{weight}=0.1"), CPU).scorer is not None  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "built"),
+    [
+        ("demo_pretrain", [], False),
+        ("demo_pretrain", ["perceptual.backbone=scorer"], True),
+        ("demo_pretrain", ["perceptual.backbone=scorer", "weights.contrastive=0"], False),
+        ("demo_colabator", ["perceptual.backbone=scorer", "weights.contrastive=0"], True),
+        ("demo_colabator", ["perceptual.backbone=scorer", "weights.contrastive=0", "real.contrastive=0"], False),
+    ],
+)
+def test_a_backbone_is_loaded_only_where_a_loss_has_a_weight(name: str, options: list[str], built: bool) -> None:
+    found = make_contrastive(small(name, *options), CPU)
+    assert (found is not None) == built
+    if found is not None:
+        assert isinstance(found.features, ScorerFeatures)
+        assert found.weights == (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
+
+
+def test_haze_density_and_contrast_share_one_scorer() -> None:
+    made = make_method(small("demo_colabator", "real.haze_density=0.1", "perceptual.backbone=scorer"), CPU)
+    assert isinstance(made, Colabator)
+    assert made.contrastive is not None
+    assert made.contrastive.features.scorer is made.scorer  # type: ignore[attr-defined]
+    made.configure()
+    data = {key: torch.nn.functional.interpolate(value, size=(64, 64)) for key, value in batch(0).items()}
+    found = made.training_step(data, 0)
+    assert {"contrastive", "real_contrastive", "real_haze_density"} < set(found)
+    names = [name for name, _ in made.stepper._plain.named_parameters()]
+    assert len(names) == len(list(made.network.parameters()))  # no wrapper gets to see the frozen networks
+
+
+@pytest.mark.parametrize("part", ["weights", "real"])
+def test_a_contrast_without_a_backbone_is_refused(part: str) -> None:
+    message = rf"^Recipe: {part}\.contrastive is 0\.2, and perceptual\.backbone is 'none': set the backbone to vgg19"
+    with pytest.raises(ConfigError, match=message):
+        small("demo_colabator", f"{part}.contrastive=0.2")
+
+
+def test_a_backbone_that_is_missing_is_named() -> None:
+    with pytest.raises(ConfigError, match="backbone is 'vgg16', and there is no such file"):
+        make_method(small("demo_pretrain", "perceptual.backbone=vgg16"), CPU)
+
+
+def test_a_checkpoint_gives_back_the_exported_network(tmp_path: Path) -> None:
+    recipe = small("demo_pretrain")
+    made = make_method(recipe, CPU)
+    made.configure()
+    folder = write_checkpoint(tmp_path / "ck", made, recipe, {"l1": 0.25}, step=9)
+    loaded = zoo.load(str(folder))
+    assert loaded.config["step"] == 9
+    assert loaded.config["recipe"] == recipe.model_dump(mode="json")
+    for name, value in loaded.network.state_dict().items():
+        assert torch.equal(value, made.export().state_dict()[name])
+    state = checkpoint.read_state(folder)
+    assert state is not None
+    assert state["step"] == 9
+    again = make_method(recipe, CPU)
+    again.configure()
+    again.load_state_dict(state["method"])
+
+
+def test_the_recipe_s_settings_reach_the_method() -> None:
+    recipe = small(
+        "demo_colabator", "scorer=null", "weights={l1: 0.7}", "real={label: 0.3}", "train.steps=77",
+        "optimizer={learning_rate: 0.02, weight_decay: 0.3, warmup: 0}",
+    )  # fmt: skip
+    made = make_method(recipe, CPU)
+    assert isinstance(made, Colabator)
+    made.configure()
+    assert (made.weights, made.real, made.steps) == (recipe.weights, recipe.real, 77)
+    group = made.stepper.optimizer.param_groups[0]
+    assert (group["lr"], group["weight_decay"]) == (0.02, 0.3)
+
+
+def batch(step: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    names = ("hazy", "clear", "strong", "label")
+    made = {name: torch.rand(1, 3, 16, 16, generator=generator) for name in names}
+    return made | {"trust": torch.rand(1, 1, 16, 16, generator=generator)}
+
+
+@pytest.mark.parametrize("name", ["demo_pretrain", "demo_colabator"])
+def test_training_resumes_from_a_checkpoint_as_if_it_had_never_stopped(name: str, tmp_path: Path) -> None:
+    recipe = small(name, "scorer=null")
+
+    def trained(made: Method, steps: range) -> Method:
+        for step in steps:
+            made.training_step(batch(step), step)
+        return made
+
+    whole, half, rest = (make_method(recipe, CPU) for _ in range(3))
+    for made in (whole, half, rest):
+        made.configure()
+    folder = write_checkpoint(tmp_path / "ck", trained(half, range(3)), recipe, {}, step=3)
+    state = checkpoint.read_state(folder)
+    assert state is not None
+    rest.load_state_dict(state["method"])
+    trained(whole, range(6))
+    trained(half, range(3, 6))  # writing a checkpoint must not disturb the run that goes on
+    trained(rest, range(3, 6))
+    expected = whole.state_dict()
+    for other in (half.state_dict(), rest.state_dict()):
+        for part in ("student", "teacher"):
+            for key, value in expected[part].items():
+                assert torch.equal(value, other[part][key]), (part, key)
+
+
+def test_training_starts_from_a_checkpoint(tmp_path: Path) -> None:
+    network = {"name": "corun", "stages": 1, "dim": 2}
+    folder = checkpoint.save(tmp_path / "init", zoo.build(network), {"network": network})
+    recipe = load_recipe("demo_pretrain", [SMALL, f"init={folder}"])
+    made = make_network(recipe)
+    assert made.training
+    for name, value in zoo.load(str(folder)).network.state_dict().items():
+        assert torch.equal(value, made.state_dict()[name])
+    unsaid = load_recipe("demo_pretrain", ["network={}", f"init={folder}"])
+    assert network_config(unsaid) == network
+    with pytest.raises(ConfigError, match="but the recipe asks for"):
+        make_network(load_recipe("demo_pretrain", ["network={name: corun, stages: 2, dim: 2}", f"init={folder}"]))
+
+
+def test_a_scorer_needs_its_architecture(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"network\.folder is"):
+        make_method(load_recipe("scorer_clip_compact", [f"network.folder={tmp_path}"]), CPU)

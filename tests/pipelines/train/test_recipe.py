@@ -1,0 +1,77 @@
+"""Recipes: the packaged ones, overrides, and what is said about mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from models import zoo
+from models.config import ConfigError
+from pipelines.train.recipe import load_recipe, recipe_names
+
+
+def test_packaged_recipes_load_and_say_what_they_train() -> None:
+    names = recipe_names()
+    assert {"pretrain_corun_compact", "refine_corun_compact", "colabator_corun_compact"} <= set(names)
+    for name in names:
+        recipe = load_recipe(name)
+        assert recipe.network
+        if recipe.method != "scorer":
+            zoo.build(recipe.network)
+
+
+@pytest.mark.parametrize("name", ["demo_pretrain", "demo_colabator"])
+def test_the_demo_s_recipes_fit_two_logical_cpus(name: str) -> None:
+    """Ray hangs, silently, when actors and data tasks together ask for more than there is."""
+    recipe = load_recipe(name)
+    train, labels = recipe.train, recipe.labels
+    asked = train.workers * train.worker_cpus + 2 * train.data_cpus
+    asked += labels.workers * labels.worker_cpus if recipe.method == "colabator" else 0
+    assert train.workers == 2
+    assert asked <= 2
+
+
+def test_values_can_be_set_one_by_one() -> None:
+    recipe = load_recipe("demo_pretrain", ["train.steps=7", "init=null", "haze.beta=[0.5, 0.6]", "train.seed= 3"])
+    assert (recipe.train.steps, recipe.train.seed) == (7, 3)
+    assert recipe.init is None
+    assert recipe.haze.beta == (0.5, 0.6)
+    assert recipe.train.workers == load_recipe("demo_pretrain").train.workers
+
+
+def test_a_file_of_one_s_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("method: supervised\nnetwork: {name: corun, stages: 1, dim: 2}\n")
+    assert load_recipe(path).network == {"name": "corun", "stages": 1, "dim": 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        ("method: supervised\ntrain: {setps: 3}", [], "unknown key 'setps' in train; did you mean 'steps'"),
+        ("method: supervise", [], "'method' is 'supervise'"),
+        ("methods: supervised", [], "unknown key 'methods'; did you mean 'method'"),
+        ("method: supervised", ["train.steps"], "expected key=value"),
+        ("method: supervised", ["method.steps=3"], "'method' has no keys inside"),
+        ("method: supervised", ["train.steps=0"], "'steps' in train is 0"),
+        ("method: cddgan\noptimizer: {learning_rate: 0.1}", [], "method cddgan has several of its own"),
+        ("method: [", [], "is not YAML"),
+        ("- a\n- b", [], "holds a list"),
+    ],
+)
+def test_a_mistake_is_one_sentence(text: str, overrides: list[str], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(path, overrides)
+
+
+def test_an_unknown_recipe_has_a_neighbour() -> None:
+    with pytest.raises(ConfigError, match="no recipe 'demo_pretrian'; did you mean 'demo_pretrain'"):
+        load_recipe("demo_pretrian")
+
+
+def test_a_missing_file_is_not_mistaken_for_the_packaged_recipe_of_its_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no recipe"):
+        load_recipe(tmp_path / "demo_pretrain.yaml")

@@ -1,0 +1,511 @@
+"""The label pool without Ray: admission, durability, growth, snapshots."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import lmdb
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pseudolabel.pool.entries import shard_of, to_entry, to_record
+from pseudolabel.pool.history import LONGEST, History, Moment, together
+from pseudolabel.pool.label_pool import LabelEntry, LabelPool, PoolError, PoolStats, SnapshotError
+from pseudolabel.pool.rows import Rows
+from pseudolabel.pool.snapshots import Manifest, latest_snapshot, write_manifest
+
+
+def entry(image_id: str, clearness: float = 0.5, quality: float = 0.5, step: int = 0, side: int = 8) -> LabelEntry:
+    random = np.random.default_rng([int.from_bytes(image_id.encode()) % 2**32, step])
+    return LabelEntry(
+        image_id=image_id,
+        label=random.integers(0, 256, (side, side, 3), dtype=np.uint8),
+        transmission=random.integers(0, 256, (side, side), dtype=np.uint8),
+        trust=random.random((2, 3), dtype=np.float32),
+        clearness=clearness,
+        quality=quality,
+        teacher_step=step,
+    )
+
+
+def assert_same(found: LabelEntry | None, expected: LabelEntry) -> None:
+    assert found is not None
+    for field in dataclasses.fields(LabelEntry):
+        np.testing.assert_array_equal(getattr(found, field.name), getattr(expected, field.name), err_msg=field.name)
+
+
+@pytest.fixture
+def pool(tmp_path):
+    pool = LabelPool(tmp_path / "pool", sync=False)
+    yield pool
+    pool.close()
+
+
+def test_entries_come_back_bit_for_bit(pool):
+    photo = dataclasses.replace(entry("photo"), trust=np.array([[0.1, 1 / 3]], dtype=np.float32), clearness=1 / 3)
+    assert pool.offer([photo]) == [True]
+    found, missing = pool.fetch(["photo", "never seen"])
+    assert_same(found, photo)
+    assert missing is None
+    assert found.label.flags.writeable
+
+
+def test_a_candidate_must_not_be_worse_in_either_score(pool):
+    pool.offer([entry("a", 0.5, 0.5, step=1)])
+    assert pool.offer([entry("a", 0.9, 0.4, step=2), entry("a", 0.4, 0.9, step=2)]) == [False, False]
+    assert_same(pool.fetch(["a"])[0], entry("a", 0.5, 0.5, step=1))
+    assert pool.offer([entry("a", 0.6, 0.5, step=3)]) == [True]
+    assert_same(pool.fetch(["a"])[0], entry("a", 0.6, 0.5, step=3))
+
+
+def test_the_same_photograph_twice_in_one_batch_is_taken_in_order(pool):
+    batch = [entry("a", 0.2, 0.2, 1), entry("a", 0.4, 0.4, 2), entry("a", 0.3, 0.9, 3), entry("b", math.nan, 0.5)]
+    assert pool.offer(batch) == [True, True, False, False]
+    assert_same(pool.fetch(["a"])[0], batch[1])
+    assert pool.ids() == ["a"]
+
+
+def test_a_repeated_offer_is_acknowledged_and_changes_nothing(pool):
+    assert pool.offer([entry("a", step=4)]) == [True]
+    assert pool.offer([entry("a", step=4)]) == [True]
+    assert pool.stats().replaced == 0
+    assert pool.stats().size == 1
+    assert pool.offer([entry("a", step=5)]) == [True], "a tie from a later teacher is the fresher label"
+    assert pool.stats().replaced == 1
+    assert pool.stats().mean_teacher_step == 5
+
+
+def test_statistics_survive_a_restart(tmp_path):
+    pool = LabelPool(tmp_path)
+    pool.offer([entry("a", 0.2, 0.4), entry("b", 0.4, 0.8), entry("a", 0.1, 0.1)])
+    before = pool.stats()
+    pool.close()
+    again = LabelPool(tmp_path)
+    assert again.stats() == before
+    assert before == PoolStats(2, 3, 2, 0, 2 / 3, pytest.approx(0.3), pytest.approx(0.6), 0)
+    again.close()
+
+
+offers = st.lists(st.tuples(st.sampled_from("abcd"), st.floats(0, 1), st.floats(0, 1), st.integers(0, 3)), max_size=25)
+
+
+@given(offers=offers, cuts=st.integers(1, 6))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_scores_only_rise_and_statistics_are_those_of_the_entries(tmp_path_factory, offers, cuts):
+    pool = LabelPool(tmp_path_factory.mktemp("pool"), sync=False, map_size=1 << 20)
+    best: dict[str, tuple[float, float]] = {}
+    for start in range(0, len(offers), cuts):
+        pool.offer([entry(*offer, side=2) for offer in offers[start : start + cuts]])
+        held = {e.image_id: (e.clearness, e.quality) for e in pool.fetch(pool.ids())}
+        assert all(held[i][0] >= old[0] and held[i][1] >= old[1] for i, old in best.items())
+        best = held
+    stats = pool.stats()
+    pool.close()
+    assert stats.size == len(best)
+    assert stats.offered == len(offers)
+    assert stats.mean_clearness == pytest.approx(sum(c for c, _ in best.values()) / max(len(best), 1), abs=1e-9)
+    assert stats.mean_quality == pytest.approx(sum(q for _, q in best.values()) / max(len(best), 1), abs=1e-9)
+
+
+def test_the_store_grows_with_what_it_holds(tmp_path):
+    pool = LabelPool(tmp_path, map_size=1 << 18, sync=False)
+    photos = [entry(f"photo {i}", side=64) for i in range(100)]
+    for start in range(0, 100, 25):
+        assert all(pool.offer(photos[start : start + 25]))
+    assert (tmp_path / "data.mdb").stat().st_size > 1 << 20
+    for found, expected in zip(pool.fetch([p.image_id for p in photos]), photos, strict=True):
+        assert_same(found, expected)
+    pool.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_id": ""}, "image_id"),
+        ({"image_id": "x" * 501}, "501"),
+        ({"label": np.zeros((4, 4), np.uint8)}, r"\(H, W, 3\) uint8"),
+        ({"label": np.zeros((8, 8, 3), np.float32)}, "float32"),
+        ({"transmission": np.zeros((4, 4), np.uint8)}, r"\(4, 4\)"),
+        ({"trust": np.zeros(4, np.float32)}, "gh, gw"),
+    ],
+)
+def test_what_it_cannot_keep_is_refused_and_named(pool, change, message):
+    with pytest.raises(ValueError, match=message):
+        pool.offer([entry("fine"), dataclasses.replace(entry("photo"), **change)])
+    assert pool.ids() == []
+
+
+def test_shards_are_stable_and_even():
+    assert shard_of("0123456789abcdef", 7) == 2
+    counts = np.bincount([shard_of(f"{i:032x}", 4) for i in range(4000)])
+    assert counts.min() > 900
+
+
+OFFER_FOREVER = """
+    import sys, numpy as np
+    from pseudolabel.pool import LabelEntry, LabelPool
+    pool = LabelPool(sys.argv[1], map_size=1 << 20)
+    for step in range(10**6):
+        batch = [LabelEntry(f"{step}-{i}", np.full((16, 16, 3), step % 256, np.uint8), np.zeros((16, 16), np.uint8),
+                            np.ones((1, 1), np.float32), 0.5, 0.5, step) for i in range(4)]
+        assert all(pool.offer(batch))
+        print("\\n".join(entry.image_id for entry in batch), flush=True)
+"""
+
+
+def test_nothing_acknowledged_is_lost_when_the_process_is_killed(tmp_path):
+    acknowledged: list[str] = []
+    for _ in range(2):
+        child = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(OFFER_FOREVER), str(tmp_path)], stdout=subprocess.PIPE, text=True
+        )
+        acknowledged += [child.stdout.readline().strip() for _ in range(200)]
+        child.send_signal(signal.SIGKILL)
+        acknowledged += [line.strip() for line in child.communicate()[0].splitlines(keepends=True) if line[-1] == "\n"]
+        pool = LabelPool(tmp_path)
+        found = pool.fetch(acknowledged)
+        stats = pool.stats()
+        assert stats.size == len(pool.ids())
+        pool.close()
+        assert len(acknowledged) >= 200
+        for image_id, label in zip(acknowledged, found, strict=True):
+            assert label is not None, image_id
+            assert (label.label == int(image_id.split("-")[0]) % 256).all()
+
+
+FILL_DISK = """
+    import resource, sys
+    import numpy as np
+    from pseudolabel.pool import LabelEntry, LabelPool, PoolError
+    pool = LabelPool(sys.argv[1])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))  # as if the disk ended there
+    noise = np.random.default_rng(0)
+    for step in range(1000):
+        label = noise.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        entry = LabelEntry(str(step), label, label[..., 0], np.ones((1, 1), np.float32), 0.5, 0.5, 0)
+        try:
+            pool.offer([entry])
+        except PoolError as problem:
+            print(f"{step}|{problem}|{pool.stats().size}")
+            break
+"""
+
+
+def test_a_full_disk_is_a_clear_error_and_corrupts_nothing(tmp_path):
+    command = [sys.executable, "-c", textwrap.dedent(FILL_DISK), str(tmp_path)]
+    taken, message, size = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("|")
+    assert int(taken) == int(size) > 10
+    assert str(tmp_path) in message
+    pool = LabelPool(tmp_path)
+    assert len(pool.ids()) == int(taken)
+    assert all(found is not None and found.label.shape == (64, 64, 3) for found in pool.fetch(pool.ids()))
+    assert pool.offer([entry("more")]) == [True]
+    pool.close()
+
+
+def test_a_path_that_cannot_be_a_pool_is_named(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(PoolError, match=r"file/pool"):
+        LabelPool(tmp_path / "file" / "pool")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "data.mdb").write_bytes(b"z" * 10000)
+    with pytest.raises(PoolError, match="other"):
+        LabelPool(tmp_path / "other")
+
+
+def test_a_folder_belongs_to_one_pool_at_a_time(pool, tmp_path):
+    with pytest.raises(PoolError, match="in use"):
+        LabelPool(tmp_path / "pool", patience=0.1)
+    pool.close()
+    LabelPool(tmp_path / "pool", patience=0.1).close()
+
+
+def copy(pool: LabelPool) -> dict[str, LabelEntry]:
+    return {e.image_id: e for e in pool.fetch(pool.ids())}
+
+
+@given(offers=offers)
+@settings(max_examples=20, deadline=None)
+def test_a_snapshot_gives_the_same_pool(tmp_path_factory, offers):
+    folder = tmp_path_factory.mktemp("snapshot")
+    pool, other = LabelPool(folder / "pool", sync=False), LabelPool(folder / "other", sync=False)
+    pool.offer([entry(*offer, side=3) for offer in offers])
+    other.offer([entry("to be replaced")])
+    pool.snapshot(folder / "snapshot")
+    other.restore(folder / "snapshot")
+    held, restored = copy(pool), copy(other)
+    assert restored.keys() == held.keys()
+    for image_id, expected in held.items():
+        assert_same(restored[image_id], expected)
+    assert other.stats() == pool.stats()
+    pool.close()
+    other.close()
+
+
+def test_a_snapshot_is_of_one_moment_and_the_newest_counts(pool, tmp_path):
+    pool.offer([entry(f"{i}") for i in range(10)])
+    pool.snapshot(tmp_path / "at")
+    pool.offer([entry("late")])
+    other = LabelPool(tmp_path / "other", sync=False)
+    other.restore(f"file://{tmp_path}/at")
+    assert other.stats().size == 10
+    pool.snapshot(tmp_path / "at")
+    other.restore(tmp_path / "at")
+    assert "late" in other.ids()
+    assert len(list((tmp_path / "at").iterdir())) == 2, "the files of the first one are gone"
+    other.close()
+
+
+def test_snapshots_are_rehashed_to_another_number_of_shards(pool, tmp_path):
+    photos = [entry(f"photo {i}", i / 50, 0.5, step=i) for i in range(50)]
+    pool.offer(photos)
+    pool.snapshot(tmp_path / "at")
+    shards = [LabelPool(tmp_path / f"shard {i}", sync=False) for i in range(3)]
+    for number, shard in enumerate(shards):
+        shard.restore(tmp_path / "at", shard=number, shards=3)
+        assert shard.ids() == sorted(p.image_id for p in photos if shard_of(p.image_id, 3) == number)
+    merged = dataclasses.asdict(PoolStats.merged([shard.stats() for shard in shards]))
+    assert merged == pytest.approx(dataclasses.asdict(pool.stats()))
+    for shard in shards:
+        shard.close()
+
+
+def test_an_incomplete_snapshot_is_refused_and_the_pool_stays(pool, tmp_path):
+    pool.offer([entry("a"), entry("b")])
+    with pytest.raises(SnapshotError, match="no complete snapshot"):
+        pool.restore(tmp_path / "nowhere")
+    at = tmp_path / "at"
+    pool.snapshot(at)
+    (data,) = at.glob("*.parquet")
+    whole = data.read_bytes()
+    data.write_bytes(whole[:-10])
+    with pytest.raises(SnapshotError, match=data.name):
+        pool.restore(at)
+    data.write_bytes(whole[:-10] + b"0123456789")
+    with pytest.raises(SnapshotError, match=data.name):
+        pool.restore(at)
+    (at / "manifest.json").unlink()
+    with pytest.raises(SnapshotError, match="written last"):
+        pool.restore(at)
+    (at / "manifest.json").write_text(json.dumps({"version": 1}))
+    with pytest.raises(SnapshotError, match="parts"):
+        pool.restore(at)
+    assert pool.ids() == ["a", "b"]
+
+
+def test_an_interrupted_restore_leaves_the_old_content(pool, tmp_path):
+    pool.offer([entry("new")])
+    pool.snapshot(tmp_path / "at")
+    other = LabelPool(tmp_path / "other", sync=False)
+    other.offer([entry("old")])
+    other._go_live = lambda counters, history: None  # dies, as it were, before the two sides change places
+    other.restore(tmp_path / "at")
+    other.close()
+    again = LabelPool(tmp_path / "other", sync=False)
+    assert again.ids() == ["old"]
+    again.restore(tmp_path / "at")
+    assert again.ids() == ["new"]
+    again.close()
+
+
+def idle_ids(pool: LabelPool) -> list[str]:
+    with pool._store.read() as transaction:
+        return list(pool._rows(transaction, idle=True).ids())
+
+
+@pytest.fixture
+def damaged(pool, tmp_path):
+    """A snapshot that can be read up to its second file."""
+    for name in ("one", "two"):
+        pool.offer([entry(f"{name} {i}") for i in range(10)])
+    parts = tuple(pool.snapshot_part(tmp_path / "damaged", name) for name in ("0", "1"))
+    write_manifest(tmp_path / "damaged", Manifest(parts=parts))
+    last = tmp_path / "damaged" / parts[1].files[-1].name
+    last.write_bytes(bytes(last.stat().st_size))
+    return tmp_path / "damaged"
+
+
+def test_a_restore_that_failed_leaves_nothing_behind(damaged, tmp_path):
+    other = LabelPool(tmp_path / "other", sync=False)
+    other.offer([entry("old")])
+    with pytest.raises(SnapshotError, match="labels-1"):
+        other.restore(damaged)
+    assert idle_ids(other) == []
+    assert other.ids() == ["old"]
+    other.close()
+
+
+def test_a_restore_that_failed_says_why_though_the_store_cannot_be_written(damaged, tmp_path, monkeypatch):
+    other = LabelPool(tmp_path / "other", sync=False)
+    real = Rows.clear
+
+    def clear(rows):
+        if list(rows.ids()):
+            raise lmdb.DiskError("No space left on device")
+        real(rows)
+
+    monkeypatch.setattr(Rows, "clear", clear)
+    with pytest.raises(SnapshotError, match="labels-1"):
+        other.restore(damaged)
+    assert idle_ids(other)
+    other.close()
+
+
+def test_a_place_that_cannot_be_written_is_named(pool, tmp_path):
+    pool.offer([entry("a")])
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SnapshotError, match="file/at"):
+        pool.snapshot(tmp_path / "file" / "at")
+
+
+def test_records_are_lossless():
+    photo = entry("a", 1 / 3, 2 / 3, step=7, side=33)
+    assert_same(to_entry(to_record(photo)), photo)
+
+
+def test_the_history_says_what_was_offered_when_and_survives(tmp_path):
+    now = [1000.0]
+    pool = LabelPool(tmp_path / "pool", sync=False, clock=lambda: now[0])
+    pool.offer([entry("a", 0.5, 0.5, step=1), entry("b", 0.5, 0.5)])
+    now[0] = 1000.9
+    pool.offer([entry("a", 0.4, 0.9, step=7)])
+    now[0] = 1002.0
+    pool.offer([entry("a", 0.75, 0.5, step=5)])
+    now[0] = 900.0
+    pool.offer([entry("c", 0.25, 0.5)])
+    expected = History(moments=(Moment(1000, 3, 2, 0, 2, 1.0, 1.0, 7), Moment(1002, 2, 2, 1, 3, 1.5, 1.5, 5)))
+    assert pool.history() == expected, "a clock set back does not change the past"
+    pool.snapshot(tmp_path / "at")
+    pool.close()
+    pool = LabelPool(tmp_path / "pool", sync=False)
+    assert pool.history() == expected
+    other = LabelPool(tmp_path / "other", sync=False)
+    other.restore(tmp_path / "at")
+    assert other.history() == expected
+    pool.close()
+    other.close()
+
+
+def test_a_long_history_stays_short(tmp_path):
+    now = [0.0]
+    pool = LabelPool(tmp_path, sync=False, clock=lambda: now[0])
+    for step in range(3 * LONGEST):
+        now[0] = 5.0 * step
+        pool.offer([entry(f"{step}", side=1)])
+    history = pool.history()
+    assert LONGEST // 4 < len(history.moments) <= LONGEST
+    assert sum(m.offered for m in history.moments) == 3 * LONGEST
+    assert history.moments[-1].size == 3 * LONGEST
+    assert history.last == int(now[0]) // history.width
+    pool.close()
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_history_fits_another_number_of_shards(tmp_path, shards):
+    now = [50.0]
+    one, two = (LabelPool(tmp_path / name, sync=False, clock=lambda: now[0]) for name in ("one", "two"))
+    photos = [entry(f"photo {i}") for i in range(40)]
+    for shard, pool in enumerate((one, two)):
+        pool.offer([photo for photo in photos if shard_of(photo.image_id, 2) == shard])
+        now[0] += 10
+    parts = tuple(pool.snapshot_part(tmp_path / "at", str(n)) for n, pool in enumerate((one, two)))
+    write_manifest(tmp_path / "at", Manifest(parts=parts))
+    pools = [LabelPool(tmp_path / f"new {n}", sync=False) for n in range(shards)]
+    for n, pool in enumerate(pools):
+        pool.restore(tmp_path / "at", n, shards)
+    history = together([pool.history() for pool in pools])
+    assert [m.at for m in history.moments] == [50, 60, 61]
+    assert sum(m.offered for m in history.moments) == 40
+    assert history.moments[-1].size == 40
+    for pool in (one, two, *pools):
+        pool.close()
+
+
+def test_a_snapshot_belongs_to_its_checkpoint(pool, tmp_path):
+    pool.offer([entry("a")])
+    pool.snapshot(tmp_path / "at", step=300)
+    pool.offer([entry("b")])
+    with pytest.raises(SnapshotError, match="step 300, not 400"):
+        pool.restore(tmp_path / "at", step=400)
+    assert pool.ids() == ["a", "b"]
+    pool.restore(tmp_path / "at", step=300)
+    assert pool.ids() == ["a"]
+
+
+def test_the_latest_complete_snapshot_is_found(tmp_path):
+    assert latest_snapshot(tmp_path / "snapshots") is None
+    now = [10.0]
+    pool = LabelPool(tmp_path / "pool", sync=False, clock=lambda: now[0])
+    pool.offer([entry("a")])
+    for name in ("step-2", "step-1", "damaged"):
+        pool.snapshot(tmp_path / "snapshots" / name)
+        now[0] += 1
+    (tmp_path / "snapshots" / "under way").mkdir()
+    (tmp_path / "snapshots" / "damaged" / "manifest.json").write_text("{")
+    assert latest_snapshot(tmp_path / "snapshots") == str(tmp_path / "snapshots" / "step-1")
+    assert latest_snapshot(f"file://{tmp_path}/snapshots") == f"file://{tmp_path}/snapshots/step-1"
+    for name in ("step-1", "step-2"):
+        (tmp_path / "snapshots" / name / "manifest.json").write_text("{")
+    with pytest.raises(SnapshotError, match="no snapshot in"):
+        latest_snapshot(tmp_path / "snapshots")
+    pool.close()
+
+
+def test_a_pool_is_new_until_something_is_offered_or_decided(tmp_path):
+    one, two, three = (LabelPool(tmp_path / name, sync=False) for name in ("one", "two", "three"))
+    one.offer([entry("a")])
+    one.snapshot(tmp_path / "at")
+    assert (one.settled(), two.settled(), three.settled()) == (True, False, False)
+    two.settle()
+    three.restore(tmp_path / "at")
+    assert (two.settled(), three.settled()) == (True, True)
+    for pool in (one, two, three):
+        pool.close()
+
+
+def test_a_store_goes_on_after_a_write_that_failed_half_way(pool):
+    pool.offer([entry("a")])
+    real = pool._store._env
+
+    class Panicked:
+        def begin(self, write=False):
+            raise lmdb.PanicError("mdb_txn_begin")
+
+        close, reader_check = real.close, real.reader_check
+
+    pool._store._env = Panicked()
+    with pytest.raises(PoolError, match="mdb_txn_begin"):
+        pool.offer([entry("b")])
+    assert pool.offer([entry("c")]) == [True]
+    assert pool.ids() == ["a", "c"]
+
+
+def test_a_snapshot_counts_only_when_all_of_it_is_on_the_disk(pool, tmp_path, monkeypatch):
+    """After a power cut no file, and no entry of a folder, may be missing that the manifest speaks of."""
+    pool.offer([entry("a")])
+    done = []
+    monkeypatch.setattr(os, "fsync", lambda fd: done.append(Path(f"/proc/self/fd/{fd}").readlink()))
+    target = tmp_path / "deep" / "snapshots" / "step-1"
+    pool.snapshot(target, step=1)
+    manifest = done.index(target / "manifest.json.partial")
+    before, after = done[:manifest], done[manifest:]
+    assert {tmp_path, tmp_path / "deep", tmp_path / "deep" / "snapshots"} <= set(before), "the folders are there"
+    assert [path.name.partition("-")[0] for path in before if path.is_relative_to(target)] == ["labels"]
+    assert after[1:] == [target, target], "before the manifest is moved into place, and after it"
+
+
+def test_a_new_store_is_on_the_disk_as_a_file_too(tmp_path, monkeypatch):
+    """LMDB flushes what is in its file; that there is such a file is an entry of the folder."""
+    done = []
+    monkeypatch.setattr(os, "fsync", lambda fd: done.append(Path(f"/proc/self/fd/{fd}").readlink()))
+    pool = LabelPool(tmp_path / "pool" / "shard")
+    assert {tmp_path, tmp_path / "pool", tmp_path / "pool" / "shard"} <= set(done)
+    pool.close()

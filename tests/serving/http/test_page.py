@@ -1,0 +1,129 @@
+"""The files of the page: who gets them, with which headers, and that they name no other host."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from serving import errors
+from serving.engine.slots import ModelState
+from serving.http import page
+from serving.http.auth import WORDS
+
+Service = Callable[..., TestClient]
+SERVING = Path(page.__file__).parents[1]
+OWN = sorted(path for path in (SERVING / "web").iterdir())
+TOKEN = "a-token-of-some-length"
+
+
+class Idle:
+    """A backend that is there."""
+
+    async def models(self) -> list[ModelState]:
+        return [ModelState("dcp", "dcp", "dcp", "ready", default=True)]
+
+
+@pytest.fixture
+def client(service: Service) -> TestClient:
+    return service(Idle())
+
+
+@pytest.mark.parametrize("path", sorted(page.PATHS))
+def test_headers(client: TestClient, path: str) -> None:
+    answer = client.get(path)
+    kind = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}.get(
+        path.rpartition(".")[2], "text/html"
+    )
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].partition(";")[0] == kind
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "no-cache"
+    policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
+    assert (policy["default-src"], policy["script-src"], policy["style-src"]) == ("'none'", "'self'", "'self'")
+    assert policy["connect-src"] == "'self'"
+
+
+@pytest.mark.parametrize("path", ["/", "/web/app.js", "/web/swagger-ui.css"])
+def test_head_and_what_the_browser_has_already(client: TestClient, path: str) -> None:
+    whole, head = client.get(path), client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    for name in ("content-length", "content-type", "etag", "cache-control", "content-security-policy"):
+        assert head.headers[name] == whole.headers[name]
+    assert int(head.headers["content-length"]) == len(whole.content)
+    for known in (whole.headers["etag"], f'"x", W/{whole.headers["etag"]}', "*"):
+        again = client.get(path, headers={"If-None-Match": known})
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["etag"] == whole.headers["etag"]
+    assert client.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+def test_files_are_open_and_data_is_not(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEHAZE_TOKENS", TOKEN)
+    client = service(Idle())
+    assert {client.get(path).status_code for path in page.PATHS} == {200}
+    assert {client.get(path).status_code for path in ("/v1/models", "/openapi.json")} == {401}
+    assert client.get("/web/app.js/").status_code == 401  # not on the list
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/web/",
+        "/web/index.html",
+        "/web/../page.py",
+        "/web/%2e%2e/page.py",
+        "/web/..%2fpage.py",
+        "/web//app.js",
+        "/page.py",
+    ],
+)
+def test_nothing_else_is_served(client: TestClient, path: str) -> None:
+    assert client.get(path).json()["code"] == "not_found"
+
+
+def test_every_file_is_listed_and_every_name_is_a_file(client: TestClient) -> None:
+    served = {client.get(path).content for path in page.PATHS}
+    assert {path.name for path in OWN if path.read_bytes() not in served} == set()
+    assert len(served) == len(page.PATHS)
+
+
+@pytest.mark.parametrize("path", OWN, ids=lambda path: path.name)
+def test_no_other_host_and_nothing_inline(path: Path) -> None:
+    text = path.read_text()
+    addresses = set(re.findall(r"(?:https?:)?//[\w.-]+\.\w+[^\s\"']*", text)) - {"http://www.w3.org/2000/svg"}
+    assert addresses == set()
+    assert not re.search(r"@import|url\((?!#)|\son\w+=\"|\sstyle=\"|<style|javascript:|innerHTML|\beval\(", text)
+    assert not re.search(r"<script(?![^>]*\ssrc=)", text)
+
+
+def test_references_are_relative_and_lead_somewhere(client: TestClient) -> None:
+    """Relative, so that the page also works below a path of a reverse proxy."""
+    for path in OWN:
+        for reference in re.findall(r'(?:href|src)="([^"#]+)"', path.read_text()):
+            assert not reference.startswith("/"), (path.name, reference)
+            assert client.get("/" + reference.removeprefix("./")).status_code == 200, (path.name, reference)
+        for name in re.findall(r'from "\./([\w.]+)"', path.read_text()):
+            assert f"/web/{name}" in page.PATHS, (path.name, name)
+
+
+def test_every_code_has_a_sentence() -> None:
+    sentences = set(re.findall(r"^  (\w+): \{ text:", (SERVING / "web" / "messages.js").read_text(), re.MULTILINE))
+    assert set(errors.CODES) - sentences == set()
+
+
+def test_limits_are_told(service: Service) -> None:
+    client = service(Idle(), limits={"max_bytes": 1000, "max_pixels": 2000, "formats": ["PNG", "JPEG"]})
+    told = client.get("/v1/models").json()["limits"]
+    assert told == {"max_bytes": 1000, "max_pixels": 2000, "formats": ["PNG", "JPEG"]}
+
+
+def test_the_page_is_open_beyond_loopback_too(service: Service) -> None:
+    app = service(Idle()).app
+    remote = TestClient(app, base_url="http://192.0.2.7")
+    assert (remote.get("/").status_code, remote.get("/v1/models").status_code) == (200, 403)
+    told = TestClient(service(Idle(), auth={"without_token": WORDS}).app, base_url="http://192.0.2.7")
+    assert told.get("/v1/models").status_code == 200
