@@ -17,15 +17,19 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
 
 
-class ConfigError(ValueError):
+class DehazeError(Exception):
+    """What the user can change: every command ends with its message, one sentence, and exit code 2."""
+
+
+class ConfigError(DehazeError, ValueError):
     """A configuration, path or name that the user has to change; the message is one clear sentence."""
 
 
-class PoolError(RuntimeError):
+class PoolError(DehazeError, RuntimeError):
     """The label pool cannot do what was asked; the message says where, why and what to do."""
 
 
-class LabelingError(RuntimeError):
+class LabelingError(DehazeError, RuntimeError):
     """Labels cannot be made; the message says why and what to do."""
 
 

@@ -1,12 +1,122 @@
-"""Files that are there after a power failure too."""
+"""Paths and URIs on ``pyarrow.fs``, and the one way to write a file: whole or not at all, there after a power cut."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow as pa
+from pyarrow import fs as pafs
+
+from models.config import ConfigError
 
 _KEPT = 32  # characters of the name: with any of them, a file system takes it wherever it takes the whole name
+_NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # of file systems that sync files only
+
+
+class LocalFiles(pafs.LocalFileSystem):  # type: ignore[misc]  # untyped
+    """pyarrow's own, for names that are not UTF-8 too: it takes them as bytes only, and Python spells them with
+    surrogates.
+    """
+
+    def get_file_info(self, what: Any) -> Any:
+        """As pyarrow's; a list of paths and a selector are taken too."""
+        if isinstance(what, pafs.FileSelector):
+            return super().get_file_info(what)
+        return super().get_file_info(os.fsencode(what) if isinstance(what, str) else [os.fsencode(one) for one in what])
+
+    def open_input_stream(self, path: str, *args: Any, **options: Any) -> Any:
+        """As pyarrow's."""
+        return super().open_input_stream(os.fsencode(path), *args, **options)
+
+    def open_input_file(self, path: str) -> Any:
+        """As pyarrow's."""
+        return super().open_input_file(os.fsencode(path))
+
+    def open_output_stream(self, path: str, *args: Any, **options: Any) -> Any:
+        """As pyarrow's."""
+        return super().open_output_stream(os.fsencode(path), *args, **options)
+
+    def create_dir(self, path: str, *, recursive: bool = True) -> None:
+        """As pyarrow's."""
+        super().create_dir(os.fsencode(path), recursive=recursive)
+
+    def move(self, source: str, target: str) -> None:
+        """As pyarrow's."""
+        super().move(os.fsencode(source), os.fsencode(target))
+
+    def delete_file(self, path: str) -> None:
+        """As pyarrow's."""
+        super().delete_file(os.fsencode(path))
+
+
+def absolute(uri: str | os.PathLike[str]) -> str:
+    """A URI as it is, a local path made absolute (jobs change their working directory), ``file://`` as a path."""
+    text = os.fspath(uri)
+    if "://" not in text:
+        home = text == "~" or text.startswith("~/")  # as shells have it; ~a.jpg may be a file
+        return str((Path(text).expanduser() if home else Path(text)).absolute())
+    files, path = filesystem(text)
+    return str(path) if isinstance(files, pafs.LocalFileSystem) else text
+
+
+def filesystem(uri: str) -> tuple[Any, str]:
+    """The pyarrow file system of a path or URI, and the path on it.
+
+    Raises:
+        ConfigError: a URI that pyarrow does not understand.
+    """
+    if "://" not in uri:
+        return LocalFiles(), uri
+    try:
+        files, path = pafs.FileSystem.from_uri(uri)
+    except (pa.ArrowException, ValueError, OSError) as problem:  # an OSError: nobody there
+        raise ConfigError(f"cannot open '{uri}': {problem}") from problem
+    if "#" in uri or ("?" in uri and isinstance(files, pafs.LocalFileSystem)):  # pyarrow drops what comes after
+        raise ConfigError(f"cannot open '{uri}': it has no options; a # of a name is written %23, a ? is written %3F")
+    return files, str(path)
+
+
+def child(uri: str, name: str) -> str:
+    """The path or URI of ``name`` (which may hold slashes) below a folder."""
+    if "://" not in uri:
+        return str(Path(uri) / name)
+    base, question, query = uri.partition("?")
+    return f"{base.rstrip('/')}/{quote(name, errors='surrogateescape')}{question}{query}"
+
+
+@contextmanager
+def replacing(uri: str, *, durable: bool = False) -> Iterator[Any]:
+    """A stream to write a file with: readers see the old file or the whole new one, and nothing after an error.
+
+    Args:
+        uri: of the file.
+        durable: on a local file system, the file is on the disk before it has its name, and the name when this ends.
+    """
+    files, path = filesystem(uri)
+    folder, _, name = path.rpartition("/")
+    files.create_dir(folder, recursive=True)
+    temporary = f"{folder}/{temporary_name(name)}"
+    try:
+        with files.open_output_stream(temporary) as stream:
+            yield stream
+        durable = durable and isinstance(files, pafs.LocalFileSystem)
+        if durable:
+            persist(temporary)
+        files.move(temporary, path)
+        if durable:
+            persist(folder)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            files.delete_file(temporary)
+        raise
 
 
 def temporary_name(name: str) -> str:
@@ -14,9 +124,6 @@ def temporary_name(name: str) -> str:
     shortened, as file systems bound names by their bytes.
     """
     return f".{name[:_KEPT]}.{uuid.uuid4().hex[:8]}.tmp"
-
-
-_NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # of file systems that sync files only
 
 
 def persist(path: str | os.PathLike[str]) -> None:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import logging
 import sys
 from collections.abc import Callable, Sequence
 
-from models.config import ConfigError, LabelingError, PoolError, parse_words
+from models.config import DehazeError, parse_words
+from pipelines.disk_errors import NO_PLACE, remedy
 from pipelines.shown import shown
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 REFUSED = 2  # the exit code that argparse uses too
 
-LATE_ERRORS = (
-    ("models.images", "ImageError"),
+# Errors that the user's own input, disk or programs explain.
+EXPECTED = (
+    DehazeError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError,
+    FloatingPointError,  # a loss that is no number: the learning rate
 )  # fmt: skip
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # of an OSError: no room, or no right to any
+_RAY_DATA = "\nFailed to apply UDF"  # where what it adds to messages of its tasks begins
 
 log = logging.getLogger(__name__)
 
@@ -71,27 +73,14 @@ def user_error(problem: BaseException | None) -> BaseException | None:
         found = user_error(inner) if isinstance(inner, BaseException) else None
         if found is not None:
             return found
-    full = isinstance(problem, OSError) and problem.errno in FULL
-    return problem if full or isinstance(problem, _expected_errors()) else None
+    full = isinstance(problem, OSError) and problem.errno in NO_PLACE
+    return problem if full or isinstance(problem, EXPECTED) else None
 
 
 def sentence(problem: BaseException) -> str:
     """The message of an expected error, on one line."""
     if isinstance(problem, OSError) and problem.filename is not None:
-        text = f"{problem.strerror or type(problem).__name__}: {problem.filename}"
+        text = f"{problem.strerror or type(problem).__name__}: {problem.filename}{remedy(problem)}"
     else:
-        text = str(problem) or type(problem).__name__
+        text = str(problem).partition(_RAY_DATA)[0] or type(problem).__name__
     return shown(" ".join(text.split()))
-
-
-def _expected_errors() -> tuple[type[BaseException], ...]:
-    """Errors that the user's own input, disk or other programs explain.
-
-    Those of modules that are slow to load are looked up only where these are loaded: elsewhere nobody raised them.
-    """
-    errors: tuple[type[BaseException], ...] = (
-        ConfigError, LabelingError, PoolError, FileNotFoundError, NotADirectoryError, IsADirectoryError,
-        PermissionError, FloatingPointError,  # a loss that is no number: the learning rate
-    )  # fmt: skip
-    loaded = ((sys.modules.get(module), name) for module, name in LATE_ERRORS)
-    return (*errors, *(getattr(module, name) for module, name in loaded if module is not None))

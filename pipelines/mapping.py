@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import functools
-import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from models.config import ConfigError
-
-_PROBLEM = "what went wrong"  # column
+from pipelines.disk_errors import told
 
 
 def map_tables(
-    tables: list[pa.Table], function: Callable[[pa.Table], pa.Table], concurrency: int | None = None
+    tables: Sequence[pa.Table], function: Callable[[pa.Table], pa.Table], concurrency: int | None = None
 ) -> Iterator[pa.Table]:
     """Apply a function to every table, each in a task of its own; results in the order they are done.
 
@@ -27,11 +24,18 @@ def map_tables(
     """
     from ray.data import TaskPoolStrategy
 
-    return _map(tables, Guarded(function), compute=TaskPoolStrategy(size=concurrency))
+    return _map(tables, functools.partial(_plainly, function), compute=TaskPoolStrategy(size=concurrency))
 
 
 def map_tables_with(
-    tables: list[pa.Table], maker: type, arguments: dict[str, Any], concurrency: int | None = None, gpus: float = 0.0
+    tables: Sequence[pa.Table],
+    maker: type,
+    arguments: dict[str, Any],
+    *,
+    concurrency: int | None = None,
+    cpus: float | None = None,
+    gpus: float = 0.0,
+    retries: int | None = None,
 ) -> Iterator[pa.Table]:
     """The same with objects that are dear to make, such as models: each actor makes one and calls it.
 
@@ -40,77 +44,54 @@ def map_tables_with(
         maker: a class; its objects are called with tables.
         arguments: keywords it is made with.
         concurrency: actors at most; None for two.
-        gpus: what each actor asks of Ray.
+        cpus: what each actor asks of Ray; None for its default.
+        gpus: likewise.
+        retries: how often a table whose actor died goes to another; None for as often as it takes.
     """
     from ray.data import ActorPoolStrategy
 
+    more: dict[str, Any] = {} if retries is None else {"max_restarts": -1, "max_task_retries": retries}
     pool = ActorPoolStrategy(min_size=1, max_size=concurrency or 2)
     with warnings.catch_warnings():
-        # As an argument, GPUs ask for a batch size, which would join tables. Ray 2.60 warns that the other way will go.
+        # As an argument, GPUs ask for a batch size, which would join tables, and without a bound a table that kills its
+        # actor would do so for ever. Ray 2.60 warns that the way to set both will go, and has no other one yet.
         warnings.filterwarnings("ignore", message="`ray_remote_args_fn` is deprecated")
         return _map(
             tables,
-            GuardedMaker,
+            _Made,
             compute=pool,
+            num_cpus=cpus,
             fn_constructor_kwargs={"maker": maker, "arguments": arguments},
-            ray_remote_args_fn=lambda: {"num_gpus": gpus},
+            ray_remote_args_fn=lambda: {"num_gpus": gpus, **more},
         )
 
 
-def _map(tables: list[pa.Table], function: Any, **options: Any) -> Iterator[pa.Table]:
+def _map(tables: Sequence[pa.Table], function: Any, **options: Any) -> Iterator[pa.Table]:
     from ray.data import from_arrow
 
     if not tables:
         return iter(())
-    dataset = from_arrow(tables).map_batches(function, batch_size=None, batch_format="pyarrow", **options)
+    dataset = from_arrow(list(tables)).map_batches(function, batch_size=None, batch_format="pyarrow", **options)
     dataset.context.enable_progress_bars = False  # callers count photographs
-    return (checked(table) for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"))
+    return iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
 
 
-class Guarded:
-    """A function whose errors that the user has to know of come back as a table: of an exception, Ray Data keeps but
-    its traceback.
-    """
-
-    def __init__(self, function: Callable[[pa.Table], pa.Table]) -> None:
-        self._function = function
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        """The function's table, or one that :func:`checked` knows."""
-        try:
-            return self._function(table)
-        except ConfigError as problem:
-            return pa.table({_PROBLEM: [str(problem)]})
-        except OSError as problem:
-            return pa.table({_PROBLEM: [str(problem)], "errno": [problem.errno or 0], "file": [problem.filename or ""]})
+def _plainly(function: Callable[[pa.Table], pa.Table], table: pa.Table) -> pa.Table:
+    """Call it; what a disk refuses is an error of one line: Ray Data changes the arguments of those of the system."""
+    with told():
+        return function(table)
 
 
-class GuardedMaker(Guarded):
-    """The same for an object that is made where it is used, with the first table: what it cannot load is an error then,
-    not the death of an actor.
+class _Made:
+    """An object that is made where it is used, with the first table: what it cannot load is an error, not the
+    death of an actor.
     """
 
     def __init__(self, maker: type, arguments: dict[str, Any]) -> None:
-        make = functools.cache(lambda: maker(**arguments))
+        self._make = functools.cache(lambda: maker(**arguments))
 
-        def function(table: pa.Table) -> pa.Table:
-            made: pa.Table = make()(table)
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """The object's table."""
+        with told():
+            made: pa.Table = self._make()(table)
             return made
-
-        super().__init__(function)
-
-
-def checked(table: pa.Table) -> pa.Table:
-    """What :class:`Guarded` gave, unless it is an error.
-
-    Raises:
-        ConfigError, OSError: as the function did.
-    """
-    if _PROBLEM not in table.column_names:
-        return table
-    (found,) = table.to_pylist()
-    if "errno" not in found:
-        raise ConfigError(found[_PROBLEM])
-    if not found["errno"]:
-        raise OSError(found[_PROBLEM])
-    raise OSError(found["errno"], os.strerror(found["errno"]), found["file"] or None)

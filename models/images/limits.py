@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from models.config import Settings
+from models.config import DehazeError, Settings
 
 
-class ImageError(ValueError):
+class ImageError(DehazeError, ValueError):
     """An image that cannot be taken; ``code`` is stable and fit for APIs and reject lists."""
 
     code = "image"

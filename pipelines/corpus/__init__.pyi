@@ -18,13 +18,9 @@ from .format import SPLITS as SPLITS
 from .format import Corpus as Corpus
 from .format import Domain as Domain
 from .format import Manifest as Manifest
-from .format import absolute as absolute
-from .format import child as child
-from .format import filesystem as filesystem
 from .format import image_id_of as image_id_of
 from .format import open_corpus as open_corpus
 from .format import pinned as pinned
-from .format import replacing as replacing
 from .format import require_corpus as require_corpus
 from .format import split_of as split_of
 from .globs import split_glob as split_glob

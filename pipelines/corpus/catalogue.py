@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
-from pipelines.corpus.format import CATALOGUE, child, filesystem, replacing
+from models.paths import child, filesystem, replacing
+from pipelines.corpus.format import CATALOGUE
 
 EXAMINED = pa.schema(
     [

@@ -6,24 +6,18 @@ reads the files of its split and nothing else.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Self
-from urllib.parse import quote
 
 import pyarrow as pa
 from pyarrow import fs as pafs
 from pydantic import Field, ValidationError, model_validator
 
 from models.config import ConfigError, Settings
-from models.paths import persist, temporary_name
-from pipelines.corpus.local_files import LocalFiles
+from models.paths import absolute, child, filesystem, replacing
 
 Domain = Literal["hazy", "clear"]
 Split = Literal["train", "test"]
@@ -231,65 +225,3 @@ def _all_there(former: Corpus, now: Corpus) -> Corpus:
             f"that it reads were deleted, such as {gone[0]}: train from the start, or into another --out"
         )
     return former
-
-
-def absolute(uri: str | os.PathLike[str]) -> str:
-    """A URI as it is, a local path made absolute (jobs change their working directory), ``file://`` as a path."""
-    text = os.fspath(uri)
-    if "://" not in text:
-        home = text == "~" or text.startswith("~/")  # as shells have it; ~a.jpg may be a file
-        return str((Path(text).expanduser() if home else Path(text)).absolute())
-    files, path = filesystem(text)
-    return str(path) if isinstance(files, pafs.LocalFileSystem) else text
-
-
-def filesystem(uri: str) -> tuple[Any, str]:
-    """The pyarrow file system of a path or URI, and the path on it.
-
-    Raises:
-        ConfigError: a URI that pyarrow does not understand.
-    """
-    if "://" not in uri:
-        return LocalFiles(), uri
-    try:
-        files, path = pafs.FileSystem.from_uri(uri)
-    except (pa.ArrowException, ValueError, OSError) as problem:  # an OSError: nobody there
-        raise ConfigError(f"cannot open '{uri}': {problem}") from problem
-    if "#" in uri or ("?" in uri and isinstance(files, pafs.LocalFileSystem)):  # pyarrow drops what comes after
-        raise ConfigError(f"cannot open '{uri}': it has no options; a # of a name is written %23, a ? is written %3F")
-    return files, str(path)
-
-
-def child(uri: str, name: str) -> str:
-    """The path or URI of ``name`` (which may hold slashes) below a folder."""
-    if "://" not in uri:
-        return str(Path(uri) / name)
-    base, question, query = uri.partition("?")
-    return f"{base.rstrip('/')}/{quote(name, errors='surrogateescape')}{question}{query}"
-
-
-@contextmanager
-def replacing(uri: str, *, durable: bool = False) -> Iterator[Any]:
-    """A stream to write a file with: readers see the old file or the whole new one, and nothing after an error.
-
-    Args:
-        uri: of the file.
-        durable: on a local file system, the file is on the disk before it has its name, and the name when this ends.
-    """
-    files, path = filesystem(uri)
-    folder, _, name = path.rpartition("/")
-    files.create_dir(folder, recursive=True)
-    temporary = f"{folder}/{temporary_name(name)}"
-    try:
-        with files.open_output_stream(temporary) as stream:
-            yield stream
-        durable = durable and isinstance(files, pafs.LocalFileSystem)
-        if durable:
-            persist(temporary)
-        files.move(temporary, path)
-        if durable:
-            persist(folder)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            files.delete_file(temporary)
-        raise

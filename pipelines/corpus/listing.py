@@ -20,6 +20,7 @@ _LITTER = frozenset(
 )
 _RAW = "raw:"  # no absolute path and no scheme
 _NAMED = 8  # kinds
+_LONGEST = 5  # letters of a suffix that says a kind
 
 
 def is_litter(name: str) -> bool:
@@ -57,7 +58,8 @@ def kind_of(name: str) -> str:
     suffix = PurePosixPath(name).suffix
     if suffix.lower() in IMAGE_SUFFIXES:
         return "outside the layout"
-    return printable(suffix[1:]).upper() if len(suffix) > 1 else "without a suffix"
+    kind = suffix[1:]
+    return kind.upper() if kind.isascii() and kind.isalnum() and len(kind) <= _LONGEST else "without a suffix"
 
 
 def left_out_text(counts: Mapping[str, int]) -> str:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.config import ConfigError
-from pipelines.corpus.format import filesystem
+from models.paths import filesystem
 from pipelines.corpus.listing import is_raw, local_path
 
 Kind = Literal["file", "zip", "tar", "stream", "parquet", "arrow", "broken"]

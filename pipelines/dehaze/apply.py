@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 
 from models.config import ConfigError, parse
 from pipelines.command import run
-from pipelines.dehaze.disk_errors import told
 from pipelines.dehaze.names import is_video
 from pipelines.dehaze.options import add_options, execution_of, options_of, place_options, plan_of
+from pipelines.disk_errors import told
 from pipelines.shown import say
 
 STREAM = "-"  # standard input or output
@@ -42,11 +42,11 @@ def apply(plan: Plan, args: argparse.Namespace) -> int:
     Raises:
         ConfigError: the plan, or what is at its target, makes no sense.
     """
-    from pipelines.dehaze.disk_errors import NoSpaceError
     from pipelines.dehaze.local_job import begin, dry_run, finish, no_room, tell
     from pipelines.dehaze.outcome import Report
     from pipelines.dehaze.plan import batches, survey
     from pipelines.dehaze.work import BATCH
+    from pipelines.disk_errors import NoSpaceError
 
     found = survey(plan)
     report: Report | None = None

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 from models.config import ConfigError
 from pipelines.cluster import make_room, placed, ray_session, require_absolute, require_seen
 from pipelines.command import run, user_error
-from pipelines.dehaze.disk_errors import told
 from pipelines.dehaze.options import add_options, execution_of, options_of, place_options, plan_of
+from pipelines.disk_errors import told
 from pipelines.resources import Ask
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Dehazer:
 
     def work(self, number: int | None, batch: list[Task]) -> Outcome:
         """Do a batch; what was done before, perhaps by a worker that died, is not done again."""
-        from pipelines.dehaze.disk_errors import NoSpaceError
+        from pipelines.disk_errors import NoSpaceError
 
         counts: Counter[str] = Counter()
         told = []
@@ -255,10 +255,10 @@ def dehaze_folder(plan: Plan, args: argparse.Namespace, pool: Pool) -> int:
     Raises:
         ConfigError: the plan, or what is at its target, makes no sense; the workers cannot start.
     """
-    from pipelines.dehaze.disk_errors import NoSpaceError
     from pipelines.dehaze.local_job import begin, dry_run, finish, no_room, tell
     from pipelines.dehaze.outcome import Report
     from pipelines.dehaze.plan import survey
+    from pipelines.disk_errors import NoSpaceError
 
     if args.dry_run:
         found = survey(plan)

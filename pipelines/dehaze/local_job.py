@@ -12,9 +12,9 @@ from pyarrow import fs as pafs
 from models import zoo
 from models.config import ConfigError
 from models.inference import InferenceConfig
+from models.paths import child, filesystem
 from models.predictor import DehazeOptions
 from models.registry import SCHEME, download_model
-from pipelines.corpus import child, filesystem
 from pipelines.dehaze.names import SHEETS
 from pipelines.dehaze.outcome import NO_SPACE, Report
 from pipelines.dehaze.plan import Plan, Survey, batches, tasks

@@ -15,10 +15,10 @@ from pyarrow import fs as pafs
 from tqdm import tqdm
 
 from models.config import ConfigError
-from pipelines.corpus import child, filesystem
-from pipelines.dehaze.disk_errors import plainly
+from models.paths import child, filesystem
 from pipelines.dehaze.names import FAILURES
 from pipelines.dehaze.work import Result
+from pipelines.disk_errors import plainly
 from pipelines.shown import shown
 
 SOME_FAILED, NO_SPACE = 1, 3  # exit codes, beside 0, 2 (arguments) and 130 (Ctrl-C)

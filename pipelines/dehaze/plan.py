@@ -17,8 +17,9 @@ from pyarrow import fs as pafs
 
 from models.config import ConfigError
 from models.images import SUFFIXES
-from pipelines.corpus import absolute, filesystem, split_glob
-from pipelines.dehaze.names import advice, identity, ignores_case, inside, is_own, listed, same_place
+from models.paths import absolute, filesystem
+from pipelines.corpus import left_out_text, split_glob
+from pipelines.dehaze.names import advice, identity, ignores_case, inside, is_own, same_place
 from pipelines.dehaze.walk import Plan, Root, Task, walk
 
 __all__ = ["Plan", "Root", "Survey", "Task", "batches", "format_of", "make_plan", "survey", "tasks"]
@@ -38,7 +39,7 @@ class Survey:
     @property
     def passed_over(self) -> str:
         """A line on what was left out, or nothing."""
-        return f"left out: {listed(self.left_out)}{advice(self.left_out)}" if self.left_out else ""
+        return f"left out: {left_out_text(self.left_out)}{advice(self.left_out)}" if self.left_out else ""
 
 
 def make_plan(sources: Sequence[str], target: str | None, file_format: str | None, *, recursive: bool = True) -> Plan:

@@ -14,11 +14,11 @@ from torch import nn
 
 from models.config import ConfigError, Settings
 from models.inference import InferenceConfig
+from models.paths import child, filesystem, replacing
 from models.predictor import DehazeOptions
-from pipelines.corpus import child, filesystem, replacing
-from pipelines.dehaze.disk_errors import no_space, plainly
 from pipelines.dehaze.names import RECORD
 from pipelines.dehaze.walk import entries
+from pipelines.disk_errors import no_space, plainly
 from pipelines.shown import shown
 
 _LEFT = re.compile(r"\..+\.[0-9a-f]{8}\.tmp", re.DOTALL)  # what `replacing` writes before it is whole

@@ -14,9 +14,10 @@ from pyarrow import fs as pafs
 
 from models.config import ConfigError
 from models.images import SUFFIXES
-from pipelines.corpus import child, filesystem
-from pipelines.dehaze.disk_errors import plainly
-from pipelines.dehaze.names import EARLIER, HIDDEN, LINKS, OTHER, SHEETS, identity, kind_of, same_place
+from models.paths import child, filesystem
+from pipelines.corpus import kind_of
+from pipelines.dehaze.names import EARLIER, HIDDEN, LINKS, OTHER, SHEETS, identity, same_place
+from pipelines.disk_errors import plainly
 
 Kind = Literal["file", "folder", "broken link", "other"]
 

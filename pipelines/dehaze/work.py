@@ -13,11 +13,11 @@ from pyarrow import fs as pafs
 from models.config import ConfigError
 from models.images import ImageError, check_bytes
 from models.inference import InferenceConfig
+from models.paths import child, filesystem, replacing
 from models.predictor import DehazeInfo, DehazeOptions, Predictor
-from pipelines.corpus import child, filesystem, replacing
-from pipelines.dehaze.disk_errors import NoSpaceError, no_space, plainly
 from pipelines.dehaze.names import same_place
 from pipelines.dehaze.plan import Task
+from pipelines.disk_errors import NoSpaceError, no_space, plainly
 from pipelines.reports import sheet_of
 
 BATCH = 16  # photographs; also what one preview sheet holds

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from models import images
 from models.haze import HazeConfig, synthesize
-from pipelines.corpus import filesystem, local_path, printable
+from models.paths import filesystem
+from pipelines.corpus import local_path, printable
 from pipelines.evaluate.metrics import Pixels
 
 PLAIN_HAZE = HazeConfig(

@@ -14,7 +14,6 @@ import argparse
 import os
 import sys
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +33,7 @@ from pipelines.evaluate.metrics import METRICS
 from pipelines.evaluate.parts import Gallery, Parts, by_photograph
 from pipelines.evaluate.plan import item_blocks, prepare
 from pipelines.evaluate.report import Summary, headline_lines, publish
-from pipelines.mapping import GuardedMaker, checked
+from pipelines.mapping import map_tables_with
 from pipelines.resources import Ask
 
 PROGRESS: dict[str, Any] = {"mininterval": 0.5 if sys.stderr.isatty() else 10, "dynamic_ncols": True}
@@ -82,27 +81,19 @@ def measure(
         ConfigError: workers cannot start, or die of a batch again and again; or a model fails.
     """
     import ray
-    from ray.data import ActorPoolStrategy, from_arrow
 
-    with warnings.catch_warnings():
-        # Without a bound, a photograph that kills its worker would do so for ever. Ray 2.60 warns that the way to set
-        # it will go, and has no other one yet. GPUs come in here, too: as an argument they ask for a batch size, which
-        # would join blocks.
-        warnings.filterwarnings("ignore", message="`ray_remote_args_fn` is deprecated")
-        dataset = from_arrow(list(blocks)).map_batches(
-            GuardedMaker,
-            fn_constructor_kwargs={"maker": Evaluator, "arguments": {"settings": settings}},
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=min(config.concurrency, len(blocks))),
-            num_cpus=config.num_cpus,
-            ray_remote_args_fn=lambda: {"max_restarts": -1, "max_task_retries": RETRIES, "num_gpus": gpus},
-        )
-    dataset.context.enable_progress_bars = False  # ours counts photographs
+    tables = map_tables_with(
+        blocks,
+        Evaluator,
+        {"settings": settings},
+        concurrency=min(config.concurrency, len(blocks)),
+        cpus=config.num_cpus,
+        gpus=gpus,
+        retries=RETRIES,
+    )
     with tqdm(total=sum(b.num_rows for b in blocks), desc="evaluate", unit=" photos", **PROGRESS) as bar:
         try:
-            for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                rows = checked(table)
+            for rows in tables:
                 yield rows
                 bar.update(sum(model in (HAZY, "") for model in rows["model"].to_pylist()))
         except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError) as problem:

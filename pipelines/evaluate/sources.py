@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 from models import images
 from models.config import ConfigError
 from models.images import IMAGE_SUFFIXES
+from models.paths import filesystem
 from pipelines.corpus import (
     MANIFEST,
     Corpus,
-    filesystem,
     image_id_of,
     left_out_text,
     photographs_below,

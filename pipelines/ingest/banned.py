@@ -10,7 +10,8 @@ from pyarrow import fs as pafs
 
 from models.config import ConfigError
 from models.images import IMAGE_SUFFIXES
-from pipelines.corpus import MANIFEST, WORDS, as_words, container_kind, filesystem, open_corpus
+from models.paths import filesystem
+from pipelines.corpus import MANIFEST, WORDS, as_words, container_kind, open_corpus
 from pipelines.ingest.decide import Banned
 
 Reason = Literal["held_out", "other_corpus"]

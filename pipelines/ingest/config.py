@@ -11,7 +11,8 @@ from pydantic import Field, field_validator
 
 from models.config import Settings
 from models.images import ImageLimits
-from pipelines.corpus import BITS, Domain, absolute
+from models.paths import absolute
+from pipelines.corpus import BITS, Domain
 from pipelines.ingest.depth import DepthOrder, is_depth_model
 from pipelines.ingest.layouts import LAYOUTS, LayoutName
 

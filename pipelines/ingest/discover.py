@@ -17,15 +17,14 @@ from pyarrow import fs as pafs
 
 from models.config import ConfigError
 from models.images import IMAGE_SUFFIXES
+from models.paths import child, filesystem
 from pipelines.corpus import (
     CATALOGUE,
     CONTAINERS,
     Domain,
     Kind,
     Place,
-    child,
     container_kind,
-    filesystem,
     is_litter,
     kind_of,
     left_out_text,

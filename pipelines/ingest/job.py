@@ -10,9 +10,7 @@ writes one shard. An ingest that was cut off goes on where it stopped; a finishe
 from __future__ import annotations
 
 import argparse
-import errno
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -25,10 +23,11 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 from models.config import ConfigError, parse
+from models.paths import child
 from pipelines import corpus as catalogue
 from pipelines.cluster import data_context_defaults, placed, ray_session, require_absolute, require_seen
 from pipelines.command import run
-from pipelines.corpus import REJECTS, Manifest, child, first_rows, left_out_text, words_of
+from pipelines.corpus import REJECTS, Manifest, first_rows, left_out_text, words_of
 from pipelines.ingest.banned import banned_by_corpus, banned_by_list, holdout_kind
 from pipelines.ingest.config import IngestConfig
 from pipelines.ingest.decide import Banned, Sheet, decide
@@ -44,7 +43,6 @@ from pipelines.ingest.write import SHARD_COLUMNS, Written, sample_depth, write_s
 from pipelines.mapping import map_tables, map_tables_with
 
 PROGRESS: dict[str, Any] = {"mininterval": 0.5 if sys.stderr.isatty() else 10, "dynamic_ncols": True}
-_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 _DEPTH_SAMPLE, _FEW_MAPS = 24, 8
 
 
@@ -343,10 +341,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(args: argparse.Namespace) -> None:
     require_absolute(args.out)
     config = parse(IngestConfig, {name: value for name, value in vars(args).items() if value is not None}, "ingest")
-    try:
-        print(summary(ingest(config), config.out))
-    except OSError as problem:
-        if problem.errno not in _NO_PLACE:
-            raise
-        what = f"{os.strerror(problem.errno)}: {problem.filename or config.out}"
-        raise ConfigError(f"the corpus cannot be written: {what}; then repeat the command, which goes on") from problem
+    print(summary(ingest(config), config.out))

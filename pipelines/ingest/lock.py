@@ -15,7 +15,7 @@ from pathlib import Path
 from pyarrow import fs as pafs
 
 from models.config import ConfigError
-from pipelines.corpus import filesystem
+from models.paths import filesystem
 
 LOCK = ".ingest.lock"
 _TAKEN = (errno.EWOULDBLOCK, errno.EACCES)

@@ -16,20 +16,9 @@ import pyarrow.compute as pc
 from pyarrow import fs as pafs
 
 from models.config import ConfigError
+from models.paths import child, filesystem, replacing
 from pipelines import corpus as catalogue
-from pipelines.corpus import (
-    DEPTH_REPORT,
-    DUPLICATES,
-    MANIFEST,
-    REJECTS,
-    SPLITS,
-    Manifest,
-    child,
-    filesystem,
-    left_out_text,
-    open_corpus,
-    replacing,
-)
+from pipelines.corpus import DEPTH_REPORT, DUPLICATES, MANIFEST, REJECTS, SPLITS, Manifest, left_out_text, open_corpus
 from pipelines.ingest.card import read_photograph, write_card
 from pipelines.ingest.config import IngestConfig
 from pipelines.ingest.decide import Sheet

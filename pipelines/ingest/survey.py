@@ -13,7 +13,8 @@ import pyarrow as pa
 from pyarrow import fs as pafs
 
 from models.config import ConfigError
-from pipelines.corpus import MANIFEST, Domain, Kind, child, filesystem, first_rows, is_litter
+from models.paths import child, filesystem
+from pipelines.corpus import MANIFEST, Domain, Kind, first_rows, is_litter
 from pipelines.ingest.banned import holdout_kind
 from pipelines.ingest.config import IngestConfig
 from pipelines.ingest.depth import DEPTH_SUFFIXES

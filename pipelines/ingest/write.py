@@ -15,7 +15,8 @@ from pyarrow import fs as pafs
 
 from models import images
 from models.images import ImageError, Photo, eight_bits
-from pipelines.corpus import CORPUS_SCHEMA, Missing, Place, child, filesystem, image_id_of, read_places, replacing
+from models.paths import child, filesystem, replacing
+from pipelines.corpus import CORPUS_SCHEMA, Missing, Place, image_id_of, read_places
 from pipelines.ingest.config import IngestConfig
 from pipelines.ingest.depth import (
     BadDepth,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from models import images
-from pipelines.corpus import filesystem
+from models.paths import filesystem
 from pipelines.shown import shown
 
 COLUMNS = 4  # pairs side by side

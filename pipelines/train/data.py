@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from models.config import ConfigError
-from pipelines.corpus import Corpus, child, filesystem, pinned, require_corpus
+from models.paths import child, filesystem
+from pipelines.corpus import Corpus, pinned, require_corpus
 
 if TYPE_CHECKING:  # the tasks import this file, and recipes import every method
     from pipelines.train.recipe import Recipe

@@ -264,7 +264,7 @@ def _tracker(job: TrainJob, uri: str) -> Any:
 
 
 def _main(args: argparse.Namespace) -> int:
-    from pipelines.corpus import absolute
+    from models.paths import absolute
 
     recipe, out = with_absolute_paths(load_recipe(args.recipe, args.set)), local_out(args.out)
     places = {key: absolute(value) for key in ("clear", "hazy") if (value := getattr(args, key)) is not None}

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from models.config import ConfigError
-from models.paths import persist
-from pipelines.corpus import replacing
+from models.paths import persist, replacing
 from pipelines.tracking import flatten
 
 MODEL = "model"

@@ -50,7 +50,7 @@ def test_what_the_user_can_change_is_one_line_and_2(
 
 def test_a_full_disk_is_the_user_s_and_other_trouble_with_disks_is_not(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(OSError(errno.ENOSPC, "No space left on device", "a.png")) == 2
-    assert capsys.readouterr().err == "error: No space left on device: a.png\n"
+    assert capsys.readouterr().err == "error: No space left on device: a.png; free some space and repeat the command\n"
     with pytest.raises(OSError, match="Input/output"):
         call(OSError(errno.EIO, "Input/output error"))
 

@@ -16,14 +16,14 @@ from tqdm import tqdm
 from models.config import ConfigError, Settings
 from models.images import quantise, to_tensor
 from models.inference import InferenceConfig, blend
+from models.paths import absolute
 from models.predictor import Predictor
-from pipelines.corpus import absolute
-from pipelines.dehaze.disk_errors import NoSpaceError
 from pipelines.dehaze.names import is_remote, same_place
 from pipelines.dehaze.outcome import NO_SPACE, SOME_FAILED
 from pipelines.dehaze.video.files import WRITABLE, Frame, Reader, Writer
 from pipelines.dehaze.video.smoothing import Smoother
 from pipelines.dehaze.work import device_of
+from pipelines.disk_errors import NoSpaceError
 from pipelines.shown import say
 
 SUFFIX = "_dehazed"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from models.config import ConfigError
 from models.paths import temporary_name
-from pipelines.dehaze.disk_errors import no_space, plainly
+from pipelines.disk_errors import no_space, plainly
 
 try:
     import av

@@ -18,18 +18,9 @@ import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
 from models.config import ConfigError, parse
+from models.paths import child, filesystem, replacing
 from pipelines.command import run
-from pipelines.corpus import (
-    CARD,
-    CATALOGUE,
-    DEPTH_REPORT,
-    Corpus,
-    Manifest,
-    child,
-    filesystem,
-    open_corpus,
-    replacing,
-)
+from pipelines.corpus import CARD, CATALOGUE, DEPTH_REPORT, Corpus, Manifest, open_corpus
 from pipelines.ingest.card.data import COLUMNS, CardSettings, Choice, choose, facts
 from pipelines.ingest.card.page import Card, Pair, Suspect, card_html
 from pipelines.ingest.card.thumbnails import Made, Read, Wish, pictures, read_photograph

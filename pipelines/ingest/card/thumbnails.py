@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from models import images
 from models.images import ImageLimits, Photo, eight_bits
-from pipelines.corpus import Place, child, filesystem, read_place
+from models.paths import child, filesystem
+from pipelines.corpus import Place, read_place
 from pipelines.reports import Picture, Row
 
 Read = Callable[[Row], bytes]

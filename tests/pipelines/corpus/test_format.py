@@ -12,17 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.config import ConfigError
+from models.paths import replacing
 from pipelines.corpus import format as module
-from pipelines.corpus.format import (
-    CORPUS_SCHEMA,
-    Corpus,
-    Manifest,
-    open_corpus,
-    pinned,
-    replacing,
-    require_corpus,
-    split_of,
-)
+from pipelines.corpus.format import CORPUS_SCHEMA, Corpus, Manifest, open_corpus, pinned, require_corpus, split_of
 
 IDS = st.text("0123456789abcdef", min_size=32, max_size=32)
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models.paths import LocalFiles
 from models.predictor import DehazeInfo, Predictor
-from pipelines.corpus.local_files import LocalFiles
 from pipelines.dehaze import apply
 from pipelines.dehaze import work as folder_work
 from pipelines.dehaze.apply import main

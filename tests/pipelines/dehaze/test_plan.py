@@ -144,7 +144,7 @@ def test_what_is_left_out_is_counted_by_kind(tmp_path: Path) -> None:
     os.mkfifo(source / "pipe.jpg")
     assert survey(make_plan([str(source)], str(tmp_path / "out"), None)).passed_over == (
         "left out: 2 HEIC, 2 broken links, 1 .git folder, 1 MOV, 1 PDF, 1 hidden, 1 pipes or devices, "
-        "1 without suffix; videos are dehazed one at a time: dehaze apply CLIP RESULT"
+        "1 without a suffix; videos are dehazed one at a time: dehaze apply CLIP RESULT"
     )
     touch(tmp_path / "phone", "a.heic", "b.heic")
     with pytest.raises(ConfigError, match=r"no photographs in .*phone; left out: 2 HEIC$"):

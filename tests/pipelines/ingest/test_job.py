@@ -358,7 +358,7 @@ def test_a_full_disk_is_one_line_and_the_ingest_goes_on(
         patch.setattr(job, "_write_batch", full)  # in a task
         assert main(words) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("error: the corpus cannot be written: No space left on device")
+    assert error.startswith("error: No space left on device")
     with monkeypatch.context() as patch:
         patch.setattr(job, "publish", full)  # in the driver
         assert main(words) == 2

@@ -24,7 +24,12 @@ class NoSpaceError(OSError):
     @property
     def advice(self) -> str:
         """The reason, and what to do."""
-        return f"{self.strerror}; {_ADVICE.get(self.errno or 0, _ADVICE[errno.ENOSPC])}"
+        return f"{self.strerror}{remedy(self)}"
+
+
+def remedy(problem: OSError) -> str:
+    """``; free some space and repeat the command``: what to do, as the end of a sentence; or nothing."""
+    return f"; {_ADVICE[problem.errno]}" if problem.errno in _ADVICE else ""
 
 
 @contextmanager
@@ -37,7 +42,7 @@ def told() -> Iterator[None]:
     try:
         yield
     except OSError as problem:
-        raise ConfigError(f"{plainly(problem)}{_place(problem)}") from problem
+        raise ConfigError(f"{plainly(problem)}{_place(problem)}{remedy(problem)}") from problem
 
 
 def _place(problem: OSError) -> str:
