@@ -10,12 +10,12 @@ import pytest
 COMMANDS = {
     "pipelines.dehaze.apply": "--strengt",
     "pipelines.ingest.card.command": "--sample",
-    "pipelines.dehaze": "--concurrenc",
-    "pipelines.demo": "--from-scratc",
-    "pipelines.evaluate": "--headlin",
-    "pipelines.ingest": "--holdou",
+    "pipelines.dehaze.__main__": "--concurrenc",
+    "pipelines.demo.__main__": "--from-scratc",
+    "pipelines.evaluate.__main__": "--headlin",
+    "pipelines.ingest.__main__": "--holdou",
     "pipelines.register": "--alia",
-    "pipelines.train": "--recip",
+    "pipelines.train.__main__": "--recip",
     "pseudolabel.__main__": "--shee",
     "serving.__main__": "--token-fil",
 }

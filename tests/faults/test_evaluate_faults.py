@@ -109,7 +109,7 @@ def test_a_full_disk_is_a_sentence_and_the_evaluation_can_be_repeated(photo_fold
     script = (
         "import resource, sys\n"
         "from pipelines import evaluate_parts\n"
-        "from pipelines.evaluate import main\n"
+        "from pipelines.evaluate.__main__ import main\n"
         "write = evaluate_parts.Parts.write\n"
         "def full(self, rows):\n"  # files of this process end at 64 bytes, as on a full disk
         "    limits = resource.getrlimit(resource.RLIMIT_FSIZE)\n"

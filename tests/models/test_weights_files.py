@@ -25,7 +25,7 @@ from pipelines.evaluate.detection import Detector
 from pipelines.evaluate.iqa import Lpips
 from pipelines.train.build import make_network
 from pipelines.train.recipe import load_recipe
-from pseudolabel.scorer import clip as clip_scorer
+from pseudolabel.scorer import loading
 from pseudolabel.scorer.clip import ScorerConfig
 from pseudolabel.scorer.loading import load_scorer
 
@@ -148,8 +148,8 @@ def test_a_checkpoint_with_other_weights(kind: str, tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("kind", DAMAGED)
 def test_a_scorer_with_other_weights(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     damage, what = DAMAGED[kind]
-    shutil.copytree(clip_scorer.WEIGHTS / "clip-compact", tmp_path / "clip-compact")
-    monkeypatch.setattr(clip_scorer, "WEIGHTS", tmp_path)
+    shutil.copytree(loading.WEIGHTS / "clip-compact", tmp_path / "clip-compact")
+    monkeypatch.setattr(loading, "WEIGHTS", tmp_path)
     file = tmp_path / "clip-compact" / "open_clip_model.safetensors"
     damage(file)
     with pytest.raises(ConfigError, match=what) as caught:
@@ -177,9 +177,8 @@ def test_a_broken_download_in_the_cache_of_torchvision(tmp_path: Path, monkeypat
 
 
 def test_a_depth_model_with_other_weights(tmp_path: Path) -> None:
-    from tests.pipelines.test_depth_model import depth_anything
-
     from pipelines.ingest.depth.model import DepthModel, DepthModelConfig
+    from tests.pipelines.ingest.depth.test_model import depth_anything
 
     file = depth_anything(tmp_path / "depth") / "model.safetensors"
     file.write_bytes(POINTER)

@@ -28,7 +28,7 @@ from serving.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "SERVING.md").read_text()
-SOURCES = sorted((ROOT / "serving").glob("*.py"))
+SOURCES = sorted((ROOT / "serving").rglob("*.py"))
 
 
 @dataclass(frozen=True)

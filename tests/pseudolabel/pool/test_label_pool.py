@@ -184,7 +184,8 @@ def test_nothing_acknowledged_is_lost_when_the_process_is_killed(tmp_path):
 FILL_DISK = """
     import resource, sys
     import numpy as np
-    from pseudolabel.pool import LabelEntry, LabelPool, PoolError
+    from models.config import PoolError
+    from pseudolabel.pool import LabelEntry, LabelPool
     pool = LabelPool(sys.argv[1])
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))  # as if the disk ended there
     noise = np.random.default_rng(0)

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from serving.http.middleware import Identity, request_id
+from serving.http.connections import Identity, request_id
 
 INVALID = (b"", b"a b", b"x" * 129, "ü".encode("latin-1"), "ü".encode(), b"<script>")
 
