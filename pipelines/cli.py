@@ -1,8 +1,9 @@
-"""The ``dehaze`` command: one verb per job. A verb's module is imported only when it is called."""
+"""The ``dehaze`` command: one verb per job, ``apply`` where none is given. A verb is imported when it is called."""
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -10,14 +11,20 @@ from models.config import nearest
 
 # verb: (module with main(argv) -> exit code, what it does)
 VERBS = {
-    "ingest": ("pipelines.ingest.__main__", "make a corpus from folders of photographs"),
-    "train": ("pipelines.train.__main__", "train a dehazing network from a recipe"),
-    "evaluate": ("pipelines.evaluate.__main__", "measure models on test photographs and write a report"),
-    "apply": ("pipelines.dehaze.apply", "dehaze photographs on this machine"),
+    "apply": (
+        "pipelines.dehaze.apply",
+        "dehaze photographs, folders, videos on this machine (the verb may be left out)",
+    ),
     "batch": ("pipelines.dehaze.__main__", "dehaze a folder on a Ray cluster"),
+    "serve": ("serving.__main__", "serve a model over HTTP"),
+    "ingest": ("pipelines.ingest.__main__", "make a corpus from folders of photographs"),
+    "card": ("pipelines.ingest.card.__main__", "draw the data card of a corpus anew"),
+    "train": ("pipelines.train.__main__", "train a dehazing network from a recipe"),
+    "pool": ("pseudolabel.__main__", "look into a label pool, export it, list runs and end them"),
+    "evaluate": ("pipelines.evaluate.__main__", "measure models on test photographs and write a report"),
+    "convert": ("models.checkpoints", "make a checkpoint of the authors' released weights"),
     "register": ("pipelines.register", "put a checkpoint into the MLflow model registry"),
     "demo": ("pipelines.demo.__main__", "run everything once on small data, from ingest to a served request"),
-    "serve": ("serving.__main__", "serve a model over HTTP"),
 }
 
 
@@ -25,7 +32,9 @@ def usage() -> str:
     """What ``dehaze --help`` prints."""
     verbs = "\n".join(f"  {verb:<10}{line}" for verb, (_, line) in VERBS.items())
     return (
-        f"usage: dehaze VERB ...\n\nRemove haze from photographs.\n\n{verbs}\n\n`dehaze VERB --help` explains a verb."
+        "usage: dehaze PHOTO ... | dehaze VERB ...\n\n"
+        f"Remove haze from photographs.\n\n{verbs}\n\n`dehaze VERB --help` explains a verb. Exit codes: 0 done; 1 some "
+        "photographs failed; 2 something\nto change, said in one line; 3 the disk is full; 130 interrupted."
     )
 
 
@@ -35,12 +44,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if words else 2
+    if words[0] not in VERBS and _names_photographs(words[0]):
+        words.insert(0, "apply")
     verb, *rest = words
     if verb not in VERBS:
-        print(f"error: unknown verb '{verb}'{nearest(verb, list(VERBS))}", file=sys.stderr)
+        there = f"no file '{verb}' here, and no verb of that name"
+        print(f"error: {there}{nearest(verb, list(VERBS))}", file=sys.stderr)
         return 2
     code: int = importlib.import_module(VERBS[verb][0]).main(rest)
     return code
+
+
+def _names_photographs(word: str) -> bool:
+    """A file, a path, a glob, a URI, standard input or a flag rather than a misspelt verb."""
+    return word.startswith("-") or any(sign in word for sign in "./\\*?[:~") or os.path.lexists(word)
 
 
 if __name__ == "__main__":

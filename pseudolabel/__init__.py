@@ -1,1 +1,5 @@
 """What Colabator adds: the scorer, trust maps, and the shared pool of the best label of every photograph."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

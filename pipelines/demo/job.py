@@ -11,15 +11,13 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from models import zoo
 from models.config import ConfigError
-from models.imports import add_allow_networks, package_of
+from models.imports import package_of
 from pipelines.cluster import local_out, ray_session
-from pipelines.command import run as run_command
 from pipelines.train import Recipe, TrainJob, load_recipe, train
 
 PRETRAIN, FINETUNE = "demo_pretrain", "demo_colabator"
@@ -266,34 +264,3 @@ def closing_table(stages: dict[str, Any], run: Path, tracking_uri: str) -> str:
         "         curl --data-binary @photo.jpg http://127.0.0.1:8000/v1/dehaze -o out.jpg",
     ]
     return "\n".join(lines)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.demo", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--hazy", type=Path, help="folder of hazy photographs (default: samples)")
-    parser.add_argument("--clear", type=Path, help="folder of clear photographs (default: samples)")
-    parser.add_argument("--out", default="runs/demo", help="for everything (default: %(default)s)")
-    parser.add_argument("--from-scratch", action="store_true", help=f"start at random, not from {zoo.DEFAULT}")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in train.steps=200")
-    parser.add_argument("--limit", type=int, default=12, help="held-out photographs to evaluate (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="of the service (default: %(default)s)")
-    add_allow_networks(parser)
-    return parser
-
-
-def _main(args: argparse.Namespace) -> int:
-    from serving.config import require_free_port
-
-    require_free_port("127.0.0.1", args.port)  # now, not after minutes of training
-    for flag in ("hazy", "clear"):
-        folder = getattr(args, flag)
-        if folder is not None:
-            if not folder.is_dir():
-                raise ConfigError(f"--{flag}: there is no folder {folder}")
-            setattr(args, flag, folder.absolute())
-    return Demo(args).main()
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line of the job; returns its exit code."""
-    return run_command(_main, _parser(), argv)

@@ -1,8 +1,63 @@
-"""``python -m pipelines.evaluate``: measure models on test photographs."""
+"""``python -m pipelines.evaluate``: measure dehazing models on photographs."""
 
+from __future__ import annotations
+
+import argparse
+import os
 import sys
+from collections.abc import Sequence
 
-from pipelines.evaluate.job import main
+from models.config import parse
+from models.imports import add_allow_networks
+from pipelines.command import run
+from pipelines.evaluate.config import EvaluateConfig
+from pipelines.flags import add_flags, given
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.evaluate",
+        description="Measure dehazing models on photographs and write a report.",
+        allow_abbrev=False,
+    )
+    add_flags(parser, EvaluateConfig)
+    add_allow_networks(parser)
+    return parser
+
+
+def config_of(args: argparse.Namespace) -> EvaluateConfig:
+    """The configuration that the arguments ask for.
+
+    Raises:
+        ConfigError: a value out of its range, or of another form.
+    """
+    from pipelines.cluster import local_out
+    from pipelines.tracking import default_uri
+
+    local_out(args.out)
+    uri = args.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(args.out)
+    return parse(
+        EvaluateConfig, given(args, EvaluateConfig) | {"tracking_uri": None if uri == "none" else uri}, "evaluate"
+    )
+
+
+def _main(args: argparse.Namespace) -> int:
+    config = config_of(args)
+    from pipelines.evaluate.job import evaluate
+    from pipelines.evaluate.report import headline_lines
+
+    found = evaluate(config)
+    for warning in found.summary["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    print("\n".join(headline_lines(found.summary)))
+    print("\n".join(["", *(f"  {file}" for file in found.files())]))
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line of the job; returns its exit code."""
+    return run(_main, _parser(), argv)
+
 
 if __name__ == "__main__":
     sys.exit(main())

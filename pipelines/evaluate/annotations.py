@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.config import ConfigError
-from pipelines.evaluate.matching import bases
-from pipelines.evaluate.sources import Entry
+from pipelines.evaluate.sources import Entry, bases
 
 Boxes = NDArray[np.float32]
 ALIASES = {

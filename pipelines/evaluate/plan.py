@@ -16,8 +16,7 @@ from pipelines.evaluate import iqa as evaluate_iqa
 from pipelines.evaluate import metrics
 from pipelines.evaluate.annotations import Annotated, match_annotations, read_annotations, shared_classes
 from pipelines.evaluate.cases import PLAIN_HAZE
-from pipelines.evaluate.config import (
-    EvaluateConfig,
+from pipelines.evaluate.choices import (
     describe_model,
     headline_of,
     label_metrics,
@@ -25,6 +24,7 @@ from pipelines.evaluate.config import (
     result_folders,
     with_baseline,
 )
+from pipelines.evaluate.config import EvaluateConfig
 from pipelines.evaluate.detection import Detector
 from pipelines.evaluate.evaluator import (
     CLEAR,
@@ -37,9 +37,8 @@ from pipelines.evaluate.evaluator import (
     ModelChoice,
     RowSettings,
 )
-from pipelines.evaluate.matching import match_references, match_results
 from pipelines.evaluate.metrics import METRICS
-from pipelines.evaluate.sources import Selection, choose
+from pipelines.evaluate.sources import Selection, choose, match_references, match_results
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from pathlib import Path, PurePosixPath
 
 import pyarrow.parquet as pq
 
@@ -23,8 +24,7 @@ from pipelines.corpus import (
     require_corpus,
     split_of,
 )
-
-Split = Literal["train", "test", "all"]
+from pipelines.evaluate.config import Split
 
 
 @dataclass(frozen=True)
@@ -152,3 +152,163 @@ def choose(path: str, domain: str, split: Split | None, limit: int | None, defau
     if in_sample and not fallback:
         warnings.append(f"photographs of the training split of {path} are evaluated: the figures are not held out")
     return Selection(path, corpus, len(entries), wanted, in_sample, tuple(chosen), (*warnings, *notes))
+
+
+_INPUT = ("_hazy", "-hazy", "_haze", "_input", "_lq", "_LQ")  # what names of inputs end with, and of outputs may lack
+_SEPARATORS = "_-. "
+_NAMED = 5  # files in an error message
+_TRIED = 8  # endings at most
+_HEAD = 1 << 18  # bytes of a file that nearly always hold its header
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Files below a folder by what they may be asked for: their relative path and their name, without the suffix."""
+
+    root: Path
+    by_path: Mapping[str, Path]
+    by_stem: Mapping[str, tuple[Path, ...]]
+
+    @classmethod
+    def of(cls, root: Path, paths: Iterable[Path]) -> Folder:
+        """The later of two files with one stem and other suffixes is the one found by its path."""
+        by_path: dict[str, Path] = {}
+        by_stem: dict[str, tuple[Path, ...]] = {}
+        for path in paths:
+            by_path[printable(path.relative_to(root).with_suffix("").as_posix())] = path
+            stem = printable(path.stem)
+            by_stem[stem] = (*by_stem.get(stem, ()), path)
+        return cls(root, by_path, by_stem)
+
+    def find(self, name: str, ending: str = "") -> Path | None:
+        """The file of a photograph's name with ``ending`` added, by path, else by a stem that only it has."""
+        for base in bases(name):
+            path = self.by_path.get(base + ending)
+            if path is not None:
+                return path
+            found = self.by_stem.get(PurePosixPath(base).name + ending, ())
+            if len(found) == 1:
+                return found[0]
+        return None
+
+
+def bases(name: str) -> list[str]:
+    """A photograph's name without its suffix, and without what marks it as the hazy one."""
+    plain = PurePosixPath(name)
+    if plain.suffix.lower() in IMAGE_SUFFIXES:
+        plain = plain.with_suffix("")
+    text = plain.as_posix()
+    return [text, *(text.removesuffix(mark) for mark in _INPUT if text.endswith(mark))]
+
+
+def endings(entries: Sequence[Entry], folder: Folder) -> list[str]:
+    """What files of the folder add to the photographs' names, the commonest first, nothing before anything."""
+    counts: Counter[str] = Counter()
+    stems = sorted(folder.by_stem)
+    for entry in entries[:50]:
+        for base in {PurePosixPath(b).name for b in bases(entry.name)}:
+            counts.update(
+                {s[len(base) :] for s in stems if s.startswith(base) and (s == base or s[len(base)] in _SEPARATORS)}
+            )
+    return sorted(counts, key=lambda ending: (ending != "", -counts[ending], ending))[:_TRIED]
+
+
+def match_results(label: str, root: Path, entries: Sequence[Entry]) -> dict[str, str]:
+    """The file of every photograph in a folder of another program's results, by image id.
+
+    Raises:
+        ConfigError: the folder is missing; results are missing, of another size, shared by two photographs, or several
+            kinds fit. The first few files are named.
+    """
+    if not root.is_dir():
+        raise ConfigError(f"there is no folder {root}; --results {label}=DIR names a folder of dehazed photographs")
+    folder = Folder.of(root, photographs_below(root)[0])
+    tries = {e: {x.image_id: p for x in entries if (p := folder.find(x.name, e))} for e in endings(entries, folder)}
+    whole = [ending for ending, found in tries.items() if len(found) == len(entries)]
+    if len(whole) > 1 and whole[0] != "":
+        raise ConfigError(f"{root} has several results for each photograph, ending in {whole}: part them by folders")
+    best = tries[whole[0]] if whole else max(tries.values(), key=len, default={})
+    _require_all(label, root, entries, best)
+    _require_different(label, entries, best)
+    _require_sizes(label, entries, best)
+    return {image_id: portable(path.resolve()) for image_id, path in best.items()}
+
+
+def _require_all(label: str, root: Path, entries: Sequence[Entry], found: Mapping[str, Path]) -> None:
+    missing = [entry.name for entry in entries if entry.image_id not in found]
+    if missing:
+        raise ConfigError(
+            f"results '{label}': {root} lacks {len(missing)} of {len(entries)} photographs: {_list(missing)}; expected "
+            "the photographs' names, perhaps with an ending that is the same for all"
+        )
+
+
+def _require_different(label: str, entries: Sequence[Entry], found: Mapping[str, Path]) -> None:
+    counts = Counter(found.values())
+    shared = [f"{e.name} ({printable(found[e.image_id].name)})" for e in entries if counts[found[e.image_id]] > 1]
+    if shared:
+        raise ConfigError(f"results '{label}': several photographs would have the same result: {_list(shared)}")
+
+
+def _require_sizes(label: str, entries: Sequence[Entry], found: Mapping[str, Path]) -> None:
+    wrong = []
+    for entry in entries:
+        path = found[entry.image_id]
+        size = header_size(path)
+        if size is None:
+            wrong.append(f"{printable(path.name)} (no picture that can be read)")
+        elif entry.size is not None and size != entry.size:
+            wrong.append(
+                f"{printable(path.name)} is {size[0]}x{size[1]}, the photograph {entry.size[0]}x{entry.size[1]}"
+            )
+    if wrong:
+        raise ConfigError(f"results '{label}': {len(wrong)} files do not fit their photographs: {_list(wrong)}")
+
+
+def header_size(path: Path) -> tuple[int, int] | None:
+    """Upright width and height of a file, from its beginning where that is enough; None where it has none."""
+    try:
+        with path.open("rb") as stream:
+            size = size_of(stream.read(_HEAD))
+        return size or size_of(path.read_bytes())
+    except OSError:
+        return None
+
+
+def match_references(entries: Sequence[Entry], root: Path) -> dict[str, str]:
+    """The clear version by image id, for the photographs that have one.
+
+    The same name with any suffix; with an ending that all share (``01_hazy`` and ``01_GT``); or what comes before the
+    first underscore, as in RESIDE (``0001_0.8_0.2`` and ``0001``).
+
+    Raises:
+        ConfigError: the folder is missing, or no photograph has a reference in it.
+    """
+    if not root.is_dir():
+        raise ConfigError(f"there is no folder {root}; --reference names a folder of clear photographs")
+    folder = Folder.of(root, photographs_below(root)[0])
+    tries = endings(entries, folder) or [""]
+    same = {entry.image_id: folder.find(entry.name, "") for entry in entries}
+    taken = set(same.values())  # nobody else's, whatever their names end with
+    found: dict[str, str] = {}
+    for entry in entries:
+        others = _looser(entry.name, folder, tries)
+        path = same[entry.image_id] or next((p for p in others if p is not None and p not in taken), None)
+        if path is not None:
+            found[entry.image_id] = portable(path.resolve())
+    if not found:
+        raise ConfigError(
+            f"no photograph has a reference in {root}; expected the same file names, such as {entries[0].name}"
+        )
+    return found
+
+
+def _looser(name: str, folder: Folder, tries: Sequence[str]) -> Iterator[Path | None]:
+    """By each ending, then by what comes before the first underscore; looked up as far as asked for."""
+    yield from (folder.find(name, ending) for ending in tries if ending)
+    yield folder.find(PurePosixPath(name).name.partition("_")[0])
+
+
+def _list(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

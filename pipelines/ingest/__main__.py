@@ -1,8 +1,41 @@
 """``python -m pipelines.ingest``: make a corpus from photographs."""
 
-import sys
+from __future__ import annotations
 
-from pipelines.ingest.job import main
+import argparse
+import sys
+from collections.abc import Sequence
+
+from models.config import parse
+from pipelines.command import run
+from pipelines.flags import add_flags, given
+from pipelines.ingest.config import IngestConfig
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.ingest",
+        description="Photographs to a corpus. docs/DATA.md shows it for RESIDE, RIDCP500, O-HAZE and others.",
+        allow_abbrev=False,
+    )
+    add_flags(parser, IngestConfig)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    return run(_main, _parser(), argv)
+
+
+def _main(args: argparse.Namespace) -> None:
+    from pipelines.cluster import require_absolute
+    from pipelines.ingest.job import ingest
+    from pipelines.ingest.publish import summary
+
+    require_absolute(args.out)
+    config = parse(IngestConfig, given(args, IngestConfig), "ingest")
+    print(summary(ingest(config), config.out))
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
+from pydantic.config import JsonDict
 
 from models.config import Settings
 from models.images import ImageLimits
@@ -16,76 +17,130 @@ from pipelines.corpus import BITS, Domain
 from pipelines.ingest.depth import DepthOrder, is_depth_model
 from pipelines.ingest.layouts import LAYOUTS, LayoutName
 
+_DEPTH: JsonDict = {"group": "depth maps"}
+_OUT: JsonDict = {"group": "what does not get in"}
+_STORED: JsonDict = {"group": "how it is stored"}
 VERSION = 3  # raise it when the same sources would give other rows, so that finished corpora are made anew
 
 
 class IngestConfig(Settings):
-    """An ingest: photographs to one corpus.
+    """An ingest: photographs to one corpus. Its fields are the flags of the command."""
 
-    Attributes:
-        sources: folders (searched recursively), files, globs, zip and tar archives, Parquet and Arrow files; paths or
-            URIs.
-        domain: ``hazy`` or ``clear``; a corpus holds one of them.
-        out: folder of the corpus, made if missing.
-        append: add to the corpus that is there; without it the corpus is made to hold these sources and nothing else.
-        layout: the dataset's layout (:mod:`pipelines.ingest.layouts`): which files are the domain's photographs, which
-            are depth maps, and which photographs show one scene.
-        depth: folder with a depth map per photograph, found by the same relative path or, failing that, the same
-            name; or a depth model, as a folder or a name on a hub. Photographs without one get none.
-        depth_order: what larger values of the maps mean; None takes the layout's, else ``near``, and is checked on a
-            sample.
-        depth_device: where the depth model runs: ``cpu``, ``cuda``, or ``auto`` for a GPU where the cluster has any.
-        depth_gpus: that each task with a depth model asks of Ray, may be a fraction; None is 1 on ``cuda``.
-        holdout: photographs that must not get in: folders, corpora, or text files of image ids.
-        against: corpora whose photographs count as duplicates here.
-        near_duplicates: bits of the 256-bit perceptual hash in which two photographs may differ to count as one; -1
-            looks for equal files only.
-        holdout_bits: the same against ``holdout`` and ``against``, where the hazy and the clear photograph of one scene
-            should be recognised too.
-        pair_by: regular expression over a photograph's path without suffix; its first group names the scene.
-        strict_files: reject files that are damaged although their picture is there, or nearly, such as a JPEG without
-            its end marker: other readers of a corpus may stumble over them. Without it they are stored as they are.
-        max_side: longer photographs are reduced to it; 0 keeps every size.
-        min_side: photographs with a shorter side are rejected.
-        max_aspect: photographs that are longer, in relation to their width, are rejected.
-        encode: format that photographs are stored in; ``keep`` leaves files as they are unless they are reduced.
-        quality: of JPEG and WebP, where photographs are encoded anew.
-        test_fraction: share of photographs, or scenes, in the test split.
-        shard_mb: MiB of photographs per file.
-        rows_per_group: upper bound.
-        concurrency: tasks at a time; None for as many as there are CPUs.
-        limits: what the decoder accepts.
-        prune: delete shards that are out of the corpus for so many days; None keeps them for the runs that read them.
-        card: write ``card.html``.
-    """
-
-    sources: tuple[str, ...] = Field(min_length=1)
-    domain: Domain
-    out: str
-    append: bool = False
-    layout: LayoutName = "plain"
-    depth: str | None = None
-    depth_order: DepthOrder | None = None
-    depth_device: Literal["auto", "cpu", "cuda"] = "cpu"
-    depth_gpus: float | None = Field(None, ge=0.0)
-    holdout: tuple[str, ...] = ()
-    against: tuple[str, ...] = ()
-    near_duplicates: int = Field(32, ge=-1, le=BITS // 3)
-    holdout_bits: int = Field(56, ge=-1, le=BITS // 3)
-    pair_by: str | None = None
-    strict_files: bool = True
-    max_side: int = Field(1600, ge=0)
-    min_side: int = Field(32, ge=1)
-    max_aspect: float = Field(8.0, ge=1.0)
-    encode: Literal["keep", "jpeg", "png", "webp"] = "keep"
-    quality: int = Field(95, ge=1, le=100)
-    test_fraction: float = Field(0.2, ge=0.0, le=1.0)
-    shard_mb: float = Field(128.0, gt=0.0)
-    rows_per_group: int = Field(64, ge=1)
-    concurrency: int | None = Field(None, ge=1)
+    sources: tuple[str, ...] = Field(
+        min_length=1,
+        description="folder (searched recursively), file, glob, zip or tar archive, Parquet or Arrow file; path or URI",
+        json_schema_extra={"positional": True, "metavar": "SRC"},
+    )
+    domain: Domain = Field(description="what the photographs are; a corpus holds one kind")
+    out: str = Field(description="folder of the corpus, made if missing", json_schema_extra={"metavar": "DIR"})
+    append: bool = Field(
+        False, description="add to the corpus in --out; without it, it is made to hold these sources and nothing else"
+    )
+    layout: LayoutName = Field(
+        "plain",
+        description="of a published dataset: which files are photographs of the domain, which are depth maps, and "
+        "which show one scene",
+    )
+    depth: str | None = Field(
+        None,
+        description="depth maps with the photographs' relative paths or names (.png .tif .npy .npz .mat), or a depth "
+        "model's folder or hub name; photographs without one get none",
+        json_schema_extra=_DEPTH | {"metavar": "DIR|MODEL"},
+    )
+    depth_order: DepthOrder | None = Field(
+        None,
+        description="larger values are nearer, or farther (default: the layout's, else near; checked on a sample)",
+        json_schema_extra=_DEPTH,
+    )
+    depth_device: Literal["auto", "cpu", "cuda"] = Field(
+        "cpu",
+        description="where the depth model runs; auto: on a GPU where the cluster has any",
+        json_schema_extra=_DEPTH,
+    )
+    depth_gpus: float | None = Field(
+        None,
+        ge=0.0,
+        description="of Ray for each depth model; may be a fraction (default: 1 for cuda, else 0)",
+        json_schema_extra=_DEPTH,
+    )
+    holdout: tuple[str, ...] = Field(
+        (),
+        description="keep these out, and what looks like them: photographs, a corpus, or a list of image ids",
+        json_schema_extra=_OUT | {"metavar": "SRC"},
+    )
+    against: tuple[str, ...] = Field(
+        (), description="what these corpora have counts as duplicate", json_schema_extra=_OUT | {"metavar": "CORPUS"}
+    )
+    near_duplicates: int = Field(
+        32,
+        ge=-1,
+        le=BITS // 3,
+        description="bits of 256 of a perceptual hash in which copies may differ; 0: same look, -1: equal files only",
+        json_schema_extra=_OUT | {"metavar": "BITS"},
+    )
+    holdout_bits: int = Field(
+        56,
+        ge=-1,
+        le=BITS // 3,
+        description="the same for --holdout and --against, where both photographs of one scene should be recognized",
+        json_schema_extra=_OUT | {"metavar": "BITS"},
+    )
+    min_side: int = Field(32, ge=1, description="reject smaller photographs", json_schema_extra=_OUT | {"metavar": "N"})
+    max_aspect: float = Field(
+        8.0,
+        ge=1.0,
+        description="reject photographs that are longer than X times wide",
+        json_schema_extra=_OUT | {"metavar": "X"},
+    )
+    strict_files: bool = Field(
+        True,
+        description="do not reject damaged files whose picture is there all the same, such as a JPEG without its end "
+        "marker: they are stored as they are, and other readers of the corpus may stumble over them",
+        json_schema_extra=_OUT,
+    )
+    max_side: int = Field(
+        1600, ge=0, description="reduce longer photographs; 0: never", json_schema_extra=_STORED | {"metavar": "N"}
+    )
+    encode: Literal["keep", "jpeg", "png", "webp"] = Field(
+        "keep", description="format to store; keep: files as they are unless reduced", json_schema_extra=_STORED
+    )
+    quality: int = Field(
+        95,
+        ge=1,
+        le=100,
+        description="of JPEG and WebP that are encoded anew",
+        json_schema_extra=_STORED | {"metavar": "Q"},
+    )
+    pair_by: str | None = Field(
+        None,
+        description="over paths without suffix; the first group names the scene",
+        json_schema_extra=_STORED | {"metavar": "REGEX"},
+    )
+    test_fraction: float = Field(
+        0.2,
+        ge=0.0,
+        le=1.0,
+        description="share of photographs, or scenes, in the test split",
+        json_schema_extra=_STORED | {"metavar": "X"},
+    )
+    shard_mb: float = Field(
+        128.0, gt=0.0, description="MiB of photographs per file", json_schema_extra=_STORED | {"metavar": "N"}
+    )
+    rows_per_group: int = Field(
+        64, ge=1, description="photographs per row group at most", json_schema_extra=_STORED | {"metavar": "N"}
+    )
+    concurrency: int | None = Field(
+        None, ge=1, description="tasks at a time (default: as many as CPUs)", json_schema_extra={"metavar": "N"}
+    )
     limits: ImageLimits = ImageLimits()
-    prune: float | None = Field(None, ge=0.0)
-    card: bool = True
+    prune: float | None = Field(
+        None,
+        ge=0.0,
+        description="delete shards of former ingests that are out of the corpus for DAYS days (default: they stay for "
+        "the training runs that read them)",
+        json_schema_extra={"metavar": "DAYS"},
+    )
+    card: bool = Field(True, description="do not write card.html")
 
     @field_validator("out")
     @classmethod

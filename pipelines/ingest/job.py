@@ -9,7 +9,6 @@ writes one shard. An ingest that was cut off goes on where it stopped; a finishe
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,11 +21,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-from models.config import ConfigError, parse
+from models.config import ConfigError
 from models.paths import child
 from pipelines import corpus as catalogue
-from pipelines.cluster import data_context_defaults, placed, ray_session, require_absolute, require_seen
-from pipelines.command import run
+from pipelines.cluster import data_context_defaults, placed, ray_session, require_seen
 from pipelines.corpus import REJECTS, Manifest, first_rows, left_out_text, words_of
 from pipelines.ingest.banned import banned_by_corpus, banned_by_list, holdout_kind
 from pipelines.ingest.config import IngestConfig
@@ -37,7 +35,7 @@ from pipelines.ingest.examine import examine, portions
 from pipelines.ingest.layouts import LAYOUTS
 from pipelines.ingest.lock import only_ingest
 from pipelines.ingest.plan import Shard, plan_shards
-from pipelines.ingest.publish import Present, check_settings, present, publish, replace_manifest, summary
+from pipelines.ingest.publish import Present, check_settings, present, publish, replace_manifest
 from pipelines.ingest.survey import Listing, Survey, survey
 from pipelines.ingest.write import SHARD_COLUMNS, Written, sample_depth, write_shard
 from pipelines.mapping import map_tables, map_tables_with
@@ -248,7 +246,9 @@ def _write(sheet: Sheet, shards: Sequence[Shard], config: IngestConfig) -> list[
 def _shards_done(blocks: list[pa.Table], config: IngestConfig) -> Iterator[pa.Table]:
     if not config.estimates_depth():
         return map_tables(blocks, partial(_write_batch, config=config), config.concurrency)
-    return map_tables_with(blocks, _Writer, {"config": config}, config.concurrency, config.depth_gpus or 0.0)
+    return map_tables_with(
+        blocks, _Writer, {"config": config}, concurrency=config.concurrency, gpus=config.depth_gpus or 0.0
+    )
 
 
 def _write_batch(batch: pa.Table, config: IngestConfig, model: Any = None) -> pa.Table:
@@ -269,76 +269,3 @@ class _Writer:
         if self.model is None:  # not in the constructor: its errors would be the death of an actor
             self.model = _load(self.config)
         return _write_batch(batch, self.config, self.model)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.ingest",
-        description="Photographs to a corpus. docs/DATA.md shows it for RESIDE, RIDCP500, O-HAZE and others.",
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add(
-        "sources", nargs="+", metavar="SRC",
-        help="folder (searched recursively), file, glob, zip or tar archive, Parquet or Arrow file; path or URI",
-    )  # fmt: skip
-    add("--domain", required=True, choices=["hazy", "clear"], help="what the photographs are")
-    add("--out", required=True, metavar="DIR", help="folder of the corpus")
-    add("--append", action="store_true", default=None, help="add to the corpus in DIR, whatever else it holds")
-    add("--layout", choices=list(LAYOUTS), help="layout of a published dataset (default: plain, every photograph)")
-    group = parser.add_argument_group("depth maps").add_argument
-    group(
-        "--depth", metavar="DIR|MODEL",
-        help="depth maps with the photographs' names (.png .tif .npy .npz .mat), or a depth model's folder or hub name",
-    )  # fmt: skip
-    group(
-        "--depth-order", choices=["near", "far"], help="larger values are nearer, or farther (default: near, checked)"
-    )
-    group("--depth-device", choices=["auto", "cpu", "cuda"], help="where the depth model runs (default: cpu)")
-    group("--depth-gpus", type=float, metavar="X", help="of Ray for each depth model (default: 1 for cuda, else 0)")
-    group = parser.add_argument_group("what does not get in").add_argument
-    group(
-        "--holdout", action="append", metavar="SRC",
-        help="keep these out, and what looks like them: photographs, a corpus, or a list of image ids; may be repeated",
-    )  # fmt: skip
-    group(
-        "--against", action="append", metavar="CORPUS", help="what this corpus has counts as duplicate; may be repeated"
-    )
-    group(
-        "--near-duplicates", type=int, metavar="BITS", help="of 256 that may differ (default 32; 0 same look; -1 off)"
-    )
-    group("--holdout-bits", type=int, metavar="BITS", help="the same for --holdout and --against (default 56)")
-    group("--min-side", type=int, metavar="N", help="reject smaller photographs (default 32)")
-    group(
-        "--max-aspect", type=float, metavar="X", help="reject photographs that are longer than X times wide (default 8)"
-    )
-    group(
-        "--strict-files", action=argparse.BooleanOptionalAction,
-        help="reject damaged files whose picture is there all the same (default: reject)",
-    )  # fmt: skip
-    group = parser.add_argument_group("how it is stored").add_argument
-    group("--max-side", type=int, metavar="N", help="reduce longer photographs; 0 = never (default 1600)")
-    group("--encode", choices=["keep", "jpeg", "png", "webp"], help="format to store (default: keep the files)")
-    group("--quality", type=int, metavar="Q", help="of JPEG and WebP that are encoded anew (default 95)")
-    group("--pair-by", metavar="REGEX", help="over paths without suffix; the first group names the scene")
-    group("--test-fraction", type=float, metavar="X", help="share of the test split (default 0.2)")
-    group("--shard-mb", type=float, metavar="N", help="MiB per file (default 128)")
-    add("--concurrency", type=int, metavar="N", help="tasks at a time (default: as many as CPUs)")
-    add(
-        "--prune", type=float, metavar="DAYS",
-        help="delete shards of former ingests that are out of the corpus for DAYS days (default: they stay for the "
-        "training runs that read them)",
-    )  # fmt: skip
-    add("--no-card", dest="card", action="store_false", default=None, help="do not write card.html")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    return run(_main, _parser(), argv)
-
-
-def _main(args: argparse.Namespace) -> None:
-    require_absolute(args.out)
-    config = parse(IngestConfig, {name: value for name, value in vars(args).items() if value is not None}, "ingest")
-    print(summary(ingest(config), config.out))

@@ -1,8 +1,63 @@
-"""``python -m pipelines.train``: train a network from a recipe."""
+"""Train a network from a recipe.
 
+``python -m pipelines.train --recipe pretrain_corun_compact --clear CORPUS --out DIR``
+
+An interrupted run goes on from its last checkpoint when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 
-from pipelines.train.job import main
+from models.imports import add_allow_networks
+from models.paths import absolute
+from pipelines.command import run
+from pipelines.train.recipes import recipe_names
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pipelines.train", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--recipe", required=True, help=f"a YAML file, or one of: {', '.join(recipe_names())}")
+    parser.add_argument("--clear", help="corpus of clear photographs")
+    parser.add_argument("--hazy", help="corpus of hazy photographs (Colabator, CDD-GAN)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for checkpoints and the model")
+    parser.add_argument("--fresh", action="store_true", help="start anew; what is in --out goes to DIR/earlier")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in train.steps=50")
+    parser.add_argument("--tracking-uri", help="MLflow tracking URI; nothing is tracked without it")
+    parser.add_argument("--address", help="Ray cluster to join; default: the current job's, else a local one")
+    add_allow_networks(parser)
+    return parser
+
+
+def _main(args: argparse.Namespace) -> int:
+    from pipelines.cluster import local_out, ray_session
+    from pipelines.train.job import open_tracker, prepare, train, with_absolute_paths
+    from pipelines.train.recipe import load_recipe
+    from pipelines.train.run import TrainJob
+
+    recipe, out = with_absolute_paths(load_recipe(args.recipe, args.set)), local_out(args.out)
+    places = {key: absolute(value) for key in ("clear", "hazy") if (value := getattr(args, key)) is not None}
+    allow = tuple(args.allow_networks)
+    job = TrainJob(recipe, out, places.get("clear"), places.get("hazy"), allow_networks=allow)
+    prepared = prepare(job, fresh=args.fresh)
+    tracker = open_tracker(job, args.tracking_uri) if args.tracking_uri else None
+    if tracker is not None:
+        job = replace(job, tracking=(tracker.tracking_uri, tracker.run_id))
+    with ray_session(args.address):
+        result = train(job, prepared)
+    if tracker is not None:
+        tracker.finish()
+    print(f"model: {result.model}")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line of the job; returns its exit code."""
+    return run(_main, _parser(), argv)
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,18 +6,15 @@ its last checkpoint when the same command is given again.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from models.config import ConfigError
-from models.imports import add_allow_networks
-from pipelines.cluster import data_context_defaults, local_out, make_room, ray_session, require_seen
-from pipelines.command import run as run_command
+from pipelines.cluster import data_context_defaults, make_room, require_seen
 from pipelines.command import user_error
 from pipelines.train.data import (
     corpus_notes,
@@ -29,7 +26,7 @@ from pipelines.train.data import (
     training_units,
 )
 from pipelines.train.labels import KEPT_CHECKPOINTS, label_summary, labelling
-from pipelines.train.recipe import Recipe, asks_of, load_recipe, recipe_names, trainers_of
+from pipelines.train.recipe import Recipe, asks_of, trainers_of
 from pipelines.train.record import (
     MODEL,
     RECIPE_FILE,
@@ -217,20 +214,6 @@ def train(job: TrainJob, prepared: Prepared | None = None) -> TrainResult:
     return TrainResult(job.out / MODEL, metrics, labels)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.train", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--recipe", required=True, help=f"a YAML file, or one of: {', '.join(recipe_names())}")
-    parser.add_argument("--clear", help="corpus of clear photographs")
-    parser.add_argument("--hazy", help="corpus of hazy photographs (Colabator, CDD-GAN)")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for checkpoints and the model")
-    parser.add_argument("--fresh", action="store_true", help="start anew; what is in --out goes to DIR/earlier")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in train.steps=50")
-    parser.add_argument("--tracking-uri", help="MLflow tracking URI; nothing is tracked without it")
-    parser.add_argument("--address", help="Ray cluster to join; default: the current job's, else a local one")
-    add_allow_networks(parser)
-    return parser
-
-
 def with_absolute_paths(recipe: Recipe) -> Recipe:
     """The recipe with the local files that it names made absolute: workers have another current folder."""
     update: dict[str, Any] = {"scorer": _absolute_path(recipe.scorer)}
@@ -249,7 +232,7 @@ def _absolute_path(value: Any) -> Any:
     return str(Path(value).absolute()) if isinstance(value, str) and "/" in value and Path(value).exists() else value
 
 
-def _tracker(job: TrainJob, uri: str) -> Any:
+def open_tracker(job: TrainJob, uri: str) -> Any:
     """The MLflow run of the job's earlier attempt, or a new one."""
     from pipelines.tracking import Tracker
 
@@ -261,27 +244,3 @@ def _tracker(job: TrainJob, uri: str) -> Any:
     tracker.log_params(job.recipe.model_dump(mode="json"))
     write_json(record, {"digest": job.digest, "uri": uri, "run_id": tracker.run_id})
     return tracker
-
-
-def _main(args: argparse.Namespace) -> int:
-    from models.paths import absolute
-
-    recipe, out = with_absolute_paths(load_recipe(args.recipe, args.set)), local_out(args.out)
-    places = {key: absolute(value) for key in ("clear", "hazy") if (value := getattr(args, key)) is not None}
-    allow = tuple(args.allow_networks)
-    job = TrainJob(recipe, out, places.get("clear"), places.get("hazy"), allow_networks=allow)
-    prepared = prepare(job, fresh=args.fresh)
-    tracker = _tracker(job, args.tracking_uri) if args.tracking_uri else None
-    if tracker is not None:
-        job = replace(job, tracking=(tracker.tracking_uri, tracker.run_id))
-    with ray_session(args.address):
-        result = train(job, prepared)
-    if tracker is not None:
-        tracker.finish()
-    print(f"model: {result.model}")
-    return 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line of the job; returns its exit code."""
-    return run_command(_main, _parser(), argv)

@@ -15,10 +15,9 @@ from models.haze import HazeConfig
 from models.losses import PerceptualConfig
 from pipelines.resources import SHARD_CPUS, Ask
 from pipelines.train.methods import CddganTraining, LossWeights, OptimizerConfig, RealWeights, ScoringConfig
+from pipelines.train.recipes import RECIPES, recipe_names
 from pipelines.train.transforms import CropConfig
 from pseudolabel.labeling import LabelingConfig
-
-RECIPES = Path(__file__).parent / "recipes"
 
 
 class LabelConfig(Settings):
@@ -198,11 +197,6 @@ class Recipe(Settings):
             if size % count:
                 raise ValueError(f"{name} is {size}, and optimizer.accumulate is {count}: make it a multiple")
         return self
-
-
-def recipe_names() -> list[str]:
-    """Names of the recipes that ship with the project."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
 def _find(name: str | os.PathLike[str]) -> Path:

@@ -224,7 +224,7 @@ def test_whoever_ends_the_service_waits_for_what_is_under_way() -> None:
 
 
 def test_the_job_is_a_command_that_there_is() -> None:
-    from pipelines.train.job import _parser
+    from pipelines.train.__main__ import _parser
     from pipelines.train.recipe import load_recipe
 
     entrypoint = shlex.split(ray_document("rayjob.yaml")["spec"]["entrypoint"])

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import httpx
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
@@ -92,7 +91,8 @@ class DepthModel:
             ConfigError: ``transformers`` is not installed, the weights are not at hand, are pickled or incomplete, or
                 are no depth model's.
         """
-        problem: Exception
+        import httpx
+
         try:
             processor, network = _pretrained(config, local=True)
         except (OSError, ValueError, KeyError, SafetensorError) as local:

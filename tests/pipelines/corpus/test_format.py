@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.config import ConfigError
-from models.paths import replacing
 from pipelines.corpus import format as module
 from pipelines.corpus.format import CORPUS_SCHEMA, Corpus, Manifest, open_corpus, pinned, require_corpus, split_of
 
@@ -100,14 +98,6 @@ def test_unknown_scheme() -> None:
 
 
 @pytest.mark.parametrize(
-    "uri", ["file:///a?strenght=1", "file:///photos/?.jpg", "file:///a#1", "s3://bucket/a?region=eu-west-1#1"]
-)
-def test_what_would_be_dropped_from_a_uri_is_refused(uri: str) -> None:
-    with pytest.raises(ConfigError, match=r"cannot open '.*': it has no options; a # of a name is written %23"):
-        module.filesystem(uri)
-
-
-@pytest.mark.parametrize(
     "changes", [{"found": 11}, {"splits": {"train": 5}}, {"reasons": {"corrupt": 1}}, {"repeats": {}}]
 )
 def test_counts_must_add_up(changes: dict[str, Any]) -> None:
@@ -130,41 +120,6 @@ def test_split_share() -> None:
     assert 0.17 < share < 0.23
 
 
-def test_failed_replacement_leaves_the_old_file(tmp_path: Path) -> None:
-    target = tmp_path / "deep" / "file"
-    with module.replacing(str(target)) as stream:
-        stream.write(b"old")
-
-    def fail_half_way() -> None:
-        with module.replacing(str(target)) as stream:
-            stream.write(b"half of the new")
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail_half_way()
-    assert target.read_bytes() == b"old"
-    assert list(target.parent.iterdir()) == [target]
-
-
-def test_a_durable_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "manifest.json"
-    target.write_text("old")
-    synced: list[tuple[str, str]] = []
-
-    def note(path: str) -> None:
-        what = "folder" if Path(path).is_dir() else Path(path).read_text()
-        synced.append((what, target.read_text()))
-
-    monkeypatch.setattr(module, "persist", note)
-    with module.replacing(str(target), durable=True) as stream:
-        stream.write(b"new")
-    assert synced == [("new", "old"), ("folder", "new")]
-    synced.clear()
-    with module.replacing(str(target)) as stream:
-        stream.write(b"not so important")
-    assert synced == []
-
-
 def test_a_pinned_corpus_stays_what_it_was(tmp_path: Path) -> None:
     place = str(tmp_path / "run" / "hazy.json")
     begun = open_corpus(corpus_at(tmp_path / "c"))
@@ -182,11 +137,3 @@ def test_a_pinned_corpus_stays_what_it_was(tmp_path: Path) -> None:
     Path(place).write_text("{")
     with pytest.raises(ConfigError, match=r"hazy\.json is damaged"):
         pinned(place, other)
-
-
-def test_a_file_of_the_longest_name_is_replaced(tmp_path: Path) -> None:
-    for name in ("n" * 255, "\U0001f600" * 63, os.fsdecode(b"\xff" * 255), "a\nb"):
-        with replacing(str(tmp_path / name)) as stream:
-            stream.write(b"whole")
-        assert (tmp_path / name).read_bytes() == b"whole"
-    assert len(list(tmp_path.iterdir())) == 4

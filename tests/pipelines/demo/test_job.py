@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from models.config import ConfigError
-from pipelines.demo import job as demo
+from pipelines.demo import __main__ as demo_command
 from pipelines.demo.job import Demo, State, closing_table, example_photo, flat_means
 
 Folder = Callable[..., Path]
@@ -21,13 +21,13 @@ def test_an_out_that_is_no_folder_is_one_line(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert demo.main(["--out", "s3://bucket/demo", "--port", "0"]) == 2
+    assert demo_command.main(["--out", "s3://bucket/demo", "--port", "0"]) == 2
     assert "object storage is not supported" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
 def args(out: Path, *more: str) -> Any:
-    return demo._parser().parse_args(["--out", str(out), *more])
+    return demo_command._parser().parse_args(["--out", str(out), *more])
 
 
 class TestState:
@@ -133,7 +133,7 @@ def test_the_example_is_the_first_readable_photograph(photo_folder: Folder) -> N
 def test_bad_arguments_are_one_line_and_exit_code_2(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert demo.main([*arguments, "--out", str(tmp_path / "out")]) == 2
+    assert demo_command.main([*arguments, "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
@@ -144,7 +144,7 @@ def test_bad_arguments_are_one_line_and_exit_code_2(
 def test_a_taken_port_is_found_out_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert demo.main(["--port", str(port), "--out", str(tmp_path / "out")]) == 2
+        assert demo_command.main(["--port", str(port), "--out", str(tmp_path / "out")]) == 2
     assert str(port) in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 
 from models.config import ConfigError
+from pipelines.evaluate import __main__ as command
 from pipelines.evaluate import job
-from pipelines.evaluate.config import model_choices, with_baseline
+from pipelines.evaluate.choices import model_choices, with_baseline
 from pipelines.evaluate.evaluator import CLEAR, HAZY
 from pipelines.evaluate.metrics import METRICS
 from pipelines.evaluate.plan import item_blocks, prepare
@@ -208,7 +209,7 @@ def test_bad_arguments_are_one_line_and_exit_code_2(
     photo_folder(count=1)
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert job.main([*arguments, "--out", "out", "--tracking-uri", "none"]) == 2
+    assert command.main([*arguments, "--out", "out", "--tracking-uri", "none"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
@@ -220,7 +221,7 @@ def test_an_out_that_is_no_folder_is_refused_before_anything_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert job.main(["--data", "photos", "--out", "s3://bucket/results"]) == 2
+    assert command.main(["--data", "photos", "--out", "s3://bucket/results"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: --out is 's3://bucket/results'; object storage is not supported here")
     assert error.count("\n") == 1
@@ -242,11 +243,11 @@ def test_the_dark_channel_prior_is_measured_with_every_model_once() -> None:
 
 
 def test_every_option_of_the_command_is_one_of_the_configuration() -> None:
-    args = job._parser().parse_args(["--data", "x", "--out", "y"])
+    args = command._parser().parse_args(["--data", "x", "--out", "y"])
     assert set(vars(args)) == set(job.EvaluateConfig.model_fields)
     plain = job.EvaluateConfig(data=("x",), out="y")
-    assert job.config_of(args).model_copy(update={"tracking_uri": None}) == plain
-    assert job.config_of(args).tracking_uri == default_uri("y")
+    assert command.config_of(args).model_copy(update={"tracking_uri": None}) == plain
+    assert command.config_of(args).tracking_uri == default_uri("y")
 
 
 def test_blocks_hold_every_photograph_once_and_feed_all_workers(photo_folder: Folder) -> None:

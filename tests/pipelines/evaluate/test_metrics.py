@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from models.config import ConfigError
 from pipelines.evaluate import metrics
-from pipelines.evaluate.config import headline_of, label_metrics
+from pipelines.evaluate.choices import headline_of, label_metrics
 from pipelines.evaluate.evaluator import Kind
 from pipelines.evaluate.metrics import METRICS
 

@@ -14,8 +14,7 @@ import pytest
 from models.config import ConfigError
 from pipelines.corpus.format import CORPUS_SCHEMA, MANIFEST, Manifest, image_id_of, split_of
 from pipelines.corpus.listing import local_path
-from pipelines.evaluate.matching import match_references, match_results
-from pipelines.evaluate.sources import choose, folder_entries
+from pipelines.evaluate.sources import choose, folder_entries, match_references, match_results
 
 Folder = Callable[..., Path]
 

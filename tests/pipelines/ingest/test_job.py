@@ -21,8 +21,9 @@ from models.images import codec as images
 from models.images.codec import Photo
 from pipelines.corpus.format import Corpus, open_corpus, require_corpus
 from pipelines.ingest import job
+from pipelines.ingest.__main__ import main
 from pipelines.ingest.config import IngestConfig
-from pipelines.ingest.job import ingest, main
+from pipelines.ingest.job import ingest
 from pipelines.train.data import given_corpus
 
 Folder = Callable[..., Path]

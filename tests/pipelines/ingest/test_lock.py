@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from models.config import ConfigError
-from pipelines.ingest.job import main
+from pipelines.ingest.__main__ import main
 from pipelines.ingest.lock import LOCK, only_ingest
 
 Folder = Callable[..., Path]

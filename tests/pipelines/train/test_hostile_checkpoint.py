@@ -17,11 +17,11 @@ from models.config import ConfigError
 from models.predictor import Predictor
 from pipelines.dehaze import apply
 from pipelines.dehaze import cluster_job as dehaze
-from pipelines.evaluate import job as evaluate
-from pipelines.evaluate.config import describe_model
+from pipelines.evaluate import __main__ as evaluate_command
+from pipelines.evaluate.choices import describe_model
 from pipelines.evaluate.evaluator import Evaluator, ModelChoice, RowSettings
 from pipelines.tracking import Tracker, default_uri, register_model
-from pipelines.train import job as train
+from pipelines.train import __main__ as train_command
 from pipelines.train.build import make_method, make_network
 from pipelines.train.labels import labeling_config
 from pipelines.train.recipe import load_recipe
@@ -114,7 +114,7 @@ COMMANDS: dict[str, Command] = {
     "apply": (apply.main, lambda photo, out: [str(photo), str(out), "--device", "cpu"]),
     "apply to a video": (apply.main, lambda photo, out: [str(photo.with_name("clip.mp4")), f"{out}.mp4"]),
     "dehaze": (dehaze.main, lambda photo, out: [str(photo), str(out), "--dry-run"]),
-    "evaluate": (evaluate.main, lambda photo, out: ["--data", str(photo.parent), "--out", str(out)]),
+    "evaluate": (evaluate_command.main, lambda photo, out: ["--data", str(photo.parent), "--out", str(out)]),
     "serving": (serve, lambda photo, out: ["--port", free_port()]),
 }
 
@@ -137,7 +137,7 @@ def test_no_command_runs_it(
     main, words = door
     photo = photo_folder(count=1) / "photo_000.jpg"
     photo.with_name("clip.mp4").touch()
-    model = "--models" if main is evaluate.main else "--model"
+    model = "--models" if main is evaluate_command.main else "--model"
     assert main([*words(photo, hostile.parent / "out"), model, str(hostile)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: the network '")
@@ -178,9 +178,9 @@ def test_what_a_recipe_names_itself_needs_no_allowance_and_loads_again(tmp_path:
 def test_commands_hand_the_flag_on(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["--allow-networks", "one, two", "--allow-networks", "three"]
     expected = ["one", "two", "three"]
-    assert train._parser().parse_args(["--recipe", "a", "--out", "b", *words]).allow_networks == expected
-    args = evaluate._parser().parse_args(["--data", "a", "--out", "b", *words])
-    assert evaluate.config_of(args).allow_networks == tuple(expected)
+    assert train_command._parser().parse_args(["--recipe", "a", "--out", "b", *words]).allow_networks == expected
+    args = evaluate_command._parser().parse_args(["--data", "a", "--out", "b", *words])
+    assert evaluate_command.config_of(args).allow_networks == tuple(expected)
     served: list[ServingConfig] = []
     monkeypatch.setattr("serving.app.run_until_interrupted", lambda config, announce: served.append(config))
     assert serve(words) == 0
@@ -196,9 +196,10 @@ def test_what_is_no_package_is_refused_by_the_flag(text: str, capsys: pytest.Cap
 
 
 def test_a_demo_loads_what_it_trained(tmp_path: Path) -> None:
+    from pipelines.demo import __main__ as demo_command
     from pipelines.demo import job as demo
 
     words = ["--out", str(tmp_path), "--set", "network={name: 'stranger.nets:Net'}", "--allow-networks", "mine"]
-    made = demo.Demo(demo._parser().parse_args(words))
+    made = demo.Demo(demo_command._parser().parse_args(words))
     assert made.allow_networks == ("mine", "stranger")
     assert made._job("finetune", made.finetune, "run").allow_networks == ("mine", "stranger")

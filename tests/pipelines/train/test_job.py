@@ -23,6 +23,7 @@ from pipelines.corpus.format import open_corpus
 from pipelines.ingest.config import IngestConfig
 from pipelines.ingest.job import ingest
 from pipelines.tracking import Tracker, default_uri
+from pipelines.train import __main__ as command
 from pipelines.train import job
 from pipelines.train.labels import labelling
 from pipelines.train.recipe import Recipe, load_recipe
@@ -263,7 +264,7 @@ def run(corpora: TrainJob, out: Path, *more: str) -> int:
     words = ["--recipe", "demo_pretrain", "--clear", str(corpora.clear), "--out", str(out)]
     for setting in (*TINY, "init=null", *more):
         words += ["--set", setting]
-    return job.main(words)
+    return command.main(words)
 
 
 def test_what_is_wrong_in_a_worker_is_one_line_and_costs_no_failures(
@@ -368,7 +369,7 @@ def test_other_checkpoints_are_refused_until_they_are_put_aside(
     words = ["--recipe", "demo_pretrain", "--clear", str(trained[0].clear), "--out", str(out), "--fresh"]
     for setting in (*TINY, "init=null", "train.seed=1"):
         words += ["--set", setting]
-    assert job.main(words) == 0
+    assert command.main(words) == 0
     assert (out / "earlier" / "001" / "model" / "config.json").is_file()
     assert zoo.load(str(out / "model")).config["recipe"]["train"]["seed"] == 1
 
@@ -413,7 +414,7 @@ def test_an_out_that_is_no_folder_is_one_line(
     out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert job.main(["--recipe", "demo_pretrain", "--clear", "clear", "--out", out]) == 2
+    assert command.main(["--recipe", "demo_pretrain", "--clear", "clear", "--out", out]) == 2
     assert capsys.readouterr().err.startswith(f"error: --out is '{out}'; object storage is not supported here")
     assert not list(tmp_path.iterdir())
 
@@ -444,7 +445,7 @@ def test_bad_arguments_are_one_line_and_exit_code_2(
     manifest |= {"splits": {"train": 1}, "files": ["train-0.parquet"], "row_groups": {"train-0.parquet": 1}}
     (tmp_path / "hazy" / "manifest.json").write_text(json.dumps(manifest))
     monkeypatch.chdir(tmp_path)
-    assert job.main([*arguments, "--out", "out"]) == 2
+    assert command.main([*arguments, "--out", "out"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1

@@ -15,6 +15,7 @@ from models.config import ConfigError
 from models.inference.dehazing import dehaze
 from pipelines.ingest.config import IngestConfig
 from pipelines.ingest.job import ingest
+from pipelines.train import __main__ as command
 from pipelines.train import data as streams
 from pipelines.train import job
 from pipelines.train.build import make_method, write_checkpoint
@@ -117,5 +118,5 @@ class TestRecipe:
         assert train.workers * train.worker_cpus + 4 * train.data_cpus <= 2
 
     def test_both_corpora_are_asked_for(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert job.main(["--recipe", "cddgan_compact", "--clear", "somewhere", "--out", str(tmp_path / "out")]) == 2
+        assert command.main(["--recipe", "cddgan_compact", "--clear", "somewhere", "--out", str(tmp_path / "out")]) == 2
         assert "this recipe needs --hazy" in capsys.readouterr().err

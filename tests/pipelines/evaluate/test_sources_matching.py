@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from models.config import ConfigError
-from pipelines.evaluate.matching import match_references, match_results
-from pipelines.evaluate.sources import Entry, folder_entries
+from pipelines.evaluate.sources import Entry, folder_entries, match_references, match_results
 
 Folder = Callable[..., Path]
 

@@ -1,0 +1,96 @@
+"""Command-line flags from a configuration: its fields are declared once, with what ``--help`` says of them."""
+
+from __future__ import annotations
+
+import argparse
+import types
+from collections.abc import Collection
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+
+def add_flags(parser: argparse.ArgumentParser, config: type[BaseModel], without: Collection[str] = ()) -> None:
+    """Add a flag for each field of ``config`` that has a description.
+
+    A tuple takes several words and may be repeated; a mapping takes ``NAME=VALUE``; a field that is true by default
+    gets ``--no-...``; choices come from a ``Literal``. ``Field(json_schema_extra=...)`` may give ``metavar``, ``group``
+    (a heading of the help) and ``positional``. Flags that are not given are None: see :func:`given`.
+
+    Args:
+        parser: to add them to.
+        config: a settings class.
+        without: fields that the command declares itself.
+    """
+    groups: dict[str, Any] = {}
+    for name, field in config.model_fields.items():
+        if name in without or field.description is None:
+            continue
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        heading = str(extra.get("group", ""))
+        if heading and heading not in groups:
+            groups[heading] = parser.add_argument_group(heading)
+        target = groups[heading] if heading else parser
+        options = _options(field) | ({"metavar": extra["metavar"]} if "metavar" in extra else {})
+        options["help"] = _help(field)
+        if extra.get("positional"):
+            target.add_argument(name, **options)
+        else:
+            off = options.get("action") == "store_false"
+            flag = f"--{'no-' if off else ''}{name.replace('_', '-')}"
+            target.add_argument(flag, dest=name, default=None, required=field.is_required(), **options)
+
+
+def given(args: argparse.Namespace, config: type[BaseModel]) -> dict[str, Any]:
+    """What the command line says of the fields of ``config``, as :func:`models.config.parse` takes it.
+
+    Raises:
+        SystemExit: 2, a mapping's word without ``=``.
+    """
+    found = {name: value for name in config.model_fields if (value := getattr(args, name, None)) is not None}
+    for name, value in found.items():
+        if get_origin(_plain(config.model_fields[name].annotation)) is dict:
+            found[name] = dict(pair.split("=", 1) for pair in value)
+    return found
+
+
+def _plain(annotation: Any) -> Any:
+    """The type without ``| None``."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        (annotation,) = (one for one in get_args(annotation) if one is not type(None))
+    return annotation
+
+
+def _options(field: FieldInfo) -> dict[str, Any]:
+    kind = _plain(field.annotation)
+    origin = get_origin(kind)
+    if kind is bool:
+        if field.default is None:
+            return {"action": argparse.BooleanOptionalAction}
+        return {"action": "store_false" if field.default else "store_true"}
+    if origin is tuple:
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        return {"nargs": "+"} if extra.get("positional") else {"nargs": "+", "action": "extend"}
+    if origin is dict:
+        return {"nargs": "+", "action": "extend", "type": _pair, "metavar": "NAME=VALUE"}
+    if origin is Literal:
+        return {"choices": list(get_args(kind))}
+    return {"type": kind} if kind in (int, float) else {}
+
+
+def _pair(word: str) -> str:
+    if "=" not in word:
+        raise argparse.ArgumentTypeError(f"{word!r}: expected NAME=VALUE")
+    return word
+
+
+def _help(field: FieldInfo) -> str:
+    """The description, and the default where it says more than nothing and the description has none."""
+    text = str(field.description).replace("%", "%%")
+    silent = field.default in (None, PydanticUndefined, (), "") or isinstance(field.default, bool)
+    if silent or field.default_factory is not None or "default" in text:
+        return text
+    default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+    return f"{text} (default: {default})"
