@@ -19,7 +19,7 @@ from serving.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-OPEN_PATHS = page.PATHS | {"/healthz", "/readyz"}  # no token: probes have none, and the page asks for it
+PROBES = frozenset({"/healthz", "/readyz"})
 _POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -99,7 +99,9 @@ class Frame:
         Raises:
             ProblemError: 401 without a valid token; 403 when there are none and the request comes over a network.
         """
-        if scope["path"] not in OPEN_PATHS:
+        if scope["path"] not in PROBES and not page.is_page(
+            scope["path"]
+        ):  # probes have no token, and the page asks for it
             if self._tokens.required:
                 owner = self._tokens.owner(headers.get("authorization", ""))
                 if owner is None:
@@ -119,6 +121,6 @@ class Frame:
     def _dress(self, headers: MutableHeaders, path: str, identity: str | None) -> None:
         for name, value in _HEADERS.items():
             headers.setdefault(name, value)
-        headers.setdefault("Content-Security-Policy", page.POLICY if path in page.PATHS else _POLICY)
+        headers.setdefault("Content-Security-Policy", page.POLICY if page.is_page(path) else _POLICY)
         if identity is not None:
             headers["X-Request-Id"] = identity

@@ -1,72 +1,47 @@
-"""The page at ``/`` and the API's description at ``/docs``: a fixed list of files, open to everyone without a token.
+"""The page at ``/`` and the API's description at ``/docs``, open to everyone without a token.
 
-Nothing in them comes from another host. The data that they show comes from the API, which asks for the token.
+Nothing in them comes from another host. The data that they show comes from the API, which asks for the token. Browsers
+keep the files but ask each time whether they are still the same, so that an updated service is seen at once.
 """
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
+from fastapi.staticfiles import StaticFiles
 
-_OWN = Path(__file__).parents[1] / "web"
+_WEB = Path(__file__).parents[1] / "web"
 _PAGES = {"/": "index.html", "/docs": "docs.html"}
-_SCRIPTS = ("api.js", "app.js", "docs.js", "gallery.js", "messages.js", "photo.js", "stage.js", "strip.js")
-_SWAGGER = ("swagger-ui-bundle.js", "swagger-ui.css")  # of the package fastapi-swagger
-_TYPES = {
-    ".css": "text/css; charset=utf-8",
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-}
-PATHS = frozenset({*_PAGES, *(f"/web/{name}" for name in ("favicon.svg", "style.css", *_SCRIPTS, *_SWAGGER))})
+FOLDER = "/web"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 
 
-@dataclass(frozen=True)
-class Asset:
-    """A file as it is sent."""
-
-    content: bytes
-    media_type: str
-    etag: str
-
-    def answer(self, request: Request) -> Response:
-        """The file; 304 to who has it already.
-
-        Browsers keep it but ask each time whether it is still the same, so an updated service is seen at once.
-        """
-        headers = {"ETag": self.etag, "Cache-Control": "no-cache"}
-        known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
-        if self.etag in known or "*" in known:
-            return Response(status_code=304, headers=headers)
-        return Response(self.content, media_type=self.media_type, headers=headers)
+def is_page(path: str) -> bool:
+    """Whether a path is one of the page's files: no token is asked for, and :data:`POLICY` holds."""
+    return path in _PAGES or path.startswith(f"{FOLDER}/")
 
 
-def read_assets() -> dict[str, Asset]:
-    """All files by their paths; no request reads any other."""
-    return {path: _read(_PAGES.get(path) or path.removeprefix("/web/")) for path in sorted(PATHS)}
-
-
-def _read(name: str) -> Asset:
-    folder = files("fastapi_swagger") / "resources" if name in _SWAGGER else _OWN
-    content = (folder / name).read_bytes()
-    return Asset(content, _TYPES[Path(name).suffix], f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+class _Files(StaticFiles):
+    def file_response(self, *args: Any, **options: Any) -> Response:
+        """As Starlette's, asked for again each time."""
+        answer = super().file_response(*args, **options)
+        answer.headers["Cache-Control"] = "no-cache"
+        return answer
 
 
 def add_page(app: FastAPI) -> None:
-    """Routes for :data:`PATHS`."""
-    assets = read_assets()
+    """Routes for all that :func:`is_page`; Swagger UI comes from the package fastapi-swagger."""
+    web = _Files(directory=_WEB, packages=[("fastapi_swagger", "resources")])
+    app.mount(FOLDER, web)
 
-    async def asset(request: Request) -> Response:
-        return assets[request.scope["route"].path].answer(request)
+    async def page(request: Request) -> Response:
+        return await web.get_response(_PAGES[request.url.path], request.scope)
 
-    for path in assets:
-        app.add_api_route(path, asset, methods=["GET"], include_in_schema=False)
+    for path in _PAGES:
+        app.add_api_route(path, page, methods=["GET"], include_in_schema=False)

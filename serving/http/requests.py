@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from fastapi import Request
+from python_multipart.multipart import parse_options_header
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from models.config import ConfigError, nearest, parse
 from models.images import ImageTooLarge
 from models.predictor import MEDIA_TYPES, DehazeOptions
 from serving.engine import Answer
 from serving.errors import refused
-from serving.http.multipart import FormReader, Upload
 from serving.limits import Place
 
 FORMATS = dict(zip(map(str.lower, MEDIA_TYPES), MEDIA_TYPES, strict=True)) | {"jpg": "JPEG", "tif": "TIFF"}
@@ -84,10 +88,38 @@ async def read_raw(request: Request, place: Place, limit: int, seconds: float) -
         ImageTooLarge, ProblemError: as :func:`read_image`.
     """
     body = bytearray()
-    await _read(request, place, limit, seconds, body.extend)
+    async with _in_time(seconds):
+        async for chunk in _chunks(request, place, limit):
+            body += chunk
     if not body:
         raise refused(400, "the body is empty; send an image as the body or as the form's 'file'")
     return bytes(body)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file of a form: the field's name, the file's name as the client wrote it, and its bytes."""
+
+    field: str
+    name: str
+    data: bytes
+
+
+class _InMemory(MultiPartParser):
+    spool_max_size = 1 << 40  # photographs never touch the disk; their bytes are bounded before they come here
+    ended = False
+
+    def on_end(self) -> None:
+        """The last boundary has come."""
+        self.ended = True
+
+    def on_headers_finished(self) -> None:
+        """RFC 7578: a file may come without a name."""
+        part = self._current_part
+        _, options = parse_options_header(part.content_disposition)
+        if options.get(b"name") == b"file" and b"filename" not in options and part.content_disposition:
+            part.content_disposition += b'; filename="file"'
+        super().on_headers_finished()
 
 
 async def read_form(
@@ -105,12 +137,40 @@ async def read_form(
     Raises:
         ImageTooLarge, ProblemError: as :func:`read_image`.
     """
-    reader = FormReader(request.headers["content-type"], max_files=files, max_bytes=each)
-    await _read(request, place, total + MULTIPART_EXTRA * files, seconds, reader.feed)
-    return reader.finish()
+    body = _chunks(request, place, total + MULTIPART_EXTRA * files)
+    parser = _InMemory(request.headers, body, max_files=files, max_fields=files)
+    try:
+        async with _in_time(seconds):
+            form = await parser.parse()
+    except MultiPartException as problem:
+        if "Too many files" in problem.message:
+            raise refused(413, f"the form has more than {files} file(s)", "too_many_files") from problem
+        raise refused(400, f"the form cannot be read: {problem.message}") from problem
+    if not parser.ended:
+        raise refused(400, "the form ends before its last boundary")
+    found = []
+    for field, upload in form.multi_items():
+        if isinstance(upload, str):
+            detail = f"the form's field '{field[:100]}' is no file; options go into the query (?strength=0.5)"
+            raise refused(400, detail)
+        data = await upload.read()
+        if len(data) > each:
+            raise ImageTooLarge(f"a file of the form has more than the {each:,} bytes that are accepted")
+        found.append(Upload(field, upload.filename or "", data))
+    return found
 
 
-async def _read(request: Request, place: Place, limit: int, seconds: float, take: Any) -> None:
+@asynccontextmanager
+async def _in_time(seconds: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise refused(408, f"the body did not arrive within {seconds:g} s") from None
+
+
+async def _chunks(request: Request, place: Place, limit: int) -> AsyncGenerator[bytes, None]:
+    """The body piece by piece, of at most ``limit`` bytes, for which there is room."""
     encoding = request.headers.get("content-encoding", "").strip().lower()
     if encoding not in ("", "identity"):
         detail = f"the body has Content-Encoding: {encoding[:40]}; send it as it is, not compressed"
@@ -119,16 +179,12 @@ async def _read(request: Request, place: Place, limit: int, seconds: float, take
     if declared.isdigit() and int(declared) > limit:
         raise ImageTooLarge(f"the request has {int(declared):,} bytes; at most {limit:,} are accepted")
     size = 0
-    try:
-        async with asyncio.timeout(seconds):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > limit:
-                    raise ImageTooLarge(f"the request has more than the {limit:,} bytes that are accepted")
-                place.hold(len(chunk))
-                take(chunk)
-    except TimeoutError:
-        raise refused(408, f"the body did not arrive within {seconds:g} s") from None
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise ImageTooLarge(f"the request has more than the {limit:,} bytes that are accepted")
+        place.hold(len(chunk))
+        yield chunk
 
 
 def answer_headers(answer: Answer) -> dict[str, str]:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from fastapi import Request
 from fastapi.testclient import TestClient
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ from serving.engine.engine import Answer
 from serving.engine.slots import ModelState
 from serving.errors import Problem, ProblemError
 from serving.http.archive import ArchiveLimits, safe_name, unpack
-from serving.http.multipart import FormReader
+from serving.http.requests import Upload, read_form
 from serving.limits import Admission, Budget, Pace, RequestLimits
 
 Jpeg = Callable[..., bytes]
@@ -127,42 +128,45 @@ def form(*parts: tuple[str, bytes], boundary: bytes = b"xx") -> bytes:
 FILE = 'Content-Disposition: form-data; name="file"; filename="{}"'
 
 
+def read(
+    body: bytes, *, piece: int = 1000, files: int = 1, each: int = 10, boundary: str = "boundary=xx"
+) -> list[Upload]:
+    """The files of a form that arrives in pieces."""
+    pieces = [body[start : start + piece] for start in range(0, len(body), piece)]
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": pieces.pop(0) if pieces else b"", "more_body": bool(pieces)}
+
+    headers = [(b"content-type", f"multipart/form-data; {boundary}".encode())]
+    request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
+    with Admission(RequestLimits()).admitted("a") as place:
+        return asyncio.run(read_form(request, place, total=files * each, each=each, files=files, seconds=5.0))
+
+
 class TestForms:
-    @given(st.lists(st.binary(max_size=60), max_size=4), st.integers(1, 30))
+    @given(st.lists(st.binary(max_size=60), min_size=1, max_size=4), st.integers(1, 30))
     def test_any_bytes_in_any_pieces(self, files: list[bytes], piece: int) -> None:
         body = form(*((FILE.format(index), data) for index, data in enumerate(files)), boundary=b"b0undary")
-        reader = FormReader("multipart/form-data; boundary=b0undary", max_files=4, max_bytes=60)
-        for start in range(0, len(body), piece):
-            reader.feed(body[start : start + piece])
-        if files:
-            assert [(upload.name, upload.data) for upload in reader.finish()] == [
-                (str(index), data) for index, data in enumerate(files)
-            ]
+        found = read(body, piece=piece, files=4, each=60, boundary="boundary=b0undary")
+        assert [(upload.name, upload.data) for upload in found] == [(str(i), data) for i, data in enumerate(files)]
 
     def test_limits(self) -> None:
-        reader = FormReader("multipart/form-data; boundary=xx", max_files=1, max_bytes=10)
         with pytest.raises(ImageTooLarge):
-            reader.feed(form((FILE.format("a"), bytes(11))))
-        reader = FormReader("multipart/form-data; boundary=xx", max_files=1, max_bytes=10)
+            read(form((FILE.format("a"), bytes(11))))
         with pytest.raises(ProblemError, match="more than 1"):
-            reader.feed(form((FILE.format("a"), b"1"), (FILE.format("b"), b"2")))
-        reader = FormReader("multipart/form-data; boundary=xx", max_files=1, max_bytes=10)
+            read(form((FILE.format("a"), b"1"), (FILE.format("b"), b"2")))
         with pytest.raises(ProblemError, match="'strength' is no file; options go into the query"):
-            reader.feed(form(('Content-Disposition: form-data; name="strength"', b"0.1")))
+            read(form(('Content-Disposition: form-data; name="strength"', b"0.1")))
 
     def test_what_is_no_form(self) -> None:
-        with pytest.raises(ProblemError, match="boundary"):
-            FormReader("multipart/form-data", max_files=1, max_bytes=1)
-        with pytest.raises(ProblemError, match="boundary"):
-            FormReader("multipart/form-data; boundary=" + "x" * 400, max_files=1, max_bytes=1)
-        reader = FormReader("multipart/form-data; boundary=xx", max_files=1, max_bytes=1)
-        with pytest.raises(ProblemError, match="cannot be read"):
-            reader.feed(b"nothing of the kind")
         whole = form((FILE.format("a"), b"1"))
-        reader = FormReader("multipart/form-data; boundary=xx", max_files=1, max_bytes=1)
-        reader.feed(whole[:-6])
+        for boundary in ("", "boundary=" + "x" * 400):
+            with pytest.raises(ProblemError, match="cannot be read"):
+                read(whole, boundary=boundary)
+        with pytest.raises(ProblemError, match="cannot be read"):
+            read(b"nothing of the kind")
         with pytest.raises(ProblemError, match="ends before"):
-            reader.finish()
+            read(whole[:-6])
 
     def test_uploads_never_touch_the_disk(self, service: Service, jpeg: Jpeg, monkeypatch: pytest.MonkeyPatch) -> None:
         def nothing(*args: Any, **kwargs: Any) -> None:
