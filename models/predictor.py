@@ -14,10 +14,10 @@ from pydantic import Field
 from torch import Tensor
 
 from models import inference, zoo
-from models.config import Settings
+from models.config import ConfigError, Settings
 from models.images import ImageLimits, Photo, decode, encode, lost
 from models.inference import goes_round
-from models.registry import SCHEME, download_model
+from models.registry import SCHEME, RefusedError, download_model
 
 Format = Literal["JPEG", "PNG", "WEBP", "TIFF", "BMP"]
 Output = Literal["image", "transmission", "side-by-side"]
@@ -122,7 +122,13 @@ class Predictor:
         self._limits = limits if limits is not None else ImageLimits()
         self._execution = execution
         self._device = torch.device(device)
-        self._network = zoo.load(source, allow_networks).network.to(self._device).to(memory_format=torch.channels_last)
+        try:
+            network = zoo.load(source, allow_networks).network
+        except ConfigError as problem:
+            if model.startswith(SCHEME):  # a version never changes
+                raise RefusedError(f"{model}: {problem}") from problem
+            raise
+        self._network = network.to(self._device).to(memory_format=torch.channels_last)
 
     @property
     def network(self) -> torch.nn.Module:

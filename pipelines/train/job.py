@@ -265,6 +265,7 @@ def _tracker(job: TrainJob, uri: str) -> Any:
 
 def _main(args: argparse.Namespace) -> int:
     from pipelines.corpus import absolute
+    from pipelines.tracking import running
 
     recipe, out = with_absolute_paths(load_recipe(args.recipe, args.set)), local_out(args.out)
     places = {key: absolute(value) for key in ("clear", "hazy") if (value := getattr(args, key)) is not None}
@@ -274,10 +275,8 @@ def _main(args: argparse.Namespace) -> int:
     tracker = _tracker(job, args.tracking_uri) if args.tracking_uri else None
     if tracker is not None:
         job = replace(job, tracking=(tracker.tracking_uri, tracker.run_id))
-    with ray_session(args.address):
+    with running(tracker), ray_session(args.address):
         result = train(job, prepared)
-    if tracker is not None:
-        tracker.finish()
     print(f"model: {result.model}")
     return 0
 
