@@ -1,14 +1,28 @@
 """The model as MLflow loads it (models from code): encoded photographs in, encoded dehazed photographs out.
 
-``mlflow.pyfunc.load_model("models:/dehazer@champion").predict([photo_bytes])`` needs this project installed.
+``mlflow.pyfunc.load_model("models:/dehazer@champion").predict([photo_bytes], params={"strength": 0.8})``. The code that
+it needs comes with the model.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
+from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
+
+
+class UnknownParams(logging.Filter):
+    """MLflow drops params that a signature does not name before the model sees them, and only logs that it does."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Make that message an error, where it is about this model."""
+        text = record.getMessage()
+        if text.startswith("Unrecognized params") and all(f"'{key}'" in text for key in ("strength", "keep_metadata")):
+            raise MlflowException.invalid_parameter_value(text.replace("are ignored for inference", "are refused"))
+        return True
 
 
 class Dehazer(PythonModel):
@@ -18,7 +32,11 @@ class Dehazer(PythonModel):
         """Load the weights; called once by MLflow."""
         from models.predictor import Predictor
 
-        self._predictor = Predictor(context.artifacts["checkpoint"])
+        log = logging.getLogger("mlflow.models.utils")
+        if not any(type(known).__name__ == UnknownParams.__name__ for known in log.filters):
+            log.addFilter(UnknownParams())
+        allow = (context.model_config or {}).get("allow_networks", ())
+        self._predictor = Predictor(context.artifacts["checkpoint"], allow_networks=allow)
 
     def predict(self, context: Any, model_input: list[bytes], params: dict[str, Any] | None = None) -> list[bytes]:  # noqa: ARG002 - MLflow's signature
         """Dehaze image files.
@@ -26,10 +44,10 @@ class Dehazer(PythonModel):
         Args:
             context: unused.
             model_input: image files in an accepted format.
-            params: ``strength``, ``format`` and ``quality``, as :class:`models.predictor.DehazeOptions`.
+            params: as :class:`models.predictor.DehazeOptions`; unknown ones are refused.
         """
         from models.config import parse
-        from models.predictor import DehazeOptions
+        from models.options import DehazeOptions
 
         options = parse(DehazeOptions, params or {}, "params")
         return [self._predictor.dehaze_bytes(data, options)[0] for data in model_input]

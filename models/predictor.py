@@ -6,43 +6,18 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from models import inference, zoo
-from models.config import Settings
+from models.config import ConfigError
 from models.images import ImageLimits, Photo, decode, encode, lost
 from models.inference import goes_round
-from models.registry import SCHEME, download_model
+from models.options import DEFAULT_OPTIONS, DehazeOptions
+from models.registry import SCHEME, RefusedError, download_model
 
-Format = Literal["JPEG", "PNG", "WEBP", "TIFF", "BMP"]
-Output = Literal["image", "transmission", "side-by-side"]
-MEDIA_TYPES: dict[str, str] = {
-    "JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "TIFF": "image/tiff", "BMP": "image/bmp",
-}  # fmt: skip
-
-
-class DehazeOptions(Settings):
-    """How one photograph is dehazed: ``strength`` 0 gives the input back, 1 the network's scene; ``format`` None
-    keeps the input's; ``quality`` is for JPEG and WebP; ``keep_metadata`` writes EXIF (with the place it was taken),
-    XMP and resolution again; ``output`` may also be the transmission as a grey picture (white: no haze), or the input
-    and the result side by side; ``wrap`` lets the picture go on from its right end to its left, None where its XMP says
-    that it is a panorama of 360 degrees.
-    """
-
-    strength: float = Field(1.0, ge=0.0, le=1.0)
-    format: Format | None = None
-    quality: int = Field(95, ge=1, le=100)
-    keep_metadata: bool = False
-    output: Output = "image"
-    wrap: bool | None = None
-
-
-DEFAULT_OPTIONS = DehazeOptions()
 _ROUND = "it says that it is a panorama of 360 degrees, and was dehazed as one whose ends meet"
 
 
@@ -122,7 +97,13 @@ class Predictor:
         self._limits = limits if limits is not None else ImageLimits()
         self._execution = execution
         self._device = torch.device(device)
-        self._network = zoo.load(source, allow_networks).network.to(self._device).to(memory_format=torch.channels_last)
+        try:
+            network = zoo.load(source, allow_networks).network
+        except ConfigError as problem:
+            if model.startswith(SCHEME):  # a version never changes
+                raise RefusedError(f"{model}: {problem}") from problem
+            raise
+        self._network = network.to(self._device).to(memory_format=torch.channels_last)
 
     @property
     def network(self) -> torch.nn.Module:

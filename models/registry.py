@@ -2,66 +2,42 @@
 
 from __future__ import annotations
 
-import logging
+import functools
+import hashlib
+import json
 import os
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import shutil
+import tempfile
+import time
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from models.config import ConfigError
+from models.mlflow_client import SQLITE, asking, mlflow_at, plainly, public_uri
+from models.paths import persist
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.models import ModelSignature
 
 SCHEME = "models:/"
 NAME = "dehazer"
 ALIAS = "champion"
 CHECKPOINT = "checkpoint"
-MODEL_CODE = Path(__file__).with_name("mlflow_model.py")
-REQUIREMENTS = ("numpy", "pillow", "pydantic", "safetensors", "torch")
+CODE = Path(__file__).parent  # all that a registered model needs of this project
+REQUIREMENTS = (
+    "imagecodecs", "lazy_loader", "numpy", "pillow", "pyarrow", "pydantic", "safetensors", "tifffile", "torch",
+)  # fmt: skip
 
-_ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # safetensors and code: nothing here needs unpickling
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "GIT_PYTHON_REFRESH": "quiet",
-}
-
-
-def prepare_mlflow(environment: Mapping[str, str] = _ENVIRONMENT) -> None:
-    """Settings that MLflow reads when it is imported, and less to read on the terminal. Call before importing it."""
-    for key, value in environment.items():
-        os.environ.setdefault(key, value)
-    for name in ("alembic", "alembic.runtime.migration", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)  # uv's environments have no pip: fine
+_KEPT = 5  # versions in the cache
+_IN_USE_S = 3600.0  # after which nobody is about to load a version that was fetched
+_ABANDONED_S = 86400.0  # after which nobody is still fetching one
 
 
-_addresses = threading.RLock()  # they are the process's, and a service loads models in threads
-
-
-@contextmanager
-def mlflow_at(tracking_uri: str | None) -> Iterator[None]:
-    """MLflow's process-wide tracking and registry addresses for a while; None keeps those that are set."""
-    prepare_mlflow()
-
-    if tracking_uri is None:
-        yield
-        return
-    with _addresses:
-        yield from _with_addresses(tracking_uri)
-
-
-def _with_addresses(tracking_uri: str) -> Iterator[None]:
-    import mlflow
-
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    mlflow.set_tracking_uri(tracking_uri)
-    mlflow.set_registry_uri(tracking_uri)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(before[0])
-        mlflow.set_registry_uri(before[1])
+class RefusedError(ConfigError):
+    """A version that is at hand and cannot be used; it will be no other the next time."""
 
 
 def download_model(name: str, tracking_uri: str | None = None) -> Path:
@@ -72,24 +48,113 @@ def download_model(name: str, tracking_uri: str | None = None) -> Path:
         tracking_uri: of the registry, such as ``sqlite:////abs/mlflow.db``; None takes MLflow's own setting.
 
     Raises:
-        ConfigError: no such model, alias or version, or it holds no checkpoint.
+        ConfigError: no such model, alias or version, or it cannot be had at the moment.
+        RefusedError: it holds no checkpoint.
     """
     if not name.startswith(SCHEME):
         raise ConfigError(f"{name!r} is no registry name; expected {SCHEME}{NAME}@{ALIAS} or {SCHEME}{NAME}/1")
     _require_database(tracking_uri)
-    with mlflow_at(tracking_uri):
-        import mlflow
-        from mlflow.exceptions import MlflowException
-
-        try:
-            folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=name))
-        except (MlflowException, OSError) as problem:
-            where = tracking_uri or mlflow.get_tracking_uri()
-            raise ConfigError(f"cannot load {name} from {where}: {problem}") from problem
+    with asking(f"load {name}", tracking_uri) as client:
+        found_version = _version(client, name)
+    folder = cache() / found_version.key
+    if not folder.is_dir():
+        _fetch(found_version, tracking_uri, folder)
+    os.utime(folder)  # least recently used first, when others leave
+    _clean(folder.parent)
     found = sorted(path.parent for path in folder.rglob("model.safetensors") if path.with_name("config.json").is_file())
     if not found:
-        raise ConfigError(f"{name} holds no checkpoint (model.safetensors and config.json)")
+        raise RefusedError(f"{name} holds no checkpoint (model.safetensors and config.json)")
     return found[0]
+
+
+def cache() -> Path:
+    """Folder of the versions that were fetched: ``$DEHAZE_CACHE``, else ``ray-dehaze/models`` in ``$XDG_CACHE_HOME`` or
+    ``~/.cache``; where nothing can be written there, one of this process alone.
+    """
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(os.environ.get("DEHAZE_CACHE") or Path(home) / "ray-dehaze" / "models").absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except (OSError, RuntimeError):  # the latter: this user has no home
+        pass
+    return Path(_own_cache().name)
+
+
+@functools.cache
+def _own_cache() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="dehaze-models-")
+
+
+class _Version(NamedTuple):
+    """A version: its pinned name, where its files are, and what tells it from all others, those of a registry that was
+    made anew at the same place too.
+    """
+
+    name: str
+    location: str
+    key: str
+
+
+def _version(client: MlflowClient, name: str) -> _Version:
+    path = name.removeprefix(SCHEME)
+    model, at, alias = path.partition("@")
+    if at:
+        found = client.get_model_version_by_alias(model, alias)
+    else:
+        model, _, number = path.partition("/")
+        found = client.get_model_version(model, number)
+    location = str(found.source)
+    if location.startswith(SCHEME):
+        location = str(client.get_logged_model(location.removeprefix(SCHEME)).artifact_location)
+    text = json.dumps([model, found.version, found.source, location, found.creation_timestamp])
+    key = f"{found.version}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return _Version(f"{SCHEME}{model}/{found.version}", location, key)
+
+
+def _fetch(wanted: _Version, tracking_uri: str | None, folder: Path) -> None:
+    """Bring a version into the cache; it is whole there or not at all."""
+    import mlflow
+
+    try:
+        with tempfile.TemporaryDirectory(prefix=".fetching-", dir=folder.parent) as partial, mlflow_at(tracking_uri):
+            made = Path(partial) / "model"
+            made.mkdir()
+            mlflow.artifacts.download_artifacts(artifact_uri=wanted.name, dst_path=str(made))
+            _publish(made, folder)
+    except Exception as problem:  # of MLflow's, and of all libraries that it fetches with
+        if folder.is_dir():  # another process was first
+            return
+        where = public_uri(tracking_uri or mlflow.get_tracking_uri())
+        raise ConfigError(
+            f"cannot load {wanted.name} from {where}: {plainly(problem)}; its files should be at "
+            f"{public_uri(wanted.location)}: if they were moved, move them back, or register the model again"
+        ) from problem
+
+
+def _publish(made: Path, folder: Path) -> None:
+    if not next(made.iterdir(), None):  # MLflow is content with that
+        raise FileNotFoundError("there are no files")
+    for path in (*made.rglob("*"), made):
+        persist(path)
+    made.rename(folder)
+
+
+def _clean(folder: Path) -> None:
+    """Leave the versions that were used last, and what somebody may be fetching. Others may do the same meanwhile."""
+    now, versions = time.time(), []
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):
+            used = path.stat().st_mtime
+            if not path.name.startswith("."):
+                versions.append((used, path))
+            elif now - used > _ABANDONED_S:
+                shutil.rmtree(path, ignore_errors=True)
+    for used, path in sorted(versions, reverse=True)[_KEPT:]:
+        if now - used > _IN_USE_S:
+            with suppress(OSError), tempfile.TemporaryDirectory(prefix=".leaving-", dir=folder) as leaving:
+                path.rename(Path(leaving) / "model")  # in one step: nobody finds half a version
 
 
 def resolve(name: str, tracking_uri: str | None = None) -> str:
@@ -103,14 +168,8 @@ def resolve(name: str, tracking_uri: str | None = None) -> str:
     if not name.startswith(SCHEME) or not at:
         return name
     _require_database(tracking_uri)
-    prepare_mlflow()
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    try:
-        found = MlflowClient(tracking_uri, registry_uri=tracking_uri).get_model_version_by_alias(model, alias)
-    except (MlflowException, OSError) as problem:
-        raise ConfigError(f"cannot resolve {name}: {problem}") from problem
+    with asking(f"resolve {name}", tracking_uri) as client:
+        found = client.get_model_version_by_alias(model, alias)
     return f"{SCHEME}{model}/{found.version}"
 
 
@@ -141,38 +200,62 @@ def register_model(
 
     folder = Path(checkpoint_folder).resolve()
     read_config(folder)
+    with asking(f"register {folder} as {name!r}", tracking_uri) as client:
+        status = client.get_run(run_id).info.status
     with mlflow_at(tracking_uri):
-        from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
-        client = MlflowClient()
         try:
-            status = client.get_run(run_id).info.status
-            registered = _log_model(folder, run_id, name)
+            try:
+                registered = _log_model(folder, run_id, name)
+            finally:  # leaving the run's context marked it finished or failed
+                client.update_run(run_id, status=status)
             client.set_registered_model_alias(name, alias, registered)
-        except MlflowException as problem:
-            raise ConfigError(f"cannot register {folder} as {name!r} at {tracking_uri}: {problem}") from problem
-        client.update_run(run_id, status=status)  # leaving the run's context marked it finished
+        except (MlflowException, OSError) as problem:
+            where = public_uri(tracking_uri)
+            raise ConfigError(f"cannot register {folder} as {name!r} at {where}: {plainly(problem)}") from problem
     return registered
 
 
 def _log_model(folder: Path, run_id: str, name: str) -> str:
     import mlflow
 
-    with mlflow.start_run(run_id=run_id):
+    with mlflow.start_run(run_id=run_id), tempfile.TemporaryDirectory() as staged:
         info = mlflow.pyfunc.log_model(
             name="model",
-            python_model=str(MODEL_CODE),
+            python_model=str(CODE / "mlflow_model.py"),
             artifacts={CHECKPOINT: str(folder)},
-            pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
-            registered_model_name=name,
+            code_paths=_code(Path(staged)),
+            model_config={"allow_networks": []},
+            pip_requirements=[f"{package}=={version(package).partition('+')[0]}" for package in REQUIREMENTS],
         )
-    return str(info.registered_model_version)
+    logged = f"{SCHEME}{info.model_id}"
+    mlflow.models.set_signature(logged, _with_params(info.signature))  # of hints alone, log_model makes none of params
+    return str(mlflow.register_model(logged, name).version)
+
+
+def _code(staged: Path) -> list[str]:
+    """The package that the model needs where this project is not installed, without packaged weights."""
+    copied = shutil.copytree(CODE, staged / CODE.name, ignore=shutil.ignore_patterns("weights", "__pycache__"))
+    return [str(copied)]
+
+
+def _with_params(signature: ModelSignature) -> ModelSignature:
+    """MLflow hands on only params that a signature names: those of ``DehazeOptions``."""
+    from mlflow.types import ParamSchema, ParamSpec
+
+    from models.options import DEFAULT_OPTIONS
+
+    kinds = {"strength": "double", "quality": "long", "keep_metadata": "boolean", "wrap": "boolean"}
+    options = DEFAULT_OPTIONS.model_dump()
+    specs = [ParamSpec(key, kinds.get(key, "string"), value) for key, value in options.items()]
+    signature.params = ParamSchema(specs)
+    return signature
 
 
 def _require_database(tracking_uri: str | None) -> None:
     """MLflow would make an empty database instead of saying that there is none."""
-    if tracking_uri is not None and tracking_uri.startswith("sqlite:///"):
-        path = Path(tracking_uri.removeprefix("sqlite:///"))
-        if not path.is_file():
+    if tracking_uri is not None and tracking_uri.startswith(SQLITE):
+        path = Path(tracking_uri.removeprefix(SQLITE))
+        if not path.exists():
             raise ConfigError(f"there is no MLflow database {path}; train and register a model first")

@@ -13,7 +13,7 @@ from typing import Any
 
 from models.registry import ALIAS, NAME
 from pipelines.command import run
-from pipelines.tracking import Tracker, default_uri, register_model
+from pipelines.tracking import Tracker, default_uri, register_model, running
 
 
 def register(
@@ -30,14 +30,9 @@ def register(
     if run_id is not None:
         return register_model(checkpoint, tracking_uri=tracking_uri, run_id=run_id, name=name, alias=alias)
     tracker = Tracker.start("register", checkpoint.resolve().name, tracking_uri)
-    try:
+    with running(tracker):
         tracker.log_params(config)
-        version = register_model(checkpoint, tracking_uri=tracking_uri, run_id=tracker.run_id, name=name, alias=alias)
-    except BaseException:
-        tracker.finish("FAILED")
-        raise
-    tracker.finish()
-    return version
+        return register_model(checkpoint, tracking_uri=tracking_uri, run_id=tracker.run_id, name=name, alias=alias)
 
 
 def _parser() -> argparse.ArgumentParser:

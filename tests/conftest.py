@@ -56,6 +56,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _OneRay:
     return _OneRay(config, log)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_cache_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Before anything starts a Ray: its processes fetch models too."""
+    os.environ["DEHAZE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(autouse=True)
 def _same_environment_afterwards() -> Iterator[None]:
     before = dict(os.environ)

@@ -12,8 +12,8 @@ from pyarrow import fs as pafs
 from models import zoo
 from models.config import ConfigError
 from models.inference import InferenceConfig
+from models.options import DehazeOptions
 from models.paths import child, filesystem
-from models.predictor import DehazeOptions
 from models.registry import SCHEME, download_model
 from pipelines.dehaze.names import SHEETS
 from pipelines.dehaze.outcome import NO_SPACE, Report

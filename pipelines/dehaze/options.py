@@ -11,7 +11,7 @@ from models.imports import add_allow_networks
 
 if TYPE_CHECKING:  # torch takes seconds that --help need not
     from models.inference import InferenceConfig
-    from models.predictor import DehazeOptions
+    from models.options import DehazeOptions
     from pipelines.dehaze.plan import Plan
 
 _FORMATS = ("bmp", "jpeg", "png", "tiff", "webp")
@@ -83,7 +83,7 @@ def options_of(args: argparse.Namespace) -> DehazeOptions:
     Raises:
         ConfigError: one is out of range.
     """
-    from models.predictor import DehazeOptions
+    from models.options import DehazeOptions
 
     chosen = {"strength": args.strength, "quality": args.quality, "keep_metadata": args.keep_metadata}
     chosen["wrap"] = args.wrap

@@ -14,8 +14,8 @@ from torch import nn
 
 from models.config import ConfigError, Settings
 from models.inference import InferenceConfig
+from models.options import DehazeOptions
 from models.paths import child, filesystem, replacing
-from models.predictor import DehazeOptions
 from pipelines.dehaze.names import RECORD
 from pipelines.dehaze.walk import entries
 from pipelines.disk_errors import no_space, plainly

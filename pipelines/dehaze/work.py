@@ -13,8 +13,9 @@ from pyarrow import fs as pafs
 from models.config import ConfigError
 from models.images import ImageError, check_bytes
 from models.inference import InferenceConfig
+from models.options import DehazeOptions
 from models.paths import child, filesystem, replacing
-from models.predictor import DehazeInfo, DehazeOptions, Predictor
+from models.predictor import DehazeInfo, Predictor
 from pipelines.dehaze.names import same_place
 from pipelines.dehaze.plan import Task
 from pipelines.disk_errors import NoSpaceError, no_space, plainly

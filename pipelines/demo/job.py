@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -186,9 +187,12 @@ class Demo:
     def main(self) -> int:
         """All stages that are not done yet, then the table."""
         print(f"run folder: {self.run}", flush=True)
-        with ray_session():
+        from pipelines.tracking import running
+
+        with ray_session(), ExitStack() as stack:
             self.state.stage("ingest", self.ingest)
             tracker = self.tracker()
+            stack.enter_context(running(tracker))
             first = self.state.stage("pretrain", lambda: self.train("pretrain", self.pretrain, tracker.run_id))
             recipe = self.finetune.model_copy(update={"init": first["model"]})
             second = self.state.stage("fine-tune", lambda: self.train("finetune", recipe, tracker.run_id))
@@ -196,7 +200,6 @@ class Demo:
             self.state.stage("register", lambda: self.register(tracker, second["model"], judged))
             folder = self.state.values["stages"]["ingest"]["result"]["folders"]["hazy"]
             self.state.stage("serve", lambda: self.serve(folder))
-            tracker.finish()
         print(closing_table(self.state.values["stages"], self.run, self.tracking_uri))
         return 0
 

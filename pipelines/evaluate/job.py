@@ -29,6 +29,7 @@ from pipelines.evaluate.plan import item_blocks, prepare
 from pipelines.evaluate.report import Summary, publish
 from pipelines.mapping import map_tables_with
 from pipelines.resources import Ask
+from pipelines.tracking import require_tracking
 
 PROGRESS: dict[str, Any] = {"mininterval": 0.5 if sys.stderr.isatty() else 10, "dynamic_ncols": True}
 RETRIES = 3  # of a batch whose worker died
@@ -41,10 +42,12 @@ def evaluate(config: EvaluateConfig) -> Summary:
 
     Raises:
         ConfigError: a folder, model, result or metric is missing, a source is empty or of the wrong domain, no
-            photograph could be read, or the results cannot be written.
+            photograph could be read, MLflow cannot be reached, or the results cannot be written.
     """
     started = time.monotonic()
     plan = prepare(config)
+    if config.tracking_uri is not None:
+        require_tracking(config.tracking_uri)
     parts = Parts(Path(config.out))
     galleries = {name: Gallery(g.headline, plan.subject, config.cases, config.sheet) for name, g in plan.groups.items()}
     blocks = item_blocks(plan, config)

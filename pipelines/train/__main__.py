@@ -34,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _main(args: argparse.Namespace) -> int:
     from pipelines.cluster import local_out, ray_session
+    from pipelines.tracking import running
     from pipelines.train.job import open_tracker, prepare, train, with_absolute_paths
     from pipelines.train.recipe import load_recipe
     from pipelines.train.run import TrainJob
@@ -46,10 +47,8 @@ def _main(args: argparse.Namespace) -> int:
     tracker = open_tracker(job, args.tracking_uri) if args.tracking_uri else None
     if tracker is not None:
         job = replace(job, tracking=(tracker.tracking_uri, tracker.run_id))
-    with ray_session(args.address):
+    with running(tracker), ray_session(args.address):
         result = train(job, prepared)
-    if tracker is not None:
-        tracker.finish()
     print(f"model: {result.model}")
     return 0
 

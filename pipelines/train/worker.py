@@ -134,10 +134,17 @@ class Worker:
             return None
         from pipelines.tracking import Tracker
 
-        return Tracker.resume(*self.job.tracking)
+        return Tracker(*self.job.tracking)  # which the driver has begun
 
     def loop(self) -> None:
         """Train from the last checkpoint to the last step."""
+        try:
+            self._steps()
+        finally:
+            if self.tracker is not None:
+                self.tracker.flush()
+
+    def _steps(self) -> None:
         train, labels = self.recipe.train, self.recipe.labels
         self._mark = (time.perf_counter(), self.start, 0.0)
         for step in range(self.start, train.steps):

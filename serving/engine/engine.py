@@ -19,7 +19,8 @@ from torch import Tensor
 
 from models.config import ConfigError
 from models.images import ImageError, ImageLimits, Photo, decode, encode, probe
-from models.predictor import DehazeOptions, NoTransmissionError, render
+from models.options import DehazeOptions
+from models.predictor import NoTransmissionError, render
 from serving.engine.batching import Done, Outcome, Work
 from serving.engine.health import SickError
 from serving.engine.slots import Slot, public

@@ -17,7 +17,7 @@ from serving.engine import batching
 from serving.engine.batching import Outcome, Rater, Work, make_interruptible
 from serving.engine.engine import Answer, Compute, Engine, Score, Task
 from serving.engine.health import Health
-from serving.engine.slots import ModelState, Slot, public, warm_up
+from serving.engine.slots import ModelState, Refused, Slot, public, warm_up
 from serving.errors import Problem, refused
 from serving.metrics import Metrics
 
@@ -78,6 +78,7 @@ class Replica:
         stack = config.batching.stack
         self._stacked = stack == "always" or (stack == "auto" and self._device != "cpu")
         torch.set_num_threads(config.threads)
+        self._refused: Refused = {}
         self._default = self._open(config.default_name, config.model)
         self._others: weakref.WeakValueDictionary[str, Slot] = weakref.WeakValueDictionary()
         self._other = cached(self._load_other)
@@ -148,7 +149,7 @@ class Replica:
 
     def _open(self, name: str, source: str) -> Slot:
         uri = self._config.tracking_uri
-        return Slot(name, source, self._load, lambda asked: registry.resolve(asked, uri))
+        return Slot(name, source, self._load, lambda asked: registry.resolve(asked, uri), self._refused)
 
     def _load(self, version: str) -> Predictor:
         config = self._config

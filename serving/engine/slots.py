@@ -13,7 +13,7 @@ import torch
 
 from models.config import ConfigError
 from models.inference import Dehazed
-from models.registry import SCHEME
+from models.registry import SCHEME, RefusedError
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +32,11 @@ Load = Callable[[str], Any]  # a pinned source -> Network
 Resolve = Callable[[str], str]  # a source -> the pinned source that it stands for now
 
 
-class WarmUpError(ConfigError):
+class WarmUpError(RefusedError):
     """A model that was loaded but does not dehaze its warm-up image."""
+
+
+Refused = dict[str, tuple[type[RefusedError], str]]  # a version of a registry -> why it is not tried again
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,14 @@ def warm_up(network: Network) -> None:
 
     Raises:
         WarmUpError: it fails, or what comes is no image of that size.
+        ConfigError: there is no memory at the moment.
     """
     ramp = torch.linspace(0.2, 0.9, _SIDE)
     image = torch.stack([ramp.expand(_SIDE, _SIDE), ramp.expand(_SIDE, _SIDE).T, 0.5 * torch.ones(_SIDE, _SIDE)])[None]
     try:
         scene = network.run(image).scene
+    except (MemoryError, torch.OutOfMemoryError) as problem:  # another time there may be enough
+        raise ConfigError("there is not enough memory for the warm-up image") from problem
     except Exception as problem:  # whatever a network of somebody's own raises
         raise WarmUpError(f"the model fails on its warm-up image: {type(problem).__name__}: {problem}") from problem
     if scene.shape != image.shape:
@@ -88,17 +94,18 @@ class Slot:
         source: packaged name, checkpoint folder, or ``models:/name@alias``; an alias is followed.
         load: makes a network of what ``resolve`` gives.
         resolve: asks what the source stands for now.
+        refused: versions that are known to be of no use; others are added. Slots may share it.
 
     Raises:
         ConfigError: the model cannot be loaded, or fails its warm-up.
     """
 
-    def __init__(self, name: str, source: str, load: Load, resolve: Resolve) -> None:
+    def __init__(self, name: str, source: str, load: Load, resolve: Resolve, refused: Refused | None = None) -> None:
         self.name = name
         self.source = source
         self._load, self._resolve = load, resolve
         self._refreshing = threading.Lock()
-        self._refused: str | None = None
+        self._refused: Refused = {} if refused is None else refused
         self.problem: str | None = None
         version = resolve(source)
         self.current: tuple[str, Any] = version, self._warm(version)
@@ -113,19 +120,21 @@ class Slot:
         with self._refreshing:
             try:
                 version = self._resolve(self.source)
-                if version in (self.current[0], self._refused):
-                    self.problem = self.problem if version == self._refused else None
+                if version == self.current[0]:
+                    self.problem = None
                     return False
                 network = self._warm(version)
             except WarmUpError as problem:
-                self._refused = version  # the same weights would fail again
                 self._keep(f"{public(version)} is not taken: {problem}", problem)
+                return False
+            except RefusedError as problem:  # whose text names folders, which concern nobody outside
+                self._keep(f"{public(version)} is not taken: it cannot be loaded; the log says why", problem)
                 return False
             except (ConfigError, OSError) as problem:  # tried again the next time
                 self._keep("the newest version cannot be had at the moment; the log says why", problem)
                 return False
             log.warning("%s: %s replaces %s", self.name, version, self.current[0])
-            self.current, self.problem, self._refused = (version, network), None, None
+            self.current, self.problem = (version, network), None
             return True
 
     def state(self, *, default: bool = False) -> ModelState:
@@ -138,6 +147,14 @@ class Slot:
         self.problem = told
 
     def _warm(self, version: str) -> Any:
-        network = self._load(version)
-        warm_up(network)
+        if version in self._refused:
+            kind, reason = self._refused[version]
+            raise kind(reason)
+        try:
+            network = self._load(version)
+            warm_up(network)
+        except RefusedError as problem:
+            if self.source.startswith(SCHEME):  # a version never changes; a folder may
+                self._refused[version] = type(problem), str(problem)
+            raise
         return network

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi.responses import Response
 from fastapi.security import HTTPBearer
 
-from models.predictor import MEDIA_TYPES
+from models.options import MEDIA_TYPES
 from serving.errors import CODES, MEDIA_TYPE
 from serving.http.requests import FORMATS
 

@@ -15,7 +15,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from models.config import ConfigError, nearest, parse
 from models.images import ImageTooLarge
-from models.predictor import MEDIA_TYPES, DehazeOptions
+from models.options import MEDIA_TYPES, DehazeOptions
 from serving.engine import Answer
 from serving.errors import refused
 from serving.limits import Place

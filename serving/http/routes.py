@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from models.config import nearest
 from models.images import ImageError
-from models.predictor import MEDIA_TYPES, DehazeOptions
+from models.options import MEDIA_TYPES, DehazeOptions
 from serving.config import ServingConfig
 from serving.engine import Answer, ModelState, Score, Task
 from serving.errors import Problem, ProblemError, http_problem, image_problem

@@ -213,5 +213,19 @@ def test_a_run_outlives_a_training_worker_its_driver_and_a_label_worker(
     assert_others_took_over(one, killed_at)
 
 
+def test_a_run_that_is_stopped_ends_in_mlflow_too(
+    run: tuple[Run, Callable[[], subprocess.Popen[bytes]]],
+) -> None:
+    from mlflow import MlflowClient
+
+    one, start = run
+    process = start()
+    one.until(2, process)
+    process.terminate()
+    assert process.wait(PATIENCE) != 0, one.text()
+    run_id = json.loads((one.out / "tracking.json").read_text())["run_id"]
+    assert MlflowClient(one.uri).get_run(run_id).info.status == "KILLED", one.text()
+
+
 def test_the_settings_are_a_recipe() -> None:
     assert load_recipe("colabator_corun_compact", SETTINGS).train.steps == STEPS

@@ -13,7 +13,7 @@ import yaml
 from fastapi.testclient import TestClient
 
 from models.config import ConfigError
-from models.predictor import DehazeOptions
+from models.options import DehazeOptions
 from serving.__main__ import main
 from serving.config import ServingConfig, read_config, require_free_port
 from serving.errors import ProblemError

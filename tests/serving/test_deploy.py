@@ -19,7 +19,8 @@ import httpx
 import pytest
 import yaml
 
-from models.predictor import DehazeOptions, Predictor
+from models.options import DehazeOptions
+from models.predictor import Predictor
 from serving.config import ServingConfig, local_ray_environment, read_config
 
 ROOT = Path(__file__).parents[2]

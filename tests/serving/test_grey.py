@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.images import codec as images
-from models.predictor import DehazeOptions, Predictor
+from models.options import DehazeOptions
+from models.predictor import Predictor
 
 Pixels = NDArray[np.uint8]
 MODEL = "corun-compact"

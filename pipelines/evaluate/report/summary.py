@@ -20,7 +20,7 @@ from pipelines.evaluate.plan import Group, Plan
 from pipelines.evaluate.report import text as report
 from pipelines.evaluate.report.page import Report, Section, report_html
 from pipelines.evaluate.statistics import FEWEST, RESAMPLES, Paired, Statistics, Table
-from pipelines.tracking import Tracker, versions
+from pipelines.tracking import Tracker, running, versions
 
 VERSIONS = (
     "ray", "torch", "torchvision", "numpy", "scikit-image", "fade-python", "pillow", "pyarrow", "open_clip_torch",
@@ -282,11 +282,11 @@ def headline_lines(summary: Mapping[str, Any]) -> list[str]:
 def track(found: Summary, config: EvaluateConfig) -> None:
     """The evaluation as a run of MLflow: configuration, means of every model, all files."""
     tracker = Tracker.start(EXPERIMENT, Path(config.out).name, str(config.tracking_uri))
-    tracker.log_params(config.model_dump(mode="json", exclude={"tracking_uri"}))
-    tracker.log_metrics(flat(found.summary))
-    for file in found.files():
-        tracker.log_artifact(file)
-    tracker.finish()
+    with running(tracker):
+        tracker.log_params(config.model_dump(mode="json", exclude={"tracking_uri"}))
+        tracker.log_metrics(flat(found.summary))
+        for file in found.files():
+            tracker.log_artifact(file)
 
 
 def flat(summary: Mapping[str, Any]) -> dict[str, float]:

@@ -10,7 +10,8 @@ from PIL import Image
 
 from models.images.codec import Metadata, Photo, decode
 from models.inference.panorama import goes_round
-from models.predictor import DehazeOptions, Predictor
+from models.options import DehazeOptions
+from models.predictor import Predictor
 
 ATTRIBUTES = '<rdf:Description GPano:ProjectionType="{kind}" GPano:FullPanoWidthPixels="{width}"/>'
 ELEMENTS = (

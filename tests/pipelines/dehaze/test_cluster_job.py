@@ -12,7 +12,8 @@ import pytest
 
 from models.config import ConfigError
 from models.inference.dehazing import InferenceConfig
-from models.predictor import DehazeOptions, Predictor
+from models.options import DehazeOptions
+from models.predictor import Predictor
 from pipelines.dehaze import cluster_job as dehaze
 from pipelines.dehaze.cluster_job import Pool, execute, main
 from pipelines.dehaze.outcome import FAILURES, Report

@@ -10,7 +10,7 @@ from torch import nn
 
 from models.config import ConfigError
 from models.inference.dehazing import InferenceConfig
-from models.predictor import DehazeOptions
+from models.options import DehazeOptions
 from pipelines.dehaze.record import (
     RECORD,
     Made,

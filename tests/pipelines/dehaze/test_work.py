@@ -11,7 +11,8 @@ import pytest
 
 from models.config import ConfigError
 from models.inference.dehazing import InferenceConfig
-from models.predictor import DehazeOptions, Predictor
+from models.options import DehazeOptions
+from models.predictor import Predictor
 from pipelines.dehaze import work as folder_work
 from pipelines.dehaze.plan import make_plan, tasks
 from pipelines.dehaze.work import NoSpaceError, Result, Rules, Setup, Worker, device_of, states, write

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from models.config import ConfigError, parse
 from models.images.codec import ImageLimits
 from models.inference.dehazing import Dehazed
-from models.predictor import DehazeOptions
+from models.options import DehazeOptions
 from serving.config import ServingConfig
 from serving.engine import batching
 from serving.engine.batching import InterruptedWorkError, Outcome, Work, interrupted_when, make_interruptible

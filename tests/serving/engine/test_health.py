@@ -15,7 +15,7 @@ from torch import Tensor
 
 from models.config import parse
 from models.inference.dehazing import Dehazed
-from models.predictor import DehazeOptions
+from models.options import DehazeOptions
 from serving.config import HealthConfig, ServingConfig
 from serving.engine.batching import Work
 from serving.engine.engine import Answer, Task

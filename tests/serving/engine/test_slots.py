@@ -11,9 +11,10 @@ from torch import Tensor
 
 from models.config import ConfigError
 from models.inference.dehazing import Dehazed
+from models.registry import RefusedError
 from serving.engine import batching
 from serving.engine.batching import Done, DroppedError, Work
-from serving.engine.slots import Slot, WarmUpError
+from serving.engine.slots import Refused, Slot, WarmUpError
 
 
 class Network:
@@ -45,6 +46,8 @@ class Registry:
         self.loads.append(version)
         if version not in self.networks:
             raise ConfigError(f"no {version}")
+        if isinstance(self.networks[version], Exception):
+            raise self.networks[version]
         return self.networks[version]
 
     def slot(self) -> Slot:
@@ -64,6 +67,11 @@ class Small(Network):
 class Raises(Network):
     def run(self, hazy: Tensor) -> Dehazed:
         raise RuntimeError("bad weights")
+
+
+class Hungry(Network):
+    def run(self, hazy: Tensor) -> Dehazed:
+        raise MemoryError
 
 
 class TestSlot:
@@ -96,6 +104,38 @@ class TestSlot:
         assert slot.state().problem is None
         registry.version = "v2"
         assert slot.refresh()
+
+    def test_what_cannot_be_loaded_is_not_tried_again(self) -> None:
+        registry = Registry()
+        slot = registry.slot()
+        registry.networks["bad"], registry.version = RefusedError("/a/folder is no checkpoint"), "bad"
+        for _ in range(3):
+            assert not slot.refresh()
+        assert registry.loads == ["v1", "bad"]
+        assert slot.state().problem == "bad is not taken: it cannot be loaded; the log says why"
+        for _ in range(2):  # nor for those who ask for it by another name
+            with pytest.raises(RefusedError, match="is no checkpoint"):
+                Slot("other", "models:/dehazer/2", registry.load, registry.resolve, slot._refused)
+        assert registry.loads == ["v1", "bad"]
+        registry.version = "v2"
+        assert slot.refresh()
+
+    def test_a_folder_may_be_mended(self) -> None:
+        registry = Registry()
+        registry.networks["v1"] = RefusedError("no checkpoint yet")
+        refused: Refused = {}
+        for _ in range(2):
+            with pytest.raises(RefusedError):
+                Slot("mine", "/a/folder", registry.load, registry.resolve, refused)
+        assert registry.loads == ["v1", "v1"]
+
+    def test_a_lack_of_memory_passes(self) -> None:
+        registry = Registry()
+        slot = registry.slot()
+        registry.networks["big"], registry.version = Hungry(), "big"
+        assert not slot.refresh()
+        assert not slot.refresh()
+        assert registry.loads == ["v1", "big", "big"]
 
     def test_what_cannot_be_had_is_tried_again(self) -> None:
         registry = Registry()

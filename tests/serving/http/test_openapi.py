@@ -20,7 +20,7 @@ from torch import Tensor
 
 from models.config import parse
 from models.inference.dehazing import Dehazed
-from models.predictor import MEDIA_TYPES
+from models.options import MEDIA_TYPES
 from serving.config import ServingConfig
 from serving.engine.replica import Replica
 from serving.errors import CODES
