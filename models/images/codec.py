@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import io
 import logging
 import os
 import threading
@@ -22,10 +21,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, _imaging
+from PIL import _imaging
 
 from models.images import headers as image_headers
-from models.images import png, tiff
+from models.images import writing
 from models.images.limits import (
     DEFAULT_LIMITS,
     SUFFIXES,
@@ -38,7 +37,7 @@ from models.images.limits import (
     UnsupportedFormat,
     check_bytes,
 )
-from models.images.metadata import Metadata, lost_in, pillow_options, png_chunks, tiff_entries
+from models.images.metadata import Metadata, lost_in
 from models.images.modes import eight_bits
 from models.images.photo import Photo, resize, to_tensor, to_uint8
 from models.images.profile import srgb_grey_profile
@@ -117,7 +116,6 @@ IMAGE_SUFFIXES = frozenset(SUFFIXES)  # lower case, with the dot
 _WITH_ALPHA = ("PNG", "WEBP", "TIFF")
 _DEEP = ("PNG", "TIFF")
 _LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}  # what the formats can hold
-_FULL_CHROMA_QUALITY = 90
 
 
 def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, shrink_to: int | None = None) -> Photo:
@@ -196,12 +194,11 @@ def encode(photo: Photo, format: str | None = None, quality: int = 95, metadata:
     if longest > _LONGEST_SIDE.get(name, longest):
         raise ImageTooLarge(f"{name} holds at most {_LONGEST_SIDE[name]} pixels a side, not {longest}; use PNG or TIFF")
     told = (photo.metadata if metadata else None) or Metadata()
+    pixels, icc = _channels(photo, name)
     with quiet():
-        if photo.pixels.dtype == np.uint16 and name in _DEEP:
-            file = _encode_deep(photo, name, told)
-        else:
-            file = _encode_pillow(photo, name, quality, told)
-        return tiff.with_entries(file, tiff_entries(told)) if name == "TIFF" else file
+        if name in _DEEP:
+            return (writing.png if name == "PNG" else writing.tiff)(pixels, icc, told)
+        return writing.pillow(pixels, name, icc, quality, told)
 
 
 def lost(photo: Photo, format: str | None = None) -> tuple[str, ...]:  # noqa: A002 - the contract
@@ -250,39 +247,13 @@ def write(photo: Photo, path: str | os.PathLike[str], quality: int = 95, metadat
         temporary.unlink(missing_ok=True)
 
 
-def _channels(photo: Photo) -> tuple[Array, bytes | None]:
-    """(H, W) where the source was grey and the pixels still are, else (H, W, 3); and the profile to embed."""
-    pixels = photo.pixels
-    if not photo.grey or not (pixels == pixels[:, :, :1]).all():
-        return pixels, photo.icc
-    return pixels[:, :, 0], None if photo.icc is None else srgb_grey_profile()
-
-
-def _encode_deep(photo: Photo, name: str, told: Metadata) -> bytes:
-    pixels, icc = _channels(photo)
-    if photo.alpha is not None:
+def _channels(photo: Photo, name: str) -> tuple[Array, bytes | None]:
+    """(H, W) where the source was grey and the pixels still are, else (H, W, 3), with alpha and as deep as the format
+    holds; and the profile to embed.
+    """
+    pixels, icc = photo.pixels, photo.icc
+    if photo.grey and name != "WEBP" and (pixels == pixels[:, :, :1]).all():  # WebP knows no grey
+        pixels, icc = pixels[:, :, 0], None if icc is None else srgb_grey_profile()
+    if photo.alpha is not None and name in _WITH_ALPHA:
         pixels = np.dstack([pixels, photo.alpha])
-    if name == "TIFF":
-        return tiff.encode(pixels, icc, told.dpi)
-    return png.encode(pixels, icc, png_chunks(told))
-
-
-def _encode_pillow(photo: Photo, name: str, quality: int, told: Metadata) -> bytes:
-    options = pillow_options(told, name)
-    if name in ("JPEG", "WEBP"):
-        options["quality"] = quality
-    if name == "JPEG":
-        options["subsampling"] = "4:4:4" if quality >= _FULL_CHROMA_QUALITY else "4:2:0"
-    if name == "TIFF":
-        options["compression"] = "tiff_adobe_deflate"
-    pixels, icc = (photo.pixels, photo.icc) if name == "WEBP" else _channels(photo)  # WebP knows no grey
-    if icc is not None and name != "BMP":
-        options["icc_profile"] = icc
-    alpha = photo.alpha if name in _WITH_ALPHA else None
-    if alpha is not None:
-        pixels = np.dstack([pixels, alpha])
-    if pixels.dtype == np.uint16:
-        pixels = eight_bits(pixels)
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, name, **options)
-    return buffer.getvalue()
+    return np.ascontiguousarray(pixels if name in _DEEP else eight_bits(pixels)), icc

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from models.images import headers, png, tiff
+from models.images.exif import raw
 
 GAIN_MAP = "HDR gain map"
 COMMENT = "Comment"  # what a JPEG's comment is called among texts
@@ -177,12 +178,12 @@ def _of_webp(data: bytes) -> Iterator[str]:
 
 
 def _of_tiff(layout: tiff.Layout) -> Contents:
-    tags = layout.directory
-    dropped = {kind for tag, kind in _TIFF.items() if tag in tags.fields}
+    tags = layout.tags
+    dropped = {kind for tag, kind in _TIFF.items() if tag in tags}
     if layout.further_samples:
         dropped.add("further channels")
-    resources, lost = _iptc_of(tags.raw(_TIFF_RESOURCES))
-    own = tags.raw(_TIFF_IPTC)
+    resources, lost = _iptc_of(raw(tags, _TIFF_RESOURCES))
+    own = raw(tags, _TIFF_IPTC)
     iptc = clean_iptc(own) if own else resources
     if own and iptc is None:
         lost.add(_NO_IPTC)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from PIL import Image, UnidentifiedImageError
 
 from models.images import png, tiff
+from models.images.exif import ORIENTATION, number
 from models.images.limits import (
     MAGIC,
     CorruptImage,
@@ -24,7 +25,7 @@ from models.images.limits import (
     check_frames,
     check_size,
 )
-from models.images.modes import exif_orientation, xmp_orientation
+from models.images.xmp import orientation as xmp_orientation
 
 SCAN, END, COMMENT, RESTART_INTERVAL = 0xDA, 0xD9, 0xFE, 0xDD
 FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
@@ -124,7 +125,7 @@ def tiff_layout(data: bytes, limits: ImageLimits) -> tiff.Layout | None:
         return None
     layout = tiff.layout(data)
     check_size(layout.width, layout.height, limits)
-    check_frames(layout.several, "TIFF", limits)
+    check_frames(layout.tags.next != 0, "TIFF", limits)
     return layout
 
 
@@ -182,12 +183,17 @@ def orientation(image: Image.Image, data: bytes) -> int:
     """EXIF orientation 1..8 of a file whose pixels are not read yet. Not for TIFF: see :func:`tiff_orientation`."""
     if image.format == "PNG" and "exif" not in image.info and (block := png.exif(data)) is not None:
         image.info["exif"] = block  # it stands behind the pixels
-    return exif_orientation(image)
+    try:  # not the method of PNG files, which would decode the pixels to look behind them
+        value = Image.Image.getexif(image).get(ORIENTATION, 1)
+    except Exception:  # noqa: BLE001 - damaged EXIF raises almost anything, and the picture itself is sound
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def tiff_orientation(layout: tiff.Layout) -> int:
     """The orientation of a TIFF, 1..8; that of its XMP counts where the directory tells none."""
-    return layout.orientation or xmp_orientation(layout.xmp)
+    value = number(layout.tags, ORIENTATION)
+    return value if 1 <= value <= 8 else xmp_orientation(layout.xmp) if value == 0 else 1
 
 
 def name_of(image: Image.Image) -> str:
