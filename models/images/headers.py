@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from models.images import png, tiff
 from models.images.exif import ORIENTATION, number
+from models.images.kinds import kind_of
 from models.images.limits import (
     MAGIC,
     CorruptImage,
@@ -66,53 +67,6 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 def is_whole(data: bytes) -> bool:
     """Whether a JPEG file has its end marker."""
     return any(marker == END for marker, _, _ in segments(data))
-
-
-# What files that are no image of this contract are, by how they begin; the first that matches counts.
-_OTHERS: tuple[tuple[str, str], ...] = (
-    ("HEIC", r"....ftyp(?:hei[cmsx]|hev[cmsx]|mif1|msf1)"),
-    ("AVIF", r"....ftypavi[fs]"),
-    ("a camera's raw file", r"....ftypcrx |FUJIFILMCCD-RAW|IIU\0|IIR[OS]|MMOR|\0MRM|FOVb"),
-    ("a video (QuickTime)", r"....ftypqt  |....(?:moov|mdat|wide)"),
-    ("a video (MP4)", r"....ftyp"),
-    ("JPEG XL", r"\xff\x0a|\0\0\0\x0cJXL "),
-    ("JPEG 2000", r"\0\0\0\x0cjP  |\xff\x4f\xff\x51"),
-    ("JPEG XR", r"II\xbc"),
-    ("GIF", r"GIF8[79]a"),
-    ("a Photoshop file (PSD)", r"8BPS"),
-    ("a GIMP file (XCF)", r"gimp xcf"),
-    ("OpenEXR", r"v/1\x01"),
-    ("Radiance HDR", r"#\?(?:RADIANCE|RGBE)"),
-    ("an icon", r"\0\0[\x01\x02]\0[^\0]\0"),
-    ("PDF", r"%PDF-"),
-    ("PostScript", r"%!PS|\xc5\xd0\xd3\xc6"),
-    ("a video (AVI)", r"RIFF....AVI "),
-    ("sound (WAV)", r"RIFF....WAVE"),
-    ("a video (Matroska or WebM)", r"\x1a\x45\xdf\xa3"),
-    ("a zip archive", r"PK(?:\x03\x04|\x05\x06)"),
-    ("compressed by gzip", r"\x1f\x8b"),
-    ("a 7z archive", r"7z\xbc\xaf\x27\x1c"),
-    ("a RAR archive", r"Rar!"),
-    ("macOS's companion of another file (AppleDouble)", r"\0\x05\x16\x07"),
-    ("a pointer of Git LFS instead of the file", r"version https://git-lfs"),
-    ("an HTML page", r"(?:\xef\xbb\xbf)?\s*(?i:<!doctype html|<html|<head|<body)"),
-    ("SVG", r"(?:\xef\xbb\xbf)?\s*(?:<\?xml.{0,999}?)?(?:<!doctype svg.{0,999}?)?<svg"),
-    ("XML", r"(?:\xef\xbb\xbf)?\s*<\?xml"),
-    ("an image in base64", r"\s*(?:data:image/|/9j/|iVBORw0KGgo|UklGR|SUkqA|TU0AK)"),
-    ("JPEG", r"\xff\xd8\xff"),
-    ("PNG", r"\x89PNG"),
-    ("WebP", r"RIFF....WEBP"),
-    ("TIFF", r"II[*+]\0|MM\0[*+]"),
-    ("BMP", r"BM"),
-)
-_TABLE = [(name, re.compile(begin.encode("latin-1"), re.DOTALL)) for name, begin in _OTHERS]
-
-
-def kind_of(data: bytes) -> str | None:
-    """What a file is by how it begins, such as ``HEIC`` or ``an HTML page``; None where that tells nothing."""
-    if data and data.count(0) == len(data):
-        return f"{len(data):,} bytes of nothing but zeros"
-    return next((name for name, begin in _TABLE if begin.match(data)), None)
 
 
 def tiff_layout(data: bytes, limits: ImageLimits) -> tiff.Layout | None:
