@@ -12,10 +12,7 @@ import ctypes
 import functools
 import logging
 import os
-import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,54 +39,18 @@ from models.images.modes import eight_bits
 from models.images.photo import Photo, resize, to_tensor, to_uint8
 from models.images.profile import srgb_grey_profile
 from models.images.reading import copies, nearly_whole, photo_of
-from models.paths import temporary_name
 
 _LIBRARIES = ("PIL", "tifffile", "imagecodecs")
 
-_lock = threading.Lock()
-_users = 0
-_caught: warnings.catch_warnings[None] | None = None
-_levels: dict[str, int] = {}
 
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No warnings and no log lines of these libraries. Threads share it: the last one that leaves restores what the
-    first one found, since the filters belong to the whole process.
+def _quiet() -> None:
+    """What these libraries have to say of a damaged file is in the errors and the notes. For the whole process: filters
+    of warnings, and log levels, are not one thread's.
     """
-    _enter()
-    try:
-        yield
-    finally:
-        _leave()
-
-
-def _enter() -> None:
-    global _caught, _users  # noqa: PLW0603 - the state that warnings and logging keep is global too
-    with _lock:
-        _silence_libtiff()
-        _users += 1
-        if _users > 1:
-            return
-        _caught = warnings.catch_warnings()
-        _caught.__enter__()
-        warnings.filterwarnings("ignore", module=rf"({'|'.join(_LIBRARIES)})(\.|$)")
-        for name in _LIBRARIES:
-            logger = logging.getLogger(name)
-            _levels[name] = logger.level
-            logger.setLevel(logging.CRITICAL + 1)
-
-
-def _leave() -> None:
-    global _caught, _users  # noqa: PLW0603
-    with _lock:
-        _users -= 1
-        if _users or _caught is None:
-            return
-        _caught.__exit__(None, None, None)
-        _caught = None
-        for name, level in _levels.items():
-            logging.getLogger(name).setLevel(level)
+    _silence_libtiff()
+    warnings.filterwarnings("ignore", module=rf"({'|'.join(_LIBRARIES)})(\.|$)")
+    for name in _LIBRARIES:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 @functools.cache
@@ -97,16 +58,14 @@ def _silence_libtiff() -> None:
     """Pillow's libtiff writes to the process's stderr what it also reports, and Pillow has no switch for it."""
     library = ctypes.CDLL(_imaging.__file__)  # also finds what it is linked with
     for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
-        setter = getattr(library, name, None)  # missing where libtiff is linked statically
-        if setter is not None:
-            setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
+        if (setter := getattr(library, name, None)) is not None:  # missing where libtiff is linked statically
             setter(None)
 
 
 __all__ = [
     "DEFAULT_LIMITS", "IMAGE_SUFFIXES", "CorruptImage", "Header", "ImageError", "ImageLimits", "ImageTooLarge",
     "Metadata", "Photo", "TruncatedImage", "UnsupportedFormat", "decode", "encode", "lost", "probe", "read", "resize",
-    "to_tensor", "to_uint8", "write",
+    "to_tensor", "to_uint8",
 ]  # fmt: skip
 
 Array = NDArray[Any]  # uint8 unless a docstring says more
@@ -140,14 +99,14 @@ def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, shrink_to: int | N
     if shrink_to is not None and shrink_to < 1:
         raise ValueError(f"shrink_to is {shrink_to}; expected 1 or more pixels")
     check_bytes(len(data), limits)
-    with quiet():
-        try:
-            return photo_of(data, limits, shrink_to)
-        except Exception as problem:  # noqa: BLE001 - Pillow's plugins raise almost anything on damaged files
-            error = image_headers.typed(problem, data)
-            if (photo := nearly_whole(data, limits, error)) is not None:
-                return photo
-            raise error from (None if error is problem else problem)
+    _quiet()
+    try:
+        return photo_of(data, limits, shrink_to)
+    except Exception as problem:  # noqa: BLE001 - Pillow's plugins raise almost anything on damaged files
+        error = image_headers.typed(problem, data)
+        if (photo := nearly_whole(data, limits, error)) is not None:
+            return photo
+        raise error from (None if error is problem else problem)
 
 
 def probe(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Header:
@@ -161,15 +120,15 @@ def probe(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Header:
     Raises:
         ImageError: as :func:`decode`; :class:`TruncatedImage` when the header is not all there.
     """
-    with quiet():
-        try:
-            return image_headers.probe(data, limits)
-        except Exception as problem:  # noqa: BLE001 - as above
-            error = image_headers.typed(problem, data)
-            for found in copies(data, limits, error):
-                with contextlib.suppress(Exception):
-                    return image_headers.probe(found.data, limits)
-            raise error from (None if error is problem else problem)
+    _quiet()
+    try:
+        return image_headers.probe(data, limits)
+    except Exception as problem:  # noqa: BLE001 - as above
+        error = image_headers.typed(problem, data)
+        for found in copies(data, limits, error):
+            with contextlib.suppress(Exception):
+                return image_headers.probe(found.data, limits)
+        raise error from (None if error is problem else problem)
 
 
 def encode(photo: Photo, format: str | None = None, quality: int = 95, metadata: bool = False) -> bytes:  # noqa: A002 - the contract's name
@@ -195,10 +154,10 @@ def encode(photo: Photo, format: str | None = None, quality: int = 95, metadata:
         raise ImageTooLarge(f"{name} holds at most {_LONGEST_SIDE[name]} pixels a side, not {longest}; use PNG or TIFF")
     told = (photo.metadata if metadata else None) or Metadata()
     pixels, icc = _channels(photo, name)
-    with quiet():
-        if name in _DEEP:
-            return (writing.png if name == "PNG" else writing.tiff)(pixels, icc, told)
-        return writing.pillow(pixels, name, icc, quality, told)
+    _quiet()
+    if name in _DEEP:
+        return (writing.png if name == "PNG" else writing.tiff)(pixels, icc, told)
+    return writing.pillow(pixels, name, icc, quality, told)
 
 
 def lost(photo: Photo, format: str | None = None) -> tuple[str, ...]:  # noqa: A002 - the contract
@@ -225,26 +184,6 @@ def read(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> 
         return decode(path.read_bytes(), limits)
     except ImageError as problem:
         raise type(problem)(f"{path}: {problem}") from problem
-
-
-def write(photo: Photo, path: str | os.PathLike[str], quality: int = 95, metadata: bool = False) -> None:
-    """:func:`encode` to a local file in the format of its suffix. Atomic: readers see the old file or the new one.
-
-    Raises:
-        UnsupportedFormat: the suffix is not in :data:`IMAGE_SUFFIXES`.
-        OSError: the folder is missing or not writable.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        known = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise UnsupportedFormat(f"{path}: cannot tell an image format from suffix '{path.suffix}'; known: {known}")
-    data = encode(photo, SUFFIXES[path.suffix.lower()], quality, metadata)
-    temporary = path.with_name(temporary_name(path.name))
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _channels(photo: Photo, name: str) -> tuple[Array, bytes | None]:

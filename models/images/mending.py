@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.images import headers, png
+from models.images.contents import webp_chunks
 from models.images.limits import MAGIC, ImageLimits, check_size
 
 Array = NDArray[Any]
@@ -163,14 +164,7 @@ def _png(data: bytes, limits: ImageLimits) -> Mended | None:
 
 def _webp(data: bytes) -> Mended | None:
     """Without what stands behind the picture and is not all there."""
-    chunks, at = [], 12
-    while at + 8 <= len(data):
-        length = struct.unpack_from("<I", data, at + 4)[0]
-        whole = data[at : at + 8 + length]
-        if len(whole) < 8 + length:
-            break
-        chunks.append(whole + bytes(length % 2))
-        at += 8 + length + length % 2
+    chunks = [chunk + bytes(len(chunk) % 2) for chunk in webp_chunks(data)]
     names = {chunk[:4] for chunk in chunks}
     if names.isdisjoint((b"VP8 ", b"VP8L")):
         return None

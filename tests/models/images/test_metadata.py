@@ -118,8 +118,8 @@ def test_bmp_keeps_the_resolution() -> None:
 
 def test_with_tensor_and_files_keep_it(tmp_path: Any) -> None:
     photo = camera_photo()
-    images.write(photo.with_tensor(photo.tensor()), tmp_path / "kept.jpg", metadata=True)
-    images.write(photo, tmp_path / "dropped.jpg")
+    (tmp_path / "kept.jpg").write_bytes(images.encode(photo.with_tensor(photo.tensor()), metadata=True))
+    (tmp_path / "dropped.jpg").write_bytes(images.encode(photo))
     assert images.read(tmp_path / "kept.jpg").metadata == photo.metadata
     assert images.read(tmp_path / "dropped.jpg").metadata is None
 
