@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from models.images.limits import MAGIC, CorruptImage, TruncatedImage
@@ -17,7 +18,9 @@ EXIF, GPS, INTEROPERABILITY = 0x8769, 0x8825, 0xA005
 ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x0112, 0x011A, 0x011B, 0x0128
 HEAD = b"II*\0\x08\0\0\0"
 EMPTY = HEAD + bytes(6)
-_LONG = 4
+_LONG, _BYTES, _FRACTIONS = 4, (1, 2, 6, 7), (5, 10)  # types
+_MOST_NUMBERS = 1 << 20  # more than the tiles of the largest picture take
+_FRACTION = 16  # what one of them costs, in numbers
 
 
 def first(data: bytes) -> Tags:
@@ -48,10 +51,22 @@ def _empty(data: bytes, group: int | None = None) -> Tags:
 def _loaded(tags: Tags, data: bytes, at: int) -> Tags:
     if at + 2 > len(data):
         raise TruncatedImage(f"the file ends before its directory at byte {at:,}")
+    _check(data, at, b"+" in data[2:4], "<" if tags.prefix == b"II" else ">")
     file = io.BytesIO(data)
     file.seek(at)
     tags.load(file)
     return tags
+
+
+def _check(data: bytes, at: int, big: bool, order: Literal["<", ">"]) -> None:
+    """Every number becomes an object of Python, and a fraction a large one: a file of 64 MB would take gigabytes."""
+    long, start = ("u8", at + 8) if big else ("u4", at + 2)
+    entry = np.dtype([("tag", "u2"), ("type", "u2"), ("count", long), ("value", long)]).newbyteorder(order)
+    count = int.from_bytes(data[at:start], "little" if order == "<" else "big")
+    fields = np.frombuffer(data, entry, max(0, min(count, (len(data) - start) // entry.itemsize)), start)
+    costs = np.select([np.isin(fields["type"], _BYTES), np.isin(fields["type"], _FRACTIONS)], [0, _FRACTION], 1)
+    if (costs * fields["count"].astype(float)).sum() > _MOST_NUMBERS:
+        raise CorruptImage(f"the directory at byte {at:,} claims more than {_MOST_NUMBERS:,} numbers")
 
 
 def numbers(tags: Tags, tag: int) -> tuple[Any, ...]:

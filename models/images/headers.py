@@ -5,13 +5,11 @@ from __future__ import annotations
 import io
 import re
 import struct
-from collections import deque
 from collections.abc import Iterator
 
 from PIL import Image, UnidentifiedImageError
 
-from models.images import png, tiff
-from models.images.exif import ORIENTATION, number
+from models.images import exif, png, tiff
 from models.images.kinds import kind_of
 from models.images.limits import (
     MAGIC,
@@ -65,8 +63,14 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def is_whole(data: bytes) -> bool:
-    """Whether a JPEG file has its end marker."""
-    return any(marker == END for marker, _, _ in segments(data))
+    """Whether a JPEG or PNG file has its end; True for others.
+
+    Raises:
+        CorruptImage: more parts than any encoder writes.
+    """
+    if data.startswith(b"\xff\xd8"):
+        return any(marker == END for marker, _, _ in segments(data))
+    return not data.startswith(png.SIGNATURE[:4]) or any(name == b"IEND" for name, _, _ in png.chunks(data))
 
 
 def tiff_layout(data: bytes, limits: ImageLimits) -> tiff.Layout | None:
@@ -93,7 +97,7 @@ def open_image(data: bytes, limits: ImageLimits) -> Image.Image:
         raise TruncatedImage("the file is empty")
     if data.startswith(b"RIFF") and (size := _webp_size(data)):
         check_size(*size, limits)  # Pillow makes room for the picture when it opens the file
-    _check_parts(data)
+    is_whole(data)  # its parts are counted
     try:
         image = Image.open(io.BytesIO(data), formats=limits.formats)
     except Image.DecompressionBombError as problem:
@@ -113,17 +117,6 @@ def open_image(data: bytes, limits: ImageLimits) -> Image.Image:
     return image
 
 
-def check_end(data: bytes) -> None:
-    """
-    Raises:
-        TruncatedImage: a JPEG or PNG without its end, which some decoders do not mind.
-    """
-    if data.startswith(b"\xff\xd8") and not is_whole(data):
-        raise TruncatedImage("the file ends before the picture does: the JPEG file has no end marker")
-    if data.startswith(b"\x89PNG") and not png.is_whole(data):
-        raise TruncatedImage("the file ends before the picture does: the PNG file has no end")
-
-
 def probe(data: bytes, limits: ImageLimits) -> Header:
     """As :func:`models.images.probe`, with Pillow's own exceptions besides the typed ones."""
     check_bytes(len(data), limits)
@@ -137,8 +130,11 @@ def orientation(image: Image.Image, data: bytes) -> int:
     """EXIF orientation 1..8 of a file whose pixels are not read yet. Not for TIFF: see :func:`tiff_orientation`."""
     if image.format == "PNG" and "exif" not in image.info and (block := png.exif(data)) is not None:
         image.info["exif"] = block  # it stands behind the pixels
-    try:  # not the method of PNG files, which would decode the pixels to look behind them
-        value = Image.Image.getexif(image).get(ORIENTATION, 1)
+    try:
+        if block := image.info.get("exif"):
+            exif.first(block.removeprefix(b"Exif\0\0"))  # before Pillow reads it: it may be a bomb
+        # Not the method of PNG files, which would decode the pixels to look behind them.
+        value = Image.Image.getexif(image).get(exif.ORIENTATION, 1)
     except Exception:  # noqa: BLE001 - damaged EXIF raises almost anything, and the picture itself is sound
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
@@ -146,7 +142,7 @@ def orientation(image: Image.Image, data: bytes) -> int:
 
 def tiff_orientation(layout: tiff.Layout) -> int:
     """The orientation of a TIFF, 1..8; that of its XMP counts where the directory tells none."""
-    value = number(layout.tags, ORIENTATION)
+    value = exif.number(layout.tags, exif.ORIENTATION)
     return value if 1 <= value <= 8 else xmp_orientation(layout.xmp) if value == 0 else 1
 
 
@@ -174,14 +170,6 @@ def typed(problem: Exception, data: bytes) -> ImageError:
 def _header(name: str, size: tuple[int, int], turn: int) -> Header:
     width, height = size if turn < 5 else size[::-1]
     return Header(name, width, height)
-
-
-def _check_parts(data: bytes) -> None:
-    """Go through the parts of a file once, so that their number is checked."""
-    if data.startswith(b"\xff\xd8"):
-        deque(segments(data), maxlen=0)
-    elif data.startswith(b"\x89PNG"):
-        deque(png.chunks(data), maxlen=0)
 
 
 def _ends_early(data: bytes) -> bool:

@@ -144,7 +144,7 @@ def _png(data: bytes, limits: ImageLimits) -> Mended | None:
     width, height, depth, kind, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
     check_size(width, height, limits)
     row = 1 + math.ceil(width * depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[kind] / 8)
-    whole = png.is_whole(data)
+    whole = headers.is_whole(data)
     source = b"".join(data[at : at + size] for name, at, size in png.chunks(data, cut=True) if name == b"IDAT")
     inflate = zlib.decompressobj(-15)
     pixels = inflate.decompress(source[2:], 2 * height * row)  # interlaced ones are longer

@@ -43,11 +43,6 @@ def chunks(data: bytes, cut: bool = False) -> Iterator[Chunk]:
     raise CorruptImage(f"the PNG file has more than {_MOST_CHUNKS:,} chunks")
 
 
-def is_whole(data: bytes) -> bool:
-    """Whether the file has its end."""
-    return any(name == b"IEND" for name, _, _ in chunks(data))
-
-
 def is_deep(data: bytes) -> bool:
     """Whether it is a PNG of 16 bits a channel."""
     return data.startswith(SIGNATURE) and data[24:25] == b"\x10"

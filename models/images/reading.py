@@ -33,8 +33,8 @@ def photo_of(data: bytes, limits: ImageLimits, shrink_to: int | None = None, *, 
     if layout is not None and layout.deep:
         return _photo(tiff.decode(data, layout), data, layout, None)
     with headers.open_image(data, limits) as image:
-        if ended:
-            headers.check_end(data)
+        if ended and not headers.is_whole(data):
+            raise TruncatedImage(f"the file ends before the picture does: the {image.format} file has no end")
         if png.is_deep(data):
             return _photo(png.decode(data, image.size), data, layout, image)
         if shrink_to is not None and image.format in ("JPEG", "MPO"):
