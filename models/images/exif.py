@@ -96,9 +96,10 @@ def copied(source: Tags, wanted: Iterable[int]) -> Tags:
     """A little-endian directory of these tags."""
     result = Tags(HEAD, group=source.group)
     for tag in wanted:
-        value = source[tag]
+        parts = source[tag] if isinstance(source[tag], tuple) else (source[tag],)
         result.tagtype[tag] = source.tagtype[tag]
-        result[tag] = value.encode("latin-1") if isinstance(value, str) else value  # in whatever encoding it is
+        # Texts stay the bytes that they are, in whatever encoding.
+        result[tag] = tuple(part.encode("latin-1") if isinstance(part, str) else part for part in parts)
     return result
 
 
