@@ -65,7 +65,7 @@ def tiff(pixels: Array, icc: bytes | None, told: Metadata) -> bytes:
     pixels = pixels.reshape(height, width, -1)
     channels, rows = pixels.shape[2], max(1, _STRIP // pixels[0].nbytes)
     parts = (imagecodecs.delta_encode(pixels[row : row + rows], axis=1) for row in range(0, height, rows))
-    strips = [bytes(imagecodecs.zlib_encode(part.tobytes())) for part in parts]
+    strips = [bytes(imagecodecs.deflate_encode(part.tobytes())) for part in parts]
     tags, children = image_exif.directories(exif_block(told) or image_exif.EMPTY)
     tags.update({
         256: width, 257: height, 258: (pixels.dtype.itemsize * 8,) * channels, 259: 8, 262: 2 if channels > 2 else 1,

@@ -326,7 +326,8 @@ def _outcome(name: str, data: bytes) -> str:
     assert photo.pixels.dtype in (np.uint8, np.uint16)
     assert photo.pixels.shape[2:] == (3,)
     assert photo.alpha is None or (photo.alpha.shape, photo.alpha.dtype) == (photo.pixels.shape[:2], photo.pixels.dtype)
-    assert header == images.Header(photo.format, photo.pixels.shape[1], photo.pixels.shape[0]), name
+    expected = images.Header(photo.format, photo.pixels.shape[1], photo.pixels.shape[0])
+    assert header == expected, f"{name}: {header}, not {expected}"
     images.decode(images.encode(photo, metadata=True), LIMITS)
     return "photo"
 
