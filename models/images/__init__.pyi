@@ -5,6 +5,8 @@ from .codec import encode as encode
 from .codec import lost as lost
 from .codec import probe as probe
 from .codec import read as read
+from .kinds import PICTURES as PICTURES
+from .kinds import kind_of as kind_of
 from .limits import DEFAULT_LIMITS as DEFAULT_LIMITS
 from .limits import SUFFIXES as SUFFIXES
 from .limits import CorruptImage as CorruptImage

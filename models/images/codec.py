@@ -10,22 +10,18 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import io
 import logging
 import os
-import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, _imaging
+from PIL import _imaging
 
 from models.images import headers as image_headers
-from models.images import png, tiff
+from models.images import writing
 from models.images.limits import (
     DEFAULT_LIMITS,
     SUFFIXES,
@@ -38,59 +34,23 @@ from models.images.limits import (
     UnsupportedFormat,
     check_bytes,
 )
-from models.images.metadata import Metadata, lost_in, pillow_options, png_chunks, tiff_entries
+from models.images.metadata import Metadata, lost_in
 from models.images.modes import eight_bits
 from models.images.photo import Photo, resize, to_tensor, to_uint8
 from models.images.profile import srgb_grey_profile
 from models.images.reading import copies, nearly_whole, photo_of
-from models.paths import temporary_name
 
 _LIBRARIES = ("PIL", "tifffile", "imagecodecs")
 
-_lock = threading.Lock()
-_users = 0
-_caught: warnings.catch_warnings[None] | None = None
-_levels: dict[str, int] = {}
 
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No warnings and no log lines of these libraries. Threads share it: the last one that leaves restores what the
-    first one found, since the filters belong to the whole process.
+def _quiet() -> None:
+    """What these libraries have to say of a damaged file is in the errors and the notes. For the whole process: filters
+    of warnings, and log levels, are not one thread's.
     """
-    _enter()
-    try:
-        yield
-    finally:
-        _leave()
-
-
-def _enter() -> None:
-    global _caught, _users  # noqa: PLW0603 - the state that warnings and logging keep is global too
-    with _lock:
-        _silence_libtiff()
-        _users += 1
-        if _users > 1:
-            return
-        _caught = warnings.catch_warnings()
-        _caught.__enter__()
-        warnings.filterwarnings("ignore", module=rf"({'|'.join(_LIBRARIES)})(\.|$)")
-        for name in _LIBRARIES:
-            logger = logging.getLogger(name)
-            _levels[name] = logger.level
-            logger.setLevel(logging.CRITICAL + 1)
-
-
-def _leave() -> None:
-    global _caught, _users  # noqa: PLW0603
-    with _lock:
-        _users -= 1
-        if _users or _caught is None:
-            return
-        _caught.__exit__(None, None, None)
-        _caught = None
-        for name, level in _levels.items():
-            logging.getLogger(name).setLevel(level)
+    _silence_libtiff()
+    warnings.filterwarnings("ignore", module=rf"({'|'.join(_LIBRARIES)})(\.|$)")
+    for name in _LIBRARIES:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 @functools.cache
@@ -98,16 +58,14 @@ def _silence_libtiff() -> None:
     """Pillow's libtiff writes to the process's stderr what it also reports, and Pillow has no switch for it."""
     library = ctypes.CDLL(_imaging.__file__)  # also finds what it is linked with
     for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
-        setter = getattr(library, name, None)  # missing where libtiff is linked statically
-        if setter is not None:
-            setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
+        if (setter := getattr(library, name, None)) is not None:  # missing where libtiff is linked statically
             setter(None)
 
 
 __all__ = [
     "DEFAULT_LIMITS", "IMAGE_SUFFIXES", "CorruptImage", "Header", "ImageError", "ImageLimits", "ImageTooLarge",
     "Metadata", "Photo", "TruncatedImage", "UnsupportedFormat", "decode", "encode", "lost", "probe", "read", "resize",
-    "to_tensor", "to_uint8", "write",
+    "to_tensor", "to_uint8",
 ]  # fmt: skip
 
 Array = NDArray[Any]  # uint8 unless a docstring says more
@@ -117,7 +75,6 @@ IMAGE_SUFFIXES = frozenset(SUFFIXES)  # lower case, with the dot
 _WITH_ALPHA = ("PNG", "WEBP", "TIFF")
 _DEEP = ("PNG", "TIFF")
 _LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}  # what the formats can hold
-_FULL_CHROMA_QUALITY = 90
 
 
 def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, shrink_to: int | None = None) -> Photo:
@@ -142,14 +99,14 @@ def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, shrink_to: int | N
     if shrink_to is not None and shrink_to < 1:
         raise ValueError(f"shrink_to is {shrink_to}; expected 1 or more pixels")
     check_bytes(len(data), limits)
-    with quiet():
-        try:
-            return photo_of(data, limits, shrink_to)
-        except Exception as problem:  # noqa: BLE001 - Pillow's plugins raise almost anything on damaged files
-            error = image_headers.typed(problem, data)
-            if (photo := nearly_whole(data, limits, error)) is not None:
-                return photo
-            raise error from (None if error is problem else problem)
+    _quiet()
+    try:
+        return photo_of(data, limits, shrink_to)
+    except Exception as problem:  # noqa: BLE001 - Pillow's plugins raise almost anything on damaged files
+        error = image_headers.typed(problem, data)
+        if (photo := nearly_whole(data, limits, error)) is not None:
+            return photo
+        raise error from (None if error is problem else problem)
 
 
 def probe(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Header:
@@ -163,15 +120,15 @@ def probe(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Header:
     Raises:
         ImageError: as :func:`decode`; :class:`TruncatedImage` when the header is not all there.
     """
-    with quiet():
-        try:
-            return image_headers.probe(data, limits)
-        except Exception as problem:  # noqa: BLE001 - as above
-            error = image_headers.typed(problem, data)
-            for found in copies(data, limits, error):
-                with contextlib.suppress(Exception):
-                    return image_headers.probe(found.data, limits)
-            raise error from (None if error is problem else problem)
+    _quiet()
+    try:
+        return image_headers.probe(data, limits)
+    except Exception as problem:  # noqa: BLE001 - as above
+        error = image_headers.typed(problem, data)
+        for found in copies(data, limits, error):
+            with contextlib.suppress(Exception):
+                return image_headers.probe(found.data, limits)
+        raise error from (None if error is problem else problem)
 
 
 def encode(photo: Photo, format: str | None = None, quality: int = 95, metadata: bool = False) -> bytes:  # noqa: A002 - the contract's name
@@ -196,12 +153,11 @@ def encode(photo: Photo, format: str | None = None, quality: int = 95, metadata:
     if longest > _LONGEST_SIDE.get(name, longest):
         raise ImageTooLarge(f"{name} holds at most {_LONGEST_SIDE[name]} pixels a side, not {longest}; use PNG or TIFF")
     told = (photo.metadata if metadata else None) or Metadata()
-    with quiet():
-        if photo.pixels.dtype == np.uint16 and name in _DEEP:
-            file = _encode_deep(photo, name, told)
-        else:
-            file = _encode_pillow(photo, name, quality, told)
-        return tiff.with_entries(file, tiff_entries(told)) if name == "TIFF" else file
+    pixels, icc = _channels(photo, name)
+    _quiet()
+    if name in _DEEP:
+        return (writing.png if name == "PNG" else writing.tiff)(pixels, icc, told)
+    return writing.pillow(pixels, name, icc, quality, told)
 
 
 def lost(photo: Photo, format: str | None = None) -> tuple[str, ...]:  # noqa: A002 - the contract
@@ -230,59 +186,13 @@ def read(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> 
         raise type(problem)(f"{path}: {problem}") from problem
 
 
-def write(photo: Photo, path: str | os.PathLike[str], quality: int = 95, metadata: bool = False) -> None:
-    """:func:`encode` to a local file in the format of its suffix. Atomic: readers see the old file or the new one.
-
-    Raises:
-        UnsupportedFormat: the suffix is not in :data:`IMAGE_SUFFIXES`.
-        OSError: the folder is missing or not writable.
+def _channels(photo: Photo, name: str) -> tuple[Array, bytes | None]:
+    """(H, W) where the source was grey and the pixels still are, else (H, W, 3), with alpha and as deep as the format
+    holds; and the profile to embed.
     """
-    path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        known = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise UnsupportedFormat(f"{path}: cannot tell an image format from suffix '{path.suffix}'; known: {known}")
-    data = encode(photo, SUFFIXES[path.suffix.lower()], quality, metadata)
-    temporary = path.with_name(temporary_name(path.name))
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _channels(photo: Photo) -> tuple[Array, bytes | None]:
-    """(H, W) where the source was grey and the pixels still are, else (H, W, 3); and the profile to embed."""
-    pixels = photo.pixels
-    if not photo.grey or not (pixels == pixels[:, :, :1]).all():
-        return pixels, photo.icc
-    return pixels[:, :, 0], None if photo.icc is None else srgb_grey_profile()
-
-
-def _encode_deep(photo: Photo, name: str, told: Metadata) -> bytes:
-    pixels, icc = _channels(photo)
-    if photo.alpha is not None:
+    pixels, icc = photo.pixels, photo.icc
+    if photo.grey and name != "WEBP" and (pixels == pixels[:, :, :1]).all():  # WebP knows no grey
+        pixels, icc = pixels[:, :, 0], None if icc is None else srgb_grey_profile()
+    if photo.alpha is not None and name in _WITH_ALPHA:
         pixels = np.dstack([pixels, photo.alpha])
-    if name == "TIFF":
-        return tiff.encode(pixels, icc, told.dpi)
-    return png.encode(pixels, icc, png_chunks(told))
-
-
-def _encode_pillow(photo: Photo, name: str, quality: int, told: Metadata) -> bytes:
-    options = pillow_options(told, name)
-    if name in ("JPEG", "WEBP"):
-        options["quality"] = quality
-    if name == "JPEG":
-        options["subsampling"] = "4:4:4" if quality >= _FULL_CHROMA_QUALITY else "4:2:0"
-    if name == "TIFF":
-        options["compression"] = "tiff_adobe_deflate"
-    pixels, icc = (photo.pixels, photo.icc) if name == "WEBP" else _channels(photo)  # WebP knows no grey
-    if icc is not None and name != "BMP":
-        options["icc_profile"] = icc
-    alpha = photo.alpha if name in _WITH_ALPHA else None
-    if alpha is not None:
-        pixels = np.dstack([pixels, alpha])
-    if pixels.dtype == np.uint16:
-        pixels = eight_bits(pixels)
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, name, **options)
-    return buffer.getvalue()
+    return np.ascontiguousarray(pixels if name in _DEEP else eight_bits(pixels)), icc

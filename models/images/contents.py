@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from models.images import headers, png, tiff
+from models.images.exif import raw
 
 GAIN_MAP = "HDR gain map"
 COMMENT = "Comment"  # what a JPEG's comment is called among texts
@@ -70,6 +71,17 @@ class Contents:
 NOTHING = Contents()
 
 
+def webp_chunks(data: bytes) -> Iterator[bytes]:
+    """The chunks of a WebP that are all there, with their names and lengths."""
+    at = 12
+    while at + 8 <= len(data):
+        length = struct.unpack_from("<I", data, at + 4)[0]
+        if at + 8 + length > len(data):
+            return
+        yield data[at : at + 8 + length]
+        at += 8 + length + length % 2
+
+
 def contents(data: bytes, layout: tiff.Layout | None) -> Contents:
     """Look through a file that was found sound; ``layout`` is that of a TIFF."""
     if layout is not None:
@@ -78,7 +90,7 @@ def contents(data: bytes, layout: tiff.Layout | None) -> Contents:
         return _of_jpeg(data)
     if data.startswith(b"\x89PNG"):
         return _of_png(data)
-    return Contents(frozenset(_of_webp(data)) - {""}) if data.startswith(b"RIFF") else NOTHING
+    return Contents(frozenset(_of_webp(data))) if data.startswith(b"RIFF") else NOTHING
 
 
 def _of_jpeg(data: bytes) -> Contents:
@@ -139,20 +151,15 @@ def _of_png(data: bytes) -> Contents:
 def _png_text(name: bytes, body: bytes, longest: int) -> tuple[str, str] | None:
     """(keyword, text), or None for what is damaged or longer."""
     keyword, _, rest = body.partition(b"\0")
-    packed = name == b"zTXt"
+    packed = name == b"zTXt" or (name == b"iTXt" and rest[:1] == b"\1")
     if name == b"iTXt":
-        if len(rest) < 2:
-            return None
-        packed = rest[0] == 1
         rest = rest[2:].partition(b"\0")[2].partition(b"\0")[2]
     elif packed:
         rest = rest[1:]
-    if packed:
-        inflate = zlib.decompressobj()
-        try:
-            rest = inflate.decompress(rest, longest + 1)
-        except zlib.error:
-            return None
+    try:
+        rest = zlib.decompressobj().decompress(rest, longest + 1) if packed else rest
+    except zlib.error:
+        return None
     if not 1 <= len(keyword) <= 79 or len(rest) > longest:
         return None
     return keyword.decode("latin-1"), _text(rest) if name == b"iTXt" else rest.decode("latin-1").replace("\0", "")
@@ -166,23 +173,17 @@ def _text(body: bytes) -> str:
     return text.replace("\0", "")
 
 
-def _of_webp(data: bytes) -> Iterator[str]:
-    at = 12
-    while at + 8 <= len(data):
-        name, length = struct.unpack_from("<4sI", data, at)
-        if at + 8 + length > len(data):
-            return
-        yield _WEBP.get(name, "unknown WebP chunks")
-        at += 8 + length + length % 2
+def _of_webp(data: bytes) -> set[str]:
+    return {_WEBP.get(chunk[:4], "unknown WebP chunks") for chunk in webp_chunks(data)} - {""}
 
 
 def _of_tiff(layout: tiff.Layout) -> Contents:
-    tags = layout.directory
-    dropped = {kind for tag, kind in _TIFF.items() if tag in tags.fields}
+    tags = layout.tags
+    dropped = {kind for tag, kind in _TIFF.items() if tag in tags}
     if layout.further_samples:
         dropped.add("further channels")
-    resources, lost = _iptc_of(tags.raw(_TIFF_RESOURCES))
-    own = tags.raw(_TIFF_IPTC)
+    resources, lost = _iptc_of(raw(tags, _TIFF_RESOURCES))
+    own = raw(tags, _TIFF_IPTC)
     iptc = clean_iptc(own) if own else resources
     if own and iptc is None:
         lost.add(_NO_IPTC)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import re
 import struct
-from collections import deque
 from collections.abc import Iterator
 
 from PIL import Image, UnidentifiedImageError
 
-from models.images import png, tiff
+from models.images import exif, png, tiff
+from models.images.kinds import kind_of
 from models.images.limits import (
     MAGIC,
     CorruptImage,
@@ -24,7 +24,7 @@ from models.images.limits import (
     check_frames,
     check_size,
 )
-from models.images.modes import exif_orientation, xmp_orientation
+from models.images.xmp import orientation as xmp_orientation
 
 SCAN, END, COMMENT, RESTART_INTERVAL = 0xDA, 0xD9, 0xFE, 0xDD
 FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
@@ -63,55 +63,14 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def is_whole(data: bytes) -> bool:
-    """Whether a JPEG file has its end marker."""
-    return any(marker == END for marker, _, _ in segments(data))
+    """Whether a JPEG or PNG file has its end; True for others.
 
-
-# What files that are no image of this contract are, by how they begin; the first that matches counts.
-_OTHERS: tuple[tuple[str, str], ...] = (
-    ("HEIC", r"....ftyp(?:hei[cmsx]|hev[cmsx]|mif1|msf1)"),
-    ("AVIF", r"....ftypavi[fs]"),
-    ("a camera's raw file", r"....ftypcrx |FUJIFILMCCD-RAW|IIU\0|IIR[OS]|MMOR|\0MRM|FOVb"),
-    ("a video (QuickTime)", r"....ftypqt  |....(?:moov|mdat|wide)"),
-    ("a video (MP4)", r"....ftyp"),
-    ("JPEG XL", r"\xff\x0a|\0\0\0\x0cJXL "),
-    ("JPEG 2000", r"\0\0\0\x0cjP  |\xff\x4f\xff\x51"),
-    ("JPEG XR", r"II\xbc"),
-    ("GIF", r"GIF8[79]a"),
-    ("a Photoshop file (PSD)", r"8BPS"),
-    ("a GIMP file (XCF)", r"gimp xcf"),
-    ("OpenEXR", r"v/1\x01"),
-    ("Radiance HDR", r"#\?(?:RADIANCE|RGBE)"),
-    ("an icon", r"\0\0[\x01\x02]\0[^\0]\0"),
-    ("PDF", r"%PDF-"),
-    ("PostScript", r"%!PS|\xc5\xd0\xd3\xc6"),
-    ("a video (AVI)", r"RIFF....AVI "),
-    ("sound (WAV)", r"RIFF....WAVE"),
-    ("a video (Matroska or WebM)", r"\x1a\x45\xdf\xa3"),
-    ("a zip archive", r"PK(?:\x03\x04|\x05\x06)"),
-    ("compressed by gzip", r"\x1f\x8b"),
-    ("a 7z archive", r"7z\xbc\xaf\x27\x1c"),
-    ("a RAR archive", r"Rar!"),
-    ("macOS's companion of another file (AppleDouble)", r"\0\x05\x16\x07"),
-    ("a pointer of Git LFS instead of the file", r"version https://git-lfs"),
-    ("an HTML page", r"(?:\xef\xbb\xbf)?\s*(?i:<!doctype html|<html|<head|<body)"),
-    ("SVG", r"(?:\xef\xbb\xbf)?\s*(?:<\?xml.{0,999}?)?(?:<!doctype svg.{0,999}?)?<svg"),
-    ("XML", r"(?:\xef\xbb\xbf)?\s*<\?xml"),
-    ("an image in base64", r"\s*(?:data:image/|/9j/|iVBORw0KGgo|UklGR|SUkqA|TU0AK)"),
-    ("JPEG", r"\xff\xd8\xff"),
-    ("PNG", r"\x89PNG"),
-    ("WebP", r"RIFF....WEBP"),
-    ("TIFF", r"II[*+]\0|MM\0[*+]"),
-    ("BMP", r"BM"),
-)
-_TABLE = [(name, re.compile(begin.encode("latin-1"), re.DOTALL)) for name, begin in _OTHERS]
-
-
-def kind_of(data: bytes) -> str | None:
-    """What a file is by how it begins, such as ``HEIC`` or ``an HTML page``; None where that tells nothing."""
-    if data and data.count(0) == len(data):
-        return f"{len(data):,} bytes of nothing but zeros"
-    return next((name for name, begin in _TABLE if begin.match(data)), None)
+    Raises:
+        CorruptImage: more parts than any encoder writes.
+    """
+    if data.startswith(b"\xff\xd8"):
+        return any(marker == END for marker, _, _ in segments(data))
+    return not data.startswith(png.SIGNATURE[:4]) or any(name == b"IEND" for name, _, _ in png.chunks(data))
 
 
 def tiff_layout(data: bytes, limits: ImageLimits) -> tiff.Layout | None:
@@ -124,7 +83,7 @@ def tiff_layout(data: bytes, limits: ImageLimits) -> tiff.Layout | None:
         return None
     layout = tiff.layout(data)
     check_size(layout.width, layout.height, limits)
-    check_frames(layout.several, "TIFF", limits)
+    check_frames(layout.tags.next != 0, "TIFF", limits)
     return layout
 
 
@@ -138,7 +97,7 @@ def open_image(data: bytes, limits: ImageLimits) -> Image.Image:
         raise TruncatedImage("the file is empty")
     if data.startswith(b"RIFF") and (size := _webp_size(data)):
         check_size(*size, limits)  # Pillow makes room for the picture when it opens the file
-    _check_parts(data)
+    is_whole(data)  # its parts are counted
     try:
         image = Image.open(io.BytesIO(data), formats=limits.formats)
     except Image.DecompressionBombError as problem:
@@ -158,17 +117,6 @@ def open_image(data: bytes, limits: ImageLimits) -> Image.Image:
     return image
 
 
-def check_end(data: bytes) -> None:
-    """
-    Raises:
-        TruncatedImage: a JPEG or PNG without its end, which some decoders do not mind.
-    """
-    if data.startswith(b"\xff\xd8") and not is_whole(data):
-        raise TruncatedImage("the file ends before the picture does: the JPEG file has no end marker")
-    if data.startswith(b"\x89PNG") and not png.is_whole(data):
-        raise TruncatedImage("the file ends before the picture does: the PNG file has no end")
-
-
 def probe(data: bytes, limits: ImageLimits) -> Header:
     """As :func:`models.images.probe`, with Pillow's own exceptions besides the typed ones."""
     check_bytes(len(data), limits)
@@ -182,12 +130,20 @@ def orientation(image: Image.Image, data: bytes) -> int:
     """EXIF orientation 1..8 of a file whose pixels are not read yet. Not for TIFF: see :func:`tiff_orientation`."""
     if image.format == "PNG" and "exif" not in image.info and (block := png.exif(data)) is not None:
         image.info["exif"] = block  # it stands behind the pixels
-    return exif_orientation(image)
+    try:
+        if block := image.info.get("exif"):
+            exif.first(block.removeprefix(b"Exif\0\0"))  # before Pillow reads it: it may be a bomb
+        # Not the method of PNG files, which would decode the pixels to look behind them.
+        value = Image.Image.getexif(image).get(exif.ORIENTATION, 1)
+    except Exception:  # noqa: BLE001 - damaged EXIF raises almost anything, and the picture itself is sound
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def tiff_orientation(layout: tiff.Layout) -> int:
     """The orientation of a TIFF, 1..8; that of its XMP counts where the directory tells none."""
-    return layout.orientation or xmp_orientation(layout.xmp)
+    value = exif.number(layout.tags, exif.ORIENTATION)
+    return value if 1 <= value <= 8 else xmp_orientation(layout.xmp) if value == 0 else 1
 
 
 def name_of(image: Image.Image) -> str:
@@ -214,14 +170,6 @@ def typed(problem: Exception, data: bytes) -> ImageError:
 def _header(name: str, size: tuple[int, int], turn: int) -> Header:
     width, height = size if turn < 5 else size[::-1]
     return Header(name, width, height)
-
-
-def _check_parts(data: bytes) -> None:
-    """Go through the parts of a file once, so that their number is checked."""
-    if data.startswith(b"\xff\xd8"):
-        deque(segments(data), maxlen=0)
-    elif data.startswith(b"\x89PNG"):
-        deque(png.chunks(data), maxlen=0)
 
 
 def _ends_early(data: bytes) -> bool:

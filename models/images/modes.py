@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from models.images.limits import UnsupportedFormat
 
 Array = NDArray[Any]
 Model = Literal["GRAY", "RGB", "CMYK", "LAB", "ICCLAB"]
 
-_ORIENTATION_TAG = 0x0112
-_XMP_ORIENTATION = re.compile(rb"\btiff:Orientation(?:\s*=\s*[\"']|>)\s*([1-8])")
-
 
 @dataclass(frozen=True)
 class Samples:
-    """Pixels as a deep file stores them, before colours and orientation are dealt with.
+    """Pixels as a file stores them, before colors and orientation are dealt with.
 
     Attributes:
         values: (H, W, 1, 3 or 4) of any depth.
         model: what the channels are.
         alpha: (H, W) of the same dtype, or None.
         inverted: white is zero.
-        premultiplied: the colours were multiplied by alpha.
+        premultiplied: the colors were multiplied by alpha.
     """
 
     values: Array
@@ -38,14 +33,14 @@ class Samples:
     premultiplied: bool = False
 
 
-def sixteen_bits(values: Array) -> Array:
-    """Samples of any depth as uint16, in native byte order.
+def whole_numbers(values: Array) -> Array:
+    """Samples of any depth as uint8 or uint16, in native byte order.
 
     Raises:
         UnsupportedFormat: floats outside [0, 1] or integers outside 0..65535, whose white is anyone's guess.
     """
-    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
-        native: Array = values.astype(np.uint16, copy=False)
+    if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
+        native: Array = values.astype(f"u{values.dtype.itemsize}", copy=False)
         return native
     low, high = values.min(), values.max()
     floats = values.dtype.kind == "f"
@@ -61,37 +56,11 @@ def sixteen_bits(values: Array) -> Array:
 
 
 def straight(values: Array, alpha: Array) -> Array:
-    """uint16 (H, W, C) colours that were multiplied by ``alpha``, as they were before; black where it is 0."""
-    whole = np.maximum(alpha.astype(np.uint32), 1)
-    result = np.empty_like(values)
-    for channel in range(values.shape[2]):
-        scaled = (values[:, :, channel].astype(np.uint32) * 65_535 + whole // 2) // whole
-        result[:, :, channel] = np.minimum(scaled, 65_535)
+    """(H, W, C) colors that were multiplied by ``alpha``, as they were before; black where it is 0."""
+    white = np.iinfo(values.dtype).max
+    whole = np.maximum(alpha.astype(np.uint32), 1)[:, :, None]
+    result: Array = np.minimum((values * np.uint32(white) + whole // 2) // whole, white).astype(values.dtype)
     return result
-
-
-def deep_grey(image: Image.Image) -> Array:
-    """Greyscale of more than 8 bits that Pillow read, as (H, W) uint16.
-
-    Raises:
-        UnsupportedFormat: as :func:`sixteen_bits`.
-    """
-    return sixteen_bits(np.asarray(image))
-
-
-def exif_orientation(image: Image.Image) -> int:
-    """EXIF orientation 1..8. Metadata that cannot be read counts as none: the picture itself is sound."""
-    try:  # not the method of PNG files, which would decode the pixels to look behind them
-        value = Image.Image.getexif(image).get(_ORIENTATION_TAG, 1)
-    except Exception:  # noqa: BLE001 - damaged EXIF raises almost anything
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def xmp_orientation(xmp: bytes) -> int:
-    """The orientation that XMP tells, 1..8: what counts where EXIF tells none."""
-    found = _XMP_ORIENTATION.search(xmp)
-    return int(found[1]) if found else 1
 
 
 def upright(pixels: Array, orientation: int) -> Array:

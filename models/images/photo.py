@@ -5,18 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from models.images.metadata import Metadata
 
-if TYPE_CHECKING:  # as in models.images
-    from torch import Tensor
-from typing import TYPE_CHECKING
-
-import numpy as np
-from PIL import Image
-
-if TYPE_CHECKING:  # as in models.images
+if TYPE_CHECKING:  # torch takes a second to import
     from torch import Tensor
 
 Array = NDArray[Any]

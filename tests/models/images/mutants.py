@@ -23,6 +23,7 @@ from PIL import Image
 
 from models.images import codec as images
 from models.images.profile import srgb_profile
+from tests.models.images.directories import Entry, with_entries
 
 LIMITS = images.ImageLimits(max_pixels=4_000_000)
 ADDRESS_SPACE = 1 << 30  # above what the process holds before the first file
@@ -273,12 +274,8 @@ def made_up(sound: dict[str, bytes]) -> dict[str, bytes]:
 
 def _with_counts(data: bytes) -> bytes:
     """A TIFF of one strip a row, every strip being the whole file."""
-    from models.images.directory import first_directory, numbers_entry, with_directory
-
-    tags = first_directory(data)
     values = {278: [1], 273: [8] * 2000, 279: [len(data)] * 2000, 259: [1]}
-    changed = tuple(numbers_entry(tag, np.array(numbers)) for tag, numbers in values.items())
-    return with_directory(data, (*changed, *(tags.entry(tag) for tag in tags.fields if tag not in values)))
+    return with_entries(data, tuple(Entry(t, 4, len(n), struct.pack(f"<{len(n)}I", *n)) for t, n in values.items()))
 
 
 # --- the process that reads them ---
@@ -329,7 +326,8 @@ def _outcome(name: str, data: bytes) -> str:
     assert photo.pixels.dtype in (np.uint8, np.uint16)
     assert photo.pixels.shape[2:] == (3,)
     assert photo.alpha is None or (photo.alpha.shape, photo.alpha.dtype) == (photo.pixels.shape[:2], photo.pixels.dtype)
-    assert header == images.Header(photo.format, photo.pixels.shape[1], photo.pixels.shape[0]), name
+    expected = images.Header(photo.format, photo.pixels.shape[1], photo.pixels.shape[0])
+    assert header == expected, f"{name}: {header}, not {expected}"
     images.decode(images.encode(photo, metadata=True), LIMITS)
     return "photo"
 

@@ -391,31 +391,6 @@ def test_unknown_format_and_impossible_side() -> None:
 # --- files ---
 
 
-def test_write_then_read(tmp_path: Path) -> None:
-    images.write(images.Photo(gradient()), tmp_path / "a.PNG")
-    np.testing.assert_array_equal(images.read(tmp_path / "a.PNG").pixels, gradient())
-    assert [p.name for p in tmp_path.iterdir()] == ["a.PNG"]
-
-
-def test_write_names_unknown_suffix(tmp_path: Path) -> None:
-    with pytest.raises(images.UnsupportedFormat, match=r"\.xyz"):
-        images.write(images.Photo(gradient()), tmp_path / "a.xyz")
-
-
-def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "a.png"
-    target.write_bytes(b"old")
-
-    def full(self: Path, data: bytes) -> int:
-        raise OSError(28, "No space left on device", str(self))
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space"):
-        images.write(images.Photo(gradient()), target)
-    assert target.read_bytes() == b"old"
-    assert len(list(tmp_path.iterdir())) == 1
-
-
 def test_read_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 nothing more")
     with pytest.raises(images.ImageError, match=r"broken\.jpg"):

@@ -14,9 +14,8 @@ from PIL import Image, IptcImagePlugin, JpegImagePlugin, PngImagePlugin, TiffIma
 
 from models.images import codec as images
 from models.images.contents import clean_iptc, contents
-from models.images.directory import EXIF_IFD, Entry, with_directory
 from models.images.metadata import clean, collect
-from models.images.tiff import with_entries
+from tests.models.images.directories import EXIF_IFD, Entry, with_directory, with_entries
 from tests.models.images.mutants import encoded, tiff
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)

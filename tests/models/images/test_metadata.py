@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+import time
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from models.images import codec as images
-from models.images.directory import Entry, first_directory, packed, with_directory
 from models.images.metadata import collect
+from tests.models.images.directories import Entry, packed, with_directory, with_entries
 from tests.models.images.mutants import encoded, tiff
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
@@ -101,8 +103,7 @@ def test_metadata_on_request(kind: str, depth: int) -> None:
 def test_metadata_of_a_deep_tiff_and_of_big_endian_exif() -> None:
     values = PIXELS.astype(np.uint16) * 257
     plain = tiff(values, photometric="rgb", software=False, resolution=(100, 50), resolutionunit="CENTIMETER")
-    tags = first_directory(plain)
-    read = images.decode(with_directory(plain, (Entry(0x010F, 2, 6, b"maker\0"), *map(tags.entry, tags.fields))))
+    read = images.decode(with_entries(plain, (Entry(0x010F, 2, 6, b"maker\0"),)))
     assert read.metadata is not None
     assert read.metadata.dpi == pytest.approx((254, 127))
     assert b"maker" in (read.metadata.exif or b"")
@@ -119,8 +120,8 @@ def test_bmp_keeps_the_resolution() -> None:
 
 def test_with_tensor_and_files_keep_it(tmp_path: Any) -> None:
     photo = camera_photo()
-    images.write(photo.with_tensor(photo.tensor()), tmp_path / "kept.jpg", metadata=True)
-    images.write(photo, tmp_path / "dropped.jpg")
+    (tmp_path / "kept.jpg").write_bytes(images.encode(photo.with_tensor(photo.tensor()), metadata=True))
+    (tmp_path / "dropped.jpg").write_bytes(images.encode(photo))
     assert images.read(tmp_path / "kept.jpg").metadata == photo.metadata
     assert images.read(tmp_path / "dropped.jpg").metadata is None
 
@@ -143,6 +144,26 @@ def test_exif_that_names_the_same_bytes_over_and_over_counts_as_none() -> None:
     data = b"II*\0" + struct.pack("<I", 8 + len(inner)) + inner
     data += struct.pack("<HHHIII", 1, 0x8769, 4, 1, 8, 0)
     assert collect(data, None, None, 1)[0] is None
+
+
+@pytest.mark.parametrize(("tag", "kind"), [(301, 3), (318, 5), (0x4746, 3), (0x0112, 5)])
+def test_numbers_without_end_are_not_unpacked(tag: int, kind: int) -> None:
+    body = bytes(range(1, 251)) * 16_000  # four million bytes
+    entry = Entry(tag, kind, len(body) // (2 if kind == 3 else 8), body)
+    picture = Image.fromarray(PIXELS)
+    png = encoded(picture, "PNG", exif=b"Exif\0\0" + with_directory(bytes(8), (entry,)))
+    start = time.process_time()
+    tracemalloc.start()
+    try:
+        assert images.decode(png).dropped == ("EXIF that is damaged or too long",)
+        for pixels in (PIXELS, PIXELS.astype(np.uint16)):
+            with pytest.raises(images.CorruptImage, match="claims more than"):
+                images.decode(with_entries(tiff(pixels, photometric="rgb"), (entry,)))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 60e6  # fractions would take 130 MB
+    assert time.process_time() - start < 5
 
 
 @settings(max_examples=200, deadline=None)

@@ -13,17 +13,16 @@ import pytest
 from PIL import Image, ImageCms
 
 from models.images import codec as images
-from models.images import tiff as image_tiff
-from models.images.directory import EXIF_IFD, Entry, with_directory
 from models.images.profile import (
-    grey_profile,
     is_hdr,
     is_sound,
-    rgb_profile,
     srgb_grey_profile,
     srgb_profile,
-    tags_of,
 )
+from models.images.profile import (
+    stated as stated_colors,
+)
+from tests.models.images.directories import EXIF_IFD, Entry, with_directory, with_entries
 from tests.models.images.mutants import adobe_profile, encoded, tiff
 
 RAMP = np.linspace(0, 65_535, 24 * 40).round().astype(np.uint16).reshape(24, 40)
@@ -167,11 +166,16 @@ def test_hdr_and_odd_codes_are_refused(depth: int, chunks: tuple[bytes, ...]) ->
 
 def hdr_profile(named: bool) -> bytes:
     """Display P3 that says it is PQ: by its tag, or by its name alone."""
-    made = rgb_profile(P3, [()])
+    made = stated_colors(P3, None)
     assert made is not None
     name = "Rec2100 PQ" if named else "wide"
     text = b"mluc\0\0\0\0" + struct.pack(">II2s2sII", 1, 12, b"en", b"US", 2 * len(name), 28) + name.encode("utf-16-be")
-    tags = tags_of(made) | {b"desc": text} | ({} if named else {b"cicp": b"cicp\0\0\0\0\x0c\x10\0\1"})
+    places = struct.iter_unpack(">4sII", made[132 : 132 + 12 * made[131]])
+    tags = (
+        {name: made[at : at + size] for name, at, size in places}
+        | {b"desc": text}
+        | ({} if named else {b"cicp": b"cicp\0\0\0\0\x0c\x10\0\1"})
+    )
     at, entries, body = 128 + 4 + 12 * len(tags), b"", b""
     for tag, value in tags.items():
         entries += tag + struct.pack(">II", at + len(body), len(value))
@@ -262,7 +266,7 @@ def test_adobe_rgb_by_exif(interoperability: bool) -> None:
         if kind == "TIFF":
             options = {}
             tagged, own = (
-                image_tiff.with_entries(encoded(picture, kind, **more), adobe_tags(interoperability))
+                with_entries(encoded(picture, kind, **more), adobe_tags(interoperability))
                 for more in ({}, {"icc_profile": srgb_profile()})
             )
         else:
@@ -298,7 +302,7 @@ def test_floating_values_are_taken_as_srgb_and_a_note_says_so() -> None:
     photo = images.decode(tiff(values, photometric="rgb"))
     assert "not as linear light" in photo.notes[0]
     np.testing.assert_array_equal(photo.pixels, np.rint(values * 65_535))
-    linear_profile = rgb_profile(SRGB, [(1.0,)])
+    linear_profile = stated_colors(SRGB, 1.0)
     photo = images.decode(tiff(values, photometric="rgb", iccprofile=linear_profile))
     assert photo.notes == ()
     assert np.abs(photo.pixels / 65_535 - shown(values.astype(float))).max() < 0.001
@@ -352,8 +356,8 @@ def test_stale_colors_are_not_carried_along(kind: str) -> None:
 
 
 def test_profiles_of_our_own() -> None:
-    for profile in (srgb_grey_profile(), grey_profile(rgb_profile(P3, [(1.8,)]) or b""), rgb_profile(P3, [()])):
+    for profile in (srgb_grey_profile(), stated_colors(P3, 1.8, grey=True), stated_colors(P3, None)):
         assert profile is not None
         assert is_sound(profile)
         ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    assert rgb_profile((0.3, 0.3, *[0.3] * 6), [()]) is None
+    assert stated_colors((0.3, 0.3, *[0.3] * 6), None) is None
