@@ -1,9 +1,9 @@
-"""How fast the label pool takes and gives labels, what its index costs, and why its store is LMDB.
+"""How fast the label pool takes and gives labels, and what it costs beside them.
 
 ``python -m benchmarks.pool [--entries 1000 1000000] [--shards 1 2 4] [--label-bytes 100000]`` prints one JSON line per
 measurement, all in one run:
 
-- ``store``: LMDB (the pool itself) and SQLite in one process, with the same admission rule, batches and durability;
+- ``store``: the pool itself in one process, statistics per second too, and what its files have beside the labels;
 - ``pool``: the pool on a Ray of its own, offers and fetches per second by several clients at once;
 - ``restore``: entries per second that a pool is given back from a snapshot, all of full size (``--restore 20000``).
 
@@ -16,18 +16,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import sqlite3
 import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
 
-from pseudolabel.coherence import admits
 from pseudolabel.pool import (
     LabelPool,
     LabelPoolClient,
@@ -76,46 +75,7 @@ def questions(entries: int, seed: int) -> Iterator[list[str]]:
         yield [image_id(int(n)) for n in random.integers(0, min(entries, FULL), BATCH)]
 
 
-class SqliteStore:
-    """What a pool over SQLite would be: a write-ahead log, synchronised at each commit, scores apart from images."""
-
-    def __init__(self, path: Path) -> None:
-        path.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path / "pool.sqlite", isolation_level=None)
-        for line in (
-            "pragma journal_mode = wal",
-            "pragma synchronous = full",
-            "create table headers (id text primary key, clearness real, quality real, step integer) without rowid",
-            "create table bodies (id text primary key, label blob, transmission blob, trust blob)",
-        ):
-            self._db.execute(line)
-
-    def offer_records(self, records: Sequence[Record]) -> list[bool]:
-        """Offer candidates, and commit before answering."""
-        answers = []
-        self._db.execute("begin immediate")
-        for new in records:
-            old = self._db.execute("select clearness, quality from headers where id = ?", [new.image_id]).fetchone()
-            answers.append(admits(old and old[0], old and old[1], new.clearness, new.quality))
-            if answers[-1]:
-                header = (new.image_id, new.clearness, new.quality, new.teacher_step)
-                self._db.execute("insert or replace into headers values (?, ?, ?, ?)", header)
-                body = (new.image_id, new.label, new.transmission, new.trust)
-                self._db.execute("insert or replace into bodies values (?, ?, ?, ?)", body)
-        self._db.execute("commit")
-        return answers
-
-    def fetch_records(self, image_ids: Sequence[str]) -> list[Any]:
-        """Scores and images."""
-        query = "select * from headers join bodies using (id) where id = ?"
-        return [self._db.execute(query, [one]).fetchone() for one in image_ids]
-
-    def close(self) -> None:
-        """Close the store."""
-        self._db.close()
-
-
-def fill(store: LabelPool | SqliteStore, numbers: Sequence[int], label_bytes: int) -> None:
+def fill(store: LabelPool, numbers: Sequence[int], label_bytes: int) -> None:
     """Put the entries in."""
     label = np.random.default_rng(0).bytes(label_bytes)
     for start in range(0, len(numbers), FILL):
@@ -136,15 +96,26 @@ def rate(calls: Iterator[Any], call: Callable[[Any], Any], seconds: float) -> fl
 
 
 def stores(folder: Path, entries: int, label_bytes: int, seconds: float) -> None:
-    """LMDB against SQLite."""
-    for name in ("lmdb", "sqlite"):
-        path = folder / f"{name}-{entries}"
-        store: LabelPool | SqliteStore = LabelPool(path) if name == "lmdb" else SqliteStore(path)
-        fill(store, range(entries), label_bytes)
-        offered = rate(offers(entries, label_bytes, 0), store.offer_records, seconds)
-        fetched = rate(questions(entries, 1), store.fetch_records, seconds)
-        store.close()
-        tell("store", store=name, entries=entries, offers=offered, fetches=fetched)
+    """The store alone."""
+    path = folder / f"store-{entries}"
+    store = LabelPool(path)
+    fill(store, range(entries), label_bytes)
+    store.close()
+    full = len(record(0, 0, bytes(label_bytes)).label) * 1.1 * min(entries, FULL)
+    beside = sum(file.stat().st_size for file in path.iterdir()) - full
+    store = LabelPool(path)
+    offered = rate(offers(entries, label_bytes, 0), store.offer_records, seconds)
+    fetched = rate(questions(entries, 1), store.fetch_records, seconds)
+    counted = rate(repeat(None), lambda _: store.stats(), seconds) / BATCH
+    store.close()
+    tell(
+        "store",
+        entries=entries,
+        offers=offered,
+        fetches=fetched,
+        statistics=counted,
+        bytes_beside_labels_per_entry=beside / entries,
+    )
 
 
 class Client:
@@ -186,11 +157,9 @@ def shard_memory(run: str, shards: int) -> int:
 def pools(folder: Path, entries: int, shards: int, args: argparse.Namespace) -> None:
     """The pool behind its actors."""
     path, run = folder / f"pool-{entries}-{shards}", f"benchmark-{entries}-{shards}"
-    index = 0
     for shard in range(shards):
         store = LabelPool(path / shard_folder(shard, shards), sync=False)
         fill(store, [n for n in range(entries) if shard_of(image_id(n), shards) == shard], args.label_bytes)
-        index += store.footprint()[0]
         store.close()
     client = start_pool(run, path, shards)
     remote: Any = ray.remote(num_cpus=0.1)(Client)
@@ -208,7 +177,6 @@ def pools(folder: Path, entries: int, shards: int, args: argparse.Namespace) -> 
         shards=shards,
         clients=args.clients,
         **found,
-        index_bytes_per_entry=index / entries,
         written_share=(after.replaced - before.replaced) / (after.offered - before.offered),
         shard_memory_mb=memory / shards / 1e6,
         shard_memory_after_mb=shard_memory(run, shards) / shards / 1e6,

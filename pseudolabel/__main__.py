@@ -22,37 +22,22 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m pseudolabel", description="Look into label pools, end them.", allow_abbrev=False
     )
     verbs = command.add_subparsers(dest="verb", required=True)
-    look = verbs.add_parser(
-        "inspect",
-        help="print size, acceptance over time and score histograms",
-        description="Print size, acceptance rate over time and score histograms of a label pool. Nothing is changed.",
-        allow_abbrev=False,
+    look, out, runs, stop = (
+        verbs.add_parser(name, help=what, description=f"{what.capitalize()}.", allow_abbrev=False)
+        for name, what in (
+            ("inspect", "print size, acceptance over time and score histograms"),
+            ("export", "write labels and transmissions as PNG, and index.parquet with paths, scores and trust maps"),
+            ("list", "print the runs on a cluster"),
+            ("stop", "end label workers and pool of a run; stores stay"),
+        )
     )
-    look.add_argument("pool", metavar="POOL", help=POOL)
+    for verb in (look, out):
+        verb.add_argument("pool", metavar="POOL", help=POOL)
     look.add_argument("--sheet", type=Path, metavar="PNG", help="also draw labels and trust maps of some photographs")
     look.add_argument("--corpus", metavar="CORPUS", help="with --sheet: the corpus, to draw the input photographs too")
     look.add_argument("--count", type=_positive, default=4, help="with --sheet: photographs of each kind (default 4)")
     look.add_argument("--seed", type=int, default=0, help="with --sheet: of the random choice")
-    out = verbs.add_parser(
-        "export",
-        help="write labels as images plus a Parquet index",
-        description="Write every label and transmission as PNG, and index.parquet with paths, scores and trust maps.",
-        allow_abbrev=False,
-    )
-    out.add_argument("pool", metavar="POOL", help=POOL)
     out.add_argument("out", metavar="OUT", help="folder to write, a path or a URI")
-    runs = verbs.add_parser(
-        "list",
-        help="print the runs on a cluster",
-        description="Print what runs on a Ray cluster.",
-        allow_abbrev=False,
-    )
-    stop = verbs.add_parser(
-        "stop",
-        help="end what a run has on a cluster",
-        description="End label workers and pool of a run; stores stay.",
-        allow_abbrev=False,
-    )
     stop.add_argument("run", metavar="RUN", help="as 'list' prints it")
     stop.add_argument("--force", action="store_true", help="also when its program is at work, which will then fail")
     for verb in (runs, stop):
@@ -70,11 +55,11 @@ def inspect(args: argparse.Namespace) -> None:
     """Print the survey, and draw the sheet that was asked for."""
     if args.corpus is not None and args.sheet is None:
         raise ConfigError("--corpus is for the sheet: give --sheet PNG too")
-    with open_contents(args.pool) as contents:
-        found = survey(contents, args.count if args.sheet else 0, args.seed)
-        print(told(found, args.pool, block=_block()))
-        if args.sheet:
-            _draw(contents, found, args)
+    contents = open_contents(args.pool)
+    found = survey(contents, args.count if args.sheet else 0, args.seed)
+    print(told(found, args.pool, block=_block()))
+    if args.sheet:
+        _draw(contents, found, args)
 
 
 def _block() -> str:
@@ -93,7 +78,7 @@ def _draw(contents: Contents, found: Survey, args: argparse.Namespace) -> None:
     ids = [image_id for some in chosen.values() for image_id in some]
     if not ids:
         raise PoolError(f"{args.pool} is empty: there is nothing to draw on {args.sheet}")
-    entries = {image_id: to_entry(record) for image_id, record in contents.find(ids).items()}
+    entries = {record.image_id: to_entry(record) for record in contents.records(ids)}
     originals = find_originals(args.corpus, ids) if args.corpus is not None else {}
     sections = [Section(title, [entries[i] for i in some if i in entries]) for title, some in chosen.items()]
     write_sheet(draw_sheet(sections, originals, inputs=args.corpus is not None), args.sheet)
@@ -104,8 +89,7 @@ def export_labels(args: argparse.Namespace) -> None:
     """Write images and index, and say how many."""
     from pseudolabel.inspect import INDEX, export
 
-    with open_contents(args.pool) as contents:
-        count = export(contents, args.out)
+    count = export(open_contents(args.pool), args.out)
     print(f"{count:,} labels exported to {args.out}; {INDEX} lists them")
 
 

@@ -38,9 +38,9 @@ class LabelConfig(Settings):
         max_lost: share of the photographs that may have no label when training begins, because they could not be read
             or label workers failed; where more are lost the run is refused, with the reasons.
         shards: actors of the pool.
-        store: folder for the pool's stores on the machines where its shards run, on a local disk: LMDB is not made for
-            network file systems. Null puts them below ``--out``, or where that lies on a network below a folder that
-            each machine chooses. They are removed when the run is done; snapshots stay in ``--out``.
+        store: folder for the pool's stores on the machines where its shards run, on a local disk: SQLite is not made
+            for network file systems. Null puts them below ``--out``, or where that lies on a network below a folder
+            that each machine chooses. They are removed when the run is done; snapshots stay in ``--out``.
         publish_every: steps between two publications of the teacher.
         max_teacher_lag: how many steps older than the student the weights may be that label workers use. Beyond it
             training waits for them.

@@ -1,200 +1,62 @@
-"""A label pool to look into, without Ray: the stores of a run, running or not, or a snapshot."""
+"""A label pool to look into, without Ray: the stores of a run, going on or not, or a snapshot. Nothing is changed."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
 from models.config import PoolError
 from pseudolabel.pool import (
     MANIFEST,
-    Header,
     History,
     LabelPool,
-    Manifest,
     PoolStats,
     Record,
     SnapshotError,
     child,
+    is_store,
     locate,
     read_manifest,
-    read_part,
     record_of,
     shard_folder,
     together,
 )
 
-_SHARD = re.compile(r"shard-(\d{5})-of-(\d{5})")
-_SUGGESTED = 5
+_SHARD = re.compile(r"shard-\d{5}-of-(\d{5})")
+_SCORES = ("image_id", "clearness", "quality", "teacher_step")
+_BATCH = 256
 
 
-class Contents(Protocol):
-    """What a pool holds; each method shows one moment, and never changes anything."""
+@dataclass(frozen=True)
+class Contents:
+    """What a pool holds.
 
-    @property
-    def kind(self) -> str:
-        """What it is, in a few words."""
-        ...
+    Attributes:
+        kind: what it is, in a few words.
+        stats: its statistics.
+        history: what became of the offers over time.
+        scores: a row per label: `image_id`, `clearness`, `quality`, `teacher_step`.
+        records: yields the records of some photographs; those that are gone meanwhile are left out.
+    """
 
-    def stats(self) -> PoolStats:
-        """Its statistics."""
-        ...
-
-    def history(self) -> History:
-        """What became of the offers over time."""
-        ...
-
-    def headers(self) -> Iterator[tuple[str, Header]]:
-        """Identifiers and scores, without reading the images."""
-        ...
-
-    def find(self, image_ids: Sequence[str]) -> dict[str, Record]:
-        """The records of some photographs; those it does not hold are left out."""
-        ...
-
-    def records(self) -> Iterator[Record]:
-        """All records, one after the other."""
-        ...
-
-    def __enter__(self) -> Self:
-        """Open it."""
-        ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close it."""
-        ...
-
-
-class _Base:
-    def __enter__(self) -> Self:
-        self._stack = ExitStack()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
-
-
-class StoreContents(_Base):
-    """The stores of a run on this machine; their owner may go on writing."""
-
-    def __init__(self, folders: Sequence[Path], shards: int) -> None:
-        """Look into `folders`, of as many or fewer than `shards`."""
-        self._folders, self._shards = folders, shards
-        self._pools: list[LabelPool] = []
-
-    def __enter__(self) -> Self:
-        """Open the stores for reading.
-
-        Raises:
-            PoolError: one of them cannot be read.
-        """
-        super().__enter__()
-        with ExitStack() as opened:
-            self._pools = [opened.enter_context(closing(LabelPool(path, readonly=True))) for path in self._folders]
-            self._stack = opened.pop_all()
-        return self
-
-    @property
-    def kind(self) -> str:
-        """What it is, in a few words."""
-        here = len(self._folders)
-        whole = "1 shard" if self._shards == 1 else f"{self._shards} shards"
-        return f"store of {whole}" if here == self._shards else f"{here} of {whole}: the others are not on this machine"
-
-    def stats(self) -> PoolStats:
-        """Its statistics."""
-        return PoolStats.merged([pool.stats() for pool in self._pools])
-
-    def history(self) -> History:
-        """What became of the offers over time."""
-        return together([pool.history() for pool in self._pools])
-
-    def headers(self) -> Iterator[tuple[str, Header]]:
-        """Identifiers and scores, without reading the images."""
-        for pool in self._pools:
-            yield from pool.headers()
-
-    def find(self, image_ids: Sequence[str]) -> dict[str, Record]:
-        """The records of some photographs; those it does not hold are left out."""
-        found = [record for pool in self._pools for record in pool.fetch_records(image_ids)]
-        return {record.image_id: record for record in found if record is not None}
-
-    def records(self) -> Iterator[Record]:
-        """All records, one after the other."""
-        for pool in self._pools:
-            yield from pool.records()
-
-
-class SnapshotContents(_Base):
-    """A snapshot, wherever `pyarrow.fs` can read."""
-
-    def __init__(self, uri: str, manifest: Manifest) -> None:
-        """Look into the snapshot at `uri`."""
-        self._uri, self._manifest = uri, manifest
-
-    @property
-    def kind(self) -> str:
-        """What it is, in a few words."""
-        step = self._manifest.step
-        return "snapshot" if step is None else f"snapshot that belongs to the checkpoint of step {step}"
-
-    def stats(self) -> PoolStats:
-        """Its statistics."""
-        return PoolStats.merged([PoolStats.of(part.counters) for part in self._manifest.parts])
-
-    def history(self) -> History:
-        """What became of the offers over time."""
-        return together([part.history for part in self._manifest.parts])
-
-    def headers(self) -> Iterator[tuple[str, Header]]:
-        """Identifiers and scores, without reading the images."""
-        names = ["image_id", *Header._fields]
-        for batch in (batch for file in self._files() for batch in file.iter_batches(columns=names)):
-            for image_id, *scores in zip(*(batch[name].to_pylist() for name in names), strict=True):
-                yield image_id, Header._make(scores)
-
-    def find(self, image_ids: Sequence[str]) -> dict[str, Record]:
-        """The records of some photographs; those it does not hold are left out."""
-        wanted = set(image_ids)
-        found: dict[str, Record] = {}
-        for file in self._files():
-            for group in range(file.num_row_groups if len(found) < len(image_ids) else 0):
-                names = file.read_row_group(group, columns=["image_id"])["image_id"].to_pylist()
-                if here := [row for row, name in enumerate(names) if name in wanted]:
-                    records = map(record_of, file.read_row_group(group).take(here).to_pylist())
-                    found |= {record.image_id: record for record in records}
-        return found
-
-    def records(self) -> Iterator[Record]:
-        """All records, one after the other."""
-        for part in self._manifest.parts:
-            for chunk in read_part(self._uri, part):
-                yield from chunk
-
-    def _files(self) -> Iterator[Any]:
-        filesystem, folder = locate(self._uri)
-        for file in (file for part in self._manifest.parts for file in part.files):
-            try:
-                with filesystem.open_input_file(f"{folder}/{file.name}") as source:
-                    yield pq.ParquetFile(source)
-            except (OSError, pa.ArrowException, KeyError) as problem:
-                raise SnapshotError(f"cannot read {file.name} of the snapshot {self._uri}: {problem}") from problem
+    kind: str
+    stats: PoolStats
+    history: History
+    scores: pa.Table
+    records: Callable[[Sequence[str]], Iterator[Record]]
 
 
 def open_contents(pool: str) -> Contents:
-    """The pool at a folder or URI, to be used in a `with` statement.
+    """The pool at a folder or URI.
 
     Args:
         pool: folder of a run's stores, folder of one store, or a snapshot (path or URI).
@@ -203,49 +65,98 @@ def open_contents(pool: str) -> Contents:
         PoolError: there is no pool; pools below it are named.
         SnapshotError: a snapshot that is incomplete or cannot be read.
     """
-    filesystem, folder = _located(pool)
+    try:
+        filesystem, folder = locate(pool)
+    except (pa.ArrowException, ValueError) as problem:
+        raise PoolError(f"cannot open '{pool}': {problem}") from problem
     if filesystem.get_file_info(f"{folder}/{MANIFEST}").type == pafs.FileType.File:
-        return SnapshotContents(pool, read_manifest(pool))
+        return _of_snapshot(pool)
     if isinstance(filesystem, pafs.LocalFileSystem):
-        stores = _stores(Path(folder))
-        if stores is not None:
-            return stores
+        if stores := _stores(Path(folder)):
+            return _of_stores(*stores)
         if not Path(folder).is_dir():
             raise PoolError(f"there is no folder {folder}: give the folder of a label pool or of a snapshot of it")
-    below = _pools_below(filesystem, folder)
-    hint = f"; look into {' or '.join(child(pool, name) for name in below)}" if below else ""
+    below = [child(pool, path.removeprefix(f"{folder}/")) for path in sorted(_holders(filesystem, folder, 3))]
+    hint = f"; look into {' or '.join(below[-5:])}" if below else ""
     raise PoolError(f"{pool} is neither a label pool nor a snapshot of one{hint}")
 
 
-def _located(pool: str) -> tuple[pafs.FileSystem, str]:
-    try:
-        return locate(pool)
-    except (pa.ArrowException, ValueError) as problem:
-        raise PoolError(f"cannot open '{pool}': {problem}") from problem
+def rows(file: Any, image_ids: Collection[str], columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Rows of a Parquet file with these `image_id`; of row groups that have none, no other column is read."""
+    wanted = pa.array(image_ids, pa.string())
+    for group in range(file.num_row_groups):
+        found = pc.is_in(file.read_row_group(group, ["image_id"])["image_id"], value_set=wanted)
+        if pc.any(found).as_py():
+            yield from file.read_row_group(group, columns).filter(found).to_pylist()
 
 
-def _stores(folder: Path) -> StoreContents | None:
-    if (folder / "data.mdb").is_file():
-        return StoreContents([folder], 1)
-    found = sorted(path for path in folder.glob("shard-*") if _SHARD.fullmatch(path.name))
-    counts = {int(path.name.rpartition("-")[2]) for path in found}
+def _of_stores(folders: Sequence[Path], shards: int) -> Contents:
+    pools = [LabelPool(path, readonly=True) for path in folders]
+
+    def records(image_ids: Sequence[str]) -> Iterator[Record]:
+        for first in range(0, len(image_ids), _BATCH):  # a reading apiece, so that none lasts
+            for pool in pools:
+                yield from filter(None, pool.fetch_records(image_ids[first : first + _BATCH]))
+
+    whole = "1 shard" if shards == 1 else f"{shards} shards"
+    kind = f"store of {whole}"
+    if len(pools) < shards:
+        kind = f"{len(pools)} of {whole}: the others are not on this machine"
+    stats, history = PoolStats.merged([pool.stats() for pool in pools]), together([pool.history() for pool in pools])
+    scores = [pa.table(list(zip(*found, strict=True)), _SCORES) for pool in pools if (found := pool.scores())]
+    return Contents(kind, stats, history, pa.concat_tables(scores) if scores else _nothing(), records)
+
+
+def _of_snapshot(uri: str) -> Contents:
+    manifest = read_manifest(uri)
+    filesystem, folder = locate(uri)
+    names = [file.name for part in manifest.parts for file in part.files]
+
+    @contextmanager
+    def opened(name: str) -> Iterator[Any]:
+        try:
+            with filesystem.open_input_file(f"{folder}/{name}") as source:
+                yield pq.ParquetFile(source)
+        except (OSError, pa.ArrowException, KeyError) as problem:
+            raise SnapshotError(f"cannot read {name} of the snapshot {uri}: {problem}") from problem
+
+    def records(image_ids: Sequence[str]) -> Iterator[Record]:
+        for name in names:
+            with opened(name) as file:
+                yield from map(record_of, rows(file, image_ids))
+
+    def scores() -> Iterable[pa.Table]:
+        for name in names:
+            with opened(name) as file:
+                yield file.read(_SCORES)
+
+    kind = "snapshot" if manifest.step is None else f"snapshot that belongs to the checkpoint of step {manifest.step}"
+    stats = PoolStats.merged([PoolStats.of(part.counters) for part in manifest.parts])
+    history = together([part.past(manifest.taken) for part in manifest.parts])
+    return Contents(kind, stats, history, pa.concat_tables(scores()) if names else _nothing(), records)
+
+
+def _nothing() -> pa.Table:
+    return pa.table({name: pa.array([], pa.string() if name == "image_id" else pa.float64()) for name in _SCORES})
+
+
+def _stores(folder: Path) -> tuple[list[Path], int] | None:
+    if is_store(folder):
+        return [folder], 1
+    found = {path: int(known[1]) for path in sorted(folder.glob("*")) if (known := _SHARD.fullmatch(path.name))}
+    counts = sorted(set(found.values()))
     if len(counts) > 1:
-        names = " or ".join(str(folder / shard_folder(0, count)) for count in sorted(counts))
-        raise PoolError(f"{folder} holds pools of {sorted(counts)} shards: look into one shard, such as {names}")
-    return StoreContents(found, counts.pop()) if counts else None
-
-
-def _pools_below(filesystem: pafs.FileSystem, folder: str) -> list[str]:
-    """Pools and snapshots up to three folders down, as in the output folder of a run; paths below `folder`."""
-    found = sorted(_holders(filesystem, folder, depth=3))
-    return [path.removeprefix(f"{folder}/") for path in found][-_SUGGESTED:]
+        names = " or ".join(str(folder / shard_folder(0, count)) for count in counts)
+        raise PoolError(f"{folder} holds pools of {counts} shards: look into one shard, such as {names}")
+    return (list(found), counts[0]) if counts else None
 
 
 def _holders(filesystem: pafs.FileSystem, folder: str, depth: int) -> Iterator[str]:
+    """Pools and snapshots so many folders down, as in the output folder of a run."""
     below = filesystem.get_file_info(pafs.FileSelector(folder, allow_not_found=True))
     names = {info.base_name for info in below}
     snapshot = MANIFEST in names and any(name.startswith("labels-") for name in names)
-    if snapshot or "data.mdb" in names or any(_SHARD.fullmatch(name) for name in names):
+    if snapshot or any(_SHARD.fullmatch(name) or name.endswith(".sqlite") for name in names):
         yield folder
     elif depth:
         for info in below:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 from urllib.parse import quote
@@ -20,19 +19,9 @@ from pseudolabel.pool import Record, locate, shard_of, to_entry
 
 INDEX = "index.parquet"
 SCHEMA = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("label", pa.string()),
-        ("transmission", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("clearness", pa.float64()),
-        ("quality", pa.float64()),
-        ("teacher_step", pa.int64()),
-        ("trust", pa.list_(pa.float32())),
-        ("trust_rows", pa.int32()),
-        ("trust_columns", pa.int32()),
-    ]
+    dict.fromkeys(("image_id", "label", "transmission"), pa.string())
+    | dict.fromkeys(("width", "height", "trust_rows", "trust_columns"), pa.int32())
+    | {"clearness": pa.float64(), "quality": pa.float64(), "teacher_step": pa.int64(), "trust": pa.list_(pa.float32())}
 )
 _FOLDERS = 256  # images are spread over as many, for file systems that dislike long folders
 _LONGEST_NAME = 200
@@ -58,53 +47,35 @@ def export(contents: Contents, out: str) -> int:
     filesystem, folder = locate(out)
     if filesystem.get_file_info(f"{folder}/{INDEX}").type != pafs.FileType.NotFound:
         raise PoolError(f"{out} holds an export already: choose another folder")
+    found = (
+        _written(record, filesystem, folder) for record in contents.records(contents.scores["image_id"].to_pylist())
+    )
+    count, partial = 0, f"{folder}/{INDEX}.partial"
     try:
-        return _write(contents, filesystem, folder)
+        filesystem.create_dir(folder, recursive=True)
+        with filesystem.open_output_stream(partial) as sink, pq.ParquetWriter(sink, SCHEMA) as index:
+            while rows := list(islice(found, _ROWS)):
+                index.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
+                count += len(rows)
+        filesystem.move(partial, f"{folder}/{INDEX}")
     except OSError as problem:
         raise PoolError(f"cannot export to {out}: {problem}") from problem
-
-
-def _write(contents: Contents, filesystem: Any, folder: str) -> int:
-    filesystem.create_dir(folder, recursive=True)
-    made: set[str] = set()
-    count, partial = 0, f"{folder}/{INDEX}.partial"
-    with filesystem.open_output_stream(partial) as sink, pq.ParquetWriter(sink, SCHEMA) as index:
-        for rows in _chunks(_images(record, filesystem, folder, made) for record in contents.records()):
-            index.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
-            count += len(rows)
-    filesystem.move(partial, f"{folder}/{INDEX}")
     return count
 
 
-def _chunks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    while chunk := list(islice(rows, _ROWS)):
-        yield chunk
-
-
-def _images(record: Record, filesystem: Any, folder: str, made: set[str]) -> dict[str, Any]:
+def _written(record: Record, filesystem: Any, folder: str) -> dict[str, Any]:
     entry, name = to_entry(record), _name(record.image_id)
     png = io.BytesIO()
     Image.fromarray(entry.label).save(png, "PNG", compress_level=3)
-    for path, data in ((f"labels/{name}", png.getvalue()), (f"transmissions/{name}", record.transmission)):
-        parent = f"{folder}/{path}".rpartition("/")[0]
-        if parent not in made:
-            filesystem.create_dir(parent, recursive=True)
-            made.add(parent)
+    paths = {"label": f"labels/{name}", "transmission": f"transmissions/{name}"}
+    for path, data in zip(paths.values(), (png.getvalue(), record.transmission), strict=True):
+        filesystem.create_dir(f"{folder}/{path}".rpartition("/")[0], recursive=True)
         with filesystem.open_output_stream(f"{folder}/{path}") as sink:
             sink.write(data)
-    return {
-        "image_id": entry.image_id,
-        "label": f"labels/{name}",
-        "transmission": f"transmissions/{name}",
-        "width": entry.label.shape[1],
-        "height": entry.label.shape[0],
-        "clearness": entry.clearness,
-        "quality": entry.quality,
-        "teacher_step": entry.teacher_step,
-        "trust": entry.trust.ravel(),
-        "trust_rows": entry.trust.shape[0],
-        "trust_columns": entry.trust.shape[1],
-    }
+    same = {name: getattr(entry, name) for name in ("image_id", "clearness", "quality", "teacher_step")}
+    (height, width), (rows, columns) = entry.transmission.shape, entry.trust.shape
+    sizes = {"width": width, "height": height, "trust_rows": rows, "trust_columns": columns}
+    return {**same, **paths, **sizes, "trust": entry.trust.ravel()}
 
 
 def _name(image_id: str) -> str:

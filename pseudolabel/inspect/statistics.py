@@ -1,15 +1,15 @@
-"""What is in a label pool, counted in one pass over its scores, and told as text that fits a terminal."""
+"""What is in a label pool, told as text that fits a terminal."""
 
 from __future__ import annotations
 
-import heapq
-import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import numpy as np
+
 from pseudolabel.inspect.contents import Contents
-from pseudolabel.pool import Header, History, PoolStats, bounded
+from pseudolabel.pool import History, PoolStats, bounded
 
 BINS = 20
 ROWS = 16  # of the table over time
@@ -38,53 +38,23 @@ class Survey:
 
 
 def survey(contents: Contents, count: int = 0, seed: int = 0) -> Survey:
-    """Look through all scores once.
+    """Count labels by their scores, and choose some.
 
     Args:
         contents: the pool.
         count: how many photographs to choose of each kind.
         seed: of the random choice.
     """
-    found = Survey(contents.kind, contents.stats(), contents.history())
-    chosen = _Choice(count, random.Random(seed))
-    for image_id, header in contents.headers():
-        found.clearness[_bin(header.clearness)] += 1
-        found.quality[_bin(header.quality)] += 1
-        if count:
-            chosen.see(image_id, header)
-    found.best, found.worst, found.others = chosen.made()
-    return found
-
-
-def _bin(score: float) -> int:
-    return min(max(int(score * BINS), 0), BINS - 1)
-
-
-class _Choice:
-    """Best, worst and random ones of a stream, in memory for as many as are chosen."""
-
-    def __init__(self, count: int, chance: random.Random) -> None:
-        self._count, self._chance, self._seen = count, chance, 0
-        self._best: list[tuple[float, str]] = []
-        self._worst: list[tuple[float, str]] = []
-        self._any: list[str] = []
-
-    def see(self, image_id: str, header: Header) -> None:
-        mean = (header.clearness + header.quality) / 2
-        for heap, item in ((self._best, (mean, image_id)), (self._worst, (-mean, image_id))):
-            (heapq.heappush if len(heap) < self._count else heapq.heappushpop)(heap, item)
-        self._seen += 1
-        if len(self._any) < 3 * self._count:  # two thirds may turn out to be best and worst ones
-            self._any.append(image_id)
-        elif (place := self._chance.randrange(self._seen)) < len(self._any):
-            self._any[place] = image_id
-
-    def made(self) -> tuple[list[str], list[str], list[str]]:
-        best = [image_id for _, image_id in sorted(self._best, reverse=True)]
-        worst = [image_id for _, image_id in sorted(self._worst, reverse=True) if image_id not in best]
-        others = [image_id for image_id in self._any if image_id not in (*best, *worst)]
-        self._chance.shuffle(others)
-        return best, worst, others[: self._count]
+    clearness, quality = (contents.scores[name].to_numpy().clip(0, 1) for name in ("clearness", "quality"))
+    order = np.argsort(clearness + quality, kind="stable")
+    rest = order[: max(len(order) - count, 0)]
+    chosen = (order[::-1][:count], rest[:count], np.random.default_rng(seed).permutation(rest[count:])[:count])
+    best, worst, others = (contents.scores["image_id"].take(places).to_pylist() for places in chosen)
+    counts = {
+        "clearness": np.histogram(clearness, BINS, (0, 1))[0].tolist(),
+        "quality": np.histogram(quality, BINS, (0, 1))[0].tolist(),
+    }
+    return Survey(contents.kind, contents.stats, contents.history, **counts, best=best, worst=worst, others=others)
 
 
 def told(found: Survey, name: str, *, block: str = "█") -> str:
@@ -95,67 +65,50 @@ def told(found: Survey, name: str, *, block: str = "█") -> str:
         name: of the pool.
         block: what bars are made of; `#` where the terminal knows nothing else.
     """
-    parts = ["\n".join(_summary(found, name))]
+    stats = found.stats
+    parts = [
+        f"""\
+label pool {name}
+  {found.kind}
+  labels      {stats.size:>12,}
+  offered     {stats.offered:>12,}
+  accepted    {stats.accepted:>12,}  {stats.acceptance_rate:.1%}; {stats.replaced:,} replaced a label
+  clearness   {stats.mean_clearness:>12.3f}  mean
+  quality     {stats.mean_quality:>12.3f}  mean
+  teacher step{stats.mean_teacher_step:>12,.0f}  mean"""
+    ]
     if found.history.moments:
         parts.append("\n".join(_over_time(found.history, block)))
-    if found.stats.size:
-        parts.append("\n".join(_histograms(found, block)))
+    if stats.size:
+        parts.append("\n".join(_histograms(found.clearness, found.quality, block)))
     return "\n\n".join(parts)
-
-
-def _summary(found: Survey, name: str) -> Iterator[str]:
-    stats = found.stats
-    yield f"label pool {name}"
-    yield f"  {found.kind}"
-    yield f"  labels      {stats.size:>12,}"
-    yield f"  offered     {stats.offered:>12,}"
-    yield f"  accepted    {stats.accepted:>12,}  {stats.acceptance_rate:.1%}; {stats.replaced:,} replaced a label"
-    yield f"  clearness   {stats.mean_clearness:>12.3f}  mean"
-    yield f"  quality     {stats.mean_quality:>12.3f}  mean"
-    yield f"  teacher step{stats.mean_teacher_step:>12,.0f}  mean"
 
 
 def _over_time(history: History, block: str) -> Iterator[str]:
     history = bounded(history, ROWS)
-    yield f"Acceptance over time, in spans of {_duration(history.width)} (UTC); scores are means of the pool"
+    units = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+    size, unit = next(known for known in units if history.width >= known[0])
+    yield f"Acceptance over time, in spans of {history.width / size:.3g} {unit} (UTC); scores are means of the pool"
     yield f"  {'from':<16} {'offered':>9} {'rate':>6} {'':<{_BAR}} {'labels':>9} {'clear':>5} {'qual.':>5}"
+    pattern = "%Y-%m-%d %H:%M" if history.width >= 60 else "  %m-%d %H:%M:%S"
     for moment in history.moments:
         rate, size = moment.accepted / max(moment.offered, 1), max(moment.size, 1)
-        bar = _bar(rate, _BAR, block)
         shown = f"{rate:>6.1%}" if moment.offered else f"{'':>6}"
         yield (
-            f"  {_when(moment.at * history.width, history.width)} {moment.offered:>9,} {shown} {bar:<{_BAR}} "
-            f"{moment.size:>9,} {moment.clearness_sum / size:>5.3f} {moment.quality_sum / size:>5.3f}"
+            f"  {datetime.fromtimestamp(moment.at * history.width, UTC):{pattern}} {moment.offered:>9,} {shown} "
+            f"{_bar(rate, _BAR, block):<{_BAR}} {moment.size:>9,} {moment.clearness_sum / size:>5.3f} "
+            f"{moment.quality_sum / size:>5.3f}"
         )
 
 
-def _when(seconds: int, width: int) -> str:
-    pattern = "%Y-%m-%d %H:%M" if width >= 60 else "  %m-%d %H:%M:%S"
-    return datetime.fromtimestamp(seconds, UTC).strftime(pattern)
-
-
-def _duration(seconds: int) -> str:
-    for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= unit:
-            return f"{seconds / unit:.3g} {name}"
-    return f"{seconds} s"
-
-
-def _histograms(found: Survey, block: str) -> Iterator[str]:
-    both = (found.clearness, found.quality)
-    used = [index for counts in both for index, count in enumerate(counts) if count]
+def _histograms(clearness: list[int], quality: list[int], block: str) -> Iterator[str]:
+    used = [index for index in range(BINS) if clearness[index] or quality[index]]
     yield f"{'Labels by clearness':<40}{'Labels by quality'}"
     for index in range(min(used), max(used) + 1):
-        low, high = index / BINS, (index + 1) / BINS
-        cells = [_histogram_cell(counts, index, block) for counts in both]
-        yield f"  {low:.2f}-{high:.2f} {cells[0]:<28} {low:.2f}-{high:.2f} {cells[1]}".rstrip()
-
-
-def _histogram_cell(counts: Iterable[int], index: int, block: str) -> str:
-    values = list(counts)
-    return f"{_bar(values[index] / max(values), 15, block):<15} {values[index]:>10,}"
+        span = f"{index / BINS:.2f}-{(index + 1) / BINS:.2f}"
+        cells = [f"{_bar(c[index] / max(c), 15, block):<15} {c[index]:>10,}" for c in (clearness, quality)]
+        yield f"  {span} {cells[0]:<28} {span} {cells[1]}".rstrip()
 
 
 def _bar(share: float, width: int, block: str) -> str:
-    length = round(share * width)
-    return block * (max(length, 1) if share > 0 else 0)
+    return block * (max(round(share * width), 1) if share > 0 else 0)

@@ -33,7 +33,7 @@ GROUPS = {"fetch": 1, "slow": 1}  # threads of a shard, beside the one for offer
 class LabelPoolShard:
     """One shard of the pool behind an actor. Offers are idempotent, so Ray may repeat every call after a restart.
 
-    Offers, fetches and the slow calls run in threads of their own: LMDB serves readers while somebody writes.
+    Offers, fetches and the slow calls run in threads of their own: the store serves readers while somebody writes.
     """
 
     def __init__(self, shard: Shard) -> None:

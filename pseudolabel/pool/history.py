@@ -9,7 +9,7 @@ from pydantic import Field
 
 from models.config import Settings
 
-LONGEST = 128  # moments; one of them is 64 bytes in the store
+LONGEST = 128  # moments; all of them are read and written with each call that offers
 
 
 class Moment(NamedTuple):
@@ -52,6 +52,11 @@ class History(Settings):
         """`at` of the latest moment, -1 when there is none."""
         return self.moments[-1].at if self.moments else -1
 
+    def totals(self) -> tuple[int, int, int]:
+        """How many candidates were offered, accepted, and accepted in place of a label."""
+        now = self.moments
+        return sum(m.offered for m in now), sum(m.accepted for m in now), sum(m.replaced for m in now)
+
 
 def widened(history: History, width: int) -> History:
     """The same in moments of `width` seconds, a multiple of the present width."""
@@ -67,6 +72,24 @@ def bounded(history: History, longest: int = LONGEST) -> History:
     while len(history.moments) > longest:
         history = widened(history, 2 * history.width)
     return history
+
+
+def logged(history: History, moment: Moment) -> History:
+    """The same with what has happened just now.
+
+    Args:
+        history: what was before.
+        moment: its `at` in seconds since 1970; its size and sums are what the pool has gained.
+    """
+    last = history.moments[-1] if history.moments else Moment(-1, 0, 0, 0, 0, 0.0, 0.0, 0)
+    now = moment._replace(
+        at=max(moment.at // history.width, last.at),  # a clock set back does not change the past
+        size=last.size + moment.size,
+        clearness_sum=last.clearness_sum + moment.clearness_sum,
+        quality_sum=last.quality_sum + moment.quality_sum,
+    )
+    past = history.moments if now.at > last.at else history.moments[:-1]
+    return bounded(history.model_copy(update={"moments": (*past, now if now.at > last.at else last.then(now))}))
 
 
 def together(histories: Sequence[History]) -> History:

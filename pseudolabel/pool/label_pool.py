@@ -6,19 +6,17 @@ No Ray here. One `LabelPool` is one shard; `pseudolabel.pool.actors` puts each b
 
 from __future__ import annotations
 
+import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-import lmdb
-
-from models.config import PoolError
+from models.config import PoolError, Settings
 from pseudolabel.coherence import admits
 from pseudolabel.pool.entries import LabelEntry, Record, shard_of, to_entry, to_record
-from pseudolabel.pool.history import History, Moment, bounded, together
-from pseudolabel.pool.rows import TABLES, Header, Identity, Rows
+from pseudolabel.pool.history import History, Moment, bounded, logged, together
 from pseudolabel.pool.snapshots import (
     Counters,
     Manifest,
@@ -32,23 +30,45 @@ from pseudolabel.pool.snapshots import (
 from pseudolabel.pool.stats import PoolStats
 from pseudolabel.pool.store import Store
 
-__all__ = ["Identity", "LabelEntry", "LabelPool", "PoolError", "PoolStats", "Record", "SnapshotError"]
+__all__ = ["LabelEntry", "LabelPool", "PoolError", "PoolStats", "Record", "SnapshotError"]
 
-VERSION = b"1"
+_SUMS = "select count(*), total(clearness), total(quality), coalesce(sum(teacher_step), 0) from labels"
+_PUT = """
+    insert into labels values (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    on conflict (image_id) do update set
+        clearness = excluded.clearness, quality = excluded.quality, teacher_step = excluded.teacher_step,
+        label = excluded.label, transmission = excluded.transmission, trust = excluded.trust,
+        trust_rows = excluded.trust_rows, trust_columns = excluded.trust_columns
+"""
+
+
+class State(Settings):
+    """What a store knows beside its labels.
+
+    Attributes:
+        run: id of its run; empty where it has none.
+        generation: how often this shard of the run had begun anew when it did.
+        settled: whether it has begun its life: something was offered, or it was decided with what it begins.
+        history: what became of the offers over time.
+    """
+
+    run: str = ""
+    generation: int = 0
+    settled: bool = False
+    history: History = History()
 
 
 class LabelPool:
     """A durable pool of labels in one folder.
 
-    Its memory does not grow with what it holds: scores, counters and images are all in the store, and a lookup touches
-    a few pages of it. Several threads may use one pool; its folder belongs to one process at a time.
+    Its memory does not grow with what it holds: scores and images are all in the store, and a lookup touches a few
+    pages of it. Several threads may use one pool; its folder belongs to one process at a time.
     """
 
     def __init__(
         self,
         path: str | Path,
         *,
-        map_size: int = 1 << 30,
         sync: bool = True,
         patience: float = 10.0,
         readonly: bool = False,
@@ -57,20 +77,16 @@ class LabelPool:
         """Open the pool at `path`, or make an empty one there.
 
         Args:
-            path, map_size, sync, patience, readonly: see :class:`pseudolabel.pool.store.Store`.
+            path, sync, patience, readonly: see :class:`pseudolabel.pool.store.Store`.
             clock: seconds since 1970, for the history.
 
         Raises:
             PoolError: the folder cannot be used, or holds another version.
         """
-        self._store = Store(path, databases=TABLES, map_size=map_size, sync=sync, patience=patience, readonly=readonly)
+        self._store = Store(path, sync=sync, patience=patience, readonly=readonly)
         self.path = self._store.path
         self.restored = 0  # labels read so far by the restore that is under way, or by the last one
         self._clock = clock
-        version = self._version() if readonly else self._store.write(lambda t: self._rows(t).version(VERSION))
-        if version != VERSION:
-            self.close()
-            raise PoolError(f"the label pool at {path} has version {version!r}; this program reads {VERSION!r}")
 
     def offer(self, entries: Sequence[LabelEntry]) -> list[bool]:
         """Offer candidates; see :meth:`offer_records`.
@@ -93,7 +109,8 @@ class LabelPool:
         """
         if not records:
             return []
-        return self._store.write(lambda transaction: _offer(self._rows(transaction), records, int(self._clock())))
+        with self._store.write() as db:
+            return _offer(db, records, int(self._clock()))
 
     def fetch(self, image_ids: Sequence[str]) -> list[LabelEntry | None]:
         """Entries in the order of `image_ids`, None where there is none."""
@@ -101,57 +118,38 @@ class LabelPool:
 
     def fetch_records(self, image_ids: Sequence[str]) -> list[Record | None]:
         """Like :meth:`fetch`, still compressed."""
-        with self._store.read() as transaction:
-            rows = self._rows(transaction)
-            return [rows.get(image_id) for image_id in image_ids]
+        query = "select * from labels where image_id = ?"
+        with self._store.read() as db:
+            rows = [db.execute(query, [image_id]).fetchone() for image_id in image_ids]
+        return [None if row is None else _record(row) for row in rows]
 
     def ids(self) -> list[str]:
         """Identifiers of all photographs that have a label, sorted."""
-        with self._store.read() as transaction:
-            return list(self._rows(transaction).ids())
+        return [row[0] for row in self.scores()]
 
-    def headers(self) -> Iterator[tuple[str, Header]]:
-        """Identifiers and scores of one moment, in order of the identifiers, without reading the images."""
-        with self._store.read() as transaction:
-            yield from self._rows(transaction).headers()
-
-    def records(self) -> Iterator[Record]:
-        """All records of one moment, in order of their identifiers."""
-        with self._store.read() as transaction:
-            yield from self._rows(transaction).records()
+    def scores(self) -> list[tuple[str, float, float, int]]:
+        """Identifiers, clearness, quality and teacher step of all labels, in order of the identifiers."""
+        with self._store.read() as db:
+            return db.execute("select image_id, clearness, quality, teacher_step from labels order by 1").fetchall()
 
     def stats(self) -> PoolStats:
-        """Statistics, in the same time however large the pool is."""
-        with self._store.read() as transaction:
-            return PoolStats.of(self._rows(transaction).counters())
+        """Statistics; the scores of all labels are read for them."""
+        with self._store.read() as db:
+            return PoolStats.of(_counters(db, _state(db).history))
 
-    def footprint(self) -> tuple[int, int]:
-        """Bytes of the index (identifiers and scores, what admission reads) and of the labels; both are on the disk."""
-        with self._store.read() as transaction:
-            return self._rows(transaction).footprint()
+    def state(self) -> State:
+        """What is known beside the labels."""
+        with self._store.read() as db:
+            return _state(db)
 
     def history(self) -> History:
         """What became of the offers over time."""
-        with self._store.read() as transaction:
-            return self._rows(transaction).history()
+        return self.state().history
 
-    def settled(self) -> bool:
-        """Whether the pool has begun its life; one whose folder was lost, or that is new, has not."""
-        with self._store.read() as transaction:
-            return self._rows(transaction).settled()
-
-    def settle(self) -> None:
-        """Begin with what is there; :meth:`restore` does so too."""
-        self._store.write(lambda transaction: self._rows(transaction).settle())
-
-    def identity(self) -> Identity:
-        """Whose pool this is."""
-        with self._store.read() as transaction:
-            return self._rows(transaction).identity()
-
-    def identify(self, identity: Identity) -> None:
-        """Note whose pool this is."""
-        self._store.write(lambda transaction: self._rows(transaction).identify(identity))
+    def begin(self, run: str = "", generation: int = 0) -> None:
+        """Note whose pool this is. From now on an empty pool is empty on purpose."""
+        with self._store.write() as db:
+            _keep(db, _state(db), run=run, generation=generation, settled=True)
 
     def snapshot(self, uri: str | Path, step: int | None = None) -> None:
         """Write the pool of this moment to `uri` as Parquet, atomically; offers may go on meanwhile.
@@ -173,10 +171,11 @@ class LabelPool:
             uri: folder of the snapshot.
             name: new for each snapshot and shard; the same again overwrites its own files.
         """
-        with self._store.read() as transaction:
-            rows = self._rows(transaction)
-            files = write_part(uri, name, rows.records())
-            return Part(counters=rows.counters(), files=files, history=rows.history(), run=rows.identity().run)
+        with self._store.read() as db:
+            state = _state(db)
+            files = write_part(uri, name, map(_record, db.execute("select * from labels order by image_id")))
+            counters = _counters(db, state.history)
+        return Part(counters=counters, files=files, history=state.history, run=state.run)
 
     def restore(self, uri: str | Path, shard: int = 0, shards: int = 1, step: int | None = None) -> None:
         """Replace the content by that of a snapshot, taken with any number of shards.
@@ -195,63 +194,23 @@ class LabelPool:
         """
         manifest = read_manifest(uri, step)
         same = len(manifest.parts) == shards
+        parts = manifest.parts[shard : shard + 1] if same else manifest.parts
+        past = together([part.past(manifest.taken) for part in parts])
         self.restored = 0
-        with self._emptied():
-            counters = Counters()
-            for part in (manifest.parts[shard],) if same else manifest.parts:
-                for chunk in read_part(uri, part):
-                    mine = [record for record in chunk if same or shard_of(record.image_id, shards) == shard]
-                    counters = _added(counters, mine)
-                    self._fill(mine)
-                    self.restored += len(mine)
-            if same:
-                self._go_live(manifest.parts[shard].counters, manifest.parts[shard].history)
-            else:
-                counters = _with_totals(counters, manifest, shard)
-                self._go_live(counters, _history_of(counters, manifest, shard))
+        with self._store.replace() as db:
+            for chunk in (chunk for part in parts for chunk in read_part(uri, part)):
+                mine = [record for record in chunk if same or shard_of(record.image_id, shards) == shard]
+                _put(db, mine)
+                self.restored += len(mine)
+            if past.moments and not same:  # nobody knows who was offered what: the first shard takes the past of all
+                size, clearness, quality, _ = db.execute(_SUMS).fetchone()
+                now = Moment(past.last + 1, 0, 0, 0, size, clearness, quality, past.moments[-1].step)
+                past = bounded(past.model_copy(update={"moments": (*(() if shard else past.moments), now)}))
+            _keep(db, self.state(), settled=True, history=past)
 
     def close(self) -> None:
         """Close the store; safe to call twice."""
         self._store.close()
-
-    def _version(self) -> bytes:
-        with self._store.read() as transaction:
-            return self._rows(transaction).version(None)
-
-    def _rows(self, transaction: lmdb.Transaction, *, idle: bool = False) -> Rows:
-        return Rows(transaction, self._store.tables, idle=idle)
-
-    @contextmanager
-    def _emptied(self) -> Iterator[None]:
-        """The idle side to fill: empty at first, and again after a failure, for nobody would read what it holds."""
-        self._clear()
-        try:
-            yield
-        except BaseException:
-            with suppress(PoolError):  # what went wrong first is what to tell; the next restore clears it too
-                self._clear()
-            raise
-
-    def _clear(self) -> None:
-        self._store.write(lambda transaction: self._rows(transaction, idle=True).clear())
-
-    def _fill(self, records: Sequence[Record]) -> None:
-        def work(transaction: lmdb.Transaction) -> None:
-            rows = self._rows(transaction, idle=True)
-            for record in records:
-                rows.put(record)
-
-        self._store.write(work)
-
-    def _go_live(self, counters: Counters, history: History) -> None:
-        def work(transaction: lmdb.Transaction) -> None:
-            rows = self._rows(transaction, idle=True)
-            rows.go_live()
-            rows.count(counters)
-            rows.remember(history)
-            rows.settle()
-
-        self._store.write(work)
 
 
 def new_name() -> str:
@@ -259,65 +218,50 @@ def new_name() -> str:
     return uuid.uuid4().hex[:12]
 
 
-def _offer(rows: Rows, records: Sequence[Record], now: int) -> list[bool]:
-    before = rows.counters()
-    total = before.model_dump()
+def _offer(db: sqlite3.Connection, records: Sequence[Record], now: int) -> list[bool]:
+    state = _state(db)
+    history = state.history
     answers = []
     for new in records:
-        old = rows.header(new.image_id)
-        accepted = admits(old and old.clearness, old and old.quality, new.clearness, new.quality)
-        again = old == (new.clearness, new.quality, new.teacher_step)
-        if accepted and not again:
-            rows.put(new)
-            total["size"] += old is None
-            total["replaced"] += old is not None
-            total["clearness_sum"] += new.clearness - (old.clearness if old else 0)
-            total["quality_sum"] += new.quality - (old.quality if old else 0)
-            total["step_sum"] += new.teacher_step - (old.teacher_step if old else 0)
+        held = "select clearness, quality, teacher_step from labels where image_id = ?"
+        old = db.execute(held, [new.image_id]).fetchone()
+        accepted = admits(old and old[0], old and old[1], new.clearness, new.quality)
+        moment = Moment(now, 1, int(accepted), 0, 0, 0.0, 0.0, new.teacher_step)
+        if accepted and old != (new.clearness, new.quality, new.teacher_step):
+            _put(db, [new])
+            moment = moment._replace(
+                replaced=int(old is not None),
+                size=int(old is None),
+                clearness_sum=new.clearness - (old[0] if old else 0),
+                quality_sum=new.quality - (old[1] if old else 0),
+            )
+        history = logged(history, moment)
         answers.append(accepted)
-    total["offered"] += len(records)
-    total["accepted"] += sum(answers)
-    after = Counters(**total)
-    rows.count(after)
-    rows.log(_moment(now, after, before, max(record.teacher_step for record in records)))
+    _keep(db, state, settled=True, history=history)
     return answers
 
 
-def _moment(at: int, after: Counters, before: Counters, step: int) -> Moment:
-    """What happened between two states of the counters."""
-    return Moment(
-        at=at,
-        offered=after.offered - before.offered,
-        accepted=after.accepted - before.accepted,
-        replaced=after.replaced - before.replaced,
-        size=after.size,
-        clearness_sum=after.clearness_sum,
-        quality_sum=after.quality_sum,
-        step=step,
+def _counters(db: sqlite3.Connection, history: History) -> Counters:
+    size, *sums = db.execute(_SUMS).fetchone()
+    return Counters(**dict(zip(Counters.model_fields, (size, *history.totals(), *sums), strict=True)))
+
+
+def _state(db: sqlite3.Connection) -> State:
+    return State.model_validate_json(db.execute("select json from state").fetchone()[0])
+
+
+def _keep(db: sqlite3.Connection, state: State, **changes: Any) -> None:
+    db.execute("update state set json = ?", [state.model_copy(update=changes).model_dump_json()])
+
+
+def _put(db: sqlite3.Connection, records: Iterable[Record]) -> None:
+    rows = (
+        (r.image_id, r.clearness, r.quality, r.teacher_step, r.label, r.transmission, r.trust, *r.trust_shape)
+        for r in records
     )
+    db.executemany(_PUT, rows)
 
 
-def _added(counters: Counters, records: Sequence[Record]) -> Counters:
-    return counters.model_copy(
-        update={
-            "size": counters.size + len(records),
-            "clearness_sum": counters.clearness_sum + sum(r.clearness for r in records),
-            "quality_sum": counters.quality_sum + sum(r.quality for r in records),
-            "step_sum": counters.step_sum + sum(r.teacher_step for r in records),
-        }
-    )
-
-
-def _with_totals(counters: Counters, manifest: Manifest, shard: int) -> Counters:
-    """With another number of shards nobody knows who was offered what: the first takes the counts of all."""
-    names = ("offered", "accepted", "replaced") if shard == 0 else ()
-    return counters.model_copy(update={n: sum(getattr(p.counters, n) for p in manifest.parts) for n in names})
-
-
-def _history_of(counters: Counters, manifest: Manifest, shard: int) -> History:
-    """The first shard takes the history of all too; each begins with a moment that says what it holds now."""
-    past = together([part.history for part in manifest.parts])
-    if not past.moments:
-        return past
-    begin = _moment(past.last + 1, counters, counters, past.moments[-1].step)
-    return bounded(past.model_copy(update={"moments": (*(past.moments if shard == 0 else ()), begin)}))
+def _record(row: tuple[Any, ...]) -> Record:
+    image_id, clearness, quality, teacher_step, label, transmission, trust, *shape = row
+    return Record(image_id, clearness, quality, teacher_step, label, transmission, trust, (shape[0], shape[1]))

@@ -14,9 +14,10 @@ from pydantic import ValidationError
 
 from models.config import PoolError, Settings
 from pseudolabel.pool.entries import shard_folder
-from pseudolabel.pool.label_pool import Identity, LabelPool
+from pseudolabel.pool.label_pool import LabelPool
 from pseudolabel.pool.mounts import caches, network_file_system, unfit
-from pseudolabel.pool.snapshots import child, latest_snapshot, locate, read_manifest, write_whole
+from pseudolabel.pool.snapshots import child, latest_snapshot, locate, write_whole
+from pseudolabel.pool.store import OF_LMDB, own
 
 log = logging.getLogger(__name__)
 
@@ -78,15 +79,16 @@ def open_shard(shard: Shard) -> LabelPool:
     """
     folder = _place(shard)
     for other in _of_other_counts(folder, shard):
-        LabelPool(other, patience=0.0).close()  # an error where somebody has it
+        own(other, 0.0).close()  # an error where somebody has it
         _remove(other, "it was made with another number of shards")
     path = folder / shard.store
+    _remove_of_lmdb(path, shard)
     pool = LabelPool(path, sync=shard.sync)
     try:
         known = _read_record(shard)
         why = _why_not(pool, shard, known)
         if why is not None:
-            if pool.settled():
+            if pool.state().settled:
                 pool.close()
                 _remove(path, why)
                 pool = LabelPool(path, sync=shard.sync)
@@ -113,8 +115,8 @@ def _place(shard: Shard) -> Path:
         return given
     if shard.fixed:
         raise PoolError(
-            f"the label pool's store {given} lies on {kind} on {socket.gethostname()}, and LMDB is not made for "
-            "network file systems: name a folder of a local disk, or leave labels.store out"
+            f"the label pool's store {given} lies on {kind} on {socket.gethostname()}, and SQLite is not made "
+            "for network file systems: name a folder of a local disk, or leave labels.store out"
         )
     found = list(caches(shard.name))
     whys = [(folder, None if (folder / shard.store).is_dir() else unfit(folder, shard.room)) for folder in found]
@@ -123,8 +125,8 @@ def _place(shard: Shard) -> Path:
             return folder
     told = "; ".join(f"{folder} {why or 'lies on a network'}" for folder, why in whys)
     raise PoolError(
-        f"there is no place for the label pool's store on {socket.gethostname()}: {given} lies on {kind}, which LMDB "
-        f"is not made for; {told}. Set labels.store to a folder of a local disk with room"
+        f"there is no place for the label pool's store on {socket.gethostname()}: {given} lies on {kind}, which "
+        f"SQLite is not made for; {told}. Set labels.store to a folder of a local disk with room"
     )
 
 
@@ -139,19 +141,33 @@ def _of_other_counts(folder: Path, shard: Shard) -> Iterator[Path]:
     yield from others
 
 
+def _remove_of_lmdb(path: Path, shard: Shard) -> None:
+    """A store of an earlier version: what it held is in the run's snapshots, but for what came after the latest."""
+    if not (path / OF_LMDB).exists():
+        return
+    own(path, 0.0).close()
+    latest = _latest(shard)
+    if latest is None:
+        raise PoolError(
+            f"the label pool at {path} was written by an earlier version, over LMDB ({OF_LMDB}), and there is no "
+            "snapshot of it: go on with that version, or remove the folder to have its photographs labelled again"
+        )
+    _remove(path, f"an earlier version wrote it, over LMDB; what was offered to it after {latest} is lost")
+
+
+def _latest(shard: Shard) -> str | None:
+    return None if shard.snapshots is None else latest_snapshot(shard.snapshots, shard.run)
+
+
 def _why_not(pool: LabelPool, shard: Shard, known: ShardRecord | None) -> str | None:
     """Why the shard cannot go on with its store; None where it can."""
-    if not pool.settled():
+    found = pool.state()
+    if not found.settled:
         return "it has not begun"
     if not shard.run:
         return None
-    found = pool.identity()
     if found.run != shard.run:
-        if not found.run and _began_without_ids(shard):
-            pool.identify(Identity(shard.run, 0))
-            found = pool.identity()
-        else:
-            return f"it is of another run ({found.run or 'without an id'}, and this one is {shard.run})"
+        return f"it is of another run ({found.run or 'without an id'}, and this one is {shard.run})"
     if known is not None and (known.shards != shard.count or found.generation < known.generation):
         return (
             f"it is out of date: this shard has begun anew elsewhere (store {found.generation}, now {known.generation})"
@@ -159,22 +175,15 @@ def _why_not(pool: LabelPool, shard: Shard, known: ShardRecord | None) -> str | 
     return None
 
 
-def _began_without_ids(shard: Shard) -> bool:
-    """Whether the run was begun by a version that knew no ids: its snapshots have none either."""
-    latest = None if shard.snapshots is None else latest_snapshot(shard.snapshots, shard.run)
-    return latest is not None and not read_manifest(latest).run
-
-
 def _begin(pool: LabelPool, shard: Shard, known: ShardRecord | None) -> None:
     generation = 1 if known is None else known.generation + 1
     if shard.run and shard.record is not None:  # first of all: from now on older stores are out of date
         _write_record(shard, generation)
-    latest = None if shard.snapshots is None else latest_snapshot(shard.snapshots, shard.run)
+    latest = _latest(shard)
     if latest is not None:
         log.warning("the label pool has no store at %s: it begins with the snapshot %s", pool.path, latest)
         pool.restore(latest, shard.number, shard.count)
-    pool.identify(Identity(shard.run, generation))
-    pool.settle()
+    pool.begin(shard.run, generation)
 
 
 def _read_record(shard: Shard) -> ShardRecord | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,26 +20,19 @@ from pydantic import ValidationError
 from models.config import PoolError, Settings
 from models.paths import persist
 from pseudolabel.pool.entries import Record
-from pseudolabel.pool.history import History
+from pseudolabel.pool.history import History, Moment
 from pseudolabel.pool.mounts import make_folder
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 ROWS_PER_GROUP = 256
-ROWS_PER_FILE = 16384
+GROUPS_PER_FILE = 64
 
 SCHEMA = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("clearness", pa.float64()),
-        ("quality", pa.float64()),
-        ("teacher_step", pa.int64()),
-        ("label", pa.binary()),
-        ("transmission", pa.binary()),
-        ("trust", pa.binary()),
-        ("trust_shape", pa.list_(pa.int32(), 2)),
-    ]
+    {"image_id": pa.string(), "clearness": pa.float64(), "quality": pa.float64(), "teacher_step": pa.int64()}
+    | dict.fromkeys(("label", "transmission", "trust"), pa.binary())
+    | {"trust_shape": pa.list_(pa.int32(), 2)}
 )
 
 
@@ -48,7 +41,7 @@ class SnapshotError(PoolError):
 
 
 class Counters(Settings):
-    """What the statistics are made of; kept with every commit, so that they cost nothing to read."""
+    """What the statistics are made of."""
 
     size: int = 0
     offered: int = 0
@@ -74,6 +67,14 @@ class Part(Settings):
     files: tuple[File, ...]
     history: History = History()
     run: str = ""
+
+    def past(self, taken: float) -> History:
+        """Its history; of a part that was written before there were any, all it counted as of when it was taken."""
+        c = self.counters
+        if self.history.moments or not c.offered:
+            return self.history
+        sums = c.clearness_sum, c.quality_sum, c.step_sum // max(c.size, 1)
+        return History(moments=(Moment(int(taken), c.offered, c.accepted, c.replaced, c.size, *sums),))
 
 
 class Manifest(Settings):
@@ -143,33 +144,28 @@ def write_part(uri: str | Path, name: str, records: Iterator[Record]) -> tuple[F
         SnapshotError: the place cannot be written (disk full, no permission); what was begun is removed.
     """
     filesystem, folder = locate(uri)
+    groups = iter(lambda: list(islice(records, ROWS_PER_GROUP)), [])
     files: list[File] = []
     path = folder
     try:
         _make_folder(filesystem, folder)
-        for number, first in enumerate(records):
+        for number, first in enumerate(groups):
             path = f"{folder}/labels-{name}-{number:05d}.parquet"
-            rows = _write_file(filesystem, path, _chain(first, islice(records, ROWS_PER_FILE - 1)))
-            size = filesystem.get_file_info(path).size
-            files.append(File(name=path.rpartition("/")[2], rows=rows, bytes=size))
+            rows = _write_file(filesystem, path, chain([first], islice(groups, GROUPS_PER_FILE - 1)))
+            files.append(File(name=path.rpartition("/")[2], rows=rows, bytes=filesystem.get_file_info(path).size))
     except OSError as problem:
         _discard(filesystem, [path, *(f"{folder}/{file.name}" for file in files)])
         raise SnapshotError(f"cannot write the snapshot {uri}: {problem}") from problem
     return tuple(files)
 
 
-def _chain(first: Record, rest: Iterable[Record]) -> Iterator[Record]:
-    yield first
-    yield from rest
-
-
-def _write_file(filesystem: Any, path: str, records: Iterator[Record]) -> int:
+def _write_file(filesystem: Any, path: str, groups: Iterable[list[Record]]) -> int:
     rows = 0
     with filesystem.open_output_stream(path) as sink, pq.ParquetWriter(sink, SCHEMA, compression="none") as writer:
-        while chunk := list(islice(records, ROWS_PER_GROUP)):
-            columns = {name: [getattr(record, name) for record in chunk] for name in SCHEMA.names}
+        for group in groups:
+            columns = {name: [getattr(record, name) for record in group] for name in SCHEMA.names}
             writer.write_table(pa.table(columns, schema=SCHEMA))
-            rows += len(chunk)
+            rows += len(group)
     _persist(filesystem, path)
     return rows
 

@@ -1,56 +1,55 @@
-"""The pool's embedded store: LMDB whose map grows by itself, with errors a person can act on.
+"""The pool's database: SQLite in a folder that has one owner, with errors a person can act on.
 
-LMDB because it keeps no log to replay (a killed process leaves nothing to repair), serves reads from the page cache
-without an index in memory, and lets snapshots read a point in time while offers go on.
+SQLite with a write-ahead log: an acknowledged commit is on the disk, readers see one moment and neither wait nor make
+others wait, files grow by themselves, and what a killed process leaves is put right by whoever opens them next.
 """
 
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
+import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeVar
-
-import lmdb
+from typing import IO
 
 from models.config import PoolError
 from models.paths import persist
 from pseudolabel.pool.mounts import make_folder
 
-T = TypeVar("T")
+VERSION = 2  # as the tables below say; 1 was over LMDB
+OF_LMDB = "data.mdb"
+NAMES = "labels-*.sqlite"
 
-_OPENINGS = 5  # a damaged file may never fit its map
-
-_FULL = ("space", "quota", "too large", "input/output")  # how systems say that nothing more fits
+# Scores stand in an index too, so that statistics do not touch the labels. These are large, and want large pages.
+_TABLES = """
+    pragma journal_mode = off; pragma synchronous = off; pragma page_size = 16384; pragma user_version = 2;
+    create table labels (
+        image_id text primary key, clearness real, quality real, teacher_step integer,
+        label blob, transmission blob, trust blob, trust_rows integer, trust_columns integer
+    );
+    create index scores on labels (image_id, clearness, quality, teacher_step);
+    create table state (json text);
+    insert into state values ('{}');
+"""
+_LOG_PAGES = 2048  # 32 MiB, then the log is written back; after a long reading, which keeps it, it is cut to this
 
 
 class Store:
-    """Transactions over one LMDB folder. Safe to use from several threads.
+    """A database in a folder; safe to use from several threads. A folder has one owner at a time; others may read it.
 
-    A folder has one owner at a time; others may read it meanwhile.
+    Its file is the one of `labels-<number>.sqlite` with the highest number. What replaces all of it gets the next one.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        databases: tuple[bytes, ...],
-        map_size: int = 1 << 30,
-        sync: bool = True,
-        patience: float = 10.0,
-        readonly: bool = False,
-    ) -> None:
+    def __init__(self, path: str | Path, *, sync: bool = True, patience: float = 10.0, readonly: bool = False) -> None:
         """Open or create the store.
 
         Args:
             path: its folder; made when missing.
-            databases: names of the tables.
-            map_size: address space to begin with, in bytes; it doubles when full. The file takes what it holds.
-                A reader takes the owner's.
             sync: flush to the disk at each commit. Without it a commit survives the death of the process, but not
                 that of the machine.
             patience: seconds to wait for another owner to go, such as a process that is just being killed.
@@ -60,183 +59,161 @@ class Store:
             PoolError: the folder cannot be made or written, belongs to another process, or holds something else.
         """
         self.path = Path(path)
-        self._gate = threading.Condition()
-        self._active: list[int] = []  # threads, each as often as it has a transaction open
-        self._growing = 0  # threads that wait to replace the map
-        self._panicked = False
-        self._databases = databases
-        self._options: dict[str, Any] = {
-            "max_dbs": len(databases),
-            "sync": sync,
-            "readahead": False,
-            "readonly": readonly,
-        }
-        self._lock: IO[bytes] | None = None
+        self._sync = "full" if sync else "normal"
+        self._writing, self._opening = threading.Lock(), threading.Lock()
+        self._writer: sqlite3.Connection | None = None
+        self._owner: IO[bytes] | None = None
+        self._closed = False
         try:
             if not readonly:
                 make_folder(self.path)
-                self._lock = _own(self.path, patience)
-            self._open(map_size)
+                self._owner = own(self.path, patience)
+            self._check()
             if not readonly:
-                persist(self.path)  # LMDB flushes what is in its file, and not that there is one
-        except (OSError, lmdb.Error, PoolError) as problem:
-            if self._lock is not None:
-                self._lock.close()
+                with self.write():
+                    self._remove_but(self._file())
+        except (OSError, PoolError) as problem:
+            self.close()
             raise PoolError(f"cannot open the label pool at {self.path}: {problem}") from problem
 
-    def _open(self, map_size: int) -> None:
-        for left in reversed(range(_OPENINGS)):
-            try:
-                self._env, self.tables = self._opened(map_size)
-                break
-            except lmdb.MapResizedError:  # a reader's: the owner has made its map larger in this moment
-                if not left:
-                    raise
-        self._note_size()
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """A view of this moment, whatever is written meanwhile.
 
-    def _opened(self, map_size: int) -> tuple[lmdb.Environment, dict[bytes, lmdb._Database]]:
-        readonly = self._options["readonly"]
-        size = 0 if readonly else map_size  # 0: that of the owner, which has room for what it writes meanwhile
-        environment = lmdb.open(str(self.path), map_size=size, create=not readonly, **self._options)
-        try:
-            return environment, {name: environment.open_db(name, create=not readonly) for name in self._databases}
-        except lmdb.Error:
-            environment.close()  # a process may have it open only once
-            raise
+        Raises:
+            PoolError: the store cannot be read.
+        """
+        with self._told():
+            with self._opening:
+                view = self._connect(self._file(), "ro")
+            with closing(view):
+                view.execute("begin").execute("select 1 from state")
+                yield view
 
     @contextmanager
-    def read(self) -> Iterator[lmdb.Transaction]:
-        """A consistent view of the moment it was opened, whatever is written meanwhile.
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """A transaction, which is committed at the end unless something was raised.
 
         Raises:
-            PoolError: the store cannot be read; or its owner has made it larger than the map, and this very thread
-                reads it already, so that the map cannot be replaced.
+            PoolError: nothing of it was written. The next one begins with a new connection, from the last commit.
         """
-        transaction, held = self._begin()
-        with held:
-            yield transaction
-
-    def _begin(self) -> tuple[lmdb.Transaction, ExitStack]:
-        while True:
+        with self._writing, self._told():
             try:
-                with ExitStack() as held:
-                    held.enter_context(self._counted())
-                    held.enter_context(self._told())
-                    transaction = held.enter_context(self._env.begin())
-                    return transaction, held.pop_all()
-            except lmdb.MapResizedError:
-                self._grow(0)  # outside of the counted section, which it waits for
+                self._writer = self._writer or self._prepared()
+                self._writer.execute("begin immediate")
+                yield self._writer
+                self._writer.execute("commit")
+            except BaseException:
+                self._disconnect()  # takes back what is not committed
+                raise
 
-    def write(self, work: Callable[[lmdb.Transaction], T]) -> T:
-        """Run `work` in one transaction and return its result after the commit.
-
-        `work` is run again, from the state before, when the map had to grow: it must not change anything else.
+    @contextmanager
+    def replace(self) -> Iterator[sqlite3.Connection]:
+        """An empty database to fill, which takes the place of the present one unless something was raised.
 
         Raises:
-            PoolError: nothing of it was written; also where the map must grow while this very thread reads the store.
+            PoolError: it cannot be written; the present one is as it was.
         """
-        while True:
-            size = self._map_size
-            try:
-                with self._counted(), self._told():
-                    # The slot of a killed reader keeps every page that was freed since from being used again. To look
-                    # for one takes a microsecond, so it is done before each write: after every so many, or only when
-                    # the map is full, the file would have grown already, and it never shrinks.
-                    self._env.reader_check()
-                    with self._env.begin(write=True) as transaction:
-                        return work(transaction)
-            except lmdb.MapFullError:
-                self._grow(2 * size)
-            except lmdb.MapResizedError:
-                self._grow(0)  # another process has grown it: take over its size
+        new = self.path / NAMES.replace("*", f"{int(self._file().stem.rpartition('-')[2]) + 1:05d}")
+        partial = new.with_suffix(".partial")
+        try:
+            with self._told():
+                partial.unlink(missing_ok=True)
+                with closing(self._connect(partial, "rwc")) as filling:
+                    filling.executescript(_TABLES)
+                    filling.execute("begin")
+                    yield filling
+                    filling.execute("commit")
+                persist(partial)
+                with self._writing, self._opening:
+                    partial.rename(new)
+                    persist(self.path)
+                    self._disconnect()
+                    self._remove_but(new)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close the store; safe to call twice."""
-        self._panicked = False  # reopened it would be used without the lock
-        self._env.close()
-        if self._lock is not None:
-            self._lock.close()
+        with self._writing:
+            self._closed = True
+            self._disconnect()
+            if self._owner is not None:
+                self._owner.close()
 
-    def _note_size(self) -> None:
-        """Keep the size of the map, for an environment that is closed does not tell it."""
-        self._map_size = int(self._env.info()["map_size"])
+    def _file(self) -> Path:
+        return max(self.path.glob(NAMES), default=self.path / NAMES.replace("*", "00000"))
 
-    def _grow(self, size: int) -> None:
-        with self._gate:
-            if threading.get_ident() in self._active:  # it would wait for itself
-                raise PoolError(
-                    f"the label pool at {self.path} has outgrown its map while the same thread is reading it: "
-                    "finish that reading, then try again"
-                )
-            self._growing += 1
-            try:
-                self._gate.wait_for(lambda: not self._active)  # LMDB forbids resizing under a transaction
-                if size == 0 or self._map_size < size:
-                    self._resize(size)
-            finally:
-                self._growing -= 1
-                self._gate.notify_all()
+    def _check(self) -> None:
+        if (self.path / OF_LMDB).exists():
+            raise PoolError(
+                f"it was written by an earlier version, over LMDB ({OF_LMDB}): use a snapshot of it, or that version"
+            )
+        if self._owner is not None and not self._file().exists():
+            with self.replace():
+                pass
+        with self.read() as view:
+            version = view.execute("pragma user_version").fetchone()[0]
+        if version != VERSION:
+            raise PoolError(f"it has version {version}; this program reads {VERSION}")
 
-    def _resize(self, size: int) -> None:
-        with self._told():
-            try:
-                self._env.set_mapsize(size)
-            except lmdb.Error:
-                self._panicked = True  # the old map is gone, and the environment is closed
-                raise
-            self._note_size()
+    def _connect(self, file: Path, mode: str) -> sqlite3.Connection:
+        if self._closed:
+            raise PoolError(f"the label pool at {self.path} is closed")
+        if mode == "ro" and not os.access(self.path, os.W_OK) and not file.with_name(f"{file.name}-wal").exists():
+            mode = "ro&immutable=1"  # SQLite wants to make files beside a database; without a log nobody writes to it
+        uri = f"{file.absolute().as_uri()}?mode={mode}"
+        return sqlite3.connect(uri, uri=True, timeout=10, isolation_level=None, check_same_thread=False)
 
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        thread = threading.get_ident()  # noted here: what a generator began may end in another thread
-        with self._gate:
-            # Whoever has a transaction open may open one more: the growing waits for the first one anyway.
-            self._gate.wait_for(lambda: not self._growing or thread in self._active)
-            if self._panicked and not self._active:
-                self._reopen()
-            self._active.append(thread)
+    def _prepared(self) -> sqlite3.Connection:
+        writer = self._connect(self._file(), "ro" if self._owner is None else "rw")
         try:
-            yield
-        finally:
-            with self._gate:
-                self._active.remove(thread)
-                self._gate.notify_all()
+            writer.execute("pragma journal_mode = wal")
+            writer.execute(f"pragma synchronous = {self._sync}")
+            writer.execute(f"pragma wal_autocheckpoint = {_LOG_PAGES}")
+            writer.execute(f"pragma journal_size_limit = {_LOG_PAGES << 14}")
+        except BaseException:
+            writer.close()
+            raise
+        return writer
 
-    def _reopen(self) -> None:
-        """After a write that failed half-way LMDB wants to be opened anew; it goes on from the last commit.
+    def _disconnect(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
-        Where that fails too, as on a disk that is read-only for a while, the next call tries again.
-        """
-        self._env.close()
-        with self._told():
-            self._open(self._map_size)
-        self._panicked = False
-
-    def _hint(self, problem: str) -> str:
-        """What to do. LMDB calls it an input/output error when only a part of a write still fits."""
-        if not any(word in problem for word in _FULL):
-            return ""
-        free = shutil.disk_usage(self.path).free >> 20
-        return (
-            f"; {free} MiB are free there: free some space, or look after the disk when there is enough, and go on; "
-            "nothing acknowledged is lost"
-        )
+    def _remove_but(self, kept: Path) -> None:
+        """What a restore has replaced, or has not come to an end with."""
+        for path in self.path.glob("labels-*"):
+            if not path.name.startswith(kept.name):
+                path.unlink(missing_ok=True)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """LMDB's errors as PoolError; those about the map are :meth:`write`'s business."""
         try:
             yield
-        except (lmdb.MapFullError, lmdb.MapResizedError):
-            raise
-        except lmdb.Error as problem:
-            self._panicked |= isinstance(problem, lmdb.PanicError)
-            hint = self._hint(str(problem).lower())
+        except (sqlite3.Error, OSError) as problem:
+            hint = ""
+            if getattr(problem, "sqlite_errorname", "").startswith(("SQLITE_FULL", "SQLITE_IOERR")):
+                free = shutil.disk_usage(self.path).free >> 20
+                hint = (
+                    f"; {free} MiB are free there: free some space, or look after the disk when there is enough, and "
+                    "go on; nothing acknowledged is lost"
+                )
             raise PoolError(f"label pool at {self.path}: {problem}{hint}") from problem
 
 
-def _own(folder: Path, patience: float) -> IO[bytes]:
-    """Lock the folder for this process, until the file is closed or the process is gone, however it goes."""
+def is_store(folder: Path) -> bool:
+    """Whether there is a store, of this version or of an earlier one."""
+    return (folder / OF_LMDB).exists() or any(folder.glob(NAMES))
+
+
+def own(folder: Path, patience: float) -> IO[bytes]:
+    """Lock a store's folder for this process, until the file is closed or the process is gone, however it goes.
+
+    Raises:
+        PoolError: another process has it.
+    """
     lock = (folder / "owner.lock").open("wb")
     until = time.monotonic() + patience
     while True:

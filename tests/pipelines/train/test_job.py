@@ -156,7 +156,9 @@ def test_the_same_run_twice_at_a_time_is_refused_and_harms_nobody(
         with labelling(replace(todo, out=tmp_path / "other")) as (other, _):
             assert other.ids() == []
         assert pool.ids() == ["a"]
-        assert list((tmp_path / "disk").glob(f"{todo.cluster_name}/shard-*/data.mdb")), "stores are where they should"
+        assert list((tmp_path / "disk").glob(f"{todo.cluster_name}/shard-*/labels-*.sqlite")), (
+            "stores are where they should"
+        )
         assert not (tmp_path / "out" / "pool").exists()
 
 

@@ -64,24 +64,19 @@ def pool(request, places):
 def test_a_store_and_its_snapshot_show_the_same(places):
     found = []
     for place in ("store", "snapshot"):
-        with open_contents(str(places[place])) as contents:
-            ids = [ENTRIES[3].image_id, "missing", ENTRIES[20].image_id]
-            found.append(
-                (
-                    contents.stats(),
-                    contents.history(),
-                    sorted(contents.headers()),
-                    contents.find(ids),
-                    sorted(record.image_id for record in contents.records()),
-                )
-            )
+        contents = open_contents(str(places[place]))
+        scores = contents.scores.sort_by("image_id")
+        some = contents.records([ENTRIES[3].image_id, "missing", ENTRIES[20].image_id])
+        all_of_them = contents.records(scores["image_id"].to_pylist())
+        by_name = [sorted(records, key=lambda record: record.image_id) for records in (some, all_of_them)]
+        found.append((contents.stats, contents.history, scores.to_pylist(), *by_name))
     assert found[0] == found[1]
-    stats, history, headers, some, ids = found[0]
+    stats, history, scores, some, every = found[0]
     assert (stats.size, stats.offered) == (COUNT, COUNT + 1)
     assert sum(moment.offered for moment in history.moments) == COUNT + 1
-    assert [header.clearness for _, header in headers] == [photo.clearness for photo in ENTRIES]
-    assert sorted(some) == [ENTRIES[3].image_id, ENTRIES[20].image_id]
-    assert ids == [photo.image_id for photo in ENTRIES]
+    assert [row["clearness"] for row in scores] == [photo.clearness for photo in ENTRIES]
+    assert [record.image_id for record in some] == [ENTRIES[3].image_id, ENTRIES[20].image_id]
+    assert [record.image_id for record in every] == [photo.image_id for photo in ENTRIES]
 
 
 def test_a_pool_is_looked_into_while_its_owner_writes(tmp_path):
@@ -95,9 +90,8 @@ def test_a_pool_is_looked_into_while_its_owner_writes(tmp_path):
 
 
 def test_a_survey_counts_all_and_chooses_nobody_twice(pool):
-    with open_contents(pool) as contents:
-        found = survey(contents, count=4)
-        again = survey(contents, count=4)
+    found = survey(open_contents(pool), count=4)
+    again = survey(open_contents(pool), count=4)
     assert sum(found.clearness) == sum(found.quality) == COUNT
     assert found.clearness[0] == 2
     assert sum(found.quality[10:]) == 0
@@ -110,13 +104,11 @@ def test_a_survey_counts_all_and_chooses_nobody_twice(pool):
 
 def test_a_small_pool_has_nobody_left_for_the_second_choice(tmp_path):
     LabelPool(tmp_path, sync=False).close()
-    with open_contents(str(tmp_path)) as contents:
-        assert survey(contents, count=3).best == []
+    assert survey(open_contents(str(tmp_path)), count=3).best == []
     owner = LabelPool(tmp_path, sync=False)
     owner.offer(ENTRIES[:4])
     owner.close()
-    with open_contents(str(tmp_path)) as contents:
-        found = survey(contents, count=3)
+    found = survey(open_contents(str(tmp_path)), count=3)
     assert (len(found.best), len(found.worst), len(found.others)) == (3, 1, 0)
 
 
@@ -250,8 +242,7 @@ def test_a_cluster_that_does_not_answer_is_one_line(capsys):
 
 def test_shards_that_are_elsewhere_are_said_to_be(places, tmp_path):
     LabelPool(tmp_path / shard_folder(1, 3), sync=False).close()
-    with open_contents(str(tmp_path)) as contents:
-        assert contents.kind == "1 of 3 shards: the others are not on this machine"
+    assert open_contents(str(tmp_path)).kind == "1 of 3 shards: the others are not on this machine"
     LabelPool(tmp_path / shard_folder(0, 2), sync=False).close()
     with pytest.raises(PoolError, match=r"pools of \[2, 3\] shards"):
         open_contents(str(tmp_path))
