@@ -18,7 +18,7 @@ from pipelines.corpus import child, filesystem, replacing
 from pipelines.dehaze.disk_errors import NoSpaceError, no_space, plainly
 from pipelines.dehaze.names import same_place
 from pipelines.dehaze.plan import Task
-from pipelines.reports import sheet_of
+from pipelines.dehaze.previews import sheet_of
 
 BATCH = 16  # photographs; also what one preview sheet holds
 

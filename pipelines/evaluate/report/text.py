@@ -8,19 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
+from models.contact_sheet import Line
+from models.contact_sheet import contact_sheet as contact_sheet_of
 from pipelines.evaluate.metrics import METRICS, Metric, shown
-from pipelines.evaluate.parts import writing
+from pipelines.evaluate.parts import Photograph, writing
 from pipelines.evaluate.report.published import ABSENT, PUBLISHED, Published
 from pipelines.evaluate.statistics import Aggregate, Interval, Table
 
 ARROWS = {"lower": "↓", "higher": "↑"}
-
-_BACKGROUND, _INK, _FAINT = (255, 255, 255), (20, 20, 20), (110, 110, 110)
-_GAP, _LINE = 8, 20
-
-Row = Mapping[str, Any]
 
 
 def write_text(text: str, path: Path) -> Path:
@@ -154,86 +151,28 @@ def markdown(summary: Mapping[str, Any], tables: Mapping[str, Table]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _caption(row: Row, metric: Metric) -> str:
-    value = row.get(metric.name)
-    return "" if value is None else f"{metric.name.upper()} {value:.2f}"
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=size)
-
-
-def _fit(draw: ImageDraw.ImageDraw, text: str, font: Any, width: int) -> str:
-    """Shorten in the middle until it fits: both ends of a file name tell it apart."""
-    if draw.textlength(text, font=font) <= width:
-        return text
-    keep = len(text) - 1
-    while keep > 2 and draw.textlength(f"{text[: keep // 2]}…{text[-(keep // 2) :]}", font=font) > width:
-        keep -= 1
-    return f"{text[: keep // 2]}…{text[-(keep // 2) :]}"
-
-
-def _grid(rows: Iterable[Row]) -> dict[str, dict[str, Row]]:
-    """Rows that have a thumbnail, by photograph and model, photographs in the order of their ids."""
-    grid: dict[str, dict[str, Row]] = {}
-    for row in sorted(rows, key=lambda r: str(r["image_id"])):
-        if row.get("thumbnail") is not None:
-            grid.setdefault(row["image_id"], {})[row["model"]] = row
-    return grid
-
-
-def contact_sheet(rows: Iterable[Row], models: Sequence[str], headline: str, title: str = "") -> Image.Image | None:
+def contact_sheet(
+    photographs: Iterable[Photograph], models: Sequence[str], headline: str, title: str
+) -> Image.Image | None:
     """Before/after sheet: one line per photograph, one column per model, the headline metric under each picture.
 
     Args:
-        rows: per-photograph rows; those with a JPEG ``thumbnail`` are drawn.
+        photographs: those with a JPEG ``thumbnail`` are drawn.
         models: columns from left to right, the hazy input first.
         headline: name of the metric in the captions.
         title: text over the columns.
 
     Returns:
-        The picture, or None when no row has a thumbnail.
+        The picture, or None when no photograph has a thumbnail.
     """
-    grid = _grid(rows)
-    columns = [m for m in models if any(m in cells for cells in grid.values())]
-    if not columns:
-        return None
-    pictures = {
-        (photo, model): Image.open(io.BytesIO(row["thumbnail"])).convert("RGB")
-        for photo, cells in grid.items()
-        for model, row in cells.items()
-    }
-    width = max(p.width for p in pictures.values())
-    heights = {photo: max(pictures[photo, m].height for m in cells) for photo, cells in grid.items()}
-    top = _GAP + (_LINE if title else 0) + _LINE
-    total = top + sum(height + 2 * _LINE + _GAP for height in heights.values())
-    sheet = Image.new("RGB", (len(columns) * (width + _GAP) + _GAP, total), _BACKGROUND)
-    draw = ImageDraw.Draw(sheet)
-    if title:
-        draw.text((_GAP, _GAP // 2), _fit(draw, title, _font(14), sheet.width - 2 * _GAP), _INK, font=_font(14))
-    for index, model in enumerate(columns):
-        left = _GAP + index * (width + _GAP)
-        draw.text((left, top - _LINE), _fit(draw, model, _font(15), width), _INK, font=_font(15))
-    for photo, cells in grid.items():
-        name = str(next(iter(cells.values()))["name"]).rsplit("/", 1)[-1]
-        draw.text((_GAP, top + 3), _fit(draw, name, _font(12), sheet.width - 2 * _GAP), _FAINT, font=_font(12))
-        for index, model in enumerate(columns):
-            if model in cells:
-                left = _GAP + index * (width + _GAP)
-                sheet.paste(pictures[photo, model], (left, top + _LINE))
-                below = top + _LINE + pictures[photo, model].height + 2
-                draw.text((left, below), _caption(cells[model], METRICS[headline]), _INK, font=_font(13))
-        top += heights[photo] + 2 * _LINE + _GAP
-    return sheet
-
-
-def stacked(pictures: Sequence[Image.Image]) -> Image.Image | None:
-    """Pictures under each other; None for none."""
-    if not pictures:
-        return None
-    whole = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), _BACKGROUND)
-    top = 0
-    for picture in pictures:
-        whole.paste(picture, (0, top))
-        top += picture.height
-    return whole
+    seen = [p for p in photographs if any(row.get("thumbnail") for row in p.values())]
+    columns = [m for m in models if any(p.get(m, {}).get("thumbnail") for p in seen)]
+    lines = []
+    for photograph in seen:
+        rows = [photograph.get(model, {}) for model in columns]
+        pictures = [Image.open(io.BytesIO(row["thumbnail"])) if row.get("thumbnail") else None for row in rows]
+        values = [row.get(headline) for row in rows]
+        captions = ["" if value is None else f"{headline.upper()} {value:.2f}" for value in values]
+        name = str(next(iter(photograph.values()))["name"]).rsplit("/", 1)[-1]
+        lines.append(Line(pictures, name, captions))
+    return contact_sheet_of(lines, columns, title) if lines else None

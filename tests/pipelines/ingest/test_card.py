@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from html.parser import HTMLParser
@@ -33,12 +32,12 @@ from pipelines.corpus.format import (
     split_of,
 )
 from pipelines.corpus.sources import Place
-from pipelines.ingest.card.command import main, write_card
+from pipelines.ingest.card.command import main
 from pipelines.ingest.card.data import COLUMNS, CardSettings, choose, facts, histogram, occupied, shares
+from pipelines.ingest.card.page import write_card
 from pipelines.ingest.card.thumbnails import MOST_BYTES, SIDE, read_photograph, thumbnail
 from pipelines.ingest.config import IngestConfig
 from pipelines.ingest.write import SHARD_COLUMNS, write_shard
-from pipelines.reports.html import amount, last_part, percent, text
 
 TYPES = {
     "size": pa.int64(), "mtime": pa.int64(), "width": pa.int32(), "height": pa.int32(), "phash": pa.binary(32),
@@ -207,7 +206,7 @@ def test_names_cannot_break_the_page(tmp_path: Path) -> None:
     assert len(page.tags["title"]) == 1
     assert not {key for tags in page.tags.values() for tag in tags for key in tag} & {"onerror", "onload"}
     assert "\u202e" not in raw
-    assert "\\u202egnp.\\u0007שלום.jpg" in page.text
+    assert "\\u202egnp.\\x07שלום.jpg" in page.text
     assert '<script>alert("1")</script>\'' in page.text
 
 
@@ -319,30 +318,13 @@ def test_shares_are_as_even_as_the_counts_allow(counts: dict[str, int], total: i
     assert all(given_[name] == counts[name] or given_[name] >= largest - 1 for name in counts)
 
 
-@given(st.text(), st.integers(2, 40))
-def test_text_is_safe_and_visible(value: str, longest: int) -> None:
-    shown = text(value, longest)
-    assert not re.search(r"[<>\"']|&(?!lt;|gt;|quot;|amp;|#x27;)", shown)
-    assert all(c.isprintable() or c == "\u00a0" for c in shown)
-    assert shown.encode().decode() == shown
-    assert len(shown) <= 10 * (longest + 1)
-
-
-def test_keys_in_a_uri_are_not_shown() -> None:
-    assert text("see s3://AKIA:se+cret@bucket/a@b.jpg") == "see s3://…@bucket/a@b.jpg"
-    assert text("s3://bucket/a@b.jpg") == "s3://bucket/a@b.jpg"
-    assert last_part("s3://k:s@bucket/hazy/?region=x/y") == "hazy"
-    assert last_part("/photos/what?.jpg") == "what?.jpg"
-
-
 @pytest.mark.parametrize(("height", "width"), [(96, 128), (500, 20), (1, 4000), (3, 5)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_thumbnails_are_small(height: int, width: int, dtype: type) -> None:
     pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (height, width, 3)).astype(dtype)
-    jpeg, *size = thumbnail(pixels)
+    jpeg = thumbnail(pixels)
     with Image.open(io.BytesIO(jpeg)) as image:
         assert image.format == "JPEG"
-        assert image.size == tuple(size)
         assert max(image.size) == min(SIDE, max(height, width))
     assert len(jpeg) <= MOST_BYTES
 
@@ -350,15 +332,7 @@ def test_thumbnails_are_small(height: int, width: int, dtype: type) -> None:
 def test_noise_does_not_make_a_large_thumbnail() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     assert len(images.encode(images.Photo(pixels), "JPEG", 70)) > MOST_BYTES
-    assert len(thumbnail(pixels)[0]) <= MOST_BYTES
-
-
-def test_numbers_for_people() -> None:
-    shown = [amount(n).replace("\u00a0", " ") for n in (0, 1, 999, 1000, 1500, 12_345, 5e6, 2e15)]
-    assert shown == ["0", "1 B", "999 B", "1 kB", "1.5 kB", "12 kB", "5 MB", "2,000 TB"]
-    parts = [percent(n, 1000).replace("\u00a0", " ") for n in (0, 1, 140, 999, 1000)]
-    assert parts == ["0 %", "under 1 %", "14 %", "over 99 %", "100 %"]
-    assert percent(0, 0) == "0\u00a0%"
+    assert len(thumbnail(pixels)) <= MOST_BYTES
 
 
 def test_what_is_wrong_with_a_corpus_is_one_line(
