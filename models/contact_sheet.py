@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 _PAPER, _INK = (255, 255, 255), (20, 20, 20)
 _GAP, _LINE, _SIZE = 8, 20, 13
+_MARGIN = Image.new("RGB", (_GAP, _GAP), _PAPER)
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,11 @@ def contact_sheet(lines: Sequence[Line], heads: Sequence[str], title: str = "", 
         title: over all.
     """
     width = max((p.width for line in lines for p in line.pictures if p is not None), default=1)
-    strips = [_strip(line, width) for line in lines]
-    each = len(lines[0].pictures)
-    rows = [joined([_words(heads[i : i + each], width) for i in range(0, len(heads), each)])]
-    rows += [joined(strips[i : i + across]) for i in range(0, len(strips), across)]
-    sheet = joined(rows, down=True)
+    strips, each = [_strip(line, width) for line in lines], len(lines[0].pictures)
+    tops = [joined([_words(heads[i : i + each], width), _MARGIN]) for i in range(0, len(heads), each)]
+    sheet = joined(
+        [joined(row) for row in (tops, *(strips[i : i + across] for i in range(0, len(strips), across)))], down=True
+    )
     return joined([_words([title], sheet.width - 2 * _GAP), sheet], down=True) if title else sheet
 
 
@@ -52,12 +53,11 @@ def joined(pictures: Sequence[Image.Image], *, down: bool = False) -> Image.Imag
 def _strip(line: Line, width: int) -> Image.Image:
     blank = Image.new("RGB", (width, 1), _PAPER)
     pictures = [joined([blank, picture or blank], down=True) for picture in line.pictures]
-    gap = Image.new("RGB", (_GAP, 1), _PAPER)
-    parts = [joined([part for picture in pictures for part in (gap, picture)])]
+    parts = [joined([part for picture in pictures for part in (_MARGIN, picture)])]
     if line.captions:
         parts.append(_words(line.captions, width))
     parts.append(_words([line.label], len(pictures) * (width + _GAP) - _GAP))
-    return joined([joined(parts, down=True), gap])
+    return joined([joined([*parts, _MARGIN], down=True), _MARGIN])
 
 
 def _words(texts: Iterable[str], width: int) -> Image.Image:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -47,7 +47,7 @@ def test_numbers_for_people() -> None:
     assert percent(0, 0) == "0\u00a0%"
 
 
-def test_charts_stand_in_the_page_with_its_colours_and_any_text() -> None:
+def test_charts_stand_in_the_page_with_its_colours_and_any_text(parse_page: Any) -> None:
     hostile = "</text><script>$x_2$ שלום"
 
     def once() -> str:
@@ -58,9 +58,6 @@ def test_charts_stand_in_the_page_with_its_colours_and_any_text() -> None:
     assert svg.startswith('<svg role="img" aria-label="&lt;/text&gt;')
     assert "var(--faint)" in svg
     assert "#" not in re.sub(r"(url\(|href=\")#\w+|#1f77b4", "", svg)  # no color of its own but what was drawn
-    tags: list[str] = []
-    parser = HTMLParser()
-    parser.handle_starttag = lambda tag, _: tags.append(tag)  # type: ignore[method-assign]
-    parser.feed(svg)
-    assert {"path", "text"} <= set(tags)
-    assert not {"script", "style", "metadata"} & set(tags)
+    tags = parse_page(svg).tags
+    assert {"path", "text"} <= tags.keys()
+    assert not {"script", "style", "metadata"} & tags.keys()
