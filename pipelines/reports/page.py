@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
 from pipelines.shown import shown
@@ -47,7 +47,7 @@ def render(template: str, *, script: str = "", **values: Any) -> str:
     """A page. Pure: the same values give the same text.
 
     Args:
-        template: path below ``pipelines``; it extends ``reports/base.html.j2``.
+        template: path below ``pipelines``; one for HTML extends ``reports/base.html.j2``, others end in ``.md.j2``.
         script: path of a JavaScript file, the only script that the page may run.
         values: what the template names; one that is missing is an error.
     """
@@ -115,11 +115,12 @@ def base64_of(data: bytes) -> str:
 
 _TEMPLATES = Environment(
     loader=FileSystemLoader(_ROOT),
-    autoescape=True,
+    autoescape=select_autoescape((), ("md.j2",), default_for_string=True, default=True),
     undefined=StrictUndefined,
     finalize=visible,
     trim_blocks=True,
     lstrip_blocks=True,
+    keep_trailing_newline=True,
 )
 for _filter in (short, name, lines, last_part, percent, amount, plural, base64_of):
     _TEMPLATES.filters[_filter.__name__] = _filter

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +12,7 @@ from markupsafe import Markup
 from pipelines.evaluate.evaluator import CLEAR, HAZY
 from pipelines.evaluate.metrics import METRICS, Values
 from pipelines.evaluate.parts import Gallery, Photograph
-from pipelines.evaluate.report.published import ABSENT, PUBLISHED
-from pipelines.evaluate.report.text import ARROWS, bounds, columns, detection_rows, number
+from pipelines.evaluate.report.text import ARROWS, bounds, columns, number, words
 from pipelines.evaluate.statistics import Statistics, Table
 from pipelines.reports import SERIES, draw_chart, render, short
 from pipelines.shown import shown
@@ -56,21 +54,12 @@ def report_html(summary: Mapping[str, Any], sections: Sequence[Section], subject
     return render(
         "evaluate/report/report.html.j2",
         script="evaluate/report/slider.js",
-        summary=summary,
         sections=shown_sections,
         subject=subject,
         total=sum(counts["evaluated"] for counts in summary["photographs"].values()),
-        absent=[name for name in summary["not_measured"] if name in METRICS],
         inputs=(HAZY, CLEAR),
-        metrics=METRICS,
-        arrows=ARROWS,
-        number=number,
-        bounds=bounds,
-        detection_rows=detection_rows,
-        published=PUBLISHED,
-        not_published=ABSENT,
-        config=json.dumps(summary["config"], indent=2, ensure_ascii=False),
         said=_SAID,
+        **words(summary),
     )
 
 

@@ -14,8 +14,9 @@ from models.contact_sheet import Line
 from models.contact_sheet import contact_sheet as contact_sheet_of
 from pipelines.evaluate.metrics import METRICS, Metric, shown
 from pipelines.evaluate.parts import Photograph, writing
-from pipelines.evaluate.report.published import ABSENT, PUBLISHED, Published
+from pipelines.evaluate.report.published import ABSENT, PUBLISHED
 from pipelines.evaluate.statistics import Aggregate, Interval, Table
+from pipelines.reports import render
 
 ARROWS = {"lower": "↓", "higher": "↑"}
 
@@ -63,33 +64,6 @@ def columns(table: Table, headline: str) -> list[str]:
     return shown([name for entries in table.values() for name in entries], headline)
 
 
-def markdown_table(table: Table, headline: str, missing: Iterable[str] = ()) -> str:
-    """Rows are models, columns metrics with the headline first; those that could not run are ``n/a``."""
-    names = columns(table, headline)
-    absent = [name for name in missing if name in METRICS]
-    titles = [
-        f"**{n} {ARROWS[METRICS[n].better]}**" if n == headline else f"{n} {ARROWS[METRICS[n].better]}" for n in names
-    ]
-    lines = ["| " + " | ".join(["model", *titles, *absent]) + " |", "| --- " * (len(names) + len(absent) + 1) + "|"]
-    for model, entries in table.items():
-        cells = [cell(entries.get(n), METRICS[n], headline=n == headline) for n in names]
-        lines.append("| " + " | ".join([model, *cells, *("n/a" for _ in absent)]) + " |")
-    return "\n".join(lines)
-
-
-def _paired(pairs: Sequence[Mapping[str, Any]], headline: str) -> str:
-    """Every two models compared by the headline metric."""
-    metric = METRICS[headline]
-    lines = [f"| paired difference in {headline} | mean | better on | |", "| --- | --- | --- | --- |"]
-    for pair in pairs:
-        if pair["metric"] == headline:
-            found = pair["difference"]
-            value = number(found["mean"], metric, "+") + bounds(found["interval"], metric, "+")
-            verdict = "" if found["interval"] is None else "decided" if pair["decided"] else "not decided"
-            lines.append(f"| {pair['model']} against {pair['other']} | {value} | {found['improved']:.0%} | {verdict} |")
-    return "\n".join(lines)
-
-
 def detection_rows(detection: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Model, AP50 with its interval, AP, and the difference to the hazy input."""
     rows = []
@@ -106,10 +80,20 @@ def detection_rows(detection: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _published(block: Published) -> str:
-    lines = [f"*{block.title}* — published, not measured here: {block.source}. {block.remark}".rstrip(), ""]
-    lines += ["| " + " | ".join(block.columns) + " |", "| --- " * len(block.columns) + "|"]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in block.rows])
+def words(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What the templates of a summary share."""
+    return {
+        "summary": summary,
+        "absent": [name for name in summary["not_measured"] if name in METRICS],
+        "metrics": METRICS,
+        "arrows": ARROWS,
+        "number": number,
+        "bounds": bounds,
+        "detection_rows": detection_rows,
+        "published": PUBLISHED,
+        "not_published": ABSENT,
+        "config": json.dumps(summary["config"], indent=2, ensure_ascii=False),
+    }
 
 
 def markdown(summary: Mapping[str, Any], tables: Mapping[str, Table]) -> str:
@@ -119,36 +103,7 @@ def markdown(summary: Mapping[str, Any], tables: Mapping[str, Table]) -> str:
         summary: as written to JSON.
         tables: aggregates by table, model and metric.
     """
-    parts = ["# Evaluation", *(f"> **Warning:** {warning}." for warning in summary["warnings"])]
-    missing = summary["not_measured"]
-    for group, table in tables.items():
-        counts, headline = summary["photographs"][group], summary["headline"][group]["metric"]
-        parts.append(
-            f"## {group.capitalize()} photographs: {counts['evaluated']} of {counts['found']} ({counts['split']})"
-        )
-        parts.append(markdown_table(table, headline, missing))
-        if len(table) > 1:
-            parts.append(_paired(summary["paired"][group], headline))
-    parts.append(
-        "Means with 95 % bootstrap intervals; the headline metric also shows the mean paired difference against the "
-        "hazy input, and the share of photographs that got better. Metrics that selected the pseudo labels are never "
-        "the headline. FADE is comparable within this table only."
-    )
-    if "detection" in summary:
-        found = summary["detection"]
-        parts.append(f"## Detection: {found['photographs']} annotated photographs, {found['detector']}")
-        rows = ["| " + " | ".join(row) + " |" for row in detection_rows(found)]
-        head = ["| model | AP50 ↑ | AP ↑ | AP50 against the hazy input |", "| --- | --- | --- | --- |"]
-        parts.append("\n".join(head + rows))
-    if missing:
-        parts += ["## Not available", "\n".join(f"- `{name}`: {reason}" for name, reason in missing.items())]
-    if summary["failures"]:
-        parts.append("## Not measured")
-        parts.append("\n".join(f"- `{f['name']}`: {f['error']}" for f in summary["failures"]))
-    parts += ["## Published elsewhere", *map(_published, PUBLISHED), ABSENT, "## Made with"]
-    parts.append("\n".join(f"- {name} {version}" for name, version in summary["versions"].items()))
-    parts.append(f"```json\n{json.dumps(summary['config'], indent=2, ensure_ascii=False)}\n```")
-    return "\n\n".join(parts) + "\n"
+    return render("evaluate/report/summary.md.j2", tables=tables, columns=columns, cell=cell, **words(summary))
 
 
 def contact_sheet(

@@ -8,7 +8,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -17,9 +16,9 @@ from pipelines.evaluate.report import text as report
 from pipelines.evaluate.statistics import Statistics, Table
 
 
-def jpeg(colour: tuple[int, int, int], size: tuple[int, int] = (64, 48)) -> bytes:
+def jpeg() -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", size, colour).save(buffer, "JPEG", quality=95)
+    Image.new("RGB", (64, 48)).save(buffer, "JPEG")
     return buffer.getvalue()
 
 
@@ -45,67 +44,64 @@ def table_of(rows: list[dict[str, Any]], *models: str) -> Table:
     return found.table()
 
 
+def markdown_of(rows: list[dict[str, Any]], headline: str, **more: Any) -> str:
+    summary = {
+        "warnings": ["nothing is held out"],
+        "headline": {"real": {"metric": headline}},
+        "photographs": {"real": {"evaluated": 1, "found": 2, "split": "all"}},
+        "paired": {"real": []},
+        "not_measured": {"musiq": "its weights are not at hand", "detection": "no detector"},
+        "failures": [{"name": "broken\n.jpg", "error": "cut short"}],
+        "versions": {"numpy": "9.9"},
+        "config": {"seed": 3},
+    }
+    return report.markdown(summary | more, {"real": table_of(rows, "m")})
+
+
 def test_table_puts_the_headline_first_with_its_interval() -> None:
     rows = [row(i, "hazy input", fade=2.0, psnr=12.0) for i in "abcdef"]
     rows += [row(i, "m", fade=1.0, psnr=14.5) for i in "abcdef"]
-    lines = report.markdown_table(table_of(rows, "m"), "psnr", ["musiq", "detection"]).splitlines()
-    assert lines[0] == "| model | **psnr ↑** | fade ↓ | musiq |"
-    assert lines[2] == "| hazy input | 12.00 [12.00, 12.00] | 2.000 [2.000, 2.000] | n/a |"
+    lines = markdown_of(rows, "psnr").splitlines()
+    place = lines.index("| model | **psnr ↑** | fade ↓ | musiq |")
+    assert lines[place + 2] == "| hazy input | 12.00 [12.00, 12.00] | 2.000 [2.000, 2.000] | n/a |"
     expected = "14.50 [14.50, 14.50]; +2.50 [+2.50, +2.50], 100% better"
-    assert lines[3] == f"| m | {expected} | 1.000 [1.000, 1.000] | n/a |"
+    assert lines[place + 3] == f"| m | {expected} | 1.000 [1.000, 1.000] | n/a |"
+
+
+def test_markdown_says_warnings_failures_and_versions() -> None:
+    pair = {"model": "m", "other": "hazy input", "metric": "fade", "decided": True}
+    pair |= {"difference": {"mean": -1.0, "interval": [-2.0, -0.5], "improved": 1.0}}
+    rows = [row("a", "hazy input", fade=2.0), row("a", "m", fade=1.0)]
+    text = markdown_of(rows, "fade", paired={"real": [pair]})
+    for part in (
+        "> **Warning:** nothing is held out.\n\n",
+        "## Real photographs: 1 of 2 (all)\n\n",
+        "- `broken\\n.jpg`: cut short\n",
+        "- numpy 9.9\n",
+        '"seed": 3',
+        "| hazy input |",
+        "| m against hazy input | -1.000 [-2.000, -0.500] | 100% | decided |\n\n",
+        "- `musiq`: its weights are not at hand\n",
+        "published, not measured here",
+        "CORUN + Colabator",
+    ):
+        assert part in text
 
 
 def test_contact_sheet_has_a_line_per_photograph_and_a_column_per_model() -> None:
-    red, blue, green = (200, 30, 30), (30, 30, 200), (30, 160, 30)
     photographs = [
         {
-            "m": row("a", "m", fade=0.5, thumbnail=jpeg(blue)),
-            "hazy input": row("a", "hazy input", fade=1.0, thumbnail=jpeg(red)),
+            "m": row("a", "m", fade=0.5, thumbnail=jpeg()),
+            "hazy input": row("a", "hazy input", fade=1.0, thumbnail=jpeg()),
         },
-        {"hazy input": row("b\n", "hazy input", fade=2.0, thumbnail=jpeg(green))},
+        {"hazy input": row("b\n", "hazy input", fade=2.0, thumbnail=jpeg())},
         {"hazy input": row("c", "hazy input", fade=1.0, thumbnail=None)},
     ]
     sheet = report.contact_sheet(photographs, ["hazy input", "m", "unused"], "fade", "a title" * 99)
     assert sheet is not None
-    pixels = np.asarray(sheet, np.int32)
-    where = {c: np.argwhere(np.abs(pixels - c).sum(axis=2) < 30) for c in (red, blue, green)}
-    assert all(len(found) > 0.9 * 64 * 48 for found in where.values())
-    assert where[red][:, 1].max() < where[blue][:, 1].min()
-    assert where[red][:, 0].max() < where[green][:, 0].min()
-    assert where[red][:, 0].min() == where[blue][:, 0].min()
     assert 2 * 64 < sheet.width < 3 * 64
     photographs[0]["m"]["fade"] = 7.7
     other = report.contact_sheet(photographs, ["hazy input", "m", "unused"], "fade", "a title" * 99)
     assert other is not None
     assert other.tobytes() != sheet.tobytes()
     assert report.contact_sheet(photographs[2:], ["hazy input"], "fade", "") is None
-
-
-def test_markdown_says_warnings_failures_and_versions() -> None:
-    rows = [row("a", "hazy input", fade=2.0), row("a", "m", fade=1.0)]
-    pair = {"model": "m", "other": "hazy input", "metric": "fade", "decided": True}
-    summary = {
-        "warnings": ["nothing is held out"],
-        "headline": {"real": {"metric": "fade"}},
-        "photographs": {"real": {"evaluated": 1, "found": 2, "split": "all"}},
-        "paired": {"real": [pair | {"difference": {"mean": -1.0, "interval": [-2.0, -0.5], "improved": 1.0}}]},
-        "not_measured": {"musiq": "its weights are not at hand"},
-        "failures": [{"name": "broken.jpg", "error": "cut short"}],
-        "versions": {"numpy": "9.9"},
-        "config": {"seed": 3},
-    }
-    text = report.markdown(summary, {"real": table_of(rows, "m")})
-    for part in (
-        "nothing is held out",
-        "1 of 2",
-        "broken.jpg",
-        "cut short",
-        "numpy 9.9",
-        '"seed": 3',
-        "| hazy input |",
-        "| m against hazy input | -1.000 [-2.000, -0.500] | 100% | decided |",
-        "`musiq`: its weights are not at hand",
-        "published, not measured here",
-        "CORUN + Colabator",
-    ):
-        assert part in text
