@@ -14,7 +14,7 @@ _INK, _LINE = "#59646f", "#d8dee4"
 _VARIABLES = {_INK: "--faint", _LINE: "--line"} | {color: f"--s{i}" for i, color in enumerate(SERIES)}
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": _LINE, "axes.axisbelow": True, "axes.grid": True, "axes.spines.right": False,
-    "axes.spines.top": False, "axes.labelcolor": _INK, "font.size": 9, "grid.color": _LINE, "legend.frameon": False,
+    "axes.spines.top": False, "axes.labelcolor": _INK, "font.size": 10, "grid.color": _LINE, "legend.frameon": False,
     "text.color": _INK, "text.parse_math": False, "xtick.color": _INK, "xtick.major.size": 0, "ytick.color": _INK,
     "ytick.major.size": 0, "svg.fonttype": "none", "svg.hashsalt": "",
 }  # fmt: skip

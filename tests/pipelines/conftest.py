@@ -26,9 +26,6 @@ class Page(HTMLParser):
         self.tags.setdefault(tag, []).append(dict(attrs))
         self.open += [tag] if tag not in self.VOID else []
 
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.setdefault(tag, []).append(dict(attrs))
-
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 

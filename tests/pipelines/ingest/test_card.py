@@ -20,6 +20,7 @@ from PIL import Image
 
 from models.config import ConfigError, parse
 from models.images import codec as images
+from pipelines.corpus.catalogue import CATALOGUE_SCHEMA
 from pipelines.corpus.format import (
     CARD,
     CATALOGUE,
@@ -38,11 +39,7 @@ from pipelines.ingest.card.thumbnails import MOST_BYTES, SIDE, read_photograph, 
 from pipelines.ingest.config import IngestConfig
 from pipelines.ingest.write import SHARD_COLUMNS, write_shard
 
-TYPES = {
-    "size": pa.int64(), "mtime": pa.int64(), "width": pa.int32(), "height": pa.int32(), "phash": pa.binary(32),
-    "haze": pa.float32(), "distance": pa.int16(),
-}  # fmt: skip
-SCHEMA = pa.schema([(name, TYPES.get(name, pa.string())) for name in COLUMNS])
+SCHEMA = pa.schema([CATALOGUE_SCHEMA.field(name) for name in COLUMNS])
 HOSTILE = "</title><script>alert(\"1\")</script>' onerror='x&amp;\u202egnp.\x07שלום.jpg"
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from pipelines.evaluate.evaluator import HAZY
 from pipelines.evaluate.parts import Gallery
 from pipelines.evaluate.report import page as page_module
-from pipelines.evaluate.report.page import Section
+from pipelines.evaluate.report.page import Section, report_html
 from pipelines.evaluate.statistics import Statistics
 
 NASTY = 'a"><script>alert(1)</script>.jpg'
@@ -27,7 +27,7 @@ def jpeg(level: int) -> bytes:
     return buffer.getvalue()
 
 
-def report(count: int = 6, cases: int = 4) -> tuple[dict[str, Any], list[Section]]:
+def report(count: int = 6, cases: int = 4) -> tuple[dict[str, Any], list[Section], str]:
     statistics = Statistics((HAZY, "dcp", "ours"), ("fade", "clearness"), 0, resamples=100)
     gallery = Gallery("fade", "ours", cases, 2)
     for place in range(count):
@@ -52,11 +52,7 @@ def report(count: int = 6, cases: int = 4) -> tuple[dict[str, Any], list[Section
         "models": {"dcp": {"weights_sha256": "0" * 64}, "ours": {"weights_sha256": "1" * 64}},
         "versions": {"torch": "9.9"}, "bootstrap": {"resamples": 100, "seed": 0},
     }  # fmt: skip
-    return summary, [Section("real", "fade", statistics.table(), statistics, gallery)]
-
-
-def report_html(summary: dict[str, Any], sections: list[Section]) -> str:
-    return page_module.report_html(summary, sections, "ours")
+    return summary, [Section("real", "fade", statistics.table(), statistics, gallery)], "ours"
 
 
 def test_the_page_asks_for_nothing_and_runs_only_its_own_script(parse_page: Any) -> None:
@@ -107,17 +103,14 @@ def test_pictures_stay_within_their_budget(monkeypatch: pytest.MonkeyPatch, pars
     elements = parse_page(report_html(*report()))
     assert len(elements.tags["input"]) == 1
     assert "5 photographs left out" in report_html(*report())
-
-
-def test_a_table_without_pictures_has_no_cases() -> None:
     assert "the worst first" not in report_html(*report(cases=0))
 
 
 def test_distributions_have_a_row_per_model() -> None:
-    summary, (section,) = report()
-    page = report_html(summary, [section])
+    summary, (section,), _ = report()
+    page = report_html(summary, [section], "ours")
     labels = re.findall(r"<text[^>]*>([^<]+)</text>", page)
     assert labels.count("dcp") == labels.count("ours") == labels.count(HAZY) == 2  # of two metrics
     assert "ours: median 1.75 of 6" in page
     nothing = replace(section, statistics=Statistics((HAZY, "dcp", "ours"), ("fade", "clearness"), 0, resamples=1))
-    assert "<svg" not in report_html(summary, [nothing])
+    assert "<svg" not in report_html(summary, [nothing], "ours")

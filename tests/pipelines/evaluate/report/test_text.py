@@ -44,46 +44,32 @@ def table_of(rows: list[dict[str, Any]], *models: str) -> Table:
     return found.table()
 
 
-def markdown_of(rows: list[dict[str, Any]], headline: str, **more: Any) -> str:
+def test_markdown_puts_the_headline_first_and_says_warnings_failures_and_versions() -> None:
+    rows = [row(i, "hazy input", fade=2.0, psnr=12.0) for i in "abcdef"]
+    rows += [row(i, "m", fade=1.0, psnr=14.5) for i in "abcdef"]
+    pair = {"model": "m", "other": "hazy input", "metric": "psnr", "decided": True}
     summary = {
         "warnings": ["nothing is held out"],
-        "headline": {"real": {"metric": headline}},
+        "headline": {"real": {"metric": "psnr"}},
         "photographs": {"real": {"evaluated": 1, "found": 2, "split": "all"}},
-        "paired": {"real": []},
+        "paired": {"real": [pair | {"difference": {"mean": 2.5, "interval": [2.0, 3.0], "improved": 1.0}}]},
         "not_measured": {"musiq": "its weights are not at hand", "detection": "no detector"},
         "failures": [{"name": "broken\n.jpg", "error": "cut short"}],
         "versions": {"numpy": "9.9"},
         "config": {"seed": 3},
     }
-    return report.markdown(summary | more, {"real": table_of(rows, "m")})
-
-
-def test_table_puts_the_headline_first_with_its_interval() -> None:
-    rows = [row(i, "hazy input", fade=2.0, psnr=12.0) for i in "abcdef"]
-    rows += [row(i, "m", fade=1.0, psnr=14.5) for i in "abcdef"]
-    lines = markdown_of(rows, "psnr").splitlines()
-    place = lines.index("| model | **psnr ↑** | fade ↓ | musiq |")
-    assert lines[place + 2] == "| hazy input | 12.00 [12.00, 12.00] | 2.000 [2.000, 2.000] | n/a |"
-    expected = "14.50 [14.50, 14.50]; +2.50 [+2.50, +2.50], 100% better"
-    assert lines[place + 3] == f"| m | {expected} | 1.000 [1.000, 1.000] | n/a |"
-
-
-def test_markdown_says_warnings_failures_and_versions() -> None:
-    pair = {"model": "m", "other": "hazy input", "metric": "fade", "decided": True}
-    pair |= {"difference": {"mean": -1.0, "interval": [-2.0, -0.5], "improved": 1.0}}
-    rows = [row("a", "hazy input", fade=2.0), row("a", "m", fade=1.0)]
-    text = markdown_of(rows, "fade", paired={"real": [pair]})
+    text = report.markdown(summary, {"real": table_of(rows, "m")})
     for part in (
         "> **Warning:** nothing is held out.\n\n",
-        "## Real photographs: 1 of 2 (all)\n\n",
-        "- `broken\\n.jpg`: cut short\n",
-        "- numpy 9.9\n",
-        '"seed": 3',
-        "| hazy input |",
-        "| m against hazy input | -1.000 [-2.000, -0.500] | 100% | decided |\n\n",
+        "## Real photographs: 1 of 2 (all)\n\n| model | **psnr ↑** | fade ↓ | musiq |\n| --- | --- | --- | --- |\n",
+        "| hazy input | 12.00 [12.00, 12.00] | 2.000 [2.000, 2.000] | n/a |\n",
+        "| m | 14.50 [14.50, 14.50]; +2.50 [+2.50, +2.50], 100% better | 1.000 [1.000, 1.000] | n/a |\n\n",
+        "| m against hazy input | +2.50 [+2.00, +3.00] | 100% | decided |\n\n",
         "- `musiq`: its weights are not at hand\n",
+        "- `broken\\n.jpg`: cut short\n",
         "published, not measured here",
         "CORUN + Colabator",
+        '- numpy 9.9\n\n```json\n{\n  "seed": 3\n}\n```\n',
     ):
         assert part in text
 
