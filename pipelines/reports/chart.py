@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -36,7 +37,8 @@ def draw_chart(draw: Drawn, title: str, height: float = 2.1) -> Markup:
     from matplotlib import rc_context  # slow, and most of what imports this package draws nothing
     from matplotlib.figure import Figure
 
-    with rc_context(_STYLE), io.StringIO() as stream:
+    with rc_context(_STYLE), io.StringIO() as stream, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has fonts of its own
         figure = Figure(figsize=(4.8, height), layout="constrained")
         draw(figure.subplots())
         figure.savefig(stream, format="svg", transparent=True, metadata=_NO_METADATA)

@@ -57,14 +57,14 @@ def render(template: str, *, script: str = "", **values: Any) -> str:
 
 
 def short(text: object, longest: int = 160) -> str:
-    """At most so many characters, without the middle: both ends of a name tell it apart."""
-    plain = str(text)
+    """At most so many characters, without the middle, as both ends of a name tell it apart, and without keys."""
+    plain = _KEYS.sub("://…@", str(text))
     return plain if len(plain) <= longest else f"{plain[: longest // 2]}…{plain[-(longest // 2) :]}"
 
 
 def name(uri: object, longest: int = 160) -> Markup:
     """A file's name or uri: isolated, as its letters may run from right to left, and broken after slashes first."""
-    broken = escape(visible(short(_KEYS.sub("://…@", str(uri)), longest))).replace("/", Markup("/<wbr>"))
+    broken = escape(visible(short(uri, longest))).replace("/", Markup("/<wbr>"))
     return Markup("<bdi>{}</bdi>").format(broken)
 
 
