@@ -16,8 +16,8 @@ _VARIABLES = {_INK: "--faint", _LINE: "--line"} | {color: f"--s{i}" for i, color
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": _LINE, "axes.axisbelow": True, "axes.grid": True, "axes.spines.right": False,
     "axes.spines.top": False, "axes.labelcolor": _INK, "font.size": 10, "grid.color": _LINE, "legend.frameon": False,
-    "text.color": _INK, "text.parse_math": False, "xtick.color": _INK, "xtick.major.size": 0, "ytick.color": _INK,
-    "ytick.major.size": 0, "svg.fonttype": "none", "svg.hashsalt": "",
+    "text.color": _INK, "text.parse_math": False, "xtick.color": _INK, "xtick.major.size": 0, "xtick.major.pad": 7,
+    "ytick.color": _INK, "ytick.major.size": 0, "svg.fonttype": "none", "svg.hashsalt": "",
 }  # fmt: skip
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 # What only a file of its own needs, and identifiers that nothing refers to, which would be another chart's too.
