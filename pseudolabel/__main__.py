@@ -72,7 +72,7 @@ def _block() -> str:
 
 def _draw(contents: Contents, found: Survey, args: argparse.Namespace) -> None:
     from pseudolabel.inspect import find_originals
-    from pseudolabel.pool import Section, draw_sheet, write_sheet
+    from pseudolabel.pool import draw_sheet, write_sheet
 
     chosen = {"best": found.best, "worst": found.worst, "random": found.others}
     ids = [image_id for some in chosen.values() for image_id in some]
@@ -80,7 +80,7 @@ def _draw(contents: Contents, found: Survey, args: argparse.Namespace) -> None:
         raise PoolError(f"{args.pool} is empty: there is nothing to draw on {args.sheet}")
     entries = {record.image_id: to_entry(record) for record in contents.records(ids)}
     originals = find_originals(args.corpus, ids) if args.corpus is not None else {}
-    sections = [Section(title, [entries[i] for i in some if i in entries]) for title, some in chosen.items()]
+    sections = {title: [entries[i] for i in some if i in entries] for title, some in chosen.items()}
     write_sheet(draw_sheet(sections, originals, inputs=args.corpus is not None), args.sheet)
     print(f"\n{args.sheet}: {len(entries)} labels, {len(originals)} of their photographs")
 

@@ -61,5 +61,12 @@ def test_a_job_has_the_data_of_its_packages(package: str, uploaded: zipfile.Path
         assert found <= names(uploaded)
 
 
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_wheel_has_every_file_of_its_packages(package: str) -> None:
+    declared = {p for pattern in SETUP["package-data"][package] for p in (ROOT / package).glob(pattern)}
+    files = {p for p in (ROOT / package).rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+    assert {p for p in files - declared if p.suffix not in (".py", ".pyi")} == set()  # setuptools finds those itself
+
+
 def test_there_is_room_below_the_limit(uploaded: zipfile.Path) -> None:
     assert sum(info.file_size for info in uploaded.root.infolist()) < DASHBOARD_CLIENT_MAX_SIZE / 2

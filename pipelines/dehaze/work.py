@@ -18,8 +18,8 @@ from models.paths import child, filesystem, replacing
 from models.predictor import DehazeInfo, Predictor
 from pipelines.dehaze.names import same_place
 from pipelines.dehaze.plan import Task
+from pipelines.dehaze.previews import sheet_of
 from pipelines.disk_errors import NoSpaceError, no_space, plainly
-from pipelines.reports import sheet_of
 
 BATCH = 16  # photographs; also what one preview sheet holds
 

@@ -1,4 +1,4 @@
-"""What reports share: HTML parts, the style sheet, contact sheets."""
+"""What reports share: pages from Jinja2 templates, and charts that stand in them."""
 
 import lazy_loader
 

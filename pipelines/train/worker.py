@@ -196,7 +196,7 @@ class Worker:
 
     def _picture(self, step: int) -> None:
         """Draw the first photographs that this worker met, with their labels and trust maps of now."""
-        from pseudolabel.pool import Section, draw_sheet, write_sheet
+        from pseudolabel.pool import draw_sheet, write_sheet
 
         photos = self.labels.remembered if self.labels is not None else {}
         with self.waiting.running():
@@ -205,7 +205,7 @@ class Worker:
             return
         path = self.job.out / PICTURES / f"step-{step:07d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_sheet(draw_sheet([Section(f"step {step}", entries)], photos, inputs=True), path)
+        write_sheet(draw_sheet({f"step {step}": entries}, photos, inputs=True), path)
         if self.tracker is not None:
             self.tracker.log_artifact(path, PICTURES)
 

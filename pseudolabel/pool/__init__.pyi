@@ -17,7 +17,6 @@ from .history import History as History
 from .history import bounded as bounded
 from .history import together as together
 from .label_pool import LabelPool as LabelPool
-from .sheet import Section as Section
 from .sheet import draw_sheet as draw_sheet
 from .sheet import write_sheet as write_sheet
 from .snapshots import MANIFEST as MANIFEST

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from models.contact_sheet import joined
 from pipelines.evaluate.annotations import Boxes
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.evaluate.detection import Found, Precision, average_precision
@@ -18,7 +19,7 @@ from pipelines.evaluate.metrics import METRICS, SSIM_SETTINGS
 from pipelines.evaluate.parts import Gallery, Parts, writing
 from pipelines.evaluate.plan import Group, Plan
 from pipelines.evaluate.report import text as report
-from pipelines.evaluate.report.page import Report, Section, report_html
+from pipelines.evaluate.report.page import Section, report_html
 from pipelines.evaluate.statistics import FEWEST, RESAMPLES, Paired, Statistics, Table
 from pipelines.tracking import Tracker, running, versions
 
@@ -224,7 +225,7 @@ def write(
     sections = [
         Section(name, plan.groups[name].headline, tables[name], statistics[name], galleries[name]) for name in tables
     ]
-    page = report_html(Report(summary, sections, plan.subject))
+    page = report_html(summary, sections, plan.subject)
     return Summary(
         summary=summary,
         csv=parts.write_csv(out / "per_image.csv", plan.settings.metrics),
@@ -246,15 +247,14 @@ def sheet(
     """Before and after of some photographs at random, one table under the other; None without photographs."""
     pictures = []
     for name in groups:
-        rows = [row for photograph in galleries[name].random() for row in photograph.values()]
-        headline = summary["headline"][name]["metric"]
-        pictures.append(report.contact_sheet(rows, list(tables[name]), headline, sheet_title(name, summary)))
+        chosen, headline = galleries[name].random(), summary["headline"][name]["metric"]
+        drawn = report.contact_sheet(chosen, list(tables[name]), headline, sheet_title(name, summary))
+        pictures += [] if drawn is None else [drawn]
     path.unlink(missing_ok=True)
-    whole = report.stacked([picture for picture in pictures if picture is not None])
-    if whole is None:
+    if not pictures:
         return None
     with writing(path) as partial:
-        whole.save(partial, "PNG", optimize=True)
+        joined(pictures, down=True).save(partial, "PNG", optimize=True)
     return path
 
 

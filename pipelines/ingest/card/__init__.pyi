@@ -1,2 +1,2 @@
-from .command import write_card as write_card
+from .page import write_card as write_card
 from .thumbnails import read_photograph as read_photograph

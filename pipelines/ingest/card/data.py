@@ -19,7 +19,7 @@ from pydantic import Field
 
 from models.config import Settings
 from pipelines.corpus import words_of
-from pipelines.reports import Histogram, Row
+from pipelines.reports import Row
 
 Rows = NDArray[np.int64]  # positions in the catalogue
 
@@ -48,6 +48,14 @@ class CardSettings(Settings):
     band: int = Field(6, ge=0, le=100)
     suspects: int = Field(12, ge=0, le=100)
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts per bin by series; bin ``i`` is ``edges[i] <= value < edges[i + 1]``, the last one without an end."""
+
+    edges: tuple[float, ...]
+    series: Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)

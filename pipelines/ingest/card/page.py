@@ -1,28 +1,21 @@
-"""The page of a data card: one HTML file that needs nothing else, without scripts."""
+"""The page of a data card: choose, read thumbnails, fill the template. One HTML file that needs nothing else."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
 from typing import Any
 
-from pipelines.corpus import REJECTS, Manifest
-from pipelines.ingest.card.data import CardSettings, Facts
-from pipelines.reports import (
-    STYLE,
-    Picture,
-    amount,
-    chart,
-    figure,
-    last_part,
-    name,
-    percent,
-    photograph,
-    plural,
-    table,
-    text,
-)
+import numpy as np
+import pyarrow as pa
+
+from models.config import parse
+from models.paths import child, replacing
+from pipelines.corpus import CARD, REJECTS, Manifest
+from pipelines.ingest.card.data import CardSettings, Choice, Histogram, choose, facts
+from pipelines.ingest.card.thumbnails import Made, Read, Wish, pictures
+from pipelines.reports import SERIES, Picture, Row, amount, draw_chart, render
+from pipelines.tracking import versions
 
 REASONS = {
     "unsupported_format": "not a picture of an accepted format, whatever its suffix says; or an animation",
@@ -43,267 +36,115 @@ KINDS = {
     "exact": "has the same bytes as another file",
 }
 """What the kinds of duplicates mean."""
-DOMAINS = {"hazy": "photographs of hazy scenes", "clear": "photographs of clear scenes"}
-BANDS = {"lowest": "The least hazy", "middle": "In the middle", "highest": "The haziest"}
-_SHOWN_REASONS = 40
-_MANIFEST_LONGEST = 20_000
-# Nothing may be loaded or run, whatever a name holds that slipped through.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_PACKAGES = ("numpy", "pillow", "pyarrow", "imagehash", "ray")
+_LABELS = 7  # of a histogram's edges, at most
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A duplicate: the photograph that was kept and the one that was dropped, with the latter's row."""
+def write_card(
+    out: str, catalogue: pa.Table, manifest: Manifest, read: Read, suspicious: list[dict[str, Any]], **settings: int
+) -> None:
+    """Write ``card.html`` into a corpus.
 
-    kept: Picture
-    dropped: Picture
+    The settings alone bound how many photographs are read, whatever the size of the corpus; with the default ones the
+    page stays under 2 MB.
 
+    Args:
+        out: folder of the corpus, as a path or URI.
+        catalogue: a row per file found, with :data:`~pipelines.ingest.card.data.COLUMNS`.
+        manifest: of the same corpus.
+        read: the bytes of a row's photograph; raises OSError. One that cannot be read gets a box that says why.
+        suspicious: depth maps with ``uri`` (of the photograph), ``depth``, ``suspicions`` and ``message``.
+        settings: of :class:`~pipelines.ingest.card.data.CardSettings`.
 
-@dataclass(frozen=True)
-class Suspect:
-    """A suspicious depth map: its photograph, the map, and what was said of it (``suspicions``, ``message``)."""
+    Raises:
+        ConfigError: an unknown setting, or one out of range.
+    """
+    chosen = parse(CardSettings, settings, "card")
+    choice, counted = choose(catalogue, suspicious, chosen), facts(catalogue)
+    made = pictures(out, _wishes(choice), read)
 
-    photograph: Picture
-    depth: Picture
-    said: Mapping[str, Any]
+    def of(rows: Iterable[Row]) -> list[Picture]:
+        return [made[row["uri"], "image"] for row in rows]
 
-
-@dataclass(frozen=True)
-class Card:
-    """Everything on the page; the pictures are made. ``suspicious`` counts all suspicious depth maps."""
-
-    uri: str
-    manifest: Manifest
-    facts: Facts
-    samples: Sequence[Picture]
-    bands: Mapping[str, Sequence[Picture]]
-    pairs: Sequence[Pair]
-    rejects: Mapping[str, Sequence[Picture]]
-    suspects: Sequence[Suspect]
-    suspicious: int
-    settings: CardSettings
-    versions: Mapping[str, str]
-
-
-def card_html(card: Card) -> str:
-    """The page. Pure: the same card gives the same text."""
-    title = f"{card.manifest.domain.capitalize()} corpus {last_part(card.uri)}"
-    sections = [
-        ("files", "Files", _files(card)),
-        ("sizes", "Sizes", _sizes(card)),
-        ("haze", "Haze density", _haze(card)),
-        ("depth", "Depth maps and pairs", _depth(card)),
-        ("photographs", "Photographs at random", _samples(card)),
-        ("duplicates", "Duplicates", _duplicates(card)),
-        ("rejects", "Rejected files", _rejects(card)),
-        ("made", "How it was made", _made(card)),
-    ]
-    links = "".join(f'<a href="#{anchor}">{heading}</a>' for anchor, heading, _ in sections)
-    body = "".join(
-        f'<section id="{anchor}"><h2>{heading}</h2>{content}</section>' for anchor, heading, content in sections
+    page = render(
+        "ingest/card/card.html.j2",
+        uri=out,
+        manifest=manifest,
+        facts=counted,
+        samples=of(choice.samples),
+        bands={band: of(rows) for band, rows in choice.bands.items()},
+        pairs=[(_kept(kept, dropped, made), made[dropped["uri"], "image"]) for kept, dropped in choice.pairs],
+        rejects={reason: of(rows) for reason, rows in choice.rejects.items()},
+        rejects_file=REJECTS,
+        suspects=[(*_suspect(said, row, made), said) for said, row in choice.suspects],
+        suspicious=len(suspicious),
+        sizes=[
+            _histogram("Long sides", "pixels", counted.sides),
+            _histogram("Files", "bytes", counted.sizes, amount),
+        ],
+        haze=_histogram("Haze density by split", "haze density", counted.haze),
+        seed=chosen.seed,
+        versions=versions(_PACKAGES),
+        reasons=REASONS,
+        kinds=KINDS,
     )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta name="color-scheme" content="light dark"><title>{text(title)}</title><style>{STYLE}</style></head>\n'
-        '<body><header><p class="kind">Data card</p>'
-        f"<h1>{card.manifest.domain.capitalize()} corpus <span>{name(last_part(card.uri))}</span></h1>"
-        f"{_lead(card)}<nav>{links}</nav></header>\n<main>{body}</main></body></html>\n"
-    )
+    with replacing(child(out, CARD)) as stream:
+        stream.write(page.encode())
 
 
-def _lead(card: Card) -> str:
-    manifest = card.manifest
-    train, test = manifest.splits.get("train", 0), manifest.splits.get("test", 0)
-    what = DOMAINS[manifest.domain]
-    if manifest.accepted == 1:
-        what = what.replace("photographs", "photograph", 1)
-    return (
-        f"<p>{manifest.accepted:,} {what}, {card.facts.pixels / 1e6:,.0f} megapixels in all: {train:,} to train on and "
-        f"{test:,} held out for tests. Which of the two follows from a photograph's content, so it never changes sides."
-        f'</p><p class="where">{name(card.uri)}</p>'
-    )
+def _wishes(choice: Choice) -> Iterable[Wish]:
+    for rows in (choice.samples, *choice.bands.values(), *choice.rejects.values()):
+        yield from map(Wish, rows)
+    for kept, dropped in choice.pairs:
+        yield from (Wish(dropped), _wish_kept(kept, dropped))
+    for _, row in choice.suspects:
+        if row is not None:
+            yield from (Wish(row), Wish(row, "depth"))
 
 
-def _files(card: Card) -> str:
-    manifest, found = card.manifest, card.manifest.found
-    parts = [
-        ("train", "accepted, to train on", manifest.splits.get("train", 0), "s0"),
-        ("test", "accepted, held out for tests", manifest.splits.get("test", 0), "s1"),
-        ("duplicates", "left out, the corpus has them already", manifest.duplicates, "s2"),
-        ("rejected", "cannot or must not be used", manifest.rejected, "s3"),
-    ]
-    bar = "".join(f'<i class="{c}" style="flex-grow:{n}"></i>' for _, _, n, c in parts if n)
-    tiles = "".join(
-        f'<li><i class="{c}"></i><b>{n:,}</b> {what} <small>{percent(n, found)}<br>{meaning}</small></li>'
-        for what, meaning, n, c in parts
-    )
-    return (
-        f"<p>{plural(found, 'photograph')} found in the sources; every one of them is counted below.</p>"
-        f'<div class="bar" role="img" aria-label="accepted, duplicates and rejected as shares">{bar}</div>'
-        f'<ul class="tiles">{tiles}</ul>{_left_out(card)}'
-    )
+def _wish_kept(kept: Row | None, dropped: Row) -> Wish:
+    """What a duplicate is a copy of; one that this corpus does not have belongs to another."""
+    return Wish({"uri": dropped["same_as"] or ""}, "elsewhere") if kept is None else Wish(kept)
 
 
-def _left_out(card: Card) -> str:
-    """Duplicates by kind and rejects by reason, each in plain words."""
-    found = card.manifest.found
-    kinds = [(f"duplicate, {kind}", KINDS.get(kind, ""), n) for kind, n in card.facts.duplicates.items() if n]
-    reasons = sorted(card.manifest.reasons.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN_REASONS]
-    codes = [(f"rejected, {reason}", REASONS.get(reason, "see the messages below"), n) for reason, n in reasons]
-    if not kinds and not codes:
-        return "<p>Nothing was left out.</p>"
-    rows = [
-        (text(code.replace("_", " ")), text(meaning), f"{n:,}", percent(n, found)) for code, meaning, n in kinds + codes
-    ]
-    return "<h3>Why files were left out</h3>" + table(["", "what it means", "files", "share"], rows, (2, 3))
+def _kept(kept: Row | None, dropped: Row, made: Made) -> Picture:
+    wish = _wish_kept(kept, dropped)
+    return made[wish.row["uri"], wish.what]
 
 
-def _sizes(card: Card) -> str:
-    facts, count = card.facts, card.manifest.accepted
-    if not count:
-        return "<p>There are no photographs.</p>"
-    return (
-        f"<p>The original files of the accepted photographs have {amount(facts.bytes)} and "
-        f"{facts.pixels / 1e6:,.1f} megapixels: on average {amount(facts.bytes / count)} and "
-        f"{facts.pixels / count / 1e6:,.2f} megapixels each. The corpus may hold them reduced.</p>"
-        '<div class="charts">'
-        + chart(facts.sides, "Long sides", "pixels", lambda edge: f"{edge:g}")
-        + chart(facts.sizes, "Files", "bytes", amount)
-        + "</div>"
-    )
+def _suspect(said: Mapping[str, Any], row: Row | None, made: Made) -> tuple[Picture, Picture]:
+    """The photograph of a suspicious depth map, and the map."""
+    if row is None:
+        missing = Picture(str(said["uri"]), {}, problem="the catalogue does not have it")
+        return missing, missing
+    return made[row["uri"], "image"], made[row["uri"], "depth"]
 
 
-def _haze(card: Card) -> str:
-    facts = card.facts
-    if not facts.measured:
-        return "<p>It was not measured.</p>"
-    means = " and ".join(f"{mean:.2f} in {split}" for split, mean in facts.mean_haze.items())
-    missing = card.manifest.accepted - facts.measured
-    unmeasured = f" It is missing for {plural(missing, 'photograph')}." if missing else ""
-    histogram = chart(facts.haze, "Haze density by split", "haze density", lambda edge: f"{edge:g}")
-    bands = "".join(
-        f'<h3>{BANDS[band]}</h3><div class="grid">{"".join(photograph(p) for p in pictures)}</div>'
-        for band, pictures in card.bands.items()
-        if pictures
-    )
-    return (
-        "<p>0 is clear, 1 opaque: one minus the mean transmission that the dark channel prior finds in a thumbnail. "
-        "The prior takes white walls, snow and pale skies for haze, so read it over many photographs, not for one. "
-        f"The mean is {means}.{unmeasured}</p>"
-        f'<div class="charts">{histogram}</div>{bands}'
-    )
+def _histogram(title: str, axis: str, bars: Histogram, label: Callable[[float], str] = "{:g}".format) -> dict[str, Any]:
+    """A chart and its numbers; several series are drawn as shares of their own totals, so that their shapes compare."""
+    several, edges = len(bars.series) > 1, [label(edge) for edge in bars.edges]
 
+    def draw(axes: Any) -> None:
+        width = 0.84 / len(bars.series)
+        for place, (name, counts) in enumerate(bars.series.items()):
+            heights = np.array(counts) / max(1, sum(counts) if several else 1)
+            left = np.arange(len(counts)) + 0.08 + place * width
+            # The edge is there to be seen, however low a bar: a single photograph among millions.
+            heights[heights == 0] = np.nan
+            legend = f"{name} ({sum(counts):,})"
+            axes.bar(left, heights, width, align="edge", color=SERIES[place], ec=SERIES[place], lw=0.8, label=legend)
+        every = -(-(len(edges) - 1) // (_LABELS - 1))
+        axes.set_xticks(range(0, len(edges), every), edges[::every])
+        axes.set_xlim(0, len(edges) - 1)
+        axes.set_ylim(bottom=0)
+        axes.grid(visible=False, axis="x")
+        axes.yaxis.get_major_locator().set_params(integer=not several)
+        axes.yaxis.set_major_formatter("{x:.0%}" if several else "{x:,.0f}")
+        axes.set_xlabel(f"{axis}; height: {'share of the split' if several else 'photographs'}")
+        if several:
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(bars.series))
 
-def _depth(card: Card) -> str:
-    facts, count = card.facts, card.manifest.accepted
-    counts = (
-        f"<p>{facts.depth:,} of {plural(count, 'photograph')} ({percent(facts.depth, count)}) have a depth map; the "
-        f"others get haze by a procedural depth in training. {facts.pairs:,} ({percent(facts.pairs, count)}) have a "
-        "pair id, which names the scene that several photographs show.</p>"
-    )
-    if not card.suspicious:
-        return counts + "<p>No depth map looks suspicious.</p>"
-    return (
-        f"{counts}<h3>Suspicious depth maps</h3><p>{plural(card.suspicious, 'depth map')} may be inverted, nearly "
-        f"constant or otherwise wrong{_shown(len(card.suspects), card.suspicious)}. White is near, black is far: the "
-        'ground at your feet should be bright, the horizon dark.</p><div class="pairs">'
-        + "".join(map(_suspect, card.suspects))
-        + "</div>"
-    )
-
-
-def _suspect(suspect: Suspect) -> str:
-    said = "".join(f"<li>{text(word.replace('_', ' '))}</li>" for word in suspect.said["suspicions"][:6])
-    depth = suspect.said.get("depth") or ""
-    caption = f"<span><b>depth map</b> {name(depth)}</span>"
-    alt = f"depth map of {last_part(suspect.photograph.uri)}"
-    return (
-        f'<article><ul class="words">{said}</ul><p>{text(suspect.said.get("message", ""), 240)}</p><div class="two">'
-        f"{photograph(suspect.photograph, 'photograph')}{figure(suspect.depth, caption, alt)}</div></article>"
-    )
-
-
-def _samples(card: Card) -> str:
-    if not card.samples:
-        return "<p>None are shown.</p>"
-    return (
-        f"<p>{len(card.samples)} of {plural(card.manifest.accepted, 'accepted photograph')}.</p>"
-        f'<div class="grid">{"".join(photograph(p) for p in card.samples)}</div>'
-    )
-
-
-def _duplicates(card: Card) -> str:
-    count = card.manifest.duplicates
-    if not count:
-        return "<p>None were found.</p>"
-    return (
-        f"<p>{plural(count, 'file')} left out{_shown(len(card.pairs), count)}; of each kind the most doubtful first. "
-        "The distance counts the bits, of 64, in which the perceptual hashes differ: the larger it is, the less alike "
-        f'they are.</p><div class="pairs">{"".join(map(_pair, card.pairs))}</div>'
-    )
-
-
-def _pair(pair: Pair) -> str:
-    row = pair.dropped.row
-    kind = row["reason"]
-    how = "same bytes" if kind == "exact" else f"{plural(row['distance'] or 0, 'bit')} apart"
-    return (
-        f'<article><ul class="words"><li>{text(kind.replace("_", " "))}</li><li>{how}</li></ul><div class="two">'
-        f"{photograph(pair.kept, 'kept')}{photograph(pair.dropped, 'dropped')}</div></article>"
-    )
-
-
-def _rejects(card: Card) -> str:
-    manifest = card.manifest
-    if not manifest.rejected:
-        return "<p>None were rejected.</p>"
-    parts = []
-    for reason, pictures in card.rejects.items():
-        count = manifest.reasons.get(reason, len(pictures))
-        about = [f"{plural(count, 'file')}{_shown(len(pictures), count)}", text(REASONS.get(reason, ""))]
-        parts.append(
-            f"<h3>{text(reason.replace('_', ' ').capitalize())} <small>{': '.join(filter(None, about))}</small></h3>"
-            f'<div class="grid">{"".join(map(_reject, pictures))}</div>'
-        )
-    return f"<p>{plural(manifest.rejected, 'file')}; <code>{REJECTS}</code> lists them all.</p>{''.join(parts)}"
-
-
-def _reject(picture: Picture) -> str:
-    """The catalogue's message says what is wrong; the box in place of a picture need not say it again."""
-    message = picture.row["message"] or picture.problem
-    return photograph(replace(picture, problem=""), more=f'<span class="message">{name(message, 140)}</span>')
-
-
-def _made(card: Card) -> str:
-    manifest = card.manifest
-    rows = [
-        ("fingerprints of sources and settings", f"<code>{text(', '.join(manifest.sources)) or 'none'}</code>"),
-        ("shards", f"{len(manifest.files):,} Parquet files, {sum(manifest.row_groups.values()):,} row groups"),
-        ("this card", f"{_card_words(card.settings)}"),
-        *((text(package), text(version)) for package, version in card.versions.items()),
-    ]
-    rest = json.dumps(manifest.model_dump(mode="json", exclude={"files", "row_groups"}), indent=2, ensure_ascii=False)
-    return (
-        "<p>The corpus was made by <code>python -m pipelines.ingest</code>: files are hashed, decoded and checked, "
-        "duplicates found by content and by perceptual hash, and what is left is cut into shards of one split each. "
-        "The page was made from the catalogue, which has a row for every file found; "
-        "<code>python -m pipelines.ingest.card.command</code> makes it anew.</p>"
-        + table(["", ""], rows)
-        + f"<details><summary>Manifest</summary><pre>{text_block(rest)}</pre></details>"
-    )
-
-
-def text_block(block: str) -> str:
-    """Several lines, escaped."""
-    lines = block[:_MANIFEST_LONGEST].split("\n")
-    return "\n".join(text(line, 400) for line in lines)
-
-
-def _card_words(settings: CardSettings) -> str:
-    return f"photographs chosen at random with seed {settings.seed}"
-
-
-def _shown(shown: int, count: int) -> str:
-    return "" if shown >= count else f", {shown:,} shown"
+    spans = [f"{low} – {high}" for low, high in pairwise(edges)]
+    rows = [(span, *(f"{c:,}" for c in counts)) for span, *counts in zip(spans, *bars.series.values(), strict=True)]
+    svg = draw_chart(draw, f"{title}, a histogram")
+    return {"title": title, "svg": svg, "head": [axis, *bars.series], "rows": rows}

