@@ -34,7 +34,9 @@ def photo_of(data: bytes, limits: ImageLimits, shrink_to: int | None = None, *, 
         return _photo(tiff.decode(data, layout), data, layout, None)
     with headers.open_image(data, limits) as image:
         if ended and not headers.is_whole(data):
-            raise TruncatedImage(f"the file ends before the picture does: the {image.format} file has no end")
+            raise TruncatedImage(
+                f"the file ends before the picture does: the {headers.name_of(image)} file has no end marker"
+            )
         if png.is_deep(data):
             return _photo(png.decode(data, image.size), data, layout, image)
         if shrink_to is not None and image.format in ("JPEG", "MPO"):
