@@ -17,8 +17,7 @@ from models.images.contents import GAIN_MAP, contents
 from models.images.limits import CorruptImage, ImageError, ImageLimits, TruncatedImage
 from models.images.mending import Mended, candidates, ends_early, filled
 from models.images.metadata import collect, tiff_resolution
-from models.images.modes import Model, Samples, upright
-from models.images.photo import Photo
+from models.images.photo import Model, Photo, Samples, upright
 
 Array = NDArray[Any]
 
