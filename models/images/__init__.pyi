@@ -5,9 +5,8 @@ from .codec import encode as encode
 from .codec import lost as lost
 from .codec import probe as probe
 from .codec import read as read
-from .kinds import PICTURES as PICTURES
-from .kinds import kind_of as kind_of
 from .limits import DEFAULT_LIMITS as DEFAULT_LIMITS
+from .limits import PICTURES as PICTURES
 from .limits import SUFFIXES as SUFFIXES
 from .limits import CorruptImage as CorruptImage
 from .limits import ImageError as ImageError
@@ -16,8 +15,9 @@ from .limits import ImageTooLarge as ImageTooLarge
 from .limits import TruncatedImage as TruncatedImage
 from .limits import UnsupportedFormat as UnsupportedFormat
 from .limits import check_bytes as check_bytes
-from .modes import eight_bits as eight_bits
+from .limits import kind_of as kind_of
 from .photo import Photo as Photo
+from .photo import eight_bits as eight_bits
 from .photo import quantise as quantise
 from .photo import resize as resize
 from .photo import to_tensor as to_tensor

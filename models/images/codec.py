@@ -34,9 +34,8 @@ from models.images.limits import (
     UnsupportedFormat,
     check_bytes,
 )
-from models.images.metadata import Metadata, lost_in
-from models.images.modes import eight_bits
-from models.images.photo import Photo, resize, to_tensor, to_uint8
+from models.images.metadata import lost_in
+from models.images.photo import Metadata, Photo, eight_bits, resize, to_tensor, to_uint8
 from models.images.profile import srgb_grey_profile
 from models.images.reading import copies, nearly_whole, photo_of
 

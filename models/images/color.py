@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import ImageCms
 
 from models.images.limits import UnsupportedFormat
-from models.images.modes import Samples, straight, whole_numbers
+from models.images.photo import Samples, straight, whole_numbers
 from models.images.profile import is_hdr, is_sound, srgb_grey_profile, srgb_profile
 
 Array = NDArray[Any]

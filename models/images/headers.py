@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from PIL import Image, UnidentifiedImageError
 
 from models.images import exif, png, tiff
-from models.images.kinds import kind_of
 from models.images.limits import (
     MAGIC,
     CorruptImage,
@@ -23,8 +22,8 @@ from models.images.limits import (
     check_bytes,
     check_frames,
     check_size,
+    kind_of,
 )
-from models.images.xmp import orientation as xmp_orientation
 
 SCAN, END, COMMENT, RESTART_INTERVAL = 0xDA, 0xD9, 0xFE, 0xDD
 FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
@@ -33,6 +32,7 @@ _MOST_FILL = 4096  # bytes between segments
 _MOST_SCANS = 200  # a progressive JPEG needs a dozen; each costs a pass over the whole picture
 _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # neither stuffing nor a restart
 _NO_SEGMENT = (0x01, 0xD8)
+_TURN = re.compile(rb"\btiff:Orientation(?:\s*=\s*[\"']|>)\s*([1-8])")
 
 
 def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
@@ -143,7 +143,13 @@ def orientation(image: Image.Image, data: bytes) -> int:
 def tiff_orientation(layout: tiff.Layout) -> int:
     """The orientation of a TIFF, 1..8; that of its XMP counts where the directory tells none."""
     value = exif.number(layout.tags, exif.ORIENTATION)
-    return value if 1 <= value <= 8 else xmp_orientation(layout.xmp) if value == 0 else 1
+    return value if 1 <= value <= 8 else _xmp_orientation(layout.xmp) if value == 0 else 1
+
+
+def _xmp_orientation(packet: bytes) -> int:
+    """The orientation that XMP tells, 1..8: what counts where EXIF tells none."""
+    found = _TURN.search(packet)
+    return int(found[1]) if found else 1
 
 
 def name_of(image: Image.Image) -> str:

@@ -1,20 +1,23 @@
-"""A decoded photograph: the form next to files. :mod:`models.images` offers it too."""
+"""A decoded photograph: the form next to files, which :mod:`models.images` offers too; and what samples need to become
+one.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.images.metadata import Metadata
+from models.images.limits import UnsupportedFormat
 
 if TYPE_CHECKING:  # torch takes a second to import
     from torch import Tensor
 
 Array = NDArray[Any]
+Model = Literal["GRAY", "RGB", "CMYK", "LAB", "ICCLAB"]
 
 
 def to_tensor(pixels: Array) -> Tensor:
@@ -53,6 +56,25 @@ def quantise(image: Tensor, dtype: np.dtype[Any]) -> Array:
     top = np.iinfo(dtype).max
     levels = image.detach().float().clamp(0, 1).mul_(top).add_(0.5).cpu().numpy().astype(dtype)
     return np.stack([levels[:, channel] for channel in range(levels.shape[1])], axis=-1)
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What tells about a photograph, without its pixels.
+
+    Attributes:
+        exif: a little-endian EXIF block without ``Exif\\0\\0``: orientation 1, no thumbnail, no maker's note.
+        xmp: an XMP packet whose orientation is 1 and that holds no thumbnail.
+        dpi: dots per inch across and down the upright picture.
+        iptc: a block of IPTC records without a preview.
+        texts: (keyword, text) of a PNG; a JPEG's comment has the keyword "Comment".
+    """
+
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    iptc: bytes | None = None
+    texts: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,3 +117,70 @@ class Photo:
         if self.alpha is not None and tuple(image.shape[2:]) != self.alpha.shape:
             raise ValueError(f"image is {tuple(image.shape[2:])} but the alpha channel is {self.alpha.shape}")
         return replace(self, pixels=quantise(image, self.pixels.dtype)[0])
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Pixels as a file stores them, before colors and orientation are dealt with.
+
+    Attributes:
+        values: (H, W, 1, 3 or 4) of any depth.
+        model: what the channels are.
+        alpha: (H, W) of the same dtype, or None.
+        inverted: white is zero.
+        premultiplied: the colors were multiplied by alpha.
+    """
+
+    values: Array
+    model: Model
+    alpha: Array | None = None
+    inverted: bool = False
+    premultiplied: bool = False
+
+
+def whole_numbers(values: Array) -> Array:
+    """Samples of any depth as uint8 or uint16, in native byte order.
+
+    Raises:
+        UnsupportedFormat: floats outside [0, 1] or integers outside 0..65535, whose white is anyone's guess.
+    """
+    if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
+        native: Array = values.astype(f"u{values.dtype.itemsize}", copy=False)
+        return native
+    low, high = values.min(), values.max()
+    floats = values.dtype.kind == "f"
+    white = 1.0 if floats else 65_535
+    if not (low >= 0 and high <= white):  # also False for NaN
+        kind = "float" if floats else f"{values.dtype.itemsize * 8}-bit"
+        raise UnsupportedFormat(f"{kind} values run from {low} to {high}; expected 0 to {white}")
+    if not floats:
+        return values.astype(np.uint16)
+    scaled = values.astype(np.float32 if values.dtype.itemsize < 8 else np.float64) * 65_535
+    rounded: Array = np.rint(scaled).astype(np.uint16)
+    return rounded
+
+
+def straight(values: Array, alpha: Array) -> Array:
+    """(H, W, C) colors that were multiplied by ``alpha``, as they were before; black where it is 0."""
+    white = np.iinfo(values.dtype).max
+    whole = np.maximum(alpha.astype(np.uint32), 1)[:, :, None]
+    result: Array = np.minimum((values * np.uint32(white) + whole // 2) // whole, white).astype(values.dtype)
+    return result
+
+
+def upright(pixels: Array, orientation: int) -> Array:
+    """Undo an EXIF orientation. Returns a writable copy in memory order."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.array(pixels, order="C")
+
+
+def eight_bits(values: Array) -> Array:
+    """uint16 rounded to uint8; uint8 as it is."""
+    if values.dtype == np.uint8:
+        return values
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)

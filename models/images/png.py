@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.images.limits import CorruptImage
-from models.images.modes import Samples
+from models.images.photo import Samples
 
 Array = NDArray[Any]
 Chunk = tuple[bytes, int, int]  # name, first byte, length

@@ -17,8 +17,7 @@ from models.images.contents import GAIN_MAP, contents
 from models.images.limits import CorruptImage, ImageError, ImageLimits, TruncatedImage
 from models.images.mending import Mended, candidates, ends_early, filled
 from models.images.metadata import collect, tiff_resolution
-from models.images.modes import Model, Samples, upright
-from models.images.photo import Photo
+from models.images.photo import Model, Photo, Samples, upright
 
 Array = NDArray[Any]
 
@@ -34,7 +33,9 @@ def photo_of(data: bytes, limits: ImageLimits, shrink_to: int | None = None, *, 
         return _photo(tiff.decode(data, layout), data, layout, None)
     with headers.open_image(data, limits) as image:
         if ended and not headers.is_whole(data):
-            raise TruncatedImage(f"the file ends before the picture does: the {image.format} file has no end")
+            raise TruncatedImage(
+                f"the file ends before the picture does: the {headers.name_of(image)} file has no end marker"
+            )
         if png.is_deep(data):
             return _photo(png.decode(data, image.size), data, layout, image)
         if shrink_to is not None and image.format in ("JPEG", "MPO"):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.images import exif
 from models.images.limits import CorruptImage, TruncatedImage, UnsupportedFormat
-from models.images.modes import Model, Samples
+from models.images.photo import Model, Samples
 
 Array = NDArray[Any]
 

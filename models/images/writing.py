@@ -13,7 +13,8 @@ from PIL import Image
 
 from models.images import exif as image_exif
 from models.images import png as image_png
-from models.images.metadata import Metadata, exif_block, pillow_options
+from models.images.metadata import exif_block, pillow_options
+from models.images.photo import Metadata
 
 Array = NDArray[Any]
 

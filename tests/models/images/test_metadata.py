@@ -166,6 +166,7 @@ def test_numbers_without_end_are_not_unpacked(tag: int, kind: int) -> None:
     assert time.process_time() - start < 5
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of damage
 @settings(max_examples=200, deadline=None)
 @given(junk=st.binary(max_size=200), at=st.integers(0, 400), order=st.sampled_from("<>"), size=st.integers(0, 500))
 def test_damaged_metadata_is_cleaned_or_left_out(junk: bytes, at: int, order: str, size: int) -> None:
