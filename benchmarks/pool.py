@@ -217,7 +217,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entries", type=int, nargs="*", default=[1000, 1_000_000])
     parser.add_argument("--restore", type=int, nargs="*", default=[20_000], help="entries that are restored")
-    parser.add_argument("--shards", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--shards", type=int, nargs="*", default=[1, 2, 4], help="none: the store alone")
     parser.add_argument("--label-bytes", type=int, default=100_000, help="of what is offered (288x288: about 100,000)")
     parser.add_argument("--clients", type=int, default=2, help="processes that offer and fetch at the same time")
     parser.add_argument("--seconds", type=float, default=4.0, help="per measurement")
@@ -227,6 +227,8 @@ def main() -> None:
         folder = Path(name)
         for entries in args.entries:
             stores(folder, entries, args.label_bytes, args.seconds)
+        if not args.shards:
+            return
         ray.init(
             address="local", num_cpus=4, include_dashboard=False, object_store_memory=1 << 30, logging_level="ERROR"
         )

@@ -167,14 +167,10 @@ class Store:
 
     def _prepared(self) -> sqlite3.Connection:
         writer = self._connect(self._file(), "ro" if self._owner is None else "rw")
-        try:
-            writer.execute("pragma journal_mode = wal")
-            writer.execute(f"pragma synchronous = {self._sync}")
-            writer.execute(f"pragma wal_autocheckpoint = {_LOG_PAGES}")
-            writer.execute(f"pragma journal_size_limit = {_LOG_PAGES << 14}")
-        except BaseException:
-            writer.close()
-            raise
+        writer.execute("pragma journal_mode = wal")
+        writer.execute(f"pragma synchronous = {self._sync}")
+        writer.execute(f"pragma wal_autocheckpoint = {_LOG_PAGES}")
+        writer.execute(f"pragma journal_size_limit = {_LOG_PAGES << 14}")
         return writer
 
     def _disconnect(self) -> None:

@@ -344,7 +344,7 @@ LOSE_A_NODE = """
     Path(root, "report.json").write_text(json.dumps({
         "nodes_before": len({node for node, _ in before}), "nodes_after": len({node for node, _ in after}),
         "moved": [old != new for (_, old), (_, new) in zip(before, after)], "lost": lost,
-        "begins_anew": (store / "labels-00001.sqlite").is_file(), "offered": offer.result(60), "seconds": seconds,
+        "begins_anew": any(store.glob("labels-*.sqlite")), "offered": offer.result(60), "seconds": seconds,
         "labels": [None if label is None else int(label.label[0, 0, 0]) for label in found],
         "size": client.stats().size,
     }))
