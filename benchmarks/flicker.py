@@ -59,7 +59,7 @@ def scenes(folder: Path, count: int, frames: int) -> list[Path]:
 
 def clip(photograph: Path, seed: int, frames: int, folder: Path) -> tuple[list[Tensor], list[Tensor]]:
     """Clear frames, and hazy ones as they come out of a video file; (1, 3, H, W) each."""
-    pixels = images.read(photograph).pixels
+    pixels = images.read_image(photograph).pixels
     scene = to_tensor(pixels)[..., :HEIGHT, : WIDTH + STEP * (frames - 1)]
     depth = procedural_depth(scene[0], seed).clamp(0, 1)[None]
     hazy = scatter(scene, transmission_from_depth(depth, BETA), AIRLIGHT)

@@ -34,7 +34,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         hazy = make_samples(Path(folder)).hazy
         for name in args.photographs:
-            before = images.read(hazy / f"{name}.jpg").pixels
+            before = images.read_image(hazy / f"{name}.jpg").pixels
             after = images.to_uint8(dehaze(network, images.to_tensor(before)).scene)[0]
             width = round(before.shape[1] * HEIGHT / before.shape[0])
             tiles += [images.resize(picture, width, HEIGHT) for picture in (before, after)]

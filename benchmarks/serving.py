@@ -36,7 +36,7 @@ PARTS = ("overhead", "overload", "soak")
 
 def photograph() -> Photo:
     """One of those that the demo's samples are cut from, 640x427. Its haze makes no difference here."""
-    return images.read(next(source for source in SOURCES if source.name == PHOTOGRAPH).file())
+    return images.read_image(next(source for source in SOURCES if source.name == PHOTOGRAPH).file())
 
 
 def file_of(photo: Photo, width: int, height: int, kind: str = "JPEG") -> bytes:
@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=4, help="soak")
     args = parser.parse_args()
     plan = Plan(args.model, args.threads, args.settings)
-    photo = images.read(args.photo) if args.photo else photograph()
+    photo = images.read_image(args.photo) if args.photo else photograph()
     found = json.loads(args.out.read_text()) if args.out and args.out.exists() else {}
     for part in args.parts:
         found[part], table = _measure(part, args, plan, photo)

@@ -1,4 +1,6 @@
 from .haze import DarkChannelPrior as DarkChannelPrior
+from .images import read_image as read_image
+from .images import write_image as write_image
 from .inference import dehaze as dehaze
 from .networks import Cddgan as Cddgan
 from .networks import Corun as Corun

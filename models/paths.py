@@ -100,7 +100,7 @@ def replacing(uri: str, *, durable: bool = False) -> Iterator[Any]:
         uri: of the file.
         durable: on a local file system, the file is on the disk before it has its name, and the name when this ends.
     """
-    files, path = filesystem(uri)
+    files, path = filesystem(absolute(uri))
     folder, _, name = path.rpartition("/")
     files.create_dir(folder, recursive=True)
     temporary = f"{folder}/{temporary_name(name)}"

@@ -4,7 +4,8 @@ from .codec import decode as decode
 from .codec import encode as encode
 from .codec import lost as lost
 from .codec import probe as probe
-from .codec import read as read
+from .codec import read_image as read_image
+from .codec import write_image as write_image
 from .limits import DEFAULT_LIMITS as DEFAULT_LIMITS
 from .limits import PICTURES as PICTURES
 from .limits import SUFFIXES as SUFFIXES

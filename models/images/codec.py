@@ -38,6 +38,7 @@ from models.images.metadata import lost_in
 from models.images.photo import Metadata, Photo, eight_bits, resize, to_tensor, to_uint8
 from models.images.profile import srgb_grey_profile
 from models.images.reading import copies, nearly_whole, photo_of
+from models.paths import replacing
 
 _LIBRARIES = ("PIL", "tifffile", "imagecodecs")
 
@@ -63,8 +64,8 @@ def _silence_libtiff() -> None:
 
 __all__ = [
     "DEFAULT_LIMITS", "IMAGE_SUFFIXES", "CorruptImage", "Header", "ImageError", "ImageLimits", "ImageTooLarge",
-    "Metadata", "Photo", "TruncatedImage", "UnsupportedFormat", "decode", "encode", "lost", "probe", "read", "resize",
-    "to_tensor", "to_uint8",
+    "Metadata", "Photo", "TruncatedImage", "UnsupportedFormat", "decode", "encode", "lost", "probe", "read_image",
+    "resize", "to_tensor", "to_uint8", "write_image",
 ]  # fmt: skip
 
 Array = NDArray[Any]  # uint8 unless a docstring says more
@@ -170,7 +171,7 @@ def lost(photo: Photo, format: str | None = None) -> tuple[str, ...]:  # noqa: A
     return tuple(sorted({*photo.dropped, *lost_in(photo.metadata or Metadata(), name)}))
 
 
-def read(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> Photo:
+def read_image(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> Photo:
     """:func:`decode` a local file; errors name it.
 
     Raises:
@@ -183,6 +184,27 @@ def read(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> 
         return decode(path.read_bytes(), limits)
     except ImageError as problem:
         raise type(problem)(f"{path}: {problem}") from problem
+
+
+def write_image(photo: Photo, path: str | os.PathLike[str], quality: int = 95, metadata: bool = False) -> None:
+    """:func:`encode` to a file in the format of its suffix; readers see the old file or the whole new one.
+
+    Args:
+        photo: to write.
+        path: a local path or a URI; the folder is made if missing.
+        quality, metadata: as in :func:`encode`.
+
+    Raises:
+        UnsupportedFormat: the suffix is not in :data:`IMAGE_SUFFIXES`.
+        OSError: it cannot be written.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        known = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise UnsupportedFormat(f"{path}: cannot tell an image format from suffix '{suffix}'; known: {known}")
+    data = encode(photo, SUFFIXES[suffix], quality, metadata)
+    with replacing(os.fspath(path)) as stream:
+        stream.write(data)
 
 
 def _channels(photo: Photo, name: str) -> tuple[Array, bytes | None]:

@@ -222,7 +222,7 @@ def example_photo(folder: Path) -> Path:
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in images.IMAGE_SUFFIXES:
             try:
-                images.read(path)
+                images.read_image(path)
             except images.ImageError:
                 continue
             return path

@@ -94,7 +94,7 @@ def make_samples(out: Path) -> SampleFolders:
     folders = SampleFolders(hazy=out / "hazy", clear=out / "clear")
     for number, source in enumerate(SOURCES):
         random = np.random.default_rng(number)
-        picture = images.read(source.file()).pixels
+        picture = images.read_image(source.file()).pixels
         depth = _motorcycle_depth() if source.name == "motorcycle_left" else _landscape_depth(picture, random)
         clear, hazy = _sides(np.dstack([picture, np.rint(depth * 255).astype(np.uint8)]), source)
         for index, crop in enumerate(_crops(clear, source.clear, random)):

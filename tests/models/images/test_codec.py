@@ -273,7 +273,7 @@ def box(brand: bytes) -> bytes:
 def test_errors_say_what_a_file_is(data: bytes, kind: str, tmp_path: Path) -> None:
     (tmp_path / "hill.jpg").write_bytes(data)
     with pytest.raises(images.UnsupportedFormat, match=rf"hill\.jpg: this is .*{kind}.*, not an image of an accepted"):
-        images.read(tmp_path / "hill.jpg")
+        images.read_image(tmp_path / "hill.jpg")
     with pytest.raises(images.UnsupportedFormat, match=kind):
         images.probe(data)
 
@@ -394,11 +394,11 @@ def test_unknown_format_and_impossible_side() -> None:
 def test_read_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 nothing more")
     with pytest.raises(images.ImageError, match=r"broken\.jpg"):
-        images.read(tmp_path / "broken.jpg")
+        images.read_image(tmp_path / "broken.jpg")
     with pytest.raises(images.ImageTooLarge, match=r"broken\.jpg"):
-        images.read(tmp_path / "broken.jpg", images.ImageLimits(max_bytes=3))
+        images.read_image(tmp_path / "broken.jpg", images.ImageLimits(max_bytes=3))
     with pytest.raises(FileNotFoundError):
-        images.read(tmp_path / "missing.jpg")
+        images.read_image(tmp_path / "missing.jpg")
 
 
 @pytest.mark.parametrize(("width", "height"), [(20, 10), (80, 60), (40, 24)])

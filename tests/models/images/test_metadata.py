@@ -122,8 +122,8 @@ def test_with_tensor_and_files_keep_it(tmp_path: Any) -> None:
     photo = camera_photo()
     (tmp_path / "kept.jpg").write_bytes(images.encode(photo.with_tensor(photo.tensor()), metadata=True))
     (tmp_path / "dropped.jpg").write_bytes(images.encode(photo))
-    assert images.read(tmp_path / "kept.jpg").metadata == photo.metadata
-    assert images.read(tmp_path / "dropped.jpg").metadata is None
+    assert images.read_image(tmp_path / "kept.jpg").metadata == photo.metadata
+    assert images.read_image(tmp_path / "dropped.jpg").metadata is None
 
 
 @pytest.mark.parametrize(

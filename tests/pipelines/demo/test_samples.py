@@ -27,7 +27,7 @@ def test_numbers_and_sizes(made: SampleFolders) -> None:
     assert len(photographs(made.clear)) == 60
     assert len(photographs(made.hazy)) == 24
     for path in photographs(made.clear) + photographs(made.hazy):
-        height, width = images.read(path).pixels.shape[:2]
+        height, width = images.read_image(path).pixels.shape[:2]
         assert 128 <= min(height, width) <= max(height, width) <= samples.LONG_SIDE, path
 
 
@@ -39,12 +39,12 @@ def test_all_differ(made: SampleFolders) -> None:
 def test_one_broken_file_in_each(made: SampleFolders) -> None:
     for folder in (made.clear, made.hazy):
         with pytest.raises(images.TruncatedImage):
-            images.read(folder / BROKEN)
+            images.read_image(folder / BROKEN)
 
 
 def test_haze_lifts_the_darkest_pixels(made: SampleFolders) -> None:
     def darkest(folder: Path) -> float:
-        channels = [images.read(path).pixels.min(axis=2) for path in photographs(folder)]
+        channels = [images.read_image(path).pixels.min(axis=2) for path in photographs(folder)]
         return float(np.mean([np.percentile(channel, 10) for channel in channels]))
 
     assert darkest(made.hazy) > darkest(made.clear) + 40

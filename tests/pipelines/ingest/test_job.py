@@ -48,7 +48,7 @@ def messy(photo_folder: Folder) -> Path:
     (folder / "sub").mkdir()
     shutil.copy(folder / "photo_003.jpg", folder / "sub" / "copy of 3.jpg")
     shutil.copy(folder / "photo_003.jpg", folder / "a copy too.JPG")
-    small = images.resize(images.read(folder / "photo_007.jpg").pixels, 100, 75)
+    small = images.resize(images.read_image(folder / "photo_007.jpg").pixels, 100, 75)
     (folder / "small.jpg").write_bytes(images.encode(Photo(small), "JPEG", quality=70))
     (folder / "cut.jpg").write_bytes((folder / "photo_004.jpg").read_bytes()[:900])
     (folder / "text.png").write_text("no photograph")
