@@ -36,7 +36,7 @@ from models.depth import procedural_depth
 from models.haze import scatter, transmission_from_depth
 from models.images import to_tensor, to_uint8
 from models.predictor import Predictor
-from pipelines.dehaze.video import Frame, Reader, Smoother
+from pipelines.dehaze.video import Reader, Smoother, VideoFrame
 
 HEIGHT, WIDTH, STEP, RATE, BLOCK = 256, 384, 2, 25, 32
 NOISE, CRF, BETA, AIRLIGHT = 3.0 / 255, 26, 0.9, 0.88
@@ -81,7 +81,7 @@ def clip(photograph: Path, seed: int, frames: int, folder: Path) -> tuple[list[T
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
     reader = Reader(path)
-    decoded = [to_tensor(frame.pixels) for frame in reader.packets() if isinstance(frame, Frame)]
+    decoded = [to_tensor(frame.pixels) for frame in reader.packets() if isinstance(frame, VideoFrame)]
     reader.close()
     return [scene[..., STEP * i : STEP * i + WIDTH] for i in range(frames)], decoded
 

@@ -94,12 +94,12 @@ def asking(what: str, tracking_uri: str | None) -> Iterator[MlflowClient]:
     except ConfigError as problem:
         raise ConfigError(f"cannot {what} at {public_uri(where)}: {problem}") from problem
     except Exception as problem:  # MLflow, SQLAlchemy, requests and database drivers raise many kinds
-        reason = plainly(problem)
+        reason = reason_of(problem)
         remedy = f"; {_REMEDY}" if reason.startswith(_SILENCE) else ""
         raise ConfigError(f"cannot {what} at {public_uri(where)}: {reason}{remedy}") from problem
 
 
-def plainly(problem: BaseException) -> str:
+def reason_of(problem: BaseException) -> str:
     """MLflow's errors in few words and one line."""
     text = " ".join(str(problem).split()) or type(problem).__name__
     if "filesystem tracking backend" in text:

@@ -25,7 +25,7 @@ class UnknownParams(logging.Filter):
         return True
 
 
-class Dehazer(PythonModel):
+class PyfuncDehazer(PythonModel):
     """Wraps :class:`models.predictor.Predictor`."""
 
     def load_context(self, context: Any) -> None:
@@ -53,4 +53,4 @@ class Dehazer(PythonModel):
         return [self._predictor.dehaze_bytes(data, options)[0] for data in model_input]
 
 
-set_model(Dehazer())
+set_model(PyfuncDehazer())

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from models.config import ConfigError
-from models.mlflow_client import SQLITE, asking, mlflow_at, plainly, public_uri
+from models.mlflow_client import SQLITE, asking, mlflow_at, public_uri, reason_of
 from models.paths import persist
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _fetch(wanted: _Version, tracking_uri: str | None, folder: Path) -> None:
             return
         where = public_uri(tracking_uri or mlflow.get_tracking_uri())
         raise ConfigError(
-            f"cannot load {wanted.name} from {where}: {plainly(problem)}; its files should be at "
+            f"cannot load {wanted.name} from {where}: {reason_of(problem)}; its files should be at "
             f"{public_uri(wanted.location)}: if they were moved, move them back, or register the model again"
         ) from problem
 
@@ -213,7 +213,7 @@ def register_model(
             client.set_registered_model_alias(name, alias, registered)
         except (MlflowException, OSError) as problem:
             where = public_uri(tracking_uri)
-            raise ConfigError(f"cannot register {folder} as {name!r} at {where}: {plainly(problem)}") from problem
+            raise ConfigError(f"cannot register {folder} as {name!r} at {where}: {reason_of(problem)}") from problem
     return registered
 
 

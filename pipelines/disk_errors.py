@@ -33,7 +33,7 @@ def remedy(problem: OSError) -> str:
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def as_config_error() -> Iterator[None]:
     """Turns what a disk or a server of files refuses into an error of one line.
 
     Raises:
@@ -42,7 +42,7 @@ def told() -> Iterator[None]:
     try:
         yield
     except OSError as problem:
-        raise ConfigError(f"{plainly(problem)}{_place(problem)}{remedy(problem)}") from problem
+        raise ConfigError(f"{reason_of(problem)}{_place(problem)}{remedy(problem)}") from problem
 
 
 def _place(problem: OSError) -> str:
@@ -52,7 +52,7 @@ def _place(problem: OSError) -> str:
     return f": {quoted[1]}" if quoted else ""
 
 
-def plainly(problem: OSError) -> str:
+def reason_of(problem: OSError) -> str:
     """The reason of an error in few words."""
     return os.strerror(problem.errno) if problem.errno else " ".join(str(problem).split())
 
@@ -61,4 +61,4 @@ def no_space(problem: OSError, place: str) -> NoSpaceError | None:
     """The error for a place where nothing can be written any more; None when it is another one."""
     if problem.errno not in NO_PLACE:
         return None
-    return NoSpaceError(problem.errno, f"{plainly(problem)}: {place}")
+    return NoSpaceError(problem.errno, f"{reason_of(problem)}: {place}")

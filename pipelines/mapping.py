@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.disk_errors import told
+from pipelines.disk_errors import as_config_error
 
 
 def map_tables(
@@ -78,7 +78,7 @@ def _map(tables: Sequence[pa.Table], function: Any, **options: Any) -> Iterator[
 
 def _plainly(function: Callable[[pa.Table], pa.Table], table: pa.Table) -> pa.Table:
     """Call it; what a disk refuses is an error of one line: Ray Data changes the arguments of those of the system."""
-    with told():
+    with as_config_error():
         return function(table)
 
 
@@ -92,6 +92,6 @@ class _Made:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """The object's table."""
-        with told():
+        with as_config_error():
             made: pa.Table = self._make()(table)
             return made

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.mlflow_client import SQLITE, asking, plainly, prepare_mlflow, public_uri
+from models.mlflow_client import SQLITE, asking, prepare_mlflow, public_uri, reason_of
 from models.registry import download_model, register_model
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class Tracker:
                 client = client or _client(self.tracking_uri)
                 call(client)
             except Exception as problem:  # noqa: BLE001 - training goes on, whatever MLflow and its libraries raise
-                self._lose(what, plainly(problem))
+                self._lose(what, reason_of(problem))
             finally:
                 self._calls.task_done()
 

@@ -23,7 +23,7 @@ from ray.serve.handle import DeploymentHandle
 
 from models.config import parse
 from serving.config import ServingConfig, require_free_port
-from serving.engine import Answer, Compute, ModelState, Open, Replica, Score, Task, Together, require_model
+from serving.engine import Answer, Compute, DehazeTask, ModelState, Open, Replica, Score, Together, require_model
 from serving.errors import Problem
 from serving.http import require_protection
 from serving.metrics import Metrics
@@ -70,7 +70,7 @@ class Dehazer:
         )
         self._following = asyncio.create_task(self._replica.follow())
 
-    async def dehaze(self, task: Task) -> Answer | Problem:
+    async def dehaze(self, task: DehazeTask) -> Answer | Problem:
         """One photograph."""
         return await self._replica.dehaze(task)
 
@@ -104,7 +104,7 @@ class Replicas:
         self._handle, self._metrics = handle, metrics
         self._asking: asyncio.Task[bool] | None = None
 
-    async def dehaze(self, task: Task) -> Answer | Problem:
+    async def dehaze(self, task: DehazeTask) -> Answer | Problem:
         """One photograph."""
         handle = self._handle if task.model is None else self._handle.options(multiplexed_model_id=task.model)
         answer: Answer | Problem = await self._ask(lambda: handle.dehaze.remote(task))

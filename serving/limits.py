@@ -63,7 +63,7 @@ class RequestLimits(Settings):
 
 
 @dataclass
-class Place:
+class Reservation:
     """A request that was admitted, and the bytes that it holds."""
 
     gate: Admission
@@ -93,7 +93,7 @@ class Admission:
         self._clients: Counter[str] = Counter()
 
     @contextmanager
-    def admitted(self, client: str) -> Iterator[Place]:
+    def admitted(self, client: str) -> Iterator[Reservation]:
         """A place for a request of ``client``, before any of its body is read.
 
         Raises:
@@ -110,7 +110,7 @@ class Admission:
             raise refused(503, "the queue is full; try again later", "overloaded", limits.retry_after_s)
         self.pending += 1
         self._clients[client] += 1
-        place = Place(self)
+        place = Reservation(self)
         try:
             yield place
         finally:
@@ -121,7 +121,7 @@ class Admission:
                 del self._clients[client]
 
 
-class Pace:
+class AnswerPace:
     """How long a new picture would wait: those under way, times the seconds between answers of late.
 
     The median of these, so that one picture that takes very long does not close the door to all others.

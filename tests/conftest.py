@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -140,3 +141,15 @@ def _smooth_field(random: np.random.Generator, height: int, width: int) -> Pixel
         coarse = Image.fromarray(random.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
         total += (np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)) / 255.0 - 0.5) * strength
     return np.clip(total, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def jpeg(photo: Callable[..., Pixels]) -> Callable[..., bytes]:
+    """``jpeg(seed, height=96, width=128, format="JPEG")``: a hazy photograph as a file."""
+
+    def make(seed: int = 1, height: int = 96, width: int = 128, format: str = "JPEG") -> bytes:  # noqa: A002
+        buffer = io.BytesIO()
+        Image.fromarray(photo(seed, height, width, hazy=True)).save(buffer, format, quality=92)
+        return buffer.getvalue()
+
+    return make

@@ -167,7 +167,7 @@ _COMPILED: WeakKeyDictionary[nn.Module, Callable[[Tensor], Any]] = WeakKeyDictio
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExecutionPlan:
     """How an image is run: elements of a band, feature maps spilled or not, side of the tiles (0: none), compiled."""
 
     band: int
@@ -188,18 +188,18 @@ class _Runner:
         self.in_bands = bool(getattr(network, "BANDED", False))
         self.band = _BAND.get(device.type, _BAND["cuda"])
 
-    def plan(self, image: Tensor, budget: int) -> Plan:
+    def plan(self, image: Tensor, budget: int) -> ExecutionPlan:
         """What fits ``budget`` bytes, as fast as may be."""
         if self.config.tile is not None and max(image.shape[-2:]) > self.config.tile:
-            return Plan(self.band, tile=self.config.tile)
+            return ExecutionPlan(self.band, tile=self.config.tile)
         if self.needs(image, budget) <= budget:
-            return Plan(self.band, compile=self.config.compile)
+            return ExecutionPlan(self.band, compile=self.config.compile)
         if self.in_bands:
-            return Plan(self.band, spill=True)
+            return ExecutionPlan(self.band, spill=True)
         per_pixel, fixed = self._cost()
-        return Plan(self.band, tile=_tile_side(max(0.0, budget - fixed) / per_pixel))
+        return ExecutionPlan(self.band, tile=_tile_side(max(0.0, budget - fixed) / per_pixel))
 
-    def less(self, image: Tensor, plan: Plan) -> Plan | None:
+    def less(self, image: Tensor, plan: ExecutionPlan) -> ExecutionPlan | None:
         """The next plan, which needs less memory; None when there is none."""
         if plan.compile and self.in_bands:
             return replace(plan, compile=False)
@@ -207,16 +207,16 @@ class _Runner:
             return None if plan.tile == _SMALLEST_TILE else replace(plan, tile=_tile_side(plan.tile**2 / 4))
         if not self.in_bands:
             side = _tile_side(image.shape[-2] * image.shape[-1] / 4)
-            return Plan(self.band, tile=side) if side < max(image.shape[-2:]) else None
+            return ExecutionPlan(self.band, tile=side) if side < max(image.shape[-2:]) else None
         if not plan.spill:
             return replace(plan, spill=True)
         return None if plan.band <= _SMALLEST_BAND else replace(plan, band=plan.band // 4)
 
-    def run(self, image: Tensor, plan: Plan) -> Dehazed:
+    def run(self, image: Tensor, plan: ExecutionPlan) -> Dehazed:
         """Dehaze as planned."""
         return self._tiled(image, plan) if plan.tile else self.whole(image, plan)
 
-    def whole(self, image: Tensor, plan: Plan) -> Dehazed:
+    def whole(self, image: Tensor, plan: ExecutionPlan) -> Dehazed:
         """All of an image at once: padded, in bands, clamped."""
         height, width = image.shape[-2:]
         padded = pad_to_multiple(image, MULTIPLE).contiguous(memory_format=torch.channels_last)
@@ -252,9 +252,9 @@ class _Runner:
 
     def _measure(self, side: int) -> int:
         probe = torch.rand(1, 3, side, side, device=self.device)
-        return peak_bytes(lambda: self.whole(probe, Plan(1)))
+        return peak_bytes(lambda: self.whole(probe, ExecutionPlan(1)))
 
-    def _tiled(self, image: Tensor, plan: Plan) -> Dehazed:
+    def _tiled(self, image: Tensor, plan: ExecutionPlan) -> Dehazed:
         height, width = image.shape[-2:]
         overlap = min(self.config.overlap, plan.tile // 4)
         statistics = self._statistics(image, plan)
@@ -274,7 +274,7 @@ class _Runner:
         means = {name: total.div_(weights).clamp_(0.0, 1.0) for name, total in sums.items()}
         return Dehazed(means["scene"], means.get("transmission"))
 
-    def _statistics(self, image: Tensor, plan: Plan) -> list[Tensor]:
+    def _statistics(self, image: Tensor, plan: ExecutionPlan) -> list[Tensor]:
         """Of the whole image, at the resolution at which it is no larger than a tile."""
         scale = min(1.0, plan.tile / math.sqrt(image.shape[-2] * image.shape[-1]))
         size = tuple(max(1, int(length * scale)) for length in image.shape[-2:])
@@ -284,7 +284,7 @@ class _Runner:
         return kept
 
     @contextlib.contextmanager
-    def _execution(self, plan: Plan) -> Iterator[None]:
+    def _execution(self, plan: ExecutionPlan) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             if self.in_bands and not plan.compile:
                 stack.enter_context(banded(plan.band, spill=plan.spill, device=self.device))

@@ -42,8 +42,8 @@ from .similarity import same_as as same_as
 from .similarity import words_of as words_of
 from .sources import CONTAINERS as CONTAINERS
 from .sources import Kind as Kind
+from .sources import Location as Location
 from .sources import Missing as Missing
-from .sources import Place as Place
 from .sources import container_kind as container_kind
 from .sources import list_members as list_members
 from .sources import read_place as read_place

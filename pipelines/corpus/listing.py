@@ -72,7 +72,7 @@ def left_out_text(counts: Mapping[str, int]) -> str:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ListedFile:
     """A file below a folder: its path from there, bytes, time in ns; or why it, or what is in it, cannot be had."""
 
     name: str
@@ -82,7 +82,7 @@ class Entry:
     is_folder: bool = False
 
 
-def walk(root: str | os.PathLike[str]) -> list[Entry]:
+def walk(root: str | os.PathLike[str]) -> list[ListedFile]:
     """Every file below a local folder, by name, and every folder that cannot be listed.
 
     Links are followed, except those to a folder that they lie in. Names may hold surrogates (PEP 383).
@@ -90,7 +90,7 @@ def walk(root: str | os.PathLike[str]) -> list[Entry]:
     Raises:
         OSError: ``root`` itself cannot be listed.
     """
-    found: list[Entry] = []
+    found: list[ListedFile] = []
     waiting: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", (_key(Path(root).stat()),))]
     while waiting:
         folder, above = waiting.pop()
@@ -100,7 +100,7 @@ def walk(root: str | os.PathLike[str]) -> list[Entry]:
         except OSError as problem:
             if not folder:
                 raise
-            found.append(Entry(folder, problem=_reason(problem), is_folder=True))
+            found.append(ListedFile(folder, problem=_reason(problem), is_folder=True))
             continue
         for entry in inside:
             name = f"{folder}/{entry.name}" if folder else entry.name
@@ -108,10 +108,10 @@ def walk(root: str | os.PathLike[str]) -> list[Entry]:
                 status = entry.stat()
             except OSError as problem:
                 if not isinstance(problem, FileNotFoundError) or entry.is_symlink():  # else it went while we looked
-                    found.append(Entry(name, problem=_reason(problem)))
+                    found.append(ListedFile(name, problem=_reason(problem)))
                 continue
             if stat.S_ISREG(status.st_mode):
-                found.append(Entry(name, status.st_size, status.st_mtime_ns))
+                found.append(ListedFile(name, status.st_size, status.st_mtime_ns))
             elif stat.S_ISDIR(status.st_mode) and _key(status) not in above:
                 waiting.append((name, (*above, _key(status))))
     return sorted(found, key=lambda entry: entry.name)

@@ -47,7 +47,7 @@ class Missing(Unreadable):
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """Where bytes are: a whole file, or an entry of a container.
 
     Attributes:
@@ -68,7 +68,7 @@ class Place:
         return f"{self.kind}|{self.position}|{self.length}|{self.container}"
 
     @classmethod
-    def of(cls, text: str) -> Place:
+    def of(cls, text: str) -> Location:
         """The inverse of ``str``."""
         kind, position, length, container = text.split("|", 3)
         return cls(container, kind, int(position), int(length))
@@ -97,7 +97,7 @@ class Member:
     """An entry of a container: its name inside, and where it is."""
 
     name: str
-    place: Place
+    place: Location
     columns: tuple[str, ...] = ()  # of a row: the other columns that hold bytes
 
 
@@ -107,7 +107,7 @@ def container_kind(path: str) -> Kind | None:
     return next((kind for suffix, kind in CONTAINERS.items() if lower.endswith(suffix)), None)
 
 
-def read_place(place: Place) -> bytes:
+def read_place(place: Location) -> bytes:
     """The bytes of one entry; :func:`read_places` is far cheaper for many of a sequential container.
 
     Raises:
@@ -119,7 +119,7 @@ def read_place(place: Place) -> bytes:
     return found
 
 
-def read_places(places: Sequence[Place]) -> Iterator[tuple[int, bytes | OSError]]:
+def read_places(places: Sequence[Location]) -> Iterator[tuple[int, bytes | OSError]]:
     """Read many entries; each container is passed through once when equal containers follow each other.
 
     Yields:
@@ -139,7 +139,7 @@ def read_places(places: Sequence[Place]) -> Iterator[tuple[int, bytes | OSError]
                 yield i, _one(places[i])
 
 
-def _one(place: Place) -> bytes | OSError:
+def _one(place: Location) -> bytes | OSError:
     if place.base == "broken":
         problem = place.kind.partition(":")[2]
         return Unreadable(problem or f"{place.container} is damaged: nothing in it can be listed")
@@ -243,7 +243,7 @@ def list_members(container: str, kind: Kind) -> list[Member]:
         if kind == "zip":
             infos = _zip(container).infolist()
             return [
-                Member(info.filename, Place(container, kind, number, info.file_size))
+                Member(info.filename, Location(container, kind, number, info.file_size))
                 for number, info in enumerate(infos)
                 if not info.is_dir()
             ]
@@ -251,7 +251,7 @@ def list_members(container: str, kind: Kind) -> list[Member]:
             stream = kind == "stream"
             members = enumerate(_tar_members(container, "r|*" if stream else "r:"))
             return [
-                Member(member.name, Place(container, kind, number if stream else member.offset_data, member.size))
+                Member(member.name, Location(container, kind, number if stream else member.offset_data, member.size))
                 for number, (member, _) in members
                 if member.isreg()
             ]
@@ -278,7 +278,7 @@ def _rows(container: str, kind: Kind) -> list[Member]:
             f"{', '.join(schema.names)}"
         )
     others = tuple(name for name in schema.names if name != column and _holds_bytes(schema.field(name).type))
-    return [Member(str(row), Place(container, f"{kind}:{column}", row), others) for row in range(count)]
+    return [Member(str(row), Location(container, f"{kind}:{column}", row), others) for row in range(count)]
 
 
 def _table(container: str, kind: Kind) -> tuple[pa.Schema, int]:

@@ -24,16 +24,16 @@ from models.config import ConfigError, parse
 from pipelines.command import run
 from pipelines.dehaze.names import is_video
 from pipelines.dehaze.options import add_options, execution_of, options_of, place_options, plan_of
-from pipelines.disk_errors import told
+from pipelines.disk_errors import as_config_error
 from pipelines.shown import say
 
 STREAM = "-"  # standard input or output
 
 if TYPE_CHECKING:  # torch takes seconds that --help need not
-    from pipelines.dehaze.plan import Plan
+    from pipelines.dehaze.plan import FolderPlan
 
 
-def apply(plan: Plan, args: argparse.Namespace) -> int:
+def apply(plan: FolderPlan, args: argparse.Namespace) -> int:
     """Dehaze the photographs of a plan, one after the other; what fails is noted and the rest goes on.
 
     Returns:
@@ -43,19 +43,19 @@ def apply(plan: Plan, args: argparse.Namespace) -> int:
         ConfigError: the plan, or what is at its target, makes no sense.
     """
     from pipelines.dehaze.local_job import begin, dry_run, finish, no_room, tell
-    from pipelines.dehaze.outcome import Report
+    from pipelines.dehaze.outcome import FolderReport
     from pipelines.dehaze.plan import batches, survey
     from pipelines.dehaze.work import BATCH
     from pipelines.disk_errors import NoSpaceError
 
     found = survey(plan)
-    report: Report | None = None
+    report: FolderReport | None = None
     try:
         setup = begin(plan, args, options_of(args), execution_of(args))
         if args.dry_run:
             return dry_run(plan, setup, found)
         worker = setup.worker()
-        with Report(found.count, None if plan.single else plan.folder, quiet=plan.single) as report:
+        with FolderReport(found.count, None if plan.single else plan.folder, quiet=plan.single) as report:
             for number, batch in enumerate(batches(plan, BATCH)):
                 for result in worker.work(number, batch):
                     report.add(result)
@@ -69,7 +69,7 @@ def apply(plan: Plan, args: argparse.Namespace) -> int:
     return report.exit_code
 
 
-def result_of(plan: Plan) -> str:
+def result_of(plan: FolderPlan) -> str:
     """The file that a plan for one photograph writes."""
     from pipelines.dehaze.plan import tasks
 
@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _main(args: argparse.Namespace) -> int:
-    with told():
+    with as_config_error():
         return _chosen(args)
 
 

@@ -25,13 +25,13 @@ from models.config import ConfigError
 from pipelines.cluster import make_room, placed, ray_session, require_absolute, require_seen
 from pipelines.command import run, user_error
 from pipelines.dehaze.options import add_options, execution_of, options_of, place_options, plan_of
-from pipelines.disk_errors import told
+from pipelines.disk_errors import as_config_error
 from pipelines.resources import Ask
 
 if TYPE_CHECKING:
-    from pipelines.dehaze.outcome import Report
-    from pipelines.dehaze.plan import Plan, Task
-    from pipelines.dehaze.work import Result, Setup, Worker
+    from pipelines.dehaze.outcome import FolderReport
+    from pipelines.dehaze.plan import FolderPlan, PhotoTask
+    from pipelines.dehaze.work import FolderWorker, PhotoResult, WorkerSetup
 
 _AHEAD = 2  # batches that a worker has: the one in hand, and the next, so that it never waits
 _PATIENCE_S = 30  # seconds without any worker after which people are told
@@ -39,7 +39,7 @@ _RETRIES = 2  # of a batch whose worker dies, before its photographs are tried o
 
 
 @dataclass(frozen=True)
-class Pool:
+class WorkerPool:
     """Workers: how many, torch threads of each, and what Ray sets aside for each (None: as the device needs)."""
 
     size: int = 2
@@ -55,7 +55,7 @@ class Outcome:
     """
 
     counts: dict[str, int]
-    told: list[Result]
+    told: list[PhotoResult]
     no_space: str = ""
 
 
@@ -67,14 +67,14 @@ class _Sent:
     worker: int
 
 
-class Dehazer:
-    """An actor: a :class:`pipelines.dehaze.work.Worker` that answers with numbers instead of a line per photograph."""
+class FolderDehazer:
+    """An actor: a :class:`pipelines.dehaze.work.FolderWorker` that answers with numbers, not a line per photograph."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: WorkerSetup) -> None:
         self._setup = setup
-        self._worker: Worker | None = None
+        self._worker: FolderWorker | None = None
 
-    def ready(self) -> Worker:
+    def ready(self) -> FolderWorker:
         """Load the model; not in the constructor, whose errors would be the death of the actor."""
         if self._worker is None:
             self._worker = self._setup.worker()
@@ -84,7 +84,7 @@ class Dehazer:
         """Answers when it is up."""
         self.ready()
 
-    def work(self, number: int | None, batch: list[Task]) -> Outcome:
+    def work(self, number: int | None, batch: list[PhotoTask]) -> Outcome:
         """Do a batch; what was done before, perhaps by a worker that died, is not done again."""
         from pipelines.disk_errors import NoSpaceError
 
@@ -100,14 +100,14 @@ class Dehazer:
         return Outcome(dict(counts), told)
 
 
-def list_batches(plan: Plan, size: int) -> Iterator[list[Task]]:
+def list_batches(plan: FolderPlan, size: int) -> Iterator[list[PhotoTask]]:
     """The batches of a plan; a task that streams."""
     from pipelines.dehaze.plan import batches
 
     yield from batches(plan, size)
 
 
-def execute(plan: Plan, setup: Setup, pool: Pool, report: Report) -> str:
+def execute(plan: FolderPlan, setup: WorkerSetup, pool: WorkerPool, report: FolderReport) -> str:
     """Send batches to workers as they are listed.
 
     Returns:
@@ -123,7 +123,7 @@ def execute(plan: Plan, setup: Setup, pool: Pool, report: Report) -> str:
     lister: Any = ray.remote(list_batches).options(
         num_returns="streaming", num_cpus=0, _generator_backpressure_num_objects=4 * pool.size
     )
-    actor: Any = ray.remote(Dehazer).options(
+    actor: Any = ray.remote(FolderDehazer).options(
         num_cpus=pool.cpus, num_gpus=pool.gpus or None, max_restarts=-1, max_task_retries=_RETRIES
     )
     workers = [actor.remote(setup) for _ in range(pool.size)]
@@ -139,7 +139,7 @@ def execute(plan: Plan, setup: Setup, pool: Pool, report: Report) -> str:
 class _Loop:
     """Keeps every worker busy. Ray gives the batch of a worker that dies to it again once it has been restarted."""
 
-    def __init__(self, workers: Sequence[Any], report: Report) -> None:
+    def __init__(self, workers: Sequence[Any], report: FolderReport) -> None:
         self._workers, self._report = workers, report
         self._starting = {worker.up.remote(): index for index, worker in enumerate(workers)}
         self._ready: list[int] = []
@@ -211,7 +211,7 @@ class _Loop:
     def _died(self, sent: _Sent, problem: Exception) -> None:
         import ray
 
-        from pipelines.dehaze.work import Result
+        from pipelines.dehaze.work import PhotoResult
 
         if "creation task" in str(problem):
             raise _cannot_start(problem) from problem
@@ -220,14 +220,14 @@ class _Loop:
             return
         (task,) = ray.get(sent.tasks)
         reason = f"its worker died {_RETRIES + 1} times"
-        self._report.add_many({"failed": 1}, [Result(task.source, "failed", reason)])
+        self._report.add_many({"failed": 1}, [PhotoResult(task.source, "failed", reason)])
 
 
 def _cannot_start(problem: Exception) -> ConfigError:
     return ConfigError(f"the workers cannot start: {str(problem).strip().splitlines()[-1]}")
 
 
-def survey_remotely(plan: Plan) -> Any:
+def survey_remotely(plan: FolderPlan) -> Any:
     """:func:`pipelines.dehaze.plan.survey` in a task, so that the driver holds no names."""
     import ray
 
@@ -241,7 +241,7 @@ def survey_remotely(plan: Plan) -> Any:
         raise
 
 
-def dehaze_folder(plan: Plan, args: argparse.Namespace, pool: Pool) -> int:
+def dehaze_folder(plan: FolderPlan, args: argparse.Namespace, pool: WorkerPool) -> int:
     """Dehaze the photographs of a plan on the cluster.
 
     Args:
@@ -256,14 +256,14 @@ def dehaze_folder(plan: Plan, args: argparse.Namespace, pool: Pool) -> int:
         ConfigError: the plan, or what is at its target, makes no sense; the workers cannot start.
     """
     from pipelines.dehaze.local_job import begin, dry_run, finish, no_room, tell
-    from pipelines.dehaze.outcome import Report
+    from pipelines.dehaze.outcome import FolderReport
     from pipelines.dehaze.plan import survey
     from pipelines.disk_errors import NoSpaceError
 
     if args.dry_run:
         found = survey(plan)
         return dry_run(plan, begin(plan, args, options_of(args), execution_of(args)), found)
-    report: Report | None = None
+    report: FolderReport | None = None
     with ray_session(log_to_driver=False):
         found = survey_remotely(plan)
         try:
@@ -274,7 +274,7 @@ def dehaze_folder(plan: Plan, args: argparse.Namespace, pool: Pool) -> int:
             make_room([Ask("worker", 1, pool.cpus, gpus, "--num-cpus, --num-gpus")])
             if plan.folder is not None:
                 require_seen(plan.folder)
-            with Report(found.count, None if plan.single else plan.folder) as report:
+            with FolderReport(found.count, None if plan.single else plan.folder) as report:
                 no_space = execute(plan, setup, pool, report)
             if no_space:
                 return no_room(no_space, report)
@@ -319,9 +319,9 @@ def _main(args: argparse.Namespace) -> int:
     require_absolute(target)
     if "-" in (*sources, target):
         raise ConfigError("- is standard input or output, which `dehaze apply` takes; a cluster needs folders")
-    with told():
+    with as_config_error():
         plan = plan_of(sources, target, args)
-        return dehaze_folder(plan, args, Pool(args.concurrency, args.threads, args.num_cpus, args.num_gpus))
+        return dehaze_folder(plan, args, WorkerPool(args.concurrency, args.threads, args.num_cpus, args.num_gpus))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

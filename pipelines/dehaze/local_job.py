@@ -16,16 +16,18 @@ from models.options import DehazeOptions
 from models.paths import child, filesystem
 from models.registry import SCHEME, download_model
 from pipelines.dehaze.names import SHEETS
-from pipelines.dehaze.outcome import NO_SPACE, Report
-from pipelines.dehaze.plan import Plan, Survey, batches, tasks
-from pipelines.dehaze.record import Record, close_record, compare, made_with, open_record, read_record
-from pipelines.dehaze.work import BATCH, Rules, Setup, states
+from pipelines.dehaze.outcome import NO_SPACE, FolderReport
+from pipelines.dehaze.plan import FolderPlan, FolderSurvey, batches, tasks
+from pipelines.dehaze.record import FolderRecord, close_record, compare, made_with, open_record, read_record
+from pipelines.dehaze.work import BATCH, ExistingResults, WorkerSetup, states
 from pipelines.shown import say
 
 _LISTED = 20  # photographs that a dry run names
 
 
-def begin(plan: Plan, args: argparse.Namespace, options: DehazeOptions, execution: InferenceConfig) -> Setup:
+def begin(
+    plan: FolderPlan, args: argparse.Namespace, options: DehazeOptions, execution: InferenceConfig
+) -> WorkerSetup:
     """What workers need to know. Unless it is a dry run, the folder of results has its record afterwards.
 
     Raises:
@@ -42,22 +44,22 @@ def begin(plan: Plan, args: argparse.Namespace, options: DehazeOptions, executio
         made = made_with(args.model, network, options, execution)
         if args.dry_run:
             record = compare(read_record(plan.folder), made, plan.folder, overwrite=args.overwrite)
-            record = record or Record(made=made, replacing=args.overwrite, since_ns=1 << 62)
+            record = record or FolderRecord(made=made, replacing=args.overwrite, since_ns=1 << 62)
         else:
             record = open_record(plan.folder, made, overwrite=args.overwrite)
     elif plan.single and not args.overwrite:
         _refuse_existing(next(tasks(plan)).target)
-    rules = Rules(
+    rules = ExistingResults(
         since_ns=None if record is None else record.since_ns,
         replace=args.overwrite or (record is not None and record.replacing),
         previews=child(plan.folder, SHEETS) if args.preview and plan.folder is not None else None,
         dates=args.keep_dates,
     )
     device = _device(args.device)
-    return Setup(model, args.tracking_uri, options, execution, device, rules, allow_networks=allow)
+    return WorkerSetup(model, args.tracking_uri, options, execution, device, rules, allow_networks=allow)
 
 
-def finish(plan: Plan, setup: Setup) -> None:
+def finish(plan: FolderPlan, setup: WorkerSetup) -> None:
     """Note that the job came to its end."""
     if plan.folder is not None and setup.rules.since_ns is not None:
         record = read_record(plan.folder)
@@ -65,14 +67,14 @@ def finish(plan: Plan, setup: Setup) -> None:
             close_record(plan.folder, record)
 
 
-def tell(report: Report, found: Survey) -> None:
+def tell(report: FolderReport, found: FolderSurvey) -> None:
     """Print what became of a job."""
     for line in (*report.summary().split("\n"), found.passed_over):
         if line:
             say(line)
 
 
-def no_room(advice: str, report: Report | None) -> int:
+def no_room(advice: str, report: FolderReport | None) -> int:
     """Say why a job stopped, and what is done; the exit code."""
     say(f"error: {advice}", sys.stderr)
     if report is not None:
@@ -81,7 +83,7 @@ def no_room(advice: str, report: Report | None) -> int:
     return NO_SPACE
 
 
-def dry_run(plan: Plan, setup: Setup, found: Survey) -> int:
+def dry_run(plan: FolderPlan, setup: WorkerSetup, found: FolderSurvey) -> int:
     """Print what would be done; exit code 0, or 1 when some could not be."""
     counts = {"to dehaze": 0, "there already": 0, "cannot be done": 0}
     for batch in batches(plan, BATCH * BATCH):

@@ -12,7 +12,7 @@ from models.imports import add_allow_networks
 if TYPE_CHECKING:  # torch takes seconds that --help need not
     from models.inference import InferenceConfig
     from models.options import DehazeOptions
-    from pipelines.dehaze.plan import Plan
+    from pipelines.dehaze.plan import FolderPlan
 
 _FORMATS = ("bmp", "jpeg", "png", "tiff", "webp")
 
@@ -102,7 +102,7 @@ def execution_of(args: argparse.Namespace) -> InferenceConfig:
     return parse(InferenceConfig, chosen, "options")
 
 
-def plan_of(sources: Sequence[str], target: str | None, args: argparse.Namespace) -> Plan:
+def plan_of(sources: Sequence[str], target: str | None, args: argparse.Namespace) -> FolderPlan:
     """The plan that the flags say.
 
     Raises:

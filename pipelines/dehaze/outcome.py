@@ -17,8 +17,8 @@ from tqdm import tqdm
 from models.config import ConfigError
 from models.paths import child, filesystem
 from pipelines.dehaze.names import FAILURES
-from pipelines.dehaze.work import Result
-from pipelines.disk_errors import plainly
+from pipelines.dehaze.work import PhotoResult
+from pipelines.disk_errors import reason_of
 from pipelines.shown import shown
 
 SOME_FAILED, NO_SPACE = 1, 3  # exit codes, beside 0, 2 (arguments) and 130 (Ctrl-C)
@@ -26,7 +26,7 @@ _HEAD = b"path,reason\n"
 _PRINTED = 20  # failures that are shown
 
 
-class Report:
+class FolderReport:
     """Counts results, shows progress, and writes the failures down as they come.
 
     Args:
@@ -55,11 +55,11 @@ class Report:
             with contextlib.suppress(OSError):  # a full disk has been told of already
                 self._stream.close()
 
-    def add(self, result: Result) -> None:
+    def add(self, result: PhotoResult) -> None:
         """Count one photograph."""
         self.add_many({result.status: 1}, [result])
 
-    def add_many(self, counts: dict[str, int], told: Sequence[Result]) -> None:
+    def add_many(self, counts: dict[str, int], told: Sequence[PhotoResult]) -> None:
         """Count many; those that were there already count as less to do, so that the time left is right.
 
         Args:
@@ -84,7 +84,7 @@ class Report:
         if sum(self.notes.values()) <= _PRINTED:
             tqdm.write(shown(f"note: {source}: {note}"), file=sys.stderr)
 
-    def _note(self, failure: Result) -> None:
+    def _note(self, failure: PhotoResult) -> None:
         if self._place is None or self.counts["failed"] <= _PRINTED:
             tqdm.write(shown(f"failed: {failure.source}: {failure.reason}"), file=sys.stderr)
         if self._place is None:
@@ -98,7 +98,7 @@ class Report:
             self._stream.write(_line([failure.source, failure.reason]))
             self._stream.flush()
         except OSError as problem:  # the list must not stop the work; from now on all failures are shown
-            tqdm.write(shown(f"cannot write {self._place}: {plainly(problem)}"), file=sys.stderr)
+            tqdm.write(shown(f"cannot write {self._place}: {reason_of(problem)}"), file=sys.stderr)
             self._place = None
 
     def summary(self) -> str:

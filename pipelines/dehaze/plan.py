@@ -20,16 +20,16 @@ from models.images import SUFFIXES
 from models.paths import absolute, filesystem
 from pipelines.corpus import left_out_text, split_glob
 from pipelines.dehaze.names import advice, identity, ignores_case, inside, is_own, same_place
-from pipelines.dehaze.walk import Plan, Root, Task, walk
+from pipelines.dehaze.walk import FolderPlan, PhotoTask, Root, walk
 
-__all__ = ["Plan", "Root", "Survey", "Task", "batches", "format_of", "make_plan", "survey", "tasks"]
+__all__ = ["FolderPlan", "FolderSurvey", "PhotoTask", "Root", "batches", "format_of", "make_plan", "survey", "tasks"]
 
 _SHOWN = 3  # collisions that a message names
 _SUFFIX = re.compile(r"\.(?=.*[a-z])[a-z0-9]{1,5}")  # of a file's name: photo.heic, but not results.2024
 
 
 @dataclass(frozen=True)
-class Survey:
+class FolderSurvey:
     """How many photographs there are, and their bytes; how many files of which kinds are none."""
 
     count: int
@@ -42,7 +42,9 @@ class Survey:
         return f"left out: {left_out_text(self.left_out)}{advice(self.left_out)}" if self.left_out else ""
 
 
-def make_plan(sources: Sequence[str], target: str | None, file_format: str | None, *, recursive: bool = True) -> Plan:
+def make_plan(
+    sources: Sequence[str], target: str | None, file_format: str | None, *, recursive: bool = True
+) -> FolderPlan:
     """What sources and target mean.
 
     Args:
@@ -57,18 +59,18 @@ def make_plan(sources: Sequence[str], target: str | None, file_format: str | Non
     roots = tuple(dict.fromkeys(_root(absolute(source)) for source in sources))
     single = len(roots) == 1 and roots[0].is_file
     if target is None:
-        return Plan(roots, None, None, file_format, recursive)
+        return FolderPlan(roots, None, None, file_format, recursive)
     folder = absolute(target)
     files, path = filesystem(folder)
     kind = files.get_file_info(path).type
     if kind == pafs.FileType.Directory or (kind == pafs.FileType.NotFound and target.endswith("/")):
-        return Plan(roots, folder, None, file_format, recursive)
+        return FolderPlan(roots, folder, None, file_format, recursive)
     suffix = PurePosixPath(path).suffix.lower()
     if not single and (kind != pafs.FileType.NotFound or suffix in SUFFIXES):
         raise ConfigError(f"{target} is no folder; the last name says where the results go: give a folder")
     if single and (suffix in SUFFIXES or kind != pafs.FileType.NotFound or _SUFFIX.fullmatch(suffix)):
-        return Plan(roots, None, folder, format_of(target, file_format), recursive)
-    return Plan(roots, folder, None, file_format, recursive)
+        return FolderPlan(roots, None, folder, format_of(target, file_format), recursive)
+    return FolderPlan(roots, folder, None, file_format, recursive)
 
 
 def format_of(target: str, file_format: str | None) -> str:
@@ -104,7 +106,7 @@ def _root(uri: str) -> Root:
     return Root(folder, pattern)
 
 
-def tasks(plan: Plan) -> Iterator[Task]:
+def tasks(plan: FolderPlan) -> Iterator[PhotoTask]:
     """Every photograph, folder by folder, sorted within each; always in the same order.
 
     Raises:
@@ -115,14 +117,14 @@ def tasks(plan: Plan) -> Iterator[Task]:
             yield from folder.tasks
 
 
-def batches(plan: Plan, size: int) -> Iterator[list[Task]]:
+def batches(plan: FolderPlan, size: int) -> Iterator[list[PhotoTask]]:
     """:func:`tasks`, ``size`` at a time."""
     found = tasks(plan)
     while batch := list(itertools.islice(found, size)):
         yield batch
 
 
-def survey(plan: Plan) -> Survey:
+def survey(plan: FolderPlan) -> FolderSurvey:
     """Count the photographs and check the plan. Names are compared within a folder, and across all only where several
     sources go to one target.
 
@@ -139,7 +141,7 @@ def survey(plan: Plan) -> Survey:
             size += sum(task.size for task in folder.tasks)
             left_out += folder.left_out
     checks.conclude()
-    found = Survey(count, size, dict(left_out))
+    found = FolderSurvey(count, size, dict(left_out))
     if not count:
         beside = f"; {found.passed_over}" if found.passed_over else ""
         raise ConfigError(f"no photographs in {', '.join(root.uri for root in plan.roots)}{beside}")
@@ -149,7 +151,7 @@ def survey(plan: Plan) -> Survey:
 class _Checks:
     """Two inputs never become one output, and no output takes the place of an input."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: FolderPlan) -> None:
         self._plan = plan
         self._several = len(plan.roots) > 1
         self._fold = ignores_case(plan.folder or plan.roots[0].uri)
@@ -159,7 +161,7 @@ class _Checks:
         self._folders = [root.uri for root in plan.roots if not root.is_file]
         self._files = {identity(root.uri) for root in plan.roots if root.is_file}
 
-    def folder(self, found: Sequence[Task]) -> None:
+    def folder(self, found: Sequence[PhotoTask]) -> None:
         """Check what one folder becomes.
 
         Raises:
@@ -180,7 +182,7 @@ class _Checks:
                 raise ConfigError(f"{task.target} is an input; choose another place for the results")
             self._take(task)
 
-    def _take(self, task: Task) -> None:
+    def _take(self, task: PhotoTask) -> None:
         key = task.target.casefold() if self._fold else task.target
         other = self._taken.setdefault(key, task.source)
         if other != task.source and not same_place(other, task.source):

@@ -18,14 +18,14 @@ from models.options import DehazeOptions
 from models.paths import child, filesystem, replacing
 from pipelines.dehaze.names import RECORD
 from pipelines.dehaze.walk import entries
-from pipelines.disk_errors import no_space, plainly
+from pipelines.disk_errors import no_space, reason_of
 from pipelines.shown import shown
 
 _LEFT = re.compile(r"\..+\.[0-9a-f]{8}\.tmp", re.DOTALL)  # what `replacing` writes before it is whole
 _SURELY_LEFT_NS = 60 * 10**9  # another call in the same folder is done with its own by then
 
 
-class Made(Settings):
+class MadeWith(Settings):
     """What decides how a result looks. ``weights`` identifies the network, whatever its name."""
 
     model: str
@@ -39,7 +39,7 @@ class Made(Settings):
     wrap: bool | None = None
 
 
-class Record(Settings):
+class FolderRecord(Settings):
     """The file :data:`RECORD` in a folder of results.
 
     Attributes:
@@ -50,15 +50,15 @@ class Record(Settings):
     """
 
     version: int = Field(1, ge=1, le=1)
-    made: Made
+    made: MadeWith
     since_ns: int = 0
     replacing: bool = False
     finished: bool = False
 
 
-def made_with(model: str, network: nn.Module, options: DehazeOptions, execution: InferenceConfig) -> Made:
+def made_with(model: str, network: nn.Module, options: DehazeOptions, execution: InferenceConfig) -> MadeWith:
     """How results are made. The memory that a network may use is left out: it changes from call to call."""
-    return Made(
+    return MadeWith(
         model=shown(model),
         weights=fingerprint(network),
         strength=options.strength,
@@ -80,7 +80,7 @@ def fingerprint(network: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def read_record(folder: str) -> Record | None:
+def read_record(folder: str) -> FolderRecord | None:
     """The record of a folder of results, or None.
 
     Raises:
@@ -92,12 +92,12 @@ def read_record(folder: str) -> Record | None:
         return None
     try:
         with files.open_input_stream(path) as stream:
-            return Record.model_validate(json.loads(stream.read()))
+            return FolderRecord.model_validate(json.loads(stream.read()))
     except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as problem:
         raise ConfigError(f"{place} is damaged; delete it and pass --overwrite: {problem}") from problem
 
 
-def compare(old: Record | None, made: Made, folder: str, *, overwrite: bool) -> Record | None:
+def compare(old: FolderRecord | None, made: MadeWith, folder: str, *, overwrite: bool) -> FolderRecord | None:
     """The record that a call goes on with; None when it starts a new one.
 
     Raises:
@@ -113,7 +113,7 @@ def compare(old: Record | None, made: Made, folder: str, *, overwrite: bool) -> 
     return None
 
 
-def open_record(folder: str, made: Made, *, overwrite: bool) -> Record:
+def open_record(folder: str, made: MadeWith, *, overwrite: bool) -> FolderRecord:
     """The record to work under, as it stands in the folder from now on. With ``overwrite`` all results are made anew;
     a call that was interrupted in that goes on.
 
@@ -124,7 +124,7 @@ def open_record(folder: str, made: Made, *, overwrite: bool) -> Record:
     old = read_record(folder)
     record = compare(old, made, folder, overwrite=overwrite)
     if record is None:
-        record = Record(made=made, replacing=overwrite)
+        record = FolderRecord(made=made, replacing=overwrite)
         _write(folder, record)
         record = record.model_copy(update={"since_ns": _written(folder)})
     interrupted = not record.finished
@@ -135,7 +135,7 @@ def open_record(folder: str, made: Made, *, overwrite: bool) -> Record:
     return record
 
 
-def close_record(folder: str, record: Record) -> None:
+def close_record(folder: str, record: FolderRecord) -> None:
     """Note that all that could be done is done."""
     _write(folder, record.model_copy(update={"finished": True}))
 
@@ -153,7 +153,7 @@ def sweep(folder: str, before_ns: int) -> None:
                     files.delete_file(entry.path)
 
 
-def _write(folder: str, record: Record) -> None:
+def _write(folder: str, record: FolderRecord) -> None:
     place = child(folder, RECORD)
     try:
         with replacing(place) as stream:
@@ -162,7 +162,7 @@ def _write(folder: str, record: Record) -> None:
         full = no_space(problem, place)
         if full is not None:
             raise full from problem
-        raise ConfigError(f"cannot write {place}: {plainly(problem)}") from problem
+        raise ConfigError(f"cannot write {place}: {reason_of(problem)}") from problem
 
 
 def _written(folder: str) -> int:
@@ -171,7 +171,7 @@ def _written(folder: str) -> int:
     return files.get_file_info(path).mtime_ns or 0
 
 
-def _difference(old: Made, new: Made) -> str:
+def _difference(old: MadeWith, new: MadeWith) -> str:
     before, now = old.model_dump(), new.model_dump()
     changed: dict[str, Any] = {key: before[key] for key in before if before[key] != now[key]}
     if "model" in changed:

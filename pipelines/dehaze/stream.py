@@ -18,7 +18,7 @@ from pipelines.dehaze.options import execution_of, options_of
 from pipelines.dehaze.outcome import NO_SPACE, SOME_FAILED
 from pipelines.dehaze.plan import format_of
 from pipelines.dehaze.work import device_of, said, write
-from pipelines.disk_errors import NoSpaceError, no_space, plainly
+from pipelines.disk_errors import NoSpaceError, no_space, reason_of
 from pipelines.shown import say
 
 STREAM = "-"
@@ -103,7 +103,7 @@ def _write(target: str, data: bytes) -> None:
         except NoSpaceError:
             raise
         except OSError as problem:
-            raise ConfigError(f"cannot write {target}: {plainly(problem)}") from problem
+            raise ConfigError(f"cannot write {target}: {reason_of(problem)}") from problem
         return
     try:
         sys.stdout.buffer.write(data)

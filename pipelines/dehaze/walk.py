@@ -17,13 +17,13 @@ from models.images import SUFFIXES
 from models.paths import child, filesystem
 from pipelines.corpus import kind_of
 from pipelines.dehaze.names import EARLIER, HIDDEN, LINKS, OTHER, SHEETS, identity, same_place
-from pipelines.disk_errors import plainly
+from pipelines.disk_errors import reason_of
 
 Kind = Literal["file", "folder", "broken link", "other"]
 
 
 @dataclass(frozen=True)
-class Entry:
+class FolderEntry:
     """One name in a folder; what a link leads to counts. ``size`` in bytes, ``mtime`` in ns; ``path`` on its file
     system.
     """
@@ -36,7 +36,7 @@ class Entry:
     link: bool = False
 
 
-def entries(files: Any, folder: str) -> list[Entry]:
+def entries(files: Any, folder: str) -> list[FolderEntry]:
     """All of a folder, sorted.
 
     Raises:
@@ -50,18 +50,18 @@ def entries(files: Any, folder: str) -> list[Entry]:
     return sorted(listed, key=lambda entry: entry.path)
 
 
-def _local(entry: os.DirEntry[str]) -> Entry:
+def _local(entry: os.DirEntry[str]) -> FolderEntry:
     try:
         link, status = entry.is_symlink(), entry.stat()
         kind: Kind = "folder" if entry.is_dir() else "file" if entry.is_file() else "other"
     except OSError:  # a link to nothing or to itself, or a file that is gone by now
-        return Entry(entry.path, entry.name, "broken link", link=True)
-    return Entry(entry.path, entry.name, kind, status.st_size, status.st_mtime_ns, link)
+        return FolderEntry(entry.path, entry.name, "broken link", link=True)
+    return FolderEntry(entry.path, entry.name, kind, status.st_size, status.st_mtime_ns, link)
 
 
-def _remote(info: Any) -> Entry:
+def _remote(info: Any) -> FolderEntry:
     kinds: dict[Any, Kind] = {pafs.FileType.File: "file", pafs.FileType.Directory: "folder"}
-    return Entry(info.path, info.base_name, kinds.get(info.type, "other"), info.size or 0, info.mtime_ns or 0)
+    return FolderEntry(info.path, info.base_name, kinds.get(info.type, "other"), info.size or 0, info.mtime_ns or 0)
 
 
 FORMATS = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tif", "bmp": ".bmp"}
@@ -69,7 +69,7 @@ BESIDE = "_dehazed"  # what a result's name ends with when it lies beside its ph
 
 
 @dataclass(frozen=True)
-class Task:
+class PhotoTask:
     """One photograph and the file that it becomes: paths or URIs. ``size`` in bytes, ``mtime`` in ns, of the source.
     ``problem`` is why it cannot be done at all: it may also be a folder that cannot be read.
     """
@@ -91,7 +91,7 @@ class Root:
 
 
 @dataclass(frozen=True)
-class Plan:
+class FolderPlan:
     """What a call asks for.
 
     Attributes:
@@ -115,14 +115,14 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundFiles:
     """What one folder holds: photographs, and the kinds of what is none."""
 
-    tasks: list[Task] = field(default_factory=list)
+    tasks: list[PhotoTask] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-def walk(root: Root, plan: Plan) -> Iterator[Found]:
+def walk(root: Root, plan: FolderPlan) -> Iterator[FoundFiles]:
     """The photographs of a root, one folder after the other.
 
     Raises:
@@ -131,7 +131,7 @@ def walk(root: Root, plan: Plan) -> Iterator[Found]:
     files, path = filesystem(root.uri)
     if root.is_file:
         info = files.get_file_info(path)
-        yield Found([_task(root.uri, PurePosixPath(path).name, info.size or 0, info.mtime_ns or 0, plan)])
+        yield FoundFiles([_task(root.uri, PurePosixPath(path).name, info.size or 0, info.mtime_ns or 0, plan)])
         return
     waiting = [(path, frozenset([identity(root.uri)]))]
     while waiting:
@@ -140,15 +140,15 @@ def walk(root: Root, plan: Plan) -> Iterator[Found]:
             listed = entries(files, folder)
         except OSError as problem:
             if folder == path:
-                raise ConfigError(f"{root.uri} cannot be read: {plainly(problem)}") from problem
-            yield Found([Task(_uri(root, path, folder), "", 0, 0, f"cannot be read: {plainly(problem)}")])
+                raise ConfigError(f"{root.uri} cannot be read: {reason_of(problem)}") from problem
+            yield FoundFiles([PhotoTask(_uri(root, path, folder), "", 0, 0, f"cannot be read: {reason_of(problem)}")])
             continue
         yield _sorted_out(listed, root, path, plan)
         waiting += reversed(list(_below(listed, root, path, above, plan)))
 
 
-def _sorted_out(listed: list[Entry], root: Root, path: str, plan: Plan) -> Found:
-    found = Found()
+def _sorted_out(listed: list[FolderEntry], root: Root, path: str, plan: FolderPlan) -> FoundFiles:
+    found = FoundFiles()
     for entry in listed:
         name = entry.path[len(path) :].lstrip("/")
         kind = _left_out(entry, name, root, plan)
@@ -160,7 +160,7 @@ def _sorted_out(listed: list[Entry], root: Root, path: str, plan: Plan) -> Found
 
 
 def _below(
-    listed: list[Entry], root: Root, path: str, above: frozenset[object], plan: Plan
+    listed: list[FolderEntry], root: Root, path: str, above: frozenset[object], plan: FolderPlan
 ) -> Iterator[tuple[str, frozenset[object]]]:
     """The folders to look into next, each with the identities of those that it lies in."""
     for entry in listed if plan.recursive else ():
@@ -180,7 +180,7 @@ def _passed_over(name: str) -> bool:
     return name.startswith(".") or name.casefold() == SHEETS
 
 
-def _left_out(entry: Entry, name: str, root: Root, plan: Plan) -> str | None:
+def _left_out(entry: FolderEntry, name: str, root: Root, plan: FolderPlan) -> str | None:
     """None for a photograph, and for a folder that is looked into; else its kind, or nothing where none is told."""
     if entry.kind == "folder":
         return f"{entry.name} folder" if plan.recursive and _passed_over(entry.name) else None
@@ -197,11 +197,11 @@ def _left_out(entry: Entry, name: str, root: Root, plan: Plan) -> str | None:
     return EARLIER if plan.folder is None and pure.stem.endswith(BESIDE) else None
 
 
-def _task(uri: str, name: str, size: int, mtime: int, plan: Plan) -> Task:
+def _task(uri: str, name: str, size: int, mtime: int, plan: FolderPlan) -> PhotoTask:
     target = _target(uri, name, plan)
     if "://" in target and not _is_text(name):
-        return Task(uri, target, size, mtime, "its name is not UTF-8, as names there have to be; rename it")
-    return Task(uri, target, size, mtime)
+        return PhotoTask(uri, target, size, mtime, "its name is not UTF-8, as names there have to be; rename it")
+    return PhotoTask(uri, target, size, mtime)
 
 
 def _is_text(name: str) -> bool:
@@ -212,7 +212,7 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _target(uri: str, name: str, plan: Plan) -> str:
+def _target(uri: str, name: str, plan: FolderPlan) -> str:
     """Where a photograph's result goes; ``name`` is its path below its root."""
     if plan.file is not None:
         return plan.file

@@ -17,9 +17,9 @@ from models.options import DehazeOptions
 from models.paths import child, filesystem, replacing
 from models.predictor import DehazeInfo, Predictor
 from pipelines.dehaze.names import same_place
-from pipelines.dehaze.plan import Task
+from pipelines.dehaze.plan import PhotoTask
 from pipelines.dehaze.previews import sheet_of
-from pipelines.disk_errors import NoSpaceError, no_space, plainly
+from pipelines.disk_errors import NoSpaceError, no_space, reason_of
 
 BATCH = 16  # photographs; also what one preview sheet holds
 
@@ -29,7 +29,7 @@ Status = Literal["written", "kept", "failed"]
 
 
 @dataclass(frozen=True)
-class Result:
+class PhotoResult:
     """What became of one photograph; ``notes`` are sentences on what the result does not have."""
 
     source: str
@@ -39,7 +39,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Rules:
+class ExistingResults:
     """What to do about results that are there.
 
     Attributes:
@@ -57,7 +57,7 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Setup:
+class WorkerSetup:
     """What a worker needs to be made: all of it can be sent to another machine."""
 
     model: str
@@ -65,19 +65,19 @@ class Setup:
     options: DehazeOptions
     execution: InferenceConfig
     device: str
-    rules: Rules
+    rules: ExistingResults
     threads: int | None = None
     allow_networks: tuple[str, ...] = ()
 
-    def worker(self) -> Worker:
+    def worker(self) -> FolderWorker:
         """Load the model."""
-        return Worker(self)
+        return FolderWorker(self)
 
 
-class Worker:
+class FolderWorker:
     """A model, and what to do with it."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: WorkerSetup) -> None:
         self._setup, self._rules = setup, setup.rules
         self._predictor = Predictor(
             setup.model,
@@ -93,7 +93,7 @@ class Worker:
         """The network, in evaluation mode."""
         return self._predictor.network
 
-    def work(self, number: int | None, batch: Sequence[Task]) -> Iterator[Result]:
+    def work(self, number: int | None, batch: Sequence[PhotoTask]) -> Iterator[PhotoResult]:
         """Do a batch; doing it twice is harmless, and what is done is not done again.
 
         Args:
@@ -106,7 +106,7 @@ class Worker:
         changed = False
         for task, state in zip(batch, states(batch, self._rules), strict=True):
             if state == "done":
-                yield Result(task.source, "kept")
+                yield PhotoResult(task.source, "kept")
                 continue
             result = self._one(task) if state == "todo" else _failed(task, state)
             changed = changed or result.status == "written"
@@ -114,14 +114,14 @@ class Worker:
         if self._rules.previews is not None and number is not None:
             yield from self._preview(number, batch, changed)
 
-    def _one(self, task: Task) -> Result:
+    def _one(self, task: PhotoTask) -> PhotoResult:
         try:
             data, stamp = self._read(task)
             made, info = self._predictor.dehaze_bytes(data, self._setup.options)
         except (ImageError, MemoryError) as problem:
             return _failed(task, " ".join(str(problem).split()) or "out of memory")
         except OSError as problem:
-            return _failed(task, plainly(problem))
+            return _failed(task, reason_of(problem))
         if _stamp(task.source) != stamp:
             return _failed(task, "it was changed while it was dehazed; repeat the command")
         try:
@@ -131,10 +131,10 @@ class Worker:
         except NoSpaceError:
             raise
         except OSError as problem:
-            return _failed(task, f"cannot write {task.target}: {plainly(problem)}")
-        return Result(task.source, "written", notes=said(info))
+            return _failed(task, f"cannot write {task.target}: {reason_of(problem)}")
+        return PhotoResult(task.source, "written", notes=said(info))
 
-    def _read(self, task: Task) -> tuple[bytes, tuple[int, int] | None]:
+    def _read(self, task: PhotoTask) -> tuple[bytes, tuple[int, int] | None]:
         most = self._predictor.limits.max_bytes
         check_bytes(task.size, self._predictor.limits)  # before it is read
         stamp = _stamp(task.source)
@@ -142,7 +142,7 @@ class Worker:
         with files.open_input_stream(path, compression=None) as stream:
             return stream.read(most + 1), stamp  # it may have grown
 
-    def _preview(self, number: int, batch: Sequence[Task], changed: bool) -> Iterator[Result]:
+    def _preview(self, number: int, batch: Sequence[PhotoTask], changed: bool) -> Iterator[PhotoResult]:
         place = child(str(self._rules.previews), f"sheet-{number:06d}.jpg")
         files, path = filesystem(place)
         try:
@@ -154,11 +154,11 @@ class Worker:
         except NoSpaceError:
             raise
         except OSError as problem:
-            yield Result(place, "failed", f"cannot write it: {plainly(problem)}")
+            yield PhotoResult(place, "failed", f"cannot write it: {reason_of(problem)}")
 
 
-def _failed(task: Task, reason: str) -> Result:
-    return Result(task.source, "failed", reason)
+def _failed(task: PhotoTask, reason: str) -> PhotoResult:
+    return PhotoResult(task.source, "failed", reason)
 
 
 def said(info: DehazeInfo) -> tuple[str, ...]:
@@ -175,7 +175,7 @@ def _stamp(place: str) -> tuple[int, int] | None:
     return found.st_mtime_ns, found.st_size
 
 
-def states(batch: Sequence[Task], rules: Rules) -> list[str]:
+def states(batch: Sequence[PhotoTask], rules: ExistingResults) -> list[str]:
     """Of each photograph ``done``, ``todo``, or why it must not be done."""
     can = [task for task in batch if not task.problem]
     places = [filesystem(task.target) for task in can]
@@ -191,10 +191,10 @@ def _info(files: Any, path: str) -> Any:
     try:
         return files.get_file_info(path)
     except OSError as problem:
-        return f"cannot write {path}: {plainly(problem)}"
+        return f"cannot write {path}: {reason_of(problem)}"
 
 
-def _state(task: Task, info: Any, rules: Rules) -> str:
+def _state(task: PhotoTask, info: Any, rules: ExistingResults) -> str:
     if isinstance(info, str):
         return info
     if info.type == pafs.FileType.NotFound:
@@ -215,7 +215,7 @@ def _state(task: Task, info: Any, rules: Rules) -> str:
     return "todo" if rules.replace else refusal
 
 
-def _keeps_date(task: Task, made: int, since_ns: int) -> bool:
+def _keeps_date(task: PhotoTask, made: int, since_ns: int) -> bool:
     """A result with its photograph's time of modification (``--keep-dates``): the time of its last change of any kind,
     which programs cannot choose, says when it was made.
     """

@@ -40,7 +40,7 @@ class SampleFolders:
 
 
 @dataclass(frozen=True)
-class Source:
+class SampleSource:
     """A picture inside a package, how many samples of each kind are cut from it, and which side the hazy ones get."""
 
     package: str
@@ -70,16 +70,16 @@ class Source:
 
 
 SOURCES = (
-    Source("sklearn", "datasets/images/china.jpg", clear=6, hazy=11, hazy_left=True),
-    Source("skimage", "data/motorcycle_left.png", clear=9, hazy=7),
-    Source("skimage", "data/rocket.jpg", clear=6, hazy=3, hazy_left=True),
-    Source("skimage", "data/astronaut.png", clear=8, hazy=2),
-    Source("skimage", "data/camera.png", clear=4, hazy=1, hazy_left=True),
-    Source("sklearn", "datasets/images/flower.jpg", clear=10),
-    Source("skimage", "data/chelsea.png", clear=9),
-    Source("skimage", "data/coffee.png", clear=8),
+    SampleSource("sklearn", "datasets/images/china.jpg", clear=6, hazy=11, hazy_left=True),
+    SampleSource("skimage", "data/motorcycle_left.png", clear=9, hazy=7),
+    SampleSource("skimage", "data/rocket.jpg", clear=6, hazy=3, hazy_left=True),
+    SampleSource("skimage", "data/astronaut.png", clear=8, hazy=2),
+    SampleSource("skimage", "data/camera.png", clear=4, hazy=1, hazy_left=True),
+    SampleSource("sklearn", "datasets/images/flower.jpg", clear=10),
+    SampleSource("skimage", "data/chelsea.png", clear=9),
+    SampleSource("skimage", "data/coffee.png", clear=8),
 )
-DISPARITY = Source("skimage", "data/motorcycle_disp.npz", clear=0)
+DISPARITY = SampleSource("skimage", "data/motorcycle_disp.npz", clear=0)
 
 
 def make_samples(out: Path) -> SampleFolders:
@@ -107,7 +107,7 @@ def make_samples(out: Path) -> SampleFolders:
     return folders
 
 
-def _sides(pixels: Pixels, source: Source) -> tuple[Pixels, Pixels]:
+def _sides(pixels: Pixels, source: SampleSource) -> tuple[Pixels, Pixels]:
     """The part for clear samples and the part for hazy ones; all is for the clear ones when there are no others."""
     width = pixels.shape[1]
     if not source.hazy:

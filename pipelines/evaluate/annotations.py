@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.config import ConfigError
-from pipelines.evaluate.sources import Entry, bases
+from pipelines.evaluate.sources import SourceEntry, bases
 
 Boxes = NDArray[np.float32]
 ALIASES = {
@@ -106,7 +106,7 @@ def _coco(content: Mapping[str, Any]) -> dict[str, Annotated]:
     return found
 
 
-def match_annotations(entries: Sequence[Entry], annotations: Mapping[str, Annotated]) -> dict[str, Annotated]:
+def match_annotations(entries: Sequence[SourceEntry], annotations: Mapping[str, Annotated]) -> dict[str, Annotated]:
     """What is annotated of the photographs, by image id.
 
     Raises:

@@ -98,7 +98,7 @@ def _weights_of(spec: str) -> tuple[str, Path, Sequence[str]]:
 
 
 @dataclass(frozen=True)
-class Found:
+class Detections:
     """Detections of one model by image id, each (n, 6) in pixels of a picture of ``sizes`` (width, height)."""
 
     boxes: Mapping[str, Boxes]
@@ -119,7 +119,7 @@ class Precision:
 
 
 def average_precision(
-    truth: Mapping[str, Annotated], found: Found, labels: Sequence[str], classes: Sequence[str], seed: int,
+    truth: Mapping[str, Annotated], found: Detections, labels: Sequence[str], classes: Sequence[str], seed: int,
     resamples: int = RESAMPLES,
 ) -> Precision:  # fmt: skip
     """mAP of one model by pycocotools.
@@ -189,7 +189,7 @@ def _dataset(ids: Sequence[str], numbers: Mapping[str, int], rows: list[dict[str
 
 
 def _true_rows(
-    ids: Sequence[str], truth: Mapping[str, Annotated], found: Found, numbers: Mapping[str, int]
+    ids: Sequence[str], truth: Mapping[str, Annotated], found: Detections, numbers: Mapping[str, int]
 ) -> list[dict[str, Any]]:
     rows = []
     for place, image_id in enumerate(ids):
@@ -202,7 +202,7 @@ def _true_rows(
 
 
 def _found_rows(
-    ids: Sequence[str], found: Found, numbers: Mapping[str, int], names: Sequence[str]
+    ids: Sequence[str], found: Detections, numbers: Mapping[str, int], names: Sequence[str]
 ) -> list[dict[str, Any]]:
     return [
         _row(place, numbers[names[int(box[5])]], box[:4]) | {"score": float(box[4]), "iscrowd": 0}

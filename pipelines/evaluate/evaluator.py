@@ -127,7 +127,7 @@ class RowSettings(Settings):
 
 
 @dataclass(frozen=True)
-class Result:
+class PhotoMeasures:
     """A model's picture uint8 RGB (H, W, 3), its transmission (H, W) in [0, 1] if it gives one, and its seconds."""
 
     pixels: Pixels
@@ -155,7 +155,9 @@ class Measures:
             if METRICS[name].provider in ("lpips", "pyiqa")
         }
 
-    def __call__(self, result: Result, case: Case, *, is_clear: bool) -> tuple[dict[str, float | None], list[str]]:
+    def __call__(
+        self, result: PhotoMeasures, case: Case, *, is_clear: bool
+    ) -> tuple[dict[str, float | None], list[str]]:
         """Every metric that the result can have, None where it is not finite; and why others failed on this picture."""
         found: dict[str, float] = {}
         notes: list[str] = []
@@ -169,7 +171,7 @@ class Measures:
         return {name: value if math.isfinite(value) else None for name, value in found.items()}, notes
 
     def _measures(
-        self, result: Result, case: Case, *, is_clear: bool
+        self, result: PhotoMeasures, case: Case, *, is_clear: bool
     ) -> Iterator[tuple[tuple[str, ...], Callable[[], dict[str, float]]]]:
         """What is to be measured, each piece with the metrics that it gives."""
         pixels, clear, transmission = result.pixels, case.clear, result.transmission
@@ -241,7 +243,7 @@ class Evaluator:
             case = self.case(item)
         except (images.ImageError, OSError) as problem:
             return [{**base, "model": "", "error": str(problem)}]
-        rows = [self._row(HAZY, Result(case.hazy), case, item)]
+        rows = [self._row(HAZY, PhotoMeasures(case.hazy), case, item)]
         hazy = images.to_tensor(np.ascontiguousarray(case.hazy)[None]).to(self.settings.device)
         for label, network in self.networks.items():
             torch.manual_seed(photo_seed(item["image_id"], self.settings.seed))  # for networks that draw numbers
@@ -252,12 +254,12 @@ class Evaluator:
                 reason = " ".join(str(problem).split())[:_LONGEST]
                 raise ConfigError(f"model '{label}' fails on {item['name']} ({size}): {reason}") from problem
             rows.append(self._row(label, result, case, item))
-        rows += [self._row(label, Result(pixels), case, item) for label, pixels in case.results.items()]
+        rows += [self._row(label, PhotoMeasures(pixels), case, item) for label, pixels in case.results.items()]
         if case.clear is not None:
-            rows.append(self._row(CLEAR, Result(case.clear), case, item))
+            rows.append(self._row(CLEAR, PhotoMeasures(case.clear), case, item))
         return [base | row for row in rows]
 
-    def _row(self, model: str, result: Result, case: Case, item: Mapping[str, Any]) -> dict[str, Any]:
+    def _row(self, model: str, result: PhotoMeasures, case: Case, item: Mapping[str, Any]) -> dict[str, Any]:
         height, width = result.pixels.shape[:2]
         row: dict[str, Any] = {"model": model, "width": width, "height": height, "seconds": result.seconds}
         measured, notes = self.measures(result, case, is_clear=model == CLEAR)
@@ -295,11 +297,11 @@ class Evaluator:
         return Case(bounded(pixels, side), None if clear is None else bounded(clear, side), results)
 
 
-def _dehazed(network: nn.Module, hazy: Tensor) -> Result:
+def _dehazed(network: nn.Module, hazy: Tensor) -> PhotoMeasures:
     """A network's result for 13HW in [0, 1], with the transmission where it has one."""
     started = time.perf_counter()
     found = dehaze(network, hazy)
     pixels = images.to_uint8(found.scene)[0]
     seconds = time.perf_counter() - started
     transmission = None if found.transmission is None else found.transmission[0, 0].cpu().numpy()
-    return Result(pixels, transmission, seconds)
+    return PhotoMeasures(pixels, transmission, seconds)

@@ -206,6 +206,6 @@ def rehazing_error(scene: Pixels, transmission: NDArray[np.float32], hazy: Pixel
     return float(255.0 * np.mean(np.abs(again - seen)))
 
 
-def shown(names: Sequence[str], headline: str) -> list[str]:
+def shown_metrics(names: Sequence[str], headline: str) -> list[str]:
     """Columns in the order of the table, the headline first."""
     return sorted((name for name in METRICS if name in names), key=lambda name: name != headline)

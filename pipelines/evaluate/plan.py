@@ -61,7 +61,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvaluationPlan:
     """An evaluation about to be done.
 
     Attributes:
@@ -94,7 +94,7 @@ class Plan:
         return sum(len(group.selection.entries) for group in self.groups.values())
 
 
-def prepare(config: EvaluateConfig) -> Plan:
+def prepare(config: EvaluateConfig) -> EvaluationPlan:
     """Everything that can be refused, refused before any photograph is measured.
 
     Raises:
@@ -119,7 +119,7 @@ def prepare(config: EvaluateConfig) -> Plan:
     settings = row_settings(config, choices, measured, tuple(folders))
     if missing_detector or not truth:
         settings = settings.model_copy(update={"detector": None})
-    return Plan(
+    return EvaluationPlan(
         settings=settings,
         order=(HAZY, *(choice.label for choice in choices), *folders, CLEAR),
         subject=next(iter((*named, *folders, *described))),
@@ -252,7 +252,7 @@ def _absolute(detector: str | None) -> str | None:
     return str(Path(name).resolve()) if "/" in name or Path(name).is_file() else detector
 
 
-def _items(name: str, group: Group, plan: Plan) -> list[dict[str, Any]]:
+def _items(name: str, group: Group, plan: EvaluationPlan) -> list[dict[str, Any]]:
     """`ITEM_SCHEMA` without blocks; neighbours in a row group together, so that it is read once."""
     results = [group.results.get(label, {}) for label in plan.settings.results]
     return [
@@ -271,7 +271,7 @@ def _items(name: str, group: Group, plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def item_blocks(plan: Plan, config: EvaluateConfig) -> list[pa.Table]:
+def item_blocks(plan: EvaluationPlan, config: EvaluateConfig) -> list[pa.Table]:
     """Small tables of pointers to photographs (`ITEM_SCHEMA`): each is one batch of a worker."""
     items = [item for name, group in plan.groups.items() for item in _items(name, group, plan)]
     size = max(1, min(config.batch, len(items) // (4 * config.concurrency)))

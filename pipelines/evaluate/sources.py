@@ -28,7 +28,7 @@ from pipelines.evaluate.config import Split
 
 
 @dataclass(frozen=True)
-class Entry:
+class SourceEntry:
     """One photograph to evaluate: a row of ``row_group`` of the shard at ``path``, or the file at ``path`` itself.
 
     ``size`` is its width and height, None where its header cannot be read.
@@ -55,7 +55,7 @@ class Selection:
     found: int
     split: Split
     in_sample: bool
-    entries: tuple[Entry, ...]
+    entries: tuple[SourceEntry, ...]
     warnings: tuple[str, ...] = ()
 
 
@@ -73,7 +73,7 @@ def size_of(data: bytes) -> tuple[int, int] | None:
     return header.width, header.height
 
 
-def folder_entries(folder: Path) -> tuple[list[Entry], list[str]]:
+def folder_entries(folder: Path) -> tuple[list[SourceEntry], list[str]]:
     """Photographs of a plain folder with the ids and splits that ingest would give them, one entry per content; and
     warnings of what is left out.
 
@@ -82,7 +82,7 @@ def folder_entries(folder: Path) -> tuple[list[Entry], list[str]]:
     """
     if not folder.is_dir():
         raise ConfigError(f"there is no folder {folder}; expected a folder of photographs or a corpus")
-    entries: dict[str, Entry] = {}
+    entries: dict[str, SourceEntry] = {}
     warnings = []
     paths, left = photographs_below(folder)
     for path in paths:
@@ -93,7 +93,7 @@ def folder_entries(folder: Path) -> tuple[list[Entry], list[str]]:
             warnings.append(f"{folder}: {name} cannot be read and is left out: {problem.strerror or problem}")
             continue
         image_id = image_id_of(data)
-        entry = Entry(image_id, name, split_of(image_id), portable(path.resolve()), size=size_of(data))
+        entry = SourceEntry(image_id, name, split_of(image_id), portable(path.resolve()), size=size_of(data))
         entries.setdefault(image_id, entry)
     if left:
         warnings.append(f"{folder}: left out are {left_out_text(left)}")
@@ -104,7 +104,7 @@ def folder_entries(folder: Path) -> tuple[list[Entry], list[str]]:
     return list(entries.values()), warnings
 
 
-def corpus_entries(corpus: Corpus) -> list[Entry]:
+def corpus_entries(corpus: Corpus) -> list[SourceEntry]:
     """Photographs of a corpus; only their ids, names and splits are read."""
     entries = []
     for path in corpus.files():
@@ -114,7 +114,7 @@ def corpus_entries(corpus: Corpus) -> list[Entry]:
             for group in range(shard.num_row_groups):
                 rows = shard.read_row_group(group, columns=["image_id", "uri", "split", "width", "height"]).to_pylist()
                 entries += [
-                    Entry(row["image_id"], row["uri"], row["split"], path, group, (row["width"], row["height"]))
+                    SourceEntry(row["image_id"], row["uri"], row["split"], path, group, (row["width"], row["height"]))
                     for row in rows
                 ]
     return entries
@@ -201,7 +201,7 @@ def bases(name: str) -> list[str]:
     return [text, *(text.removesuffix(mark) for mark in _INPUT if text.endswith(mark))]
 
 
-def endings(entries: Sequence[Entry], folder: Folder) -> list[str]:
+def endings(entries: Sequence[SourceEntry], folder: Folder) -> list[str]:
     """What files of the folder add to the photographs' names, the commonest first, nothing before anything."""
     counts: Counter[str] = Counter()
     stems = sorted(folder.by_stem)
@@ -213,7 +213,7 @@ def endings(entries: Sequence[Entry], folder: Folder) -> list[str]:
     return sorted(counts, key=lambda ending: (ending != "", -counts[ending], ending))[:_TRIED]
 
 
-def match_results(label: str, root: Path, entries: Sequence[Entry]) -> dict[str, str]:
+def match_results(label: str, root: Path, entries: Sequence[SourceEntry]) -> dict[str, str]:
     """The file of every photograph in a folder of another program's results, by image id.
 
     Raises:
@@ -234,7 +234,7 @@ def match_results(label: str, root: Path, entries: Sequence[Entry]) -> dict[str,
     return {image_id: portable(path.resolve()) for image_id, path in best.items()}
 
 
-def _require_all(label: str, root: Path, entries: Sequence[Entry], found: Mapping[str, Path]) -> None:
+def _require_all(label: str, root: Path, entries: Sequence[SourceEntry], found: Mapping[str, Path]) -> None:
     missing = [entry.name for entry in entries if entry.image_id not in found]
     if missing:
         raise ConfigError(
@@ -243,14 +243,14 @@ def _require_all(label: str, root: Path, entries: Sequence[Entry], found: Mappin
         )
 
 
-def _require_different(label: str, entries: Sequence[Entry], found: Mapping[str, Path]) -> None:
+def _require_different(label: str, entries: Sequence[SourceEntry], found: Mapping[str, Path]) -> None:
     counts = Counter(found.values())
     shared = [f"{e.name} ({printable(found[e.image_id].name)})" for e in entries if counts[found[e.image_id]] > 1]
     if shared:
         raise ConfigError(f"results '{label}': several photographs would have the same result: {_list(shared)}")
 
 
-def _require_sizes(label: str, entries: Sequence[Entry], found: Mapping[str, Path]) -> None:
+def _require_sizes(label: str, entries: Sequence[SourceEntry], found: Mapping[str, Path]) -> None:
     wrong = []
     for entry in entries:
         path = found[entry.image_id]
@@ -275,7 +275,7 @@ def header_size(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def match_references(entries: Sequence[Entry], root: Path) -> dict[str, str]:
+def match_references(entries: Sequence[SourceEntry], root: Path) -> dict[str, str]:
     """The clear version by image id, for the photographs that have one.
 
     The same name with any suffix; with an ending that all share (``01_hazy`` and ``01_GT``); or what comes before the

@@ -26,7 +26,7 @@ class Banned:
     names: Sequence[str] = ()  # of the hashes
 
 
-class Sheet:
+class Examined:
     """The catalogue while decisions are taken: its rows, and what becomes of each; and what was left out, by kind."""
 
     def __init__(
@@ -75,7 +75,7 @@ class Sheet:
         return table.select(CATALOGUE_SCHEMA.names).cast(CATALOGUE_SCHEMA)
 
 
-def decide(sheet: Sheet, config: IngestConfig, banned: Sequence[Banned] = (), settled: Collection[str] = ()) -> None:
+def decide(sheet: Examined, config: IngestConfig, banned: Sequence[Banned] = (), settled: Collection[str] = ()) -> None:
     """What becomes of every file: filters, held-out photographs, equal files, photographs that look the same.
 
     Of equal files the first by uri is kept, of similar photographs the largest; what the corpus holds already
@@ -92,7 +92,7 @@ def decide(sheet: Sheet, config: IngestConfig, banned: Sequence[Banned] = (), se
         _similar(sheet, config.near_duplicates, old)
 
 
-def _filter(sheet: Sheet, config: IngestConfig) -> None:
+def _filter(sheet: Examined, config: IngestConfig) -> None:
     rows = sheet.open()
     width, height = (sheet.table[name].to_numpy()[rows] for name in ("width", "height"))
     short, long = np.minimum(width, height), np.maximum(width, height)
@@ -106,7 +106,7 @@ def _filter(sheet: Sheet, config: IngestConfig) -> None:
         sheet.reject(rows[where], reason, [f"{w}x{h} {what}" for w, h in sizes])
 
 
-def _ban(sheet: Sheet, ban: Banned, bits: int) -> None:
+def _ban(sheet: Examined, ban: Banned, bits: int) -> None:
     rows = sheet.open()
     same = np.array([sheet.ids[row] in ban.ids for row in rows], dtype=bool)
     index, far = closest(sheet.hashes[rows], ban.hashes, max(bits, 0))
@@ -122,7 +122,7 @@ def _ban(sheet: Sheet, ban: Banned, bits: int) -> None:
     sheet.duplicate(rows[near], "other_corpus", names[near], far[near])
 
 
-def _equal(sheet: Sheet, rows: NDArray[Any]) -> None:
+def _equal(sheet: Examined, rows: NDArray[Any]) -> None:
     """``rows`` are sorted by image id, the one to keep first."""
     ids = sheet.ids[rows].astype(str)
     first = np.ones(len(rows), dtype=bool)
@@ -131,7 +131,7 @@ def _equal(sheet: Sheet, rows: NDArray[Any]) -> None:
     sheet.duplicate(rows[~first], "exact", sheet.uris[original[~first]], 0)
 
 
-def _similar(sheet: Sheet, bits: int, old: NDArray[Any]) -> None:
+def _similar(sheet: Examined, bits: int, old: NDArray[Any]) -> None:
     rows = sheet.open()
     pixels = sheet.table["width"].to_numpy()[rows].astype(np.int64) * sheet.table["height"].to_numpy()[rows]
     rows = rows[np.lexsort((sheet.uris[rows].astype(str), -sheet.table["size"].to_numpy()[rows], -pixels, ~old[rows]))]

@@ -23,7 +23,7 @@ from pipelines.corpus import (
     CONTAINERS,
     Domain,
     Kind,
-    Place,
+    Location,
     container_kind,
     is_litter,
     kind_of,
@@ -54,7 +54,7 @@ _DEPTH_COLUMN = "depth"
 
 
 @dataclass(frozen=True)
-class File:
+class SourceFile:
     """A file below a source, or a folder that cannot be listed.
 
     Attributes:
@@ -100,7 +100,7 @@ class Sorter:
 
 def list_source(
     source: str, sorter: Sorter, what: str = "photographs"
-) -> tuple[pa.Table, list[tuple[File, Kind]], Counter[str]]:
+) -> tuple[pa.Table, list[tuple[SourceFile, Kind]], Counter[str]]:
     """What lies at a source: its plain files as a table of :data:`LISTED`, its containers, still closed, and how many
     files of which kinds are left out. What cannot be read or listed counts as one photograph, which says so.
 
@@ -120,7 +120,7 @@ def list_source(
         kind = container_kind(file.name)
         role = sorter.role(file.name)
         if file.problem and (file.is_folder or role or kind) and not is_litter(file.name):
-            place = str(Place(file.container, f"broken:{file.problem}"))
+            place = str(Location(file.container, f"broken:{file.problem}"))
             rows.append(_row(file.uri, file.name, file.size, file.mtime, place, "photograph"))
         elif kind is not None and not is_litter(file.name):
             containers.append((file, kind))
@@ -135,12 +135,12 @@ def list_source(
     return pa.Table.from_pylist(rows, LISTED), containers, left
 
 
-def _place(file: File, role: str) -> str:
+def _place(file: SourceFile, role: str) -> str:
     """Where to read a plain file. A depth map's place changes with it, so that shards with the old one are told."""
-    return str(Place(file.container, "file", file.mtime if role == "depth" else 0, file.size))
+    return str(Location(file.container, "file", file.mtime if role == "depth" else 0, file.size))
 
 
-def expand(file: File, kind: Kind, sorter: Sorter) -> pa.Table:
+def expand(file: SourceFile, kind: Kind, sorter: Sorter) -> pa.Table:
     """The photographs and depth maps in a container, as :data:`LISTED`, and a row with the role :data:`LEFT_OUT` for
     each kind of member that is neither, its ``size`` their number. A container that is damaged counts as one
     photograph, which cannot be read.
@@ -151,7 +151,7 @@ def expand(file: File, kind: Kind, sorter: Sorter) -> pa.Table:
     try:
         members = list_members(file.container, kind)
     except OSError:
-        row = _row(file.uri, file.name, file.size, file.mtime, str(Place(file.container, "broken")), "photograph")
+        row = _row(file.uri, file.name, file.size, file.mtime, str(Location(file.container, "broken")), "photograph")
         return pa.Table.from_pylist([row], LISTED)
     rows = []
     left: Counter[str] = Counter()
@@ -161,7 +161,7 @@ def expand(file: File, kind: Kind, sorter: Sorter) -> pa.Table:
         if kind in ("parquet", "arrow"):
             row = _row(uri, f"{PurePosixPath(file.name).name}/{name}", 0, file.mtime, str(place), "photograph")
             if _DEPTH_COLUMN in member.columns:
-                row["depth"] = str(Place(file.container, f"{kind}:{_DEPTH_COLUMN}", place.position))
+                row["depth"] = str(Location(file.container, f"{kind}:{_DEPTH_COLUMN}", place.position))
             rows.append(row)
         elif (role := sorter.role(name)) is not None:
             if role == "depth":  # its format shows in its name only
@@ -188,7 +188,7 @@ def _row(uri: str, name: str, size: int, mtime: int, place: str, role: str) -> d
     return {"uri": uri, "key": key, "size": size, "mtime": mtime, "place": place, "role": role, "depth": None}
 
 
-def _walk(source: str, what: str) -> Iterator[File]:
+def _walk(source: str, what: str) -> Iterator[SourceFile]:
     """Every file at a source, sorted by name."""
     files, path = filesystem(source)
     info = files.get_file_info(path)
@@ -211,15 +211,15 @@ def _walk(source: str, what: str) -> Iterator[File]:
             yield _file(child(root, name), name, entry)
 
 
-def _walk_local(root: str, path: str) -> Iterator[File]:
+def _walk_local(root: str, path: str) -> Iterator[SourceFile]:
     for entry in walk(path):
         name = printable(entry.name)
         place = portable(f"{path.rstrip('/')}/{entry.name}") if name != entry.name else ""
-        yield File(child(root, name), name, entry.size, entry.mtime, place, entry.problem, entry.is_folder)
+        yield SourceFile(child(root, name), name, entry.size, entry.mtime, place, entry.problem, entry.is_folder)
 
 
-def _file(uri: str, name: str, info: Any) -> File:
-    return File(uri, name, info.size or 0, info.mtime_ns or 0)
+def _file(uri: str, name: str, info: Any) -> SourceFile:
+    return SourceFile(uri, name, info.size or 0, info.mtime_ns or 0)
 
 
 def match_depth(photographs: pa.Table, depth: pa.Table) -> dict[str, str]:

@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter
 
 from models import images
 from models.images import ImageError, ImageLimits, check_bytes, eight_bits
-from pipelines.corpus import EXAMINED, Place, image_id_of, perceptual_hash, read_places
+from pipelines.corpus import EXAMINED, Location, image_id_of, perceptual_hash, read_places
 
 _THUMBNAIL = 128  # long side on which haze is estimated
 _WINDOW = 5  # of the dark channel, in pixels of the thumbnail
@@ -25,7 +25,7 @@ def portions(files: pa.Table) -> Iterator[pa.Table]:
     """Files for one task each, bounded in number and bytes. Entries of a container are side by side, in its order, and
     those of a compressed archive in one portion, because each portion has to unpack it from its beginning.
     """
-    places = [Place.of(text) for text in files["place"].to_pylist()]
+    places = [Location.of(text) for text in files["place"].to_pylist()]
     order = sorted(range(len(places)), key=lambda row: (places[row].container, places[row].position))
     sizes = files["listed"].to_pylist()
     first = count = size = 0
@@ -53,7 +53,7 @@ def examine(files: pa.Table, limits: ImageLimits) -> pa.Table:
         ``message`` then holds the decoder's notes. Memory: one file and its pixels.
     """
     rows = files.to_pylist()
-    places = [Place.of(row["place"]) for row in rows]
+    places = [Location.of(row["place"]) for row in rows]
     readable = []
     for i, place in enumerate(places):
         try:

@@ -28,15 +28,15 @@ from pipelines.cluster import data_context_defaults, placed, ray_session, requir
 from pipelines.corpus import REJECTS, Manifest, first_rows, left_out_text, words_of
 from pipelines.ingest.banned import banned_by_corpus, banned_by_list, holdout_kind
 from pipelines.ingest.config import IngestConfig
-from pipelines.ingest.decide import Banned, Sheet, decide
+from pipelines.ingest.decide import Banned, Examined, decide
 from pipelines.ingest.depth import preflight
-from pipelines.ingest.discover import LISTED, File, Sorter, expand, left_out, match_depth, pair_ids
+from pipelines.ingest.discover import LISTED, Sorter, SourceFile, expand, left_out, match_depth, pair_ids
 from pipelines.ingest.examine import examine, portions
 from pipelines.ingest.layouts import LAYOUTS
 from pipelines.ingest.lock import only_ingest
-from pipelines.ingest.plan import Shard, plan_shards
+from pipelines.ingest.plan import PlannedShard, plan_shards
 from pipelines.ingest.publish import Present, check_settings, present, publish, replace_manifest
-from pipelines.ingest.survey import Listing, Survey, survey
+from pipelines.ingest.survey import Listing, SourceSurvey, survey
 from pipelines.ingest.write import SHARD_COLUMNS, Written, sample_depth, write_shard
 from pipelines.mapping import map_tables, map_tables_with
 
@@ -60,7 +60,7 @@ def ingest(config: IngestConfig) -> Manifest:
         return _ingest(config, plan)
 
 
-def _ingest(config: IngestConfig, plan: Survey) -> Manifest:
+def _ingest(config: IngestConfig, plan: SourceSurvey) -> Manifest:
     before = present(config)
     check_settings(config, before)
     if before.has(plan.fingerprint, config.append):
@@ -95,7 +95,7 @@ def _not_empty(manifest: Manifest, config: IngestConfig) -> Manifest:
     return manifest
 
 
-def _catalogue(config: IngestConfig, plan: Survey, before: Present) -> Sheet:
+def _catalogue(config: IngestConfig, plan: SourceSurvey, before: Present) -> Examined:
     """Every file of the sources, examined; and with ``append`` those that the corpus knows already."""
     listed = _opened(plan.photographs)
     photographs = listed.filter(pc.equal(listed["role"], "photograph"))
@@ -109,7 +109,7 @@ def _catalogue(config: IngestConfig, plan: Survey, before: Present) -> Sheet:
     if config.append:
         new = pc.is_in(old["uri"], value_set=examined["uri"].combine_chunks())
         examined = pa.concat_tables([old.filter(pc.invert(new)), examined])
-    return Sheet(examined, pair_ids(examined["key"].to_pylist(), config.layout, config.pair_by), left)
+    return Examined(examined, pair_ids(examined["key"].to_pylist(), config.layout, config.pair_by), left)
 
 
 def _opened(listing: Listing) -> pa.Table:
@@ -129,11 +129,11 @@ def _expand_batch(batch: pa.Table, sorter: Sorter) -> pa.Table:
     tables = []
     for row in batch.to_pylist():
         kind = row.pop("kind")
-        tables.append(expand(File(**row), kind, sorter))
+        tables.append(expand(SourceFile(**row), kind, sorter))
     return pa.concat_tables(tables)
 
 
-def _with_depth(photographs: pa.Table, beside: pa.Table, plan: Survey) -> pa.Table:
+def _with_depth(photographs: pa.Table, beside: pa.Table, plan: SourceSurvey) -> pa.Table:
     """Photographs with the places of their depth maps: those beside them, or those of ``--depth``."""
     maps = _opened(plan.depth) if plan.depth is not None else beside
     if not maps.num_rows:
@@ -168,7 +168,7 @@ def _examine_batch(batch: pa.Table, config: IngestConfig) -> pa.Table:
     return table
 
 
-def _banned(config: IngestConfig, plan: Survey) -> list[Banned]:
+def _banned(config: IngestConfig, plan: SourceSurvey) -> list[Banned]:
     banned = [banned_by_corpus(root, "other_corpus") for root in config.against]
     for root in config.holdout:
         kind = holdout_kind(root)
@@ -207,7 +207,7 @@ def _load(config: IngestConfig) -> Any:
     return DepthModel.load(DepthModelConfig(model=str(config.depth), device=config.depth_device))
 
 
-def _check_depth(sheet: Sheet, shards: Sequence[Shard], config: IngestConfig) -> None:
+def _check_depth(sheet: Examined, shards: Sequence[PlannedShard], config: IngestConfig) -> None:
     """Look at a sample of the depth maps before all of them are taken."""
     import ray
 
@@ -226,7 +226,7 @@ def _check_depth(sheet: Sheet, shards: Sequence[Shard], config: IngestConfig) ->
         print(f"warning: {warning}", file=sys.stderr)
 
 
-def _write(sheet: Sheet, shards: Sequence[Shard], config: IngestConfig) -> list[Written]:
+def _write(sheet: Examined, shards: Sequence[PlannedShard], config: IngestConfig) -> list[Written]:
     """Second pass: every task writes one shard."""
     if not shards:
         return []

@@ -15,7 +15,7 @@ LayoutName = Literal["plain", "reside", "ridcp500", "o-haze", "rtts"]
 
 
 @dataclass(frozen=True)
-class Layout:
+class DatasetLayout:
     """Regular expressions over paths below a source, searched ignoring case; None where a dataset has no such files.
 
     Attributes:
@@ -44,18 +44,18 @@ class Layout:
         return re.compile(pattern, re.IGNORECASE)
 
 
-LAYOUTS: dict[LayoutName, Layout] = {
-    "plain": Layout(hazy="", clear=""),
+LAYOUTS: dict[LayoutName, DatasetLayout] = {
+    "plain": DatasetLayout(hazy="", clear=""),
     # RESIDE's ITS, OTS and SOTS, and datasets made like them (Haze4K): 0001_0.8_0.04.jpg belongs to 0001.jpg, 0001.mat.
-    "reside": Layout(
+    "reside": DatasetLayout(
         hazy=r"(^|/)(hazy|haze)/",
         clear=r"(^|/)(clear|gt)/",
         depth=r"(^|/)depth/",
         depth_order="far",
         pair=r"^(\d+)(?=_|$)",
     ),
-    "ridcp500": Layout(clear=r"(^|/)rgb(_500)?/", depth=r"(^|/)depth(_500)?/", depth_order="near"),
+    "ridcp500": DatasetLayout(clear=r"(^|/)rgb(_500)?/", depth=r"(^|/)depth(_500)?/", depth_order="near"),
     # O-HAZE, I-HAZE, Dense-Haze, NH-HAZE: 01_outdoor_hazy.jpg belongs to 01_outdoor_GT.jpg, in two folders or in one.
-    "o-haze": Layout(hazy=r"_hazy\.[a-z]+$", clear=r"_gt\.[a-z]+$", pair=r"^(\d+)_"),
-    "rtts": Layout(hazy=r"(^|/)JPEGImages/"),
+    "o-haze": DatasetLayout(hazy=r"_hazy\.[a-z]+$", clear=r"_gt\.[a-z]+$", pair=r"^(\d+)_"),
+    "rtts": DatasetLayout(hazy=r"(^|/)JPEGImages/"),
 }

@@ -13,23 +13,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipelines.corpus import SPLITS, Place, split_of
+from pipelines.corpus import SPLITS, Location, split_of
 from pipelines.ingest.config import IngestConfig
-from pipelines.ingest.decide import Sheet
+from pipelines.ingest.decide import Examined
 
 _MIN_FILES = 8  # a small corpus still gives every worker something to read
 _MIN_ROWS = 4
 
 
 @dataclass(frozen=True)
-class Shard:
+class PlannedShard:
     """One Parquet file to write: the rows of the sheet that go into it, in order."""
 
     name: str
     rows: NDArray[Any]
 
 
-def plan_shards(sheet: Sheet, config: IngestConfig, existing: dict[str, list[tuple[str, str | None]]]) -> list[Shard]:
+def plan_shards(
+    sheet: Examined, config: IngestConfig, existing: dict[str, list[tuple[str, str | None]]]
+) -> list[PlannedShard]:
     """Assign every accepted photograph to a shard and return the shards that have to be written.
 
     A shard of the present corpus stays when all of its photographs and depth maps do; the others' are written anew. New
@@ -60,25 +62,25 @@ def plan_shards(sheet: Sheet, config: IngestConfig, existing: dict[str, list[tup
             chosen = rows[mine[part]]
             name = f"{split}-{number:05d}-{_digest(sheet, chosen, config)}.parquet"
             sheet.shard[chosen] = name
-            shards.append(Shard(name, chosen))
+            shards.append(PlannedShard(name, chosen))
     return shards
 
 
-def _split_key(sheet: Sheet, row: int) -> str:
+def _split_key(sheet: Examined, row: int) -> str:
     """A hash: of the scene where it is known, so that its hazy and its clear photographs are on one side."""
     scene = sheet.pairs[row]
     return str(sheet.ids[row]) if scene is None else hashlib.sha256(scene.encode()).hexdigest()
 
 
-def _order(sheet: Sheet, rows: NDArray[Any]) -> NDArray[Any]:
+def _order(sheet: Examined, rows: NDArray[Any]) -> NDArray[Any]:
     keys = []
     for row, text in zip(rows, sheet.table["place"].take(pa.array(rows, pa.int64())).to_pylist(), strict=True):
-        place = Place.of(text)
+        place = Location.of(text)
         keys.append(f"1 {place.container} {place.position:012d}" if place.sequential else f"0 {sheet.ids[row]}")
     return np.array(keys, dtype=str)
 
 
-def _stored_bytes(sheet: Sheet, rows: NDArray[Any], config: IngestConfig) -> NDArray[Any]:
+def _stored_bytes(sheet: Examined, rows: NDArray[Any], config: IngestConfig) -> NDArray[Any]:
     """About how many bytes each photograph and its depth map will take."""
     picked = sheet.table.take(pa.array(rows, pa.int64()))
     width, height, size = (picked[name].to_numpy().astype(np.float64) for name in ("width", "height", "size"))
@@ -103,7 +105,7 @@ def _next_number(names: NDArray[Any], split: str) -> int:
     return max(numbers, default=-1) + 1
 
 
-def _digest(sheet: Sheet, rows: NDArray[Any], config: IngestConfig) -> str:
+def _digest(sheet: Examined, rows: NDArray[Any], config: IngestConfig) -> str:
     """Stands for a shard's content: a file of that name that is there already need not be written again."""
     depth = sheet.table["depth"].take(pa.array(rows, pa.int64())).to_pylist()
     content = [config.storing(), sheet.ids[rows].tolist(), depth, config.rows_per_group]

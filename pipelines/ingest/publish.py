@@ -21,7 +21,7 @@ from pipelines import corpus as catalogue
 from pipelines.corpus import DEPTH_REPORT, DUPLICATES, MANIFEST, REJECTS, SPLITS, Manifest, left_out_text, open_corpus
 from pipelines.ingest.card import read_photograph, write_card
 from pipelines.ingest.config import IngestConfig
-from pipelines.ingest.decide import Sheet
+from pipelines.ingest.decide import Examined
 from pipelines.ingest.write import Written
 
 _SHARD = re.compile(r"(train|test)-\d{5}-[0-9a-f]{8}\.parquet")
@@ -125,7 +125,7 @@ def check_settings(config: IngestConfig, before: Present) -> None:
 
 
 def publish(
-    sheet: Sheet, written: Sequence[Written], config: IngestConfig, fingerprint: str, before: Present
+    sheet: Examined, written: Sequence[Written], config: IngestConfig, fingerprint: str, before: Present
 ) -> Manifest:
     """Write what the shards do not hold: rejects, duplicates, catalogue, card and, last, the manifest. What it replaces
     stays, unless ``config.prune`` says otherwise: somebody may be reading it.
@@ -165,7 +165,7 @@ def replace_manifest(manifest: Manifest, config: IngestConfig, former: Manifest 
     return manifest
 
 
-def _late_rejects(sheet: Sheet, written: Sequence[Written]) -> None:
+def _late_rejects(sheet: Examined, written: Sequence[Written]) -> None:
     """Take in what could not be written after all; what only repeats such a photograph shares its reason."""
     bad = {row["image_id"]: row for shard in written for row in shard.rejects}
     if not bad:

@@ -18,7 +18,7 @@ from pipelines.corpus import MANIFEST, Domain, Kind, first_rows, is_litter
 from pipelines.ingest.banned import holdout_kind
 from pipelines.ingest.config import IngestConfig
 from pipelines.ingest.depth import DEPTH_SUFFIXES
-from pipelines.ingest.discover import File, Sorter, list_source
+from pipelines.ingest.discover import Sorter, SourceFile, list_source
 from pipelines.ingest.layouts import LAYOUTS
 
 _NOT_PRINTED = {"out", "concurrency", "append", "card", "prune", "depth_gpus"}  # what the corpus does not depend on
@@ -31,7 +31,7 @@ class Listing:
     """
 
     files: pa.Table
-    containers: list[tuple[File, Kind]]
+    containers: list[tuple[SourceFile, Kind]]
     sorter: Sorter
     left: Counter[str] = field(default_factory=Counter)
 
@@ -44,7 +44,7 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class Survey:
+class SourceSurvey:
     """Everything an ingest depends on. ``holdout`` are held-out photographs, by source."""
 
     photographs: Listing
@@ -53,7 +53,7 @@ class Survey:
     fingerprint: str = ""
 
 
-def survey(config: IngestConfig) -> Survey:
+def survey(config: IngestConfig) -> SourceSurvey:
     """List everything the ingest depends on.
 
     Raises:
@@ -83,12 +83,12 @@ def survey(config: IngestConfig) -> Survey:
     fingerprint = hashlib.sha256(config.model_dump_json(exclude=_NOT_PRINTED).encode())
     listings = ["-" if listing is None else listing.digest() for listing in (photographs, depth, *held.values())]
     fingerprint.update("\n".join([*listings, *map(_stamp, (*lists, *corpora))]).encode())
-    return Survey(photographs, depth, held, fingerprint.hexdigest()[:32])
+    return SourceSurvey(photographs, depth, held, fingerprint.hexdigest()[:32])
 
 
 def _list(sources: tuple[str, ...], sorter: Sorter, what: str) -> Listing:
     tables: list[pa.Table] = []
-    containers: dict[str, tuple[File, Kind]] = {}
+    containers: dict[str, tuple[SourceFile, Kind]] = {}
     left: Counter[str] = Counter()
     for source in sources:
         table, found, others = list_source(source, sorter, what)

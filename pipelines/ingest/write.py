@@ -16,7 +16,7 @@ from pyarrow import fs as pafs
 from models import images
 from models.images import ImageError, Photo, eight_bits
 from models.paths import child, filesystem, replacing
-from pipelines.corpus import CORPUS_SCHEMA, Missing, Place, image_id_of, read_places
+from pipelines.corpus import CORPUS_SCHEMA, Location, Missing, image_id_of, read_places
 from pipelines.ingest.config import IngestConfig
 from pipelines.ingest.depth import (
     BadDepth,
@@ -122,7 +122,7 @@ def _rows(
     report: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:
     """Rows of a chunk; what cannot be used, and depth maps that look wrong, go to the report."""
-    photographs = dict(read_places([Place.of(row["place"]) for row in chunk]))
+    photographs = dict(read_places([Location.of(row["place"]) for row in chunk]))
     maps = dict(_read_depth(chunk))
     for i, row in enumerate(chunk):
         try:
@@ -131,7 +131,7 @@ def _rows(
             report["rejects"].append({"image_id": row["image_id"], "reason": problem.code, "message": str(problem)})
             continue
         if checked is not None and checked.suspicions:
-            label = Place.of(row["depth"]).label if row["depth"] else "estimated"
+            label = Location.of(row["depth"]).label if row["depth"] else "estimated"
             report["suspicious"].append(suspicious_line(row["uri"], label, checked))
         yield made | {"split": split}
 
@@ -212,7 +212,7 @@ def _depth(
     pixels = eight_bits(photo.pixels)
     height, width = pixels.shape[:2]
     if depth is not None:
-        label = Place.of(row["depth"]).label
+        label = Location.of(row["depth"]).label
         png = store_depth(parse_depth(depth, label), width, height, config.order(), name=label)
     elif model is not None:
         png = store_depth(model.estimate(pixels), width, height, "near")
@@ -226,7 +226,7 @@ def sample_depth(rows: Iterable[dict[str, Any]], config: IngestConfig) -> tuple[
     cannot be used at all.
     """
     rows = list(rows)
-    photographs = dict(read_places([Place.of(row["place"]) for row in rows]))
+    photographs = dict(read_places([Location.of(row["place"]) for row in rows]))
     maps = dict(_read_depth(rows))
     reports, bad = [], []
     for i, row in enumerate(rows):
@@ -245,7 +245,7 @@ def sample_depth(rows: Iterable[dict[str, Any]], config: IngestConfig) -> tuple[
 
 def _read_depth(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[int, bytes | OSError]]:
     """The files of the rows' depth maps, by index, where there is one."""
-    places = {i: Place.of(row["depth"]) for i, row in enumerate(rows) if row["depth"] is not None}
+    places = {i: Location.of(row["depth"]) for i, row in enumerate(rows) if row["depth"] is not None}
     fitting = [i for i, place in places.items() if place.length <= _MAX_DEPTH_BYTES]
     for i in places.keys() - set(fitting):
         yield i, OSError(f"{places[i].label} has {places[i].length:,} bytes; at most {_MAX_DEPTH_BYTES:,} are read")

@@ -16,7 +16,7 @@ from models.config import ConfigError, parse
 from models.imports import package_of
 from models.losses import ContrastivePerceptual, Vgg19Features, load_vgg19
 from models.networks import Cddgan as Generator
-from pipelines.train.methods import Cddgan, Colabator, Method, ScorerTraining, Supervised
+from pipelines.train.methods import CddganMethod, Colabator, Method, ScorerTraining, Supervised
 from pipelines.train.recipe import Recipe
 from pseudolabel.scorer import WEIGHTS as SCORERS
 from pseudolabel.scorer import ClipScorer, ScorerConfig, ScorerFeatures, create_clip, create_tokenizer, load_scorer
@@ -128,10 +128,10 @@ def _scorer_training(recipe: Recipe, device: torch.device) -> ScorerTraining:
     return method
 
 
-def _cddgan(network: nn.Module, recipe: Recipe) -> Cddgan:
+def _cddgan(network: nn.Module, recipe: Recipe) -> CddganMethod:
     if not isinstance(network, Generator):
         raise ConfigError(f"CDD-GAN trains {{name: cddgan, ...}}, but network is {network_config(recipe)}")
-    return Cddgan(network, config=recipe.cddgan, steps=recipe.train.steps, seed=recipe.train.seed)
+    return CddganMethod(network, config=recipe.cddgan, steps=recipe.train.steps, seed=recipe.train.seed)
 
 
 def make_method(

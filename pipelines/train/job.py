@@ -40,7 +40,7 @@ from pipelines.train.record import (
     write_json,
 )
 from pipelines.train.run import TrainJob, TrainResult
-from pipelines.train.worker import Worker
+from pipelines.train.worker import TrainWorker
 
 _NO_RETRIES: Any = {"max_failures": 0, "controller_failure_limit": 0}  # _fit() counts; Ray's stubs lag
 CHECKPOINTS = "checkpoint_manager_snapshot.json"  # Ray Train's own list of a run's checkpoints
@@ -105,7 +105,7 @@ def _loop(payload: dict[str, Any]) -> None:
 
     weights = payload["vgg19"]
     try:
-        Worker(payload["job"], None if weights is None else ray.get(weights[0])).loop()
+        TrainWorker(payload["job"], None if weights is None else ray.get(weights[0])).loop()
     except Exception as problem:
         if user_error(problem) is not None:
             logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # it would print a traceback

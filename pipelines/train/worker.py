@@ -23,7 +23,7 @@ PICTURES = "labels"
 PROGRESS_SECONDS = 30.0
 
 
-class Worker:
+class TrainWorker:
     """Trains its share of a job, from the last checkpoint to the last step."""
 
     def __init__(self, job: TrainJob, vgg19: Mapping[str, Any] | None = None) -> None:

@@ -1,7 +1,7 @@
 from .engine import Answer as Answer
 from .engine import Compute as Compute
+from .engine import DehazeTask as DehazeTask
 from .engine import Score as Score
-from .engine import Task as Task
 from .replica import Open as Open
 from .replica import Replica as Replica
 from .replica import Together as Together

@@ -23,7 +23,7 @@ from models.options import DehazeOptions
 from models.predictor import NoTransmissionError, render
 from serving.engine.batching import Done, Outcome, Work
 from serving.engine.health import SickError
-from serving.engine.slots import Slot, public
+from serving.engine.slots import ModelSlot, public
 from serving.errors import Problem, ProblemError, image_problem, refused
 from serving.limits import Budget
 from serving.metrics import Metrics
@@ -33,11 +33,11 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 Compute = Callable[[Work], Awaitable[Outcome]]
-Find = Callable[[str | None], Awaitable[Slot]]
+Find = Callable[[str | None], Awaitable[ModelSlot]]
 
 
 @dataclass(frozen=True)
-class Task:
+class DehazeTask:
     """A photograph to dehaze: the file, how, and by which model (None: the default)."""
 
     data: bytes
@@ -93,7 +93,7 @@ class Engine:
         self._pixels = Budget(max_pixels)
         self._metrics = metrics
 
-    async def dehaze(self, task: Task) -> Answer | Problem:
+    async def dehaze(self, task: DehazeTask) -> Answer | Problem:
         """Dehaze a photograph; what is wrong with it, or with the service, is a value."""
         return await self._guarded(self._dehaze(task), task.data)
 
@@ -101,7 +101,7 @@ class Engine:
         """Score a photograph."""
         return await self._guarded(self._score(data), data)
 
-    async def _dehaze(self, task: Task) -> Answer:
+    async def _dehaze(self, task: DehazeTask) -> Answer:
         version, network = (await self._find(task.model)).current
         start = time.perf_counter()
         header = await self._in_thread(probe, task.data, self._limits)

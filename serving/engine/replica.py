@@ -15,16 +15,16 @@ from models.predictor import Predictor
 from serving.config import ServingConfig
 from serving.engine import batching
 from serving.engine.batching import Outcome, Rater, Work, make_interruptible
-from serving.engine.engine import Answer, Compute, Engine, Score, Task
+from serving.engine.engine import Answer, Compute, DehazeTask, Engine, Score
 from serving.engine.health import Health
-from serving.engine.slots import ModelState, Refused, Slot, public, warm_up
+from serving.engine.slots import ModelSlot, ModelState, Refused, public, warm_up
 from serving.errors import Problem, refused
 from serving.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
 Together = Callable[[list[Work]], Awaitable[list[Outcome]]]
-Open = Callable[[str], Awaitable[Slot]]
+Open = Callable[[str], Awaitable[ModelSlot]]
 
 
 def alone(together: Together) -> Compute:
@@ -38,9 +38,9 @@ def alone(together: Together) -> Compute:
 
 def kept(load: Open) -> Open:
     """Each model loaded once."""
-    slots: dict[str, Slot] = {}
+    slots: dict[str, ModelSlot] = {}
 
-    async def find(name: str) -> Slot:
+    async def find(name: str) -> ModelSlot:
         if name not in slots:
             slots[name] = await load(name)
         return slots[name]
@@ -80,7 +80,7 @@ class Replica:
         torch.set_num_threads(config.threads)
         self._refused: Refused = {}
         self._default = self._open(config.default_name, config.model)
-        self._others: weakref.WeakValueDictionary[str, Slot] = weakref.WeakValueDictionary()
+        self._others: weakref.WeakValueDictionary[str, ModelSlot] = weakref.WeakValueDictionary()
         self._other = cached(self._load_other)
         self._scorer = self._load_scorer()
         # Torch counts threads for each of ours: those of the network here, none beside the picture threads.
@@ -95,7 +95,7 @@ class Replica:
             metrics=self._metrics,
         )
 
-    async def dehaze(self, task: Task) -> Answer | Problem:
+    async def dehaze(self, task: DehazeTask) -> Answer | Problem:
         """See :meth:`Engine.dehaze`."""
         return await self._engine.dehaze(task)
 
@@ -135,21 +135,21 @@ class Replica:
         """It can compute."""
         return self._health.sick is None
 
-    async def _find(self, name: str | None) -> Slot:
+    async def _find(self, name: str | None) -> ModelSlot:
         if name is None:
             return self._default
         if name not in self._config.models:
             raise refused(400, f"model: there is no '{name}'", "unknown_model")
         return await self._other(name)
 
-    async def _load_other(self, name: str) -> Slot:
+    async def _load_other(self, name: str) -> ModelSlot:
         slot = await asyncio.to_thread(self._open, name, self._config.models[name])
         self._others[name] = slot
         return slot
 
-    def _open(self, name: str, source: str) -> Slot:
+    def _open(self, name: str, source: str) -> ModelSlot:
         uri = self._config.tracking_uri
-        return Slot(name, source, self._load, lambda asked: registry.resolve(asked, uri), self._refused)
+        return ModelSlot(name, source, self._load, lambda asked: registry.resolve(asked, uri), self._refused)
 
     def _load(self, version: str) -> Predictor:
         config = self._config

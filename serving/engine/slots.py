@@ -86,7 +86,7 @@ def warm_up(network: Network) -> None:
         raise WarmUpError("the model makes no image of its warm-up image: values are not finite, or outside [0, 1]")
 
 
-class Slot:
+class ModelSlot:
     """One model by its name. Requests take :attr:`current` once and keep it to their end, so a change fails none.
 
     Args:

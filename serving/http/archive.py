@@ -37,7 +37,7 @@ class ArchiveLimits:
 
 
 @dataclass(frozen=True)
-class Source:
+class ArchiveMember:
     """A file of a request: its name, and its bytes or why there are none."""
 
     name: str
@@ -48,7 +48,7 @@ class Source:
 class Sources:
     """The files of a batch, and the names of those that are no photographs and that nobody meant to send."""
 
-    files: Iterator[Source]
+    files: Iterator[ArchiveMember]
     skipped: tuple[str, ...] = ()
 
 
@@ -89,7 +89,9 @@ def unpack(data: bytes, limits: ArchiveLimits) -> Sources:
             413, f"the archive unpacks to {total:,} bytes; at most {limits.max_total:,} accepted", "too_large"
         )
     skipped = tuple(_name(entry) for entry in files if is_litter(entry.filename))
-    return Sources((Source(_name(entry), _content(archive, entry, limits.max_bytes)) for entry in entries), skipped)
+    return Sources(
+        (ArchiveMember(_name(entry), _content(archive, entry, limits.max_bytes)) for entry in entries), skipped
+    )
 
 
 def _name(entry: zipfile.ZipInfo) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from models.images import ImageError
 from serving.engine import Answer
 from serving.errors import Problem, ProblemError, image_problem
-from serving.http.archive import ResultArchive, Source, safe_name
+from serving.http.archive import ArchiveMember, ResultArchive, safe_name
 
 EXTENSIONS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif", "BMP": ".bmp"}
 _SAME = {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".tiff": ".tif"}
@@ -21,7 +21,7 @@ Dehaze = Callable[[bytes], Awaitable[Answer | Problem]]
 
 
 async def dehaze_all(
-    sources: Iterator[Source], dehaze: Dehaze, *, parallel: int, max_bytes: int, skipped: Sequence[str] = ()
+    sources: Iterator[ArchiveMember], dehaze: Dehaze, *, parallel: int, max_bytes: int, skipped: Sequence[str] = ()
 ) -> bytes:
     """Dehaze files into a zip archive.
 
@@ -41,7 +41,7 @@ async def dehaze_all(
     slots = asyncio.Semaphore(parallel)
     pending: deque[tuple[str, asyncio.Task[Answer | Problem]]] = deque()
 
-    async def work(source: Source) -> Answer | Problem:
+    async def work(source: ArchiveMember) -> Answer | Problem:
         try:
             return await _done(source, dehaze)
         finally:
@@ -69,7 +69,7 @@ async def dehaze_all(
     return archive.close(told)
 
 
-async def _done(source: Source, dehaze: Dehaze) -> Answer | Problem:
+async def _done(source: ArchiveMember, dehaze: Dehaze) -> Answer | Problem:
     if isinstance(source.content, Problem):
         return source.content
     try:

@@ -35,7 +35,7 @@ def request_id(given: str) -> tuple[str, bool]:
     return (given if valid else uuid.uuid4().hex), valid
 
 
-class Identity:
+class RequestIdentity:
     """Every request that the proxy sees has exactly one id, a valid one, and gives the proxy no orders."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -174,4 +174,4 @@ def guard() -> list[Middleware]:
         what Serve's proxy is to put around itself.
     """
     auto.AutoHTTPProtocol = GuardedProtocol
-    return [Middleware(Identity)]
+    return [Middleware(RequestIdentity)]

@@ -11,11 +11,11 @@ from typing import Protocol, TypeVar
 from fastapi import Request
 
 from serving.config import ServingConfig
-from serving.engine import Answer, ModelState, Score, Task
+from serving.engine import Answer, DehazeTask, ModelState, Score
 from serving.errors import Problem, ProblemError, refused
-from serving.http.archive import ArchiveLimits, Source, Sources, is_litter, is_zip, unpack
+from serving.http.archive import ArchiveLimits, ArchiveMember, Sources, is_litter, is_zip, unpack
 from serving.http.requests import is_form, read_form, read_image, read_raw
-from serving.limits import Admission, Pace, Place
+from serving.limits import Admission, AnswerPace, Reservation
 from serving.metrics import Metrics
 from serving.sniff import explain
 
@@ -26,7 +26,7 @@ R = TypeVar("R")
 class Backend(Protocol):
     """Where photographs are worked on."""
 
-    async def dehaze(self, task: Task) -> Answer | Problem:
+    async def dehaze(self, task: DehazeTask) -> Answer | Problem:
         """One photograph."""
 
     async def score(self, data: bytes) -> Score | Problem:
@@ -40,14 +40,14 @@ class Backend(Protocol):
 
 
 @dataclass
-class Intake:
+class BodyReader:
     """What the routes share: who gets in, what a request holds, and how long it may take."""
 
     config: ServingConfig
     backend: Backend
     metrics: Metrics
     admission: Admission
-    pace: Pace = field(default_factory=Pace)
+    pace: AnswerPace = field(default_factory=AnswerPace)
 
     async def worked(self, answer: Awaitable[R]) -> R:
         """What the backend makes of a picture, which those that come later wait for."""
@@ -78,7 +78,7 @@ class Intake:
         raise refused(503, "no replica answers", retry_after=_READY_WITHIN_S)
 
     @contextmanager
-    def admitted(self, request: Request) -> Iterator[Place]:
+    def admitted(self, request: Request) -> Iterator[Reservation]:
         """A place for a request.
 
         Raises:
@@ -117,11 +117,11 @@ class Intake:
             raise refused(400, f"model: there is no '{model}'; known: {names}", "unknown_model")
         return model
 
-    async def image(self, request: Request, place: Place) -> bytes:
+    async def image(self, request: Request, place: Reservation) -> bytes:
         """The photograph of a request."""
         return await read_image(request, place, self.config.limits.max_bytes, self.config.requests.read_timeout_s)
 
-    async def sources(self, request: Request, place: Place) -> Sources:
+    async def sources(self, request: Request, place: Reservation) -> Sources:
         """The files of a batch."""
         limits, each = self.config.requests, self.config.limits.max_bytes
         archive = ArchiveLimits(limits.batch_files, each, limits.batch_bytes)
@@ -145,4 +145,6 @@ class Intake:
         if len(uploads) == 1 and is_zip(uploads[0].data):
             return await asyncio.to_thread(unpack, uploads[0].data, archive)
         litter = tuple(upload.name for upload in uploads if is_litter(upload.name))
-        return Sources((Source(upload.name, upload.data) for upload in uploads if upload.name not in litter), litter)
+        return Sources(
+            (ArchiveMember(upload.name, upload.data) for upload in uploads if upload.name not in litter), litter
+        )

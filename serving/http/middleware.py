@@ -23,7 +23,7 @@ PROBES = frozenset({"/healthz", "/readyz"})
 _POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
+    "X-RequestMiddleware-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
@@ -35,7 +35,7 @@ def problem_response(problem: Problem, identity: str) -> JSONResponse:
     return JSONResponse(problem.body(identity), problem.status, problem.headers(), MEDIA_TYPE)
 
 
-class Frame:
+class RequestMiddleware:
     """The middleware. Puts ``request_id`` and ``client`` into the request's state.
 
     Args:

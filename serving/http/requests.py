@@ -18,7 +18,7 @@ from models.images import ImageTooLarge
 from models.options import MEDIA_TYPES, DehazeOptions
 from serving.engine import Answer
 from serving.errors import refused
-from serving.limits import Place
+from serving.limits import Reservation
 
 FORMATS = dict(zip(map(str.lower, MEDIA_TYPES), MEDIA_TYPES, strict=True)) | {"jpg": "JPEG", "tif": "TIFF"}
 MULTIPART_EXTRA = 64 << 10  # what a form may have around each file
@@ -63,7 +63,7 @@ def is_form(request: Request) -> bool:
     return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
 
 
-async def read_image(request: Request, place: Place, limit: int, seconds: float) -> bytes:
+async def read_image(request: Request, place: Reservation, limit: int, seconds: float) -> bytes:
     """The image of a request, raw or as ``file`` of a form.
 
     Raises:
@@ -81,7 +81,7 @@ async def read_image(request: Request, place: Place, limit: int, seconds: float)
     raise refused(400, "the form has no 'file'")
 
 
-async def read_raw(request: Request, place: Place, limit: int, seconds: float) -> bytes:
+async def read_raw(request: Request, place: Reservation, limit: int, seconds: float) -> bytes:
     """The body as it is.
 
     Raises:
@@ -123,7 +123,7 @@ class _InMemory(MultiPartParser):
 
 
 async def read_form(
-    request: Request, place: Place, *, total: int, each: int, files: int, seconds: float
+    request: Request, place: Reservation, *, total: int, each: int, files: int, seconds: float
 ) -> list[Upload]:
     """The files of a form.
 
@@ -169,7 +169,7 @@ async def _in_time(seconds: float) -> AsyncIterator[None]:
         raise refused(408, f"the body did not arrive within {seconds:g} s") from None
 
 
-async def _chunks(request: Request, place: Place, limit: int) -> AsyncGenerator[bytes, None]:
+async def _chunks(request: Request, place: Reservation, limit: int) -> AsyncGenerator[bytes, None]:
     """The body piece by piece, of at most ``limit`` bytes, for which there is room."""
     encoding = request.headers.get("content-encoding", "").strip().lower()
     if encoding not in ("", "identity"):

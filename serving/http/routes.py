@@ -18,12 +18,12 @@ from models.config import nearest
 from models.images import ImageError
 from models.options import MEDIA_TYPES, DehazeOptions
 from serving.config import ServingConfig
-from serving.engine import Answer, ModelState, Score, Task
+from serving.engine import Answer, DehazeTask, ModelState, Score
 from serving.errors import Problem, ProblemError, http_problem, image_problem
 from serving.http.auth import Tokens
 from serving.http.batch import dehaze_all
-from serving.http.intake import Backend, Intake
-from serving.http.middleware import Frame, problem_response
+from serving.http.intake import Backend, BodyReader
+from serving.http.middleware import RequestMiddleware, problem_response
 from serving.http.openapi import ALIVE, BATCH, BEARER, DEHAZE, FORMAT, MODELS, READY, SCORE
 from serving.http.page import add_page
 from serving.http.requests import answer_headers, read_options, refuse_unknown_parameters
@@ -81,14 +81,14 @@ def make_api(
         backend: does the work.
         tokens: who may use it; None reads them as the configuration says.
         metrics: counts; None does not.
-        names_requests: see :class:`serving.http.middleware.Frame`.
+        names_requests: see :class:`serving.http.middleware.RequestMiddleware`.
     """
     metrics = metrics or Metrics()
-    service = Intake(config, backend, metrics, Admission(config.requests))
+    service = BodyReader(config, backend, metrics, Admission(config.requests))
     app = FastAPI(title="dehaze", version=_version(), docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.admission = service.admission
     tokens = tokens or Tokens(config.auth)
-    app.add_middleware(Frame, config=config, tokens=tokens, metrics=metrics, names_requests=names_requests)
+    app.add_middleware(RequestMiddleware, config=config, tokens=tokens, metrics=metrics, names_requests=names_requests)
     if config.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -156,7 +156,7 @@ def _add_problems(app: FastAPI, metrics: Metrics) -> None:
         return response
 
 
-def _add_pictures(app: APIRouter, service: Intake) -> None:
+def _add_pictures(app: APIRouter, service: BodyReader) -> None:
     limits = service.config.requests
     models = [service.config.default_name, *service.config.models]
     named = Query(None, description="a name of /v1/models", json_schema_extra={"enum": models})
@@ -168,7 +168,7 @@ def _add_pictures(app: APIRouter, service: Intake) -> None:
         with service.admitted(request) as place:
             data = await service.image(request, place)
             async with service.within(limits.timeout_s):
-                answer = _good(await service.worked(service.backend.dehaze(Task(data, options, name))))
+                answer = _good(await service.worked(service.backend.dehaze(DehazeTask(data, options, name))))
         return Response(answer.data, media_type=MEDIA_TYPES[answer.format], headers=answer_headers(answer))
 
     @app.post("/batch", **BATCH)
@@ -195,11 +195,11 @@ def _add_pictures(app: APIRouter, service: Intake) -> None:
         return score
 
 
-def _one(service: Intake, options: DehazeOptions, model: str | None) -> Any:
+def _one(service: BodyReader, options: DehazeOptions, model: str | None) -> Any:
     async def dehaze(data: bytes) -> Answer | Problem:
         if len(data) > service.config.limits.max_bytes:
             return Problem(413, "too_large", f"the file has {len(data):,} bytes; too many")
-        found = await service.worked(service.backend.dehaze(Task(data, options, model)))
+        found = await service.worked(service.backend.dehaze(DehazeTask(data, options, model)))
         if isinstance(found, Problem):
             service.metrics.rejected(found.code)
         return found
@@ -214,7 +214,7 @@ def _good(found: Any) -> Any:
     return found
 
 
-def _add_models(app: APIRouter, service: Intake) -> None:
+def _add_models(app: APIRouter, service: BodyReader) -> None:
     @app.get("/models", **MODELS)
     async def models() -> Offered:
         """The models that this service has, why a newer version is not served, and which photographs it takes."""
@@ -224,7 +224,7 @@ def _add_models(app: APIRouter, service: Intake) -> None:
         return Offered(states, Accepted(limits.max_bytes, limits.max_pixels, limits.formats))
 
 
-def _add_state(app: APIRouter, service: Intake) -> None:
+def _add_state(app: APIRouter, service: BodyReader) -> None:
     @app.get("/healthz", **ALIVE)
     async def healthz() -> dict[str, str]:
         """The process answers."""

@@ -23,7 +23,7 @@ from models.predictor import Predictor
 from models.registry import RefusedError, cache, download_model, resolve
 from pipelines.tracking import Tracker, default_uri, register_model
 from serving.config import ServingConfig
-from serving.engine.engine import Task
+from serving.engine.engine import DehazeTask
 from serving.engine.replica import Replica, require_model
 from serving.errors import Problem
 
@@ -163,7 +163,7 @@ class TestRefused:
         replica = Replica(config_of(models, model="dcp").model_copy(update={"models": {"candidate": bad}}))
 
         async def ask() -> list[Any]:
-            return [await replica.dehaze(Task(jpeg(), DEFAULT_OPTIONS, model="candidate")) for _ in range(3)]
+            return [await replica.dehaze(DehazeTask(jpeg(), DEFAULT_OPTIONS, model="candidate")) for _ in range(3)]
 
         answers = asyncio.run(ask())
         assert all(isinstance(answer, Problem) and answer.status == 503 for answer in answers)

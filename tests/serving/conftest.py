@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import secrets
 import socket
 from collections.abc import Callable, Iterator
@@ -16,7 +15,6 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from numpy.typing import NDArray
-from PIL import Image
 
 from models.config import parse
 from serving.config import ServingConfig
@@ -25,18 +23,6 @@ from serving.http.routes import make_api
 
 Pixels = NDArray[np.uint8]
 BASE: dict[str, Any] = {"model": "dcp", "scorer": None, "threads": 1}
-
-
-@pytest.fixture(scope="session")
-def jpeg(photo: Callable[..., Pixels]) -> Callable[..., bytes]:
-    """``jpeg(seed, height=96, width=128, format="JPEG")``: a hazy photograph as a file."""
-
-    def make(seed: int = 1, height: int = 96, width: int = 128, format: str = "JPEG") -> bytes:  # noqa: A002
-        buffer = io.BytesIO()
-        Image.fromarray(photo(seed, height, width, hazy=True)).save(buffer, format, quality=92)
-        return buffer.getvalue()
-
-    return make
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from models.config import parse
 from serving.config import ServingConfig
-from serving.engine.engine import Answer, Score, Task
+from serving.engine.engine import Answer, DehazeTask, Score
 from serving.engine.replica import Replica
 from serving.engine.slots import ModelState
 from serving.errors import Problem
@@ -68,12 +68,12 @@ class Watched:
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
-        self.tasks: list[Task] = []
+        self.tasks: list[DehazeTask] = []
         self.problems: deque[Problem] = deque()
         self.free = threading.Event()
         self.free.set()
 
-    async def dehaze(self, task: Task) -> Answer | Problem:
+    async def dehaze(self, task: DehazeTask) -> Answer | Problem:
         self.tasks.append(task)
         while not self.free.is_set():  # noqa: ASYNC110 - it is set in another thread
             await asyncio.sleep(0.01)

@@ -24,7 +24,7 @@ from serving.engine.slots import ModelState
 from serving.errors import Problem, ProblemError
 from serving.http.archive import ArchiveLimits, safe_name, unpack
 from serving.http.requests import Upload, read_form
-from serving.limits import Admission, Budget, Pace, RequestLimits
+from serving.limits import Admission, AnswerPace, Budget, RequestLimits
 
 Jpeg = Callable[..., bytes]
 Service = Callable[..., TestClient]
@@ -69,7 +69,7 @@ class TestAdmission:
 class TestPace:
     def test_it_is_that_of_late_and_does_not_count_idle_time(self) -> None:
         now = [0.0]
-        pace = Pace(lambda: now[0])
+        pace = AnswerPace(lambda: now[0])
 
         def answer(seconds: float, count: int) -> None:
             for _ in range(count):

@@ -20,7 +20,7 @@ from models.paths import absolute
 from models.predictor import Predictor
 from pipelines.dehaze.names import is_remote, same_place
 from pipelines.dehaze.outcome import NO_SPACE, SOME_FAILED
-from pipelines.dehaze.video.files import WRITABLE, Frame, Reader, Writer
+from pipelines.dehaze.video.files import WRITABLE, Reader, VideoFrame, Writer
 from pipelines.dehaze.video.smoothing import Smoother
 from pipelines.dehaze.work import device_of
 from pipelines.disk_errors import NoSpaceError
@@ -59,13 +59,13 @@ class FrameDehazer:
         self._smoother = Smoother(options.smoothing)
 
     @torch.inference_mode()
-    def __call__(self, frame: Frame) -> Frame:
+    def __call__(self, frame: VideoFrame) -> VideoFrame:
         """The frame to show."""
         hazy = to_tensor(frame.pixels)
         found = self._predictor.run(hazy, wrap=self._options.wrap)
         scene = self._smoother(hazy, found.scene, frame.time)
         pixels = quantise(blend(hazy, scene, self._options.strength), np.dtype(frame.pixels.dtype))[0]
-        return Frame(pixels, frame.pts, frame.time)
+        return VideoFrame(pixels, frame.pts, frame.time)
 
 
 def target_of(source: Path, target: str | None, *, overwrite: bool) -> Path:
@@ -117,7 +117,7 @@ def dehaze_video(source: Path, target: Path, options: VideoOptions, predictor: P
         with Writer(target, reader, options.codec, options.crf, metadata=options.keep_metadata) as writer:
             with tqdm(total=reader.frames, unit="frame", disable=None, dynamic_ncols=True) as progress:
                 for found in reader.packets():
-                    if isinstance(found, Frame):
+                    if isinstance(found, VideoFrame):
                         writer.write(dehazer(found))
                         count += 1
                         progress.update()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from models.config import ConfigError
 from models.paths import temporary_name
-from pipelines.disk_errors import no_space, plainly
+from pipelines.disk_errors import no_space, reason_of
 
 try:
     import av
@@ -63,7 +63,7 @@ class Colour:
 
 
 @dataclass(frozen=True)
-class Frame:
+class VideoFrame:
     """An upright frame: (H, W, 3) uint8 or uint16 RGB; ``pts`` in the stream's time base, ``time`` in seconds."""
 
     pixels: Pixels
@@ -102,7 +102,7 @@ class Reader:
         self._turns: int | None = None
 
     def packets(self) -> Iterator[Any]:
-        """What is in the file, in its order: a :class:`Frame` of the video, or a packet of another stream."""
+        """What is in the file, in its order: a :class:`VideoFrame` of the video, or a packet of another stream."""
         last: int | None = None
         for packet in self._demuxed():
             if packet is None or packet.stream is self.stream:
@@ -147,7 +147,7 @@ class Reader:
                 self._turns = _turns(self.path, frame.rotation)
             yield from self._deinterlacer(frame)
 
-    def _frame(self, frame: Any, last: int | None) -> Frame:
+    def _frame(self, frame: Any, last: int | None) -> VideoFrame:
         base = self.stream.time_base
         pts = frame.pts
         if pts is None or (last is not None and pts <= last):  # damaged or raw streams; a muxer wants rising times
@@ -160,7 +160,7 @@ class Reader:
             src_color_range="JPEG" if self.colour.range == _FULL_RANGE else "MPEG",
             dst_color_range="JPEG",
         )
-        return Frame(np.ascontiguousarray(np.rot90(rgb, self._turns or 0)), pts, float(pts * base))
+        return VideoFrame(np.ascontiguousarray(np.rot90(rgb, self._turns or 0)), pts, float(pts * base))
 
     @property
     def aspect(self) -> Fraction | None:
@@ -223,7 +223,7 @@ class Writer:
     ) -> None:
         self._discard()
 
-    def write(self, frame: Frame) -> None:
+    def write(self, frame: VideoFrame) -> None:
         """Encode a frame.
 
         Raises:
@@ -265,7 +265,7 @@ class Writer:
         except (av.error.FFmpegError, OSError) as problem:
             raise self._refused(problem) from problem
 
-    def _start(self, first: Frame) -> None:
+    def _start(self, first: VideoFrame) -> None:
         reader, colour = self._reader, self._reader.colour
         height, width = first.pixels.shape[:2]
         options = {} if self._crf is None else {"crf": str(self._crf)}
@@ -289,7 +289,7 @@ class Writer:
         for packet in waiting:
             self.copy(packet)
 
-    def _encodable(self, frame: Frame) -> Any:
+    def _encodable(self, frame: VideoFrame) -> Any:
         colour = self._reader.colour
         if frame.pixels.shape[:2] != (self._stream.height, self._stream.width):
             size = f"{self._stream.width}x{self._stream.height} to {frame.pixels.shape[1]}x{frame.pixels.shape[0]}"
@@ -311,7 +311,7 @@ class Writer:
         if full is not None:
             return full
         if isinstance(problem, OSError):
-            return ConfigError(f"cannot write {self._path}: {plainly(problem)}")
+            return ConfigError(f"cannot write {self._path}: {reason_of(problem)}")
         return ConfigError(f"{self._path.name} cannot be written with '{self._codec}': {problem}")
 
     def _discard(self) -> None:

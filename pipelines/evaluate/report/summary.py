@@ -13,11 +13,11 @@ import numpy as np
 from models.contact_sheet import joined
 from pipelines.evaluate.annotations import Boxes
 from pipelines.evaluate.config import EvaluateConfig
-from pipelines.evaluate.detection import Found, Precision, average_precision
+from pipelines.evaluate.detection import Detections, Precision, average_precision
 from pipelines.evaluate.evaluator import CLEAR, REAL, SYNTHETIC
 from pipelines.evaluate.metrics import METRICS, SSIM_SETTINGS
 from pipelines.evaluate.parts import Gallery, Parts, writing
-from pipelines.evaluate.plan import Group, Plan
+from pipelines.evaluate.plan import EvaluationPlan, Group
 from pipelines.evaluate.report import text as report
 from pipelines.evaluate.report.page import Section, report_html
 from pipelines.evaluate.statistics import FEWEST, RESAMPLES, Paired, Statistics, Table
@@ -54,7 +54,7 @@ class Summary:
 
 
 def publish(
-    config: EvaluateConfig, plan: Plan, parts: Parts, galleries: Mapping[str, Gallery], seconds: float
+    config: EvaluateConfig, plan: EvaluationPlan, parts: Parts, galleries: Mapping[str, Gallery], seconds: float
 ) -> Summary:
     """Statistics of the parts, the report's files, and the MLflow run.
 
@@ -73,7 +73,7 @@ def publish(
     return found
 
 
-def gather(plan: Plan, parts: Parts) -> dict[str, Statistics]:
+def gather(plan: EvaluationPlan, parts: Parts) -> dict[str, Statistics]:
     """One pass over the parts, in their order, so that two runs add up the same numbers in the same order."""
     found = {
         name: Statistics(plan.order, plan.settings.metrics, plan.settings.seed) for name in plan.groups
@@ -83,7 +83,9 @@ def gather(plan: Plan, parts: Parts) -> dict[str, Statistics]:
     return found
 
 
-def summarise(config: EvaluateConfig, plan: Plan, parts: Parts, tables: Mapping[str, Table]) -> dict[str, Any]:
+def summarise(
+    config: EvaluateConfig, plan: EvaluationPlan, parts: Parts, tables: Mapping[str, Table]
+) -> dict[str, Any]:
     """Everything that the summary says of photographs and figures, ready for JSON."""
     failures = [{key: row[key] for key in ("group", "name", "error")} for row in parts.rows() if row["error"]]
     warnings = list(dict.fromkeys(warning for g in plan.groups.values() for warning in g.selection.warnings))
@@ -142,7 +144,7 @@ def _counts(name: str, group: Group, failures: Sequence[Mapping[str, Any]]) -> d
     }
 
 
-def _metric(name: str, plan: Plan) -> dict[str, Any]:
+def _metric(name: str, plan: EvaluationPlan) -> dict[str, Any]:
     about: dict[str, Any] = asdict(METRICS[name]) | {"selected_labels": name in plan.banned}
     if name == "ssim":
         about["settings"] = SSIM_SETTINGS
@@ -156,7 +158,7 @@ def _plain(paired: Paired) -> dict[str, Any]:
     return asdict(paired) | {"decided": paired.decided}
 
 
-def detection(plan: Plan, parts: Parts) -> dict[str, Any]:
+def detection(plan: EvaluationPlan, parts: Parts) -> dict[str, Any]:
     """Average precision of every row of the table, model by model."""
     about: dict[str, Any] = plan.about["detector"]
     found: dict[str, Precision] = {}
@@ -181,7 +183,7 @@ def detection(plan: Plan, parts: Parts) -> dict[str, Any]:
     return about | {"photographs": photographs, "models": rows}
 
 
-def _found(parts: Parts, model: str) -> Found:
+def _found(parts: Parts, model: str) -> Detections:
     boxes: dict[str, Boxes] = {}
     sizes: dict[str, tuple[int, int]] = {}
     for table in parts.tables(["image_id", "model", "boxes", "width", "height"]):
@@ -189,7 +191,7 @@ def _found(parts: Parts, model: str) -> Found:
             if row["model"] == model and row["boxes"] is not None:
                 boxes[row["image_id"]] = np.frombuffer(row["boxes"], "<f4").reshape(-1, 6)
                 sizes[row["image_id"]] = (row["width"], row["height"])
-    return Found(boxes, sizes)
+    return Detections(boxes, sizes)
 
 
 def _percentiles(values: Any) -> list[float] | None:
@@ -210,7 +212,7 @@ def write(
     tables: Mapping[str, Table],
     statistics: Mapping[str, Statistics],
     galleries: Mapping[str, Gallery],
-    plan: Plan,
+    plan: EvaluationPlan,
     parts: Parts,
 ) -> Summary:
     """CSV, JSON, Markdown, HTML and contact sheets; sheets of an earlier evaluation are replaced or removed.

@@ -12,7 +12,7 @@ from PIL import Image
 
 from models.contact_sheet import Line
 from models.contact_sheet import contact_sheet as contact_sheet_of
-from pipelines.evaluate.metrics import METRICS, Metric, shown
+from pipelines.evaluate.metrics import METRICS, Metric, shown_metrics
 from pipelines.evaluate.parts import Photograph, writing
 from pipelines.evaluate.report.published import ABSENT, PUBLISHED
 from pipelines.evaluate.statistics import Aggregate, Interval, Table
@@ -61,7 +61,7 @@ def cell(entry: Aggregate | None, metric: Metric, *, headline: bool) -> str:
 
 def columns(table: Table, headline: str) -> list[str]:
     """Metrics that some model has, the headline first."""
-    return shown([name for entries in table.values() for name in entries], headline)
+    return shown_metrics([name for entries in table.values() for name in entries], headline)
 
 
 def detection_rows(detection: Mapping[str, Any]) -> list[tuple[str, ...]]:

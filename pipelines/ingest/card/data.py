@@ -83,7 +83,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Choice:
+class CardChoice:
     """The rows to show: accepted ones, by density, (kept or None, dropped), rejects by reason, suspicious maps.
 
     ``suspects`` pairs what was said of a depth map with its photograph's row, which is None when it has none.
@@ -142,7 +142,7 @@ def occupied(whole: Histogram) -> Histogram:
     )
 
 
-def choose(catalogue: pa.Table, suspicious: Iterable[Mapping[str, Any]], settings: CardSettings) -> Choice:
+def choose(catalogue: pa.Table, suspicious: Iterable[Mapping[str, Any]], settings: CardSettings) -> CardChoice:
     """Choose what to show: at random, but the same for the same catalogue and seed, in whatever order its rows are."""
     priority = priorities(catalogue, settings.seed)
     status = catalogue["status"]
@@ -150,7 +150,7 @@ def choose(catalogue: pa.Table, suspicious: Iterable[Mapping[str, Any]], setting
     suspects = _suspects(suspicious, settings.suspects)
     dropped = _dropped(catalogue, duplicates, priority, settings.pairs)
     known = _by_uri(catalogue, {row["same_as"] for row in dropped} | {suspect["uri"] for suspect in suspects})
-    return Choice(
+    return CardChoice(
         samples=_rows(catalogue, _first(accepted, settings.samples, priority)),
         bands=_bands(catalogue, accepted, priority, settings.band),
         pairs=[(known.get(row["same_as"]), row) for row in dropped],

@@ -12,8 +12,8 @@ import pyarrow as pa
 from models.config import parse
 from models.paths import child, replacing
 from pipelines.corpus import CARD, REJECTS, Manifest
-from pipelines.ingest.card.data import CardSettings, Choice, Histogram, choose, facts
-from pipelines.ingest.card.thumbnails import Made, Read, Wish, pictures
+from pipelines.ingest.card.data import CardChoice, CardSettings, Histogram, choose, facts
+from pipelines.ingest.card.thumbnails import Made, PictureRequest, Read, pictures
 from pipelines.reports import SERIES, Picture, Row, amount, draw_chart, render
 from pipelines.tracking import versions
 
@@ -92,19 +92,19 @@ def write_card(
         stream.write(page.encode())
 
 
-def _wishes(choice: Choice) -> Iterable[Wish]:
+def _wishes(choice: CardChoice) -> Iterable[PictureRequest]:
     for rows in (choice.samples, *choice.bands.values(), *choice.rejects.values()):
-        yield from map(Wish, rows)
+        yield from map(PictureRequest, rows)
     for kept, dropped in choice.pairs:
-        yield from (Wish(dropped), _wish_kept(kept, dropped))
+        yield from (PictureRequest(dropped), _wish_kept(kept, dropped))
     for _, row in choice.suspects:
         if row is not None:
-            yield from (Wish(row), Wish(row, "depth"))
+            yield from (PictureRequest(row), PictureRequest(row, "depth"))
 
 
-def _wish_kept(kept: Row | None, dropped: Row) -> Wish:
+def _wish_kept(kept: Row | None, dropped: Row) -> PictureRequest:
     """What a duplicate is a copy of; one that this corpus does not have belongs to another."""
-    return Wish({"uri": dropped["same_as"] or ""}, "elsewhere") if kept is None else Wish(kept)
+    return PictureRequest({"uri": dropped["same_as"] or ""}, "elsewhere") if kept is None else PictureRequest(kept)
 
 
 def _kept(kept: Row | None, dropped: Row, made: Made) -> Picture:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from models import images
 from models.images import ImageLimits, Photo, eight_bits
 from models.paths import child, filesystem
-from pipelines.corpus import Place, read_place
+from pipelines.corpus import Location, read_place
 from pipelines.reports import Picture, Row
 
 Read = Callable[[Row], bytes]
@@ -28,7 +28,7 @@ _LIMITS = ImageLimits(first_frame=True, max_aspect=65_536)
 
 
 @dataclass(frozen=True)
-class Wish:
+class PictureRequest:
     """A picture to make: the photograph of a catalogue row, the depth map that its shard holds, or the photograph of
     another corpus, of which only the ``uri`` is known.
     """
@@ -40,7 +40,7 @@ class Wish:
 Made = Mapping[tuple[str, str], Picture]  # by uri and what it is
 
 
-def pictures(out: str, wishes: Iterable[Wish], read: Read) -> Made:
+def pictures(out: str, wishes: Iterable[PictureRequest], read: Read) -> Made:
     """Thumbnails. Each is read once; what cannot be read or decoded says why.
 
     Args:
@@ -53,7 +53,7 @@ def pictures(out: str, wishes: Iterable[Wish], read: Read) -> Made:
         return dict(zip(todo, pool.map(lambda wish: _picture(out, wish, read), todo.values()), strict=True))
 
 
-def _picture(out: str, wish: Wish, read: Read) -> Picture:
+def _picture(out: str, wish: PictureRequest, read: Read) -> Picture:
     uri = wish.row["uri"]
     try:
         jpeg = thumbnail(images.decode(_load(out, wish, read), _LIMITS).pixels)
@@ -64,11 +64,11 @@ def _picture(out: str, wish: Wish, read: Read) -> Picture:
     return Picture(uri, wish.row, jpeg)
 
 
-def _load(out: str, wish: Wish, read: Read) -> bytes:
+def _load(out: str, wish: PictureRequest, read: Read) -> bytes:
     if wish.what == "depth":
         return stored(out, wish.row, "depth")
     if wish.what == "elsewhere":
-        return read_place(Place(wish.row["uri"]))
+        return read_place(Location(wish.row["uri"]))
     if (wish.row["size"] or 0) > _LIMITS.max_bytes:
         raise ValueError(f"too large to show: {wish.row['size']:,} bytes")
     try:
@@ -85,7 +85,7 @@ def read_photograph(row: Row) -> bytes:
     Raises:
         OSError: it cannot be read any more.
     """
-    return read_place(Place.of(row["place"]))
+    return read_place(Location.of(row["place"]))
 
 
 def stored(out: str, row: Row, column: str) -> bytes:

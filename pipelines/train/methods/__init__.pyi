@@ -1,4 +1,4 @@
-from .cddgan import Cddgan as Cddgan
+from .cddgan import CddganMethod as CddganMethod
 from .cddgan import CddganTraining as CddganTraining
 from .colabator import Colabator as Colabator
 from .colabator import RealWeights as RealWeights

@@ -88,7 +88,7 @@ def _branch(generator: torch.Generator, rank: int) -> None:
         generator.manual_seed(int(torch.randint(2**40, (1,), generator=generator)) + rank)
 
 
-class Cddgan:
+class CddganMethod:
     """Generators, negative generators and discriminators, in turn."""
 
     def __init__(self, network: Generator, *, config: CddganTraining | None = None, steps: int, seed: int = 0) -> None:

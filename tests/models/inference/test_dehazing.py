@@ -16,7 +16,7 @@ from models import zoo
 from models.config import ConfigError, parse
 from models.haze import DarkChannelPrior
 from models.inference import dehazing as inference
-from models.inference.dehazing import InferenceConfig, Plan, as_dehazed, blend, dehaze
+from models.inference.dehazing import ExecutionPlan, InferenceConfig, as_dehazed, blend, dehaze
 from models.networks.corun import Corun, CorunConfig
 
 SIZES = [(1, 1), (7, 5), (8, 16), (9, 1), (3, 31)]
@@ -114,12 +114,12 @@ def psnr(one: Tensor, other: Tensor) -> float:
     return float(-10 * torch.log10((one - other).square().mean() + 1e-20))
 
 
-def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
+def plans(monkeypatch: pytest.MonkeyPatch) -> list[ExecutionPlan]:
     """What is run, in order; the networks are measured as if they cost 1 KiB per pixel."""
-    seen: list[Plan] = []
+    seen: list[ExecutionPlan] = []
     run = inference._Runner.run
 
-    def watched(self: Any, image: Tensor, plan: Plan) -> Any:
+    def watched(self: Any, image: Tensor, plan: ExecutionPlan) -> Any:
         seen.append(plan)
         return run(self, image, plan)
 
@@ -216,7 +216,7 @@ def test_the_measured_cost_is_near_the_truth() -> None:
     runner = inference._Runner(corun(), torch.device("cpu"), InferenceConfig())
     per_pixel, _fixed = runner._cost()
     image = torch.rand(1, 3, 512, 512)
-    needed = inference.peak_bytes(lambda: runner.whole(image, Plan(1)))
+    needed = inference.peak_bytes(lambda: runner.whole(image, ExecutionPlan(1)))
     assert needed / 512**2 == pytest.approx(per_pixel, rel=0.25)
 
 

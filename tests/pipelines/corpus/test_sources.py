@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from models.config import ConfigError
 from pipelines.corpus.sources import (
     Kind,
-    Place,
+    Location,
     container_kind,
     image_column,
     list_members,
@@ -91,7 +91,7 @@ def test_many_places_at_once(tmp_path: Path) -> None:
     paths = [archive(tmp_path, name) for name in ("a.zip", "b.tar", "c.tgz")] + [rows(tmp_path, "d.parquet", True)]
     plain = tmp_path / "plain.jpg"
     plain.write_bytes(b"plain")
-    places = [Place(str(plain)), Place(str(tmp_path / "gone.jpg"))]
+    places = [Location(str(plain)), Location(str(tmp_path / "gone.jpg"))]
     for path in paths:
         kind = container_kind(str(path))
         assert kind is not None
@@ -115,7 +115,7 @@ def test_damaged_containers(tmp_path: Path, name: str, keep: float) -> None:
     cut.write_bytes(whole[: int(keep if keep > 1 else keep * len(whole))])
     with pytest.raises(OSError):  # noqa: PT011 - pyarrow has a message for each kind of damage
         raise_if_complete(str(cut), kind, len(members))
-    for _, found in read_places([Place(str(cut), m.place.kind, m.place.position, m.place.length) for m in members]):
+    for _, found in read_places([Location(str(cut), m.place.kind, m.place.position, m.place.length) for m in members]):
         assert isinstance(found, OSError | bytes)
 
 
@@ -157,21 +157,21 @@ def test_the_image_column() -> None:
 
 @given(
     st.builds(
-        Place,
+        Location,
         st.text(min_size=1),
         st.sampled_from(["file", "tar:.npy", "parquet:im|age"]),
         st.integers(0),
         st.integers(0),
     )
 )
-def test_places_survive_as_text(place: Place) -> None:
+def test_places_survive_as_text(place: Location) -> None:
     if "|" not in place.kind:
-        assert Place.of(str(place)) == place
+        assert Location.of(str(place)) == place
 
 
 def test_labels_end_with_the_suffix() -> None:
-    assert Place("/a/b.npy").label.endswith(".npy")
-    assert Place("/a.tar", "tar:.mat", 512).label == "/a.tar@512.mat"
-    assert Place("/a.parquet", "parquet:depth", 3).label.endswith(".png")
-    assert all(Place("/a", kind).sequential for kind in ("stream", "parquet:x", "arrow:x"))
-    assert not Place("/a", "zip").sequential
+    assert Location("/a/b.npy").label.endswith(".npy")
+    assert Location("/a.tar", "tar:.mat", 512).label == "/a.tar@512.mat"
+    assert Location("/a.parquet", "parquet:depth", 3).label.endswith(".png")
+    assert all(Location("/a", kind).sequential for kind in ("stream", "parquet:x", "arrow:x"))
+    assert not Location("/a", "zip").sequential

@@ -15,11 +15,11 @@ from models.inference.dehazing import InferenceConfig
 from models.options import DehazeOptions
 from models.predictor import Predictor
 from pipelines.dehaze import cluster_job as dehaze
-from pipelines.dehaze.cluster_job import Pool, execute, main
-from pipelines.dehaze.outcome import FAILURES, Report
-from pipelines.dehaze.plan import Task, make_plan
+from pipelines.dehaze.cluster_job import WorkerPool, execute, main
+from pipelines.dehaze.outcome import FAILURES, FolderReport
+from pipelines.dehaze.plan import PhotoTask, make_plan
 from pipelines.dehaze.record import RECORD
-from pipelines.dehaze.work import Rules, Setup, Worker
+from pipelines.dehaze.work import ExistingResults, FolderWorker, WorkerSetup
 
 Folder = Callable[..., Path]
 
@@ -52,18 +52,18 @@ def test_a_folder_in_a_folder_out_and_a_second_run_only_does_what_is_left(
     assert names(out) == [RECORD, *sorted([*photographs, "dehaze-previews/sheet-000000.jpg"])]
 
 
-def killed_by(name: str) -> type[Setup]:
+def killed_by(name: str) -> type[WorkerSetup]:
     """Makes workers that die of one photograph, always; a mark is left each time. Local, so that Ray sends the code."""
 
-    class Dying(Worker):
-        def _one(self, task: Task) -> str:
+    class Dying(FolderWorker):
+        def _one(self, task: PhotoTask) -> str:
             if name in task.source:
                 Path(f"{task.target}.{os.getpid()}.died").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             return super()._one(task)
 
-    class Killed(Setup):
-        def worker(self) -> Worker:
+    class Killed(WorkerSetup):
+        def worker(self) -> FolderWorker:
             return Dying(self)
 
     return Killed
@@ -76,10 +76,12 @@ def test_a_photograph_that_kills_its_workers_is_the_only_one_that_fails(
     source, out = photo_folder(count=8), tmp_path / "out"
     out.mkdir()
     plan = make_plan([str(source)], str(out), None)
-    setup = killed_by("photo_004")("dcp", None, DehazeOptions(), InferenceConfig(), "cpu", Rules(0), threads=1)
+    setup = killed_by("photo_004")(
+        "dcp", None, DehazeOptions(), InferenceConfig(), "cpu", ExistingResults(0), threads=1
+    )
     monkeypatch.setattr("pipelines.dehaze.work.BATCH", 3)
-    with Report(8, str(out)) as report:
-        assert execute(plan, setup, Pool(size=1), report) == ""
+    with FolderReport(8, str(out)) as report:
+        assert execute(plan, setup, WorkerPool(size=1), report) == ""
     assert sum(report.counts.values()) == 8
     assert report.counts["failed"] == 1
     with (out / FAILURES).open(newline="") as file:
@@ -133,14 +135,14 @@ def test_what_workers_refuse_and_what_the_cluster_has_not_is_one_line(
     assert error.startswith("error: this needs 3 CPUs, and the cluster has 2 CPUs at most: 1 worker with 3 CPUs")
     assert error.count("\n") == 1
 
-    class Refusing(Setup):
-        def worker(self) -> Worker:
+    class Refusing(WorkerSetup):
+        def worker(self) -> FolderWorker:
             raise ConfigError("no such model there")
 
     plan = make_plan([words[0]], words[1], None)
-    setup = Refusing("dcp", None, DehazeOptions(), InferenceConfig(), "cpu", Rules(0), threads=1)
-    with Report(1, None) as report, pytest.raises(ConfigError, match=r"^no such model there$"):
-        execute(plan, setup, Pool(size=1), report)
+    setup = Refusing("dcp", None, DehazeOptions(), InferenceConfig(), "cpu", ExistingResults(0), threads=1)
+    with FolderReport(1, None) as report, pytest.raises(ConfigError, match=r"^no such model there$"):
+        execute(plan, setup, WorkerPool(size=1), report)
 
 
 def test_a_submitted_job_has_whole_paths(

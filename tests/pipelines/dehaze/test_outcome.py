@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from models.config import ConfigError
-from pipelines.dehaze.outcome import FAILURES, Report
-from pipelines.dehaze.work import Result
+from pipelines.dehaze.outcome import FAILURES, FolderReport
+from pipelines.dehaze.work import PhotoResult
 
 
 def test_failures_are_listed_and_an_old_list_is_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / FAILURES).write_text("path,reason\nold,gone\n")
-    with Report(3, str(tmp_path)) as report:
+    with FolderReport(3, str(tmp_path)) as report:
         assert not (tmp_path / FAILURES).exists()
-        report.add(Result("a.jpg", "written"))
-        report.add_many({"kept": 1, "failed": 1}, [Result('b, "c".jpg', "failed", "it is broken")])
+        report.add(PhotoResult("a.jpg", "written"))
+        report.add_many({"kept": 1, "failed": 1}, [PhotoResult('b, "c".jpg', "failed", "it is broken")])
         assert report.exit_code == 1
     with (tmp_path / FAILURES).open(newline="") as file:
         assert list(csv.reader(file)) == [["path", "reason"], ['b, "c".jpg', "it is broken"]]
@@ -26,14 +26,14 @@ def test_failures_are_listed_and_an_old_list_is_removed(tmp_path: Path, capsys: 
 
 
 def test_names_that_are_no_text(tmp_path: Path) -> None:
-    with Report(1, str(tmp_path), quiet=True) as report:
-        report.add(Result("caf\udce9.jpg", "failed", "broken"))
+    with FolderReport(1, str(tmp_path), quiet=True) as report:
+        report.add(PhotoResult("caf\udce9.jpg", "failed", "broken"))
     assert b"caf\xe9.jpg,broken\n" in (tmp_path / FAILURES).read_bytes()
 
 
 def test_nothing_failed(tmp_path: Path) -> None:
-    with Report(1, str(tmp_path)) as report:
-        report.add(Result("a.jpg", "written"))
+    with FolderReport(1, str(tmp_path)) as report:
+        report.add(PhotoResult("a.jpg", "written"))
     assert report.exit_code == 0
     assert not (tmp_path / FAILURES).exists()
     assert report.summary() == "1 dehazed, 0 there already, 0 failed"
@@ -42,5 +42,5 @@ def test_nothing_failed(tmp_path: Path) -> None:
 def test_a_file_that_is_no_list_of_failures_stays(tmp_path: Path) -> None:
     (tmp_path / FAILURES).write_text("pump,hours\n")
     with pytest.raises(ConfigError, match="is no list of failures"):
-        Report(1, str(tmp_path))
+        FolderReport(1, str(tmp_path))
     assert (tmp_path / FAILURES).read_text() == "pump,hours\n"

@@ -15,7 +15,7 @@ from models.config import ConfigError
 from pipelines.dehaze import plan as folder_plan
 from pipelines.dehaze.names import FAILURES, RECORD, SHEETS, ignores_case
 from pipelines.dehaze.plan import batches, make_plan, survey, tasks
-from pipelines.dehaze.work import Rules, states
+from pipelines.dehaze.work import ExistingResults, states
 
 Folder = Callable[..., Path]
 
@@ -167,7 +167,7 @@ def test_a_folder_that_cannot_be_read_fails_alone(tmp_path: Path, monkeypatch: p
     assert [(Path(task.source).name, task.problem) for task in found] == [
         ("a.jpg", ""), ("locked", "cannot be read: Permission denied"), ("c.jpg", ""),
     ]  # fmt: skip
-    assert [state[:14] for state in states(found, Rules())] == ["todo", "cannot be read", "todo"]
+    assert [state[:14] for state in states(found, ExistingResults())] == ["todo", "cannot be read", "todo"]
     with pytest.raises(ConfigError, match="locked cannot be read: Permission denied"):
         names(source / "locked", tmp_path / "out")
 

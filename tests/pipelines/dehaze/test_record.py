@@ -13,7 +13,7 @@ from models.inference.dehazing import InferenceConfig
 from models.options import DehazeOptions
 from pipelines.dehaze.record import (
     RECORD,
-    Made,
+    MadeWith,
     close_record,
     fingerprint,
     made_with,
@@ -25,7 +25,7 @@ from pipelines.dehaze.record import (
 NETWORK = nn.Conv2d(3, 3, 1)
 
 
-def made(**options: object) -> Made:
+def made(**options: object) -> MadeWith:
     return made_with("m", NETWORK, DehazeOptions.model_validate(options), InferenceConfig())
 
 

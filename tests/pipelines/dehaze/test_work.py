@@ -15,16 +15,25 @@ from models.options import DehazeOptions
 from models.predictor import Predictor
 from pipelines.dehaze import work as folder_work
 from pipelines.dehaze.plan import make_plan, tasks
-from pipelines.dehaze.work import NoSpaceError, Result, Rules, Setup, Worker, device_of, states, write
+from pipelines.dehaze.work import (
+    ExistingResults,
+    FolderWorker,
+    NoSpaceError,
+    PhotoResult,
+    WorkerSetup,
+    device_of,
+    states,
+    write,
+)
 
 Folder = Callable[..., Path]
 
 
-def worker(rules: Rules | None = None) -> Worker:
-    return Setup("dcp", None, DehazeOptions(), InferenceConfig(), "cpu", rules or Rules(0)).worker()
+def worker(rules: ExistingResults | None = None) -> FolderWorker:
+    return WorkerSetup("dcp", None, DehazeOptions(), InferenceConfig(), "cpu", rules or ExistingResults(0)).worker()
 
 
-def batch(source: Path, out: Path) -> list[folder_work.Task]:
+def batch(source: Path, out: Path) -> list[folder_work.PhotoTask]:
     return list(tasks(make_plan([str(source)], str(out), None)))
 
 
@@ -50,7 +59,7 @@ def test_failures_are_told_and_the_rest_goes_on(photo_folder: Folder, tmp_path: 
     results = list(worker().work(0, found))
     assert [result.status for result in results] == ["failed", "failed", "failed", "written"]
     assert results[1].reason == os.strerror(errno.ENOENT)
-    assert results[2] == Result(found[2].source, "failed", f"there is a folder at {found[2].target}")
+    assert results[2] == PhotoResult(found[2].source, "failed", f"there is a folder at {found[2].target}")
     assert all(result.reason for result in results[:3])
 
 
@@ -59,23 +68,23 @@ def test_what_counts_as_done(photo_folder: Folder, tmp_path: Path) -> None:
     (task,) = batch(source, tmp_path / "out")
     target = Path(task.target)
 
-    def state(rules: Rules) -> str:
+    def state(rules: ExistingResults) -> str:
         return states([task], rules)[0]
 
-    assert state(Rules(0)) == state(Rules(None)) == "todo"
+    assert state(ExistingResults(0)) == state(ExistingResults(None)) == "todo"
     target.parent.mkdir()
     target.write_bytes(b"result")
     now = target.stat().st_mtime_ns
-    assert state(Rules(0)) == state(Rules(now)) == state(Rules(None)) == "done"
-    assert "--overwrite replaces it" in state(Rules(now + 1))
-    assert state(Rules(now + 1, replace=True)) == state(Rules(None, replace=True)) == "todo"
+    assert state(ExistingResults(0)) == state(ExistingResults(now)) == state(ExistingResults(None)) == "done"
+    assert "--overwrite replaces it" in state(ExistingResults(now + 1))
+    assert state(ExistingResults(now + 1, replace=True)) == state(ExistingResults(None, replace=True)) == "todo"
     os.utime(target, ns=(task.mtime - 1, task.mtime - 1))
-    assert state(Rules(0)) == "todo"  # the photograph is newer
+    assert state(ExistingResults(0)) == "todo"  # the photograph is newer
     target.write_bytes(b"")
-    assert state(Rules(0)) == "todo"
+    assert state(ExistingResults(0)) == "todo"
     target.unlink()
     os.link(task.source, target)
-    assert "is the photograph itself" in state(Rules(0, replace=True))
+    assert "is the photograph itself" in state(ExistingResults(0, replace=True))
 
 
 def test_a_full_disk_stops_and_leaves_nothing_half_written(
@@ -115,7 +124,7 @@ def test_no_space_is_told_from_other_errors(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_sheet_shows_the_whole_batch_also_after_it_went_on(photo_folder: Folder, tmp_path: Path) -> None:
     found = batch(photo_folder(count=3), tmp_path / "out")
-    one = worker(Rules(0, previews=str(tmp_path / "out" / "previews")))
+    one = worker(ExistingResults(0, previews=str(tmp_path / "out" / "previews")))
     list(one.work(None, found[:1]))
     assert not (tmp_path / "out" / "previews").exists()
     list(one.work(7, found))

@@ -11,7 +11,7 @@ import pytest
 from models.config import ConfigError
 from models.images import codec as images
 from pipelines.demo import samples
-from pipelines.demo.samples import BROKEN, SampleFolders, Source, make_samples
+from pipelines.demo.samples import BROKEN, SampleFolders, SampleSource, make_samples
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +71,6 @@ def test_near_is_one_in_the_measured_depth() -> None:
 
 def test_missing_picture_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no_such\.png is missing: reinstall skimage"):
-        Source("skimage", "data/no_such.png", 1, 1).file()
+        SampleSource("skimage", "data/no_such.png", 1, 1).file()
     with pytest.raises(ConfigError, match="reinstall no_such_package"):
-        Source("no_such_package", "data/a.png", 1, 1).file()
+        SampleSource("no_such_package", "data/a.png", 1, 1).file()

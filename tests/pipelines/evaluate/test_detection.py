@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from models.config import ConfigError
 from pipelines.evaluate.annotations import Annotated, match_annotations, read_annotations, shared_classes
-from pipelines.evaluate.detection import Detector, Found, average_precision
-from pipelines.evaluate.sources import Entry
+from pipelines.evaluate.detection import Detections, Detector, average_precision
+from pipelines.evaluate.sources import SourceEntry
 
 LABELS = ("__background__", "person", "car", "motorcycle")
 
@@ -74,7 +74,7 @@ def test_what_is_no_annotation_is_named(name: str, content: str, message: str, t
 
 
 def test_annotations_belong_to_photographs_by_stem() -> None:
-    entries = [Entry("1", "sub/a.jpg", "test", ""), Entry("2", "c_hazy.png", "test", "")]
+    entries = [SourceEntry("1", "sub/a.jpg", "test", ""), SourceEntry("2", "c_hazy.png", "test", "")]
     one = Annotated((1, 1), np.zeros((0, 4), np.float32), (), ())
     assert set(match_annotations(entries, {"a": one, "b": one, "c": one})) == {"1", "2"}
     with pytest.raises(ConfigError, match="none of 1 annotations"):
@@ -96,9 +96,9 @@ def truth(boxes: list[list[float]], names: list[str], ignored: list[bool] | None
     return Annotated((100, 100), np.array(boxes, np.float32).reshape(-1, 4), tuple(names), flags)
 
 
-def found(boxes: dict[str, list[list[float]]], size: tuple[int, int] = (100, 100)) -> Found:
+def found(boxes: dict[str, list[list[float]]], size: tuple[int, int] = (100, 100)) -> Detections:
     own = {key: np.array(rows, np.float32).reshape(-1, 6) for key, rows in boxes.items()}
-    return Found(own, dict.fromkeys(boxes, size))
+    return Detections(own, dict.fromkeys(boxes, size))
 
 
 CAR, OTHER = [10.0, 10.0, 50.0, 50.0], [60.0, 60.0, 90.0, 90.0]

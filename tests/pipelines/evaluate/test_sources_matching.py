@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from models.config import ConfigError
-from pipelines.evaluate.sources import Entry, folder_entries, match_references, match_results
+from pipelines.evaluate.sources import SourceEntry, folder_entries, match_references, match_results
 
 Folder = Callable[..., Path]
 
@@ -21,13 +21,13 @@ def picture(path: Path, size: tuple[int, int] = (128, 96), level: int = 0) -> Pa
     return path
 
 
-def entries_of(names: list[str], root: Path) -> list[Entry]:
+def entries_of(names: list[str], root: Path) -> list[SourceEntry]:
     for level, name in enumerate(names):
         picture(root / name, level=level)
     return folder_entries(root)[0]
 
 
-def names_of(found: dict[str, str], entries: list[Entry], root: Path) -> dict[str, str]:
+def names_of(found: dict[str, str], entries: list[SourceEntry], root: Path) -> dict[str, str]:
     return {e.name: Path(found[e.image_id]).relative_to(root).as_posix() for e in entries if e.image_id in found}
 
 

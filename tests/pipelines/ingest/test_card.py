@@ -31,7 +31,7 @@ from pipelines.corpus.format import (
     image_id_of,
     split_of,
 )
-from pipelines.corpus.sources import Place
+from pipelines.corpus.sources import Location
 from pipelines.ingest.card.command import main
 from pipelines.ingest.card.data import COLUMNS, CardSettings, choose, facts, histogram, occupied, shares
 from pipelines.ingest.card.page import write_card
@@ -51,7 +51,7 @@ def looks(number: int) -> bytes:
 def line(uri: str, status: str = "accepted", **values: Any) -> dict[str, Any]:
     """A row of a catalogue."""
     row = {
-        "uri": uri, "place": str(Place(uri)), "size": 1000, "mtime": 0,
+        "uri": uri, "place": str(Location(uri)), "size": 1000, "mtime": 0,
         "image_id": "0" * 32, "width": 128, "height": 96, "phash": bytes(32), "haze": 0.5,
         "depth": None, "pair_id": None,
         "status": status, "reason": "", "message": "", "same_as": "", "distance": 0,
@@ -84,7 +84,7 @@ def corpus(photo_folder: Callable[..., Path], tmp_path: Path) -> tuple[Path, lis
     rows, depth = [], {}
     for index, file in enumerate(sorted(folder.iterdir())):
         if index < 3:
-            depth[str(file)] = str(Place(str(tmp_path / f"{file.stem}.npy")))
+            depth[str(file)] = str(Location(str(tmp_path / f"{file.stem}.npy")))
             np.save(tmp_path / f"{file.stem}.npy", np.linspace(0, 1, 24)[:, None].repeat(32, axis=1))
         data = file.read_bytes()
         values = {"haze": index / 12, "phash": looks(index), "size": len(data), "depth": depth.get(str(file))}

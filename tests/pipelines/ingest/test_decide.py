@@ -14,7 +14,7 @@ from models.config import ConfigError, parse
 from pipelines.corpus.catalogue import CATALOGUE_SCHEMA, EXAMINED
 from pipelines.corpus.similarity import as_words
 from pipelines.ingest.config import IngestConfig
-from pipelines.ingest.decide import Banned, Sheet, decide
+from pipelines.ingest.decide import Banned, Examined, decide
 
 
 def config(**changes: Any) -> IngestConfig:
@@ -39,11 +39,11 @@ def row(
     return known | changes
 
 
-def sheet(*rows: dict[str, Any], pairs: list[str | None] | None = None) -> Sheet:
-    return Sheet(pa.Table.from_pylist(list(rows), EXAMINED), pairs or [None] * len(rows))
+def sheet(*rows: dict[str, Any], pairs: list[str | None] | None = None) -> Examined:
+    return Examined(pa.Table.from_pylist(list(rows), EXAMINED), pairs or [None] * len(rows))
 
 
-def outcome(found: Sheet) -> dict[str, tuple[str, str, str | None]]:
+def outcome(found: Examined) -> dict[str, tuple[str, str, str | None]]:
     columns = (found.status, found.reason, found.same_as)
     return {uri: tuple(values) for uri, *values in zip(found.uris, *columns, strict=True)}
 

@@ -17,7 +17,7 @@ import pytest
 from models.config import ConfigError
 from pipelines.corpus.format import Domain
 from pipelines.corpus.listing import left_out_text
-from pipelines.corpus.sources import Place, read_place
+from pipelines.corpus.sources import Location, read_place
 from pipelines.ingest.discover import Sorter, expand, left_out, list_source, match_depth, pair_ids
 from pipelines.ingest.layouts import LayoutName
 
@@ -41,7 +41,7 @@ def test_listing_is_recursive_sorted_and_by_suffix(tmp_path: Path) -> None:
     assert table["uri"].to_pylist() == [str(tmp_path / n) for n in ("a.PNG", "b.jpg", "deep/er/c.jpg")]
     assert table["key"].to_pylist() == ["a", "b", "deep/er/c"]
     assert table["size"].to_pylist() == [5, 5, 13]
-    assert [read_place(Place.of(p)) for p in table["place"].to_pylist()] == [b"a.PNG", b"b.jpg", b"deep/er/c.jpg"]
+    assert [read_place(Location.of(p)) for p in table["place"].to_pylist()] == [b"a.PNG", b"b.jpg", b"deep/er/c.jpg"]
     assert containers == []
 
 
@@ -98,8 +98,8 @@ def test_containers_are_found_and_opened(tmp_path: Path) -> None:
         ("b.jpg", "in/b", "photograph"),
         ("b.depth.npy", "in/b", "depth"),
     ]
-    assert [read_place(Place.of(row["place"])) for row in rows] == [b"./in/b.jpg", b"in/b.depth.npy"]
-    assert Place.of(rows[1]["place"]).label.endswith(".npy")
+    assert [read_place(Location.of(row["place"])) for row in rows] == [b"./in/b.jpg", b"in/b.depth.npy"]
+    assert Location.of(rows[1]["place"]).label.endswith(".npy")
 
 
 STRANGE = [
@@ -114,7 +114,7 @@ def test_any_name_that_a_file_system_takes_can_be_read_and_printed(tmp_path: Pat
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(name)
     table, _, left = list_source(str(tmp_path), PLAIN)
-    assert sorted(read_place(Place.of(place)) for place in table["place"].to_pylist()) == sorted(STRANGE)
+    assert sorted(read_place(Location.of(place)) for place in table["place"].to_pylist()) == sorted(STRANGE)
     printed = [uri.removeprefix(f"{tmp_path}/") for uri in table["uri"].to_pylist()]
     assert len(set(printed)) == len(STRANGE)
     assert {r"caf\xe9.jpg", r"ordner\xfc/in\xff.jpg", "two\nlines.jpg"} <= set(printed)
@@ -138,7 +138,7 @@ def test_archives_whose_names_and_members_names_are_not_utf8(suffix: str, tmp_pa
     _, containers, _ = list_source(str(tmp_path), PLAIN)
     table = expand(*containers[0], PLAIN)
     rows = table.filter(pc.equal(table["role"], "photograph")).to_pylist()
-    assert [read_place(Place.of(row["place"])) for row in rows] == [b"content"] * 2
+    assert [read_place(Location.of(row["place"])) for row in rows] == [b"content"] * 2
     assert all(row["uri"].startswith(rf"{tmp_path}/b\xfcro.{suffix}#") for row in rows)
     assert left_out(table) == {"ZIP in an archive": 1}
 
@@ -167,7 +167,7 @@ def test_links_that_lead_in_circles_or_nowhere(tmp_path: Path) -> None:
     assert set(found) == {"a", "deep/b", "linked/c", "gone", "own"}
     for name, message in (("gone", "No such file"), ("own", "Too many levels of symbolic links")):
         with pytest.raises(OSError, match=message):
-            read_place(Place.of(found[name]))
+            read_place(Location.of(found[name]))
     assert left == {"without a suffix": 1}
 
 
@@ -184,7 +184,7 @@ def test_folders_that_may_not_be_read_are_named(tmp_path: Path, monkeypatch: pyt
     table, _, _ = list_source(str(tmp_path), PLAIN)
     assert [Path(uri).name for uri in table["uri"].to_pylist()] == ["a.jpg", "secret"]
     with pytest.raises(OSError, match="Permission denied"):
-        read_place(Place.of(table["place"].to_pylist()[1]))
+        read_place(Location.of(table["place"].to_pylist()[1]))
     monkeypatch.setattr(
         os, "scandir", lambda folder: (_ for _ in ()).throw(PermissionError(errno.EACCES, "no", folder))
     )
@@ -197,7 +197,7 @@ def test_a_damaged_container_is_one_photograph_that_cannot_be_read(tmp_path: Pat
     file, kind = list_source(str(tmp_path), PLAIN)[1][0]
     (row,) = expand(file, kind, PLAIN).to_pylist()
     with pytest.raises(OSError, match=r"bad\.zip is damaged"):
-        read_place(Place.of(row["place"]))
+        read_place(Location.of(row["place"]))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from models.images import codec as images
 from models.images.codec import ImageLimits, Photo
 from pipelines.corpus import catalogue
 from pipelines.corpus.catalogue import EXAMINED
-from pipelines.corpus.sources import Place
+from pipelines.corpus.sources import Location
 from pipelines.ingest import examine as ingest_examine
 from pipelines.ingest.examine import examine, haze_density, portions
 
@@ -26,7 +26,7 @@ def listed(*paths: Path, **changes: Any) -> pa.Table:
     rows = [
         {
             "uri": str(path), "key": path.stem, "listed": path.stat().st_size if path.exists() else 7, "mtime": 1,
-            "place": str(Place(str(path), "file", 0, path.stat().st_size if path.exists() else 7)), "depth": None,
+            "place": str(Location(str(path), "file", 0, path.stat().st_size if path.exists() else 7)), "depth": None,
         } | changes
         for path in paths
     ]  # fmt: skip
@@ -104,11 +104,11 @@ def test_depth_maps_are_those_of_the_new_listing(tmp_path: Path) -> None:
 
 def test_portions_are_bounded_and_keep_containers_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest_examine, "_FILES", 4)
-    places = [Place("/b.parquet", "parquet:image", i) for i in (10, 9, 2, 11, 1)]
-    places += [Place("/a.tgz", "stream", i) for i in range(6)] + [Place(f"/c{i}.jpg") for i in range(5)]
+    places = [Location("/b.parquet", "parquet:image", i) for i in (10, 9, 2, 11, 1)]
+    places += [Location("/a.tgz", "stream", i) for i in range(6)] + [Location(f"/c{i}.jpg") for i in range(5)]
     texts = [str(place) for place in places]
     table = pa.table({"place": texts, "listed": [1] * len(texts)})
-    found = [[Place.of(text) for text in part["place"].to_pylist()] for part in portions(table)]
+    found = [[Location.of(text) for text in part["place"].to_pylist()] for part in portions(table)]
     assert sorted(str(place) for part in found for place in part) == sorted(texts)
     assert [place.position for place in found[0]] == [0, 1, 2, 3, 4, 5]  # one archive, unpacked once
     assert [place.position for part in found for place in part if place.container == "/b.parquet"] == [1, 2, 9, 10, 11]

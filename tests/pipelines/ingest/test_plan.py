@@ -14,7 +14,7 @@ from models.config import parse
 from pipelines.corpus.catalogue import EXAMINED
 from pipelines.corpus.format import split_of
 from pipelines.ingest.config import IngestConfig
-from pipelines.ingest.decide import Sheet
+from pipelines.ingest.decide import Examined
 from pipelines.ingest.plan import cut, plan_shards
 
 
@@ -22,7 +22,7 @@ def config(**changes: Any) -> IngestConfig:
     return parse(IngestConfig, {"sources": ["/in"], "domain": "hazy", "out": "/out", **changes})
 
 
-def sheet(count: int, pairs: list[str | None] | None = None, kind: str = "file", size: int = 1 << 20) -> Sheet:
+def sheet(count: int, pairs: list[str | None] | None = None, kind: str = "file", size: int = 1 << 20) -> Examined:
     rows = [
         {
             "uri": f"/{i}", "key": str(i), "place": f"{kind}|{i}|9|/container", "depth": None, "listed": 9, "mtime": 1,
@@ -31,7 +31,7 @@ def sheet(count: int, pairs: list[str | None] | None = None, kind: str = "file",
         }
         for i in range(count)
     ]  # fmt: skip
-    return Sheet(pa.Table.from_pylist(rows, EXAMINED), pairs or [None] * count)
+    return Examined(pa.Table.from_pylist(rows, EXAMINED), pairs or [None] * count)
 
 
 @given(st.lists(st.floats(1, 100), max_size=300), st.floats(50, 5000))

@@ -16,7 +16,7 @@ from models.config import parse
 from models.images import codec as images
 from models.images.codec import ImageLimits, Photo
 from pipelines.corpus.format import CORPUS_SCHEMA, image_id_of
-from pipelines.corpus.sources import Place
+from pipelines.corpus.sources import Location
 from pipelines.ingest.config import IngestConfig
 from pipelines.ingest.examine import examine
 from pipelines.ingest.write import SHARD_COLUMNS, make_row, sample_depth, write_shard
@@ -36,7 +36,7 @@ def examined(folder: Path, contents: Sequence[bytes], depth: Sequence[str | None
     for index, data in enumerate(contents):
         path = folder / f"{index}.jpg"
         path.write_bytes(data)
-        place = str(Place(str(path), "file", 0, len(data)))
+        place = str(Location(str(path), "file", 0, len(data)))
         own = depth[index] if depth else None
         rows.append(
             {"uri": str(path), "key": str(index), "listed": len(data), "mtime": 1, "place": place, "depth": own}
@@ -54,7 +54,7 @@ def test_nearly_whole_files_are_rejected_unless_they_are_wanted(tmp_path: Path, 
     cut = images.encode(Photo(photo(1)), "JPEG")[:-2]  # no end marker
     for strict in (True, False):
         asked = config(tmp_path, strict_files=strict)
-        place = str(Place(str(tmp_path / "cut.jpg"), "file", 0, len(cut)))
+        place = str(Location(str(tmp_path / "cut.jpg"), "file", 0, len(cut)))
         (tmp_path / "cut.jpg").write_bytes(cut)
         listed = {"uri": "cut.jpg", "key": "cut", "listed": len(cut), "mtime": 1, "place": place, "depth": None}
         found = examine(pa.Table.from_pylist([listed]), asked.accepted()).to_pylist()[0]
@@ -158,13 +158,13 @@ def test_row_groups_are_bounded_in_bytes(tmp_path: Path, photo: Make, monkeypatc
 
 def ramp(folder: Path, name: str, height: int = 96, width: int = 128) -> str:
     np.save(folder / name, np.linspace(0, 1, height * width).reshape(height, width))
-    return str(Place(str(folder / name)))
+    return str(Location(str(folder / name)))
 
 
 def test_depth_maps(tmp_path: Path, photo: Make) -> None:
     good = [images.encode(Photo(photo(i)), "JPEG") for i in range(4)]
     (tmp_path / "flat.npy").write_bytes(b"")
-    depth = [ramp(tmp_path, "a.npy"), None, str(Place(str(tmp_path / "gone.npy"))), ramp(tmp_path, "b.npy", 128, 96)]
+    depth = [ramp(tmp_path, "a.npy"), None, str(Location(str(tmp_path / "gone.npy"))), ramp(tmp_path, "b.npy", 128, 96)]
     table = examined(tmp_path / "in", good, depth)
     written = write_shard(NAME, table, config(tmp_path / "out"))
     assert [row["reason"] for row in written.rejects] == ["bad_depth", "bad_depth"]

@@ -28,7 +28,7 @@ from pipelines.train import job
 from pipelines.train.labels import labelling
 from pipelines.train.recipe import Recipe, load_recipe
 from pipelines.train.run import TrainJob, TrainResult
-from pipelines.train.worker import Worker
+from pipelines.train.worker import TrainWorker
 
 Folder = Callable[..., Path]
 
@@ -175,7 +175,7 @@ def test_only_a_run_as_seeded_need_not_be_set_back(
     def told(name: str, answer: object = None) -> Callable[..., object]:
         return lambda *_: (calls.append(name), answer)[1]
 
-    worker = object.__new__(Worker)
+    worker = object.__new__(TrainWorker)
     worker.job = TrainJob(load_recipe("colabator_corun_compact"), tmp_path)
     restored = SimpleNamespace(result=lambda _timeout: None)
     stats = SimpleNamespace(size=6, offered=6, mean_teacher_step=mean)
@@ -196,7 +196,7 @@ def test_a_pool_may_take_longer_to_restore_than_torch_waits(ray_cluster: None, t
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    class Slow(Worker):
+    class Slow(TrainWorker):
         def __init__(self) -> None:
             self.first = ray.train.get_context().get_world_rank() == 0
             self.pool = True
@@ -233,7 +233,7 @@ def test_a_long_restoration_says_how_far_it_is(
         if answer is not None:
             raise answer
 
-    worker = object.__new__(Worker)
+    worker = object.__new__(TrainWorker)
     worker.job = TrainJob(load_recipe("colabator_corun_compact"), Path("out"))
     told = SimpleNamespace(result=lambda: 512)
     worker.pool = SimpleNamespace(

@@ -19,7 +19,7 @@ from pipelines.train import __main__ as command
 from pipelines.train import data as streams
 from pipelines.train import job
 from pipelines.train.build import make_method, write_checkpoint
-from pipelines.train.methods.cddgan import Cddgan
+from pipelines.train.methods.cddgan import CddganMethod
 from pipelines.train.recipe import Recipe, load_recipe
 from pipelines.train.run import TrainJob
 from tests.conftest import make_photo
@@ -91,7 +91,7 @@ class TestRecipe:
     def test_settings_reach_the_method_and_its_checkpoint_comes_back(self, tmp_path: Path) -> None:
         recipe = tiny("cddgan.generator_rate=0.02", "cddgan.weights.cycle=3", "train.seed=4")
         made = make_method(recipe, torch.device("cpu"))
-        assert isinstance(made, Cddgan)
+        assert isinstance(made, CddganMethod)
         made.configure()
         assert (made.config, made.steps) == (recipe.cddgan, 3)
         assert made.translators.optimizer.param_groups[0]["lr"] == 0.02

@@ -18,7 +18,7 @@ from models.options import DehazeOptions
 from serving.config import ServingConfig
 from serving.engine import batching
 from serving.engine.batching import InterruptedWorkError, Outcome, Work, interrupted_when, make_interruptible
-from serving.engine.engine import Answer, Engine, Task
+from serving.engine.engine import Answer, DehazeTask, Engine
 from serving.engine.replica import Replica
 from serving.errors import Problem
 from serving.metrics import Metrics
@@ -80,7 +80,7 @@ def test_pixels_in_memory_are_bounded(jpeg: Jpeg) -> None:
 
     async def body() -> tuple[int, list[Any]]:
         busy = engine(network, max_pixels=2 * 96 * 128)
-        tasks = [asyncio.create_task(busy.dehaze(Task(jpeg(), OPTIONS))) for _ in range(5)]
+        tasks = [asyncio.create_task(busy.dehaze(DehazeTask(jpeg(), OPTIONS))) for _ in range(5)]
         await until(lambda: network.begun == 2)
         await asyncio.sleep(0.3)
         begun = network.begun
@@ -99,7 +99,7 @@ def test_who_leaves_the_line_costs_nothing(jpeg: Jpeg) -> None:
 
     async def body() -> Any:
         busy = engine(network, max_pixels=1)
-        tasks = [asyncio.create_task(busy.dehaze(Task(jpeg(), OPTIONS))) for _ in range(4)]
+        tasks = [asyncio.create_task(busy.dehaze(DehazeTask(jpeg(), OPTIONS))) for _ in range(4)]
         await until(lambda: network.begun == 1)
         for task in tasks[1:3]:
             task.cancel()
@@ -141,7 +141,7 @@ def test_a_network_stops_in_the_middle(jpeg: Jpeg) -> None:
             return Dehazed(steps(hazy), None)
 
     async def body() -> None:
-        task = asyncio.create_task(engine(Whole()).dehaze(Task(jpeg(), OPTIONS)))
+        task = asyncio.create_task(engine(Whole()).dehaze(DehazeTask(jpeg(), OPTIONS)))
         await until(steps.third.is_set)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -173,7 +173,7 @@ def test_failures_are_values_that_tell_nothing(jpeg: Jpeg, problem: Exception, s
     async def find(name: str | None) -> Any:
         raise problem
 
-    found = run(engine(None, find=find).dehaze(Task(jpeg(), OPTIONS)))
+    found = run(engine(None, find=find).dehaze(DehazeTask(jpeg(), OPTIONS)))
     assert isinstance(found, Problem)
     assert (found.status, found.code) == (status, code)
     assert "secret" not in found.detail
@@ -181,7 +181,7 @@ def test_failures_are_values_that_tell_nothing(jpeg: Jpeg, problem: Exception, s
 
 
 def test_a_transmission_that_there_is_not(jpeg: Jpeg) -> None:
-    found = run(engine(Network()).dehaze(Task(jpeg(), DehazeOptions(output="transmission"))))
+    found = run(engine(Network()).dehaze(DehazeTask(jpeg(), DehazeOptions(output="transmission"))))
     assert isinstance(found, Problem)
     assert (found.status, found.code) == (400, "no_transmission")
 
@@ -192,7 +192,7 @@ def test_the_default_must_be_warm_and_others_may_wait(tmp_path: Any) -> None:
     default, other = run(replica.models())
     assert (default.status, default.default, other.status) == ("ready", True, "on demand")
     assert other.source == "gone"  # no folders of ours
-    found = run(replica.dehaze(Task(b"", OPTIONS, "gone")))
+    found = run(replica.dehaze(DehazeTask(b"", OPTIONS, "gone")))
     assert isinstance(found, Problem)
     assert found.code == "model_unavailable"
     with pytest.raises(ConfigError, match="no model"):
@@ -226,7 +226,7 @@ def test_without_stacking_nobody_waits_for_the_pictures_after_theirs(jpeg: Jpeg)
     replica = replica_of("auto", network)
 
     async def body() -> Any:
-        return await replica.dehaze(Task(jpeg(), OPTIONS))  # nobody else comes
+        return await replica.dehaze(DehazeTask(jpeg(), OPTIONS))  # nobody else comes
 
     assert isinstance(run(body()), Answer)
 
@@ -236,7 +236,7 @@ def test_stacked_pictures_are_one_batch(jpeg: Jpeg) -> None:
     replica = replica_of("always", network)
 
     async def body() -> list[Any]:
-        return list(await asyncio.gather(*(replica.dehaze(Task(jpeg(n), OPTIONS)) for n in (1, 2))))
+        return list(await asyncio.gather(*(replica.dehaze(DehazeTask(jpeg(n), OPTIONS)) for n in (1, 2))))
 
     assert all(isinstance(answer, Answer) for answer in run(body()))
     assert network.begun == 1

@@ -18,7 +18,7 @@ from models.inference.dehazing import Dehazed
 from models.options import DehazeOptions
 from serving.config import HealthConfig, ServingConfig
 from serving.engine.batching import Work
-from serving.engine.engine import Answer, Task
+from serving.engine.engine import Answer, DehazeTask
 from serving.engine.health import Health, SickError
 from serving.engine.replica import Replica
 from serving.errors import Problem
@@ -55,7 +55,7 @@ def made(**settings: Any) -> tuple[Replica, Device, list[str]]:
 
 
 def dehaze(replica: Replica, data: bytes) -> Answer | Problem:
-    return asyncio.run(replica.dehaze(Task(data, OPTIONS)))
+    return asyncio.run(replica.dehaze(DehazeTask(data, OPTIONS)))
 
 
 def code(answer: Answer | Problem) -> str:

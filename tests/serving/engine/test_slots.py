@@ -14,7 +14,7 @@ from models.inference.dehazing import Dehazed
 from models.registry import RefusedError
 from serving.engine import batching
 from serving.engine.batching import Done, DroppedError, Work
-from serving.engine.slots import Refused, Slot, WarmUpError
+from serving.engine.slots import ModelSlot, Refused, WarmUpError
 
 
 class Network:
@@ -50,8 +50,8 @@ class Registry:
             raise self.networks[version]
         return self.networks[version]
 
-    def slot(self) -> Slot:
-        return Slot("dehazer", "models:/dehazer@champion", self.load, self.resolve)
+    def slot(self) -> ModelSlot:
+        return ModelSlot("dehazer", "models:/dehazer@champion", self.load, self.resolve)
 
 
 class Nan(Network):
@@ -115,7 +115,7 @@ class TestSlot:
         assert slot.state().problem == "bad is not taken: it cannot be loaded; the log says why"
         for _ in range(2):  # nor for those who ask for it by another name
             with pytest.raises(RefusedError, match="is no checkpoint"):
-                Slot("other", "models:/dehazer/2", registry.load, registry.resolve, slot._refused)
+                ModelSlot("other", "models:/dehazer/2", registry.load, registry.resolve, slot._refused)
         assert registry.loads == ["v1", "bad"]
         registry.version = "v2"
         assert slot.refresh()
@@ -126,7 +126,7 @@ class TestSlot:
         refused: Refused = {}
         for _ in range(2):
             with pytest.raises(RefusedError):
-                Slot("mine", "/a/folder", registry.load, registry.resolve, refused)
+                ModelSlot("mine", "/a/folder", registry.load, registry.resolve, refused)
         assert registry.loads == ["v1", "v1"]
 
     def test_a_lack_of_memory_passes(self) -> None:

@@ -9,19 +9,19 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from serving.http.connections import Identity, request_id
+from serving.http.connections import RequestIdentity, request_id
 
 INVALID = (b"", b"a b", b"x" * 129, "ü".encode("latin-1"), "ü".encode(), b"<script>")
 
 
 def seen_by_the_proxy(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The headers after :class:`Identity`."""
+    """The headers after :class:`RequestIdentity`."""
     scopes: list[dict[str, Any]] = []
 
     async def proxy(scope: Any, receive: Any, send: Any) -> None:
         scopes.append(scope)
 
-    asyncio.run(Identity(proxy)({"type": "http", "headers": headers}, None, None))  # type: ignore[arg-type]
+    asyncio.run(RequestIdentity(proxy)({"type": "http", "headers": headers}, None, None))  # type: ignore[arg-type]
     found: list[tuple[bytes, bytes]] = scopes[0]["headers"]
     return found
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from models.predictor import Predictor
 from pipelines.dehaze.apply import main as apply_main
-from serving.engine.engine import Answer, Task
+from serving.engine.engine import Answer, DehazeTask
 
 Jpeg = Callable[..., bytes]
 Service = Callable[..., TestClient]
@@ -270,7 +270,7 @@ class TestBatch:
         class Later:
             """The first is done last."""
 
-            async def dehaze(self, task: Task) -> Answer:
+            async def dehaze(self, task: DehazeTask) -> Answer:
                 await asyncio.sleep(0.4 / (1 + task.data[0]))
                 return Answer(task.data, "JPEG", 1, 1, "later", None, None, {})
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines.dehaze.apply import main
-from pipelines.dehaze.video.files import Frame, Reader, Writer
+from pipelines.dehaze.video.files import Reader, VideoFrame, Writer
 
 Photo = Callable[..., NDArray[np.uint8]]
 RATE, BASE = 25, Fraction(1, 12_800)
@@ -81,11 +81,11 @@ def frames(photo: Photo) -> list[NDArray[np.uint8]]:
     return [np.ascontiguousarray(wide[:, index : index + WIDTH]) for index in range(len(STEPS))]
 
 
-def read(path: Path) -> tuple[list[Frame], list[bytes], Reader]:
+def read(path: Path) -> tuple[list[VideoFrame], list[bytes], Reader]:
     reader = Reader(path)
     found = list(reader.packets())
-    pictures = [item for item in found if isinstance(item, Frame)]
-    sound = [bytes(item) for item in found if not isinstance(item, Frame)]
+    pictures = [item for item in found if isinstance(item, VideoFrame)]
+    sound = [bytes(item) for item in found if not isinstance(item, VideoFrame)]
     return pictures, sound, reader
 
 
@@ -189,7 +189,7 @@ def test_an_interrupted_video_leaves_nothing(
     clip = make_video(tmp_path / "clip.mp4", frames)
     write = Writer.write
 
-    def interrupted(self: Writer, frame: Frame) -> None:
+    def interrupted(self: Writer, frame: VideoFrame) -> None:
         if frame.pts > STEPS[3]:
             raise KeyboardInterrupt
         write(self, frame)

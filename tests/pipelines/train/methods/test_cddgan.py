@@ -20,7 +20,7 @@ from models.losses import adversarial as gan_losses
 from models.networks.cddgan import Cddgan as Generator
 from models.networks.cddgan import CddganConfig
 from models.networks.cddgan_parts import ContrastConfig, DiscriminatorConfig
-from pipelines.train.methods.cddgan import Cddgan, CddganTraining, CddganWeights
+from pipelines.train.methods.cddgan import CddganMethod, CddganTraining, CddganWeights
 from pipelines.train.methods.cddgan_players import Translated
 
 LAYERS = (0, 2, 3)
@@ -32,21 +32,21 @@ def batch(seed: int = 0, count: int = 2) -> dict[str, Tensor]:
     return {"clear": clear, "hazy": torch.rand(count, 3, 16, 16, generator=generator) * 0.4 + 0.5}
 
 
-def method(steps: int = 20, *, seed: int = 0, network: dict[str, Any] | None = None, **options: Any) -> Cddgan:
+def method(steps: int = 20, *, seed: int = 0, network: dict[str, Any] | None = None, **options: Any) -> CddganMethod:
     torch.manual_seed(0)
     config = CddganTraining(
         contrast=ContrastConfig(layers=LAYERS, patches=8, projection=8, noise=4, draws=2, queue=40),
         discriminator=DiscriminatorConfig(width=4, layers=1),
         **({"history": 3, "ema": 0.9} | options),
     )
-    made = Cddgan(
+    made = CddganMethod(
         Generator(CddganConfig(**{"width": 4, "blocks": 1} | (network or {}))), config=config, steps=steps, seed=seed
     )
     made.configure()
     return made
 
 
-def noise_for(made: Cddgan, images: int = 2, seed: int = 5) -> Tensor:
+def noise_for(made: CddganMethod, images: int = 2, seed: int = 5) -> Tensor:
     contrast = made.config.contrast
     shape = len(LAYERS), contrast.draws, images * contrast.patches, contrast.noise
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
@@ -76,7 +76,7 @@ class TestAdversaries:
     """Encoder and negative generators pull the same loss in opposite directions, each while the other stands still."""
 
     @staticmethod
-    def infonce(made: Cddgan, data: dict[str, Tensor], noise: Tensor) -> float:
+    def infonce(made: CddganMethod, data: dict[str, Tensor], noise: Tensor) -> float:
         with torch.no_grad():
             translated = made.translators.module(data["hazy"], data["clear"], POSITIONS)
             return float(made.contrastive(translated, made.negatives.module(translated.hazy_patches, noise)))
@@ -197,7 +197,7 @@ class TestUnpaired:
         assert losses([0, 0, 1, 1]) != pytest.approx(expected, rel=1e-3)
 
 
-def saved(made: Cddgan) -> dict[str, Any]:
+def saved(made: CddganMethod) -> dict[str, Any]:
     buffer = io.BytesIO()
     torch.save(made.state_dict(), buffer)
     buffer.seek(0)
@@ -280,7 +280,7 @@ class TestStep:
 
     def test_a_layer_that_the_generator_lacks_is_named_at_once(self) -> None:
         with pytest.raises(ConfigError, match="no layer 5: take layers from 0 to 3"):
-            Cddgan(Generator(CddganConfig(width=4, blocks=1)), steps=1, config=CddganTraining())
+            CddganMethod(Generator(CddganConfig(width=4, blocks=1)), steps=1, config=CddganTraining())
 
 
 def _rank(rank: int, folder: str) -> None:
@@ -288,7 +288,7 @@ def _rank(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     made = method(network={"skip": "scattering"})
-    fresh = Cddgan(made.network, config=made.config, steps=20)
+    fresh = CddganMethod(made.network, config=made.config, steps=20)
     fresh.configure(DistributedDataParallel)
     for step in range(3):
         fresh.training_step(batch(10 * rank + step), step)
