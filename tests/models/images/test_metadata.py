@@ -19,6 +19,7 @@ from models.images.metadata import collect
 from tests.models.images.directories import Entry, packed, with_directory, with_entries
 from tests.models.images.mutants import encoded, tiff
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of damage
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
 PREVIEW = b"\xff\xd8 the old picture \xff\xd9"
 PACKET = (
@@ -166,7 +167,6 @@ def test_numbers_without_end_are_not_unpacked(tag: int, kind: int) -> None:
     assert time.process_time() - start < 5
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of damage
 @settings(max_examples=200, deadline=None)
 @given(junk=st.binary(max_size=200), at=st.integers(0, 400), order=st.sampled_from("<>"), size=st.integers(0, 500))
 def test_damaged_metadata_is_cleaned_or_left_out(junk: bytes, at: int, order: str, size: int) -> None:
