@@ -11,18 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from numpy.typing import NDArray
 
 from models.config import parse
 from serving.config import ServingConfig
 from serving.engine.replica import Replica
 from serving.http.routes import make_api
-
-Pixels = NDArray[np.uint8]
-BASE: dict[str, Any] = {"model": "dcp", "scorer": None, "threads": 1}
 
 
 @pytest.fixture
