@@ -19,6 +19,8 @@ from serving.config import ServingConfig
 from serving.engine.replica import Replica
 from serving.http.routes import make_api
 
+BASE: dict[str, Any] = {"model": "dcp", "scorer": None, "threads": 1}
+
 
 @pytest.fixture
 def service() -> Iterator[Callable[..., TestClient]]:
