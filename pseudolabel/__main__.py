@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
     )
     verbs = command.add_subparsers(dest="verb", required=True)
     look, out, runs, stop = (
-        verbs.add_parser(name, help=what, description=f"{what.capitalize()}.", allow_abbrev=False)
+        verbs.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.", allow_abbrev=False)
         for name, what in (
             ("inspect", "print size, acceptance over time and score histograms"),
             ("export", "write labels and transmissions as PNG, and index.parquet with paths, scores and trust maps"),
