@@ -72,7 +72,7 @@ def _check(data: bytes, at: int, big: bool, order: Literal["<", ">"]) -> None:
 def numbers(tags: Tags, tag: int) -> tuple[Any, ...]:
     """The numbers of a tag; none where it is missing or holds something else."""
     value = tags.get(tag, ())
-    values = tuple(value) if isinstance(value, tuple | bytes) else (value,)
+    values = value if isinstance(value, tuple) else (value,)
     return () if any(isinstance(item, str | bytes) for item in values) else values
 
 

@@ -203,6 +203,15 @@ def test_probe(kind: str, orientation: int, monkeypatch: pytest.MonkeyPatch) -> 
     assert images.probe(data) == images.Header(kind, *size)
 
 
+@pytest.mark.parametrize("kind", [1, 3, 7])
+def test_probe_and_decode_agree_on_an_orientation_of_an_odd_type(kind: int) -> None:
+    for pixels in (PIXELS, PIXELS.astype(np.uint16)):
+        data = with_entries(
+            tiff(pixels, photometric="rgb"), (Entry(0x0112, kind, 1, b"\6\0"[: 2 if kind == 3 else 1]),)
+        )
+        assert images.probe(data)[1:] == images.decode(data).pixels.shape[1::-1]
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP"])
 def test_probe_needs_only_the_beginning(kind: str) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (400, 600, 3), dtype=np.uint8)
