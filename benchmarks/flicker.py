@@ -32,8 +32,7 @@ from PIL import Image
 from torch import Tensor
 
 from models import images
-from models.depth import procedural_depth
-from models.haze import scatter, transmission_from_depth
+from models.haze import procedural_depth, scatter, transmission_from_depth
 from models.images import to_tensor, to_uint8
 from models.predictor import Predictor
 from pipelines.dehaze.video import Reader, Smoother, VideoFrame

@@ -81,7 +81,7 @@ def filesystem(uri: str) -> tuple[Any, str]:
         raise ConfigError(f"cannot open '{uri}': {problem}") from problem
     if "#" in uri or ("?" in uri and isinstance(files, pafs.LocalFileSystem)):  # pyarrow drops what comes after
         raise ConfigError(f"cannot open '{uri}': it has no options; a # of a name is written %23, a ? is written %3F")
-    return files, str(path)
+    return files, str(path).rstrip("/") or "/"
 
 
 def child(uri: str, name: str) -> str:
@@ -102,14 +102,15 @@ def replacing(uri: str, *, durable: bool = False) -> Iterator[Any]:
     """
     files, path = filesystem(absolute(uri))
     folder, _, name = path.rpartition("/")
-    files.create_dir(folder, recursive=True)
+    durable = durable and isinstance(files, pafs.LocalFileSystem)
+    make_folder(files, folder, durable=durable)
     temporary = f"{folder}/{temporary_name(name)}"
     try:
         with files.open_output_stream(temporary) as stream:
             yield stream
-        durable = durable and isinstance(files, pafs.LocalFileSystem)
         if durable:
             persist(temporary)
+            persist(folder)  # what the file speaks of is there before it is
         files.move(temporary, path)
         if durable:
             persist(folder)
@@ -117,6 +118,22 @@ def replacing(uri: str, *, durable: bool = False) -> Iterator[Any]:
         with contextlib.suppress(FileNotFoundError):
             files.delete_file(temporary)
         raise
+
+
+def make_folder(files: Any, path: str, *, durable: bool = True) -> None:
+    """Make a folder with those above it.
+
+    Args:
+        files: a pyarrow file system.
+        path: on it.
+        durable: on a local disk, it is still there after a power cut.
+    """
+    missing = []
+    if durable and isinstance(files, pafs.LocalFileSystem):
+        missing = [one for one in (Path(path), *Path(path).parents) if not one.exists()]
+    files.create_dir(path, recursive=True)
+    for one in missing:
+        persist(one.parent)
 
 
 def temporary_name(name: str) -> str:

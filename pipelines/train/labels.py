@@ -44,11 +44,12 @@ def run_id_of(job: TrainJob) -> str:
 
     It lies among the run's snapshots and goes with them. Stores of the pool that have another one are of a dead run.
     """
-    from pseudolabel.pool import write_whole
+    from models.paths import replacing
 
     path = snapshots_of(job) / RUN_ID
     if not path.is_file():
-        write_whole(path, f"{uuid.uuid4().hex[:16]}\n")
+        with replacing(str(path), durable=True) as stream:
+            stream.write(f"{uuid.uuid4().hex[:16]}\n".encode())
     return path.read_text().strip()
 
 

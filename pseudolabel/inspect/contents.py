@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
 from models.config import PoolError
+from models.paths import absolute, child, filesystem
 from pseudolabel.pool import (
     MANIFEST,
     History,
@@ -22,9 +23,7 @@ from pseudolabel.pool import (
     PoolStats,
     Record,
     SnapshotError,
-    child,
     is_store,
-    locate,
     read_manifest,
     record_of,
     shard_folder,
@@ -66,17 +65,17 @@ def open_contents(pool: str) -> Contents:
         SnapshotError: a snapshot that is incomplete or cannot be read.
     """
     try:
-        filesystem, folder = locate(pool)
+        files, folder = filesystem(absolute(pool))
     except (pa.ArrowException, ValueError) as problem:
         raise PoolError(f"cannot open '{pool}': {problem}") from problem
-    if filesystem.get_file_info(f"{folder}/{MANIFEST}").type == pafs.FileType.File:
+    if files.get_file_info(f"{folder}/{MANIFEST}").type == pafs.FileType.File:
         return _of_snapshot(pool)
-    if isinstance(filesystem, pafs.LocalFileSystem):
+    if isinstance(files, pafs.LocalFileSystem):
         if stores := _stores(Path(folder)):
             return _of_stores(*stores)
         if not Path(folder).is_dir():
             raise PoolError(f"there is no folder {folder}: give the folder of a label pool or of a snapshot of it")
-    below = [child(pool, path.removeprefix(f"{folder}/")) for path in sorted(_holders(filesystem, folder, 3))]
+    below = [child(str(pool), path.removeprefix(f"{folder}/")) for path in sorted(_holders(files, folder, 3))]
     hint = f"; look into {' or '.join(below[-5:])}" if below else ""
     raise PoolError(f"{pool} is neither a label pool nor a snapshot of one{hint}")
 
@@ -109,13 +108,13 @@ def _of_stores(folders: Sequence[Path], shards: int) -> Contents:
 
 def _of_snapshot(uri: str) -> Contents:
     manifest = read_manifest(uri)
-    filesystem, folder = locate(uri)
+    files, folder = filesystem(absolute(uri))
     names = [file.name for part in manifest.parts for file in part.files]
 
     @contextmanager
     def opened(name: str) -> Iterator[Any]:
         try:
-            with filesystem.open_input_file(f"{folder}/{name}") as source:
+            with files.open_input_file(f"{folder}/{name}") as source:
                 yield pq.ParquetFile(source)
         except (OSError, pa.ArrowException, KeyError) as problem:
             raise SnapshotError(f"cannot read {name} of the snapshot {uri}: {problem}") from problem
@@ -151,9 +150,9 @@ def _stores(folder: Path) -> tuple[list[Path], int] | None:
     return (list(found), counts[0]) if counts else None
 
 
-def _holders(filesystem: pafs.FileSystem, folder: str, depth: int) -> Iterator[str]:
+def _holders(files: pafs.FileSystem, folder: str, depth: int) -> Iterator[str]:
     """Pools and snapshots so many folders down, as in the output folder of a run."""
-    below = filesystem.get_file_info(pafs.FileSelector(folder, allow_not_found=True))
+    below = files.get_file_info(pafs.FileSelector(folder, allow_not_found=True))
     names = {info.base_name for info in below}
     snapshot = MANIFEST in names and any(name.startswith("labels-") for name in names)
     if snapshot or any(_SHARD.fullmatch(name) or name.endswith(".sqlite") for name in names):
@@ -161,4 +160,4 @@ def _holders(filesystem: pafs.FileSystem, folder: str, depth: int) -> Iterator[s
     elif depth:
         for info in below:
             if info.type == pafs.FileType.Directory:
-                yield from _holders(filesystem, info.path, depth - 1)
+                yield from _holders(files, info.path, depth - 1)

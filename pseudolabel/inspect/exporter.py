@@ -14,8 +14,9 @@ from PIL import Image
 from pyarrow import fs as pafs
 
 from models.config import PoolError
+from models.paths import absolute, filesystem
 from pseudolabel.inspect.contents import Contents
-from pseudolabel.pool import Record, locate, shard_of, to_entry
+from pseudolabel.pool import Record, shard_of, to_entry
 
 INDEX = "index.parquet"
 SCHEMA = pa.schema(
@@ -44,33 +45,31 @@ def export(contents: Contents, out: str) -> int:
     Raises:
         PoolError: there is an export already, or the place cannot be written.
     """
-    filesystem, folder = locate(out)
-    if filesystem.get_file_info(f"{folder}/{INDEX}").type != pafs.FileType.NotFound:
+    files, folder = filesystem(absolute(out))
+    if files.get_file_info(f"{folder}/{INDEX}").type != pafs.FileType.NotFound:
         raise PoolError(f"{out} holds an export already: choose another folder")
-    found = (
-        _written(record, filesystem, folder) for record in contents.records(contents.scores["image_id"].to_pylist())
-    )
+    found = (_written(record, files, folder) for record in contents.records(contents.scores["image_id"].to_pylist()))
     count, partial = 0, f"{folder}/{INDEX}.partial"
     try:
-        filesystem.create_dir(folder, recursive=True)
-        with filesystem.open_output_stream(partial) as sink, pq.ParquetWriter(sink, SCHEMA) as index:
+        files.create_dir(folder, recursive=True)
+        with files.open_output_stream(partial) as sink, pq.ParquetWriter(sink, SCHEMA) as index:
             while rows := list(islice(found, _ROWS)):
                 index.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
                 count += len(rows)
-        filesystem.move(partial, f"{folder}/{INDEX}")
+        files.move(partial, f"{folder}/{INDEX}")
     except OSError as problem:
         raise PoolError(f"cannot export to {out}: {problem}") from problem
     return count
 
 
-def _written(record: Record, filesystem: Any, folder: str) -> dict[str, Any]:
+def _written(record: Record, files: Any, folder: str) -> dict[str, Any]:
     entry, name = to_entry(record), _name(record.image_id)
     png = io.BytesIO()
     Image.fromarray(entry.label).save(png, "PNG", compress_level=3)
     paths = {"label": f"labels/{name}", "transmission": f"transmissions/{name}"}
     for path, data in zip(paths.values(), (png.getvalue(), record.transmission), strict=True):
-        filesystem.create_dir(f"{folder}/{path}".rpartition("/")[0], recursive=True)
-        with filesystem.open_output_stream(f"{folder}/{path}") as sink:
+        files.create_dir(f"{folder}/{path}".rpartition("/")[0], recursive=True)
+        with files.open_output_stream(f"{folder}/{path}") as sink:
             sink.write(data)
     same = {name: getattr(entry, name) for name in ("image_id", "clearness", "quality", "teacher_step")}
     (height, width), (rows, columns) = entry.transmission.shape, entry.trust.shape

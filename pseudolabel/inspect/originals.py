@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from models.config import ConfigError
+from models.paths import absolute, filesystem
 from pseudolabel.inspect.contents import rows
-from pseudolabel.pool import MANIFEST, locate
+from pseudolabel.pool import MANIFEST
 
 
 def find_originals(corpus: str, image_ids: Collection[str]) -> dict[str, NDArray[np.uint8]]:
@@ -28,11 +29,11 @@ def find_originals(corpus: str, image_ids: Collection[str]) -> dict[str, NDArray
     """
     found: dict[str, bytes] = {}
     try:
-        filesystem, folder = locate(corpus)
-        with filesystem.open_input_stream(f"{folder}/{MANIFEST}") as source:
-            files = [str(name) for name in json.loads(source.read())["files"]]
-        for name in files:
-            with filesystem.open_input_file(f"{folder}/{name}") as source:
+        files, folder = filesystem(absolute(corpus))
+        with files.open_input_stream(f"{folder}/{MANIFEST}") as source:
+            names = [str(name) for name in json.loads(source.read())["files"]]
+        for name in names:
+            with files.open_input_file(f"{folder}/{name}") as source:
                 some = rows(pq.ParquetFile(source), image_ids, ["image_id", "image"])
                 found |= {row["image_id"]: row["image"] for row in some}
     except FileNotFoundError as problem:

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from models import images
 from models.inference import dehaze
+from models.paths import absolute, filesystem
 from pseudolabel.coherence import admits
 from pseudolabel.labeling.rounds import LabelingConfig, WorkUnit
-from pseudolabel.pool import LabelEntry, locate
+from pseudolabel.pool import LabelEntry
 from pseudolabel.scorer import Scorer
 
 __all__ = ["Labeler", "WorkUnit", "implied_transmission", "label_batch", "load_models", "pack_state", "read_unit"]
@@ -156,8 +157,8 @@ def read_unit(
     Raises:
         OSError: the file cannot be read.
     """
-    filesystem, path = locate(unit.uri)
-    with filesystem.open_input_file(path) as source:
+    files, path = filesystem(absolute(unit.uri))
+    with files.open_input_file(path) as source:
         rows = pq.ParquetFile(source).iter_batches(
             batch_size=batch_size, row_groups=[unit.row_group], columns=["image_id", "image", "split"]
         )

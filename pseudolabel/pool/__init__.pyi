@@ -21,10 +21,7 @@ from .sheet import draw_sheet as draw_sheet
 from .sheet import write_sheet as write_sheet
 from .snapshots import MANIFEST as MANIFEST
 from .snapshots import SnapshotError as SnapshotError
-from .snapshots import child as child
-from .snapshots import locate as locate
 from .snapshots import read_manifest as read_manifest
 from .snapshots import record_of as record_of
-from .snapshots import write_whole as write_whole
 from .stats import PoolStats as PoolStats
 from .store import is_store as is_store

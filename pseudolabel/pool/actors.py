@@ -18,12 +18,12 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from models.config import LabelingError, PoolError
+from models.paths import absolute
 from pseudolabel.pool.client import OWNER, LabelPoolClient, group_prefix, namespace_of, shard_name
 from pseudolabel.pool.entries import Record
 from pseudolabel.pool.history import History
 from pseudolabel.pool.label_pool import LabelPool, PoolStats
 from pseudolabel.pool.shard import Shard, open_shard, remove_store
-from pseudolabel.pool.snapshots import absolute
 
 PATIENCE = 20.0  # seconds until Ray has surely taken down what belonged to a dead program
 LEAST_CPUS = 0.001  # a place in a placement group cannot ask for nothing

@@ -21,11 +21,12 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 from models.config import LabelingError, PoolError
+from models.paths import absolute
 from pseudolabel.pool.entries import LabelEntry, Record, shard_of, to_entry, to_record
 from pseudolabel.pool.history import History, together
 from pseudolabel.pool.label_pool import PoolStats, new_name
 from pseudolabel.pool.shard import Shard
-from pseudolabel.pool.snapshots import Manifest, Part, absolute, write_manifest
+from pseudolabel.pool.snapshots import Manifest, Part, write_manifest
 
 T = TypeVar("T")
 

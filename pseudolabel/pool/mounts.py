@@ -9,8 +9,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from models.paths import persist
-
 MOUNTS = Path("/proc/self/mountinfo")
 # The root of a container without root rights, and some kinds of disks, are `fuse.` too.
 LOCAL_FUSE = "fuse-overlayfs|ntfs-3g|exfat|mergerfs|lxcfs|snapfuse|squashfuse"
@@ -67,12 +65,3 @@ def unfit(folder: Path, room: int, mounts: Path | None = None) -> str | None:
         return f"cannot be written ({problem.strerror})"
     free = shutil.disk_usage(folder).free
     return f"has {free >> 20:,} MiB free, and the labels want {room >> 20:,}" if free < room else None
-
-
-def make_folder(path: str | Path) -> None:
-    """Make a folder with those above it, so that it is still there after the machine has lost its power."""
-    folder = Path(path)
-    missing = [one for one in (folder, *folder.parents) if not one.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for one in missing:
-        persist(one.parent)

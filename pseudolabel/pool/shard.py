@@ -13,10 +13,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from models.config import PoolError, Settings
+from models.paths import absolute, child, filesystem, replacing
 from pseudolabel.pool.entries import shard_folder
 from pseudolabel.pool.label_pool import LabelPool
 from pseudolabel.pool.mounts import caches, network_file_system, unfit
-from pseudolabel.pool.snapshots import child, latest_snapshot, locate, write_whole
+from pseudolabel.pool.snapshots import latest_snapshot
 from pseudolabel.pool.store import OF_LMDB, own
 
 log = logging.getLogger(__name__)
@@ -190,9 +191,9 @@ def _read_record(shard: Shard) -> ShardRecord | None:
     """What is known of the shard's latest store; nothing where its record is of another run."""
     if not shard.run or shard.record is None:
         return None
-    filesystem, path = locate(shard.record)
+    files, path = filesystem(absolute(shard.record))
     try:
-        with filesystem.open_input_stream(path) as source:
+        with files.open_input_stream(path) as source:
             record = ShardRecord.model_validate_json(source.read())
     except FileNotFoundError:
         return None
@@ -204,7 +205,8 @@ def _read_record(shard: Shard) -> ShardRecord | None:
 def _write_record(shard: Shard, generation: int) -> None:
     record = ShardRecord(run=shard.run, generation=generation, shards=shard.count)
     try:
-        write_whole(str(shard.record), record.model_dump_json() + "\n")
+        with replacing(str(shard.record), durable=True) as stream:
+            stream.write(f"{record.model_dump_json()}\n".encode())
     except OSError as problem:
         raise PoolError(f"cannot write {shard.record}: {problem}") from problem
 

@@ -18,10 +18,9 @@ from pyarrow import fs as pafs
 from pydantic import ValidationError
 
 from models.config import PoolError, Settings
-from models.paths import persist
+from models.paths import absolute, child, filesystem, make_folder, persist, replacing
 from pseudolabel.pool.entries import Record
 from pseudolabel.pool.history import History, Moment
-from pseudolabel.pool.mounts import make_folder
 
 log = logging.getLogger(__name__)
 
@@ -95,85 +94,44 @@ class Manifest(Settings):
         return not run or not self.run or self.run == run
 
 
-def locate(uri: str | Path) -> tuple[Any, str]:
-    """File system and path of a URI (`s3://…`, `file:///…`) or of a local path."""
-    if "://" in str(uri):
-        found = pafs.FileSystem.from_uri(str(uri))
-        return found[0], found[1].rstrip("/")
-    return pafs.LocalFileSystem(), str(Path(uri).absolute())
-
-
-def absolute(uri: str | Path) -> str:
-    """A URI as it is, a local path made absolute: actors have another working directory."""
-    return str(uri) if "://" in str(uri) else str(Path(uri).absolute())
-
-
-def _persist(filesystem: Any, path: str) -> None:
-    if isinstance(filesystem, pafs.LocalFileSystem):
-        persist(path)
-
-
-def _make_folder(filesystem: Any, path: str) -> None:
-    if isinstance(filesystem, pafs.LocalFileSystem):
-        make_folder(path)
-    else:
-        filesystem.create_dir(path, recursive=True)
-
-
-def write_whole(uri: str | Path, content: str) -> None:
-    """Write a small file so that at any time either the old content is there or the new one.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    filesystem, path = locate(uri)
-    folder = path.rpartition("/")[0]
-    _make_folder(filesystem, folder)
-    with filesystem.open_output_stream(f"{path}.partial") as sink:
-        sink.write(content.encode())
-    _persist(filesystem, f"{path}.partial")
-    _persist(filesystem, folder)  # what the file speaks of is there before it is
-    filesystem.move(f"{path}.partial", path)
-    _persist(filesystem, folder)
-
-
 def write_part(uri: str | Path, name: str, records: Iterator[Record]) -> tuple[File, ...]:
     """Stream one shard's records to files called `labels-<name>-<n>.parquet`; memory holds one row group at a time.
 
     Raises:
         SnapshotError: the place cannot be written (disk full, no permission); what was begun is removed.
     """
-    filesystem, folder = locate(uri)
+    files_at, folder = filesystem(absolute(uri))
     groups = iter(lambda: list(islice(records, ROWS_PER_GROUP)), [])
     files: list[File] = []
     path = folder
     try:
-        _make_folder(filesystem, folder)
+        make_folder(files_at, folder)
         for number, first in enumerate(groups):
             path = f"{folder}/labels-{name}-{number:05d}.parquet"
-            rows = _write_file(filesystem, path, chain([first], islice(groups, GROUPS_PER_FILE - 1)))
-            files.append(File(name=path.rpartition("/")[2], rows=rows, bytes=filesystem.get_file_info(path).size))
+            rows = _write_file(files_at, path, chain([first], islice(groups, GROUPS_PER_FILE - 1)))
+            files.append(File(name=path.rpartition("/")[2], rows=rows, bytes=files_at.get_file_info(path).size))
     except OSError as problem:
-        _discard(filesystem, [path, *(f"{folder}/{file.name}" for file in files)])
+        _discard(files_at, [path, *(f"{folder}/{file.name}" for file in files)])
         raise SnapshotError(f"cannot write the snapshot {uri}: {problem}") from problem
     return tuple(files)
 
 
-def _write_file(filesystem: Any, path: str, groups: Iterable[list[Record]]) -> int:
+def _write_file(files_at: Any, path: str, groups: Iterable[list[Record]]) -> int:
     rows = 0
-    with filesystem.open_output_stream(path) as sink, pq.ParquetWriter(sink, SCHEMA, compression="none") as writer:
+    with files_at.open_output_stream(path) as sink, pq.ParquetWriter(sink, SCHEMA, compression="none") as writer:
         for group in groups:
             columns = {name: [getattr(record, name) for record in group] for name in SCHEMA.names}
             writer.write_table(pa.table(columns, schema=SCHEMA))
             rows += len(group)
-    _persist(filesystem, path)
+    if isinstance(files_at, pafs.LocalFileSystem):
+        persist(path)
     return rows
 
 
-def _discard(filesystem: Any, paths: list[str]) -> None:
+def _discard(files_at: Any, paths: list[str]) -> None:
     for path in paths:
-        if filesystem.get_file_info(path).type == pafs.FileType.File:
-            filesystem.delete_file(path)
+        if files_at.get_file_info(path).type == pafs.FileType.File:
+            files_at.delete_file(path)
 
 
 def write_manifest(uri: str | Path, manifest: Manifest) -> None:
@@ -182,14 +140,15 @@ def write_manifest(uri: str | Path, manifest: Manifest) -> None:
     Raises:
         SnapshotError: the place cannot be written.
     """
-    filesystem, folder = locate(uri)
+    files_at, folder = filesystem(absolute(uri))
     try:
-        write_whole(child(uri, MANIFEST), manifest.model_dump_json(indent=1))
+        with replacing(child(absolute(uri), MANIFEST), durable=True) as stream:
+            stream.write(manifest.model_dump_json(indent=1).encode())
     except OSError as problem:
         raise SnapshotError(f"cannot write the snapshot {uri}: {problem}") from problem
     kept = {file.name for part in manifest.parts for file in part.files}
-    present = filesystem.get_file_info(pafs.FileSelector(folder))
-    _discard(filesystem, [i.path for i in present if i.base_name.startswith("labels-") and i.base_name not in kept])
+    present = files_at.get_file_info(pafs.FileSelector(folder))
+    _discard(files_at, [i.path for i in present if i.base_name.startswith("labels-") and i.base_name not in kept])
 
 
 def read_manifest(uri: str | Path, step: int | None = None) -> Manifest:
@@ -202,9 +161,9 @@ def read_manifest(uri: str | Path, step: int | None = None) -> Manifest:
     Raises:
         SnapshotError: no snapshot, one that was never completed or lacks something, or one of another step.
     """
-    filesystem, folder = locate(uri)
+    files_at, folder = filesystem(absolute(uri))
     try:
-        with filesystem.open_input_stream(f"{folder}/{MANIFEST}") as source:
+        with files_at.open_input_stream(f"{folder}/{MANIFEST}") as source:
             manifest = Manifest.model_validate_json(source.read())
     except FileNotFoundError:
         raise SnapshotError(f"no complete snapshot at {uri}: it has no {MANIFEST}, which is written last") from None
@@ -222,7 +181,7 @@ def read_manifest(uri: str | Path, step: int | None = None) -> Manifest:
             "give the snapshot that was taken with this checkpoint"
         )
     for file in (file for part in manifest.parts for file in part.files):
-        found = filesystem.get_file_info(f"{folder}/{file.name}")
+        found = files_at.get_file_info(f"{folder}/{file.name}")
         if found.type != pafs.FileType.File or found.size != file.bytes:
             raise SnapshotError(f"the snapshot {uri} is incomplete: {file.name} is missing or has another size")
     return manifest
@@ -238,16 +197,16 @@ def latest_snapshot(folder: str | Path, run: str = "") -> str | None:
     Raises:
         SnapshotError: there are snapshots, and not one of them can be read.
     """
-    filesystem, path = locate(folder)
+    files_at, path = filesystem(absolute(folder))
     try:
-        found = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+        found = files_at.get_file_info(pafs.FileSelector(path, allow_not_found=True))
     except OSError as problem:
         raise SnapshotError(f"cannot look for snapshots in {folder}: {problem}") from problem
     taken, broken = [], []
     for name in (info.base_name for info in found if info.type == pafs.FileType.Directory):
-        if filesystem.get_file_info(f"{path}/{name}/{MANIFEST}").type == pafs.FileType.NotFound:
+        if files_at.get_file_info(f"{path}/{name}/{MANIFEST}").type == pafs.FileType.NotFound:
             continue  # one under way, or given up
-        uri = child(folder, name)
+        uri = child(str(folder), name)
         try:
             manifest = read_manifest(uri)
             if manifest.may_be_of(run):
@@ -260,22 +219,16 @@ def latest_snapshot(folder: str | Path, run: str = "") -> str | None:
     return max(taken)[1] if taken else None
 
 
-def child(uri: str | Path, name: str) -> str:
-    """The path or URI of `name` below a folder; what stands behind a `?` stays behind it."""
-    base, question, query = str(uri).partition("?") if "://" in str(uri) else (str(uri), "", "")
-    return f"{base.rstrip('/')}/{name}{question}{query}"
-
-
 def read_part(uri: str | Path, part: Part) -> Iterator[list[Record]]:
     """Records of one part, a row group's worth at a time.
 
     Raises:
         SnapshotError: a file cannot be read.
     """
-    filesystem, folder = locate(uri)
+    files_at, folder = filesystem(absolute(uri))
     for file in part.files:
         try:
-            with filesystem.open_input_file(f"{folder}/{file.name}") as source:
+            with files_at.open_input_file(f"{folder}/{file.name}") as source:
                 for batch in pq.ParquetFile(source).iter_batches(batch_size=ROWS_PER_GROUP):
                     yield [record_of(row) for row in batch.to_pylist()]
         except (OSError, pa.ArrowException, KeyError) as problem:

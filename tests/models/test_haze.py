@@ -16,8 +16,7 @@ from torch.nn import functional
 
 from models import haze as physics
 from models.config import ConfigError, parse
-from models.depth import procedural_depth
-from models.haze import HazeConfig
+from models.haze import HazeConfig, procedural_depth
 
 Photo = Callable[..., np.ndarray]
 PLAIN = {"darken_probability": 0.0, "noise_probability": 0.0, "jpeg_probability": 0.0}

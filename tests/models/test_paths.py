@@ -47,7 +47,7 @@ def test_a_durable_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, mo
     monkeypatch.setattr(paths, "persist", note)
     with paths.replacing(str(target), durable=True) as stream:
         stream.write(b"new")
-    assert synced == [("new", "old"), ("folder", "new")]
+    assert synced == [("new", "old"), ("folder", "old"), ("folder", "new")]
     synced.clear()
     with paths.replacing(str(target)) as stream:
         stream.write(b"not so important")
