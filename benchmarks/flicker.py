@@ -5,7 +5,7 @@ window of 384 x 256 pixels pans over each by 2 pixels a frame at 25 frames a sec
 the scene, with gaussian noise new in every frame, through H.264. The network sees the decoded frames.
 
 Frame t minus frame t - 1, moved by the known 2 pixels, is zero for a steady picture. Its means over blocks of 32 x 32
-pixels are what the eye sees flicker: brightness and colour of large areas, not grain. Printed are, in levels of 0..255,
+pixels are what the eye sees flicker: brightness and color of large areas, not grain. Printed are, in levels of 0..255,
 
 - ``flicker``: the root mean square of these block means over blocks, channels, frames and clips,
 - ``whole``: the same of the mean over the whole frame,

@@ -138,7 +138,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
             known = {(row["model"], row["size"]): row[key] for row in rows if row["variant"] == variant}
             x = [place + 0.8 * index / len(variants) for place, name in enumerate(places) if name in known]
             axis.bar(x, [known[name] for name in places if name in known], 0.75 / len(variants), label=variant)
-        axis.axhline(1.0, color="grey", linewidth=0.8)
+        axis.axhline(1.0, color="gray", linewidth=0.8)
         axis.set_ylabel(label)
     axes[1].set_xticks([place + 0.3 for place in range(len(places))], [f"{a}\n{b}" for a, b in places], fontsize=8)
     axes[0].legend(fontsize=8, ncols=len(variants))

@@ -128,7 +128,7 @@ def measure(folder: str, model: str, scorer: str, resolutions: list[int], rounds
             "mean": float(trust[name].mean()),
             "time_over_blocks": seconds[name] / seconds["blocks"],
             "scored_per_teacher_pass": seconds["teacher"] / seconds[name],
-            "labelled_per_teacher_pass": seconds["teacher"] / (seconds["teacher"] + seconds[name]),
+            "labeled_per_teacher_pass": seconds["teacher"] / (seconds["teacher"] + seconds[name]),
         }
     return {"photographs": len(photos), "model": model, "scorer": scorer, "variants": rows}
 

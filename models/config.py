@@ -1,4 +1,4 @@
-"""Strict configuration: frozen pydantic models, and errors that name the key and its nearest neighbour."""
+"""Strict configuration: frozen pydantic models, and errors that name the key and its nearest neighbor."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def parse(cls: type[S], data: Mapping[str, Any], where: str = "") -> S:
         where: dotted place that messages start from, such as ``"train"``.
 
     Raises:
-        ConfigError: one sentence naming the first key that is unknown (with its nearest neighbour),
+        ConfigError: one sentence naming the first key that is unknown (with its nearest neighbor),
             missing, or out of range.
     """
     if not isinstance(data, Mapping):

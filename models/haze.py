@@ -47,7 +47,7 @@ def procedural_depth(image: Tensor, seed: int) -> Tensor:
     """A plausible depth map for a photograph without one.
 
     Args:
-        image: 3HW in [0, 1]; object borders follow its colours.
+        image: 3HW in [0, 1]; object borders follow its colors.
         seed: same seed and image, same map.
 
     Returns:
@@ -66,7 +66,7 @@ def procedural_depths(images: Tensor, seeds: Sequence[int]) -> Tensor:
     plane = _powers(ramp, between(drawn["power"], 0.6, 2.0)) + between(drawn["tilt"], -0.4, 0.4) * (axis - 0.5)
     smooth = torch.stack([_smooth(generator) for generator in own])
     counts = between(drawn["sites"], *SITES).flatten().int().tolist()
-    objects = torch.stack([_offsets(*of) for of in zip(_colours(images), counts, own, strict=True)])
+    objects = torch.stack([_offsets(*of) for of in zip(_colors(images), counts, own, strict=True)])
     depth = 1.2 * drawn["plane"] * plane + 0.25 * drawn["smooth"] * smooth + 0.5 * drawn["objects"] * objects
     depth = F.interpolate(depth[:, None], size=images.shape[2:], mode="bilinear", align_corners=False)
     low, high = depth.amin((2, 3), keepdim=True), depth.amax((2, 3), keepdim=True)
@@ -91,23 +91,23 @@ def _smooth(generator: torch.Generator) -> Tensor:
 
 @functools.cache
 def _places() -> tuple[Tensor, Tensor]:
-    """Row and column of every place of the grid, from 0 to 2: position counts twice as much as a colour channel."""
+    """Row and column of every place of the grid, from 0 to 2: position counts twice as much as a color channel."""
     y, x = torch.meshgrid(torch.linspace(0, 2, GRID), torch.linspace(0, 2, GRID), indexing="ij")
     return y.flatten(), x.flatten()
 
 
-def _colours(images: Tensor) -> Tensor:
+def _colors(images: Tensor) -> Tensor:
     """The pixel in the middle of every place of the grid: N3HW to N3(GRID * GRID)."""
     rows, columns = ((torch.arange(GRID) * side + side // 2) // GRID for side in images.shape[2:])
     return images.float().index_select(2, rows).index_select(3, columns).flatten(2)
 
 
-def _offsets(colours: Tensor, sites: int, generator: torch.Generator) -> Tensor:
-    """A random offset per superpixel: places join the nearest of ``sites`` places in position and colour.
+def _offsets(colors: Tensor, sites: int, generator: torch.Generator) -> Tensor:
+    """A random offset per superpixel: places join the nearest of ``sites`` places in position and color.
 
     The nearest to p is the s with the largest ``p.s - |s|^2 / 2``. 3P to (GRID, GRID), softened over 3x3 places.
     """
-    points = torch.stack([*_places(), *colours], dim=1)
+    points = torch.stack([*_places(), *colors], dim=1)
     chosen = points[torch.randint(0, points.shape[0], (sites,), generator=generator)]
     likeness = torch.addmm(chosen.square().sum(1) * -0.5, points, chosen.T)
     nearest = torch.from_numpy(likeness.numpy().argmax(1))  # several times as fast as torch's
@@ -190,7 +190,7 @@ def jpeg(image: Tensor, quality: int) -> Tensor:
 
 
 def _add_noise(scene: Tensor, sigma: float, kind: int, generator: torch.Generator) -> None:
-    """Gaussian noise on a 3HW scene, in place: white grey, independent per channel, or correlated between channels."""
+    """Gaussian noise on a 3HW scene, in place: white gray, independent per channel, or correlated between channels."""
     noise = torch.randn(1 if kind == 0 else 3, *scene.shape[1:], generator=generator)
     if kind == 2:
         mix = torch.eye(3) + 0.5 * torch.rand(3, 3, generator=generator)
@@ -305,23 +305,23 @@ def guided_coefficients(guide: Tensor, target: Tensor, radius: int, epsilon: flo
 
 
 def guided_filter(guide: Tensor, target: Tensor, radius: int, epsilon: float) -> Tensor:
-    """Guided filter (He et al., TPAMI 2013) with a grey guide: both N1HW."""
+    """Guided filter (He et al., TPAMI 2013) with a gray guide: both N1HW."""
     slope, offset = guided_coefficients(guide, target, radius, epsilon)
     return slope * guide + offset
 
 
 def _airlight(hazy: Tensor, radius: int) -> Tensor:
-    """Mean colour of the pixels that are brightest in the dark channel: N3HW -> N311, at least 0.05."""
+    """Mean color of the pixels that are brightest in the dark channel: N3HW -> N311, at least 0.05."""
     dark = dark_channel(hazy, radius).flatten(1)
     brightest = dark.topk(max(1, dark.shape[1] // 1000), dim=1).indices
-    colours = hazy.flatten(2).gather(2, brightest[:, None, :].expand(-1, 3, -1))
-    return colours.mean(dim=2)[:, :, None, None].clamp(min=0.05)
+    colors = hazy.flatten(2).gather(2, brightest[:, None, :].expand(-1, 3, -1))
+    return colors.mean(dim=2)[:, :, None, None].clamp(min=0.05)
 
 
 class DarkChannelPrior(nn.Module):
     """Training-free baseline (He et al., TPAMI 2011): ``T = 1 - omega * dark(P / A)``, refined, ``J = (P - A)/T + A``.
 
-    The airlight is the mean colour of the ``1/1000`` of pixels that are brightest in the dark channel.
+    The airlight is the mean color of the ``1/1000`` of pixels that are brightest in the dark channel.
     """
 
     def __init__(self, radius: int = 7, omega: float = 0.95, floor: float = 0.1, guide_radius: int = 40) -> None:
@@ -333,8 +333,8 @@ class DarkChannelPrior(nn.Module):
         radius = min(self.radius, min(hazy.shape[-2:]) - 1)
         airlight = shared(lambda: _airlight(hazy, radius))
         rough = 1.0 - self.omega * dark_channel(hazy / airlight, radius)
-        grey = hazy.mean(dim=1, keepdim=True)
-        transmission = guided_filter(grey, rough, self.guide_radius, 1e-3).clamp(self.floor, 1.0)
+        gray = hazy.mean(dim=1, keepdim=True)
+        transmission = guided_filter(gray, rough, self.guide_radius, 1e-3).clamp(self.floor, 1.0)
         scene = ((hazy - airlight) / transmission + airlight).clamp(0.0, 1.0)
         return Estimate(scene, transmission)
 

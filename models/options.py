@@ -18,7 +18,7 @@ MEDIA_TYPES: dict[str, str] = {
 class DehazeOptions(Settings):
     """How one photograph is dehazed: ``strength`` 0 gives the input back, 1 the network's scene; ``format`` None
     keeps the input's; ``quality`` is for JPEG and WebP; ``keep_metadata`` writes EXIF (with the place it was taken),
-    XMP and resolution again; ``output`` may also be the transmission as a grey picture (white: no haze), or the input
+    XMP and resolution again; ``output`` may also be the transmission as a gray picture (white: no haze), or the input
     and the result side by side; ``wrap`` lets the picture go on from its right end to its left, None where its XMP says
     that it is a panorama of 360 degrees.
     """

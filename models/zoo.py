@@ -47,7 +47,7 @@ def build(config: Mapping[str, Any], allow: Collection[str] = ()) -> nn.Module:
         allow: top-level packages that an import path may name.
 
     Raises:
-        ConfigError: unknown name or key, each with its nearest neighbour; a package that is not allowed.
+        ConfigError: unknown name or key, each with its nearest neighbor; a package that is not allowed.
     """
     options = dict(config)
     name = str(options.pop("name", ""))

@@ -108,7 +108,7 @@ def trust_from_blocks(clearness: Tensor, quality: Tensor) -> Tensor:
 
 
 def upsample_trust(trust: Tensor, size: tuple[int, int]) -> Tensor:
-    """Trust per pixel, bilinear between the centres of the blocks.
+    """Trust per pixel, bilinear between the centers of the blocks.
 
     Args:
         trust: (N, gh, gw) in [0, 1].

@@ -124,9 +124,9 @@ def make_photo(seed: int, height: int = 96, width: int = 128, hazy: bool = False
     for _ in range(8):
         x, y = random.uniform(0, width), random.uniform(0.3 * height, height)
         w, h = random.uniform(0.05, 0.3, 2) * (width, height)
-        colour = tuple(int(c) for c in random.integers(0, 256, 3))
+        color = tuple(int(c) for c in random.integers(0, 256, 3))
         shape = draw.rectangle if random.random() < 0.5 else draw.ellipse
-        shape((x, y, x + w, y + h), fill=colour)
+        shape((x, y, x + w, y + h), fill=color)
     scene = np.asarray(image, np.float32) + random.normal(0, 4, (height, width, 1))
     if hazy:
         transmission = np.linspace(0.15, 0.7, height)[:, None, None]
@@ -135,7 +135,7 @@ def make_photo(seed: int, height: int = 96, width: int = 128, hazy: bool = False
 
 
 def _smooth_field(random: np.random.Generator, height: int, width: int) -> Pixels:
-    """Colour noise at three scales, brighter towards the top. H W 3 uint8."""
+    """Color noise at three scales, brighter towards the top. H W 3 uint8."""
     total = np.linspace(60, 0, height)[:, None, None] + np.full((height, width, 3), 80.0)
     for cells, strength in ((3, 90), (8, 40), (24, 25)):
         coarse = Image.fromarray(random.integers(0, 256, (cells, cells, 3), dtype=np.uint8))

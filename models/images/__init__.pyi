@@ -19,7 +19,7 @@ from .limits import check_bytes as check_bytes
 from .limits import kind_of as kind_of
 from .photo import Photo as Photo
 from .photo import eight_bits as eight_bits
-from .photo import quantise as quantise
+from .photo import quantize as quantize
 from .photo import resize as resize
 from .photo import to_tensor as to_tensor
 from .photo import to_uint8 as to_uint8

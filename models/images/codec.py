@@ -1,5 +1,5 @@
 """The image contract: bytes to RGB pixels and back. Training, command line and HTTP all use this file, so they
-cannot disagree on channel order, orientation or colour.
+cannot disagree on channel order, orientation or color.
 
 Inside the system an image is RGB, float32, NCHW, [0, 1]; :class:`Photo` is the form next to files: (H, W, 3) pixels
 with what has to be put back when the picture is written again.
@@ -36,7 +36,7 @@ from models.images.limits import (
 )
 from models.images.metadata import lost_in
 from models.images.photo import Metadata, Photo, eight_bits, resize, to_tensor, to_uint8
-from models.images.profile import srgb_grey_profile
+from models.images.profile import srgb_gray_profile
 from models.images.reading import copies, nearly_whole, photo_of
 from models.paths import replacing
 
@@ -81,8 +81,8 @@ def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, shrink_to: int | N
     """Read an encoded image.
 
     Upright (orientation of EXIF or XMP applied), and in sRGB: converted when an ICC profile is embedded (one that is
-    damaged or made for another colour model counts as none), or when the file states its colours in another way
-    (:mod:`models.images.profile`). Greyscale, palette, bilevel, CMYK and CIELAB become RGB;
+    damaged or made for another color model counts as none), or when the file states its colors in another way
+    (:mod:`models.images.profile`). Grayscale, palette, bilevel, CMYK and CIELAB become RGB;
     CMYK without a profile as if inks were ideal. PNG and TIFF of 16 bits a channel become uint16, and so do floats
     within 0..1 and integers of other sizes within 0..65535 in TIFF; everything else becomes uint8.
 
@@ -133,7 +133,7 @@ def probe(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Header:
 
 def encode(photo: Photo, format: str | None = None, quality: int = 95, metadata: bool = False) -> bytes:  # noqa: A002 - the contract's name
     """Write a photo in a file format. The profile goes into all but BMP; alpha into PNG, WebP and TIFF; 16 bits into
-    PNG and TIFF, and are rounded to 8 elsewhere. What was grey is written as grey, but in WebP, which has no such.
+    PNG and TIFF, and are rounded to 8 elsewhere. What was gray is written as gray, but in WebP, which has no such.
 
     Args:
         photo: what to write.
@@ -208,12 +208,12 @@ def write_image(photo: Photo, path: str | os.PathLike[str], quality: int = 95, m
 
 
 def _channels(photo: Photo, name: str) -> tuple[Array, bytes | None]:
-    """(H, W) where the source was grey and the pixels still are, else (H, W, 3), with alpha and as deep as the format
+    """(H, W) where the source was gray and the pixels still are, else (H, W, 3), with alpha and as deep as the format
     holds; and the profile to embed.
     """
     pixels, icc = photo.pixels, photo.icc
-    if photo.grey and name != "WEBP" and (pixels == pixels[:, :, :1]).all():  # WebP knows no grey
-        pixels, icc = pixels[:, :, 0], None if icc is None else srgb_grey_profile()
+    if photo.gray and name != "WEBP" and (pixels == pixels[:, :, :1]).all():  # WebP knows no gray
+        pixels, icc = pixels[:, :, 0], None if icc is None else srgb_gray_profile()
     if photo.alpha is not None and name in _WITH_ALPHA:
         pixels = np.dstack([pixels, photo.alpha])
     return np.ascontiguousarray(pixels if name in _DEEP else eight_bits(pixels)), icc

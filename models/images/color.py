@@ -11,7 +11,7 @@ from PIL import ImageCms
 
 from models.images.limits import UnsupportedFormat
 from models.images.photo import Samples, straight, whole_numbers
-from models.images.profile import is_hdr, is_sound, srgb_grey_profile, srgb_profile
+from models.images.profile import is_hdr, is_sound, srgb_gray_profile, srgb_profile
 
 Array = NDArray[Any]
 
@@ -50,7 +50,7 @@ def _profiled(values: Array, model: str, source: bytes) -> Array | None:
 
     try:
         name = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(source)))
-        if name.startswith("sRGB") or source == srgb_grey_profile():
+        if name.startswith("sRGB") or source == srgb_gray_profile():
             return _plain(values)
         if source[16:20] != _PROFILE_MODELS[model]:
             return None
@@ -64,19 +64,19 @@ def _profiled(values: Array, model: str, source: bytes) -> Array | None:
 
 def _transform(values: Array, source: bytes, model: str, dtype: str | None = None) -> Array:
     """Through Little CMS. Its optimized tables are off by thousands of 65535 in the shadows,
-    and by ten of 255 in those of grey; they are good for colors of 8 bits alone.
+    and by ten of 255 in those of gray; they are good for colors of 8 bits alone.
     """
     import imagecodecs
 
     height, width = values.shape[:2]
-    grey = model == "gray"
+    gray = model == "gray"
     result = np.empty((height, width, 3), dtype or values.dtype)
-    flags = 0 if values.dtype == np.uint8 and not grey else int(imagecodecs.CMS.FLAGS.NOOPTIMIZE)
+    flags = 0 if values.dtype == np.uint8 and not gray else int(imagecodecs.CMS.FLAGS.NOOPTIMIZE)
     rows = max(1, _BLOCK // width)
     for start in range(0, height, rows):
         block = values[start : start + rows]
         result[start : start + rows] = imagecodecs.cms_transform(
-            block[:, :, 0] if grey else block,
+            block[:, :, 0] if gray else block,
             source,
             srgb_profile(),
             colorspace=model,
@@ -88,7 +88,7 @@ def _transform(values: Array, source: bytes, model: str, dtype: str | None = Non
 
 
 def _plain(values: Array) -> Array:
-    """Grey, RGB or CMYK without a profile as RGB; CMYK as if inks were ideal."""
+    """Gray, RGB or CMYK without a profile as RGB; CMYK as if inks were ideal."""
     if values.shape[2] == 1:
         return np.repeat(values, 3, axis=2)
     if values.shape[2] == 3:

@@ -104,7 +104,7 @@ def open_image(data: bytes, limits: ImageLimits) -> Image.Image:
         raise ImageTooLarge(str(problem)) from problem
     except UnidentifiedImageError as problem:
         if data.startswith(MAGIC["TIFF"]) and "TIFF" in limits.formats:  # its directory was found sound
-            message = "TIFF of this colour model and depth is not supported; save it as RGB of 8 or 16 bits a channel"
+            message = "TIFF of this color model and depth is not supported; save it as RGB of 8 or 16 bits a channel"
             raise UnsupportedFormat(message) from problem
         kind = kind_of(data)
         if (kind or "").upper() in limits.formats or (kind is None and data.startswith(b"RIFF")):

@@ -25,7 +25,7 @@ class ImageTooLarge(ImageError):  # noqa: N818 - the contract's name
 
 
 class UnsupportedFormat(ImageError):  # noqa: N818 - the contract's name
-    """Not an image, or one of a format, colour model or kind that is not on the list."""
+    """Not an image, or one of a format, color model or kind that is not on the list."""
 
     code = "unsupported_format"
 

@@ -33,7 +33,7 @@ def to_tensor(pixels: Array) -> Tensor:
 
 def to_uint8(image: Tensor) -> NDArray[np.uint8]:
     """NCHW float to NHWC uint8: clamped to [0, 1], half rounded up. Inverse of :func:`to_tensor` on uint8."""
-    return quantise(image, np.dtype(np.uint8))
+    return quantize(image, np.dtype(np.uint8))
 
 
 def resize(pixels: Array, width: int, height: int) -> Array:
@@ -51,7 +51,7 @@ def resize(pixels: Array, width: int, height: int) -> Array:
     return rounded
 
 
-def quantise(image: Tensor, dtype: np.dtype[Any]) -> Array:
+def quantize(image: Tensor, dtype: np.dtype[Any]) -> Array:
     """NCHW float to NHWC of an unsigned ``dtype``: clamped to [0, 1], half rounded up."""
     top = np.iinfo(dtype).max
     levels = image.detach().float().clamp(0, 1).mul_(top).add_(0.5).cpu().numpy().astype(dtype)
@@ -87,7 +87,7 @@ class Photo:
         icc: the sRGB profile to embed again when the source had a profile, else None.
         format: of the source, such as ``"JPEG"``.
         metadata: EXIF, XMP and resolution, cleaned; None when the source tells nothing.
-        grey: the source has one channel of color, and so has what is written, as long as the pixels are neutral.
+        gray: the source has one channel of color, and so has what is written, as long as the pixels are neutral.
         notes: plain sentences on what is not as the file has it, whatever is written from it: parts that are missing,
             an HDR gain map or further frames that are left out.
         dropped: kinds of metadata in the file that no result keeps, such as "thumbnail"; see :func:`lost`.
@@ -98,7 +98,7 @@ class Photo:
     icc: bytes | None = None
     format: str = "PNG"
     metadata: Metadata | None = None
-    grey: bool = False
+    gray: bool = False
     notes: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
 
@@ -116,7 +116,7 @@ class Photo:
             raise ValueError(f"image is {tuple(image.shape)}; expected (1, 3, H, W)")
         if self.alpha is not None and tuple(image.shape[2:]) != self.alpha.shape:
             raise ValueError(f"image is {tuple(image.shape[2:])} but the alpha channel is {self.alpha.shape}")
-        return replace(self, pixels=quantise(image, self.pixels.dtype)[0])
+        return replace(self, pixels=quantize(image, self.pixels.dtype)[0])
 
 
 @dataclass(frozen=True)

@@ -45,10 +45,10 @@ _LIKE_SRGB = 0.005  # of chromaticities
 _LIKE_GAMMA_22 = 0.05  # as in libpng: such a gamma means the sRGB curve
 _LIKE_CURVE = 0.04  # between the sRGB curve and a power of 2.2
 _POINTS = 4096  # of a curve; Little CMS takes up to 32,767
-_GREY_POINTS = 1024  # of the one that is embedded
+_GRAY_POINTS = 1024  # of the one that is embedded
 _TRANSFER, _WHITE, _PRIMARY, _ICC, _COLOR_SPACE = 301, 318, 319, 34675, 0xA001
 _ADOBE = 2
-_MATRIX_MODELS, _GREYS = (0, 1, 2, 6), (0, 1)  # of TIFF
+_MATRIX_MODELS, _GRAYS = (0, 1, 2, 6), (0, 1)  # of TIFF
 
 
 def _piecewise(power: float, offset: float, slope: float, below: float) -> Array:
@@ -71,11 +71,11 @@ def srgb_profile() -> bytes:
 
 
 @functools.cache
-def srgb_grey_profile() -> bytes:
-    """The same for grey."""
+def srgb_gray_profile() -> bytes:
+    """The same for gray."""
     import imagecodecs
 
-    table = _table(np.interp(np.linspace(0, 1, _GREY_POINTS), np.linspace(0, 1, _POINTS), _SRGB_CURVE))
+    table = _table(np.interp(np.linspace(0, 1, _GRAY_POINTS), np.linspace(0, 1, _POINTS), _SRGB_CURVE))
     return _dated(imagecodecs.cms_profile("gray", whitepoint=list(_D65), transferfunction=table))
 
 
@@ -138,10 +138,10 @@ def png(data: bytes, icc: bytes | None) -> bytes | None:
             break
         if name in image_png.COLORS and image_png.is_sound(data, (name, at, length)):
             found.setdefault(name, data[at : at + length])
-    grey = data[25] in (0, 4)
+    gray = data[25] in (0, 4)
     code = found.get(b"cICP", b"")
     if len(code) == 4 and _UNSPECIFIED not in code[:2]:
-        return _coded(code, grey)
+        return _coded(code, gray)
     if (icc and is_sound(icc)) or b"sRGB" in found:
         return icc
     curve = None
@@ -149,16 +149,16 @@ def png(data: bytes, icc: bytes | None) -> bytes | None:
         curve = None if abs(value * 2.2 - 1) < _LIKE_GAMMA_22 else 1 / value
     whole = found.get(b"cHRM", b"")
     points = tuple(value / 100_000 for value in struct.unpack(">8I", whole)) if len(whole) == 32 else _SRGB
-    return stated(points, curve, grey) or icc
+    return stated(points, curve, gray) or icc
 
 
-def _coded(code: bytes, grey: bool) -> bytes | None:
+def _coded(code: bytes, gray: bool) -> bytes | None:
     primaries, transfer, matrix, full = code
     if transfer in _HDR:
         raise UnsupportedFormat(f"HDR pictures ({_HDR[transfer]}) are not supported; convert it to SDR (sRGB) first")
     if primaries not in _PRIMARIES or transfer not in _CURVES or matrix or full != 1:
         raise UnsupportedFormat(f"the colors of this PNG (cICP {(*code,)}) are not supported; convert it to sRGB first")
-    return stated(_PRIMARIES[primaries], _CURVES[transfer], grey)
+    return stated(_PRIMARIES[primaries], _CURVES[transfer], gray)
 
 
 def tiff(data: bytes, tags: image_exif.Tags, photometric: int, floating: bool) -> bytes | None:
@@ -172,11 +172,11 @@ def tiff(data: bytes, tags: image_exif.Tags, photometric: int, floating: bool) -
     points = (*(white if len(white) == 2 else _D65), *(primaries if len(primaries) == 6 else _SRGB[2:]))
     table = None if floating or photometric == 0 else _transfer(image_exif.numbers(tags, _TRANSFER))
     if table is not None or points != _SRGB:
-        return stated(points, table, photometric in _GREYS) or icc
-    return exif(data, photometric in _GREYS) or icc
+        return stated(points, table, photometric in _GRAYS) or icc
+    return exif(data, photometric in _GRAYS) or icc
 
 
-def exif(block: Any, grey: bool) -> bytes | None:
+def exif(block: Any, gray: bool) -> bytes | None:
     """Adobe RGB, where EXIF says so: by its interoperability index (DCF 2.0: R03), or as many programs do."""
     if not isinstance(block, bytes):
         return None
@@ -188,7 +188,7 @@ def exif(block: Any, grey: bool) -> bytes | None:
     except ImageError:
         return None
     adobe = space == _ADOBE or (space != 1 and index is not None and str(index.get(1, "")).startswith("R03"))
-    return stated(_ADOBE_RGB, _ADOBE_GAMMA, grey) if adobe else None
+    return stated(_ADOBE_RGB, _ADOBE_GAMMA, gray) if adobe else None
 
 
 def bmp(data: bytes) -> bytes | None:
@@ -225,7 +225,7 @@ def _spans(points: Chromaticities) -> bool:
     return area > 0.01 and max(points) < 1.5 and min(white) > 0.1 and sum(white) < 0.95
 
 
-def stated(points: Chromaticities, curve: float | Array | None, grey: bool = False) -> bytes | None:
+def stated(points: Chromaticities, curve: float | Array | None, gray: bool = False) -> bytes | None:
     """A profile of these chromaticities and this curve from stored values to light: a power, or a table, or three;
     None for sRGB's. No profile for what is sRGB, and for what cannot be.
     """
@@ -233,17 +233,17 @@ def stated(points: Chromaticities, curve: float | Array | None, grey: bool = Fal
 
     if not _spans(points):
         points = _SRGB
-    like = max(abs(a - b) for a, b in zip(points, _SRGB, strict=True)) < _LIKE_SRGB or grey
+    like = max(abs(a - b) for a, b in zip(points, _SRGB, strict=True)) < _LIKE_SRGB or gray
     if (curve is None and like) or (isinstance(curve, float) and not 0.2 < curve < 8):
         return None
     points = _SRGB if like else points
     options: dict[str, Any] = {"gamma": curve}
     if not isinstance(curve, float):
         options = {"transferfunction": _table(_SRGB_CURVE if curve is None else curve).squeeze()}
-    if not grey:
+    if not gray:
         options["primaries"] = list(points[2:])
     try:
-        made: bytes = imagecodecs.cms_profile("gray" if grey else "rgb", whitepoint=list(points[:2]), **options)
+        made: bytes = imagecodecs.cms_profile("gray" if gray else "rgb", whitepoint=list(points[:2]), **options)
     except imagecodecs.CmsError:
         return None
     return made

@@ -97,8 +97,8 @@ def _photo(samples: Samples | None, data: bytes, layout: tiff.Layout | None, ima
     alpha = None if alpha is None else upright(alpha, stored)
     notes += [_NO_GAIN_MAP] if GAIN_MAP in dropped else []
     name = "TIFF" if image is None else headers.name_of(image)
-    grey = samples.model == "GRAY"
-    return Photo(upright(pixels, stored), alpha, embedded, name, told, grey, tuple(notes), dropped)
+    gray = samples.model == "GRAY"
+    return Photo(upright(pixels, stored), alpha, embedded, name, told, gray, tuple(notes), dropped)
 
 
 def _icc(image: Image.Image, data: bytes) -> bytes | None:
@@ -108,8 +108,8 @@ def _icc(image: Image.Image, data: bytes) -> bytes | None:
         return profile.png(data, icc)
     if image.format == "BMP":
         return profile.bmp(data)
-    grey = image.mode in ("1", "L", "LA")
-    return icc or (profile.exif(image.info.get("exif"), grey) if image.format in ("JPEG", "MPO") else None)
+    gray = image.mode in ("1", "L", "LA")
+    return icc or (profile.exif(image.info.get("exif"), gray) if image.format in ("JPEG", "MPO") else None)
 
 
 def _samples(image: Any) -> Samples:

@@ -38,7 +38,7 @@ def pillow(pixels: Array, name: str, icc: bytes | None, quality: int, told: Meta
 
 
 def png(pixels: Array, icc: bytes | None, told: Metadata) -> bytes:
-    """A PNG of (H, W) grey or (H, W, 2..4), uint8 or uint16; 2 and 4 have alpha last."""
+    """A PNG of (H, W) gray or (H, W, 2..4), uint8 or uint16; 2 and 4 have alpha last."""
     if pixels.dtype == np.uint8:
         data = pillow(pixels, "PNG", None, 0, Metadata())
     else:

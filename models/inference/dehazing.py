@@ -43,7 +43,7 @@ class InferenceConfig(Settings):
             image needs beyond that is kept in the machine's memory (GPU) or in temporary files (CPU); with a network
             that cannot do so, the image is dehazed in tiles.
         tile: side in pixels of tiles for every network and whatever memory there is; None tiles only what must be.
-        overlap: of neighbouring tiles, in pixels.
+        overlap: of neighboring tiles, in pixels.
         compile: through ``torch.compile``; pays off for many images of few sizes on a GPU.
     """
 
@@ -137,7 +137,7 @@ def dehaze(
 
 
 def _neutral(image: Tensor, found: Dehazed) -> Dehazed:
-    """Grey in, grey out: of an image with equal channels the scene becomes its own luminance, in place."""
+    """Gray in, gray out: of an image with equal channels the scene becomes its own luminance, in place."""
     for picture, scene in zip(image, found.scene, strict=True):
         if torch.equal(picture[0], picture[1]) and torch.equal(picture[0], picture[2]):
             luminance = torch.einsum("chw,c->hw", scene, scene.new_tensor(LUMINANCE))

@@ -34,7 +34,7 @@ def adversarial_contrastive(
 ) -> Tensor:
     """InfoNCE with many positives, ``mean_q -log( S+ / (S+ + S-) )``, ``S = sum exp(q k / temperature)``.
 
-    CDD-GAN's adversarial contrastive loss: the encoder minimises it, the negative generators maximise it. The positives
+    CDD-GAN's adversarial contrastive loss: the encoder minimizes it, the negative generators maximize it. The positives
     are a set, not partners of the queries: their order changes nothing.
 
     Args:
@@ -50,7 +50,7 @@ def adversarial_contrastive(
 
 
 def negatives_contrastive(query: Tensor, positives: Tensor, negatives: Tensor, *, temperature: float = 0.07) -> Tensor:
-    """``mean_q -log( S- / (S+ + S-) )``: what the negative generators minimise; arguments as in the loss they oppose.
+    """``mean_q -log( S- / (S+ + S-) )``: what the negative generators minimize; arguments as in the loss they oppose.
 
     Query by query it falls as :func:`adversarial_contrastive` rises. That loss itself, negated, is flat where the
     negatives are easy, where they most need to move: the remedy is Goodfellow's for a GAN's generator (2014).

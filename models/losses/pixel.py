@@ -18,7 +18,7 @@ _ZERO = 1e-7
 def l1(scene: Tensor, target: Tensor, trust: Tensor | None = None) -> Tensor:
     """``mean |J - gt|``; with a trust map ``mean(W |J - gt|)`` (CORUN + Colabator, Fang et al., NeurIPS 2024).
 
-    Trust is not renormalised: a label that is trusted half as much teaches half as much.
+    Trust is not renormalized: a label that is trusted half as much teaches half as much.
 
     Args:
         scene, target: N3HW.

@@ -2,7 +2,7 @@
 
 A network of these blocks alternates between *local* operations, whose output rows depend on a few input rows, and
 *global* statistics, which are means over all pixels (second moments of channel attention, moments of instance
-normalisation). Blocks say which is which, through :func:`in_bands` and :func:`pixel_mean`; how that is carried out is
+normalization). Blocks say which is which, through :func:`in_bands` and :func:`pixel_mean`; how that is carried out is
 up to the caller:
 
 - normally at once, which is also how networks train and compile;

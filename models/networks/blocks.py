@@ -78,7 +78,7 @@ def second_moment(x: Tensor) -> Tensor:
 class ChannelAttention(nn.Module):
     """Spectral-wise multi-head self-attention (MST, Cai et al., CVPR 2022), rewritten through second moments.
 
-    Textbook: ``q, k, v = W_q x, W_k x, W_v x``; q and k L2-normalised over the pixels;
+    Textbook: ``q, k, v = W_q x, W_k x, W_v x``; q and k L2-normalized over the pixels;
     ``A_h = softmax(r_h k_h q_h^T)``; output ``W_p [A_h v_h] + b + pos(v)``.
 
     A depends on the image only through the C x C matrix ``M = x x^T``, because ``k q^T = W_k M W_q^T`` and
@@ -131,19 +131,19 @@ class ChannelAttention(nn.Module):
 
 
 class ChannelNorm(nn.LayerNorm):
-    """Layer normalisation over the channels of NCHW."""
+    """Layer normalization over the channels of NCHW."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class GlobalNorm(nn.Module):
-    """Normalisation over all pixels, whose moments the pieces of an image share; computes the same in training.
+    """Normalization over all pixels, whose moments the pieces of an image share; computes the same in training.
 
     Args:
         channels: of the input.
-        per_channel: each channel by itself is instance normalisation (Ulyanov et al., 2016); all together is group
-            normalisation with one group (Wu and He, ECCV 2018), which keeps the channels' proportions.
+        per_channel: each channel by itself is instance normalization (Ulyanov et al., 2016); all together is group
+            normalization with one group (Wu and He, ECCV 2018), which keeps the channels' proportions.
         affine: whether a scale and a shift are learned.
         epsilon: added to the variance.
     """
@@ -162,7 +162,7 @@ class GlobalNorm(nn.Module):
             self.register_buffer("bias", torch.zeros(channels), persistent=False)
 
     def affine(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``scale, shift`` NC11 in float32 with which ``scale * x + shift`` is the normalised NCHW ``x``."""
+        """``scale, shift`` NC11 in float32 with which ``scale * x + shift`` is the normalized NCHW ``x``."""
         moments = pixel_mean(_first_two_moments, x)
         mean, square = (moments if self.per_channel else moments.mean(2, keepdim=True)).unbind(1)
         scale = (square - mean * mean).clamp(min=0.0).add(self.epsilon).rsqrt() * self.weight

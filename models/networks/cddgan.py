@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import AliasChoices, Field
 from torch import Tensor, nn
 
 from models.config import ConfigError, Settings
@@ -19,7 +19,7 @@ from models.networks.bands import in_bands, pixel_mean
 from models.networks.blocks import GlobalNorm, in_float32, pad_to_multiple
 
 # The scattering skip: optical depth from 0 to 2, starting at 0.2; an airlight of 0.65 to 1, with channels at most 0.06
-# off. A coloured airlight paints the sky, and a dark one burns out the ground.
+# off. A colored airlight paints the sky, and a dark one burns out the ground.
 _DEEPEST, _SHALLOW = 2.0, 0.1
 _DARKEST, _CAST = 0.65, 0.06
 
@@ -32,25 +32,28 @@ class CddganConfig(Settings):
     Attributes:
         width: channels of the first layer; twice and four times as many after each downsampling.
         blocks: residual blocks at a quarter of the size.
-        normalization: ``instance`` in the paper. It forgets the contrast and colour of the whole image, which is what
+        normalization: ``instance`` in the paper. It forgets the contrast and color of the whole image, which is what
             haze changes; ``group`` (one group: over channels and pixels together) keeps their proportion.
         skip: ``none`` (the paper) draws the image anew; ``add`` adds the last layer's output to the input;
-            ``scattering`` moves the input away from an almost grey airlight as the scattering model solved for the
+            ``scattering`` moves the input away from an almost gray airlight as the scattering model solved for the
             scene does, ``A + (x - A) / t``, t per pixel, A per image. Both start at or near the identity.
         direction: ``haze`` makes the scattering skip ``A + (x - A) t``; F has it. No effect on other skips.
     """
 
     width: int = Field(64, ge=4, multiple_of=4)
     blocks: int = Field(9, ge=1)
-    normalization: Normalization = "instance"
+    normalization: Normalization = Field(
+        "instance",
+        validation_alias=AliasChoices("normalization", "normalisation"),  # of checkpoints made before
+    )
     skip: Literal["none", "add", "scattering"] = "none"
     direction: Literal["dehaze", "haze"] = "dehaze"
 
 
 class Convolution(nn.Module):
-    """Convolution with reflection at the borders, a normalisation, and ReLU where asked for.
+    """Convolution with reflection at the borders, a normalization, and ReLU where asked for.
 
-    Instance normalisation needs at least two pixels. ``enlarge`` doubles the size first, by interpolation: a transposed
+    Instance normalization needs at least two pixels. ``enlarge`` doubles the size first, by interpolation: a transposed
     convolution leaves a checkerboard.
     """
 
@@ -90,7 +93,7 @@ class Convolution(nn.Module):
 
 
 def normalized(channels: int, kind: Normalization) -> GlobalNorm | None:
-    """A normalisation without running statistics, so that training and evaluation compute the same."""
+    """A normalization without running statistics, so that training and evaluation compute the same."""
     if kind == "none":
         return None
     return GlobalNorm(channels, per_channel=kind == "instance", affine=kind == "group")
@@ -118,7 +121,7 @@ class Cddgan(nn.Module):
     """
 
     BANDED = True
-    MULTIPLE = 8  # the encoder's smallest feature then has at least 2x2 pixels, as instance normalisation needs
+    MULTIPLE = 8  # the encoder's smallest feature then has at least 2x2 pixels, as instance normalization needs
 
     def __init__(self, config: CddganConfig | None = None) -> None:
         super().__init__()

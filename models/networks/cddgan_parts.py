@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import AliasChoices, Field
 from torch import Tensor, nn
 
 from models.config import ConfigError, Settings
@@ -87,7 +87,10 @@ class DiscriminatorConfig(Settings):
 
     width: int = Field(64, ge=1)
     layers: int = Field(3, ge=1)
-    normalization: Normalization = "instance"
+    normalization: Normalization = Field(
+        "instance",
+        validation_alias=AliasChoices("normalization", "normalisation"),  # of checkpoints made before
+    )
 
 
 class ContrastConfig(Settings):
@@ -129,7 +132,7 @@ class PatchDiscriminator(nn.Module):
             ]
             body += [nn.LeakyReLU(0.2)]
         self.body = nn.Sequential(*body, nn.Conv2d(channels[-1], 1, 4, 1, 1))
-        self.smallest = 4 * 2**config.layers  # leaves 2x2 scores, and more than a pixel to normalise
+        self.smallest = 4 * 2**config.layers  # leaves 2x2 scores, and more than a pixel to normalize
 
     def forward(self, image: Tensor) -> Tensor:
         """N3HW in [0, 1] -> scores N1hw; high is real.

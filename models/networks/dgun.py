@@ -1,10 +1,10 @@
-"""DGUN: the deep generalised unfolding network, DGUNet (Mou et al., CVPR 2022, arXiv 2204.13348).
+"""DGUN: the deep generalized unfolding network, DGUNet (Mou et al., CVPR 2022, arXiv 2204.13348).
 
 Stages of gradient descent with a learned degradation, each followed by a learned proximal mapping. Colabator is applied
 to it as well (Fang et al., NeurIPS 2024). First and last stage have weights of their own, those between share theirs.
 
 Where paper and program differ: the program's stages have no attention map between image and features in the supervised
-attention module, and normalise the subspace before projecting, which changes nothing but rounding. Here the projection
+attention module, and normalize the subspace before projecting, which changes nothing but rounding. Here the projection
 is solved in float64. The program makes all learned ReLUs of a kind share one slope; here each has its own, which loads
 the released weights just as well.
 """

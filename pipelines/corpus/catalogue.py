@@ -24,7 +24,7 @@ EXAMINED = pa.schema(
         ("key", pa.string()),  # path below the source without suffix
         ("place", pa.string()),  # where to read it: pipelines.corpus.sources.Place
         ("depth", pa.string()),  # place of its depth map, or null
-        ("listed", pa.int64()),  # bytes and time by which an unchanged file is recognised
+        ("listed", pa.int64()),  # bytes and time by which an unchanged file is recognized
         ("mtime", pa.int64()),
         ("size", pa.int64()),  # bytes read
         ("image_id", pa.string()),  # "" when it could not be read

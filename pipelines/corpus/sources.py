@@ -88,7 +88,7 @@ class Location:
 
     @property
     def sequential(self) -> bool:
-        """Whether neighbours should be read together."""
+        """Whether neighbors should be read together."""
         return self.base in SEQUENTIAL
 
 

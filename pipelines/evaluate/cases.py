@@ -77,14 +77,14 @@ def bounded(pixels: Pixels, max_side: int) -> Pixels:
 
 
 def _cover(width: int, height: int, size: int) -> tuple[int, int, int, int]:
-    """Size that makes the shorter side ``size``, and the offsets of the centre square in it."""
+    """Size that makes the shorter side ``size``, and the offsets of the center square in it."""
     scale = size / min(height, width)
     wide, high = max(size, round(width * scale)), max(size, round(height * scale))
     return wide, high, (wide - size) // 2, (high - size) // 2
 
 
 def square(pixels: Pixels, size: int) -> Pixels:
-    """The centre square of the photograph, its shorter side resized to ``size``."""
+    """The center square of the photograph, its shorter side resized to ``size``."""
     wide, high, left, top = _cover(pixels.shape[1], pixels.shape[0], size)
     return images.resize(pixels, wide, high)[top : top + size, left : left + size]
 

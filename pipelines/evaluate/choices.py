@@ -33,7 +33,7 @@ def model_choices(specs: Sequence[str]) -> tuple[ModelChoice, ...]:
         if not separator or "/" in label:
             label, source = spec, spec
         if label in choices or label in (HAZY, CLEAR) or not label or not source:
-            raise ConfigError(f"model '{spec}' cannot be labelled '{label}': labels must differ; use label=folder")
+            raise ConfigError(f"model '{spec}' cannot be labeled '{label}': labels must differ; use label=folder")
         folder = source not in zoo.NAMES and Path(source).is_dir()
         choices[label] = ModelChoice(label=label, source=str(Path(source).absolute()) if folder else source)
     return tuple(choices.values())

@@ -24,7 +24,7 @@ from models import images
 from models.checkpoints import read_released
 from models.config import ConfigError
 from models.weights_files import reason_of
-from pipelines.evaluate.metrics import METRICS, PYIQA_LICENCE, Pixels
+from pipelines.evaluate.metrics import METRICS, PYIQA_LICENSE, Pixels
 
 ALEXNET = "alexnet-owt-7be5be79.pth"  # torchvision's name of the weights that LPIPS was calibrated on
 _WHOLE = ("nima", "nima-vgg16-ava")  # pyiqa requires their file to hold every weight, the backbone's too
@@ -120,7 +120,7 @@ class Pyiqa:
         self.about = {
             "metric": name,
             "network": type(getattr(metric, "net", metric)).__name__,
-            "licence": PYIQA_LICENCE,
+            "license": PYIQA_LICENSE,
         }
         self.about |= {"weights_sha256": _state_hash(metric)}
         if weights:
@@ -139,7 +139,7 @@ class Pyiqa:
                 yield  # quietly: loaders announce downloads that do not happen
         except ImportError as problem:
             raise ConfigError(
-                f"metric '{name}' needs pyiqa ({problem}): pip install 'ray-dehaze[iqa]'; {PYIQA_LICENCE}"
+                f"metric '{name}' needs pyiqa ({problem}): pip install 'ray-dehaze[iqa]'; {PYIQA_LICENSE}"
             ) from problem
         except Exception as problem:  # pyiqa, timm, hub and torch raise many kinds
             reason = reason_of(problem, *filter(None, [weights]))[:300]

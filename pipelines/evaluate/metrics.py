@@ -47,7 +47,7 @@ class Metric:
         better: which way is better.
         what: what is measured, by whom, with which backbone and weights.
         limits: of its values, as text.
-        licence: of the program that computes it, and of its weights where they have one of their own.
+        license: of the program that computes it, and of its weights where they have one of their own.
         needs: what there must be beside the result.
         provider: what computes it.
         selected_labels: it chose the pseudo labels, so a model may have been trained to raise it.
@@ -58,7 +58,7 @@ class Metric:
     better: Literal["lower", "higher"]
     what: str
     limits: str = ""
-    licence: str = "Apache-2.0 (this project)"
+    license: str = "Apache-2.0 (this project)"
     needs: Need = "image"
     provider: Provider = "own"
     selected_labels: bool = False
@@ -74,11 +74,11 @@ class Metric:
         return baseline - value if self.better == "lower" else value - baseline
 
 
-PYIQA_LICENCE = "pyiqa: PolyForm Noncommercial 1.0.0 and NTU S-Lab 1.0, not for commercial use"
+PYIQA_LICENSE = "pyiqa: PolyForm Noncommercial 1.0.0 and NTU S-Lab 1.0, not for commercial use"
 
 
 def _pyiqa(name: str, better: Literal["lower", "higher"], what: str, limits: str) -> Metric:
-    return Metric(name, better, f"{what}; pyiqa `{name}`", limits, PYIQA_LICENCE, provider="pyiqa")
+    return Metric(name, better, f"{what}; pyiqa `{name}`", limits, PYIQA_LICENSE, provider="pyiqa")
 
 
 METRICS: dict[str, Metric] = {
@@ -103,7 +103,7 @@ METRICS: dict[str, Metric] = {
             "BSD-3-Clause (scikit-image)", needs="reference",
         ),
         Metric(
-            "ciede2000", "lower", "mean colour difference (Sharma et al., 2005) of sRGB under D65", "0 to about 100",
+            "ciede2000", "lower", "mean color difference (Sharma et al., 2005) of sRGB under D65", "0 to about 100",
             "BSD-3-Clause (scikit-image)", needs="reference", decimals=2,
         ),
         Metric(
@@ -179,7 +179,7 @@ def ssim(image: Pixels, reference: Pixels) -> float:
 
 
 def ciede2000(image: Pixels, reference: Pixels) -> float:
-    """Mean CIEDE2000 colour difference of two uint8 sRGB (H, W, 3); about 1 is what an eye just notices."""
+    """Mean CIEDE2000 color difference of two uint8 sRGB (H, W, 3); about 1 is what an eye just notices."""
     from skimage.color import deltaE_ciede2000, rgb2lab
 
     first, second = rgb2lab(image), rgb2lab(reference)

@@ -253,7 +253,7 @@ def _absolute(detector: str | None) -> str | None:
 
 
 def _items(name: str, group: Group, plan: EvaluationPlan) -> list[dict[str, Any]]:
-    """`ITEM_SCHEMA` without blocks; neighbours in a row group together, so that it is read once."""
+    """`ITEM_SCHEMA` without blocks; neighbors in a row group together, so that it is read once."""
     results = [group.results.get(label, {}) for label in plan.settings.results]
     return [
         {

@@ -36,7 +36,7 @@ def plan_shards(
 
     A shard of the present corpus stays when all of its photographs and depth maps do; the others' are written anew. New
     shards hold one split each. Photographs that can be read one by one are ordered by their ids, which is a random
-    order; those out of Parquet, Arrow and compressed tar files stay beside their neighbours.
+    order; those out of Parquet, Arrow and compressed tar files stay beside their neighbors.
 
     Args:
         sheet: decided; its ``shard`` column is filled.

@@ -1,4 +1,4 @@
-"""Charts by matplotlib, as SVG that stands in a page and takes its colours from it, light or dark."""
+"""Charts by matplotlib, as SVG that stands in a page and takes its colors from it, light or dark."""
 
 from __future__ import annotations
 

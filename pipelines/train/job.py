@@ -25,7 +25,7 @@ from pipelines.train.data import (
     sampling_of,
     training_units,
 )
-from pipelines.train.labels import KEPT_CHECKPOINTS, label_summary, labelling
+from pipelines.train.labels import KEPT_CHECKPOINTS, label_summary, labeling
 from pipelines.train.recipe import Recipe, asks_of, trainers_of
 from pipelines.train.record import (
     MODEL,
@@ -203,7 +203,7 @@ def train(job: TrainJob, prepared: Prepared | None = None) -> TrainResult:
         print(f"note: {note}", file=sys.stderr, flush=True)
     # In a list, so that it reaches the workers as a reference: this machine's files and downloads are not theirs.
     vgg19 = None if prepared.vgg19 is None else [ray.put(prepared.vgg19)]
-    with labelling(job) as service:
+    with labeling(job) as service:
         result = _fit(job, vgg19)
         labels = label_summary(service)
     with result.checkpoint.as_directory() as folder:

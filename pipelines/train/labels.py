@@ -66,11 +66,11 @@ def has_begun(job: TrainJob) -> bool:
 
 
 @contextmanager
-def labelling(job: TrainJob) -> Iterator[Any]:
+def labeling(job: TrainJob) -> Iterator[Any]:
     """The label pool of a Colabator run, and its label workers where there are any; None for other methods.
 
     Yields:
-        the pool's client and that of the labelling, or None with labels ``inline``.
+        the pool's client and that of the labeling, or None with labels ``inline``.
 
     Raises:
         LabelingError: the run is going on already, in another program on this cluster.
@@ -194,7 +194,7 @@ def _seed(job: TrainJob, pool: Any, labeling: Any) -> None:
     count = given_corpus(job.hazy, "hazy", job.pins).count("train")
     report = labeling.run_round(progress=_SeedProgress(count))
     print(
-        f"labelled {report['photographs']} photographs in {report['seconds']:.1f} s with {job.recipe.labels.workers} "
+        f"labeled {report['photographs']} photographs in {report['seconds']:.1f} s with {job.recipe.labels.workers} "
         f"workers: {report['per_worker']}",
         flush=True,
     )
@@ -241,7 +241,7 @@ class _SeedProgress:
 
 
 def label_summary(service: Any) -> dict[str, Any]:
-    """What :func:`labelling` came to: statistics of the pool, reports of the rounds."""
+    """What :func:`labeling` came to: statistics of the pool, reports of the rounds."""
     if service is None:
         return {}
     pool, labeling = service

@@ -26,7 +26,7 @@ class LabelConfig(Settings):
     Attributes:
         mode: ``async`` has label workers seed the pool before training and refresh it in the background; ``inline``
             labels each real batch within its training step, as the paper's program does, and has no label workers.
-        size: side of the square that real photographs are trained and labelled at (288 in the paper).
+        size: side of the square that real photographs are trained and labeled at (288 in the paper).
         batch_size: real photographs per training worker and step.
         passes: how often the teacher may dehaze a photograph for its label. A further pass is kept where it is worse
             neither in clearness nor in quality, so that labels may go beyond the teacher; 1 is the paper's.

@@ -213,8 +213,8 @@ def _defect(image: Tensor, kind: int, severity: float, random: np.random.Generat
             return image ** (1.3 + 2.2 * severity)
         return image * (1.2 + 1.3 * severity)
     gains = torch.from_numpy((1 + severity * 0.5 * random.uniform(-1, 1, 3)).astype(np.float32))[:, None, None]
-    grey = image.mean(dim=0, keepdim=True)
-    return grey + (image * gains - grey) * (1 + 1.2 * severity)
+    gray = image.mean(dim=0, keepdim=True)
+    return gray + (image * gains - gray) * (1 + 1.2 * severity)
 
 
 def scorer_samples(rows: Iterable[Row], crop: CropConfig, haze: HazeConfig, seed: int | None = None) -> Samples:

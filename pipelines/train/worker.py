@@ -127,7 +127,7 @@ class TrainWorker:
         if self.labeling is None:
             return bool(now.mean_teacher_step == 0)
         status = self.labeling.status()  # a teacher of a lost attempt may be known there, though no label is of it yet
-        return bool(now.size > 0 and now.mean_teacher_step == status["teacher_step"] == status["labelled_step"] == 0)
+        return bool(now.size > 0 and now.mean_teacher_step == status["teacher_step"] == status["labeled_step"] == 0)
 
     def _tracker(self) -> Any:
         if not self.first or self.job.tracking is None:

@@ -1,4 +1,4 @@
-"""The client of a run's label workers: newer teachers for them, rounds of labelling, and what they are at."""
+"""The client of a run's label workers: newer teachers for them, rounds of labeling, and what they are at."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class LabelingClient:
         self._publishing = self._coordinator().publish.remote(pack_state(state), step)
 
     def hold(self) -> None:
-        """Break off the labelling, and wait until everything on its way to the pool has arrived.
+        """Break off the labeling, and wait until everything on its way to the pool has arrived.
 
         For a program that is about to restore the pool; nothing is offered until :meth:`rewind`.
         """
@@ -76,7 +76,7 @@ class LabelingClient:
             the round's report, see :meth:`pseudolabel.labeling.rounds.Round.report`.
 
         Raises:
-            LabelingError: the workers cannot start, or not a single unit could be labelled.
+            LabelingError: the workers cannot start, or not a single unit could be labeled.
         """
         self._settle()
         ref = self._coordinator().run_round.remote(None if units is None else list(units))
@@ -95,8 +95,8 @@ class LabelingClient:
     def status(self) -> dict[str, Any]:
         """What is going on.
 
-        `teacher_step` (published), `weights_step` (oldest in use), `labelled_step` (with this teacher or a later one
-        every photograph has been labelled), `workers_ready`, `deaths`, `retired` and `given_up` (see :meth:`troubles`),
+        `teacher_step` (published), `weights_step` (oldest in use), `labeled_step` (with this teacher or a later one
+        every photograph has been labeled), `workers_ready`, `deaths`, `retired` and `given_up` (see :meth:`troubles`),
         `error`, `current` (report of the round under way, or None) and `history` (reports, newest last).
         """
         status: dict[str, Any] = self._answer(self._coordinator().status.remote())
@@ -132,7 +132,7 @@ class LabelingClient:
         return self._pending(ref).result()
 
     def _pending(self, ref: Any) -> Pending[Any]:
-        return Pending(f"the labelling of run '{self._run}'", [ref], lambda answers: answers[0])
+        return Pending(f"the labeling of run '{self._run}'", [ref], lambda answers: answers[0])
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_run": self._run, "_actor": None, "_publishing": None, "_refreshing": None}

@@ -63,7 +63,7 @@ class _Known:
         name: of the worker, for the report of a round; a replacement has another one.
         well: its last unit went well.
         row: units that it failed since one went well, and whether another worker has done them since.
-        second: it is a replacement that has not labelled anything yet.
+        second: it is a replacement that has not labeled anything yet.
         births: how often it died before it was ready.
         reason: of its last failure.
         retired: it gets no more work.
@@ -142,7 +142,7 @@ class Crew:
             known.row.clear()  # of units of another round
         while not current.finished:
             if stopped():
-                raise LabelingError("labelling was stopped")
+                raise LabelingError("labeling was stopped")
             if held():
                 current.leave()
             self._hand_out(current, send, out, outstanding)

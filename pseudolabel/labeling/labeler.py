@@ -227,7 +227,7 @@ class Labeler:
             RuntimeError: no teacher is loaded.
         """
         if self.step is None:
-            raise RuntimeError("load a teacher before labelling")
+            raise RuntimeError("load a teacher before labeling")
         self.unreadable = []
         config = self._config
         rows = read_unit(unit, config.label_size, config.batch_size, self._skip)
@@ -236,7 +236,7 @@ class Labeler:
             yield label_batch(self._network, self._scorer, photos, ids, self.step, config.device, passes=config.passes)
 
     def _skip(self, image_id: str, problem: images.ImageError) -> None:
-        log.warning("photograph %s is not labelled: %s", image_id, problem)
+        log.warning("photograph %s is not labeled: %s", image_id, problem)
         self.unreadable.append(image_id)
 
 

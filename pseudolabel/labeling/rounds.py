@@ -1,4 +1,4 @@
-"""Labelling rounds: what there is to label, how, and the book-keeping of one round. No Ray, no torch.
+"""Labeling rounds: what there is to label, how, and the book-keeping of one round. No Ray, no torch.
 
 A round labels every unit of a corpus with one teacher. Units are handed out, and come back finished, or are handed to
 another worker; a unit that fails time and again is given up and named in the report.
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class LabelingConfig(Settings):
-    """How photographs are labelled.
+    """How photographs are labeled.
 
     The defaults leave room on two cores for two training workers of half a core each and their data tasks.
 
@@ -131,7 +131,7 @@ class Round:
 
     @property
     def oldest_step(self) -> int | None:
-        """Training step of the oldest weights that a handed-out unit is labelled with, None when none is out."""
+        """Training step of the oldest weights that a handed-out unit is labeled with, None when none is out."""
         return min(tuple(self._steps.values()), default=None)
 
     def take(self, worker: str, place: float = 0.0) -> WorkUnit | None:
@@ -154,7 +154,7 @@ class Round:
         return unit
 
     def sent(self, unit: WorkUnit, step: int) -> None:
-        """`unit` is on its way to a worker, to be labelled with the teacher of `step`."""
+        """`unit` is on its way to a worker, to be labeled with the teacher of `step`."""
         self._steps[unit] = step
 
     def leave(self) -> None:
@@ -164,7 +164,7 @@ class Round:
         self._again.clear()
 
     def finish(self, unit: WorkUnit, worker: str, counts: UnitCounts) -> None:
-        """`worker` has labelled `unit`, and the pool has acknowledged all of it."""
+        """`worker` has labeled `unit`, and the pool has acknowledged all of it."""
         self.done += 1
         self._forget(unit)
         self.counts += counts

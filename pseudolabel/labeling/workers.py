@@ -145,7 +145,7 @@ class LabelCoordinator:
     ) -> None:
         self._config, self._pool, self._units, self._build = config, pool, units, build
         self._teacher = (ray.put(teacher[0]), teacher[1])
-        self._labelled_step: int | None = None
+        self._labeled_step: int | None = None
         self._history: deque[dict[str, Any]] = deque(maxlen=HISTORY)
         self._rounds = self._given_up = 0
         self._current: Round | None = None
@@ -174,7 +174,7 @@ class LabelCoordinator:
         """Take these weights though they may be older than the last, as after a restart, and label with them."""
         with self._changed:
             self._teacher = (ray.put(state), step)
-            self._labelled_step = None
+            self._labeled_step = None
             self._held.clear()
             self._changed.notify_all()
 
@@ -188,7 +188,7 @@ class LabelCoordinator:
         """Label `units`, by default all, each with the teacher that is the latest when it is handed out.
 
         Raises:
-            LabelingError: the workers cannot start, or not a single unit could be labelled.
+            LabelingError: the workers cannot start, or not a single unit could be labeled.
         """
         with self._one_round:
             everything = units is None
@@ -206,12 +206,12 @@ class LabelCoordinator:
             self._history.append(report)
             self._given_up += len(current.failed)
             if current.failed and not current.done:
-                raise LabelingError(f"nothing could be labelled: {report['reasons']}")
+                raise LabelingError(f"nothing could be labeled: {report['reasons']}")
             if current.failed:
                 told = (current.number, len(current.failed), report["units"], report["reasons"])
-                log.error("labelling round %d gave up %d of %d row groups: %s", *told)
+                log.error("labeling round %d gave up %d of %d row groups: %s", *told)
             if everything and not current.left:
-                self._labelled_step = step
+                self._labeled_step = step
             return report
 
     def refresh(self) -> None:
@@ -228,7 +228,7 @@ class LabelCoordinator:
                 if self._stopped.is_set():
                     return
                 self._error = str(problem)
-                log.error("labelling in the background has failed and is tried again: %s", problem)  # noqa: TRY400
+                log.error("labeling in the background has failed and is tried again: %s", problem)  # noqa: TRY400
                 self._stopped.wait(5.0)
 
     def troubles(self) -> tuple[int, int]:
@@ -242,7 +242,7 @@ class LabelCoordinator:
         return {
             "teacher_step": self._teacher[1],
             "weights_step": self.weights_step(),
-            "labelled_step": self._labelled_step,
+            "labeled_step": self._labeled_step,
             "workers_ready": len(crew.ready) if crew else 0,
             "deaths": crew.deaths if crew else 0,
             **dict(zip(("given_up", "retired"), self.troubles(), strict=True)),
@@ -263,7 +263,7 @@ class LabelCoordinator:
     def _is_behind(self) -> bool:
         if self._stopped.is_set():
             return True
-        behind = self._labelled_step is None or self._teacher[1] > self._labelled_step
+        behind = self._labeled_step is None or self._teacher[1] > self._labeled_step
         return behind and not self._held.is_set()
 
     def _work_off(self, current: Round) -> None:
@@ -324,5 +324,5 @@ def start_labeling(
         max_task_retries=-1,
     )
     arguments = (config, pool, list(units), (pack_state(teacher[0]), teacher[1]), build)
-    actor = take_name(lambda: options.remote(*arguments), pool.run, "is being labelled by another program")
+    actor = take_name(lambda: options.remote(*arguments), pool.run, "is being labeled by another program")
     return LabelingClient(pool.run, actor)

@@ -151,7 +151,7 @@ def _remove_of_lmdb(path: Path, shard: Shard) -> None:
     if latest is None:
         raise PoolError(
             f"the label pool at {path} was written by an earlier version, over LMDB ({OF_LMDB}), and there is no "
-            "snapshot of it: go on with that version, or remove the folder to have its photographs labelled again"
+            "snapshot of it: go on with that version, or remove the folder to have its photographs labeled again"
         )
     _remove(path, f"an earlier version wrote it, over LMDB; what was offered to it after {latest} is lost")
 

@@ -17,7 +17,7 @@ from pseudolabel.pool.entries import LabelEntry
 Pixels = NDArray[np.uint8]
 
 _BOX = 208
-_BLEND = 0.7  # of colour over the grey label, so that one sees what is trusted
+_BLEND = 0.7  # of color over the gray label, so that one sees what is trusted
 
 
 def draw_sheet(
@@ -43,7 +43,7 @@ def draw_sheet(
         for row in zip_longest(*sections.values())
         for entry in row
     ]
-    ramp = Image.fromarray(np.broadcast_to(coloured(np.linspace(0, 1, _BOX)), (12, _BOX, 3)).copy())
+    ramp = Image.fromarray(np.broadcast_to(colored(np.linspace(0, 1, _BOX)), (12, _BOX, 3)).copy())
     lines.append(Line([ramp], f"trust from {low:.2f} to {high:.2f}"))
     heads = [f"{title}: {panel}" for title in sections for panel in panels]
     return contact_sheet(lines, heads, across=len(sections))
@@ -56,12 +56,12 @@ def write_sheet(sheet: Image.Image, path: Path) -> None:
     partial.replace(path)
 
 
-def coloured(values: NDArray[Any]) -> Pixels:
-    """Colours of values in [0, 1]; (..., 3) uint8, from violet to yellow: even, and legible to the colour-blind."""
+def colored(values: NDArray[Any]) -> Pixels:
+    """Colors of values in [0, 1]; (..., 3) uint8, from violet to yellow: even, and legible to the color-blind."""
     from matplotlib import colormaps  # slow, and a pool is rarely drawn
 
-    colours: Pixels = colormaps["viridis"](values, bytes=True)[..., :3]
-    return colours
+    colors: Pixels = colormaps["viridis"](values, bytes=True)[..., :3]
+    return colors
 
 
 def _range(maps: Sequence[NDArray[Any]]) -> tuple[float, float]:
@@ -76,7 +76,7 @@ def _line(entry: LabelEntry, original: Pixels | None, scale: tuple[float, float]
     size = (max(1, round(width * _BOX / max(height, width))), max(1, round(height * _BOX / max(height, width))))
     label = Image.fromarray(entry.label).resize(size, Image.Resampling.LANCZOS)
     relative = (entry.trust.astype(np.float64) - scale[0]) / (scale[1] - scale[0])
-    blocks = Image.fromarray(coloured(relative)).resize(size, Image.Resampling.NEAREST)
+    blocks = Image.fromarray(colored(relative)).resize(size, Image.Resampling.NEAREST)
     photograph = None if original is None else Image.fromarray(original).resize(size, Image.Resampling.LANCZOS)
     pictures = {
         "input": photograph,

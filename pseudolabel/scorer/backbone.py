@@ -23,7 +23,7 @@ class ScorerFeatures(nn.Module):
     scorer's resolution; of their blocks, five are taken evenly.
 
     Args:
-        scorer: its tower, normalisation and resolution are used, its texts are not.
+        scorer: its tower, normalization and resolution are used, its texts are not.
 
     Raises:
         ConfigError: the tower has no intermediate features, or fewer than five.

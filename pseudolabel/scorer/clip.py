@@ -81,7 +81,7 @@ class ClipScorer(nn.Module):
         clip: an ``open_clip`` model.
         tokenize: its tokenizer.
         config: prompts and sizes.
-        mean, std: the normalisation that the model was trained with.
+        mean, std: the normalization that the model was trained with.
         resolution: the side that it was trained with, for where `config` names none.
         prompts: for where `config` has none.
 
@@ -140,14 +140,14 @@ class ClipScorer(nn.Module):
         features: Tensor = self.clip.encode_text(tokens, normalize=True)  # type: ignore[operator]
         return features
 
-    def normalised(self, images: Tensor, resolution: int | None = None) -> Tensor:
-        """What the image tower takes: N3HW in [0, 1] resized to a square, normalised, in the tower's precision."""
+    def normalized(self, images: Tensor, resolution: int | None = None) -> Tensor:
+        """What the image tower takes: N3HW in [0, 1] resized to a square, normalized, in the tower's precision."""
         images = _resized(images, resolution or self.resolution)
         return ((images - self.mean) / self.std).to(self.dtype)
 
     def encode(self, images: Tensor, resolution: int | None = None) -> Tensor:
         """Unit image features of N3HW in [0, 1], resized to a square: -> (N, E). Gradients flow to the images."""
-        features: Tensor = self.clip.encode_image(self.normalised(images, resolution))  # type: ignore[operator]
+        features: Tensor = self.clip.encode_image(self.normalized(images, resolution))  # type: ignore[operator]
         return F.normalize(features.float(), dim=-1)
 
     def encode_dense(self, images: Tensor, resolution: int | None = None) -> tuple[Tensor, Tensor]:
@@ -157,7 +157,7 @@ class ClipScorer(nn.Module):
             ConfigError: see :func:`pseudolabel.scorer.patches.encode_patches`.
         """
         tower: nn.Module = self.clip.visual  # type: ignore[assignment]
-        features, patches = encode_patches(tower, self.normalised(images, resolution))
+        features, patches = encode_patches(tower, self.normalized(images, resolution))
         return F.normalize(features.float(), dim=-1), F.normalize(patches.float().movedim(1, -1), dim=-1)
 
     def _probability(self, features: Tensor, texts: Tensor, positive: int) -> Tensor:

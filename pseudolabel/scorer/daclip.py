@@ -1,7 +1,7 @@
 """DA-CLIP (Luo et al., ICLR 2024), which the Colabator paper scores haze with, from the file that its authors released.
 
 Its image controller, `visual_control`, is an ordinary ViT-B/32 under names of its own, trained so that its features are
-near the words for what is wrong with an image. The zero-initialised layers beside it only steer the plain image tower
+near the words for what is wrong with an image. The zero-initialized layers beside it only steer the plain image tower
 and are not used. The plain tower, which DA-CLIP left as it was, gives quality: the controller knows no good photo.
 """
 
@@ -68,23 +68,23 @@ class DaclipScorer(ClipScorer):
         self.register_buffer("degradation_text", self.encode_text(list(DEGRADATIONS)))
 
     def degradation_features(self, normal: Tensor) -> Tensor:
-        """Unit degradation features of normalised images (N, 3, 224, 224): -> (N, E)."""
+        """Unit degradation features of normalized images (N, 3, 224, 224): -> (N, E)."""
         return F.normalize(self.control(normal.to(self.dtype)).float(), dim=-1)
 
     @torch.inference_mode()
-    def degradation_probs(self, images_normalised: Tensor) -> Tensor:
-        """Probabilities of :data:`DEGRADATIONS` for normalised images (N, 3, 224, 224): -> (N, 10)."""
-        features = self.degradation_features(images_normalised)
+    def degradation_probs(self, images_normalized: Tensor) -> Tensor:
+        """Probabilities of :data:`DEGRADATIONS` for normalized images (N, 3, 224, 224): -> (N, 10)."""
+        features = self.degradation_features(images_normalized)
         return (self.clip.logit_scale.exp() * features @ self.degradation_text.T).softmax(dim=-1)  # type: ignore[operator]
 
     def encode(self, images: Tensor, resolution: int | None = None) -> Tensor:
         """Degradation and plain features of N3HW in [0, 1]: -> (N, 2 E), each half of unit length."""
-        degradation = self.degradation_features(self.normalised(images, resolution))
+        degradation = self.degradation_features(self.normalized(images, resolution))
         return torch.cat([degradation, super().encode(images, resolution)], dim=-1)
 
     def encode_dense(self, images: Tensor, resolution: int | None = None) -> tuple[Tensor, Tensor]:
         """As :meth:`encode`, with the patches': -> (N, 2 E), (N, h, w, 2 E)."""
-        whole, patches = encode_patches(self.control, self.normalised(images, resolution))
+        whole, patches = encode_patches(self.control, self.normalized(images, resolution))
         plain, plain_patches = super().encode_dense(images, resolution)
         local = F.normalize(patches.float().movedim(1, -1), dim=-1)
         whole = F.normalize(whole.float(), dim=-1)
@@ -98,7 +98,7 @@ class DaclipScorer(ClipScorer):
 
     def haze_density(self, images: Tensor) -> Tensor:
         """P(hazy) of N3HW in [0, 1]: N in [0, 1], lower is better, with gradients to the images."""
-        features = self.degradation_features(self.normalised(images))
+        features = self.degradation_features(self.normalized(images))
         return 1.0 - self._probability(features, self.haze_text, len(self.prompts.clear))
 
 

@@ -83,7 +83,7 @@ def load_scorer(name: str | ScorerConfig = "clip-compact", device: str | torch.d
     """Load a scorer: a packaged name, a folder in ``open_clip`` layout, a hub name, or a full configuration.
 
     Raises:
-        ConfigError: an unknown name (with its nearest neighbour), an architecture without weights, weights that
+        ConfigError: an unknown name (with its nearest neighbor), an architecture without weights, weights that
             cannot be read or do not fit, or a metric that is not installed.
     """
     import open_clip

@@ -1,6 +1,6 @@
 """Quality from a no-reference metric: MUSIQ (Ke et al., ICCV 2021), as the Colabator paper has it, through pyiqa.
 
-pyiqa is no dependency, because its licences forbid commercial use: PolyForm Noncommercial 1.0.0 (CC BY-NC-SA 4.0
+pyiqa is no dependency, because its licenses forbid commercial use: PolyForm Noncommercial 1.0.0 (CC BY-NC-SA 4.0
 until April 2026) and, for parts of it, NTU S-Lab License 1.0. Only its network is used: its own loader would
 fetch the weights from the network and unpickle them.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from models.checkpoints import read_released
 from models.config import ConfigError, Settings
 
-LICENCES = "PolyForm Noncommercial 1.0.0 and NTU S-Lab 1.0"
+LICENSES = "PolyForm Noncommercial 1.0.0 and NTU S-Lab 1.0"
 
 
 class IqaConfig(Settings):
@@ -68,7 +68,7 @@ def load_iqa(config: IqaConfig, device: str | torch.device = "cpu") -> Iqa:
         pyiqa = importlib.import_module("pyiqa")
     except ImportError as problem:
         raise ConfigError(
-            f"scorer.iqa needs pyiqa ({problem}): pip install 'ray-dehaze[iqa]'. Its licences ({LICENCES}) forbid "
+            f"scorer.iqa needs pyiqa ({problem}): pip install 'ray-dehaze[iqa]'. Its licenses ({LICENSES}) forbid "
             "commercial use; without it, set scorer.iqa to null and quality comes from the prompts"
         ) from problem
     try:

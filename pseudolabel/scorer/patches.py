@@ -36,7 +36,7 @@ def encode_patches(tower: nn.Module, normal: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         tower: of ``open_clip``: its vision transformer, or one of timm (transformer or convolutional).
-        normal: (N, 3, H, W), normalised, in the size and number type that the tower takes.
+        normal: (N, 3, H, W), normalized, in the size and number type that the tower takes.
 
     Returns:
         features (N, E) and patches (N, E, h, w), neither of unit length. Gradients flow to the images.

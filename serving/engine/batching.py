@@ -2,7 +2,7 @@
 
 Equal-sized pictures for the same model are stacked where that pays, which is on a GPU. On a CPU they run one after the
 other: stacking gives nothing there (the bands of :mod:`models.networks.bands` keep the caches full with one picture),
-and a picture's bytes would depend on its neighbours, because sums over bands are rounded in another order.
+and a picture's bytes would depend on its neighbors, because sums over bands are rounded in another order.
 """
 
 from __future__ import annotations
@@ -115,11 +115,11 @@ def run(works: Sequence[Work], scorer: Rater | None, *, stack: bool) -> list[Out
     found: list[_Found] = []
     for group in _groups(works, stack=stack):
         alive = [index for index in group if not works[index].dropped]
-        for index, modelled in zip(alive, _each(_modelled, [works[index] for index in alive]), strict=True):
-            if isinstance(modelled, Exception):
-                outcomes[index] = modelled
+        for index, modeled in zip(alive, _each(_modeled, [works[index] for index in alive]), strict=True):
+            if isinstance(modeled, Exception):
+                outcomes[index] = modeled
             else:
-                found.append(replace(modelled, index=index))
+                found.append(replace(modeled, index=index))
     for one, rated in zip(found, _each(lambda part: _rated(part, scorer), found), strict=True):
         outcomes[one.index] = rated
     return outcomes
@@ -160,7 +160,7 @@ class _Found:
     index: int = 0  # among the works
 
 
-def _modelled(works: list[Work]) -> list[_Found]:
+def _modeled(works: list[Work]) -> list[_Found]:
     """What the network that they share makes of them."""
     start = time.perf_counter()
     hazy = works[0].hazy if len(works) == 1 else torch.cat([work.hazy for work in works])

@@ -179,9 +179,9 @@ def assert_exact_resumption(run: Run, kills: int) -> None:
 
 
 def assert_others_took_over(run: Run, killed_at: int) -> None:
-    """Rounds that began after a label worker was killed labelled everything, without it."""
+    """Rounds that began after a label worker was killed labeled everything, without it."""
     after = [report for report in run.result()["labels"]["rounds"] if report["teacher_step"] > killed_at]
-    assert after, "labelling went on"
+    assert after, "labeling went on"
     assert all(r["photographs"] == PHOTOGRAPHS and not r["failed"] for r in after if not r["left"])
     print(f"label worker killed after step {killed_at}; {len(after)} rounds later, of {PHOTOGRAPHS} photographs each")
 
@@ -209,7 +209,7 @@ def test_a_run_outlives_a_training_worker_its_driver_and_a_label_worker(
 
     assert process.wait(PATIENCE) == 0, one.text()
     assert_exact_resumption(one, kills=2)
-    assert one.text().count(f"labelled {PHOTOGRAPHS} photographs") == 1, "the pool was not seeded again"
+    assert one.text().count(f"labeled {PHOTOGRAPHS} photographs") == 1, "the pool was not seeded again"
     assert_others_took_over(one, killed_at)
 
 

@@ -55,7 +55,7 @@ def test_values_and_defaults() -> None:
         ({"optimizer": {"steps": "many", "setps": 1}}, "", "unknown key 'setps' in optimizer; did you mean 'steps'?"),
     ],
 )
-def test_the_message_names_the_key_its_place_and_its_neighbour(data: dict[str, Any], where: str, expected: str) -> None:
+def test_the_message_names_the_key_its_place_and_its_neighbor(data: dict[str, Any], where: str, expected: str) -> None:
     assert message(data, where) == expected
 
 

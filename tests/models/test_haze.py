@@ -55,13 +55,13 @@ def test_known_haze_is_taken_back(seed: int, lowest: float, airlight: float | tu
     scene = random_images(seed=seed)
     noise = torch.rand(2, 1, 24, 32, generator=torch.Generator().manual_seed(seed + 1))
     transmission = lowest + (1 - lowest) * noise
-    colour = airlight if isinstance(airlight, float) else torch.tensor([airlight, airlight])
-    hazy = physics.scatter(scene, transmission, colour)
-    veil = physics.scatter(torch.zeros_like(scene), transmission, colour)
+    color = airlight if isinstance(airlight, float) else torch.tensor([airlight, airlight])
+    hazy = physics.scatter(scene, transmission, color)
+    veil = physics.scatter(torch.zeros_like(scene), transmission, color)
     torch.testing.assert_close((hazy - veil) / transmission, scene, atol=1e-6 / lowest, rtol=0)
     assert hazy.min() >= 0
     assert hazy.max() <= 1 + 1e-6  # a mixture of scene and airlight
-    thinner = physics.scatter(scene, transmission.sqrt(), colour)
+    thinner = physics.scatter(scene, transmission.sqrt(), color)
     assert ((thinner - scene).abs() <= (hazy - scene).abs() + 1e-6).all()  # less haze, nearer to the scene
 
 
@@ -73,7 +73,7 @@ def test_scatter_without_haze_is_the_scene_and_without_transmission_the_airlight
 
 
 @pytest.mark.parametrize("airlight", [0.8, torch.full((2, 3), 0.8), torch.full((2, 3, 1, 1), 0.8)])
-def test_airlight_is_a_number_or_a_colour_per_image(airlight: Tensor | float) -> None:
+def test_airlight_is_a_number_or_a_color_per_image(airlight: Tensor | float) -> None:
     scene, transmission = random_images(), torch.full((2, 1, 24, 32), 0.25)
     torch.testing.assert_close(physics.scatter(scene, transmission, airlight), 0.25 * scene + 0.6)
 
@@ -200,7 +200,7 @@ def test_noise_has_the_strength_asked_for() -> None:
     noise = physics.synthesize(clear, depth, range(12), config).hazy - 0.5
     np.testing.assert_allclose(noise.std(dim=(2, 3)), 0.03, rtol=0.1)
     correlation = np.array([np.corrcoef(n.flatten(1).numpy())[0, 1] for n in noise])
-    assert (correlation > 0.999).any()  # grey
+    assert (correlation > 0.999).any()  # gray
     assert (np.abs(correlation) < 0.1).any()  # per channel
     assert ((correlation > 0.1) & (correlation < 0.999)).any()  # correlated
 
@@ -274,7 +274,7 @@ def test_procedural_depth_is_near_at_the_bottom_on_average() -> None:
     assert depth[..., -4:, :].mean() > depth[..., :4, :].mean() + 0.2
 
 
-def test_procedural_depth_follows_the_colours() -> None:
+def test_procedural_depth_follows_the_colors() -> None:
     image = torch.zeros(3, 48, 48)
     image[:, :, 24:] = 1.0
     steps = torch.stack([procedural_depth(image, seed).diff(dim=2).abs().mean((0, 1)) for seed in range(12)])

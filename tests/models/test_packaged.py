@@ -65,11 +65,11 @@ def test_a_clear_photograph_stays_nearly_as_it_is(pairs: list[tuple[Tensor, Tens
     assert np.mean(changes) > 20.0
 
 
-def test_grey_stays_grey(pairs: list[tuple[Tensor, Tensor]]) -> None:
-    """A colour cast would show first where there is no colour."""
+def test_gray_stays_gray(pairs: list[tuple[Tensor, Tensor]]) -> None:
+    """A color cast would show first where there is no color."""
     network = zoo.load(zoo.DEFAULT).network
     for hazy, _clear in pairs:
-        grey = hazy.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1).contiguous()
-        scene = dehaze(network, grey).scene
+        gray = hazy.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1).contiguous()
+        scene = dehaze(network, gray).scene
         spread = (scene.amax(dim=1) - scene.amin(dim=1)).mean()
         assert spread < 0.08

@@ -1,4 +1,4 @@
-"""Names to networks; a name that is not known leads to its neighbour."""
+"""Names to networks; a name that is not known leads to its neighbor."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def scorer(released: dict[str, Tensor]) -> DaclipScorer:
 def test_released_daclip_parity(scorer: DaclipScorer) -> None:
     expected = np.load(FIXTURES / "daclip_vitb32_expected.npz")
     images = np.random.RandomState(int(expected["image_seed"])).standard_normal((2, 3, 224, 224))
-    normalised = torch.from_numpy(images).float()
+    normalized = torch.from_numpy(images).float()
     assert tuple(expected["degradations"]) == DEGRADATIONS
 
     def unit(name: str) -> Tensor:
@@ -53,15 +53,15 @@ def test_released_daclip_parity(scorer: DaclipScorer) -> None:
 
     torch.testing.assert_close(scorer.degradation_text, unit("text_features"), atol=1e-5, rtol=0)
     with torch.no_grad():
-        found = scorer.degradation_features(normalised)
+        found = scorer.degradation_features(normalized)
     torch.testing.assert_close(found, unit("degradation_features"), atol=1e-5, rtol=0)
-    np.testing.assert_allclose(scorer.degradation_probs(normalised).numpy(), expected["probs"], atol=1e-3, rtol=0)
+    np.testing.assert_allclose(scorer.degradation_probs(normalized).numpy(), expected["probs"], atol=1e-3, rtol=0)
 
 
 def test_it_scores_like_any_scorer(scorer: DaclipScorer) -> None:
     images = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     found = scorer.score(images)
-    probabilities = scorer.degradation_probs(scorer.normalised(images))
+    probabilities = scorer.degradation_probs(scorer.normalized(images))
     torch.testing.assert_close(found.clearness, 1 - probabilities[:, DEGRADATIONS.index("hazy")], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(1 - scorer.haze_density(images), found.clearness, atol=1e-5, rtol=1e-4)
     assert found.quality.shape == (1,)

@@ -77,7 +77,7 @@ def test_trust_is_high_where_the_label_is_free_of_haze():
     assert pixels[0, 0, 0, -1].item() == pytest.approx(0.8)
 
 
-def test_upsampled_trust_keeps_the_centres_of_the_blocks():
+def test_upsampled_trust_keeps_the_centers_of_the_blocks():
     trust = torch.rand(2, 3, 5)
     pixels = upsample_trust(trust, (3 * 9, 5 * 9))
     torch.testing.assert_close(pixels[:, 0, 4::9, 4::9], trust)

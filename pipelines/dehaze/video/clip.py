@@ -14,7 +14,7 @@ from pydantic import Field
 from tqdm import tqdm
 
 from models.config import ConfigError, Settings
-from models.images import quantise, to_tensor
+from models.images import quantize, to_tensor
 from models.inference import InferenceConfig, blend
 from models.paths import absolute
 from models.predictor import Predictor
@@ -64,7 +64,7 @@ class FrameDehazer:
         hazy = to_tensor(frame.pixels)
         found = self._predictor.run(hazy, wrap=self._options.wrap)
         scene = self._smoother(hazy, found.scene, frame.time)
-        pixels = quantise(blend(hazy, scene, self._options.strength), np.dtype(frame.pixels.dtype))[0]
+        pixels = quantize(blend(hazy, scene, self._options.strength), np.dtype(frame.pixels.dtype))[0]
         return VideoFrame(pixels, frame.pts, frame.time)
 
 

@@ -1,4 +1,4 @@
-"""Frames of a video file in and out, through PyAV: colour, times, rotation and the other streams are kept."""
+"""Frames of a video file in and out, through PyAV: color, times, rotation and the other streams are kept."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WRITABLE = {
     ".mp4": ("mp4", "libx264"), ".m4v": ("mp4", "libx264"), ".mov": ("mov", "libx264"), ".mkv": ("matroska", "libx264"),
     ".webm": ("webm", "libvpx-vp9"),
 }  # fmt: skip
-_UNSPECIFIED = 2  # of colour spaces, transfers and primaries, as in ITU-T H.273
+_UNSPECIFIED = 2  # of color spaces, transfers and primaries, as in ITU-T H.273
 _SPACES = {1: "ITU709", 5: "ITU601", 6: "SMPTE170M", 7: "SMPTE240M", 9: "BT2020", 10: "BT2020"}  # H.273: libswscale's
 _HDR = {16: "PQ", 18: "HLG"}
 _HIGH_DEFINITION = 720  # lines from which a file that does not say is taken for BT.709, as players do
@@ -42,8 +42,8 @@ Pixels = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Colour:
-    """How a video's numbers mean colours: H.273 codes, range (1 limited, 2 full), and bits of a component."""
+class Color:
+    """How a video's numbers mean colors: H.273 codes, range (1 limited, 2 full), and bits of a component."""
 
     space: int
     range: int
@@ -93,9 +93,9 @@ class Reader:
             self.container.close()
             raise ConfigError(f"{path} has no video in it")
         self.path, self.stream, self.damaged, self.trouble = path, stream, 0, ""
-        stream.thread_type = "SLICE"  # with frame threads, a damaged packet takes its neighbours along, silently
+        stream.thread_type = "SLICE"  # with frame threads, a damaged packet takes its neighbors along, silently
         self.others = copied_streams(self.container)
-        self.colour = _colour(path, stream.codec_context)
+        self.color = _color(path, stream.codec_context)
         self._extent = Extent(self.container, stream)
         self.frames = self._extent.frames
         self._deinterlacer = Deinterlacer(stream)
@@ -154,10 +154,10 @@ class Reader:
             rate = self.stream.average_rate or Fraction(25)
             pts = 0 if last is None else last + max(1, round(1 / (rate * base)))
         rgb = frame.to_ndarray(
-            format=self.colour.rgb,
-            src_colorspace=self.colour.swscale,
-            dst_colorspace=self.colour.swscale,
-            src_color_range="JPEG" if self.colour.range == _FULL_RANGE else "MPEG",
+            format=self.color.rgb,
+            src_colorspace=self.color.swscale,
+            dst_colorspace=self.color.swscale,
+            src_color_range="JPEG" if self.color.range == _FULL_RANGE else "MPEG",
             dst_color_range="JPEG",
         )
         return VideoFrame(np.ascontiguousarray(np.rot90(rgb, self._turns or 0)), pts, float(pts * base))
@@ -178,7 +178,7 @@ class Writer:
 
     Args:
         path: where it goes; the suffix says which container.
-        reader: the source, which gives times, colours and the streams that are copied.
+        reader: the source, which gives times, colors and the streams that are copied.
         codec: the encoder, or None for the container's usual one.
         crf: its quality, or None.
         metadata: copy the tags of the file (with the place where it was taken).
@@ -266,7 +266,7 @@ class Writer:
             raise self._refused(problem) from problem
 
     def _start(self, first: VideoFrame) -> None:
-        reader, colour = self._reader, self._reader.colour
+        reader, color = self._reader, self._reader.color
         height, width = first.pixels.shape[:2]
         options = {} if self._crf is None else {"crf": str(self._crf)}
         try:
@@ -280,8 +280,8 @@ class Writer:
         stream.pix_fmt = _pixel_format(stream.codec_context.codec, reader.stream.codec_context.pix_fmt, width, height)
         stream.time_base = stream.codec_context.time_base = reader.stream.time_base
         context = stream.codec_context
-        context.colorspace, context.color_trc, context.color_primaries = colour.space, colour.transfer, colour.primaries
-        context.color_range = colour.range
+        context.colorspace, context.color_trc, context.color_primaries = color.space, color.transfer, color.primaries
+        context.color_range = color.range
         if reader.aspect:
             context.sample_aspect_ratio = reader.aspect
         self._stream = stream
@@ -290,20 +290,20 @@ class Writer:
             self.copy(packet)
 
     def _encodable(self, frame: VideoFrame) -> Any:
-        colour = self._reader.colour
+        color = self._reader.color
         if frame.pixels.shape[:2] != (self._stream.height, self._stream.width):
             size = f"{self._stream.width}x{self._stream.height} to {frame.pixels.shape[1]}x{frame.pixels.shape[0]}"
             raise ConfigError(f"{self._reader.path} changes its size from {size} at {frame.time:.2f} s; cut it there")
-        picture = av.VideoFrame.from_ndarray(frame.pixels, format=colour.rgb)
+        picture = av.VideoFrame.from_ndarray(frame.pixels, format=color.rgb)
         picture = picture.reformat(
             format=self._stream.pix_fmt,
-            src_colorspace=colour.swscale,
-            dst_colorspace=colour.swscale,
+            src_colorspace=color.swscale,
+            dst_colorspace=color.swscale,
             src_color_range="JPEG",
-            dst_color_range="JPEG" if colour.range == _FULL_RANGE else "MPEG",
+            dst_color_range="JPEG" if color.range == _FULL_RANGE else "MPEG",
         )
         picture.pts, picture.time_base = frame.pts, self._reader.stream.time_base
-        picture.colorspace, picture.color_range = colour.space, colour.range
+        picture.colorspace, picture.color_range = color.space, color.range
         return picture
 
     def _refused(self, problem: Exception) -> Exception:
@@ -328,7 +328,7 @@ def _turns(path: Path, rotation: int) -> int:
     return rotation // _UPRIGHT
 
 
-def _colour(path: Path, context: Any) -> Colour:
+def _color(path: Path, context: Any) -> Color:
     transfer = int(context.color_trc)
     if transfer in _HDR:
         raise ConfigError(f"{path} is HDR ({_HDR[transfer]}); the networks know standard range only: convert it first")
@@ -338,11 +338,11 @@ def _colour(path: Path, context: Any) -> Colour:
     described = context.format
     bits = max((component.bits for component in described.components), default=8) if described else 8
     full = int(context.color_range) == _FULL_RANGE or str(context.pix_fmt).startswith("yuvj")
-    return Colour(space, _FULL_RANGE if full else 1, transfer, int(context.color_primaries), bits)
+    return Color(space, _FULL_RANGE if full else 1, transfer, int(context.color_primaries), bits)
 
 
 def _pixel_format(codec: Any, wanted: str | None, width: int, height: int) -> str:
-    """The source's own format where the encoder has it, without halved colour on odd sizes, which encoders refuse."""
+    """The source's own format where the encoder has it, without halved color on odd sizes, which encoders refuse."""
     offered: list[str] = [described.name for described in codec.video_formats or ()]
     wanted = (wanted or "yuv420p").replace("yuvj", "yuv")
     deep = "10" if "10" in wanted or "12" in wanted else ""

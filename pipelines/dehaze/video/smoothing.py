@@ -1,7 +1,7 @@
 """Dehazed frames without flicker: the transmission that a network in effect used is smoothed over time.
 
 A network sees each frame alone, so noise and compression make its idea of the haze waver, and the picture's brightness
-and colour with it. By the scattering model ``P = J T + A (1 - T)`` a dehazed frame is locally ``J = slope P + offset``
+and color with it. By the scattering model ``P = J T + A (1 - T)`` a dehazed frame is locally ``J = slope P + offset``
 with ``slope = 1 / T`` and ``offset = A (1 - 1 / T)``, whatever the network. The two fields are fitted at low resolution
 (the coefficients of a guided filter, per channel), follow the motion of the scene, and are averaged over time; the
 frame is changed by the difference between the averaged and its own fields. What the network does to details is kept.
@@ -99,9 +99,9 @@ def _motion(before: Tensor, now: Tensor) -> Tensor:
     """Where every cell of ``now`` was in ``before``: a grid for ``grid_sample``, (1, h, w, 2); beyond 1: not in it."""
     from skimage.registration import optical_flow_ilk
 
-    grey = [image.mean(dim=1)[0].cpu().numpy() for image in (now, before)]
-    height, width = grey[0].shape
-    rows, columns = optical_flow_ilk(*grey, radius=7, num_warp=4)  # type: ignore[no-untyped-call]  # untyped there
+    gray = [image.mean(dim=1)[0].cpu().numpy() for image in (now, before)]
+    height, width = gray[0].shape
+    rows, columns = optical_flow_ilk(*gray, radius=7, num_warp=4)  # type: ignore[no-untyped-call]  # untyped there
     y, x = np.mgrid[:height, :width]
     places = np.stack([(x + columns) / (width - 1), (y + rows) / (height - 1)], axis=-1)[None] * 2 - 1
     return torch.from_numpy(places.astype(np.float32)).to(now.device)

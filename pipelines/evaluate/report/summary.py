@@ -63,7 +63,7 @@ def publish(
     """
     statistics = gather(plan, parts)
     tables = {name: found.table() for name, found in statistics.items() if found.photographs}
-    summary = summarise(config, plan, parts, tables) | {"seconds": round(seconds, 1)}
+    summary = summarize(config, plan, parts, tables) | {"seconds": round(seconds, 1)}
     summary["paired"] = {name: [_plain(p) for p in statistics[name].paired()] for name in tables}
     if plan.settings.detector is not None:
         summary["detection"] = detection(plan, parts)
@@ -83,7 +83,7 @@ def gather(plan: EvaluationPlan, parts: Parts) -> dict[str, Statistics]:
     return found
 
 
-def summarise(
+def summarize(
     config: EvaluateConfig, plan: EvaluationPlan, parts: Parts, tables: Mapping[str, Table]
 ) -> dict[str, Any]:
     """Everything that the summary says of photographs and figures, ready for JSON."""

@@ -1,6 +1,6 @@
 """Depth maps beside photographs: read, turned the right way round, stored at the photograph's size. No Ray.
 
-Inside the system depth is a 16-bit greyscale PNG: 65535 = nearest, 0 = farthest. Files come in both directions, and
+Inside the system depth is a 16-bit grayscale PNG: 65535 = nearest, 0 = farthest. Files come in both directions, and
 which one cannot be told from a single map: the caller says it (:data:`DepthOrder`), and
 :mod:`pipelines.ingest.depth.check` looks at many for signs of the opposite.
 """
@@ -22,7 +22,7 @@ __all__ = [
     "store_depth", "suspicious_line",
 ]  # fmt: skip
 
-# "near": larger is nearer (disparity; MiDaS, Depth Anything, RIDCP500). "far": larger is farther (metres; RESIDE).
+# "near": larger is nearer (disparity; MiDaS, Depth Anything, RIDCP500). "far": larger is farther (meters; RESIDE).
 DepthOrder = Literal["near", "far"]
 
 _ASPECT_TOLERANCE = 0.05
@@ -57,7 +57,7 @@ def store_depth(values: Array, width: int, height: int, order: DepthOrder, *, na
         name: what messages call the map.
 
     Returns:
-        A 16-bit greyscale PNG of (height, width), 65535 = nearest, resampled bilinearly.
+        A 16-bit grayscale PNG of (height, width), 65535 = nearest, resampled bilinearly.
 
     Raises:
         BadDepth: another aspect, constant, or with too much missing.

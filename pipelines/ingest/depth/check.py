@@ -73,14 +73,14 @@ def inspect_depth(stored: bytes | NDArray[Any], photo: NDArray[np.uint8]) -> Dep
     """
     depth = _unit(stored)
     small = _reduce(depth, _SIDE)
-    colours = _reduce(photo, _SIDE, small.shape) / 255
+    colors = _reduce(photo, _SIDE, small.shape) / 255
     vertical = _rank_correlation(small, np.indices(small.shape)[0])
-    dark = _dark_channel(colours)
+    dark = _dark_channel(colors)
     haze = -_rank_correlation(small, dark)
-    sky = _sky_farness(small, colours)
+    sky = _sky_farness(small, colors)
     score = _direction(vertical, haze, sky, float(np.median(dark)))
     levels, largest = _levels(depth)
-    blank = _blank(small, colours)
+    blank = _blank(small, colors)
     alignment, by_chance = _alignment(depth, photo)
     found = {
         "inverted": score < -_INVERTED,
@@ -174,28 +174,28 @@ def _rank_correlation(first: NDArray[Any], second: NDArray[Any]) -> float:
     return float((a * b).sum()) / length if length else 0.0
 
 
-def _dark_channel(colours: Array) -> Array:
+def _dark_channel(colors: Array) -> Array:
     from scipy.ndimage import minimum_filter
 
-    dark: Array = minimum_filter(colours.min(axis=2), 5)
+    dark: Array = minimum_filter(colors.min(axis=2), 5)
     return dark
 
 
-def _roughness(colours: Array) -> Array:
-    """Mean gradient of the grey photograph over 3 x 3 pixels."""
+def _roughness(colors: Array) -> Array:
+    """Mean gradient of the gray photograph over 3 x 3 pixels."""
     from scipy.ndimage import uniform_filter
 
-    rough: Array = uniform_filter(np.hypot(*np.gradient(colours.mean(axis=2))), 3)
+    rough: Array = uniform_filter(np.hypot(*np.gradient(colors.mean(axis=2))), 3)
     return rough
 
 
-def _sky_farness(depth: Array, colours: Array) -> float | None:
+def _sky_farness(depth: Array, colors: Array) -> float | None:
     """Bright, smooth, not warm, and touching the upper border: is it farther than the rest?"""
     from scipy.ndimage import label
     from scipy.stats import rankdata
 
-    likely = (_roughness(colours) < 0.03) & (colours.max(axis=2) > 0.55)
-    likely &= colours[:, :, 2] >= colours[:, :, 0] - 0.05
+    likely = (_roughness(colors) < 0.03) & (colors.max(axis=2) > 0.55)
+    likely &= colors[:, :, 2] >= colors[:, :, 0] - 0.05
     regions, _ = label(likely)
     sky = np.isin(regions, np.setdiff1d(regions[0], 0))
     if not 0.03 < sky.mean() < 0.8:
@@ -224,9 +224,9 @@ def _levels(depth: Array) -> tuple[int, float]:
     return levels, float(coarse.max() / values.size)
 
 
-def _blank(depth: Array, colours: Array) -> float:
+def _blank(depth: Array, colors: Array) -> float:
     end = (depth <= 0.5 / _TOP) | (depth >= 1.0 - 0.5 / _TOP)
-    return float((end & (_roughness(colours) > 0.03)).mean())
+    return float((end & (_roughness(colors) > 0.03)).mean())
 
 
 def _alignment(depth: Array, photo: NDArray[np.uint8]) -> tuple[float | None, float]:
@@ -238,8 +238,8 @@ def _alignment(depth: Array, photo: NDArray[np.uint8]) -> tuple[float | None, fl
     edges = np.hypot(*np.gradient(small)) > 0.04
     if edges.mean() < 0.005:
         return None, 0.0
-    grey = (_reduce(photo, _EDGE_SIDE, small.shape) / 255).mean(axis=2)
-    strength = maximum_filter(np.hypot(*np.gradient(grey)), 3)
+    gray = (_reduce(photo, _EDGE_SIDE, small.shape) / 255).mean(axis=2)
+    strength = maximum_filter(np.hypot(*np.gradient(gray)), 3)
     ranks = rankdata(strength).reshape(strength.shape) / strength.size
     chance = np.mean([ranks[mirrored].mean() for mirrored in (edges[::-1], edges[:, ::-1], edges[::-1, ::-1])])
     return float(ranks[edges].mean()), float(chance)

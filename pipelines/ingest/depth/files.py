@@ -1,4 +1,4 @@
-"""Depth files to arrays: NumPy, greyscale PNG and TIFF, MATLAB of both generations. No Ray.
+"""Depth files to arrays: NumPy, grayscale PNG and TIFF, MATLAB of both generations. No Ray.
 
 Whatever the bytes are, the outcome is an array or :class:`BadDepth`. Declared shapes are checked before anything of
 that size is allocated, and nothing is unpickled.
@@ -40,7 +40,7 @@ def parse_depth(data: bytes, name: str) -> NDArray[np.float64]:
         data: the whole file.
         name: its name or path; the suffix, one of :data:`DEPTH_SUFFIXES`, says how to read it. ``.npz`` and ``.mat``
             must hold an array named ``depth``, or else a single map. Arrays may have one axis of length 1 too many.
-            Pictures are greyscale, of 8 or 16 bits.
+            Pictures are grayscale, of 8 or 16 bits.
 
     Returns:
         (H, W) float64 in the file's own unit, both sides at least 1, at most 100 megapixels. Values may be infinite
@@ -81,7 +81,7 @@ def _read(data: bytes, suffix: str, name: str) -> NDArray[Any]:
 def _read_picture(data: bytes, name: str) -> NDArray[Any]:
     pixels = images.decode(data).pixels
     if (pixels != pixels[:, :, :1]).any():
-        raise BadDepth(f"depth map {name} is a colour picture; expected greyscale, so save it without a colour map")
+        raise BadDepth(f"depth map {name} is a color picture; expected grayscale, so save it without a color map")
     return pixels[:, :, 0]
 
 

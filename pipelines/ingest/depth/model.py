@@ -56,7 +56,7 @@ class DepthModelConfig(Settings):
 
 
 def is_depth_model(text: str) -> bool:
-    """Whether ``--depth TEXT`` means a model: its folder, or ``organisation/name`` where there is no such path."""
+    """Whether ``--depth TEXT`` means a model: its folder, or ``organization/name`` where there is no such path."""
     path = Path(text)
     if not path.exists():
         return _HUB_NAME.fullmatch(text) is not None
@@ -135,9 +135,9 @@ class DepthModel:
     def _prepare(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
             raise ValueError(f"pixels are {pixels.dtype}{pixels.shape}; expected uint8 (H, W, 3)")
-        colour = pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
-        height, width = _working_size(colour.shape[0], colour.shape[1], self.config.max_side)
-        reduced: NDArray[np.uint8] = images.resize(colour, width, height)
+        color = pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
+        height, width = _working_size(color.shape[0], color.shape[1], self.config.max_side)
+        reduced: NDArray[np.uint8] = images.resize(color, width, height)
         return reduced
 
     def _forward(self, batch: list[NDArray[np.uint8]]) -> NDArray[np.float32]:

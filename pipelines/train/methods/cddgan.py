@@ -1,7 +1,7 @@
 """CDD-GAN (Chen et al., arXiv 2203.07677): dehazing from unpaired hazy and clear photographs.
 
-A CycleGAN whose encoder also minimises an adversarial contrastive loss. The query is a patch of the dehazed image, the
-positives are patches of clear exemplars, the negatives come from negative generators, which maximise that loss in
+A CycleGAN whose encoder also minimizes an adversarial contrastive loss. The query is a patch of the dehazed image, the
+positives are patches of clear exemplars, the negatives come from negative generators, which maximize that loss in
 alternation. Gradients of the contrastive loss flow through the query, not through the positives (as in CUT).
 
 Randomness (patch positions, noise, image history) is this method's own and part of its state. With several processes
@@ -188,7 +188,7 @@ class CddganMethod:
     def _translate(
         self, batch: Batch, positions: Tensor, noise: Tensor, step: int
     ) -> tuple[Translated, dict[str, float]]:
-        """The generators' turn: they and the projections minimise."""
+        """The generators' turn: they and the projections minimize."""
         made = self._run(self.translators.wrapped, batch["hazy"], batch["clear"], positions)
         parts = self.translation_losses(batch, made, noise)
         total = torch.stack(list(parts.values())).sum()
@@ -198,7 +198,7 @@ class CddganMethod:
         return made, {"loss": float(total.detach()), **{name: float(part.detach()) for name, part in parts.items()}}
 
     def _oppose(self, made: Translated, noise: Tensor, step: int) -> dict[str, float]:
-        """The negative generators' turn: they maximise what the encoder minimises, and keep apart."""
+        """The negative generators' turn: they maximize what the encoder minimizes, and keep apart."""
         made = made._replace(query=[query.detach() for query in made.query])
         fresh = self._run(self.negatives.wrapped, made.hazy_patches, noise)
         contrastive = self.contrastive(made, fresh, losses.negatives_contrastive)

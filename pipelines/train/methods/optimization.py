@@ -55,7 +55,7 @@ class Method(Protocol):
 Predict = Callable[[Tensor], Any]
 Figures = dict[str, Tensor]
 Objective = Callable[[Predict, Batch], tuple[Figures, Figures]]
-"""``(network, batch) -> (losses, figures)``: scalars, means over the batch; the sum of the losses is minimised."""
+"""``(network, batch) -> (losses, figures)``: scalars, means over the batch; the sum of the losses is minimized."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -83,7 +83,7 @@ class OptimizerConfig(Settings):
 
 
 class _Objective(nn.Module):
-    """A network and what is minimised of it."""
+    """A network and what is minimized of it."""
 
     def __init__(self, network: nn.Module, objective: Objective, precision: str) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class Stepper:
 
     Args:
         network: on its device.
-        objective: what is minimised.
+        objective: what is minimized.
         config: schedule, micro-batches, precision.
         steps: of the whole run; the end of the schedule.
         wrap: makes a module distributed.

@@ -20,7 +20,7 @@ from pipelines.train.methods.optimization import Batch, Figures, OptimizerConfig
 
 HAZE_LEVELS = ("a photo without haze", "a photo with light haze", "a photo with heavy haze", "a photo in dense fog")
 LEVEL_BOUNDS = (0.08, 0.35, 0.65)
-DEFECTS = ("blurry", "noisy", "compressed", "badly exposed", "colour-cast")
+DEFECTS = ("blurry", "noisy", "compressed", "badly exposed", "color-cast")
 DEFECT_CAPTIONS = ("a flawless photo", *(f"a {defect} photo" for defect in DEFECTS))
 ANTONYMS = (("a clear photo", "a hazy photo"), ("a good photo", "a bad photo"))
 RESOLUTIONS = (64, 96, 128, 160)

@@ -51,10 +51,10 @@ def test_lossy_formats_are_close(kind: str, photo: Make) -> None:
     assert np.abs(read.pixels.astype(int) - photo(1)).mean() < 6
 
 
-def test_grey_becomes_three_equal_channels() -> None:
-    grey = gradient()[:, :, 0]
-    read = images.decode(encoded(Image.fromarray(grey), "PNG"))
-    np.testing.assert_array_equal(read.pixels, np.repeat(grey[:, :, None], 3, axis=2))
+def test_gray_becomes_three_equal_channels() -> None:
+    gray = gradient()[:, :, 0]
+    read = images.decode(encoded(Image.fromarray(gray), "PNG"))
+    np.testing.assert_array_equal(read.pixels, np.repeat(gray[:, :, None], 3, axis=2))
 
 
 def test_bilevel_is_black_and_white() -> None:
@@ -62,7 +62,7 @@ def test_bilevel_is_black_and_white() -> None:
     assert set(np.unique(read.pixels)) == {0, 255}
 
 
-def test_grey_with_alpha() -> None:
+def test_gray_with_alpha() -> None:
     rgb = gradient()
     image = Image.merge("LA", [Image.fromarray(rgb[:, :, 0]), Image.fromarray(rgb[:, :, 1])])
     read = images.decode(encoded(image, "PNG"))
@@ -87,7 +87,7 @@ def test_cmyk() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_16_bit_grey_keeps_its_depth(kind: str) -> None:
+def test_16_bit_gray_keeps_its_depth(kind: str) -> None:
     values = np.linspace(0, 65_535, 24 * 40).astype(np.uint16).reshape(24, 40)
     read = images.decode(encoded(Image.fromarray(values), kind))
     assert read.pixels.dtype == np.uint16
@@ -95,7 +95,7 @@ def test_16_bit_grey_keeps_its_depth(kind: str) -> None:
     np.testing.assert_array_equal(images.decode(images.encode(read)).pixels, read.pixels)
 
 
-def test_16_bit_colour_keeps_its_depth() -> None:
+def test_16_bit_color_keeps_its_depth() -> None:
     values = np.linspace(0, 65_535, 6 * 5 * 3).astype(">u2").reshape(6, 5, 3)
     rows = b"".join(b"\x00" + row.tobytes() for row in values)
     read = images.decode(png(struct.pack(">IIBBBBB", 5, 6, 16, 2, 0, 0, 0), rows))
@@ -177,7 +177,7 @@ def test_damaged_profile_counts_as_none(profile: bytes) -> None:
     assert read.icc is None
 
 
-def test_profile_for_another_colour_model_counts_as_none() -> None:
+def test_profile_for_another_color_model_counts_as_none() -> None:
     lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     read = images.decode(encoded(Image.fromarray(gradient()), "PNG", icc_profile=lab))
     np.testing.assert_array_equal(read.pixels, gradient())
@@ -365,7 +365,7 @@ def test_with_tensor_refuses_another_size_under_alpha() -> None:
     assert images.Photo(gradient()).with_tensor(torch.zeros(1, 3, 8, 9)).pixels.shape == (8, 9, 3)
 
 
-def test_16_bit_colour_is_rounded_to_8_where_the_format_has_no_more() -> None:
+def test_16_bit_color_is_rounded_to_8_where_the_format_has_no_more() -> None:
     values = np.array([[[0, 128, 65_535], [257, 386, 65_406]]], np.uint16)
     read = images.decode(images.encode(images.Photo(values), "BMP"))
     np.testing.assert_array_equal(read.pixels, [[[0, 0, 255], [1, 2, 254]]])

@@ -1,4 +1,4 @@
-"""16-bit and float colour, CIELAB and profiles: read and written at full depth."""
+"""16-bit and float color, CIELAB and profiles: read and written at full depth."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def deep(channels: int, seed: int = 0) -> np.ndarray:
 def test_png_of_16_bits(channels: int) -> None:
     values = deep(channels)
     read = images.decode(imagecodecs.png_encode(values[:, :, 0].copy() if channels == 1 else values))
-    colours = values[:, :, :1] if channels < 3 else values[:, :, :3]
-    np.testing.assert_array_equal(read.pixels, np.broadcast_to(colours, (*SIZE, 3)))
+    colors = values[:, :, :1] if channels < 3 else values[:, :, :3]
+    np.testing.assert_array_equal(read.pixels, np.broadcast_to(colors, (*SIZE, 3)))
     assert read.pixels.dtype == np.uint16
     assert (read.alpha is None) == (channels in (1, 3))
     if read.alpha is not None:
@@ -67,7 +67,7 @@ def test_interlaced_png_of_16_bits() -> None:
     np.testing.assert_array_equal(images.decode(b"\x89PNG\r\n\x1a\n" + body).pixels, values)
 
 
-def test_transparent_colour_of_a_16_bit_png() -> None:
+def test_transparent_color_of_a_16_bit_png() -> None:
     values = deep(3)
     data = imagecodecs.png_encode(values)
     read = images.decode(data[:33] + chunk(b"tRNS", values[3, 4].astype(">u2").tobytes()) + data[33:])
@@ -108,14 +108,14 @@ def test_layouts_of_16_bit_tiff(order: str, planar: str, options: dict[str, Any]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_float_colour_between_zero_and_one(dtype: str) -> None:
+def test_float_color_between_zero_and_one(dtype: str) -> None:
     values = np.array([[[0, 0.25, 0.5], [0.75, 1, 0]]], dtype)
     data = tiff(values, photometric="rgb", compression="zlib", predictor=dtype != "float16")
     np.testing.assert_array_equal(images.decode(data).pixels, np.rint(values.astype(float) * 65_535))
 
 
 @pytest.mark.parametrize("value", [-0.01, 1.5, float("nan"), float("inf")])
-def test_float_colour_with_another_white_is_refused(value: float) -> None:
+def test_float_color_with_another_white_is_refused(value: float) -> None:
     values = np.full((4, 4, 3), 0.5, np.float32)
     values[2, 1, 0] = value
     with pytest.raises(images.UnsupportedFormat, match="expected 0 to 1"):
@@ -150,10 +150,10 @@ def test_orientation_of_a_16_bit_tiff() -> None:
     np.testing.assert_array_equal(images.decode(data).pixels, np.rot90(values, 1))
 
 
-# --- colour ---
+# --- color ---
 
 
-def test_profile_of_16_bit_grey_is_applied_to_the_last_bits() -> None:
+def test_profile_of_16_bit_gray_is_applied_to_the_last_bits() -> None:
     linear = imagecodecs.cms_profile("gray", whitepoint=[0.3127, 0.3290], gamma=1.0)
     values = np.linspace(0, 65_535, 4000).round().astype(np.uint16).reshape(40, 100)
     x = values / 65_535
@@ -169,7 +169,7 @@ def with_profile(values: np.ndarray, profile: bytes) -> bytes:
     return data[:33] + chunk(b"iCCP", b"name\0\0" + zlib.compress(profile)) + data[33:]
 
 
-def test_profile_of_16_bit_colour_is_applied_and_carried_over() -> None:
+def test_profile_of_16_bit_color_is_applied_and_carried_over() -> None:
     adobe = adobe_profile()
     values = deep(3)
     for data in (tiff(values, photometric="rgb", iccprofile=adobe), with_profile(values, adobe)):
@@ -185,7 +185,7 @@ def test_profile_of_16_bit_colour_is_applied_and_carried_over() -> None:
 
 
 @pytest.mark.parametrize("profile", [b"no profile", srgb_profile()[:300], imagecodecs.cms_profile("gray", gamma=2.2)])
-def test_profile_that_does_not_fit_16_bit_colour_counts_as_none(profile: bytes) -> None:
+def test_profile_that_does_not_fit_16_bit_color_counts_as_none(profile: bytes) -> None:
     read = images.decode(tiff(deep(3), photometric="rgb", iccprofile=profile))
     np.testing.assert_array_equal(read.pixels, deep(3))
     assert read.icc is None
@@ -239,7 +239,7 @@ def test_cmyk_with_a_profile() -> None:
 
 LAB = np.array(
     [[[54.29, 80.81, 69.89], [87.82, -79.29, 80.99], [100, 0, 0], [50, 0, 0]]]
-)  # sRGB red, green, white, grey
+)  # sRGB red, green, white, gray
 RGB = np.array([[[255, 0, 0], [0, 255, 0], [255, 255, 255], [119, 119, 119]]])
 
 
@@ -352,11 +352,11 @@ def photos(draw: st.DrawFn) -> images.Photo:
     size = draw(st.tuples(st.integers(1, 12), st.integers(1, 12)))
     dtype = draw(st.sampled_from([np.uint8, np.uint16]))
     channels = draw(st.sampled_from([1, 3]))
-    colours = draw(hnp.arrays(dtype, (*size, channels)))
+    colors = draw(hnp.arrays(dtype, (*size, channels)))
     alpha = draw(st.none() | hnp.arrays(dtype, size))
     icc = draw(st.sampled_from([None, srgb_profile()]))
     return images.Photo(
-        np.repeat(colours, 4 - channels, axis=2)[:, :, :3], alpha, icc, draw(st.sampled_from(["PNG", "TIFF"]))
+        np.repeat(colors, 4 - channels, axis=2)[:, :, :3], alpha, icc, draw(st.sampled_from(["PNG", "TIFF"]))
     )
 
 
@@ -377,17 +377,17 @@ def test_depth_of_what_is_written(kind: str, depth: int) -> None:
     assert read.pixels.dtype == np.dtype(f"uint{depth}")
 
 
-def test_what_was_grey_is_written_as_grey_with_a_profile_of_its_own() -> None:
-    grey = np.repeat(deep(1), 3, axis=2)
-    assert images.encode(images.Photo(grey), "PNG")[25] == 2  # colors that happen to be equal
-    assert images.encode(images.Photo(grey, grey=True), "PNG")[25] == 0
-    assert images.encode(images.Photo(grey, alpha=grey[:, :, 0], grey=True), "PNG")[25] == 4
-    assert images.encode(images.Photo(deep(3), grey=True), "PNG")[25] == 2  # it is not any more
-    data = images.encode(images.Photo(grey, icc=srgb_profile(), grey=True), "PNG")
+def test_what_was_gray_is_written_as_gray_with_a_profile_of_its_own() -> None:
+    gray = np.repeat(deep(1), 3, axis=2)
+    assert images.encode(images.Photo(gray), "PNG")[25] == 2  # colors that happen to be equal
+    assert images.encode(images.Photo(gray, gray=True), "PNG")[25] == 0
+    assert images.encode(images.Photo(gray, alpha=gray[:, :, 0], gray=True), "PNG")[25] == 4
+    assert images.encode(images.Photo(deep(3), gray=True), "PNG")[25] == 2  # it is not any more
+    data = images.encode(images.Photo(gray, icc=srgb_profile(), gray=True), "PNG")
     assert data[25] == 0
     read = images.decode(data)
-    assert (read.icc, read.grey) == (srgb_profile(), True)
-    np.testing.assert_array_equal(read.pixels, grey)
+    assert (read.icc, read.gray) == (srgb_profile(), True)
+    np.testing.assert_array_equal(read.pixels, gray)
 
 
 def test_other_programs_read_what_is_written() -> None:

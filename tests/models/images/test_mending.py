@@ -59,8 +59,8 @@ def test_jpeg_without_its_end_marker(options: dict[str, Any]) -> None:
     assert whole.notes == ()
     for cut in (data[:-1], data[:-2], data[:-2] + bytes(3000)):
         assert missing_rows(cut, whole.pixels) == 0
-    grey = encoded(Image.fromarray(PIXELS[:, :, 0]), "JPEG", **options)
-    assert missing_rows(grey[:-2], images.decode(grey).pixels) == 0
+    gray = encoded(Image.fromarray(PIXELS[:, :, 0]), "JPEG", **options)
+    assert missing_rows(gray[:-2], images.decode(gray).pixels) == 0
 
 
 @pytest.mark.parametrize("options", JPEGS)

@@ -16,7 +16,7 @@ from models.images import codec as images
 from models.images.profile import (
     is_hdr,
     is_sound,
-    srgb_grey_profile,
+    srgb_gray_profile,
     srgb_profile,
 )
 from models.images.profile import (
@@ -141,11 +141,11 @@ def test_primaries_of_a_png_and_what_comes_first(
     light = linear(values) if power is None else values**power
     found = read(png(COLORS, depth, *chunks))
     assert np.abs(found - converted(light, points)).max() < (3 / 255 if depth == 8 else 0.004)
-    grey = read(png(RAMP, depth, *chunks[:1])) if chunks[0][4:8] != b"iCCP" else None
-    if grey is not None:  # primaries mean nothing to grey
+    gray = read(png(RAMP, depth, *chunks[:1])) if chunks[0][4:8] != b"iCCP" else None
+    if gray is not None:  # primaries mean nothing to gray
         one = stored(RAMP, depth)
         expected = one if power is None else shown(one**power)
-        assert np.abs(grey[:, :, 1] - expected).max() < (1.6 / 255 if depth == 8 else 0.001)
+        assert np.abs(gray[:, :, 1] - expected).max() < (1.6 / 255 if depth == 8 else 0.001)
 
 
 @DEPTHS
@@ -220,8 +220,8 @@ def test_tags_of_a_tiff(depth: int) -> None:
         data = tiff(pixels, photometric="rgb", extratags=tags)
         assert np.abs(read(data) - expected).max() < tolerance
         assert images.decode(data).icc == srgb_profile()
-    grey = RAMP if depth == 16 else (RAMP / 257).round().astype(np.uint8)
-    data = tiff(grey, photometric="minisblack", extratags=[(301, 3, len(curve), curve, True)])
+    gray = RAMP if depth == 16 else (RAMP / 257).round().astype(np.uint8)
+    data = tiff(gray, photometric="minisblack", extratags=[(301, 3, len(curve), curve, True)])
     assert np.abs(read(data)[:, :, 0] - shown(stored(RAMP, depth))).max() < tolerance
 
 
@@ -323,7 +323,7 @@ def colors_stated(data: bytes) -> list[str]:
         assert b"hill" in packet
         found += [word for word in ("65535", "Adobe RGB", "319/1000", "22/10") if word.encode() in packet]
         if "icc_profile" in image.info:
-            assert image.info["icc_profile"] in (srgb_profile(), srgb_grey_profile())
+            assert image.info["icc_profile"] in (srgb_profile(), srgb_gray_profile())
     return found
 
 
@@ -356,7 +356,7 @@ def test_stale_colors_are_not_carried_along(kind: str) -> None:
 
 
 def test_profiles_of_our_own() -> None:
-    for profile in (srgb_grey_profile(), stated_colors(P3, 1.8, grey=True), stated_colors(P3, None)):
+    for profile in (srgb_gray_profile(), stated_colors(P3, 1.8, gray=True), stated_colors(P3, None)):
         assert profile is not None
         assert is_sound(profile)
         ImageCms.ImageCmsProfile(io.BytesIO(profile))

@@ -281,27 +281,27 @@ def test_compiled_networks_give_the_same_images() -> None:
     torch.testing.assert_close(compiled, dehaze(network, image).scene, atol=1e-4, rtol=0)
 
 
-# --- grey in, grey out ---
+# --- gray in, gray out ---
 
 
-def test_a_grey_image_gets_a_grey_scene_and_colors_stay_as_they_are() -> None:
+def test_a_gray_image_gets_a_gray_scene_and_colors_stay_as_they_are() -> None:
     tint = torch.tensor([1.1, 0.9, 0.7]).view(1, 3, 1, 1)
     network = Recorder(lambda x: SimpleNamespace(scene=x * tint, transmission=x[:, :1]))
-    grey, colors = torch.rand(1, 1, 9, 7).expand(-1, 3, -1, -1), torch.rand(1, 3, 9, 7)
-    found = dehaze(network, torch.cat([grey, colors]))
-    expected = 0.2126 * (grey * 1.1).clamp(0, 1) + 0.7152 * grey * 0.9 + 0.0722 * grey * 0.7
+    gray, colors = torch.rand(1, 1, 9, 7).expand(-1, 3, -1, -1), torch.rand(1, 3, 9, 7)
+    found = dehaze(network, torch.cat([gray, colors]))
+    expected = 0.2126 * (gray * 1.1).clamp(0, 1) + 0.7152 * gray * 0.9 + 0.0722 * gray * 0.7
     torch.testing.assert_close(found.scene[:1], expected)
     assert torch.equal(found.scene[0, 0], found.scene[0, 1])
     assert torch.equal(found.scene[0, 0], found.scene[0, 2])
     assert torch.equal(found.scene[1:], (colors * tint).clamp(0, 1))
-    assert torch.equal(found.transmission, torch.cat([grey, colors])[:, :1])  # type: ignore[arg-type]
+    assert torch.equal(found.transmission, torch.cat([gray, colors])[:, :1])  # type: ignore[arg-type]
 
 
-def test_grey_in_tiles_and_at_some_strength() -> None:
+def test_gray_in_tiles_and_at_some_strength() -> None:
     network = Recorder(lambda x: x * torch.tensor([1.1, 0.9, 0.7]).view(1, 3, 1, 1))
-    grey = torch.rand(1, 1, 150, 260).expand(-1, 3, -1, -1)
-    scene = dehaze(network, grey, InferenceConfig(tile=128, overlap=16)).scene
-    for shown in (scene, blend(grey, scene, 0.3)):
+    gray = torch.rand(1, 1, 150, 260).expand(-1, 3, -1, -1)
+    scene = dehaze(network, gray, InferenceConfig(tile=128, overlap=16)).scene
+    for shown in (scene, blend(gray, scene, 0.3)):
         assert torch.equal(shown[:, 0], shown[:, 1])
         assert torch.equal(shown[:, 0], shown[:, 2])
 
@@ -311,7 +311,7 @@ def test_grey_in_tiles_and_at_some_strength() -> None:
 )
 @pytest.mark.parametrize("name", ["dcp", "corun-compact"])
 def test_the_ends_of_a_panorama_meet(name: str, config: InferenceConfig) -> None:
-    """The step where they meet is no larger than that of neighbouring columns; without ``wrap`` it is."""
+    """The step where they meet is no larger than that of neighboring columns; without ``wrap`` it is."""
     image = _round_image(160, 324)
     network = zoo.load(name).network
 

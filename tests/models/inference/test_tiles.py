@@ -28,7 +28,7 @@ def test_tiles_cover_all_and_their_weights_never_vanish(height: int, width: int,
     assert total.min() > 0.2
 
 
-def test_neighbours_overlap_by_what_was_asked() -> None:
+def test_neighbors_overlap_by_what_was_asked() -> None:
     starts = [tile.left for tile in tiles_of(10, 1000, 256, 64)]
     assert starts[0] == 0
     assert starts[-1] == 1000 - 256

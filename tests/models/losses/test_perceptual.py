@@ -155,13 +155,13 @@ def test_weights_that_cannot_be_had_are_an_error_with_a_remedy(tmp_path: Path, m
 
 def test_what_is_no_vgg19_is_named(tmp_path: Path, state: dict[str, Tensor]) -> None:
     torch.save({name: value for name, value in state.items() if name != "features.28.bias"}, tmp_path / "short.pth")
-    torch.save(state | {"features.0.weight": torch.zeros(64, 1, 3, 3)}, tmp_path / "grey.pth")
+    torch.save(state | {"features.0.weight": torch.zeros(64, 1, 3, 3)}, tmp_path / "gray.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     torch.save(nn.Linear(1, 1), tmp_path / "pickle.pth")
     (tmp_path / "text.safetensors").write_text("no weights")
     for name, message in {
         "short.pth": r"missing \['features\.28\.bias'\]",
-        "grey.pth": r"features\.0\.weight \(64, 1, 3, 3\)",
+        "gray.pth": r"features\.0\.weight \(64, 1, 3, 3\)",
         "list.pth": "holds a list; expected a state dict",
         "pickle.pth": "holds more than plain weights",
         "text.safetensors": "is no safetensors file",

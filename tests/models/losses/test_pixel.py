@@ -26,7 +26,7 @@ def test_l1_is_the_mean_distance() -> None:
     assert losses.l1(scene, target).item() == pytest.approx(expected)
 
 
-def test_trust_weighs_pixels_and_does_not_renormalise() -> None:
+def test_trust_weighs_pixels_and_does_not_renormalize() -> None:
     scene, target, trust = tensors(IMAGE, IMAGE, MAP)
     s, t, w = (x.detach().numpy() for x in (scene, target, trust))
     assert losses.l1(scene, target, trust).item() == pytest.approx((np.abs(s - t) * w).sum() / s.size)

@@ -82,7 +82,7 @@ class TestGenerator:
                 network.output.bias.copy_(torch.tensor(bias))  # type: ignore[union-attr]
                 assert torch.allclose(network(before), after, atol=1e-5)
 
-    def test_an_image_does_not_depend_on_its_neighbours_in_the_batch(self) -> None:
+    def test_an_image_does_not_depend_on_its_neighbors_in_the_batch(self) -> None:
         network, images = generator(), torch.rand(3, 3, 16, 16)
         assert torch.allclose(network(images)[1:2], network(images[1:2]), atol=1e-6)
 
@@ -104,7 +104,7 @@ class TestGenerator:
         with pytest.raises(ConfigError, match=f"no layer {layer}: take layers from 0 to 3"):
             generator().encode(torch.rand(1, 3, 8, 8), (0, layer))
 
-    def test_instance_normalisation_forgets_global_haze_and_group_normalisation_does_not(self) -> None:
+    def test_instance_normalization_forgets_global_haze_and_group_normalization_does_not(self) -> None:
         """Uniform haze is one affine map of the whole image: what the configuration's docstring says of both."""
         image = torch.rand(1, 3, 16, 16)
         hazy = 0.4 * image + 0.5

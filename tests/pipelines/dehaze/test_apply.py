@@ -28,7 +28,7 @@ def names(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_one_photograph_gets_a_neighbour(photo_folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_photograph_gets_a_neighbor(photo_folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
     folder = photo_folder(count=1, hazy=True)
     source = folder / "photo_000.jpg"
     before = source.read_bytes()

@@ -11,8 +11,8 @@ from PIL import Image
 from pipelines.dehaze.previews import sheet_of
 
 
-def save(path: Path, colour: tuple[int, int, int], size: tuple[int, int] = (300, 200)) -> str:
-    Image.new("RGB", size, colour).save(path)
+def save(path: Path, color: tuple[int, int, int], size: tuple[int, int] = (300, 200)) -> str:
+    Image.new("RGB", size, color).save(path)
     return str(path)
 
 
@@ -42,5 +42,5 @@ def test_photographs_stand_left_of_their_results_whatever_their_depth(tmp_path: 
     Image.fromarray(np.full((40, 60), 40_000, np.uint16)).save(path)
     pairs = [(str(path), save(tmp_path / "red.png", (200, 0, 0), (60, 40)))] * 2
     pixels = np.asarray(opened(sheet_of(pairs))).astype(int)
-    red, grey = ([*(abs(pixels[50] - color) < 9).all(axis=1)] for color in ((200, 0, 0), (40_000 >> 8,) * 3))
-    assert grey.index(True) < red.index(True) < grey.index(True, red.index(True)) < red.index(True, 150)
+    red, gray = ([*(abs(pixels[50] - color) < 9).all(axis=1)] for color in ((200, 0, 0), (40_000 >> 8,) * 3))
+    assert gray.index(True) < red.index(True) < gray.index(True, red.index(True)) < red.index(True, 150)

@@ -57,12 +57,12 @@ def test_a_metric_of_pyiqa_scores_and_says_what_it_is(monkeypatch: pytest.Monkey
     assert asked == [("musiq", {"device": torch.device("cpu"), "pretrained_model_path": path})]
     assert metric.about["metric"] == "musiq"
     assert metric.about["weights"] == "own.pth"
-    assert "Noncommercial" in metric.about["licence"]
+    assert "Noncommercial" in metric.about["license"]
     install(monkeypatch, lambda name, **options: FakeMetric(2.0))
     assert Pyiqa("musiq").about["weights_sha256"] != metric.about["weights_sha256"]
 
 
-def test_without_pyiqa_the_extra_and_its_licences_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyiqa_the_extra_and_its_licenses_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyiqa", None)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"pip install 'ray-dehaze\[iqa\]'.*not for commercial use"):
         Pyiqa("nima")

@@ -19,9 +19,9 @@ Pixels = NDArray[np.uint8]
 
 
 def test_psnr_of_a_known_error() -> None:
-    grey = np.full((32, 32, 3), 100, np.uint8)
-    assert metrics.psnr(grey + 10, grey) == pytest.approx(20 * math.log10(25.5))
-    assert metrics.psnr(grey, grey + 10) == metrics.psnr(grey + 10, grey)
+    gray = np.full((32, 32, 3), 100, np.uint8)
+    assert metrics.psnr(gray + 10, gray) == pytest.approx(20 * math.log10(25.5))
+    assert metrics.psnr(gray, gray + 10) == metrics.psnr(gray + 10, gray)
 
 
 def test_psnr_does_not_wrap_around() -> None:
@@ -57,7 +57,7 @@ def test_smallest_side_can_be_measured() -> None:
     assert math.isfinite(metrics.ssim(image, 255 - image))
 
 
-# Sharma, Wu and Dalal (2005), table 1: two colours in CIELAB and their difference.
+# Sharma, Wu and Dalal (2005), table 1: two colors in CIELAB and their difference.
 SHARMA = [
     ((50.0, 2.6772, -79.7751), (50.0, 0.0, -82.7485), 2.0425),
     ((50.0, 3.1571, -77.2803), (50.0, 0.0, -82.7485), 2.8615),
@@ -72,16 +72,16 @@ SHARMA = [
 ]
 
 
-def test_colour_differences_are_the_published_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_color_differences_are_the_published_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     import skimage.color
 
-    colours = iter([np.array([pair[i] for pair in SHARMA])[None] for i in (0, 1)])
-    monkeypatch.setattr(skimage.color, "rgb2lab", lambda image: next(colours))
+    colors = iter([np.array([pair[i] for pair in SHARMA])[None] for i in (0, 1)])
+    monkeypatch.setattr(skimage.color, "rgb2lab", lambda image: next(colors))
     picture = np.zeros((1, len(SHARMA), 3), np.uint8)
     assert metrics.ciede2000(picture, picture) == pytest.approx(np.mean([pair[2] for pair in SHARMA]), abs=1e-4)
 
 
-def test_colour_difference_of_black_and_white_is_a_hundred() -> None:
+def test_color_difference_of_black_and_white_is_a_hundred() -> None:
     black, white = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 255, np.uint8)
     assert metrics.ciede2000(black, white) == pytest.approx(100, abs=0.1)
     assert metrics.ciede2000(white, white) == 0.0
@@ -107,9 +107,9 @@ def test_metrics_are_chosen_in_the_order_of_the_table() -> None:
         metrics.chosen(["quality"], scorer=False)
 
 
-def test_every_metric_says_its_range_its_licence_and_what_it_is() -> None:
-    assert all(metric.limits and metric.licence and metric.what for metric in METRICS.values())
-    assert all("noncommercial" in m.licence.lower() for m in METRICS.values() if m.provider == "pyiqa")
+def test_every_metric_says_its_range_its_license_and_what_it_is() -> None:
+    assert all(metric.limits and metric.license and metric.what for metric in METRICS.values())
+    assert all("noncommercial" in m.license.lower() for m in METRICS.values() if m.provider == "pyiqa")
 
 
 @pytest.mark.parametrize("kind", ["real", "paired", "synthetic"])

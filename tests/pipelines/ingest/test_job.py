@@ -248,9 +248,9 @@ def test_depth_and_holdout(photo_folder: Folder, tmp_path: Path) -> None:
 def test_depth_maps_the_wrong_way_round_stop_the_ingest(photo_folder: Folder, tmp_path: Path) -> None:
     source, depth = photo_folder("clear", count=10, hazy=True), tmp_path / "depth"
     depth.mkdir()
-    for index in range(10):  # near at the top: metres, taken for disparities
-        metres = np.linspace(80, 2, 96)[:, None] * np.ones((1, 128))
-        savemat(depth / f"photo_{index:03d}.mat", {"depth": metres})
+    for index in range(10):  # near at the top: meters, taken for disparities
+        meters = np.linspace(80, 2, 96)[:, None] * np.ones((1, 128))
+        savemat(depth / f"photo_{index:03d}.mat", {"depth": meters})
     with pytest.raises(ConfigError, match=r"depth maps look inverted .*--depth-order far"):
         ingest(config(source, tmp_path / "out", depth=str(depth)))
     manifest = ingest(config(source, tmp_path / "out", depth=str(depth), depth_order="far"))

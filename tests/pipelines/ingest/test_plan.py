@@ -65,7 +65,7 @@ def test_photographs_of_one_scene_are_on_one_side() -> None:
     assert set(sides) == {"train", "test"}
 
 
-def test_rows_of_a_table_stay_beside_their_neighbours() -> None:
+def test_rows_of_a_table_stay_beside_their_neighbors() -> None:
     found = sheet(40, kind="parquet:image")
     shards = plan_shards(found, config(test_fraction=0.0), {})
     assert [int(row) for shard in shards for row in shard.rows] == list(range(40))

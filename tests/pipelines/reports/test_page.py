@@ -49,7 +49,7 @@ def test_numbers_for_people() -> None:
     assert percent(0, 0) == "0\u00a0%"
 
 
-def test_charts_stand_in_the_page_with_its_colours_and_any_text(parse_page: Any) -> None:
+def test_charts_stand_in_the_page_with_its_colors_and_any_text(parse_page: Any) -> None:
     hostile = "</text><script>$x_2$ שלום 雾"
 
     def once() -> str:

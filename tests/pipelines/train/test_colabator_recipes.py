@@ -106,7 +106,7 @@ def rank_0(pool: Any) -> Any:
 
 
 def rank_1(pool: Any) -> Any:
-    """Meets the same photographs, and some that nobody has labelled."""
+    """Meets the same photographs, and some that nobody has labeled."""
     stream = iter([photographs(seed) for seed in range(3)])
     labels = PooledLabels(stream, pool, Stopwatch())
     return labels.take(8), labels.take(9)

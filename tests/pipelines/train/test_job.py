@@ -25,7 +25,7 @@ from pipelines.ingest.job import ingest
 from pipelines.tracking import Tracker, default_uri
 from pipelines.train import __main__ as command
 from pipelines.train import job
-from pipelines.train.labels import labelling
+from pipelines.train.labels import labeling
 from pipelines.train.recipe import Recipe, load_recipe
 from pipelines.train.run import TrainJob, TrainResult
 from pipelines.train.worker import TrainWorker
@@ -148,12 +148,12 @@ def test_the_same_run_twice_at_a_time_is_refused_and_harms_nobody(
     recipe = load_recipe("colabator_corun_compact", [*TINY, "labels.mode=inline", f"labels.store={tmp_path / 'disk'}"])
     todo = replace(trained[0], out=tmp_path / "out", recipe=recipe)
     label = np.zeros((8, 8, 3), np.uint8)
-    with labelling(todo) as (pool, labeling):
-        assert labeling is None
+    with labeling(todo) as (pool, client):
+        assert client is None
         pool.offer([LabelEntry("a", label, label[..., 0], np.ones((1, 1), np.float32), 0.5, 0.5, 0)])
-        with pytest.raises(LabelingError, match="going on already"), labelling(todo):
+        with pytest.raises(LabelingError, match="going on already"), labeling(todo):
             pass
-        with labelling(replace(todo, out=tmp_path / "other")) as (other, _):
+        with labeling(replace(todo, out=tmp_path / "other")) as (other, _):
             assert other.ids() == []
         assert pool.ids() == ["a"]
         assert list((tmp_path / "disk").glob(f"{todo.cluster_name}/shard-*/labels-*.sqlite")), (
@@ -163,11 +163,11 @@ def test_the_same_run_twice_at_a_time_is_refused_and_harms_nobody(
 
 
 @pytest.mark.parametrize(
-    ("mean", "published", "labelled", "goes_back"),
+    ("mean", "published", "labeled", "goes_back"),
     [(0, 0, 0, False), (0, 40, 40, True), (0, 40, 0, True), (0, 0, None, True), (3, 40, 40, True)],
 )
 def test_only_a_run_as_seeded_need_not_be_set_back(
-    mean: float, published: int, labelled: int | None, goes_back: bool, tmp_path: Path
+    mean: float, published: int, labeled: int | None, goes_back: bool, tmp_path: Path
 ) -> None:
     """Without a checkpoint. A teacher of the attempt that died may be published, and no label of it accepted yet."""
     calls: list[str] = []
@@ -181,7 +181,7 @@ def test_only_a_run_as_seeded_need_not_be_set_back(
     stats = SimpleNamespace(size=6, offered=6, mean_teacher_step=mean)
     worker.pool = SimpleNamespace(stats=lambda: stats, restore_async=told("restore", restored))
     worker.labeling = SimpleNamespace(
-        status=lambda: {"teacher_step": published, "labelled_step": labelled}, hold=told("hold"), rewind=told("rewind")
+        status=lambda: {"teacher_step": published, "labeled_step": labeled}, hold=told("hold"), rewind=told("rewind")
     )
     worker.method = SimpleNamespace(teacher_state=dict)
     worker._set_back(0, resumed=False)
@@ -356,7 +356,7 @@ def test_a_run_goes_on_with_fewer_workers_and_more_steps(
     assert "goes on after step 2, with the label pool of then: 6 labels" in said
     assert "colabator 3/4" in said
     assert "colabator 1/4" not in said
-    assert "labelled 6 photographs" not in said, "the pool was not seeded again"
+    assert "labeled 6 photographs" not in said, "the pool was not seeded again"
 
 
 @pytest.mark.slow

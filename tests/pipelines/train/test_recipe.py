@@ -67,7 +67,7 @@ def test_a_mistake_is_one_sentence(text: str, overrides: list[str], message: str
         load_recipe(path, overrides)
 
 
-def test_an_unknown_recipe_has_a_neighbour() -> None:
+def test_an_unknown_recipe_has_a_neighbor() -> None:
     with pytest.raises(ConfigError, match="no recipe 'demo_pretrian'; did you mean 'demo_pretrain'"):
         load_recipe("demo_pretrian")
 

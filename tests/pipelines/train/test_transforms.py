@@ -268,8 +268,8 @@ class TestScorerSamples:
 
     def test_quality_falls_with_the_severity_of_the_defect(self) -> None:
         none = PLAIN.model_copy(update={"beta": (0.0, 0.0)})
-        grey = row(np.full((64, 64, 3), 128, np.uint8))
-        samples = [s for seed in range(60) for s in each(scorer_samples([grey], CROP, none, seed))]
+        gray = row(np.full((64, 64, 3), 128, np.uint8))
+        samples = [s for seed in range(60) for s in each(scorer_samples([gray], CROP, none, seed))]
         noisy = [s for s in samples if s["defect"] == 1 + DEFECTS.index("noisy")]
         assert len(noisy) > 8
         assert spearmanr([s["image"].std() for s in noisy], [s["quality"] for s in noisy]).statistic < -0.95

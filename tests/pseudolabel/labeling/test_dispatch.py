@@ -65,7 +65,7 @@ def work(workers, units=UNITS, attempts=3, stopped=lambda: False):
     return current.report(), crew
 
 
-def test_every_unit_is_labelled_once_and_counted():
+def test_every_unit_is_labeled_once_and_counted():
     workers = FakeWorkers(2)
     report, crew = work(workers)
     assert [unit for _, unit in workers.sent] == UNITS

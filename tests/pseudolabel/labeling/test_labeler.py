@@ -191,9 +191,9 @@ def test_a_unit_gives_its_training_photographs_whole_and_resized(corpus, photo, 
     assert broken == ["damaged"]
 
 
-def test_sixteen_bit_photographs_are_labelled_too(tmp_path):
-    grey = np.full((20, 20), 0x8000, dtype=np.uint16)
-    rows = [{"image_id": "deep", "image": encoded(grey, "PNG"), "split": "train"}]
+def test_sixteen_bit_photographs_are_labeled_too(tmp_path):
+    gray = np.full((20, 20), 0x8000, dtype=np.uint16)
+    rows = [{"image_id": "deep", "image": encoded(gray, "PNG"), "split": "train"}]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "deep.parquet")
     ((_, pixels),) = read_unit(WorkUnit(str(tmp_path / "deep.parquet"), 0), 8, 1, lambda *_: None)
     assert pixels.dtype == np.uint8

@@ -90,7 +90,7 @@ def test_a_round_that_is_broken_off_gets_back_what_is_out_and_no_more():
 
 
 @pytest.fixture
-def labelled(ray_cluster, request, tmp_path):
+def labeled(ray_cluster, request, tmp_path):
     """A pool and two label workers on six units of two photographs, of which only the first round is done."""
     run = f"{request.node.name}-{time.monotonic_ns()}"
     rows = []
@@ -118,8 +118,8 @@ def wait_until(condition, seconds=60):
         time.sleep(0.05)
 
 
-def test_a_restored_pool_stays_as_it_is_until_the_run_is_set_back(labelled, tmp_path):
-    pool, labeling, _run = labelled
+def test_a_restored_pool_stays_as_it_is_until_the_run_is_set_back(labeled, tmp_path):
+    pool, labeling, _run = labeled
     pool.snapshot(tmp_path / "snapshot")
     then = pool.stats()
     labeling.start()
@@ -133,17 +133,17 @@ def test_a_restored_pool_stays_as_it_is_until_the_run_is_set_back(labelled, tmp_
     time.sleep(0.5)
     assert pool.stats() == then, "nor does anything begin"
     labeling.rewind(offset(0.1), 50)
-    wait_until(lambda: labeling.status()["labelled_step"] == 50)
+    wait_until(lambda: labeling.status()["labeled_step"] == 50)
     now = pool.stats()
     assert now.mean_teacher_step == 50, "with the weights of the checkpoint, though later ones were published"
     assert now.mean_clearness == pytest.approx(then.mean_clearness + 0.1, abs=0.005)
     labeling.publish(offset(0.2), 100)
-    wait_until(lambda: labeling.status()["labelled_step"] == 100)
+    wait_until(lambda: labeling.status()["labeled_step"] == 100)
     assert pool.stats().mean_clearness == pytest.approx(then.mean_clearness + 0.2, abs=0.005), "not those of before"
 
 
-def test_weights_are_put_into_the_object_store_once_and_reach_a_round_under_way(labelled):
-    pool, labeling, run = labelled
+def test_weights_are_put_into_the_object_store_once_and_reach_a_round_under_way(labeled):
+    pool, labeling, run = labeled
     coordinator = ray.get_actor(COORDINATOR, namespace=namespace_of(run))
 
     def count_puts(self):
@@ -163,7 +163,7 @@ def test_weights_are_put_into_the_object_store_once_and_reach_a_round_under_way(
     wait_until(lambda: pool.stats().mean_teacher_step > 0)
     assert labeling.weights_step().result() == 10
     labeling.publish(offset(0.2), 20)
-    wait_until(lambda: labeling.status()["labelled_step"] == 20)
+    wait_until(lambda: labeling.status()["labeled_step"] == 20)
     status = labeling.status()
     assert status["weights_step"] == 20
     under_way = next(report for report in status["history"] if report["teacher_step"] == 10)

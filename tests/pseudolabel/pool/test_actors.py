@@ -358,7 +358,7 @@ def test_a_round_labels_every_photograph_though_a_worker_is_killed(run, tmp_path
     assert sum(report["per_worker"].values()) == UNITS * PER_UNIT
     assert pool.stats().size == UNITS * PER_UNIT
     assert labeling.status()["deaths"] == 1
-    assert labeling.status()["labelled_step"] == 0
+    assert labeling.status()["labeled_step"] == 0
     assert any(status["current"] for status in seen), "progress can be watched"
     labeling.stop()
 
@@ -406,7 +406,7 @@ def test_labels_that_are_not_finite_are_no_success(run, tmp_path, units):
     config = CONFIG.model_copy(update={"workers": 1})
     broken, build = offset(float("nan")), lambda _: (Teacher(), SlowScorer(0))
     labeling = start_labeling(config, pool, units[:1], (broken, 0), build=build)
-    with pytest.raises(LabelingError, match="nothing could be labelled: 1 x not one of its 4 labels is finite"):
+    with pytest.raises(LabelingError, match="nothing could be labeled: 1 x not one of its 4 labels is finite"):
         labeling.run_round()
     labeling.stop()
 
@@ -455,8 +455,8 @@ def test_a_round_in_vain_is_tried_again(run, tmp_path, units):
     while labeling.status()["error"] is None:
         assert time.monotonic() < until
         time.sleep(0.1)
-    assert "nothing could be labelled" in labeling.status()["error"]
-    assert labeling.status()["labelled_step"] is None
+    assert "nothing could be labeled" in labeling.status()["error"]
+    assert labeling.status()["labeled_step"] is None
     (tmp_path / "away").rename(corpus)
     wait_for(labeling, step=0)
     assert pool.stats().size == 2 * PER_UNIT
@@ -465,7 +465,7 @@ def test_a_round_in_vain_is_tried_again(run, tmp_path, units):
 
 def wait_for(labeling, step):
     until = time.monotonic() + 30
-    while labeling.status()["labelled_step"] != step:
+    while labeling.status()["labeled_step"] != step:
         assert time.monotonic() < until, labeling.status()
         time.sleep(0.1)
 

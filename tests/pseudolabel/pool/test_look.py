@@ -18,7 +18,7 @@ from pseudolabel.inspect.statistics import ROWS, Survey, survey, told
 from pseudolabel.pool.entries import LabelEntry, shard_folder, shard_of
 from pseudolabel.pool.history import History
 from pseudolabel.pool.label_pool import LabelPool
-from pseudolabel.pool.sheet import coloured, draw_sheet
+from pseudolabel.pool.sheet import colored, draw_sheet
 from pseudolabel.pool.snapshots import Manifest, write_manifest
 from pseudolabel.pool.stats import PoolStats
 
@@ -159,7 +159,7 @@ def test_the_sheet_shows_trust_in_one_scale_and_labels_in_the_photographs_propor
     square = draw_sheet({"best": ENTRIES[:1]}, {}, inputs=True)
     assert sheet.width == square.width
     assert sheet.height < square.height
-    np.testing.assert_array_equal(coloured(np.array([0.0, 1.0])), [[68, 1, 84], [253, 231, 36]])
+    np.testing.assert_array_equal(colored(np.array([0.0, 1.0])), [[68, 1, 84], [253, 231, 36]])
     with pytest.raises(ValueError, match="empty"):
         draw_sheet({"best": []}, {}, inputs=False)
 

@@ -137,7 +137,7 @@ def test_an_architecture_name_with_a_weights_file(tmp_path: Path, monkeypatch: p
     file = str(folder / "open_clip_model.safetensors")
     named = load_scorer(ScorerConfig(architecture="tiny-clip", pretrained=file))
     look = {"mean": named.mean, "std": named.std}
-    assert look["mean"].flatten()[0] == pytest.approx(0.4815, abs=1e-4), "without a folder, the usual normalisation"
+    assert look["mean"].flatten()[0] == pytest.approx(0.4815, abs=1e-4), "without a folder, the usual normalization"
     here = load_scorer(str(folder))
     torch.testing.assert_close(named.haze_text, here.haze_text)
     with pytest.raises(ConfigError, match=r"cannot load scorer 'tiny-clip'.*no-such-tag"):

@@ -158,7 +158,7 @@ def test_the_dense_map_has_the_grid_of_the_blocks(scorer: ClipScorer) -> None:
 
 
 def test_the_whole_is_the_mean_of_its_patches(scorer: ClipScorer, photo: Photo) -> None:
-    normal = scorer.normalised(images.to_tensor(photo(1)))
+    normal = scorer.normalized(images.to_tensor(photo(1)))
     with torch.no_grad():
         whole, patches = encode_patches(scorer.clip.visual, normal)  # type: ignore[arg-type]
     torch.testing.assert_close(patches.mean((2, 3)), whole, rtol=1e-4, atol=1e-5)

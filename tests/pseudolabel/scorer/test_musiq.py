@@ -76,7 +76,7 @@ def test_scores_are_scaled_and_clamped(asked: list[Any], weights: str) -> None:
     torch.testing.assert_close(found, torch.tensor([0.0, 0.25, 1.0, 1.0]))
 
 
-def test_without_pyiqa_the_extra_and_the_licences_are_named(monkeypatch: pytest.MonkeyPatch, weights: str) -> None:
+def test_without_pyiqa_the_extra_and_the_licenses_are_named(monkeypatch: pytest.MonkeyPatch, weights: str) -> None:
     monkeypatch.setitem(sys.modules, "pyiqa", None)  # type: ignore[arg-type]
     with pytest.raises(
         ConfigError, match=r"pip install 'ray-dehaze\[iqa\]'.*PolyForm Noncommercial.*forbid commercial"

@@ -80,7 +80,7 @@ class TestDehaze:
         answer = service().post("/v1/dehaze", params={"output": "transmission"}, content=jpeg())
         pixels = np.asarray(Image.open(io.BytesIO(answer.content)).convert("RGB")).astype(int)
         assert pixels.shape == (96, 128, 3)
-        assert np.abs(pixels - pixels[:, :, :1]).max() <= 2  # grey, as far as JPEG can
+        assert np.abs(pixels - pixels[:, :, :1]).max() <= 2  # gray, as far as JPEG can
         assert pixels[-20:].mean() > pixels[:20].mean() + 20  # the haze is at the top
 
     def test_side_by_side(self, service: Service, jpeg: Jpeg) -> None:

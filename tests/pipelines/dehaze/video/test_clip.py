@@ -93,7 +93,7 @@ def apply(*words: object) -> int:
     return main([*map(str, words), "--model", "dcp"])
 
 
-def test_times_sound_and_colours_are_kept(tmp_path: Path, frames: list[NDArray[np.uint8]]) -> None:
+def test_times_sound_and_colors_are_kept(tmp_path: Path, frames: list[NDArray[np.uint8]]) -> None:
     clip = make_video(tmp_path / "clip.mp4", frames, sound=True)
     assert apply(clip, tmp_path / "out.mp4", "--strength", 0, "--crf", 1) == 0
     before, sound, source = read(clip)
@@ -102,7 +102,7 @@ def test_times_sound_and_colours_are_kept(tmp_path: Path, frames: list[NDArray[n
     assert [round(frame.time * 12_800) for frame in after] == list(STEPS)
     assert copied == sound
     assert len(sound) > 10
-    assert result.colour == source.colour
+    assert result.color == source.color
     for one, two in zip(before, after, strict=True):
         assert np.abs(one.pixels.astype(int) - two.pixels).mean() < 2.0
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
@@ -119,9 +119,9 @@ def test_frames_are_dehazed_and_calmed(tmp_path: Path, frames: list[NDArray[np.u
     assert (tmp_path / "raw.mp4").read_bytes() != (tmp_path / "clip_dehazed.mp4").read_bytes()
 
 
-def test_grey_frames_stay_grey(tmp_path: Path, frames: list[NDArray[np.uint8]]) -> None:
-    grey = [np.repeat(frame[:, :, 1:2], 3, axis=2) for frame in frames]
-    clip = make_video(tmp_path / "clip.mp4", grey, pix_fmt="yuv444p")
+def test_gray_frames_stay_gray(tmp_path: Path, frames: list[NDArray[np.uint8]]) -> None:
+    gray = [np.repeat(frame[:, :, 1:2], 3, axis=2) for frame in frames]
+    clip = make_video(tmp_path / "clip.mp4", gray, pix_fmt="yuv444p")
     out = tmp_path / "out.mp4"
     assert main([str(clip), str(out), "--model", "corun-compact", "--crf", "0"]) == 0
     before, _, _ = read(clip)
@@ -134,14 +134,14 @@ def test_grey_frames_stay_grey(tmp_path: Path, frames: list[NDArray[np.uint8]]) 
 @pytest.mark.parametrize(
     ("space", "full", "pix_fmt"), [(6, False, "yuv420p"), (1, True, "yuvj420p"), (1, False, "yuv444p")]
 )
-def test_other_colours(tmp_path: Path, frames: list[NDArray[np.uint8]], space: int, full: bool, pix_fmt: str) -> None:
+def test_other_colors(tmp_path: Path, frames: list[NDArray[np.uint8]], space: int, full: bool, pix_fmt: str) -> None:
     clip = make_video(tmp_path / "clip.mp4", frames, space=space, full=full, pix_fmt=pix_fmt)
     first, _, _ = read(clip)
     smooth_error = np.abs(first[0].pixels.astype(int) - frames[0]).mean()
     assert smooth_error < 6.0, "the reader understands the matrix and the range"
     assert apply(clip, tmp_path / "out.mkv", "--strength", 0, "--crf", 1) == 0
     second, _, result = read(tmp_path / "out.mkv")
-    assert (result.colour.space, result.colour.range) == (space, 2 if full else 1)
+    assert (result.color.space, result.color.range) == (space, 2 if full else 1)
     assert np.abs(first[0].pixels.astype(int) - second[0].pixels).mean() < 2.0
 
 
@@ -337,8 +337,8 @@ class TestAFileThatEndsEarly:
 
 def comb(pixels: NDArray[Any]) -> float:
     """How much each second line differs from those around it."""
-    grey = pixels.astype(float).mean(axis=2)
-    return float(np.abs(grey[1:-1:2] - (grey[:-2:2] + grey[2::2]) / 2).mean())
+    gray = pixels.astype(float).mean(axis=2)
+    return float(np.abs(gray[1:-1:2] - (gray[:-2:2] + gray[2::2]) / 2).mean())
 
 
 def test_interlaced_frames_become_whole_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,7 +43,7 @@ def report(count: int = 6, cases: int = 4) -> tuple[dict[str, Any], list[Section
          "difference": {"n": 1, "mean": p.difference.mean, "interval": p.difference.interval, "improved": 1.0}}
         for p in statistics.paired()
     ]  # fmt: skip
-    about = {"better": "lower", "limits": "0 and up", "what": "haze", "licence": "free", "selected_labels": False}
+    about = {"better": "lower", "limits": "0 and up", "what": "haze", "license": "free", "selected_labels": False}
     summary = {
         "warnings": [], "failures": [{"name": NASTY, "error": "<b>"}],
         "photographs": {"real": {"evaluated": count, "found": count, "split": "all", "source": "photos"}},

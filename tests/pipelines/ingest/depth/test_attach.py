@@ -1,4 +1,4 @@
-"""Depth maps: read from every format, turned the right way round, normalised, and looked at with suspicion."""
+"""Depth maps: read from every format, turned the right way round, normalized, and looked at with suspicion."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_kinds_of_numbers(dtype: str) -> None:
         np.testing.assert_array_equal(found, values)
 
 
-COLOUR = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+COLOR = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ COLOUR = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
         ("a.npz", npz(), "holds nothing"),
         ("a.npz", npz(depth=np.array([[None]], dtype=object)), "real numbers"),
         ("a.png", b"\x89PNG but no more", r"a\.png"),
-        ("a.png", picture(COLOUR), "colour picture"),
+        ("a.png", picture(COLOR), "color picture"),
         ("a.tif", picture(ramp().astype(np.float32), "TIFF"), r"run from 1.* kept in \.npy"),
         ("a.mat", matlab5(a=ramp(), b=ramp()), "holds a, b"),
         ("a.mat", matlab5(depth={"map": ramp()}), "real numbers"),
@@ -282,7 +282,7 @@ def test_outliers_do_not_squash_the_rest() -> None:
 
 
 @pytest.mark.parametrize("missing", [np.nan, np.inf, -np.inf])
-def test_missing_values_take_their_neighbours(missing: float) -> None:
+def test_missing_values_take_their_neighbors(missing: float) -> None:
     values = ramp()
     values[10:14, 10:14] = missing
     stored = levels(store_depth(values, WIDTH, HEIGHT, "near")).astype(int)

@@ -140,9 +140,9 @@ def test_the_photograph_matters_and_the_run_does_not(model: DepthModel) -> None:
     assert not np.allclose(first, other, atol=1e-4)
 
 
-def test_grey_is_colour_without_it(model: DepthModel) -> None:
-    grey = photo(40, 60)[:, :, 0]
-    np.testing.assert_array_equal(model.estimate(grey), model.estimate(np.repeat(grey[:, :, None], 3, axis=2)))
+def test_gray_is_color_without_it(model: DepthModel) -> None:
+    gray = photo(40, 60)[:, :, 0]
+    np.testing.assert_array_equal(model.estimate(gray), model.estimate(np.repeat(gray[:, :, None], 3, axis=2)))
 
 
 def test_many_are_as_each_alone(relative: Path) -> None:

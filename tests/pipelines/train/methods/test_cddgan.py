@@ -130,7 +130,7 @@ class TestAdversaries:
 
 class TestGradients:
     def test_a_step_moves_every_weight_of_every_player(self) -> None:
-        """Without normalisation: before one, a convolution's bias has no effect."""
+        """Without normalization: before one, a convolution's bias has no effect."""
         made = method(network={"normalization": "none"})
         before = [weights(player.module) for player in (made.translators, made.negatives, made.critics)]
         made.training_step(batch(), 0)

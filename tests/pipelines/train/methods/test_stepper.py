@@ -154,7 +154,7 @@ def test_a_gradient_that_is_not_finite_is_an_error_and_no_step() -> None:
     assert stepper.teacher.updates == 0
 
 
-def test_figures_are_shown_and_not_minimised() -> None:
+def test_figures_are_shown_and_not_minimized() -> None:
     def objective(predict: Any, data: Any) -> Any:
         return {"l1": predict(data["hazy"]).abs().mean()}, {"figure": torch.tensor(7.0)}
 

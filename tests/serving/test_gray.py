@@ -1,4 +1,4 @@
-"""Grey in, grey out: the mode and the neutrality of photographs stay, in files, over HTTP and in videos."""
+"""Gray in, gray out: the mode and the neutrality of photographs stay, in files, over HTTP and in videos."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def predictor() -> Predictor:
 
 
 @pytest.fixture(scope="module")
-def grey(photo: Callable[..., Pixels]) -> Pixels:
+def gray(photo: Callable[..., Pixels]) -> Pixels:
     """(H, W)."""
     return np.asarray(Image.fromarray(photo(3, 60, 85, hazy=True)).convert("L"))
 
@@ -42,12 +42,12 @@ def mode_of(data: bytes) -> str:
         return str(image.mode)
 
 
-def files(grey: Pixels) -> dict[str, tuple[bytes, str]]:
-    """By name: a grey file, and the mode of its result."""
-    image = Image.fromarray(grey)
+def files(gray: Pixels) -> dict[str, tuple[bytes, str]]:
+    """By name: a gray file, and the mode of its result."""
+    image = Image.fromarray(gray)
     alpha = Image.merge("LA", [image, image.transpose(Image.Transpose.ROTATE_180)])
     colors = image.convert("RGB")
-    deep = grey.astype(np.uint16) * 257 + np.arange(85, dtype=np.uint16)
+    deep = gray.astype(np.uint16) * 257 + np.arange(85, dtype=np.uint16)
     profile = imagecodecs.cms_profile("gray", whitepoint=[0.3127, 0.3290], gamma=1.8)
     return {
         "jpeg": (encoded(image, "JPEG"), "L"),
@@ -68,8 +68,8 @@ def files(grey: Pixels) -> dict[str, tuple[bytes, str]]:
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
-def test_files_keep_their_mode_and_stay_neutral(predictor: Predictor, grey: Pixels, strength: float) -> None:
-    for name, (data, mode) in files(grey).items():
+def test_files_keep_their_mode_and_stay_neutral(predictor: Predictor, gray: Pixels, strength: float) -> None:
+    for name, (data, mode) in files(gray).items():
         result, _ = predictor.dehaze_bytes(data, DehazeOptions(strength=strength))
         assert mode_of(result) == mode, name
         before, after = images.decode(data), images.decode(result)
@@ -83,30 +83,30 @@ def test_files_keep_their_mode_and_stay_neutral(predictor: Predictor, grey: Pixe
             np.testing.assert_array_equal(after.pixels, before.pixels)
 
 
-def test_the_network_alone_would_tint_them(predictor: Predictor, grey: Pixels) -> None:
+def test_the_network_alone_would_tint_them(predictor: Predictor, gray: Pixels) -> None:
     """So that these tests can fail."""
-    hazy = images.to_tensor(np.repeat(grey[:, :, None], 3, axis=2))
+    hazy = images.to_tensor(np.repeat(gray[:, :, None], 3, axis=2))
     scene = images.to_uint8(predictor.network(hazy[:, :, :56, :80]).scene.detach())[0].astype(int)
     assert np.abs(scene - scene[:, :, :1]).max() > 2
 
 
 @pytest.mark.parametrize("output", ["side-by-side", "transmission"])
-def test_other_outputs(predictor: Predictor, grey: Pixels, output: Any) -> None:
-    result, _ = predictor.dehaze_bytes(encoded(Image.fromarray(grey), "PNG"), DehazeOptions(output=output))
+def test_other_outputs(predictor: Predictor, gray: Pixels, output: Any) -> None:
+    result, _ = predictor.dehaze_bytes(encoded(Image.fromarray(gray), "PNG"), DehazeOptions(output=output))
     assert mode_of(result) == "L"
 
 
-def test_another_format_keeps_the_mode_where_it_has_it(predictor: Predictor, grey: Pixels) -> None:
-    data = encoded(Image.fromarray(grey), "PNG")
+def test_another_format_keeps_the_mode_where_it_has_it(predictor: Predictor, gray: Pixels) -> None:
+    data = encoded(Image.fromarray(gray), "PNG")
     modes = {"JPEG": "L", "PNG": "L", "TIFF": "L", "BMP": "L", "WEBP": "RGB"}
     for kind, mode in modes.items():
         assert mode_of(predictor.dehaze_bytes(data, DehazeOptions(format=kind))[0]) == mode  # type: ignore[arg-type]
 
 
-def test_over_http(service: Callable[..., Any], grey: Pixels) -> None:
+def test_over_http(service: Callable[..., Any], gray: Pixels) -> None:
     client = service(model=MODEL)
     for name in ("png", "png of three channels", "png with alpha", "png of 16 bits"):
-        data, mode = files(grey)[name]
+        data, mode = files(gray)[name]
         answer = client.post("/v1/dehaze", content=data)
         assert answer.status_code == 200
         assert mode_of(answer.content) == mode
