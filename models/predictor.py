@@ -41,6 +41,14 @@ class DehazeInfo:
     lost: tuple[str, ...] = ()
 
 
+def wrapping(photo: Photo, options: DehazeOptions) -> tuple[bool, tuple[str, ...]]:
+    """Whether the ends of a photograph meet, and what to say of it where its XMP decided."""
+    if options.wrap is not None:
+        return options.wrap, ()
+    found = goes_round(photo)
+    return found, (_ROUND,) if found else ()
+
+
 def render(photo: Photo, hazy: Tensor, found: inference.Dehazed, options: DehazeOptions) -> Photo:
     """The picture that the options ask for.
 
@@ -127,7 +135,7 @@ class Predictor:
             NoTransmissionError: the options ask for a transmission that the model does not give.
         """
         hazy = photo.tensor()
-        wrap = goes_round(photo) if options.wrap is None else options.wrap
+        wrap, _ = wrapping(photo, options)
         return render(photo, hazy, self.run(hazy, wrap=wrap), options)
 
     def dehaze_bytes(self, data: bytes, options: DehazeOptions = DEFAULT_OPTIONS) -> tuple[bytes, DehazeInfo]:
@@ -158,6 +166,6 @@ class Predictor:
             decode_s=decoded - start,
             model_s=dehazed - decoded,
             encode_s=time.perf_counter() - dehazed,
-            notes=photo.notes + ((_ROUND,) if options.wrap is None and goes_round(photo) else ()),
+            notes=photo.notes + wrapping(photo, options)[1],
             lost=lost(photo, options.format) if options.keep_metadata else (),
         )

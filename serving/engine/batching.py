@@ -67,6 +67,7 @@ class Work:
         network: of :class:`serving.engine.slots.Network`; None only scores.
         hazy: (1, 3, H, W) in [0, 1].
         strength: of the dehazing, for the score of the result.
+        wrap: the picture goes on at its right end where it begins at its left.
         created: when it was made, of ``time.perf_counter``.
         dropped: nobody waits for it any more, so it is not done.
     """
@@ -74,6 +75,7 @@ class Work:
     network: Any
     hazy: Tensor
     strength: float = 1.0
+    wrap: bool = False
     created: float = field(default_factory=time.perf_counter)
     dropped: bool = False
 
@@ -128,9 +130,9 @@ def run(works: Sequence[Work], scorer: Rater | None, *, stack: bool) -> list[Out
 def _groups(works: Sequence[Work], *, stack: bool) -> list[list[int]]:
     if not stack:
         return [[index] for index in range(len(works))]
-    groups: dict[tuple[int, torch.Size], list[int]] = {}
+    groups: dict[tuple[int, torch.Size, bool], list[int]] = {}
     for index, work in enumerate(works):
-        groups.setdefault((id(work.network), work.hazy.shape), []).append(index)
+        groups.setdefault((id(work.network), work.hazy.shape, work.wrap), []).append(index)
     return list(groups.values())
 
 
@@ -167,7 +169,7 @@ def _modeled(works: list[Work]) -> list[_Found]:
     found = None
     if works[0].network is not None:
         with interrupted_when(lambda: all(work.dropped for work in works)):
-            found = works[0].network.run(hazy)
+            found = works[0].network.run(hazy, wrap=works[0].wrap)
     seconds = (time.perf_counter() - start) / len(works)
     return [_Found(work, _row(found, index), start, seconds) for index, work in enumerate(works)]
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from models.config import ConfigError
 from models.images import ImageError, ImageLimits, Photo, decode, encode, probe
 from models.options import DehazeOptions
-from models.predictor import NoTransmissionError, render
+from models.predictor import NoTransmissionError, render, wrapping
 from serving.engine.batching import Done, Outcome, Work
 from serving.engine.health import SickError
 from serving.engine.slots import ModelSlot, public
@@ -108,7 +108,8 @@ class Engine:
         async with self._pixels.taken(header.width * header.height):
             waited = time.perf_counter() - start
             (photo, hazy), decode_s = await self._in_thread(_timed, _opened, task.data, self._limits)
-            done = await self._computed(Work(network, hazy, task.options.strength))
+            wrap, notes = wrapping(photo, task.options)
+            done = await self._computed(Work(network, hazy, task.options.strength, wrap))
             (data, size), encode_s = await self._in_thread(_timed, _written, photo, hazy, done, task.options)
         busy = {"decode": decode_s, "model": done.model_s, "score": done.score_s, "encode": encode_s}
         timing = {"decode": decode_s, "queue": waited + done.queue_s} | busy
@@ -116,7 +117,7 @@ class Engine:
         self._metrics.haze(done.clearness_before)
         name = task.options.format or photo.format
         scores = done.clearness_before, done.clearness_after
-        return Answer(data, name, *size, public(version), *scores, timing, photo.notes)
+        return Answer(data, name, *size, public(version), *scores, timing, photo.notes + notes)
 
     async def _score(self, data: bytes) -> Score:
         header = await self._in_thread(probe, data, self._limits)

@@ -24,8 +24,8 @@ _LIMIT = 1e-3  # how far outside [0, 1] rounding may lead
 class Network(Protocol):
     """What a slot holds: :class:`models.predictor.Predictor`."""
 
-    def run(self, hazy: torch.Tensor) -> Dehazed:
-        """Scene and transmission of N3HW in [0, 1]."""
+    def run(self, hazy: torch.Tensor, *, wrap: bool = False) -> Dehazed:
+        """Scene and transmission of N3HW in [0, 1]; ``wrap`` as in the options."""
 
 
 Load = Callable[[str], Any]  # a pinned source -> Network

@@ -24,7 +24,9 @@ FORMATS = dict(zip(map(str.lower, MEDIA_TYPES), MEDIA_TYPES, strict=True)) | {"j
 MULTIPART_EXTRA = 64 << 10  # what a form may have around each file
 
 
-def read_options(strength: float, name: str | None, quality: int, output: str) -> DehazeOptions:
+def read_options(
+    strength: float, name: str | None, quality: int, output: str, wrap: bool | None = None
+) -> DehazeOptions:
     """The options of a query; ``name`` is a format in any case, also ``jpg`` and ``tif``.
 
     Raises:
@@ -32,7 +34,7 @@ def read_options(strength: float, name: str | None, quality: int, output: str) -
     """
     if name is not None and name.lower() not in FORMATS:
         raise refused(400, f"format: '{name}' is not one of {', '.join(sorted(FORMATS))}")
-    chosen: dict[str, Any] = {"strength": strength, "quality": quality, "output": output}
+    chosen: dict[str, Any] = {"strength": strength, "quality": quality, "output": output, "wrap": wrap}
     if name is not None:
         chosen["format"] = FORMATS[name.lower()]
     try:

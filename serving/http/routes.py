@@ -34,6 +34,9 @@ Strength = Annotated[float, Query(ge=0, le=1, description="0 keeps the haze, 1 r
 Absent = SkipJsonSchema[None]  # a parameter is left out; there is no null in a URL
 Format = Annotated[str | Absent, Query(description="default: that of the input", json_schema_extra=FORMAT)]
 Quality = Annotated[int, Query(ge=1, le=100, description="of JPEG and WebP")]
+Wrap = Annotated[
+    bool | Absent, Query(description="the ends meet, as of a panorama of 360 degrees; default: where its XMP says so")
+]
 Output = Annotated[Literal["image", "transmission", "side-by-side"], Query()]
 
 
@@ -42,8 +45,9 @@ async def _options(
     format: Format = None,  # noqa: A002 - the name in the URL
     quality: Quality = 95,
     output: Output = "image",
+    wrap: Wrap = None,
 ) -> DehazeOptions:
-    return read_options(strength, format, quality, output)
+    return read_options(strength, format, quality, output, wrap)
 
 
 Options = Annotated[DehazeOptions, Depends(_options)]

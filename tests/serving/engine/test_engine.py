@@ -35,7 +35,7 @@ class Network:
         self.gate.set()
         self.begun = 0
 
-    def run(self, hazy: Tensor) -> Dehazed:
+    def run(self, hazy: Tensor, *, wrap: bool = False) -> Dehazed:
         self.begun += 1
         self.gate.wait(10)
         return Dehazed(hazy, None)
@@ -137,7 +137,7 @@ def test_a_network_stops_in_the_middle(jpeg: Jpeg) -> None:
     make_interruptible(steps)
 
     class Whole:
-        def run(self, hazy: Tensor) -> Dehazed:
+        def run(self, hazy: Tensor, *, wrap: bool = False) -> Dehazed:
             return Dehazed(steps(hazy), None)
 
     async def body() -> None:

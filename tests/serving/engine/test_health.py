@@ -37,7 +37,7 @@ class Device:
         self.only_large = False
         self.tiny = 0
 
-    def run(self, hazy: Tensor) -> Dehazed:
+    def run(self, hazy: Tensor, *, wrap: bool = False) -> Dehazed:
         size = hazy.shape[-1] * hazy.shape[-2]
         self.tiny += size == TINY
         if self.problem is not None and not (self.only_large and size == TINY):

@@ -69,7 +69,7 @@ class Counted:
 class Half:
     """A network that halves everything."""
 
-    def run(self, hazy: Tensor) -> Dehazed:
+    def run(self, hazy: Tensor, *, wrap: bool = False) -> Dehazed:
         return Dehazed(hazy / 2, None)
 
 

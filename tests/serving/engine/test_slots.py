@@ -24,7 +24,7 @@ class Network:
         self.add = add
         self.seen: list[tuple[int, ...]] = []
 
-    def run(self, hazy: Tensor) -> Dehazed:
+    def run(self, hazy: Tensor, *, wrap: bool = False) -> Dehazed:
         self.seen.append(tuple(hazy.shape))
         return Dehazed((hazy + self.add).clamp(0, 1), hazy[:, :1])
 
@@ -55,22 +55,22 @@ class Registry:
 
 
 class Nan(Network):
-    def run(self, hazy: Tensor) -> Dehazed:
+    def run(self, hazy: Tensor, *, wrap: bool = False) -> Dehazed:
         return Dehazed(hazy * float("nan"), None)
 
 
 class Small(Network):
-    def run(self, hazy: Tensor) -> Dehazed:
+    def run(self, hazy: Tensor, *, wrap: bool = False) -> Dehazed:
         return Dehazed(hazy[:, :, 1:], None)
 
 
 class Raises(Network):
-    def run(self, hazy: Tensor) -> Dehazed:
+    def run(self, hazy: Tensor, *, wrap: bool = False) -> Dehazed:
         raise RuntimeError("bad weights")
 
 
 class Hungry(Network):
-    def run(self, hazy: Tensor) -> Dehazed:
+    def run(self, hazy: Tensor, *, wrap: bool = False) -> Dehazed:
         raise MemoryError
 
 
@@ -198,7 +198,7 @@ class TestBatches:
 
     def test_what_fails_alone_fails_alone(self) -> None:
         class Picky(Network):
-            def run(self, hazy: Tensor) -> Dehazed:
+            def run(self, hazy: Tensor, *, wrap: bool = False) -> Dehazed:
                 if hazy.max() > 0.25:
                     raise MemoryError("too bright")
                 return super().run(hazy)

@@ -34,7 +34,7 @@ EXAMPLES = 25
 class Nothing:
     """A network that changes nothing, at once."""
 
-    def run(self, hazy: Tensor) -> Dehazed:
+    def run(self, hazy: Tensor, *, wrap: bool = False) -> Dehazed:
         return Dehazed(hazy, hazy[:, :1])
 
 

@@ -70,6 +70,20 @@ class TestDehaze:
         headers = {"Content-Type": "multipart/form-data; boundary=x"}
         assert client.post("/v1/dehaze", content=nameless, headers=headers).content == form.content
 
+    def test_panoramas_are_wrapped_by_what_they_say_or_what_is_asked(self, service: Service) -> None:
+        pixels = np.random.default_rng(0).integers(100, 220, (48, 96, 3), dtype=np.uint8)
+        said = '<x GPano:ProjectionType="equirectangular" GPano:FullPanoWidthPixels="96" xmlns:GPano="http://g/"/>'
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=95, xmp=said.encode())
+        client, data = service(batching={"max_size": 4}), buffer.getvalue()
+        default, *others = (
+            client.post("/v1/dehaze", params=query, content=data) for query in ({}, {"wrap": "true"}, {"wrap": "false"})
+        )
+        assert [answer.status_code for answer in (default, *others)] == [200] * 3
+        assert default.content == others[0].content == Predictor("dcp").dehaze_bytes(data)[0]
+        assert default.content != others[1].content
+        assert "panorama of 360 degrees" in default.headers["x-notes"]
+
     def test_an_invalid_id_is_replaced(self, service: Service, jpeg: Jpeg) -> None:
         client = service()
         for given in ("", "a b", "x" * 129, "ü".encode()):
