@@ -80,7 +80,7 @@ class SceneStep(nn.Module):
         return (numerator / _nonzero(transmission**2 + self.step)).clamp(0.0, 1.0)
 
 
-class CorunStage(nn.Module):
+class Stage(nn.Module):
     """One unfolding stage; the last one has no T-CPMM."""
 
     def __init__(self, dim: int, last: bool) -> None:
@@ -113,7 +113,7 @@ class Corun(nn.Module):
         super().__init__()
         self.config = config or CorunConfig()
         last = self.config.stages - 1
-        self.stages = nn.ModuleList(CorunStage(self.config.dim, k == last) for k in range(self.config.stages))
+        self.stages = nn.ModuleList(Stage(self.config.dim, k == last) for k in range(self.config.stages))
 
     def forward(self, hazy: Tensor) -> CorunOutput:
         """N3HW in [0, 1], any size -> scenes N3HW (not clamped) and transmissions N1HW of every stage."""

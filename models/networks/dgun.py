@@ -65,7 +65,7 @@ class DgunOutput:
 Memory = tuple[list[Tensor], list[Tensor]]
 
 
-class DgunStage(nn.Module):
+class Stage(nn.Module):
     """Gradient step, then the proximal U-Net; ``later`` stages take over features of the one before."""
 
     def __init__(self, config: DgunConfig, *, later: bool) -> None:
@@ -133,8 +133,8 @@ class Dgun(nn.Module):
     def __init__(self, config: DgunConfig | None = None) -> None:
         super().__init__()
         self.config = config or DgunConfig()
-        self.first = DgunStage(self.config, later=False)
-        self.middle = DgunStage(self.config, later=True) if self.config.stages > 2 else None
+        self.first = Stage(self.config, later=False)
+        self.middle = Stage(self.config, later=True) if self.config.stages > 2 else None
         self.last = LastStage(self.config)
 
     def forward(self, hazy: Tensor) -> DgunOutput:
@@ -144,7 +144,7 @@ class Dgun(nn.Module):
         scene, features, memory = self.first(padded, padded)
         scenes = [scene]
         for _ in range(self.config.stages - 2):
-            scene, features, memory = cast("DgunStage", self.middle)(scene, padded, features, memory)
+            scene, features, memory = cast("Stage", self.middle)(scene, padded, features, memory)
             scenes.append(scene)
         del memory
         scenes.append(self.last(scene, padded, features))

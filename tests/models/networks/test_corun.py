@@ -12,8 +12,8 @@ from models.networks.corun import (
     TRANSMISSION_RANGE,
     Corun,
     CorunConfig,
-    CorunStage,
     SceneStep,
+    Stage,
     TransmissionStep,
     load_released_corun,
     released_name,
@@ -25,8 +25,8 @@ def small(stages: int = 2, dim: int = 2, seed: int = 0) -> Corun:
     return Corun(CorunConfig(stages=stages, dim=dim))
 
 
-def stages_of(network: Corun) -> list[CorunStage]:
-    return [stage for stage in network.stages if isinstance(stage, CorunStage)]
+def stages_of(network: Corun) -> list[Stage]:
+    return [stage for stage in network.stages if isinstance(stage, Stage)]
 
 
 def released(network: Corun) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from models import zoo
 from models.config import ConfigError
 from models.inference.dehazing import InferenceConfig
 from models.options import DehazeOptions
@@ -98,3 +99,8 @@ def test_the_sweep_follows_no_links_and_takes_any_name(tmp_path: Path) -> None:
         os.utime(path, ns=(10, 10))
     sweep(str(tmp_path / "out"), 1000)
     assert (left.exists(), other.exists()) == (False, True)
+
+
+def test_a_folder_of_an_earlier_version_is_gone_on_with() -> None:
+    """The names of classes are part of what a folder's record says: another one would refuse all that is there."""
+    assert fingerprint(zoo.load("corun-compact").network) == "ca3dc02a8c2e8eca"
