@@ -38,10 +38,10 @@ def begin(
         raise ConfigError("--preview needs a folder for the results: give DST")
     options = options.model_copy(update={"format": plan.format})  # which the name of one result may say
     allow = tuple(args.allow_networks)
-    model, network = _checked(args.model, args.tracking_uri, allow)
+    model, source = _found(args.model, args.tracking_uri)
     record = None
     if plan.folder is not None and not plan.single:
-        made = made_with(args.model, network, options, execution)
+        made = made_with(args.model, zoo.load(source, allow).network, options, execution)
         if args.dry_run:
             record = compare(read_record(plan.folder), made, plan.folder, overwrite=args.overwrite)
             record = record or FolderRecord(made=made, replacing=args.overwrite, since_ns=1 << 62)
@@ -49,6 +49,8 @@ def begin(
             record = open_record(plan.folder, made, overwrite=args.overwrite)
     elif plan.single and not args.overwrite:
         _refuse_existing(next(tasks(plan)).target)
+    if args.dry_run and record is None:
+        zoo.load(source, allow)  # as whoever does the work would
     rules = ExistingResults(
         since_ns=None if record is None else record.since_ns,
         replace=args.overwrite or (record is not None and record.replacing),
@@ -107,16 +109,16 @@ def _refuse_existing(target: str) -> None:
         raise ConfigError(f"{target} is there already; --overwrite replaces it")
 
 
-def _checked(model: str, tracking_uri: str | None, allow: tuple[str, ...]) -> tuple[str, torch.nn.Module]:
-    """``model`` as workers elsewhere find it, and its network.
+def _found(model: str, tracking_uri: str | None) -> tuple[str, str]:
+    """``model`` as workers elsewhere find it, and as :func:`models.zoo.load` does here; it is not loaded.
 
     Raises:
         ConfigError: no such model.
     """
     if model.startswith(SCHEME):
-        return model, zoo.load(str(download_model(model, tracking_uri)), allow).network
-    network = zoo.load(model, allow).network
-    return (model if model in zoo.NAMES else str(Path(model).resolve())), network
+        return model, str(download_model(model, tracking_uri))
+    zoo.config_of(model)
+    return (model if model in zoo.NAMES else str(Path(model).resolve())), model
 
 
 def _device(name: str) -> str:
