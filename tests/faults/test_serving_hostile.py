@@ -17,7 +17,6 @@ import pytest
 
 from benchmarks.serving_service import MB, memory, replicas
 from serving.http.connections import HEAD_S
-from tests.serving.conftest import jpeg  # noqa: F401 - a fixture
 from tests.serving.hostile import HEAD, Hostile, broken, endless, quick_model, requests, status_of, talk
 
 pytestmark = pytest.mark.faults
@@ -88,7 +87,7 @@ def test_hostile_bodies(port: int) -> None:
     assert grown < GROWTH_MB
 
 
-def test_broken_http(port: int, jpeg: Jpeg) -> None:  # noqa: F811
+def test_broken_http(port: int, jpeg: Jpeg) -> None:
     before, warm = replicas(os.getpid()), held()
     for round_number in range(10):
         for name, case in broken(jpeg(round_number)).items():
@@ -107,7 +106,7 @@ def test_broken_http(port: int, jpeg: Jpeg) -> None:  # noqa: F811
     ],
     ids=["head", "body", "chunks"],
 )
-def test_slow_senders(port: int, jpeg: Jpeg, begin: bytes, piece: bytes, limit: float) -> None:  # noqa: F811
+def test_slow_senders(port: int, jpeg: Jpeg, begin: bytes, piece: bytes, limit: float) -> None:
     """More of them than one client may have requests; they come from another address than who is served beside them."""
     found: list[tuple[int, float]] = []
     data = jpeg(1)

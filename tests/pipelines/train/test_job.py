@@ -402,7 +402,7 @@ def test_what_cannot_be_built_is_refused_before_anything_is_started(
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
-    monkeypatch.setattr(job, "ray_session", None)
+    monkeypatch.setattr("pipelines.cluster.ray_session", None)
     assert run(trained[0], tmp_path / "out", *settings) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
