@@ -15,7 +15,8 @@ from pydantic_core import PydanticUndefined
 def add_flags(parser: argparse.ArgumentParser, config: type[BaseModel], without: Collection[str] = ()) -> None:
     """Add a flag for each field of ``config`` that has a description.
 
-    A tuple takes several words and may be repeated; a mapping takes ``NAME=VALUE``; a field that is true by default
+    A tuple takes several words and may be repeated, or one word each time where the command has positional words, which
+    it would swallow; a mapping takes ``NAME=VALUE``; a field that is true by default
     gets ``--no-...``; choices come from a ``Literal``. ``Field(json_schema_extra=...)`` may give ``metavar``, ``group``
     (a heading of the help) and ``positional``. Flags that are not given are None: see :func:`given`.
 
@@ -25,15 +26,16 @@ def add_flags(parser: argparse.ArgumentParser, config: type[BaseModel], without:
         without: fields that the command declares itself.
     """
     groups: dict[str, Any] = {}
+    positional = any(_extra(field).get("positional") for field in config.model_fields.values())
     for name, field in config.model_fields.items():
         if name in without or field.description is None:
             continue
-        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        extra = _extra(field)
         heading = str(extra.get("group", ""))
         if heading and heading not in groups:
             groups[heading] = parser.add_argument_group(heading)
         target = groups[heading] if heading else parser
-        options = _options(field) | ({"metavar": extra["metavar"]} if "metavar" in extra else {})
+        options = _options(field, one=positional) | ({"metavar": extra["metavar"]} if "metavar" in extra else {})
         options["help"] = _help(field)
         if extra.get("positional"):
             target.add_argument(name, **options)
@@ -63,7 +65,11 @@ def _plain(annotation: Any) -> Any:
     return annotation
 
 
-def _options(field: FieldInfo) -> dict[str, Any]:
+def _extra(field: FieldInfo) -> dict[str, Any]:
+    return dict(field.json_schema_extra) if isinstance(field.json_schema_extra, dict) else {}
+
+
+def _options(field: FieldInfo, *, one: bool) -> dict[str, Any]:
     kind = _plain(field.annotation)
     origin = get_origin(kind)
     if kind is bool:
@@ -71,8 +77,9 @@ def _options(field: FieldInfo) -> dict[str, Any]:
             return {"action": argparse.BooleanOptionalAction}
         return {"action": "store_false" if field.default else "store_true"}
     if origin is tuple:
-        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        return {"nargs": "+"} if extra.get("positional") else {"nargs": "+", "action": "extend"}
+        if _extra(field).get("positional"):
+            return {"nargs": "+"}
+        return {"action": "append"} if one else {"nargs": "+", "action": "extend"}
     if origin is dict:
         return {"nargs": "+", "action": "extend", "type": _pair, "metavar": "NAME=VALUE"}
     if origin is Literal:
