@@ -123,7 +123,7 @@ def test_a_killed_driver_goes_on_where_it_stopped(photo_folder: Folder, tmp_path
 MOUNTED = 'mount -t tmpfs -o size=256k tmpfs "$0" && "$@"; code=$?; cp -r "$0"/. "$0.seen"; exit $code'
 
 
-@pytest.mark.parametrize("job", ["apply", "dehaze"])
+@pytest.mark.parametrize("job", ["dehaze.apply", "dehaze"])
 def test_a_full_disk(photo_folder: Folder, tmp_path: Path, own_mounts: list[str], job: str) -> None:
     """A file system of 256 KiB, in a mount namespace of its own; what was in it is copied out for a look."""
     source, out = photo_folder(count=60, height=96, width=128), tmp_path / "out"

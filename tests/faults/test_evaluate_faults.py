@@ -108,9 +108,9 @@ def test_a_full_disk_is_a_sentence_and_the_evaluation_can_be_repeated(photo_fold
     data = photo_folder(count=4, hazy=True)
     script = (
         "import resource, sys\n"
-        "from pipelines import evaluate_parts\n"
+        "from pipelines.evaluate import parts\n"
         "from pipelines.evaluate.__main__ import main\n"
-        "write = evaluate_parts.Parts.write\n"
+        "write = parts.Parts.write\n"
         "def full(self, rows):\n"  # files of this process end at 64 bytes, as on a full disk
         "    limits = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))\n"
@@ -119,7 +119,7 @@ def test_a_full_disk_is_a_sentence_and_the_evaluation_can_be_repeated(photo_fold
         "    finally:\n"
         "        resource.setrlimit(resource.RLIMIT_FSIZE, limits)\n"
         "if sys.argv[1] == 'full':\n"
-        "    evaluate_parts.Parts.write = full\n"
+        "    parts.Parts.write = full\n"
         "sys.exit(main(sys.argv[2:]))\n"
     )
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
