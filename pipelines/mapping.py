@@ -51,8 +51,9 @@ def map_tables_with(
     from ray.data import ActorPoolStrategy
 
     more: dict[str, Any] = {} if retries is None else {"max_restarts": -1, "max_task_retries": retries}
-    most = max(1, min(concurrency or 2, len(tables)))
-    pool = ActorPoolStrategy(min_size=1, initial_size=most, max_size=most)  # fewer where there is no room
+    most = concurrency or 2
+    # As many as there is room for; whoever bounds retries has a fixed number of them.
+    pool = ActorPoolStrategy(min_size=1, max_size=most) if retries is None else ActorPoolStrategy(size=most)
     with warnings.catch_warnings():
         # As an argument, GPUs ask for a batch size, which would join tables, and without a bound a table that kills its
         # actor would do so for ever. Ray 2.60 warns that the way to set both will go, and has no other one yet.

@@ -24,11 +24,11 @@ COUNT, BATCH, KILLS = 240, 8, 6
 JOB = f"""
 import os, sys, time
 from pathlib import Path
-from pipelines import dehaze, folder_job, folder_work
+from pipelines.dehaze import cluster_job, local_job, work
 from models.predictor import Predictor
 LOG = sys.argv.pop()
-folder_work.BATCH = {BATCH}
-class Slow(folder_work.Setup):
+work.BATCH = {BATCH}
+class Slow(work.WorkerSetup):
     def worker(self):
         whole = Predictor.dehaze_bytes
         def slow(predictor, *args):
@@ -38,8 +38,8 @@ class Slow(folder_work.Setup):
             return whole(predictor, *args)
         Predictor.dehaze_bytes = slow
         return super().worker()
-folder_job.Setup = Slow
-sys.exit(dehaze.main([*sys.argv[1:], "--model", "dcp", "--concurrency", "2"]))
+local_job.WorkerSetup = Slow
+sys.exit(cluster_job.main([*sys.argv[1:], "--model", "dcp", "--concurrency", "2"]))
 """
 
 

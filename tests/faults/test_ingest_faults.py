@@ -24,10 +24,10 @@ COUNT = 250
 # Small tasks and shards, so that there is much to lose. The ingest starts a Ray of its own and ends it with itself.
 SCRIPT = """
 import sys
-from pipelines import ingest, ingest_examine
+from pipelines.ingest import examine, ingest
 from pipelines.ingest.config import IngestConfig
-ingest_examine._FILES = 8
-print(ingest.ingest(IngestConfig(sources=(sys.argv[1],), domain="hazy", out=sys.argv[2], shard_mb=0.05)).accepted)
+examine._FILES = 8
+print(ingest(IngestConfig(sources=(sys.argv[1],), domain="hazy", out=sys.argv[2], shard_mb=0.05)).accepted)
 """
 
 
