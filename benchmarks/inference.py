@@ -25,9 +25,15 @@ from models import zoo
 from models.inference import InferenceConfig, as_dehazed, dehaze, peak_bytes
 from tests.models.textbook import as_textbook
 
-VARIANTS = ("textbook", "moments", "bands", "bands, bfloat16", "compiled")
+VARIANTS = ("textbook", "moments", "bands", "bands, bfloat16", "compiled", "guided")
 MODELS = ("corun-compact", "corun", "dgun")
-SIZES = {"256x256": (256, 256), "640x480": (480, 640), "1920x1080": (1080, 1920), "3840x2160": (2160, 3840)}
+SIZES = {
+    "256x256": (256, 256),
+    "640x480": (480, 640),
+    "1920x1080": (1080, 1920),
+    "3840x2160": (2160, 3840),
+    "4000x3000": (3000, 4000),
+}
 
 
 def network_of(name: str, device: torch.device) -> nn.Module:
@@ -45,7 +51,8 @@ def variant_of(network: nn.Module, variant: str) -> Callable[[Tensor], Tensor]:
     if variant == "moments":
         return lambda image: as_dehazed(network(image.contiguous(memory_format=torch.channels_last))).scene.clamp(0, 1)
     precision = "bfloat16" if "bfloat16" in variant else "float32"
-    config = InferenceConfig(precision=precision, compile=variant == "compiled")
+    side = InferenceConfig().working_side if variant == "guided" else None
+    config = InferenceConfig(precision=precision, compile=variant == "compiled", working_side=side)
     return lambda image: dehaze(network, image, config).scene
 
 

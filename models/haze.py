@@ -20,6 +20,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from models.config import Settings
+from models.guided_filter import guided_filter
 from models.networks import shared
 
 GRID = 64  # side of the square grid that everything is computed on
@@ -262,20 +263,6 @@ def synthesize(
     return made
 
 
-def _blur(field: Tensor, radius: int) -> Tensor:
-    """Box mean of an HW or NCHW field, border replicated; from running sums, so its time does not grow with the radius.
-
-    The sums are float64 where the device has it: differences of long float32 sums would lose digits.
-    """
-    flat = field.view(1, 1, *field.shape[-2:]) if field.dim() == 2 else field
-    exact = flat if field.device.type == "mps" else flat.double()
-    side, before = 2 * radius + 1, radius + 1  # one place more in front, so that every window begins at a difference
-    rows = F.pad(exact, (0, 0, before, radius), mode="replicate").cumsum(-2)
-    rows = rows[..., side:, :] - rows[..., :-side, :]
-    sums = F.pad(rows, (before, radius, 0, 0), mode="replicate").cumsum(-1)
-    return ((sums[..., side:] - sums[..., :-side]) / side**2).to(field.dtype).view(field.shape)
-
-
 @dataclass(frozen=True)
 class Estimate:
     """A dehazed scene N3HW and its transmission N1HW, both in [0, 1]."""
@@ -290,24 +277,6 @@ def dark_channel(image: Tensor, radius: int) -> Tensor:
     padded = F.pad(-lowest, (radius, radius, radius, radius), mode="replicate")
     rows = F.max_pool2d(padded, (2 * radius + 1, 1), stride=1)  # the minimum of a window is that of its rows' minima
     return -F.max_pool2d(rows, (1, 2 * radius + 1), stride=1)
-
-
-def guided_coefficients(guide: Tensor, target: Tensor, radius: int, epsilon: float) -> tuple[Tensor, Tensor]:
-    """Slope and offset of the guided filter (He et al., TPAMI 2013): within (2r+1)^2 windows ``target`` is about
-    ``slope * guide + offset``. NCHW, channel by channel; fields of the same shape.
-    """
-    radius = min(radius, min(guide.shape[-2:]) - 1)
-    mean_g, mean_t = _blur(guide, radius), _blur(target, radius)
-    covariance = _blur(guide * target, radius) - mean_g * mean_t
-    variance = _blur(guide * guide, radius) - mean_g * mean_g
-    slope = covariance / (variance + epsilon)
-    return _blur(slope, radius), _blur(mean_t - slope * mean_g, radius)
-
-
-def guided_filter(guide: Tensor, target: Tensor, radius: int, epsilon: float) -> Tensor:
-    """Guided filter (He et al., TPAMI 2013) with a gray guide: both N1HW."""
-    slope, offset = guided_coefficients(guide, target, radius, epsilon)
-    return slope * guide + offset
 
 
 def _airlight(hazy: Tensor, radius: int) -> Tensor:

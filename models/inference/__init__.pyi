@@ -1,4 +1,5 @@
 from .dehazing import DEFAULT_CONFIG as DEFAULT_CONFIG
+from .dehazing import EXACT as EXACT
 from .dehazing import Dehazed as Dehazed
 from .dehazing import InferenceConfig as InferenceConfig
 from .dehazing import as_dehazed as as_dehazed

@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from models.config import Settings
+from models.inference.guided import enlarged, is_large, shrunk
 from models.inference.memory import free_memory, peak_bytes
 from models.inference.tiles import feather, tiles_of
 from models.networks import banded, pad_to_multiple, recording, replaying
@@ -44,6 +45,9 @@ class InferenceConfig(Settings):
             that cannot do so, the image is dehazed in tiles.
         tile: side in pixels of tiles for every network and whatever memory there is; None tiles only what must be.
         overlap: of neighboring tiles, in pixels.
+        working_side: long side in pixels of the smaller version in which the network sees a photograph of more than a
+            megapixel; what it does there is done to every pixel (:mod:`models.inference.guided`). None shows it all
+            pixels, which is exact, and at 12 megapixels takes some twenty times as long. With ``tile`` too it is exact.
         compile: through ``torch.compile``; pays off for many images of few sizes on a GPU.
     """
 
@@ -51,10 +55,13 @@ class InferenceConfig(Settings):
     memory_mb: int | None = Field(None, ge=16)
     tile: int | None = Field(None, ge=128, multiple_of=MULTIPLE)
     overlap: int = Field(64, ge=0, le=512)
+    working_side: int | None = Field(384, ge=128)
     compile: bool = False
 
 
 DEFAULT_CONFIG = InferenceConfig()
+EXACT = InferenceConfig(working_side=None)
+"""All pixels through the network: for the figures of papers."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,9 @@ def dehaze(
 ) -> Dehazed:
     """Dehaze a batch of images of one size.
 
+    Images of more than a megapixel are dehazed from a smaller version of them where ``config.working_side`` is set, all
+    others from all of their pixels.
+
     Networks of this project run over bands of rows (:mod:`models.networks.bands`): exact, and only their feature maps
     are as large as the image. Feature maps that do not fit the memory budget are spilled; that is exact as well. Other
     networks get tiles with feathered overlaps when the image does not fit; what they take from the image as a whole
@@ -116,6 +126,8 @@ def dehaze(
     """
     if wrap:
         return _around(network, image, config)
+    if config.working_side is not None and config.tile is None and is_large(image, config.working_side):
+        return _neutral(image, _guided(network, image, config, config.working_side))
     runner = _Runner(network, image.device, config)
     budget = (config.memory_mb << 20) if config.memory_mb else free_memory(image.device) // 2
     if len(image) > 1 and runner.needs(image, budget) > budget:
@@ -134,6 +146,16 @@ def dehaze(
             plan = less
         if image.is_cuda:
             torch.cuda.empty_cache()
+
+
+def _guided(network: nn.Module, image: Tensor, config: InferenceConfig, side: int) -> Dehazed:
+    """Dehaze a smaller version, and do the same to all pixels."""
+    small = shrunk(image, side)
+    found = dehaze(network, small, config)
+    if found.transmission is None:
+        return Dehazed(enlarged(image, small, found.scene), None)
+    both = enlarged(image, small, torch.cat([found.scene, found.transmission], dim=1))
+    return Dehazed(both[:, :3], both[:, 3:])
 
 
 def _neutral(image: Tensor, found: Dehazed) -> Dehazed:

@@ -49,6 +49,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="auto is bfloat16 where the processor has it, else float32 (default: auto)",
     )
     group.add_argument(
+        "--exact",
+        action="store_true",
+        help="show the network all pixels of large photographs, as for a paper's figures: slow (default: a smaller "
+        "version, above a megapixel)",
+    )
+    group.add_argument(
         "--memory-mb", type=int, help="working memory for one photograph, in MiB (default: half of what is free)"
     )
     group.add_argument(
@@ -99,6 +105,7 @@ def execution_of(args: argparse.Namespace) -> InferenceConfig:
     from models.inference import InferenceConfig
 
     chosen = {"precision": args.precision, "memory_mb": args.memory_mb, "tile": args.tile}
+    chosen |= {"working_side": None} if args.exact else {}
     return parse(InferenceConfig, chosen, "options")
 
 

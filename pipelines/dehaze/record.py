@@ -36,6 +36,7 @@ class MadeWith(Settings):
     keep_metadata: bool
     precision: str
     tile: int | None
+    working_side: int | None = None  # in records of before, whose results are exact
     wrap: bool | None = None
 
 
@@ -67,6 +68,7 @@ def made_with(model: str, network: nn.Module, options: DehazeOptions, execution:
         keep_metadata=options.keep_metadata,
         precision=execution.precision,
         tile=execution.tile,
+        working_side=execution.working_side,
         wrap=options.wrap,
     )
 

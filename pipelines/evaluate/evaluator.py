@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from models import images, zoo
 from models.config import ConfigError, Settings
 from models.haze import HazeConfig
-from models.inference import dehaze
+from models.inference import EXACT, dehaze
 from pipelines.corpus import local_path
 from pipelines.evaluate import iqa as evaluate_iqa
 from pipelines.evaluate import metrics
@@ -300,7 +300,7 @@ class Evaluator:
 def _dehazed(network: nn.Module, hazy: Tensor) -> PhotoMeasures:
     """A network's result for 13HW in [0, 1], with the transmission where it has one."""
     started = time.perf_counter()
-    found = dehaze(network, hazy)
+    found = dehaze(network, hazy, EXACT)
     pixels = images.to_uint8(found.scene)[0]
     seconds = time.perf_counter() - started
     transmission = None if found.transmission is None else found.transmission[0, 0].cpu().numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import nn
 
 from models import zoo
 from models.config import ConfigError
-from models.inference.dehazing import InferenceConfig
+from models.inference.dehazing import EXACT, InferenceConfig
 from models.options import DehazeOptions
 from pipelines.dehaze.record import (
     RECORD,
@@ -49,6 +50,16 @@ def test_a_model_is_known_by_its_weights(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="weights"):
         open_record(str(tmp_path), other, overwrite=False)
     assert fingerprint(NETWORK) == fingerprint(NETWORK) != fingerprint(nn.Conv2d(3, 3, 1))
+
+
+def test_exact_results_of_before_go_on_with_exact_alone(tmp_path: Path) -> None:
+    exact = made_with("m", NETWORK, DehazeOptions(), EXACT)
+    record = open_record(str(tmp_path), exact, overwrite=False).model_dump(mode="json")
+    del record["made"]["working_side"]  # as it was before there was a choice
+    (tmp_path / RECORD).write_text(json.dumps(record))
+    assert open_record(str(tmp_path), exact, overwrite=False)
+    with pytest.raises(ConfigError, match="working_side None, not 384"):
+        open_record(str(tmp_path), made(), overwrite=False)
 
 
 def test_an_interrupted_overwrite_goes_on_and_a_finished_one_begins_anew(tmp_path: Path) -> None:

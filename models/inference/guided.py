@@ -1,0 +1,71 @@
+"""Estimate on a small picture, apply at full size.
+
+Haze is a matter of the large scale, so a network need not see every pixel of a large photograph. It dehazes a smaller
+version; what it did there is fitted, around each pixel, as an affine map of color (a guided filter with a color guide:
+He et al., TPAMI 2013; on a small picture, as in He and Sun, arXiv 1505.00996); these maps are enlarged and applied to
+the large photograph, pixel by pixel, so that its edges and its grain stay. This holds for every network, and time and
+memory beyond the image itself no longer depend on what a network needs for each pixel.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.guided_filter import color_coefficients
+
+LARGE = 1 << 20
+"""Pixels from which a photograph is dehazed from a smaller version of it."""
+_RADIUS = 4  # of the fit, in pixels of the small picture
+_EPSILON = 1e-5  # of the fit: a contrast of a few thousandths still counts
+_BAND = 1 << 18  # pixels at a time: what is in between stays in a processor's cache
+
+
+def is_large(image: Tensor, side: int) -> bool:
+    """Return whether NCHW has more pixels than a network needs, and more than a picture of ``side`` would have."""
+    return image.shape[-2] * image.shape[-1] > LARGE and max(image.shape[-2:]) > side
+
+
+def shrunk(image: Tensor, side: int) -> Tensor:
+    """Return NCHW in [0, 1] with its long side ``side`` pixels, antialiased."""
+    scale = side / max(image.shape[-2:])
+    size = [max(1, round(length * scale)) for length in image.shape[-2:]]
+    return F.interpolate(image, size=size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def enlarged(image: Tensor, small: Tensor, target: Tensor) -> Tensor:
+    """Do to a large image what was done to a small version of it.
+
+    Args:
+        image: N3HW in [0, 1].
+        small: N3hw, the same smaller.
+        target: NChw in [0, 1], what was made of ``small``.
+
+    Returns:
+        NCHW in [0, 1].
+    """
+    fields = color_coefficients(small, target, _RADIUS, _EPSILON)
+    height, width = image.shape[-2:]
+    out = image.new_empty(len(image), target.shape[1], height, width)
+    rows = max(1, _BAND // width)
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        maps = _rows_of(fields, top, bottom, (height, width))
+        band, made = image[:, :, top:bottom], out[:, :, top:bottom]
+        torch.addcmul(maps[:, :, 3], maps[:, :, 0], band[:, None, 0], out=made)
+        made.addcmul_(maps[:, :, 1], band[:, None, 1]).addcmul_(maps[:, :, 2], band[:, None, 2]).clamp_(0.0, 1.0)
+    return out
+
+
+def _rows_of(fields: Tensor, top: int, bottom: int, size: tuple[int, int]) -> Tensor:
+    """Rows ``top`` to ``bottom`` of the fields NCKhw enlarged bilinearly to ``size``: NCKHW."""
+    height, width = size
+    place = (torch.arange(top, bottom, device=fields.device) + 0.5) * (fields.shape[-2] / height) - 0.5
+    place = place.clamp_(0.0, fields.shape[-2] - 1.0)
+    above = place.floor().long()
+    below = (above + 1).clamp_(max=fields.shape[-2] - 1)
+    weight = (place - above).to(fields.dtype)[:, None]
+    some = torch.lerp(fields[..., above, :], fields[..., below, :], weight)
+    wide = F.interpolate(some.flatten(1, 2), size=(bottom - top, width), mode="bilinear", align_corners=False)
+    return wide.view(*fields.shape[:3], bottom - top, width)
