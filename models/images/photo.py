@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # torch takes a second to import
     from torch import Tensor
 
 Array = NDArray[Any]
+_BAND = 1 << 18  # pixels at a time: floats of a whole photograph would take four times its memory
 Model = Literal["GRAY", "RGB", "CMYK", "LAB", "ICCLAB"]
 
 
@@ -53,9 +54,14 @@ def resize(pixels: Array, width: int, height: int) -> Array:
 
 def quantize(image: Tensor, dtype: np.dtype[Any]) -> Array:
     """NCHW float to NHWC of an unsigned ``dtype``: clamped to [0, 1], half rounded up."""
-    top = np.iinfo(dtype).max
-    levels = image.detach().float().clamp(0, 1).mul_(top).add_(0.5).cpu().numpy().astype(dtype)
-    return np.stack([levels[:, channel] for channel in range(levels.shape[1])], axis=-1)
+    images, channels, height, width = image.shape
+    levels, rows = np.empty((images, height, width, channels), dtype), max(1, _BAND // max(1, width))
+    for top in range(0, height, rows):
+        band = image[:, :, top : top + rows].detach().float().clamp(0, 1)
+        scaled = band.mul_(np.iinfo(dtype).max).add_(0.5).cpu().numpy()
+        for channel in range(channels):
+            levels[:, top : top + rows, :, channel] = scaled[:, channel]
+    return levels
 
 
 @dataclass(frozen=True)
