@@ -233,7 +233,7 @@ def figures(summary: dict[str, Any]) -> list[str]:
     """The means of an evaluation as a table for the terminal: a line per model, a column per metric."""
     from pipelines.evaluate import METRICS
 
-    arrows = {"lower": "v", "higher": "^"}
+    arrows = {"lower": "v", "higher": "^", "zero": "~"}
     lines = []
     for kind, table in summary["tables"].items():
         names = [name for name in METRICS if any(name in metrics for metrics in table.values())]

@@ -41,6 +41,7 @@ from pipelines.evaluate.cases import (
 )
 from pipelines.evaluate.detection import Detector
 from pipelines.evaluate.metrics import DEFAULT, METRICS, MIN_SIDE, Pixels
+from pipelines.evaluate.naturalness import brisque, niqe
 
 if TYPE_CHECKING:  # open_clip takes seconds to import, and a run without a scorer does not need it
     from pseudolabel.scorer import ClipScorer
@@ -184,14 +185,15 @@ class Measures:
                     yield (name,), lambda name=name: {name: self._against(name, pixels, clear)}  # type: ignore[misc]
             elif METRICS[name].provider == "pyiqa":
                 yield (name,), lambda name=name: {name: self.learned[name](pixels)}  # type: ignore[misc]
-        if "fade" in self.names:
-            yield ("fade",), lambda: {"fade": metrics.fade(pixels)}
+        alone = {"fade": metrics.fade, "brisque": brisque, "niqe": niqe}
+        for name in alone.keys() & set(self.names):
+            yield (name,), lambda name=name: {name: alone[name](pixels)}  # type: ignore[misc]
         if "rehaze" in self.names and transmission is not None:
             yield ("rehaze",), lambda: {"rehaze": metrics.rehazing_error(pixels, transmission, case.hazy)}
 
     def _against(self, name: str, pixels: Pixels, clear: Pixels) -> float:
-        own = {"psnr": metrics.psnr, "ssim": metrics.ssim, "ciede2000": metrics.ciede2000}
-        return float(self.learned[name](pixels, clear) if name in self.learned else own[name](pixels, clear))
+        measure = self.learned[name] if name in self.learned else getattr(metrics, name)
+        return float(measure(pixels, clear))
 
     def _scores(self, scorer: ClipScorer, pixels: Pixels) -> dict[str, float]:
         """Clearness and quality in one encoding."""

@@ -177,7 +177,8 @@ def learned(config: EvaluateConfig, names: Sequence[str]) -> tuple[dict[str, str
     own = [name for name in names if METRICS[name].provider in ("lpips", "pyiqa")]
     unknown = sorted(set(config.metric_weights) - set(own))
     if unknown:
-        raise ConfigError(f"--metric-weights names '{unknown[0]}', which is not measured; add it to --metrics")
+        why = "takes none" if unknown[0] in names else "is not measured; add it to --metrics"
+        raise ConfigError(f"--metric-weights names '{unknown[0]}', which {why}")
     missing, about = evaluate_iqa.problems(own, config.metric_weights)
     if missing and not config.allow_missing:
         raise ConfigError(f"{next(iter(missing.values()))} (--allow-missing makes it n/a)")

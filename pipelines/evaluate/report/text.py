@@ -18,7 +18,7 @@ from pipelines.evaluate.report.published import ABSENT, PUBLISHED
 from pipelines.evaluate.statistics import Aggregate, Interval, Table
 from pipelines.reports import render
 
-ARROWS = {"lower": "↓", "higher": "↑"}
+ARROWS = {"lower": "↓", "higher": "↑", "zero": "→ 0"}
 
 
 def write_text(text: str, path: Path) -> Path:

@@ -195,6 +195,7 @@ class TestOnRay:
         (["--data", "photos", "--models", "dcp", "--metrics", "fate"], "did you mean 'fade'"),
         (["--data", "photos", "--models", "dcp", "--headline", "quality"], "'quality' selected the labels"),
         (["--data", "photos", "--models", "dcp", "--metric-weights", "musiq=x"], "which is not measured"),
+        (["--data", "photos", "--models", "dcp", "--metric-weights", "niqe=x"], "'niqe', which takes none"),
         (["--data", "photos", "--models", "dcp", "--detector", "ssd300_vgg16"], "go together"),
     ],
 )
