@@ -51,10 +51,18 @@ HAZY = "hazy input"
 CLEAR = "clear reference"
 """What the true clear images score, where there are any: a dehazer below their FADE invents contrast."""
 
-Kind = Literal["real", "paired", "synthetic"]
+Kind = Literal["real", "paired", "synthetic", "unharmed"]
 REAL: Kind = "real"
 PAIRED: Kind = "paired"
 SYNTHETIC: Kind = "synthetic"
+UNHARMED: Kind = "unharmed"
+"""Clear photographs, given to the models as they are: there is no haze to take, so every change is harm."""
+
+
+def first_row(kind: str) -> str:
+    """What the other rows of a table of such photographs are compared with: nothing was done to it."""
+    return CLEAR if kind == UNHARMED else HAZY
+
 
 ITEM_SCHEMA = pa.schema(
     [
@@ -234,6 +242,8 @@ class Evaluator:
     def rows(self, item: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Rows of one photograph: the hazy input, each model, each result, and the clear reference if there is one.
 
+        A clear photograph that is to stay as it is comes first as its own reference, measured against itself.
+
         A photograph that cannot be read gives one row with ``error`` and no model; a metric that fails is noted in the
         row.
 
@@ -245,7 +255,7 @@ class Evaluator:
             case = self.case(item)
         except (images.ImageError, OSError) as problem:
             return [{**base, "model": "", "error": str(problem)}]
-        rows = [self._row(HAZY, PhotoMeasures(case.hazy), case, item)]
+        rows = [self._row(first_row(item["kind"]), PhotoMeasures(case.hazy), case, item)]
         hazy = images.to_tensor(np.ascontiguousarray(case.hazy)[None]).to(self.settings.device)
         for label, network in self.networks.items():
             torch.manual_seed(photo_seed(item["image_id"], self.settings.seed))  # for networks that draw numbers
@@ -257,14 +267,15 @@ class Evaluator:
                 raise ConfigError(f"model '{label}' fails on {item['name']} ({size}): {reason}") from problem
             rows.append(self._row(label, result, case, item))
         rows += [self._row(label, PhotoMeasures(pixels), case, item) for label, pixels in case.results.items()]
-        if case.clear is not None:
+        if case.clear is not None and item["kind"] != UNHARMED:
             rows.append(self._row(CLEAR, PhotoMeasures(case.clear), case, item))
         return [base | row for row in rows]
 
     def _row(self, model: str, result: PhotoMeasures, case: Case, item: Mapping[str, Any]) -> dict[str, Any]:
         height, width = result.pixels.shape[:2]
         row: dict[str, Any] = {"model": model, "width": width, "height": height, "seconds": result.seconds}
-        measured, notes = self.measures(result, case, is_clear=model == CLEAR)
+        is_clear = model == CLEAR and item["kind"] != UNHARMED
+        measured, notes = self.measures(result, case, is_clear=is_clear)
         row |= measured | {"note": "; ".join(notes)}
         if self.detector is not None and item["detect"]:
             row["boxes"] = self.detector(result.pixels).astype("<f4").tobytes()
@@ -296,6 +307,8 @@ class Evaluator:
             for label, path in zip(self.settings.results, item["results"] or (), strict=True)
         }
         side = self.settings.max_side
+        if item["kind"] == UNHARMED:
+            return Case(bounded(pixels, side), bounded(pixels, side), {})
         return Case(bounded(pixels, side), None if clear is None else bounded(clear, side), results)
 
 
