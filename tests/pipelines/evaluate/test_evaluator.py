@@ -102,6 +102,16 @@ def test_a_clear_photograph_is_measured_against_itself(photo_folder: Folder) -> 
     assert (dark["width"], dark["height"]) == (pixels.shape[1], pixels.shape[0])
 
 
+def test_a_photograph_without_color_has_haze_without_color(photo: Callable[..., Pixels]) -> None:
+    gray = photo(3)[..., :1].repeat(3, axis=2)
+    for seed in range(4):
+        hazy = synthetic_case(gray, None, ID, haze(seed)).hazy
+        assert (hazy == hazy[..., :1]).all()
+        assert (hazy != square(gray, 64)).any()
+    colored = synthetic_case(photo(3), None, ID, haze()).hazy
+    assert (colored != colored[..., :1]).any()
+
+
 def test_the_haze_of_a_pair_depends_on_the_photograph_and_the_seed_only(photo: Callable[..., Pixels]) -> None:
     first, again = (synthetic_case(photo(3), None, ID, haze()).hazy for _ in range(2))
     np.testing.assert_array_equal(first, again)
