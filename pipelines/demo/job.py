@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -207,7 +208,7 @@ class Demo:
 def flat_means(summary: dict[str, Any]) -> dict[str, float]:
     """``real/<model>/<metric>``: what MLflow keeps of an evaluation."""
     return {
-        f"{kind}/{model.replace(' ', '_')}/{metric}": float(entry["mean"])
+        re.sub(r"[ ,]+", "_", f"{kind}/{model}/{metric}"): float(entry["mean"])
         for kind, table in summary["tables"].items()
         for model, metrics in table.items()
         for metric, entry in metrics.items()
@@ -233,7 +234,7 @@ def figures(summary: dict[str, Any]) -> list[str]:
     """The means of an evaluation as a table for the terminal: a line per model, a column per metric."""
     from pipelines.evaluate import METRICS
 
-    arrows = {"lower": "v", "higher": "^"}
+    arrows = {"lower": "v", "higher": "^", "zero": "~"}
     lines = []
     for kind, table in summary["tables"].items():
         names = [name for name in METRICS if any(name in metrics for metrics in table.values())]

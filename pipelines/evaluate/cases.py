@@ -103,7 +103,10 @@ def synthetic_case(pixels: Pixels, depth: bytes | None, image_id: str, haze: Haz
     clear = np.ascontiguousarray(square(pixels, haze.size))
     depth_map = None if depth is None else square_depth(depth, haze.size)
     pair = synthesize(images.to_tensor(clear), depth_map, [photo_seed(image_id, haze.seed)], haze.config)
-    return Case(images.to_uint8(pair.hazy)[0], clear, {})
+    hazy = pair.hazy
+    if (clear == clear[..., :1]).all():  # what took a photograph without color saw none in the haze either
+        hazy = hazy.mean(dim=1, keepdim=True).expand_as(hazy)
+    return Case(images.to_uint8(hazy)[0], clear, {})
 
 
 def thumbnail(pixels: Pixels, side: int) -> bytes:

@@ -11,12 +11,13 @@ import torch
 
 from models import zoo
 from models.config import ConfigError
-from pipelines.evaluate.evaluator import CLEAR, HAZY, Kind, ModelChoice
+from pipelines.evaluate.evaluator import CLEAR, HAZY, UNHARMED, Kind, ModelChoice
 from pipelines.evaluate.metrics import METRICS
 
 BASELINE = "dcp"
+_TRUTH = ("psnr", "ssim", "ciede2000")
 HEADLINE: dict[Kind, tuple[str, ...]] = {
-    "real": ("fade",), "paired": ("psnr", "ssim", "ciede2000"), "synthetic": ("psnr", "ssim", "ciede2000")
+    "real": ("fade",), "paired": _TRUTH, "synthetic": _TRUTH, "unharmed": _TRUTH
 }  # fmt: skip
 """What each kind of photograph is judged by, the first of those that are measured."""
 
@@ -113,6 +114,7 @@ def headline_of(kind: Kind, measured: Sequence[str], wanted: str | None, banned:
         name for name in measured
         if name not in banned and METRICS[name].needs != "transmission"
         and (kind != "real" or METRICS[name].needs != "reference")
+        and (kind != UNHARMED or METRICS[name].needs == "reference")  # less haze than none is no gain
     ]  # fmt: skip
     found = next((n for n in (wanted, *HEADLINE[kind], *usable) if n in usable), None)
     if found is None:

@@ -37,6 +37,9 @@ class EvaluateConfig(Settings):
         description="clear photographs (corpus or folder) to make synthetic pairs from",
         json_schema_extra={"metavar": "DIR"},
     )
+    unharmed: bool = Field(
+        True, description="do not give the models clear photographs (--clear, --reference) to see what they harm"
+    )
     reference: str | None = Field(
         None, description="folder with the clear versions of --data", json_schema_extra={"metavar": "DIR"}
     )

@@ -41,6 +41,7 @@ from pipelines.evaluate.cases import (
 )
 from pipelines.evaluate.detection import Detector
 from pipelines.evaluate.metrics import DEFAULT, METRICS, MIN_SIDE, Pixels
+from pipelines.evaluate.naturalness import brisque, niqe
 
 if TYPE_CHECKING:  # open_clip takes seconds to import, and a run without a scorer does not need it
     from pseudolabel.scorer import ClipScorer
@@ -50,10 +51,18 @@ HAZY = "hazy input"
 CLEAR = "clear reference"
 """What the true clear images score, where there are any: a dehazer below their FADE invents contrast."""
 
-Kind = Literal["real", "paired", "synthetic"]
+Kind = Literal["real", "paired", "synthetic", "unharmed"]
 REAL: Kind = "real"
 PAIRED: Kind = "paired"
 SYNTHETIC: Kind = "synthetic"
+UNHARMED: Kind = "unharmed"
+"""Clear photographs, given to the models as they are: there is no haze to take, so every change is harm."""
+
+
+def first_row(kind: str) -> str:
+    """What the other rows of a table of such photographs are compared with: nothing was done to it."""
+    return CLEAR if kind == UNHARMED else HAZY
+
 
 ITEM_SCHEMA = pa.schema(
     [
@@ -184,14 +193,15 @@ class Measures:
                     yield (name,), lambda name=name: {name: self._against(name, pixels, clear)}  # type: ignore[misc]
             elif METRICS[name].provider == "pyiqa":
                 yield (name,), lambda name=name: {name: self.learned[name](pixels)}  # type: ignore[misc]
-        if "fade" in self.names:
-            yield ("fade",), lambda: {"fade": metrics.fade(pixels)}
+        alone = {"fade": metrics.fade, "brisque": brisque, "niqe": niqe}
+        for name in alone.keys() & set(self.names):
+            yield (name,), lambda name=name: {name: alone[name](pixels)}  # type: ignore[misc]
         if "rehaze" in self.names and transmission is not None:
             yield ("rehaze",), lambda: {"rehaze": metrics.rehazing_error(pixels, transmission, case.hazy)}
 
     def _against(self, name: str, pixels: Pixels, clear: Pixels) -> float:
-        own = {"psnr": metrics.psnr, "ssim": metrics.ssim, "ciede2000": metrics.ciede2000}
-        return float(self.learned[name](pixels, clear) if name in self.learned else own[name](pixels, clear))
+        measure = self.learned[name] if name in self.learned else getattr(metrics, name)
+        return float(measure(pixels, clear))
 
     def _scores(self, scorer: ClipScorer, pixels: Pixels) -> dict[str, float]:
         """Clearness and quality in one encoding."""
@@ -232,6 +242,8 @@ class Evaluator:
     def rows(self, item: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Rows of one photograph: the hazy input, each model, each result, and the clear reference if there is one.
 
+        A clear photograph that is to stay as it is comes first as its own reference, measured against itself.
+
         A photograph that cannot be read gives one row with ``error`` and no model; a metric that fails is noted in the
         row.
 
@@ -243,7 +255,7 @@ class Evaluator:
             case = self.case(item)
         except (images.ImageError, OSError) as problem:
             return [{**base, "model": "", "error": str(problem)}]
-        rows = [self._row(HAZY, PhotoMeasures(case.hazy), case, item)]
+        rows = [self._row(first_row(item["kind"]), PhotoMeasures(case.hazy), case, item)]
         hazy = images.to_tensor(np.ascontiguousarray(case.hazy)[None]).to(self.settings.device)
         for label, network in self.networks.items():
             torch.manual_seed(photo_seed(item["image_id"], self.settings.seed))  # for networks that draw numbers
@@ -255,14 +267,15 @@ class Evaluator:
                 raise ConfigError(f"model '{label}' fails on {item['name']} ({size}): {reason}") from problem
             rows.append(self._row(label, result, case, item))
         rows += [self._row(label, PhotoMeasures(pixels), case, item) for label, pixels in case.results.items()]
-        if case.clear is not None:
+        if case.clear is not None and item["kind"] != UNHARMED:
             rows.append(self._row(CLEAR, PhotoMeasures(case.clear), case, item))
         return [base | row for row in rows]
 
     def _row(self, model: str, result: PhotoMeasures, case: Case, item: Mapping[str, Any]) -> dict[str, Any]:
         height, width = result.pixels.shape[:2]
         row: dict[str, Any] = {"model": model, "width": width, "height": height, "seconds": result.seconds}
-        measured, notes = self.measures(result, case, is_clear=model == CLEAR)
+        is_clear = model == CLEAR and item["kind"] != UNHARMED
+        measured, notes = self.measures(result, case, is_clear=is_clear)
         row |= measured | {"note": "; ".join(notes)}
         if self.detector is not None and item["detect"]:
             row["boxes"] = self.detector(result.pixels).astype("<f4").tobytes()
@@ -294,6 +307,8 @@ class Evaluator:
             for label, path in zip(self.settings.results, item["results"] or (), strict=True)
         }
         side = self.settings.max_side
+        if item["kind"] == UNHARMED:
+            return Case(bounded(pixels, side), bounded(pixels, side), {})
         return Case(bounded(pixels, side), None if clear is None else bounded(clear, side), results)
 
 

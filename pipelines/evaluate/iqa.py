@@ -24,7 +24,7 @@ from models import images
 from models.checkpoints import read_released
 from models.config import ConfigError
 from models.weights_files import reason_of
-from pipelines.evaluate.metrics import METRICS, PYIQA_LICENSE, Pixels
+from pipelines.evaluate.metrics import METRICS, PYIQA, PYIQA_LICENSE, Pixels
 
 ALEXNET = "alexnet-owt-7be5be79.pth"  # torchvision's name of the weights that LPIPS was calibrated on
 _WHOLE = ("nima", "nima-vgg16-ava")  # pyiqa requires their file to hold every weight, the backbone's too
@@ -93,7 +93,7 @@ class Pyiqa:
     """A no-reference metric of pyiqa.
 
     Args:
-        name: pyiqa's.
+        name: of the column.
         weights: a file for its network; None for what its cache holds.
         device: to compute on.
 
@@ -108,7 +108,7 @@ class Pyiqa:
             if weights:
                 options["pretrained_model_path"] = str(Path(weights).resolve(strict=True))
             with _backbone_from_file() if weights and name in _WHOLE else contextlib.nullcontext():
-                metric: nn.Module = pyiqa.create_metric(name, **options)
+                metric: nn.Module = pyiqa.create_metric(name.removeprefix(PYIQA), **options)
             probe = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(device)
             with torch.inference_mode():  # some load their weights only now
                 metric(probe)
@@ -118,7 +118,7 @@ class Pyiqa:
         if self.lower_better != (METRICS[name].better == "lower"):
             raise ConfigError(f"pyiqa's '{name}' says that lower_better is {self.lower_better}; this project disagrees")
         self.about = {
-            "metric": name,
+            "metric": name.removeprefix(PYIQA),
             "network": type(getattr(metric, "net", metric)).__name__,
             "license": PYIQA_LICENSE,
         }

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from models.config import ConfigError
 from pipelines.cluster import data_context_defaults, make_room, placed, ray_session
 from pipelines.evaluate.config import EvaluateConfig
-from pipelines.evaluate.evaluator import HAZY, Evaluator, RowSettings
+from pipelines.evaluate.evaluator import Evaluator, RowSettings, first_row
 from pipelines.evaluate.parts import Gallery, Parts, by_photograph
 from pipelines.evaluate.plan import item_blocks, prepare
 from pipelines.evaluate.report import Summary, publish
@@ -49,7 +49,10 @@ def evaluate(config: EvaluateConfig) -> Summary:
     if config.tracking_uri is not None:
         require_tracking(config.tracking_uri)
     parts = Parts(Path(config.out))
-    galleries = {name: Gallery(g.headline, plan.subject, config.cases, config.sheet) for name, g in plan.groups.items()}
+    galleries = {
+        name: Gallery(g.headline, plan.subject, config.cases, config.sheet, first_row(g.kind))
+        for name, g in plan.groups.items()
+    }
     blocks = item_blocks(plan, config)
     with ray_session(log_to_driver=False):
         data_context_defaults()
@@ -92,7 +95,7 @@ def measure(
         try:
             for rows in tables:
                 yield rows
-                bar.update(sum(model in (HAZY, "") for model in rows["model"].to_pylist()))
+                bar.update(len({*zip(rows["group"].to_pylist(), rows["image_id"].to_pylist(), strict=True)}))
         except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError) as problem:
             if "creation task" in str(problem):
                 last = str(problem).strip().splitlines()[-1]

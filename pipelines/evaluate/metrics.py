@@ -21,9 +21,12 @@ Pixels = NDArray[np.uint8]
 Values = NDArray[np.float64]
 Need = Literal["image", "reference", "transmission"]
 Provider = Literal["own", "scorer", "lpips", "pyiqa"]
+Better = Literal["lower", "higher", "zero"]
 
 MIN_SIDE = 16
 """Shortest side that is measured: FADE works on 8x8 patches, SSIM on an 11x11 window."""
+
+_LEAST_CHROMA = 1.0  # of CIELAB: less is gray to an eye, and rounding to 8 bits gives grays some
 
 PSNR_CAP = 100.0
 """PSNR of identical images, in dB: JSON and CSV readers stumble over infinity."""
@@ -43,8 +46,8 @@ class Metric:
     """A column of the table.
 
     Attributes:
-        name: of the column; for a metric of pyiqa its exact name there.
-        better: which way is better.
+        name: of the column; for a metric of pyiqa its exact name there, after ``pyiqa-`` where another has that name.
+        better: which way is better; ``zero`` is a signed figure that should be none.
         what: what is measured, by whom, with which backbone and weights.
         limits: of its values, as text.
         license: of the program that computes it, and of its weights where they have one of their own.
@@ -55,7 +58,7 @@ class Metric:
     """
 
     name: str
-    better: Literal["lower", "higher"]
+    better: Better
     what: str
     limits: str = ""
     license: str = "Apache-2.0 (this project)"
@@ -71,14 +74,17 @@ class Metric:
 
     def gain(self, value: float | Values, baseline: float | Values) -> Any:
         """How much better ``value`` is than ``baseline``: positive is an improvement, whichever way is better."""
+        if self.better == "zero":
+            return np.abs(baseline) - np.abs(value)
         return baseline - value if self.better == "lower" else value - baseline
 
 
+PYIQA = "pyiqa-"
 PYIQA_LICENSE = "pyiqa: PolyForm Noncommercial 1.0.0 and NTU S-Lab 1.0, not for commercial use"
 
 
-def _pyiqa(name: str, better: Literal["lower", "higher"], what: str, limits: str) -> Metric:
-    return Metric(name, better, f"{what}; pyiqa `{name}`", limits, PYIQA_LICENSE, provider="pyiqa")
+def _pyiqa(name: str, better: Better, what: str, limits: str) -> Metric:
+    return Metric(name, better, f"{what}; pyiqa `{name.removeprefix(PYIQA)}`", limits, PYIQA_LICENSE, provider="pyiqa")
 
 
 METRICS: dict[str, Metric] = {
@@ -87,6 +93,14 @@ METRICS: dict[str, Metric] = {
         Metric(
             "fade", "lower", "perceived haze density (Choi et al., 2015) by fade-python", "0 and up",
             "fade-python: free for research and internal use",
+        ),
+        Metric(
+            "brisque", "lower", "natural scene statistics (Mittal et al., 2012), OpenCV's model", "about 0 to 100",
+            "Apache-2.0 (this project); the model: Apache-2.0 (OpenCV)", decimals=2,
+        ),
+        Metric(
+            "niqe", "lower", "distance from natural scenes (Mittal et al., 2013), the authors' parameters", "0 and up",
+            "Apache-2.0 (this project); the parameters: LIVE's notice, for any purpose", decimals=2,
         ),
         Metric("clearness", "higher", "1 - P(hazy) of the scorer", "0 to 1", provider="scorer", selected_labels=True),
         Metric(
@@ -107,12 +121,20 @@ METRICS: dict[str, Metric] = {
             "BSD-3-Clause (scikit-image)", needs="reference", decimals=2,
         ),
         Metric(
+            "level_shift", "zero", "mean level against the reference's, in % of it: negative is darker", "-100 and up",
+            needs="reference", decimals=1,
+        ),
+        Metric(
+            "hue_shift", "lower", "mean change of hue against the reference, degrees of CIELAB, by chroma", "0 to 180",
+            needs="reference", decimals=1,
+        ),
+        Metric(
             "lpips", "lower", "learned perceptual distance (Zhang et al., 2018), AlexNet, version 0.1", "0 to about 1",
             "BSD-2-Clause (lpips)", needs="reference", provider="lpips",
         ),
-        _pyiqa("brisque", "lower", "natural scene statistics (Mittal et al., 2012), weights of piq", "about 0 to 100"),
-        _pyiqa("brisque_matlab", "lower", "the same with the authors' MATLAB model", "about 0 to 100"),
-        _pyiqa("niqe", "lower", "distance from natural scene statistics (Mittal et al., 2013)", "0 and up"),
+        _pyiqa("pyiqa-brisque", "lower", "BRISQUE with the weights of piq", "about 0 to 100"),
+        _pyiqa("brisque_matlab", "lower", "BRISQUE with the authors' MATLAB model", "about 0 to 100"),
+        _pyiqa("pyiqa-niqe", "lower", "NIQE of the luma of video", "0 and up"),
         _pyiqa("piqe", "lower", "block-wise distortion (Venkatanath et al., 2015), no weights", "0 to 100"),
         _pyiqa("nima", "higher", "NIMA (Talebi and Milanfar, 2018), Inception-ResNet-v2 on AVA", "1 to 10"),
         _pyiqa("nima-vgg16-ava", "higher", "NIMA (Talebi and Milanfar, 2018), VGG-16 on AVA", "1 to 10"),
@@ -126,7 +148,9 @@ METRICS: dict[str, Metric] = {
 }  # fmt: skip
 """Every column that a table can have, in the order of the table."""
 
-DEFAULT = ("fade", "clearness", "quality", "rehaze", "psnr", "ssim", "ciede2000")
+DEFAULT = (
+    "fade", "brisque", "niqe", "clearness", "quality", "rehaze", "psnr", "ssim", "ciede2000", "level_shift", "hue_shift"
+)  # fmt: skip
 """What is measured unless the user says otherwise: all that needs no weights but the project's own."""
 
 
@@ -184,6 +208,31 @@ def ciede2000(image: Pixels, reference: Pixels) -> float:
 
     first, second = rgb2lab(image), rgb2lab(reference)
     return float(np.mean(deltaE_ciede2000(first, second)))  # type: ignore[no-untyped-call]
+
+
+def level_shift(image: Pixels, reference: Pixels) -> float:
+    """How much brighter one uint8 (H, W, 3) is than the other on average, in % of the other's mean level.
+
+    Negative is darker; NaN for a black reference.
+    """
+    level = float(np.mean(reference))
+    return 100.0 * (float(np.mean(image)) / level - 1.0) if level else math.nan
+
+
+def hue_shift(image: Pixels, reference: Pixels) -> float:
+    """Mean absolute change of hue of two uint8 sRGB (H, W, 3), in degrees of CIELAB from 0 to 180.
+
+    Pixels weigh as much as the geometric mean of their chromas: grays have no hue, and of near grays it is noise.
+    NaN where nothing is colored in both.
+    """
+    from skimage.color import rgb2lab
+
+    first, second = (lab[..., 1] + 1j * lab[..., 2] for lab in (rgb2lab(image), rgb2lab(reference)))
+    product = first * second.conj()
+    weights = np.sqrt(np.abs(product))
+    weights[weights < _LEAST_CHROMA] = 0.0
+    total = float(weights.sum())
+    return float(np.degrees(np.sum(weights * np.abs(np.angle(product))) / total)) if total else math.nan
 
 
 def rehazing_error(scene: Pixels, transmission: NDArray[np.float32], hazy: Pixels) -> float:

@@ -119,10 +119,11 @@ class Gallery:
         headline: of the table.
         subject: the model that the worst photographs are those of.
         worst, random: how many of each.
+        first: the row that gains are measured from.
     """
 
-    def __init__(self, headline: str, subject: str, worst: int, random: int) -> None:
-        self.headline, self.subject = headline, subject
+    def __init__(self, headline: str, subject: str, worst: int, random: int, first: str = HAZY) -> None:
+        self.headline, self.subject, self.first = headline, subject, first
         self._sizes = {"worst": worst, "random": random}
         self._heaps: dict[str, list[tuple[float, str, Photograph]]] = {"worst": [], "random": []}
         self.shown = 0
@@ -136,8 +137,8 @@ class Gallery:
             self._offer("worst", -gain, image_id, rows)
 
     def gain(self, rows: Photograph) -> float | None:
-        """How much better the subject is than the hazy input; None where one of them was not measured."""
-        before, after = (rows.get(model, {}).get(self.headline) for model in (HAZY, self.subject))
+        """How much better the subject is than the first row; None where one of them was not measured."""
+        before, after = (rows.get(model, {}).get(self.headline) for model in (self.first, self.subject))
         if before is None or after is None or not math.isfinite(before + after):
             return None
         return float(METRICS[self.headline].gain(after, before))

@@ -33,12 +33,16 @@ from pipelines.evaluate.evaluator import (
     PAIRED,
     REAL,
     SYNTHETIC,
+    UNHARMED,
     Kind,
     ModelChoice,
     RowSettings,
+    first_row,
 )
 from pipelines.evaluate.metrics import METRICS
-from pipelines.evaluate.sources import Selection, choose, match_references, match_results
+from pipelines.evaluate.sources import Selection, choose, clear_selection, match_references, match_results
+
+CLEAR_TABLE = "clear, unharmed"
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class EvaluationPlan:
 
     Attributes:
         settings: for the workers.
-        order: rows of the tables from top to bottom.
+        order: rows of the tables of hazy photographs from top to bottom.
         subject: the model that the worst photographs are those of.
         groups: the tables by name.
         models: what is to be said of each row.
@@ -93,6 +97,11 @@ class EvaluationPlan:
         """To be measured."""
         return sum(len(group.selection.entries) for group in self.groups.values())
 
+    def rows(self, name: str) -> tuple[str, ...]:
+        """Rows of a table from top to bottom; what the others are compared with comes first."""
+        first = first_row(self.groups[name].kind)
+        return (first, *(row for row in self.order if row not in (HAZY, first)))
+
 
 def prepare(config: EvaluateConfig) -> EvaluationPlan:
     """Everything that can be refused, refused before any photograph is measured.
@@ -113,6 +122,8 @@ def prepare(config: EvaluateConfig) -> EvaluationPlan:
     groups = select(config, folders)
     missing, about = learned(config, names)
     measured = tuple(name for name in names if name not in missing)
+    if config.unharmed and choices and any(METRICS[name].needs_reference for name in measured):
+        groups |= unharmed(config, groups)
     for name, group in groups.items():
         groups[name] = replace(group, headline=headline_of(group.kind, measured, config.headline, banned))
     truth, classes, missing_detector, about_detector = detection(config, groups)
@@ -162,6 +173,19 @@ def select(config: EvaluateConfig, folders: Mapping[str, Path]) -> dict[str, Gro
     return groups
 
 
+def unharmed(config: EvaluateConfig, groups: Mapping[str, Group]) -> dict[str, Group]:
+    """Tables of what models do to clear photographs: of those that pairs are made of, and of the references."""
+    found: dict[str, Selection] = {}
+    if config.clear is not None:
+        found[config.clear] = groups[SYNTHETIC].selection
+    if config.reference is not None:
+        paired = [group for group in groups.values() if group.kind == PAIRED]
+        paths = [group.references[entry.image_id] for group in paired for entry in group.selection.entries]
+        found[config.reference] = clear_selection(Path(config.reference), paths)
+    names = {source: f", {_unique(source, tuple(found))}" if len(found) > 1 else "" for source in found}
+    return {f"{CLEAR_TABLE}{names[source]}": Group(UNHARMED, selection) for source, selection in found.items()}
+
+
 def _unique(source: str, sources: Sequence[str]) -> str:
     """The last part of a source's path, or all of it where another has the same."""
     name = Path(source).name
@@ -177,7 +201,8 @@ def learned(config: EvaluateConfig, names: Sequence[str]) -> tuple[dict[str, str
     own = [name for name in names if METRICS[name].provider in ("lpips", "pyiqa")]
     unknown = sorted(set(config.metric_weights) - set(own))
     if unknown:
-        raise ConfigError(f"--metric-weights names '{unknown[0]}', which is not measured; add it to --metrics")
+        why = "takes none" if unknown[0] in names else "is not measured; add it to --metrics"
+        raise ConfigError(f"--metric-weights names '{unknown[0]}', which {why}")
     missing, about = evaluate_iqa.problems(own, config.metric_weights)
     if missing and not config.allow_missing:
         raise ConfigError(f"{next(iter(missing.values()))} (--allow-missing makes it n/a)")
@@ -265,7 +290,7 @@ def _items(name: str, group: Group, plan: EvaluationPlan) -> list[dict[str, Any]
             "row_group": e.row_group,
             "reference": group.references.get(e.image_id),
             "results": [found[e.image_id] for found in results if found],
-            "detect": e.image_id in plan.truth and group.kind != SYNTHETIC,
+            "detect": e.image_id in plan.truth and group.kind in (REAL, PAIRED),
         }
         for e in sorted(group.selection.entries, key=lambda e: (e.path, e.row_group or 0, e.image_id))
     ]

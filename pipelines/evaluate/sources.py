@@ -18,6 +18,7 @@ from pipelines.corpus import (
     Corpus,
     image_id_of,
     left_out_text,
+    local_path,
     photographs_below,
     portable,
     printable,
@@ -301,6 +302,21 @@ def match_references(entries: Sequence[SourceEntry], root: Path) -> dict[str, st
             f"no photograph has a reference in {root}; expected the same file names, such as {entries[0].name}"
         )
     return found
+
+
+def clear_selection(root: Path, paths: Iterable[str]) -> Selection:
+    """References as photographs of their own, each content once; what cannot be read fails where it is a reference."""
+    entries: dict[str, SourceEntry] = {}
+    for path in sorted(set(paths)):
+        file = local_path(path)
+        try:
+            data = file.read_bytes()
+        except OSError:
+            continue
+        image_id = image_id_of(data)
+        entries.setdefault(image_id, SourceEntry(image_id, printable(file.name), "test", path, size=size_of(data)))
+    ordered = tuple(entries[image_id] for image_id in sorted(entries))
+    return Selection(str(root), False, len(ordered), "all", False, ordered)
 
 
 def _looser(name: str, folder: Folder, tries: Sequence[str]) -> Iterator[Path | None]:

@@ -145,7 +145,6 @@ class Statistics:
         self._better = np.zeros((len(self._pairs), len(self.metrics)), np.int64)
         self._kept: list[tuple[int, int, Values]] = []
         self._waiting: list[tuple[str, Values]] = []
-        self._signs = np.array([1.0 if METRICS[name].better == "higher" else -1.0 for name in self.metrics])
 
     def add(self, image_id: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
         """A photograph: its row by model; metrics that are missing or None are left out."""
@@ -180,8 +179,9 @@ class Statistics:
             differences = values[:, second] - values[:, first]
             self._paired.add(differences.reshape(len(values), -1), weights)
             with np.errstate(invalid="ignore"):
-                gains = differences * self._signs
-                self._better += (gains > 0).sum(axis=0)
+                for column, name in enumerate(self.metrics):
+                    gains = METRICS[name].gain(values[:, second, column], values[:, first, column])
+                    self._better[:, column] += (gains > 0).sum(axis=0)
 
     def values(self, model: str, metric: str) -> Values:
         """What is kept of a column, without NaN, in the order of the ids."""

@@ -57,7 +57,6 @@ def report_html(summary: Mapping[str, Any], sections: Sequence[Section], subject
         sections=shown_sections,
         subject=subject,
         total=sum(counts["evaluated"] for counts in summary["photographs"].values()),
-        inputs=(HAZY, CLEAR),
         said=_SAID,
         **words(summary),
     )
@@ -69,6 +68,7 @@ def _section(section: Section, summary: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": section.name,
         "headline": section.headline,
+        "input": section.gallery.first,
         "table": section.table,
         "names": names,
         "best": {name: _best(section.table, name, summary["metrics"][name]["selected_labels"]) for name in names},
@@ -99,14 +99,16 @@ def _pairs(headline: str, pairs: Sequence[Mapping[str, Any]]) -> Iterator[tuple[
 def _case(photograph: Photograph, section: Section, subject: str) -> dict[str, Any]:
     """A photograph's pictures, and its values by a few metrics."""
     names = columns(section.table, section.headline)[:4]
-    after = {m: row["thumbnail"] for m, row in photograph.items() if m != HAZY and row.get("thumbnail")}
+    first = section.gallery.first
+    after = {m: row["thumbnail"] for m, row in photograph.items() if m != first and row.get("thumbnail")}
     values = (
         (short(model, 24), *("" if row.get(n) is None else number(row[n], METRICS[n]) for n in names))
         for model, row in photograph.items()
     )
     return {
-        "file": str(photograph[HAZY]["name"]).rsplit("/", 1)[-1],
-        "before": photograph[HAZY]["thumbnail"],
+        "file": str(photograph[first]["name"]).rsplit("/", 1)[-1],
+        "input": first,
+        "before": photograph[first]["thumbnail"],
         "after": after,
         "first": subject if subject in after else next(iter(after)),
         "head": ["", *(f"{n} {ARROWS[METRICS[n].better]}" for n in names)],

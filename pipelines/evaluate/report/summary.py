@@ -14,7 +14,7 @@ from models.contact_sheet import joined
 from pipelines.evaluate.annotations import Boxes
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.evaluate.detection import Detections, Precision, average_precision
-from pipelines.evaluate.evaluator import CLEAR, REAL, SYNTHETIC
+from pipelines.evaluate.evaluator import CLEAR, PAIRED, REAL, SYNTHETIC, UNHARMED
 from pipelines.evaluate.metrics import METRICS, SSIM_SETTINGS
 from pipelines.evaluate.parts import Gallery, Parts, writing
 from pipelines.evaluate.plan import EvaluationPlan, Group
@@ -76,7 +76,7 @@ def publish(
 def gather(plan: EvaluationPlan, parts: Parts) -> dict[str, Statistics]:
     """One pass over the parts, in their order, so that two runs add up the same numbers in the same order."""
     found = {
-        name: Statistics(plan.order, plan.settings.metrics, plan.settings.seed) for name in plan.groups
+        name: Statistics(plan.rows(name), plan.settings.metrics, plan.settings.seed) for name in plan.groups
     }  # fmt: skip
     for group, image_id, rows in parts.photographs():
         found[group].add(image_id, rows)
@@ -222,7 +222,7 @@ def write(
     """
     sheets = {
         name: sheet(out / name, [g for g in tables if plan.groups[g].kind in kinds], summary, tables, galleries)
-        for name, kinds in (("contact_sheet.png", (REAL, "paired")), ("pairs_sheet.png", (SYNTHETIC,)))
+        for name, kinds in (("contact_sheet.png", (REAL, PAIRED)), ("pairs_sheet.png", (SYNTHETIC, UNHARMED)))
     }
     sections = [
         Section(name, plan.groups[name].headline, tables[name], statistics[name], galleries[name]) for name in tables
@@ -276,7 +276,8 @@ def headline_lines(summary: Mapping[str, Any]) -> list[str]:
         for model, mean in headline["means"].items():
             entry = summary["tables"][group][model][name]
             bounds = "" if entry["interval"] is None else "   [{:.3f}, {:.3f}]".format(*entry["interval"])
-            better = "" if entry["difference"] is None else f"   better on {entry['difference']['improved']:.0%}"
+            difference = entry["difference"] if summary["photographs"][group]["kind"] != UNHARMED else None
+            better = "" if difference is None else f"   better on {difference['improved']:.0%}"
             lines.append(f"  {model:<30}{mean:>8.3f}{bounds}{better}")
     return lines
 

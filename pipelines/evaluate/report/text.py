@@ -12,13 +12,14 @@ from PIL import Image
 
 from models.contact_sheet import Line
 from models.contact_sheet import contact_sheet as contact_sheet_of
+from pipelines.evaluate.evaluator import CLEAR, HAZY
 from pipelines.evaluate.metrics import METRICS, Metric, shown_metrics
 from pipelines.evaluate.parts import Photograph, writing
 from pipelines.evaluate.report.published import ABSENT, PUBLISHED
 from pipelines.evaluate.statistics import Aggregate, Interval, Table
 from pipelines.reports import render
 
-ARROWS = {"lower": "↓", "higher": "↑"}
+ARROWS = {"lower": "↓", "higher": "↑", "zero": "→ 0"}
 
 
 def write_text(text: str, path: Path) -> Path:
@@ -80,9 +81,17 @@ def detection_rows(detection: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
+HARM = (
+    "These photographs are clear and were given to the models as they are. A dehazer that knows haze leaves them: "
+    "every difference from the clear reference is harm, a lower FADE as well."
+)
+
+
 def words(summary: Mapping[str, Any]) -> dict[str, Any]:
     """What the templates of a summary share."""
     return {
+        "inputs": (HAZY, CLEAR),
+        "harm": HARM,
         "summary": summary,
         "absent": [name for name in summary["not_measured"] if name in METRICS],
         "metrics": METRICS,

@@ -93,6 +93,8 @@ SUMMARY: dict[str, Any] = {
 
 
 def test_means_have_names_that_mlflow_takes() -> None:
+    table = {"clear, unharmed": {"dehazer": {"psnr": {"mean": 30.0}}}}
+    assert flat_means({"tables": table}) == {"clear_unharmed/dehazer/psnr": 30.0}
     means = flat_means(SUMMARY)
     assert means == {"real/hazy_input/fade": 1.5, "real/hazy_input/clearness": 0.5, "real/dehazer/fade": 0.5}
 

@@ -26,6 +26,7 @@ from pipelines.evaluate.evaluator import (
     REAL,
     ROW_SCHEMA,
     SYNTHETIC,
+    UNHARMED,
     Evaluator,
     ModelChoice,
     RowSettings,
@@ -83,6 +84,32 @@ def test_a_pair_measures_against_its_clear_photograph(photo_folder: Folder) -> N
     assert "rehaze" not in rows[HAZY]
     plain = Evaluator(settings(thumbnail_side=0, metrics=("psnr",))).rows(item(path, SYNTHETIC))
     assert all("thumbnail" not in row and "fade" not in row for row in plain)
+
+
+def test_a_clear_photograph_is_measured_against_itself(photo_folder: Folder) -> None:
+    path = photo_folder(count=1) / "photo_000.jpg"
+    rows = by_model(Evaluator(settings()).rows(item(path, UNHARMED)))
+    assert list(rows) == [CLEAR, "prior"]  # nobody's haze, so no hazy input
+    pixels = bounded(np.asarray(Image.open(path)), 96)
+    untouched = rows[CLEAR]
+    assert (untouched["psnr"], untouched["level_shift"]) == (metrics.PSNR_CAP, 0.0)
+    assert untouched["ssim"] == pytest.approx(1.0)
+    assert untouched["fade"] == metrics.fade(pixels)
+    dark = rows["prior"]
+    assert dark["psnr"] < 40
+    assert dark["level_shift"] < 0  # the prior takes light that was the scene's
+    assert dark["hue_shift"] > 0
+    assert (dark["width"], dark["height"]) == (pixels.shape[1], pixels.shape[0])
+
+
+def test_a_photograph_without_color_has_haze_without_color(photo: Callable[..., Pixels]) -> None:
+    gray = photo(3)[..., :1].repeat(3, axis=2)
+    for seed in range(4):
+        hazy = synthetic_case(gray, None, ID, haze(seed)).hazy
+        assert (hazy == hazy[..., :1]).all()
+        assert (hazy != square(gray, 64)).any()
+    colored = synthetic_case(photo(3), None, ID, haze()).hazy
+    assert (colored != colored[..., :1]).any()
 
 
 def test_the_haze_of_a_pair_depends_on_the_photograph_and_the_seed_only(photo: Callable[..., Pixels]) -> None:

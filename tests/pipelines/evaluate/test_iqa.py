@@ -62,6 +62,15 @@ def test_a_metric_of_pyiqa_scores_and_says_what_it_is(monkeypatch: pytest.Monkey
     assert Pyiqa("musiq").about["weights_sha256"] != metric.about["weights_sha256"]
 
 
+def test_a_name_that_this_project_has_too_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    metric = FakeMetric(1.0)
+    metric.lower_better = True
+    install(monkeypatch, lambda name, **options: asked.append(name) or metric)
+    assert Pyiqa("pyiqa-niqe").about["metric"] == "niqe"
+    assert asked == ["niqe"]
+
+
 def test_without_pyiqa_the_extra_and_its_licenses_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyiqa", None)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"pip install 'ray-dehaze\[iqa\]'.*not for commercial use"):
@@ -74,8 +83,8 @@ def test_nothing_is_downloaded_and_nothing_unpickled(monkeypatch: pytest.MonkeyP
         raise AssertionError("it could")
 
     install(monkeypatch, downloads)
-    with pytest.raises(ConfigError, match="--metric-weights brisque=FILE, as nothing is downloaded"):
-        Pyiqa("brisque")
+    with pytest.raises(ConfigError, match="--metric-weights pyiqa-brisque=FILE, as nothing is downloaded"):
+        Pyiqa("pyiqa-brisque")
 
     class Evil:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -91,7 +100,7 @@ def test_nothing_is_downloaded_and_nothing_unpickled(monkeypatch: pytest.MonkeyP
 def test_a_metric_that_turned_round_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, lambda name, **options: FakeMetric(1.0))
     with pytest.raises(ConfigError, match="lower_better is False"):
-        Pyiqa("brisque")
+        Pyiqa("pyiqa-brisque")
 
 
 def test_what_cannot_run_has_a_reason_and_the_rest_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:

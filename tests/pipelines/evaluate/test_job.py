@@ -97,7 +97,14 @@ class TestOnRay:
         models: dict[tuple[str, str], list[str]] = defaultdict(list)
         for line in lines:
             models[line["group"], line["name"]].append(line["model"])
-        real = {name: found for (group, name), found in models.items() if group != "synthetic"}
+        harm = {group: [] for group, _ in models if group.startswith("clear, unharmed")}
+        for (group, _), found in models.items():
+            harm.get(group, []).append(found)
+        assert harm == {
+            "clear, unharmed, clear": [[CLEAR, "prior"]] * 4,
+            "clear, unharmed, reference": [[CLEAR, "prior"]],
+        }
+        real = {name: found for (group, name), found in models.items() if group in ("real", "paired")}
         assert real == {
             "broken.jpg": [""],
             "photo_0.png": [HAZY, "prior", "theirs", CLEAR],  # the one with a reference
@@ -131,6 +138,25 @@ class TestOnRay:
         assert summary["config"]["seed"] == summary["row_settings"]["seed"] == 0
         assert {"ray", "torch", "fade-python", "ray-dehaze"} <= summary["versions"].keys()
 
+    def test_clear_photographs_have_a_table_of_harm(self, evaluated: job.Summary) -> None:
+        summary = evaluated.summary
+        table = summary["tables"]["clear, unharmed, clear"]
+        assert list(table) == [CLEAR, "prior"]
+        assert table[CLEAR]["psnr"]["mean"] == 100
+        assert table["prior"]["psnr"]["mean"] < 40
+        assert table["prior"]["level_shift"]["difference"]["mean"] < 0
+        assert summary["headline"]["clear, unharmed, clear"]["metric"] == "psnr"
+        paired = summary["paired"]["clear, unharmed, clear"]
+        assert {(p["model"], p["other"]) for p in paired} == {("prior", CLEAR)}
+        assert {p["metric"] for p in paired} >= {"hue_shift", "ssim", "fade"}
+        text, page = evaluated.markdown.read_text(), evaluated.html.read_text()
+        assert "## Clear, unharmed, clear photographs: 4 of 12" in text
+        assert "difference from the clear reference is harm" in text
+        assert "difference from the clear reference is harm" in page
+        assert "Clear, unharmed, clear photographs (4)" in page
+        assert '<span class="tag l">clear reference</span>' in page
+        assert "lost most" in page
+
     def test_the_files_are_there(self, evaluated: job.Summary) -> None:
         assert "# Evaluation" in evaluated.markdown.read_text()
         assert evaluated.sheet is not None
@@ -138,7 +164,7 @@ class TestOnRay:
         with Image.open(evaluated.sheet) as sheet, Image.open(evaluated.pairs_sheet) as pairs:
             assert sheet.format == pairs.format == "PNG"
             assert sheet.width > 3 * 128  # a photograph and its results side by side
-            assert 3 * 64 < pairs.width < 4 * 64  # and the clear one
+            assert pairs.height > sheet.height  # those that were hazed, and those that were not
         found = {path.name for path in evaluated.csv.parent.iterdir()}
         assert found == {
             "per_image.csv", "summary.json", "summary.md", "report.html", "contact_sheet.png", "pairs_sheet.png", "rows"
@@ -195,6 +221,7 @@ class TestOnRay:
         (["--data", "photos", "--models", "dcp", "--metrics", "fate"], "did you mean 'fade'"),
         (["--data", "photos", "--models", "dcp", "--headline", "quality"], "'quality' selected the labels"),
         (["--data", "photos", "--models", "dcp", "--metric-weights", "musiq=x"], "which is not measured"),
+        (["--data", "photos", "--models", "dcp", "--metric-weights", "niqe=x"], "'niqe', which takes none"),
         (["--data", "photos", "--models", "dcp", "--detector", "ssd300_vgg16"], "go together"),
     ],
 )
@@ -259,11 +286,41 @@ def test_blocks_hold_every_photograph_once_and_feed_all_workers(photo_folder: Fo
     assert [block["block"].to_pylist()[0] for block in blocks] == list(range(len(blocks)))
 
 
+def test_clear_photographs_are_left_alone_where_nobody_asks(photo_folder: Folder) -> None:
+    one, clear = photo_folder("one", count=3), photo_folder("clear", count=3)
+    plain = job.EvaluateConfig(data=(str(one),), out="x", models=("dcp",), scorer=None, split="all")
+
+    def tables(**changes: Any) -> list[str]:
+        return [*prepare(job.EvaluateConfig.model_validate(plain.model_dump() | changes)).groups]
+
+    assert tables() == ["real"]
+    assert tables(clear=str(clear)) == ["real", "synthetic", "clear, unharmed"]
+    assert tables(reference=str(clear)) == ["paired", "clear, unharmed"]
+    assert tables(clear=str(clear), unharmed=False) == ["real", "synthetic"]
+    assert tables(clear=str(clear), metrics=("fade",)) == ["real", "synthetic"]  # FADE knows no harm
+    assert tables(clear=str(clear), models=(), baseline=False, results=(f"theirs={one}",)) == ["real", "synthetic"]
+    judged = plain.model_copy(update={"clear": str(clear), "headline": "fade"})
+    assert {name: group.headline for name, group in prepare(judged).groups.items()} == {
+        "real": "fade", "synthetic": "fade", "clear, unharmed": "psnr"
+    }  # fmt: skip
+
+
+def test_a_reference_of_several_photographs_is_one_clear_photograph(photo_folder: Folder) -> None:
+    hazy, clear = photo_folder("hazy", count=3, hazy=True), photo_folder("clear", count=1)
+    for index, path in enumerate(sorted(hazy.iterdir())):
+        path.rename(hazy / f"0001_{index}.jpg")
+    next(clear.iterdir()).rename(clear / "0001.jpg")
+    config = job.EvaluateConfig(data=(str(hazy),), out="x", models=("dcp",), scorer=None, reference=str(clear))
+    groups = prepare(config).groups
+    assert len(groups["paired"].selection.entries) == 3
+    assert [entry.name for entry in groups["clear, unharmed"].selection.entries] == ["0001.jpg"]
+
+
 def test_sources_have_tables_of_their_own(photo_folder: Folder) -> None:
     one, other = photo_folder("one", count=2), photo_folder("other", count=2, seed=1)
     config = job.EvaluateConfig(data=(str(one), str(other)), out="x", models=(), scorer=None, reference=str(other))
     (other / "photo_001.jpg").rename(other / "new.jpg")
     groups = prepare(config).groups
     counts = {name: len(group.selection.entries) for name, group in groups.items()}
-    assert counts == {"real, one": 1, "paired, one": 1, "paired, other": 2}
+    assert counts == {"real, one": 1, "paired, one": 1, "paired, other": 2, "clear, unharmed": 2}
     assert groups["paired, one"].headline == "psnr"

@@ -87,6 +87,35 @@ def test_color_difference_of_black_and_white_is_a_hundred() -> None:
     assert metrics.ciede2000(white, white) == 0.0
 
 
+def test_a_shift_of_the_level_has_a_sign(photo: Callable[..., Pixels]) -> None:
+    gray = np.full((32, 32, 3), 100, np.uint8)
+    assert metrics.level_shift(gray - 10, gray) == pytest.approx(-10.0)
+    assert metrics.level_shift(gray + 25, gray) == pytest.approx(25.0)
+    assert math.isnan(metrics.level_shift(gray, gray * 0))
+    metric = METRICS["level_shift"]
+    assert metric.gain(-2.0, 5.0) == 3.0  # nearer to none
+    assert metric.gain(-7.0, 5.0) == -2.0
+
+
+def test_hues_shift_by_what_they_are_turned() -> None:
+    from skimage.color import lab2rgb, rgb2lab
+
+    def wheel(turn: float, chroma: float) -> Pixels:
+        angles = np.radians(np.arange(0, 360, 15) + turn)
+        lab = np.stack([np.full(24, 60.0), chroma * np.cos(angles), chroma * np.sin(angles)], axis=-1)
+        return np.rint(255 * lab2rgb(lab[None])).astype(np.uint8)
+
+    assert np.hypot(*rgb2lab(wheel(0, 25))[0, :, 1:].T).min() > 20
+    assert metrics.hue_shift(wheel(0, 25), wheel(0, 25)) == pytest.approx(0, abs=1e-9)
+    assert metrics.hue_shift(wheel(20, 25), wheel(0, 25)) == pytest.approx(20, abs=1.0)
+    assert metrics.hue_shift(wheel(-20, 12), wheel(0, 25)) == pytest.approx(20, abs=1.5)
+    assert metrics.hue_shift(wheel(180, 25), wheel(0, 25)) == pytest.approx(180, abs=1.5)
+    gray = np.full((1, 24, 3), 90, np.uint8)
+    assert math.isnan(metrics.hue_shift(wheel(0, 25), gray))  # a gray has no hue
+    half = np.concatenate([wheel(20, 25), gray], axis=1), np.concatenate([wheel(0, 25), gray], axis=1)
+    assert metrics.hue_shift(*half) == pytest.approx(20, abs=1.0)
+
+
 def test_a_result_that_explains_the_haze_has_no_rehazing_error(photo: Callable[..., Pixels]) -> None:
     scene = photo(2)
     transmission = np.repeat(np.linspace(0.3, 0.9, 96, dtype=np.float32)[:, None], 128, axis=1)
@@ -99,7 +128,7 @@ def test_a_result_that_explains_the_haze_has_no_rehazing_error(photo: Callable[.
 
 def test_metrics_are_chosen_in_the_order_of_the_table() -> None:
     assert metrics.chosen(["default"]) == metrics.DEFAULT
-    assert metrics.chosen(["psnr", "fade", "brisque"]) == ("fade", "psnr", "brisque")
+    assert metrics.chosen(["psnr", "musiq", "fade", "brisque"]) == ("fade", "brisque", "psnr", "musiq")
     assert "clearness" not in metrics.chosen(["default"], scorer=False)
     with pytest.raises(ConfigError, match="did you mean 'musiq'"):
         metrics.chosen(["musik"])
@@ -123,7 +152,7 @@ def test_no_headline_selected_labels(kind: Kind) -> None:
     with pytest.raises(ConfigError, match="can headline"):
         headline_of(kind, ("quality", "clearness"), None, banned)
     with pytest.raises(ConfigError, match="is not measured"):
-        headline_of(kind, ("fade",), "brisque", banned)
+        headline_of(kind, ("fade",), "niqe", banned)
 
 
 def test_a_model_whose_labels_musiq_chose_is_not_judged_by_it() -> None:

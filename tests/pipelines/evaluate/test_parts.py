@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from models.config import ConfigError
-from pipelines.evaluate.evaluator import HAZY, ROW_SCHEMA
+from pipelines.evaluate.evaluator import CLEAR, HAZY, ROW_SCHEMA
 from pipelines.evaluate.parts import Gallery, Parts, by_photograph, writing
 
 
@@ -107,6 +107,13 @@ def test_photographs_without_a_value_are_no_worst_ones() -> None:
     gallery.add("0b", {HAZY: row(0, "0b", HAZY, psnr=20.0)})
     assert gallery.worst() == []
     assert len(gallery.random()) == 2
+
+
+def test_a_gallery_measures_from_its_first_row() -> None:
+    gallery = Gallery("psnr", "m", worst=2, random=0, first=CLEAR)
+    gallery.add("0a", {CLEAR: row(0, "0a", CLEAR, psnr=100.0), "m": row(0, "0a", "m", psnr=30.0)})
+    gallery.add("0b", {CLEAR: row(0, "0b", CLEAR, psnr=100.0), "m": row(0, "0b", "m", psnr=20.0)})
+    assert [gallery.gain(rows) for rows in gallery.worst()] == [-80.0, -70.0]
 
 
 def test_a_batch_is_parted_by_photograph() -> None:

@@ -27,6 +27,17 @@ def filled(values: dict[str, np.ndarray], seed: int = 0, order: list[int] | None
     return found
 
 
+def test_a_signed_figure_is_better_nearer_to_zero() -> None:
+    found = Statistics(("hazy input", "m"), ("level_shift",), 0, resamples=10)
+    for image_id, before, after in (("0a", 5.0, -2.0), ("0b", -1.0, 3.0), ("0c", -4.0, -3.0)):
+        image = image_id * 8
+        found.add(image, {"hazy input": {"level_shift": before}, "m": {"level_shift": after}})
+    difference = found.table()["m"]["level_shift"].difference
+    assert difference is not None
+    assert difference.improved == pytest.approx(2 / 3)
+    assert difference.mean == pytest.approx(-2 / 3)
+
+
 def test_means_medians_and_differences_are_those_of_the_values() -> None:
     hazy, first = np.array([4.0, 1.0, 3.0, 2.0, 6.0]), np.array([1.0, 2.0, 1.0, 1.0, 2.0])
     table = filled({"hazy input": hazy, "first": first}).table()

@@ -46,7 +46,9 @@ def report(count: int = 6, cases: int = 4) -> tuple[dict[str, Any], list[Section
     about = {"better": "lower", "limits": "0 and up", "what": "haze", "license": "free", "selected_labels": False}
     summary = {
         "warnings": [], "failures": [{"name": NASTY, "error": "<b>"}],
-        "photographs": {"real": {"evaluated": count, "found": count, "split": "all", "source": "photos"}},
+        "photographs": {
+            "real": {"kind": "real", "evaluated": count, "found": count, "split": "all", "source": "photos"}
+        },
         "paired": {"real": pairs}, "not_measured": {"musiq": "no weights"},
         "metrics": {"fade": about, "clearness": about | {"selected_labels": True}}, "config": {"seed": 0},
         "models": {"dcp": {"weights_sha256": "0" * 64}, "ours": {"weights_sha256": "1" * 64}},

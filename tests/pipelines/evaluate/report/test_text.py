@@ -51,7 +51,7 @@ def test_markdown_puts_the_headline_first_and_says_warnings_failures_and_version
     summary = {
         "warnings": ["nothing is held out"],
         "headline": {"real": {"metric": "psnr"}},
-        "photographs": {"real": {"evaluated": 1, "found": 2, "split": "all"}},
+        "photographs": {"real": {"kind": "real", "evaluated": 1, "found": 2, "split": "all"}},
         "paired": {"real": [pair | {"difference": {"mean": 2.5, "interval": [2.0, 3.0], "improved": 1.0}}]},
         "not_measured": {"musiq": "its weights are not at hand", "detection": "no detector"},
         "failures": [{"name": "broken\n.jpg", "error": "cut short"}],

@@ -1,0 +1,5 @@
+"""How natural a photograph looks, by the statistics of natural scenes."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

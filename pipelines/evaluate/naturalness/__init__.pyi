@@ -1,0 +1,2 @@
+from .scores import brisque as brisque
+from .scores import niqe as niqe
