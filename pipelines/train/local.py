@@ -287,7 +287,7 @@ def _streams(job: TrainJob, step: int) -> dict[str, Stream]:
         units = training_units(given_corpus(places[domain], domain, job.pins))
         size = batch_size_of(recipe, domain)
         blocks = Blocks(units, sampling, size, (recipe.train.seed % 2**64, crc32(domain.encode())))
-        streams[domain] = batches_of(blocks, size, step, recipe.train.data_tasks)
+        streams[domain] = batches_of(blocks, size, step, min(recipe.train.data_tasks, local_cpus()))
     return streams
 
 
