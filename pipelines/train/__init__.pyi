@@ -7,6 +7,7 @@ from .data import prestart as prestart
 from .data import sampling_of as sampling_of
 from .job import train as train
 from .labels import labeling_config as labeling_config
+from .local import train_local as train_local
 from .recipe import Recipe as Recipe
 from .recipe import load_recipe as load_recipe
 from .run import TrainJob as TrainJob

@@ -2,6 +2,7 @@
 
 ``python -m pipelines.train --recipe pretrain_corun_compact --clear CORPUS --out DIR``
 
+With ``--local`` it trains in this one process, on one GPU or CPU, otherwise on Ray.
 An interrupted run goes on from its last checkpoint when the same command is given again.
 """
 
@@ -10,8 +11,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
+from models.config import ConfigError
 from models.imports import add_allow_networks
 from models.paths import absolute
 from pipelines.command import run
@@ -28,6 +31,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in train.steps=50")
     parser.add_argument("--tracking-uri", help="MLflow tracking URI; nothing is tracked without it")
     parser.add_argument("--address", help="Ray cluster to join; default: the current job's, else a local one")
+    parser.add_argument("--local", action="store_true", help="train in this one process, without Ray")
+    parser.add_argument("--device", help="with --local: cpu, cuda, cuda:1; default: a GPU where there is one")
     add_allow_networks(parser)
     return parser
 
@@ -39,18 +44,31 @@ def _main(args: argparse.Namespace) -> int:
     from pipelines.train.recipe import load_recipe
     from pipelines.train.run import TrainJob
 
+    _require_one_way(args)
     recipe, out = with_absolute_paths(load_recipe(args.recipe, args.set)), local_out(args.out)
     places = {key: absolute(value) for key in ("clear", "hazy") if (value := getattr(args, key)) is not None}
     allow = tuple(args.allow_networks)
     job = TrainJob(recipe, out, places.get("clear"), places.get("hazy"), allow_networks=allow)
-    prepared = prepare(job, fresh=args.fresh)
+    device = None
+    if args.local:
+        from pipelines.train.local import alone, device_of, train_local
+
+        job, device = alone(job), device_of(args.device)
+    prepared = prepare(job, fresh=args.fresh, device=device)
     tracker = open_tracker(job, args.tracking_uri) if args.tracking_uri else None
     if tracker is not None:
         job = replace(job, tracking=(tracker.tracking_uri, tracker.run_id))
-    with running(tracker), ray_session(args.address):
-        result = train(job, prepared)
+    with running(tracker), nullcontext() if args.local else ray_session(args.address):
+        result = train_local(job, args.device, prepared) if args.local else train(job, prepared)
     print(f"model: {result.model}")
     return 0
+
+
+def _require_one_way(args: argparse.Namespace) -> None:
+    if args.local and args.address is not None:
+        raise ConfigError(f"--address {args.address} is a Ray cluster, and --local trains without one: leave one out")
+    if args.device is not None and not args.local:
+        raise ConfigError(f"--device {args.device} is for --local; on Ray train.worker_gpus says where workers train")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

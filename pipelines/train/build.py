@@ -160,10 +160,13 @@ def make_method(
     return Supervised(network, **common)
 
 
-def rehearse(recipe: Recipe, allow: Collection[str] = ()) -> State | None:
-    """Build everything that workers are going to build, on this CPU, so that what cannot be is refused before that.
+def rehearse(recipe: Recipe, allow: Collection[str] = (), device: torch.device | None = None) -> State | None:
+    """Build everything that is going to be built, so that what cannot be is refused before that.
 
-    ``allow`` as for :func:`make_network`.
+    Args:
+        recipe: what is to be trained.
+        allow: as for :func:`make_network`.
+        device: of this machine, to train on; without it workers of Ray train, and this CPU stands for theirs.
 
     Returns:
         the weights of VGG-19 where the recipe needs them: workers elsewhere have neither this machine's files nor its
@@ -173,19 +176,19 @@ def rehearse(recipe: Recipe, allow: Collection[str] = ()) -> State | None:
         ConfigError: networks, weights or losses that cannot be made.
     """
     half = recipe.optimizer.precision == "float16"
-    if half and not recipe.train.worker_gpus:
+    if half and device is None and not recipe.train.worker_gpus:
         raise ConfigError(
             "optimizer.precision is float16, which needs GPUs, and train.worker_gpus is 0: set it to 1, or the "
             "precision to bfloat16"
         )
     backbone = _backbone(recipe)
     vgg19 = None if backbone in ("none", "scorer") else load_vgg19(backbone).state_dict()
-    cpu = torch.device("cpu")
-    method = make_method(recipe, cpu, allow, vgg19=vgg19)
-    if not half:
+    place = device or torch.device("cpu")
+    method = make_method(recipe, place, allow, vgg19=vgg19)
+    if device is not None or not half:
         method.configure()
     if recipe.method == "colabator":
-        make_scorer(recipe, cpu)
+        make_scorer(recipe, place)
     return vgg19
 
 

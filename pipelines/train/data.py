@@ -41,11 +41,13 @@ class Sampling:
         function: of :mod:`pipelines.train.transforms`; takes rows and ``seed``.
         columns: of the corpus, that are read.
         row_bytes: of the samples that one row gives.
+        per_row: how many samples that are.
     """
 
     function: Callable[..., Samples]
     columns: tuple[str, ...]
     row_bytes: int
+    per_row: int = 1
 
 
 def blocks(units: Sequence[Unit], sampling: Sampling, seed: int | None = None) -> Iterator[Samples]:
@@ -166,17 +168,18 @@ def sampling_of(recipe: Recipe) -> dict[str, Sampling]:
     """What a recipe makes of each corpus that it reads, by domain."""
     from pipelines.train import transforms
 
-    crop, square = recipe.crop, 3 * recipe.crop.size**2 * recipe.crop.per_photo
+    crop, each = recipe.crop, recipe.crop.per_photo
+    square = 3 * crop.size**2 * each
     crops = functools.partial(transforms.unpaired_crops, crop=crop)
     pairs = functools.partial(transforms.synthetic_pairs, crop=crop, haze=recipe.haze)
     scored = functools.partial(transforms.scorer_samples, crop=crop, haze=recipe.haze)
     real = functools.partial(transforms.real_photographs, size=recipe.labels.size)
     photographs, with_depth = ("image_id", "image"), ("image_id", "image", "depth")
     if recipe.method == "cddgan":  # no column that could tell of a pair is read
-        return dict.fromkeys(("clear", "hazy"), Sampling(crops, photographs, square))
+        return dict.fromkeys(("clear", "hazy"), Sampling(crops, photographs, square, each))
     if recipe.method == "scorer":
-        return {"clear": Sampling(scored, photographs, square)}
-    found = {"clear": Sampling(pairs, with_depth, 2 * square)}
+        return {"clear": Sampling(scored, photographs, square, each)}
+    found = {"clear": Sampling(pairs, with_depth, 2 * square, each)}
     if recipe.method == "colabator":
         found["hazy"] = Sampling(real, photographs, 6 * recipe.labels.size**2)
     return found
@@ -248,9 +251,15 @@ def batches(name: str, batch_size: int, device: Any) -> Iterator[dict[str, Any]]
             batch_size=batch_size, drop_last=True, batch_format="numpy", prefetch_batches=2
         ):
             empty = False
-            yield {key: _on(device, value) for key, value in batch.items()}
+            yield {key: on_device(device, value) for key, value in batch.items()}
         if empty:  # fewer could be decoded than require_batches() counts
             raise _too_few(name, batch_size)
+
+
+def batch_size_of(recipe: Recipe, domain: str) -> int:
+    """Samples of a corpus that a worker takes with every step."""
+    real = recipe.method == "colabator" and domain == "hazy"
+    return recipe.labels.batch_size if real else recipe.train.batch_size
 
 
 def require_batches(recipe: Recipe, domain: str, corpus: Corpus) -> None:
@@ -259,8 +268,7 @@ def require_batches(recipe: Recipe, domain: str, corpus: Corpus) -> None:
     Raises:
         ConfigError: it has too few photographs to train on.
     """
-    real = recipe.method == "colabator" and domain == "hazy"
-    each, batch_size = (1, recipe.labels.batch_size) if real else (recipe.crop.per_photo, recipe.train.batch_size)
+    each, batch_size = sampling_of(recipe)[domain].per_row, batch_size_of(recipe, domain)
     if corpus.count("train") * each // recipe.train.workers < batch_size:
         raise _too_few(domain, batch_size)
 
@@ -272,7 +280,7 @@ def _too_few(domain: str, batch_size: int) -> ConfigError:
     )
 
 
-def _on(device: Any, values: NDArray[Any]) -> Any:
+def on_device(device: Any, values: NDArray[Any]) -> Any:
     """Images as floats on a device, numbers as a tensor there, names as they are."""
     import torch
 
@@ -283,10 +291,3 @@ def _on(device: Any, values: NDArray[Any]) -> Any:
     if values.dtype == np.uint8:
         return to_tensor(values if values.ndim == 4 else values[..., None]).to(device)
     return torch.from_numpy(values.copy()).to(device)
-
-
-def unpaired_batches(batch_size: int, device: Any) -> Iterator[dict[str, Any]]:
-    """``hazy`` and ``clear`` N3SS in [0, 1], each from a stream of its own, without end."""
-    streams = {domain: batches(domain, batch_size, device) for domain in ("hazy", "clear")}
-    while True:
-        yield {domain: next(stream)["image"] for domain, stream in streams.items()}

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from models.config import ConfigError
 from pipelines.cluster import data_context_defaults, make_room, require_seen
@@ -26,6 +26,7 @@ from pipelines.train.data import (
     training_units,
 )
 from pipelines.train.labels import KEPT_CHECKPOINTS, label_summary, labeling
+from pipelines.train.loop import Loop
 from pipelines.train.recipe import Recipe, asks_of, trainers_of
 from pipelines.train.record import (
     MODEL,
@@ -36,11 +37,14 @@ from pipelines.train.record import (
     publish_model,
     read_json,
     require_same_run,
+    require_same_way,
     set_aside,
     write_json,
 )
 from pipelines.train.run import TrainJob, TrainResult
-from pipelines.train.worker import TrainWorker
+
+if TYPE_CHECKING:
+    import torch
 
 _NO_RETRIES: Any = {"max_failures": 0, "controller_failure_limit": 0}  # _fit() counts; Ray's stubs lag
 CHECKPOINTS = "checkpoint_manager_snapshot.json"  # Ray Train's own list of a run's checkpoints
@@ -59,12 +63,13 @@ class Prepared:
     vgg19: Mapping[str, Any] | None = None
 
 
-def prepare(job: TrainJob, *, fresh: bool = False) -> Prepared:
+def prepare(job: TrainJob, *, fresh: bool = False, device: torch.device | None = None) -> Prepared:
     """All that can be refused before anything is started; needs no Ray.
 
     Args:
         job: what to train.
         fresh: start anew; what an earlier run left in ``out`` is put aside.
+        device: to train on in this process; None for workers of Ray.
 
     Raises:
         ConfigError: missing, empty or wrong corpora, networks or weights that cannot be had, ``out`` of another run,
@@ -80,9 +85,10 @@ def prepare(job: TrainJob, *, fresh: bool = False) -> Prepared:
         done = _done(job)
         if done is not None:
             return Prepared(done)
+        require_same_way(job.out, local=device is not None)
     from pipelines.train.build import rehearse  # after the cheap refusals: torch takes seconds
 
-    vgg19 = rehearse(job.recipe, job.allow_networks)
+    vgg19 = rehearse(job.recipe, job.allow_networks, device)
     aside = set_aside(job.out) if fresh else None
     if aside is not None:
         print(f"what an earlier run left is in {aside} now", flush=True)
@@ -103,9 +109,11 @@ def _done(job: TrainJob) -> TrainResult | None:
 def _loop(payload: dict[str, Any]) -> None:
     import ray
 
-    weights = payload["vgg19"]
+    from pipelines.train.worker import TrainWorker
+
+    job, weights = payload["job"], payload["vgg19"]
     try:
-        TrainWorker(payload["job"], None if weights is None else ray.get(weights[0])).loop()
+        Loop(job, TrainWorker(job), None if weights is None else ray.get(weights[0])).run()
     except Exception as problem:
         if user_error(problem) is not None:
             logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # it would print a traceback
@@ -190,25 +198,39 @@ def train(job: TrainJob, prepared: Prepared | None = None) -> TrainResult:
 
     prepared = prepared or prepare(job)
     if prepared.done is not None:
-        model = prepared.done.model
-        print(f"{job.recipe.method}: already trained, see {model}; choose another --out to train again", flush=True)
-        return prepared.done
+        return already_trained(job, prepared.done)
     data_context_defaults()
     make_room(asks_of(job.recipe))
     require_seen(str(job.out))
     prestart(job.recipe.train.data_tasks, job.recipe.train.data_cpus)
-    write_json(job.out / RUN_FILE, {"digest": job.digest, "trained": job.trained})
-    write_json(job.out / RECIPE_FILE, job.recipe.model_dump(mode="json"))
-    for note in corpus_notes(job.recipe, job.clear, job.hazy, job.pins):
-        print(f"note: {note}", file=sys.stderr, flush=True)
+    begin(job)
     # In a list, so that it reaches the workers as a reference: this machine's files and downloads are not theirs.
     vgg19 = None if prepared.vgg19 is None else [ray.put(prepared.vgg19)]
     with labeling(job) as service:
         result = _fit(job, vgg19)
         labels = label_summary(service)
     with result.checkpoint.as_directory() as folder:
-        publish_model(Path(folder), job.out / MODEL)
-    metrics = {key: float(value) for key, value in result.metrics.items() if isinstance(value, int | float)}
+        return finish(job, Path(folder), result.metrics, labels)
+
+
+def already_trained(job: TrainJob, done: TrainResult) -> TrainResult:
+    """Say so."""
+    print(f"{job.recipe.method}: already trained, see {done.model}; choose another --out to train again", flush=True)
+    return done
+
+
+def begin(job: TrainJob) -> None:
+    """Note in ``out`` whose it is from now on, and say which corpora are no longer what the run began with."""
+    write_json(job.out / RUN_FILE, {"digest": job.digest, "trained": job.trained})
+    write_json(job.out / RECIPE_FILE, job.recipe.model_dump(mode="json"))
+    for note in corpus_notes(job.recipe, job.clear, job.hazy, job.pins):
+        print(f"note: {note}", file=sys.stderr, flush=True)
+
+
+def finish(job: TrainJob, checkpoint: Path, figures: Mapping[str, Any], labels: dict[str, Any]) -> TrainResult:
+    """Publish the last checkpoint as the model, and note what the run came to."""
+    publish_model(checkpoint, job.out / MODEL)
+    metrics = {key: float(value) for key, value in figures.items() if isinstance(value, int | float)}
     done = {"digest": job.digest, "steps": job.recipe.train.steps, "metrics": metrics, "labels": labels}
     write_json(job.out / RESULT_FILE, done)
     return TrainResult(job.out / MODEL, metrics, labels)

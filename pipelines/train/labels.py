@@ -6,7 +6,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,13 +90,51 @@ def store_of(job: TrainJob) -> Path:
     return job.out / "pool" / job.digest if given is None else Path(given).absolute() / job.cluster_name
 
 
+def _room(job: TrainJob) -> int:
+    """Bytes that the pool's stores want; a pool that is restored is written beside the old one."""
+    return round(2 * LABEL_BYTES * given_corpus(job.hazy, "hazy", job.pins).count("train") * job.recipe.labels.size**2)
+
+
+@contextmanager
+def pool_of_one(job: TrainJob) -> Iterator[Any]:
+    """The label pool of a Colabator run in one process, as a ``LabelPool``; None for other methods.
+
+    Raises:
+        PoolError: another process has it; or its store cannot be used.
+    """
+    if job.recipe.method != "colabator":
+        yield None
+        return
+    from pseudolabel.pool import Shard, open_shard, remove_store
+
+    shard = Shard(
+        str(store_of(job)),
+        fixed=job.recipe.labels.store is not None,
+        name=job.cluster_name,
+        run=run_id_of(job),
+        sync=False,  # what an interrupted run goes on with is a snapshot
+        snapshots=str(snapshots_of(job)),
+        room=_room(job),
+    )
+    with closing(open_shard(shard)) as pool:
+        if not has_begun(job):
+            pool.snapshot(snapshot_of(job, 0), 0)
+        yield pool
+    _tell_removed(job, remove_store(pool.path))
+
+
+def _tell_removed(job: TrainJob, size: int) -> None:
+    print(
+        f"the labels are in {snapshots_of(job)}; the stores of the pool are removed ({size / 1e6:.1f} MB)", flush=True
+    )
+
+
 @contextmanager
 def _pool(job: TrainJob) -> Iterator[Any]:
     """The pool; its stores stay when the run breaks off, and are removed when it is done."""
     from pseudolabel.pool import start_pool
 
     labels = job.recipe.labels
-    pixels = given_corpus(job.hazy, "hazy", job.pins).count("train") * labels.size**2
     pool = start_pool(
         job.cluster_name,
         store_of(job),
@@ -104,7 +142,7 @@ def _pool(job: TrainJob) -> Iterator[Any]:
         snapshots=snapshots_of(job),
         run_id=run_id_of(job),
         fixed=labels.store is not None,
-        room=round(2 * LABEL_BYTES * pixels / labels.shards),  # a pool that is restored is written beside the old one
+        room=_room(job) // labels.shards,
     )
     try:
         _tell_where(pool)
@@ -112,8 +150,7 @@ def _pool(job: TrainJob) -> Iterator[Any]:
     except BaseException:
         pool.shutdown()
         raise
-    removed = pool.shutdown(remove=True) / 1e6
-    print(f"the labels are in {snapshots_of(job)}; the stores of the pool are removed ({removed:.1f} MB)", flush=True)
+    _tell_removed(job, pool.shutdown(remove=True))
 
 
 def _tell_where(pool: Any) -> None:

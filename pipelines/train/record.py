@@ -21,7 +21,21 @@ RESULT_FILE = "result.json"
 RUN_FILE = "run.json"
 TRACKING_FILE = "tracking.json"
 EARLIER = "earlier"
-_OURS = ("ray", "pool", "pool-snapshots", "labels", MODEL, RECIPE_FILE, RESULT_FILE, TRACKING_FILE, RUN_FILE)
+LOCAL = "local"  # checkpoints of a run in one process; those of Ray Train are in `ray`
+_OURS = (
+    "ray",
+    LOCAL,
+    "corpora",
+    "pool",
+    "pool-snapshots",
+    "labels",
+    MODEL,
+    RECIPE_FILE,
+    RESULT_FILE,
+    TRACKING_FILE,
+    RUN_FILE,
+)
+_CHECKPOINTS = {True: f"{LOCAL}/step-*", False: "ray/*/checkpoint_*"}  # by whether training is local
 _SHOWN = 5  # differences that a message names
 _AT_CWD, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 
@@ -53,7 +67,21 @@ def require_same_run(out: Path, digest: str, trained: Mapping[str, Any]) -> None
 
 
 def _has_work(out: Path) -> bool:
-    return any(next(out.glob(pattern), None) for pattern in ("ray/*/checkpoint_*", "pool-snapshots/*/step-*"))
+    return any(next(out.glob(pattern), None) for pattern in (*_CHECKPOINTS.values(), "pool-snapshots/*/step-*"))
+
+
+def require_same_way(out: Path, *, local: bool) -> None:
+    """Refuse a folder with checkpoints that were made on Ray where training is ``local``, and the reverse.
+
+    Raises:
+        ConfigError: it has some.
+    """
+    if next(out.glob(_CHECKPOINTS[not local]), None) is not None:
+        began, now = ("on Ray", "with --local") if local else ("with --local", "on Ray")
+        raise ConfigError(
+            f"{out} has checkpoints of a run that began {began}, which cannot go on {now}: go on {began}, start anew "
+            "with --fresh, or choose another --out"
+        )
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -45,7 +45,7 @@ class TrainJob:
     @property
     def pins(self) -> str:
         """Where the run keeps the manifests of its corpora: it reads what it began with to its end."""
-        return str(self.out / "ray" / self.name / "corpora")
+        return str(self.out / "corpora" / self.name)
 
     @property
     def cluster_name(self) -> str:

@@ -17,6 +17,9 @@ from .history import History as History
 from .history import bounded as bounded
 from .history import together as together
 from .label_pool import LabelPool as LabelPool
+from .shard import Shard as Shard
+from .shard import open_shard as open_shard
+from .shard import remove_store as remove_store
 from .sheet import draw_sheet as draw_sheet
 from .sheet import write_sheet as write_sheet
 from .snapshots import MANIFEST as MANIFEST

@@ -34,7 +34,7 @@ from pipelines.register import main as register_main
 from pipelines.tracking import Tracker, default_uri, download_model, flatten, register_model, running
 from pipelines.train import __main__ as train_command
 from pipelines.train import job as train
-from pipelines.train.worker import TrainWorker
+from pipelines.train.loop import Loop
 from serving.__main__ import main as serving_main
 
 NETWORK = {"name": "corun", "stages": 1, "dim": 2}
@@ -263,8 +263,8 @@ class TestLoggingIsBesideTheWork:
     def test_a_worker_asks_nobody_and_leaves_nothing_unwritten(self, monkeypatch: pytest.MonkeyPatch) -> None:
         gone = Failing()
         monkeypatch.setattr(tracking, "_client", lambda uri: gone)
-        worker: Any = TrainWorker.__new__(TrainWorker)
-        worker.first, worker.job = True, SimpleNamespace(tracking=("http://127.0.0.1:9", "abc"))
+        worker: Any = Loop.__new__(Loop)
+        worker.host, worker.job = SimpleNamespace(first=True), SimpleNamespace(tracking=("http://127.0.0.1:9", "abc"))
         worker.tracker = worker._tracker()
         assert gone.calls == 0
 
@@ -274,7 +274,7 @@ class TestLoggingIsBesideTheWork:
 
         worker._steps = steps
         with pytest.raises(FloatingPointError):
-            worker.loop()
+            worker.run()
         assert gone.calls == 1
 
     def test_a_registration_that_fails_leaves_the_status(

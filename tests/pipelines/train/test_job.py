@@ -26,9 +26,10 @@ from pipelines.tracking import Tracker, default_uri
 from pipelines.train import __main__ as command
 from pipelines.train import job
 from pipelines.train.labels import labeling
+from pipelines.train.loop import Loop
 from pipelines.train.recipe import Recipe, load_recipe
 from pipelines.train.run import TrainJob, TrainResult
-from pipelines.train.worker import TrainWorker
+from pipelines.train.worker import SharedPool, TrainWorker
 
 Folder = Callable[..., Path]
 
@@ -175,17 +176,16 @@ def test_only_a_run_as_seeded_need_not_be_set_back(
     def told(name: str, answer: object = None) -> Callable[..., object]:
         return lambda *_: (calls.append(name), answer)[1]
 
-    worker = object.__new__(TrainWorker)
+    worker = object.__new__(Loop)
     worker.job = TrainJob(load_recipe("colabator_corun_compact"), tmp_path)
-    restored = SimpleNamespace(result=lambda _timeout: None)
     stats = SimpleNamespace(size=6, offered=6, mean_teacher_step=mean)
-    worker.pool = SimpleNamespace(stats=lambda: stats, restore_async=told("restore", restored))
+    worker.pool = SimpleNamespace(stats=lambda: stats, restore=lambda _uri, step: calls.append(f"restore {step}"))
     worker.labeling = SimpleNamespace(
         status=lambda: {"teacher_step": published, "labeled_step": labeled}, hold=told("hold"), rewind=told("rewind")
     )
     worker.method = SimpleNamespace(teacher_state=dict)
     worker._set_back(0, resumed=False)
-    assert calls == (["hold", "restore", "rewind"] if goes_back else [])
+    assert calls == (["hold", "restore 0", "rewind"] if goes_back else [])
 
 
 @pytest.mark.slow
@@ -196,10 +196,11 @@ def test_a_pool_may_take_longer_to_restore_than_torch_waits(ray_cluster: None, t
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    class Slow(TrainWorker):
+    class Slow(Loop):
         def __init__(self) -> None:
-            self.first = ray.train.get_context().get_world_rank() == 0
-            self.pool = True
+            self.host: Any = object.__new__(TrainWorker)
+            self.host.first = ray.train.get_context().get_world_rank() == 0
+            self.recipe, self.pool = load_recipe("colabator_corun_compact"), True
 
         def _set_back(self, step: int, *, resumed: bool) -> None:
             time.sleep(6)
@@ -233,13 +234,10 @@ def test_a_long_restoration_says_how_far_it_is(
         if answer is not None:
             raise answer
 
-    worker = object.__new__(TrainWorker)
-    worker.job = TrainJob(load_recipe("colabator_corun_compact"), Path("out"))
-    told = SimpleNamespace(result=lambda: 512)
-    worker.pool = SimpleNamespace(
-        restore_async=lambda _uri, _step: SimpleNamespace(result=result), restored=lambda: told
-    )
-    worker._restore(7)
+    pool = SharedPool("run", 1)
+    monkeypatch.setattr(pool, "restore_async", lambda _uri, _step: SimpleNamespace(result=result))
+    monkeypatch.setattr(pool, "restored", lambda: SimpleNamespace(result=lambda: 512))
+    pool.restore("step-7", step=7)
     assert capsys.readouterr().out.splitlines() == ["restoring the label pool: 512 labels in 0 s"] * 2
 
 

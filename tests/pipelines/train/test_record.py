@@ -16,6 +16,7 @@ from pipelines.train.record import (
     RUN_FILE,
     publish_model,
     require_same_run,
+    require_same_way,
     set_aside,
     write_json,
 )
@@ -94,6 +95,28 @@ def test_checkpoints_of_an_earlier_version_are_named_as_such(tmp_path: Path) -> 
     (tmp_path / "ray" / "colabator-0123456789" / "checkpoint_1").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"earlier version of this program: --fresh"):
         require(job(tmp_path))
+
+
+@pytest.mark.parametrize(("local", "checkpoints"), [(True, "local/step-0000002"), (False, "ray/run/checkpoint_1")])
+def test_what_began_on_ray_goes_on_there_and_what_began_locally_does_so(
+    local: bool, checkpoints: str, tmp_path: Path
+) -> None:
+    require_same_way(tmp_path, local=not local)
+    (tmp_path / checkpoints).mkdir(parents=True)
+    require_same_way(tmp_path, local=local)
+    began, now = ("with --local", "on Ray") if local else ("on Ray", "with --local")
+    with pytest.raises(ConfigError, match=f"a run that began {began}, which cannot go on {now}: .* --fresh"):
+        require_same_way(tmp_path, local=not local)
+
+
+def test_checkpoints_of_one_process_are_work_and_are_put_aside(tmp_path: Path) -> None:
+    (tmp_path / "local" / "step-0000002").mkdir(parents=True)
+    (tmp_path / "corpora").mkdir()
+    with pytest.raises(ConfigError, match="--fresh"):
+        require(job(tmp_path))
+    folder = set_aside(tmp_path)
+    assert folder is not None
+    assert {path.name for path in folder.iterdir()} == {"local", "corpora"}
 
 
 def test_labels_are_work_too(tmp_path: Path) -> None:

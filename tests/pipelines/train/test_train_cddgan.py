@@ -19,6 +19,7 @@ from pipelines.train import __main__ as command
 from pipelines.train import data as streams
 from pipelines.train import job
 from pipelines.train.build import make_method, write_checkpoint
+from pipelines.train.loop import unpaired
 from pipelines.train.methods.cddgan import CddganMethod
 from pipelines.train.recipe import Recipe, load_recipe
 from pipelines.train.run import TrainJob
@@ -61,13 +62,12 @@ def test_both_corpora_are_read_as_crops_without_partners(corpora: dict[str, str]
     assert max(row["image"].mean() for row in crops["clear"]) < 100 < min(row["image"].mean() for row in crops["hazy"])
 
 
-def test_hazy_and_clear_stay_apart_in_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stream(name: str, batch_size: int, _device: Any) -> Any:
+def test_hazy_and_clear_stay_apart_in_a_batch() -> None:
+    def stream(first: float) -> Any:
         for number in range(4):
-            yield {"image": torch.full((batch_size, 3, 2, 2), number + (10.0 if name == "hazy" else 0.0))}
+            yield {"image": torch.full((3, 3, 2, 2), number + first)}
 
-    monkeypatch.setattr(streams, "batches", stream)
-    batches = streams.unpaired_batches(3, torch.device("cpu"))
+    batches = unpaired({"hazy": stream(10.0), "clear": stream(0.0)})
     found = [next(batches) for _ in range(2)]
     assert [set(one) for one in found] == [{"hazy", "clear"}] * 2
     assert [float(one["hazy"].mean()) for one in found] == [10, 11]

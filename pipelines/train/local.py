@@ -1,0 +1,320 @@
+"""Training in this one process, on one GPU or CPU, without Ray: ``python -m pipelines.train --local``.
+
+The loop, the methods and what makes samples are those of a run on Ray (:mod:`pipelines.train.loop`); the order of the
+samples is not. Here the seed says what every batch is, however many processes make them, and a run that was interrupted
+goes on with the very batch that it would have had next.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from models.config import ConfigError, DehazeError
+from models.paths import LocalFiles, filesystem, persist
+from pipelines.cluster import local_cpus
+from pipelines.train.data import (
+    BLOCK_BYTES,
+    Samples,
+    Sampling,
+    Unit,
+    batch_size_of,
+    given_corpus,
+    on_device,
+    sampling_of,
+    training_units,
+)
+from pipelines.train.job import Prepared, already_trained, begin, finish, prepare
+from pipelines.train.labels import KEPT_CHECKPOINTS, label_summary, pool_of_one
+from pipelines.train.loop import Loop
+from pipelines.train.record import LOCAL
+from pipelines.train.run import TrainJob, TrainResult
+
+Stream = Generator[Samples, None, None]
+
+METRICS = ".metrics.json"  # beside a checkpoint; dotted, so that it stays out of the model
+_AT_WORK = (DehazeError, OSError)  # what users are told in a line; anything else is a defect and shows its traceback
+
+
+def alone(job: TrainJob) -> TrainJob:
+    """The job as one process does it; says what is other than the recipe has it.
+
+    Its steps are as large as those of all ``train.workers`` together: the batches are as many times as large, and cut
+    into as many parts, so that memory and gradients are what they were. CDD-GAN takes them in one.
+    """
+    recipe = job.recipe
+    train, labels, optimizer, workers = recipe.train, recipe.labels, recipe.optimizer, recipe.train.workers
+    if recipe.method == "colabator" and labels.mode == "async":
+        _note("labels.mode is async, which needs Ray: labels are made inline, within the steps")
+        labels = labels.model_copy(update={"mode": "inline"})
+    if workers > 1:
+        sizes = f"train.batch_size is {train.batch_size} x {workers}"
+        train = train.model_copy(
+            update={"workers": 1, "batch_size": train.batch_size * workers, "threads": train.threads * workers}
+        )
+        if recipe.method == "colabator":
+            sizes += f", labels.batch_size {labels.batch_size} x {workers}"
+            labels = labels.model_copy(update={"batch_size": labels.batch_size * workers})
+        if recipe.method != "cddgan":
+            optimizer = optimizer.model_copy(update={"accumulate": optimizer.accumulate * workers})
+        _note(f"one process takes the steps of {workers} workers: {sizes}; --set train.workers=1 for less")
+    update = {"train": train, "labels": labels, "optimizer": optimizer}
+    return replace(job, recipe=recipe.model_copy(update=update))
+
+
+def _note(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr, flush=True)
+
+
+def device_of(name: str | torch.device | None = None) -> torch.device:
+    """A device by its name; without one, or by ``auto``, the first GPU, or the CPU where there is none.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    try:
+        device = torch.device(("cuda" if there else "cpu") if name in (None, "auto") else str(name))
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"--device is '{name}'; expected auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= there:
+        raise ConfigError(f"--device {name}: there is no such GPU here; expected cpu, or auto")
+    return device
+
+
+class Blocks(Dataset[Any]):
+    """The samples of a corpus, block by block without end; which ones a block has, its number says.
+
+    In every epoch row groups are dealt anew, and rows within their row group. A block has the samples of some rows:
+    first one of each row, then a further one of each, so that no batch has two of one photograph. Memory holds one row
+    group.
+    """
+
+    def __init__(self, units: Sequence[Unit], sampling: Sampling, batch_size: int, seed: Sequence[int]) -> None:
+        mixed = BLOCK_BYTES // (batch_size * sampling.row_bytes)
+        self.batches = sampling.per_row * max(1, min(mixed, sampling.per_row))
+        self._rows = self.batches * batch_size // sampling.per_row
+        self.units, self._sampling, self._seed = units, sampling, tuple(seed)
+        self._counts = np.array(_row_counts(units))
+        self._held: tuple[int, Any] = (-1, None)
+
+    def __getitem__(self, number: int) -> Any:
+        """Arrays with ``batches`` times the batch size of samples each; or the error that explains why not."""
+        try:
+            return self._block(number)
+        except _AT_WORK as problem:
+            return problem
+
+    def _block(self, number: int) -> Samples:
+        parts = []
+        for epoch, pieces in groupby(self._pieces(number * self._rows, self._rows), key=lambda piece: piece[0]):
+            rows = [row for _, unit, chosen in pieces for row in self._table(unit).take(chosen).to_pylist()]
+            seed = int(self._random(epoch).integers(2**63))
+            made = self._sampling.function(rows, seed=seed)
+            parts.append({name: values.reshape(len(rows), -1, *values.shape[1:]) for name, values in made.items()})
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return {name: values.swapaxes(0, 1).reshape(-1, *values.shape[2:]) for name, values in joined.items()}
+
+    def _pieces(self, first: int, count: int) -> Iterator[tuple[int, int, NDArray[Any]]]:
+        """Where rows are, counted from the beginning of the first epoch: epoch, row group, rows of it."""
+        while count:
+            epoch, place = divmod(first, int(self._counts.sum()))
+            order = self._random(epoch).permutation(len(self.units))
+            ends = np.cumsum(self._counts[order])
+            index = int(np.searchsorted(ends, place, side="right"))
+            unit = int(order[index])
+            within = self._random(epoch, unit).permutation(self._counts[unit])
+            chosen = within[place - ends[index] :][:count]
+            yield epoch, unit, chosen
+            first, count = first + len(chosen), count - len(chosen)
+
+    def _random(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng([*self._seed, *key])
+
+    def _table(self, unit: int) -> Any:
+        if self._held[0] != unit:
+            uri, group = self.units[unit]
+            files, path = filesystem(uri)
+            with files.open_input_file(path) as stream:
+                columns = list(self._sampling.columns)
+                self._held = (unit, pq.ParquetFile(stream).read_row_group(group, columns=columns, use_threads=False))
+        return self._held[1]
+
+
+def _row_counts(units: Sequence[Unit]) -> list[int]:
+    """Rows of each row group, of which the files' footers tell."""
+    counts = []
+    for uri, groups in groupby(units, key=lambda unit: unit[0]):
+        files, path = filesystem(uri)
+        with files.open_input_file(path) as stream:
+            footer = pq.ParquetFile(stream).metadata
+            counts += [footer.row_group(group).num_rows for _, group in groups]
+    return counts
+
+
+def _as_it_is(block: Any) -> Any:
+    return block
+
+
+def _leave_interrupts_to_the_parent(_worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def batches_of(blocks: Blocks, batch_size: int, start: int, processes: int) -> Stream:
+    """Batches from number ``start`` on, made by worker processes, which have begun when this returns.
+
+    Raises:
+        DehazeError, OSError: at the batch that could not be made.
+    """
+    number, offset = divmod(start, blocks.batches)
+    local = isinstance(filesystem(blocks.units[0][0])[0], LocalFiles)
+    loader = DataLoader(
+        blocks,
+        batch_size=None,
+        sampler=range(number, sys.maxsize),
+        collate_fn=_as_it_is,  # arrays go through a pipe: /dev/shm is small in many containers
+        num_workers=processes,
+        multiprocessing_context="fork" if local else "spawn",  # clients of object storage do not outlive a fork
+        worker_init_fn=_leave_interrupts_to_the_parent,
+        generator=torch.Generator(),  # so that the random numbers of the training stay as they are
+    )
+    return _cut(iter(loader), batch_size, offset)
+
+
+def _cut(made: Iterator[Any], batch_size: int, offset: int) -> Stream:
+    for block in made:
+        if isinstance(block, Exception):
+            raise block
+        length = len(next(iter(block.values())))
+        for first in range(offset * batch_size, length, batch_size):
+            yield {name: values[first : first + batch_size] for name, values in block.items()}
+        offset = 0
+
+
+class Checkpoints:
+    """Those of a run, ``step-<step>`` in a folder; the last few are kept, and each is there whole or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def latest(self) -> Path | None:
+        """The one of the most steps; None where there is none."""
+        return max(self._folder.glob("step-*"), default=None)
+
+    def last(self) -> tuple[Path, dict[str, float]]:
+        """The latest, which must be there, and the metrics of its step."""
+        folder = max(self._folder.glob("step-*"))
+        return folder, json.loads((folder / METRICS).read_text())
+
+    def keep(self, write: Callable[[Path], None], metrics: Mapping[str, float], step: int) -> None:
+        """The checkpoint that ``write`` puts into a folder."""
+        partial, target = self._folder / ".partial", self._folder / f"step-{step:07d}"
+        shutil.rmtree(partial, ignore_errors=True)  # of a run that died here
+        partial.mkdir(parents=True)
+        write(partial)
+        (partial / METRICS).write_text(json.dumps(metrics))
+        for path in (*partial.iterdir(), partial):
+            persist(path)
+        partial.rename(target)
+        persist(self._folder)
+        for path in sorted(self._folder.glob("step-*"))[:-KEPT_CHECKPOINTS]:
+            shutil.rmtree(path)
+
+
+class LocalHost:
+    """See :class:`pipelines.train.loop.Host`. Its batches are on their way as soon as it is there."""
+
+    first = True
+    labeling = None
+
+    def __init__(self, job: TrainJob, device: torch.device) -> None:
+        self.device, self.pool = device, None
+        train, cpus = job.recipe.train, local_cpus()
+        self.threads = min(train.threads or cpus, cpus)
+        self.checkpoints = Checkpoints(job.out / LOCAL)
+        self._at = self.checkpoints.latest()
+        self._streams = _streams(job, 0 if self._at is None else int(self._at.name.partition("-")[2]))
+
+    def wrap(self, network: torch.nn.Module) -> torch.nn.Module:
+        """As it is."""
+        return network
+
+    def batches(self, domain: str, batch_size: int) -> Iterator[dict[str, Any]]:  # noqa: ARG002 - as the recipe says
+        """From the step of the checkpoint on."""
+        for batch in self._streams[domain]:
+            yield {name: on_device(self.device, values) for name, values in batch.items()}
+
+    @contextmanager
+    def checkpoint(self) -> Iterator[Path | None]:
+        """The last one that was kept."""
+        yield self._at
+
+    def wait_for_all(self) -> None:
+        """There is nobody else."""
+
+    def report(self, metrics: dict[str, float], step: int, write: Callable[[Path], None] | None = None) -> None:
+        """Keep a checkpoint."""
+        if write is not None:
+            self.checkpoints.keep(write, metrics, step)
+
+    def close(self) -> None:
+        """End the processes that make batches."""
+        for stream in self._streams.values():
+            stream.close()
+
+
+def _streams(job: TrainJob, step: int) -> dict[str, Stream]:
+    """Batches of each corpus that the recipe reads, from ``step`` on. They depend on the seed, not on the losses."""
+    recipe, places, streams = job.recipe, {"clear": job.clear, "hazy": job.hazy}, {}
+    for domain, sampling in sampling_of(recipe).items():
+        units = training_units(given_corpus(places[domain], domain, job.pins))
+        size = batch_size_of(recipe, domain)
+        blocks = Blocks(units, sampling, size, (recipe.train.seed % 2**64, crc32(domain.encode())))
+        streams[domain] = batches_of(blocks, size, step, min(recipe.train.data_tasks, local_cpus()))
+    return streams
+
+
+def train_local(
+    job: TrainJob, device: str | torch.device | None = None, prepared: Prepared | None = None
+) -> TrainResult:
+    """Run a training job to its end in this process; needs no Ray.
+
+    Args:
+        job: what to train, as :func:`alone` has it.
+        device: ``cpu``, ``cuda``, ``cuda:1``; by default the first GPU, or the CPU where there is none.
+        prepared: of :func:`pipelines.train.job.prepare` for what :func:`alone` makes of the job and this device; it is
+            called without it.
+
+    Raises:
+        ConfigError: as :func:`pipelines.train.job.prepare`; no such device.
+    """
+    job, where = alone(job), device_of(device)
+    prepared = prepared or prepare(job, device=where)
+    if prepared.done is not None:
+        return already_trained(job, prepared.done)
+    begin(job)
+    host = LocalHost(job, where)  # before the networks: what it forks is small then, and works while they are built
+    try:
+        with pool_of_one(job) as host.pool:
+            Loop(job, host, prepared.vgg19).run()
+            labels = label_summary(None if host.pool is None else (host.pool, None))
+    finally:
+        host.close()
+    return finish(job, *host.checkpoints.last(), labels)
