@@ -188,9 +188,11 @@ def psnr(one: Any, other: Any) -> float:
     return -10 * math.log10(max(error, 1e-10))
 
 
-def on_pairs(network: torch.nn.Module, recipe: Recipe, data: Path, device: torch.device) -> dict[str, float]:
+def on_pairs(
+    network: torch.nn.Module, recipe: Recipe, data: Path, device: torch.device, count: int = PAIRS
+) -> dict[str, float]:
     """Mean PSNR on held-out synthetic pairs, of the hazy image and dehazed; and what becomes of the clear image."""
-    rows = read_rows(data, "clear", "test")[:PAIRS]
+    rows = read_rows(data, "clear", "test")[:count]
     whole = recipe.crop.model_copy(update={"size": max(recipe.crop.size, 64), "scale": (0.9, 1.0), "per_photo": 1})
     made = synthetic_pairs(rows, whole, recipe.haze, seed=17)
 
@@ -250,7 +252,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {problem}", file=sys.stderr)
         return 1
     network = method.export().eval()
-    stage.found |= on_pairs(network, recipe, args.data, stage.device)
+    stage.found |= on_pairs(network, recipe, args.data, stage.device, 2 if args.steps else PAIRS)
     stage.write()
     networks = {args.stage: network}
     if args.stage == "colabator":
