@@ -232,7 +232,7 @@ def draw(networks: dict[str, torch.nn.Module], args: Any, device: torch.device) 
         for picture in pictures:
             picture.thumbnail((256, 256))
         lines.append(Line(pictures, f"{row['kind']} {row['image_id'][:8]}"))
-    contact_sheet(lines, ["photograph", *networks], "held out", across=2).save(args.out / SHEET, quality=88)
+    contact_sheet(lines, ["photograph", *networks] * 2, "held out", across=2).save(args.out / SHEET, quality=88)
 
 
 def main(argv: list[str] | None = None) -> int:
