@@ -7,15 +7,16 @@ transmission T, airlight A and scene distance d. All images are RGB float32 NCHW
 from __future__ import annotations
 
 import functools
+import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated
 
-import imagecodecs
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
@@ -182,11 +183,31 @@ def transmission_from_depth(depth: Tensor, beta: Tensor | float) -> Tensor:
     return torch.exp(-2.0 * beta * (1.0 - depth))
 
 
+@functools.cache
+def _jpeg_codec() -> Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]:
+    """Pixels (H, W, 3) through JPEG and back: libjpeg by imagecodecs, where it is missing by Pillow. Both give the
+    same; imagecodecs takes half the time.
+    """
+    try:
+        import imagecodecs
+    except ImportError:
+        return _jpeg_by_pillow
+    encode, back = imagecodecs.jpeg8_encode, imagecodecs.jpeg8_decode
+    return lambda pixels, quality: np.asarray(back(encode(pixels, level=quality, subsampling="420")))
+
+
+def _jpeg_by_pillow(pixels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling="4:2:0")
+    return np.asarray(Image.open(file))
+
+
 def jpeg(image: Tensor, quality: int) -> Tensor:
     """3HW in [0, 1] through a JPEG encoder and back."""
     levels = (image.clamp(0, 1) * 255 + 0.5).numpy().astype(np.uint8)
-    data = imagecodecs.jpeg8_encode(np.stack(list(levels), axis=-1), level=quality, subsampling="420")
-    back = np.ascontiguousarray(imagecodecs.jpeg8_decode(data).transpose(2, 0, 1))
+    back = np.ascontiguousarray(_jpeg_codec()(np.stack(list(levels), axis=-1), quality).transpose(2, 0, 1))
     return torch.from_numpy(np.divide(back, 255, dtype=np.float32))
 
 

@@ -1,9 +1,13 @@
-"""Paths and URIs on ``pyarrow.fs``, and the one way to write a file: whole or not at all, there after a power cut."""
+"""Paths and URIs on ``pyarrow.fs``, and the one way to write a file: whole or not at all, there after a power cut.
+
+pyarrow is imported where files are opened: networks, images and training methods also work where it is not installed.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import uuid
 from collections.abc import Iterator
@@ -12,49 +16,62 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import pyarrow as pa
-from pyarrow import fs as pafs
-
 from models.config import ConfigError
 
 _KEPT = 32  # characters of the name: with any of them, a file system takes it wherever it takes the whole name
 _NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # of file systems that sync files only
 
 
-class LocalFiles(pafs.LocalFileSystem):  # type: ignore[misc]  # untyped
-    """pyarrow's own, for names that are not UTF-8 too: it takes them as bytes only, and Python spells them with
-    surrogates.
-    """
+@functools.cache
+def local_files() -> Any:
+    """The class of the local file system."""
+    from pyarrow import fs as pafs
 
-    def get_file_info(self, what: Any) -> Any:
-        """As pyarrow's; a list of paths and a selector are taken too."""
-        if isinstance(what, pafs.FileSelector):
-            return super().get_file_info(what)
-        return super().get_file_info(os.fsencode(what) if isinstance(what, str) else [os.fsencode(one) for one in what])
+    class LocalFiles(pafs.LocalFileSystem):  # type: ignore[misc]  # untyped
+        """pyarrow's own, for names that are not UTF-8 too: it takes them as bytes only, and Python spells them with
+        surrogates.
+        """
 
-    def open_input_stream(self, path: str, *args: Any, **options: Any) -> Any:
-        """As pyarrow's."""
-        return super().open_input_stream(os.fsencode(path), *args, **options)
+        def get_file_info(self, what: Any) -> Any:
+            """As pyarrow's; a list of paths and a selector are taken too."""
+            if isinstance(what, pafs.FileSelector):
+                return super().get_file_info(what)
+            return super().get_file_info(
+                os.fsencode(what) if isinstance(what, str) else [os.fsencode(one) for one in what]
+            )
 
-    def open_input_file(self, path: str) -> Any:
-        """As pyarrow's."""
-        return super().open_input_file(os.fsencode(path))
+        def open_input_stream(self, path: str, *args: Any, **options: Any) -> Any:
+            """As pyarrow's."""
+            return super().open_input_stream(os.fsencode(path), *args, **options)
 
-    def open_output_stream(self, path: str, *args: Any, **options: Any) -> Any:
-        """As pyarrow's."""
-        return super().open_output_stream(os.fsencode(path), *args, **options)
+        def open_input_file(self, path: str) -> Any:
+            """As pyarrow's."""
+            return super().open_input_file(os.fsencode(path))
 
-    def create_dir(self, path: str, *, recursive: bool = True) -> None:
-        """As pyarrow's."""
-        super().create_dir(os.fsencode(path), recursive=recursive)
+        def open_output_stream(self, path: str, *args: Any, **options: Any) -> Any:
+            """As pyarrow's."""
+            return super().open_output_stream(os.fsencode(path), *args, **options)
 
-    def move(self, source: str, target: str) -> None:
-        """As pyarrow's."""
-        super().move(os.fsencode(source), os.fsencode(target))
+        def create_dir(self, path: str, *, recursive: bool = True) -> None:
+            """As pyarrow's."""
+            super().create_dir(os.fsencode(path), recursive=recursive)
 
-    def delete_file(self, path: str) -> None:
-        """As pyarrow's."""
-        super().delete_file(os.fsencode(path))
+        def move(self, source: str, target: str) -> None:
+            """As pyarrow's."""
+            super().move(os.fsencode(source), os.fsencode(target))
+
+        def delete_file(self, path: str) -> None:
+            """As pyarrow's."""
+            super().delete_file(os.fsencode(path))
+
+    return LocalFiles
+
+
+def is_local(files: Any) -> bool:
+    """Whether a pyarrow file system is that of this machine."""
+    from pyarrow import fs as pafs
+
+    return isinstance(files, pafs.LocalFileSystem)
 
 
 def absolute(uri: str | os.PathLike[str]) -> str:
@@ -64,7 +81,7 @@ def absolute(uri: str | os.PathLike[str]) -> str:
         home = text == "~" or text.startswith("~/")  # as shells have it; ~a.jpg may be a file
         return str((Path(text).expanduser() if home else Path(text)).absolute())
     files, path = filesystem(text)
-    return str(path) if isinstance(files, pafs.LocalFileSystem) else text
+    return str(path) if is_local(files) else text
 
 
 def filesystem(uri: str) -> tuple[Any, str]:
@@ -74,12 +91,15 @@ def filesystem(uri: str) -> tuple[Any, str]:
         ConfigError: a URI that pyarrow does not understand.
     """
     if "://" not in uri:
-        return LocalFiles(), uri
+        return local_files()(), uri
+    import pyarrow as pa
+    from pyarrow import fs as pafs
+
     try:
         files, path = pafs.FileSystem.from_uri(uri)
     except (pa.ArrowException, ValueError, OSError) as problem:  # an OSError: nobody there
         raise ConfigError(f"cannot open '{uri}': {problem}") from problem
-    if "#" in uri or ("?" in uri and isinstance(files, pafs.LocalFileSystem)):  # pyarrow drops what comes after
+    if "#" in uri or ("?" in uri and is_local(files)):  # pyarrow drops what comes after
         raise ConfigError(f"cannot open '{uri}': it has no options; a # of a name is written %23, a ? is written %3F")
     return files, str(path).rstrip("/") or "/"
 
@@ -102,7 +122,7 @@ def replacing(uri: str, *, durable: bool = False) -> Iterator[Any]:
     """
     files, path = filesystem(absolute(uri))
     folder, _, name = path.rpartition("/")
-    durable = durable and isinstance(files, pafs.LocalFileSystem)
+    durable = durable and is_local(files)
     make_folder(files, folder, durable=durable)
     temporary = f"{folder}/{temporary_name(name)}"
     try:
@@ -128,10 +148,16 @@ def make_folder(files: Any, path: str, *, durable: bool = True) -> None:
         path: on it.
         durable: on a local disk, it is still there after a power cut.
     """
-    missing = []
-    if durable and isinstance(files, pafs.LocalFileSystem):
-        missing = [one for one in (Path(path), *Path(path).parents) if not one.exists()]
-    files.create_dir(path, recursive=True)
+    if durable and is_local(files):
+        make_local_folder(Path(path))
+    else:
+        files.create_dir(path, recursive=True)
+
+
+def make_local_folder(path: Path) -> None:
+    """Make a folder on a local disk, with those above it; it is still there after a power cut."""
+    missing = [one for one in (path, *path.parents) if not one.exists()]
+    path.mkdir(parents=True, exist_ok=True)
     for one in missing:
         persist(one.parent)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,38 @@ def test_layers(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("logging.config.dictConfig", lambda _: None)  # it would silence all loggers of this process
     assert lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True) == 0
+
+
+WITHOUT_RAY = """
+import sys
+for name in ("ray", "pyarrow", "mlflow", "imagecodecs"):
+    sys.modules[name] = None  # as if it were not installed
+import numpy as np
+from models.images import decode
+from pipelines.train import load_recipe, make_method, synthetic_pairs
+from pseudolabel.labeling import label_batch
+from pseudolabel.pool import LabelEntry, LabelPool
+recipe = load_recipe(
+    "colabator_corun_compact", ["crop.size=32", "crop.per_photo=1", "haze.jpeg_probability=1", "scorer=null"]
+)
+photo = open(sys.argv[1], "rb").read()
+samples = synthetic_pairs([{"image_id": "a", "image": photo}], recipe.crop, recipe.haze, seed=1)
+pool = LabelPool("pool")
+entry = LabelEntry("a", samples["clear"][0], samples["clear"][0, ..., 0], np.ones((2, 2), np.float32), 0.5, 0.5, 0)
+print(pool.offer([entry]), pool.fetch(["a"])[0].clearness, pool.stats().size)
+"""
+
+
+def test_methods_data_and_label_pool_need_neither_ray_nor_pyarrow(
+    tmp_path: Path, photo_folder: Callable[..., Path]
+) -> None:
+    photo = next(photo_folder(count=1).glob("*.jpg"))
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_RAY, str(photo)], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["[True]", "0.5", "1"]
 
 
 @pytest.mark.parametrize("module", ["models.zoo", "pipelines.train", "pipelines.demo", "pipelines.cli", "serving.app"])

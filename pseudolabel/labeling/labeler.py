@@ -9,7 +9,6 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -157,6 +156,8 @@ def read_unit(
     Raises:
         OSError: the file cannot be read.
     """
+    import pyarrow.parquet as pq
+
     files, path = filesystem(absolute(unit.uri))
     with files.open_input_file(path) as source:
         rows = pq.ParquetFile(source).iter_batches(

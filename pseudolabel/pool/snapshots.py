@@ -6,15 +6,13 @@ an older one replaces it in that moment. A snapshot of several shards has one pa
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, cast
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from pyarrow import fs as pafs
 from pydantic import ValidationError
 
 from models.config import PoolError, Settings
@@ -28,11 +26,17 @@ MANIFEST = "manifest.json"
 ROWS_PER_GROUP = 256
 GROUPS_PER_FILE = 64
 
-SCHEMA = pa.schema(
-    {"image_id": pa.string(), "clearness": pa.float64(), "quality": pa.float64(), "teacher_step": pa.int64()}
-    | dict.fromkeys(("label", "transmission", "trust"), pa.binary())
-    | {"trust_shape": pa.list_(pa.int32(), 2)}
-)
+
+@functools.cache
+def schema() -> Any:
+    """Of the files; pyarrow is imported where snapshots are, so that a pool works where it is not installed."""
+    import pyarrow as pa
+
+    return pa.schema(
+        {"image_id": pa.string(), "clearness": pa.float64(), "quality": pa.float64(), "teacher_step": pa.int64()}
+        | dict.fromkeys(("label", "transmission", "trust"), pa.binary())
+        | {"trust_shape": pa.list_(pa.int32(), 2)}
+    )
 
 
 class SnapshotError(PoolError):
@@ -117,11 +121,15 @@ def write_part(uri: str | Path, name: str, records: Iterator[Record]) -> tuple[F
 
 
 def _write_file(files_at: Any, path: str, groups: Iterable[list[Record]]) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from pyarrow import fs as pafs
+
     rows = 0
-    with files_at.open_output_stream(path) as sink, pq.ParquetWriter(sink, SCHEMA, compression="none") as writer:
+    with files_at.open_output_stream(path) as sink, pq.ParquetWriter(sink, schema(), compression="none") as writer:
         for group in groups:
-            columns = {name: [getattr(record, name) for record in group] for name in SCHEMA.names}
-            writer.write_table(pa.table(columns, schema=SCHEMA))
+            columns = {name: [getattr(record, name) for record in group] for name in schema().names}
+            writer.write_table(pa.table(columns, schema=schema()))
             rows += len(group)
     if isinstance(files_at, pafs.LocalFileSystem):
         persist(path)
@@ -129,6 +137,8 @@ def _write_file(files_at: Any, path: str, groups: Iterable[list[Record]]) -> int
 
 
 def _discard(files_at: Any, paths: list[str]) -> None:
+    from pyarrow import fs as pafs
+
     for path in paths:
         if files_at.get_file_info(path).type == pafs.FileType.File:
             files_at.delete_file(path)
@@ -140,6 +150,8 @@ def write_manifest(uri: str | Path, manifest: Manifest) -> None:
     Raises:
         SnapshotError: the place cannot be written.
     """
+    from pyarrow import fs as pafs
+
     files_at, folder = filesystem(absolute(uri))
     try:
         with replacing(child(absolute(uri), MANIFEST), durable=True) as stream:
@@ -161,6 +173,8 @@ def read_manifest(uri: str | Path, step: int | None = None) -> Manifest:
     Raises:
         SnapshotError: no snapshot, one that was never completed or lacks something, or one of another step.
     """
+    from pyarrow import fs as pafs
+
     files_at, folder = filesystem(absolute(uri))
     try:
         with files_at.open_input_stream(f"{folder}/{MANIFEST}") as source:
@@ -197,6 +211,8 @@ def latest_snapshot(folder: str | Path, run: str = "") -> str | None:
     Raises:
         SnapshotError: there are snapshots, and not one of them can be read.
     """
+    from pyarrow import fs as pafs
+
     files_at, path = filesystem(absolute(folder))
     try:
         found = files_at.get_file_info(pafs.FileSelector(path, allow_not_found=True))
@@ -225,6 +241,9 @@ def read_part(uri: str | Path, part: Part) -> Iterator[list[Record]]:
     Raises:
         SnapshotError: a file cannot be read.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     files_at, folder = filesystem(absolute(uri))
     for file in part.files:
         try:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from models.config import PoolError
-from models.paths import LocalFiles, make_folder, persist
+from models.paths import make_local_folder, persist
 
 VERSION = 2  # as the tables below say; 1 was over LMDB
 OF_LMDB = "data.mdb"
@@ -65,7 +65,7 @@ class Store:
         self._closed = False
         try:
             if not readonly:
-                make_folder(LocalFiles(), str(self.path))
+                make_local_folder(self.path)
                 self._owner = own(self.path, patience)
             self._check()
             if not readonly:

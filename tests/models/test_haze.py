@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -217,6 +218,19 @@ def test_jpeg_qualities_reach_both_ends(monkeypatch: pytest.MonkeyPatch) -> None
         counts = [drawn.count(quality) for quality in range(ends[0], ends[1] + 1)]
         assert sum(counts) == 200
         assert min(counts) > 200 / len(counts) / 2, "each about as often"
+
+
+def test_jpeg_is_the_same_where_imagecodecs_is_missing(photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = scene_of(photo)[0]
+    before = [physics.jpeg(scene, quality) for quality in (10, 60, 95)]
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    physics._jpeg_codec.cache_clear()
+    try:
+        after = [physics.jpeg(scene, quality) for quality in (10, 60, 95)]
+        assert physics._jpeg_codec() is physics._jpeg_by_pillow
+    finally:
+        physics._jpeg_codec.cache_clear()
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 
 def test_jpeg_changes_pixels_a_little_and_less_at_high_quality(photo: Photo) -> None:

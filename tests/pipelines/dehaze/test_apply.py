@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.paths import LocalFiles
+from models.paths import local_files
 from models.predictor import DehazeInfo, Predictor
 from pipelines.dehaze import apply
 from pipelines.dehaze import work as folder_work
@@ -321,10 +321,11 @@ def test_the_reason_is_the_real_one(
     at: int,
 ) -> None:
     folder, out = photo_folder(count=1), tmp_path / "out"
+    LocalFiles = local_files()
     opened = LocalFiles.open_output_stream
     calls: list[str] = []
 
-    def failing(self: LocalFiles, path: str, *args: object, **options: object) -> object:
+    def failing(self: object, path: str, *args: object, **options: object) -> object:
         calls.append(path)
         if len(calls) > at:
             raise OSError(code, os.strerror(code))
@@ -340,9 +341,10 @@ def test_what_may_not_be_written_fails_alone(
     photo_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, out = photo_folder(count=2), tmp_path / "out"
+    LocalFiles = local_files()
     moved = LocalFiles.move
 
-    def denied(self: LocalFiles, source: str, target: str) -> None:
+    def denied(self: object, source: str, target: str) -> None:
         if target.endswith(("photo_000.jpg", "sheet-000000.jpg", FAILURES)):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         moved(self, source, target)

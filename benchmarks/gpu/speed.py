@@ -1,0 +1,218 @@
+"""Images per second and memory of inference in eager float32, half precision, ``torch.compile`` and CUDA graphs.
+
+All variants are the same network with the same weights and image, after a warm-up; the time is the median of the
+repeats. ``db`` is the distance to eager float32. ``matmul_share`` is the operations per second over those of a large
+matrix product of that precision in the same run, ``bandwidth_share`` the bytes that eager float32 moves, operator by
+operator (half of them in half precision), over what a copy moves: above 1 where operators were fused or caches helped.
+``product`` is :func:`models.inference.dehaze` as the command line and the service call it.
+
+Quick variants of all sizes come first, compilation last: what there is no time for is left out, and said.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.gpu.roofline import DTYPES, demand, limits, seconds_of
+from benchmarks.gpu.stage import Stage, parser_of, synchronize
+from models import zoo
+from models.inference import InferenceConfig, as_dehazed, dehaze
+
+Call = Callable[[], Tensor]
+
+MODELS: dict[str, dict[str, Any] | str] = {
+    "corun": {"name": "corun", "stages": 4, "dim": 30},
+    "corun-compact": "corun-compact",
+    "cddgan-compact": {
+        "name": "cddgan", "width": 16, "blocks": 3, "normalization": "group", "skip": "scattering",
+    },
+}  # fmt: skip
+SIZES = {
+    "256x256": (1, 256, 256),
+    "16 of 256x256": (16, 256, 256),
+    "640x480": (1, 480, 640),
+    "1920x1080": (1, 1080, 1920),
+}
+TINY = {"256x256": (1, 32, 32)}
+QUICK = ("float32", "bfloat16", "float16", "product", "float32, graph", "bfloat16, graph", "float16, graph")
+SLOW = ("float16, compiled", "bfloat16, compiled", "float32, compiled")
+AIM = {"speedup": 3.0, "db": 50.0}
+
+
+def network_of(model: str, device: torch.device) -> nn.Module:
+    """A packaged model, or a network with random weights: speed does not depend on them."""
+    torch.manual_seed(0)
+    what = MODELS[model]
+    network = zoo.load(what).network if isinstance(what, str) else zoo.build(what)
+    return network.eval().to(device, memory_format=torch.channels_last)
+
+
+def photograph(shape: tuple[int, int, int], device: torch.device) -> Tensor:
+    """A hazy picture, made of smooth fields at many scales: rounding errors depend on it."""
+    torch.manual_seed(1)
+    count, height, width = shape
+    fields = [
+        nn.functional.interpolate(torch.rand(count, 3, 2**k, 2**k), size=(height, width), mode="bicubic") / 2 ** (k / 2)
+        for k in range(1, 8)
+    ]
+    scene = torch.stack(fields).sum(0)
+    scene = (scene - scene.amin()) / (scene.amax() - scene.amin())
+    padded = (0, -width % 8, 0, -height % 8)
+    scene = nn.functional.pad(0.4 * scene + 0.5, padded, mode="replicate").clamp(0, 1)
+    return scene.to(device, memory_format=torch.channels_last)
+
+
+def variant_of(network: nn.Module, image: Tensor, variant: str) -> Call:
+    """A call that dehazes ``image``; the scene stays where the next call writes its own."""
+    if variant == "product":
+        return lambda: dehaze(network, image, InferenceConfig()).scene
+    precision, _, how = variant.partition(", ")
+    run = torch.compile(network, dynamic=False) if how == "compiled" else network
+
+    def call() -> Tensor:
+        with torch.autocast(image.device.type, DTYPES[precision], enabled=precision != "float32", cache_enabled=False):
+            return as_dehazed(run(image)).scene
+
+    return _graphed(call) if how == "graph" else call
+
+
+def _graphed(call: Call) -> Call:
+    """The kernels of a call, recorded once and started together."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(2):
+            call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        scene = call()
+
+    def replay() -> Tensor:
+        graph.replay()
+        return scene
+
+    return replay
+
+
+def _peak(call: Call, device: torch.device) -> float | None:
+    """MiB at the peak of a call, weights and image included; CUDA counts them, a CPU does not."""
+    if device.type != "cuda":
+        return None
+    torch.cuda.reset_peak_memory_stats(device)
+    call()
+    synchronize(device)
+    return torch.cuda.max_memory_allocated(device) / 2**20
+
+
+def decibels(scene: Tensor, expected: Tensor) -> float:
+    """PSNR of scenes in [0, 1], 150 at most."""
+    error = float((scene.float().clamp(0, 1) - expected.clamp(0, 1)).double().square().mean())
+    return min(150.0, -10 * math.log10(error + 1e-30))
+
+
+class Case:
+    """A network and an image: its rows, each against the eager float32 of the same case."""
+
+    def __init__(self, stage: Stage, model: str, size: str, shape: tuple[int, int, int]) -> None:
+        self.stage, self.model, self.size, self.images = stage, model, size, shape[0]
+        self.network, self.image = network_of(model, stage.device), photograph(shape, stage.device)
+        self.expected = as_dehazed(self.network(self.image)).scene.clone()
+        self.asked = demand(self.network, self.image)
+        self.base = math.inf
+
+    def row(self, variant: str, most: dict[str, float]) -> dict[str, Any]:
+        """Measure a variant."""
+        device = self.stage.device
+        call = variant_of(self.network, self.image, variant)
+        db = decibels(call(), self.expected)
+        seconds = seconds_of(call, device)
+        peak = None if variant.endswith("graph") else _peak(call, device)  # a graph has its memory for itself
+        if variant == "float32":
+            self.base = seconds
+        row = {
+            "model": self.model, "size": self.size, "variant": variant, "db": round(db, 1), "peak_mib": peak,
+            "images_per_second": self.images / seconds, "speedup": self.base / seconds,
+        }  # fmt: skip
+        precision = variant.partition(",")[0]
+        if precision in most:
+            moved = self.asked["bytes"] * (1 if precision == "float32" else 0.5)
+            row["matmul_share"] = self.asked["flops"] / seconds / most[precision]
+            row["bandwidth_share"] = moved / seconds / most["bytes"]
+        return row
+
+
+def aim(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The fastest variant of each model and size that is close enough, and whether it is fast enough."""
+    found: dict[str, Any] = {}
+    for place in dict.fromkeys((row["model"], row["size"]) for row in rows):
+        close = [r for r in rows if (r["model"], r["size"]) == place and "error" not in r and r["db"] >= AIM["db"]]
+        best = max(close, key=lambda row: row["speedup"], default=None)
+        if best is not None:
+            met = best["speedup"] >= AIM["speedup"]
+            found[" ".join(place)] = {
+                "met": met,
+                "variant": best["variant"],
+                "speedup": best["speedup"],
+                "db": best["db"],
+            }
+    return found
+
+
+def variants_for(device: torch.device, tiny: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Quick and slow ones; graphs are CUDA's, and a CPU is only to show that it runs."""
+    if device.type == "cuda":
+        return QUICK, SLOW
+    return ("float32", "bfloat16", "product"), () if tiny else SLOW[1:]
+
+
+@torch.inference_mode()
+def measure(stage: Stage, *, tiny: bool) -> None:
+    """Rows of all cases into the results, one by one."""
+    most = limits(stage.device, small=stage.device.type != "cuda")
+    rows: list[dict[str, Any]] = []
+    stage.found |= {"measured_limits": most, "aim": AIM, "rows": rows}
+    quick, slow = variants_for(stage.device, tiny)
+    places = [(model, size, shape) for size, shape in (TINY if tiny else SIZES).items() for model in MODELS]
+    cases: dict[tuple[str, str], Case] = {}
+    for variants in (quick, slow):
+        for model, size, shape in places:
+            try:
+                case = cases.setdefault((model, size), None) or Case(stage, model, size, shape)  # type: ignore[arg-type]
+                cases[model, size] = case
+            except RuntimeError as problem:  # out of memory
+                rows.append({"model": model, "size": size, "error": " ".join(str(problem).split())[:300]})
+                continue
+            for variant in variants:
+                _add(stage, case, variant, rows)
+
+
+def _add(stage: Stage, case: Case, variant: str, rows: list[dict[str, Any]]) -> None:
+    try:
+        rows.append(case.row(variant, stage.found["measured_limits"]))
+    except RuntimeError as problem:  # a variant that a device or compiler refuses is a row that says so
+        rows.append({"model": case.model, "size": case.size, "variant": variant, "error": str(problem)[:300]})
+    stage.found["aims"] = aim(rows)
+    stage.say(" ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in rows[-1].items()))
+    stage.write()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; 1 where not one row came of it."""
+    args = parser_of("speed", __doc__).parse_args(argv)
+    stage = Stage("speed", args)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    with stage.in_time():
+        measure(stage, tiny=bool(args.steps))
+    stage.finish()
+    return 0 if any("error" not in row for row in stage.found.get("rows", [])) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,267 @@
+"""A teacher on synthetic haze, then Colabator on real photographs, for as many steps as there is time.
+
+``--stage teacher`` trains the network of ``teacher.yaml`` from nothing, ``--stage colabator`` goes on from it with
+labels made within the step. How long a step takes is tried out first, and the schedule made for the steps that fit. A
+checkpoint a minute stays in ``--work``, from which the same command goes on with the steps that were planned first; the
+label pool there may then be a minute ahead, which only means better labels. What comes back is in ``--out``: the
+averaged weights in parts (:mod:`benchmarks.gpu.join`), a sheet of held-out photographs and figures on held-out pairs.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.gpu.join import split
+from benchmarks.gpu.photographs import batches, read_rows
+from benchmarks.gpu.stage import Stage, parser_of, synchronize
+from models import checkpoints, images, zoo
+from models.config import DehazeError, parse
+from models.contact_sheet import Line, contact_sheet
+from models.inference import dehaze
+from pipelines.train import (
+    InlineLabels,
+    Recipe,
+    Stopwatch,
+    decode_pixels,
+    load_recipe,
+    make_method,
+    make_scorer,
+    real_photographs,
+    synthetic_pairs,
+    write_checkpoint,
+)
+from pseudolabel.pool import LabelPool
+
+HERE = Path(__file__).parent
+TINY = ["network.stages=1", "network.dim=8", "crop.size=32", "crop.per_photo=2", "train.batch_size=2"]
+TINY_LABELS = ["labels.size=64", "labels.batch_size=1"]
+SHEET = "sheet.jpg"
+SHOWN = 16  # photographs on the sheet
+PAIRS = 48  # held-out pairs
+PARTS = {"teacher": 2, "colabator": 3}  # with results, log and sheet these are eight files
+EVERY = 60.0  # seconds between checkpoints
+
+Streams = tuple[Iterator[dict[str, Any]], Any]
+
+
+def recipe_of(name: str, args: Any) -> Recipe:
+    """The stage's recipe; Colabator starts from the teacher in ``--work``."""
+    tiny = (TINY + (TINY_LABELS if name == "colabator" else [])) if args.steps else []
+    init = [f"init={args.work / 'teacher'}"] if name == "colabator" else []
+    return load_recipe(HERE / f"{name}.yaml", [*tiny, *init, *args.set])
+
+
+def with_steps(recipe: Recipe, steps: int) -> Recipe:
+    """The recipe with a schedule of so many steps."""
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"steps": steps})})
+
+
+def pairs_of(recipe: Recipe, data: Path, device: torch.device) -> Iterator[dict[str, Any]]:
+    """Synthetic batches."""
+    function = functools.partial(synthetic_pairs, crop=recipe.crop, haze=recipe.haze)
+    count = max(1, recipe.train.batch_size // recipe.crop.per_photo)
+    return batches(read_rows(data, "clear", "train"), count, function, device, seed=recipe.train.seed)
+
+
+def labels_of(recipe: Recipe, method: Any, args: Any, device: torch.device) -> InlineLabels | None:
+    """Batches of real photographs with their labels, where the method takes them."""
+    if recipe.method != "colabator":
+        return None
+    function = functools.partial(real_photographs, size=recipe.labels.size)
+    rows = read_rows(args.data, "hazy", "train")
+    photos = batches(rows, recipe.labels.batch_size, function, device, seed=recipe.train.seed + 1)
+    models = (method.teacher, make_scorer(recipe, device))
+    pool = LabelPool(args.work / "pool", sync=False)
+    return InlineLabels(photos, pool, Stopwatch(), models, recipe.labels.passes)
+
+
+def started(recipe: Recipe, device: torch.device) -> Any:
+    """The recipe's method, ready to train."""
+    method = make_method(recipe, device)
+    method.configure()
+    return method
+
+
+def planned(recipe: Recipe, pairs: Iterator[dict[str, Any]], args: Any, stage: Stage) -> Recipe:
+    """The recipe with as many steps as will fit, by the pace of a method that is thrown away."""
+    if args.steps:
+        return with_steps(recipe, args.steps)
+    method, patience = started(recipe, stage.device), max(2.0, 0.05 * stage.seconds)
+    labels, began, done = labels_of(recipe, method, args, stage.device), 0.0, 0
+    for step in range(10_000):
+        if step == 3:  # warm
+            synchronize(stage.device)
+            began = time.monotonic()
+        batch = next(pairs)
+        method.training_step(batch if labels is None else batch | labels.take(0), step)
+        done = step - 2
+        if done >= 3 and time.monotonic() - began > patience:
+            break
+    pace = (time.monotonic() - began) / done
+    if labels is not None:
+        labels.pool.close()
+        shutil.rmtree(args.work / "pool")
+    steps = max(1, int((stage.left - reserve(stage)) / pace))
+    stage.say(f"{pace * 1e3:.1f} ms a step: {steps} steps")
+    return with_steps(recipe, steps)
+
+
+def reserve(stage: Stage) -> float:
+    """Seconds for what comes after training."""
+    return max(10.0, 0.12 * stage.seconds)
+
+
+def keep(name: str, method: Any, recipe: Recipe, step: int, args: Any) -> None:
+    """A checkpoint in ``--work``, whole or not at all, and the weights of now in ``--out``."""
+    target, partial = args.work / name, args.work / f"{name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    write_checkpoint(partial, method, recipe, {}, step)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+    config = {**checkpoints.read_config(target), "step": step}
+    split(args.out, name, method.export(), config, parts=PARTS[name])
+
+
+def train(name: str, args: Any, stage: Stage) -> tuple[Any, Recipe]:
+    """Train, or go on; the method as it is in the end."""
+    folder = args.work / name
+    state = checkpoints.read_state(folder) if folder.is_dir() else None
+    if state is not None:  # with the schedule that it began with
+        recipe = parse(Recipe, checkpoints.read_config(folder)["recipe"])
+        pairs = pairs_of(recipe, args.data, stage.device)
+    else:
+        recipe = recipe_of(name, args)
+        pairs = pairs_of(recipe, args.data, stage.device)
+        recipe = planned(recipe, pairs, args, stage)
+    method, start = started(recipe, stage.device), 0
+    if state is not None:
+        method.load_state_dict(state["method"])
+        start = int(state["step"])
+        stage.say(f"goes on after step {start} of {recipe.train.steps}")
+    labels = labels_of(recipe, method, args, stage.device)
+    stage.found |= {"recipe": recipe.model_dump(mode="json"), "resumed_at": start, "log": []}
+    _loop(name, args, stage, method, recipe, pairs, labels, start)
+    return method, recipe
+
+
+def _loop(
+    name: str, args: Any, stage: Stage, method: Any, recipe: Recipe, pairs: Iterator[dict[str, Any]], labels: Any,
+    start: int,
+) -> None:  # fmt: skip
+    steps, step, kept, began = recipe.train.steps, start, time.monotonic(), time.monotonic()
+    keep(name, method, recipe, start, args)  # refuses weights that do not fit before it is too late
+    while step < steps and (args.steps or stage.left > reserve(stage)):
+        batch = next(pairs)
+        metrics = method.training_step(batch if labels is None else batch | labels.take(step), step)
+        step += 1
+        if step % recipe.train.log_every == 0 or step == steps:
+            stage.say(f"{step}/{steps}  " + "  ".join(f"{key} {value:.4g}" for key, value in metrics.items()))
+            stage.found["log"].append({"step": step, **metrics})
+        if time.monotonic() - kept > EVERY:
+            keep(name, method, recipe, step, args)
+            kept = time.monotonic()
+            stage.found["steps"] = step
+            stage.write()
+    keep(name, method, recipe, step, args)
+    stage.found |= {"steps": step, "complete": step == steps}
+    if step > start:
+        stage.found["steps_per_second"] = (step - start) / (time.monotonic() - began)
+    if labels is not None:
+        stage.found["labels"] = {"size": labels.pool.stats().size, "accepted": labels.pool.stats().accepted}
+        labels.pool.close()
+
+
+def psnr(one: Any, other: Any) -> float:
+    """Of uint8 images."""
+    error = float(np.mean((one.astype(np.float64) - other) ** 2)) / 255**2
+    return -10 * math.log10(max(error, 1e-10))
+
+
+def on_pairs(
+    network: torch.nn.Module, recipe: Recipe, data: Path, device: torch.device, count: int = PAIRS
+) -> dict[str, float]:
+    """Mean PSNR on held-out synthetic pairs, of the hazy image and dehazed; and what becomes of the clear image."""
+    rows = read_rows(data, "clear", "test")[:count]
+    whole = recipe.crop.model_copy(update={"size": max(recipe.crop.size, 64), "scale": (0.9, 1.0), "per_photo": 1})
+    made = synthetic_pairs(rows, whole, recipe.haze, seed=17)
+
+    def through(pixels: Any) -> Any:
+        return images.to_uint8(dehaze(network, images.to_tensor(pixels).to(device)).scene)
+
+    mean = {"hazy": [], "dehazed": [], "clear_unharmed": []}  # type: dict[str, list[float]]
+    for hazy, clear in zip(made["hazy"], made["clear"], strict=True):
+        mean["hazy"].append(psnr(hazy, clear))
+        mean["dehazed"].append(psnr(through(hazy[None])[0], clear))
+        mean["clear_unharmed"].append(psnr(through(clear[None])[0], clear))
+    return {"pairs": len(rows), **{f"psnr_{key}": sum(values) / len(values) for key, values in mean.items()}}
+
+
+def shown(data: Path, count: int) -> list[dict[str, Any]]:
+    """Held-out hazy photographs, of as many kinds as there are."""
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for row in read_rows(data, "hazy", "test"):
+        kinds.setdefault(row["kind"], []).append(row)
+    turns = [
+        row
+        for place in range(max(map(len, kinds.values())))
+        for some in kinds.values()
+        for row in some[place : place + 1]
+    ]
+    return turns[:count]
+
+
+def draw(networks: dict[str, torch.nn.Module], args: Any, device: torch.device) -> None:
+    """The sheet: photographs and what each network makes of them."""
+    lines = []
+    for row in shown(args.data, 2 if args.steps else SHOWN):
+        pixels = decode_pixels(row["image"])
+        tensor = images.to_tensor(pixels).to(device)
+        made = [pixels, *(images.to_uint8(dehaze(net, tensor).scene)[0] for net in networks.values())]
+        pictures = [Image.fromarray(one) for one in made]
+        for picture in pictures:
+            picture.thumbnail((256, 256))
+        lines.append(Line(pictures, f"{row['kind']} {row['image_id'][:8]}"))
+    contact_sheet(lines, ["photograph", *networks] * 2, "held out", across=2).save(args.out / SHEET, quality=88)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; 1 where nothing was trained."""
+    parser = parser_of("training", __doc__)
+    parser.add_argument("--stage", choices=tuple(PARTS), required=True)
+    args = parser.parse_args(argv)
+    stage = Stage(args.stage, args)
+    torch.set_float32_matmul_precision("high")
+    args.work.mkdir(parents=True, exist_ok=True)
+    args.work = args.work.absolute()
+    try:
+        method, recipe = train(args.stage, args, stage)
+    except DehazeError as problem:
+        stage.found["error"] = str(problem)
+        stage.write()
+        print(f"error: {problem}", file=sys.stderr)
+        return 1
+    network = method.export().eval()
+    stage.found |= on_pairs(network, recipe, args.data, stage.device, 2 if args.steps else PAIRS)
+    stage.write()
+    networks = {args.stage: network}
+    if args.stage == "colabator":
+        networks = {"teacher": zoo.load(str(args.work / "teacher")).network.to(stage.device), **networks}
+    draw(networks, args, stage.device)
+    stage.say(", ".join(f"{k} {v:.2f}" for k, v in stage.found.items() if k.startswith("psnr")))
+    stage.finish()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
