@@ -131,7 +131,13 @@ def _scorer_training(recipe: Recipe, device: torch.device) -> ScorerTraining:
 def _cddgan(network: nn.Module, recipe: Recipe) -> CddganMethod:
     if not isinstance(network, Generator):
         raise ConfigError(f"CDD-GAN trains {{name: cddgan, ...}}, but network is {network_config(recipe)}")
-    return CddganMethod(network, config=recipe.cddgan, steps=recipe.train.steps, seed=recipe.train.seed)
+    return CddganMethod(
+        network,
+        config=recipe.cddgan,
+        steps=recipe.train.steps,
+        seed=recipe.train.seed,
+        pretrained=recipe.init is not None,
+    )
 
 
 def make_method(
@@ -154,6 +160,7 @@ def make_method(
         "steps": recipe.train.steps,
         "scorer": scorer,
         "contrastive": make_contrastive(recipe, device, scorer, vgg19),
+        "pretrained": recipe.init is not None,
     }
     if recipe.method == "colabator":
         return Colabator(network, real=recipe.real, **common)

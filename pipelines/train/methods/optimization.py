@@ -65,7 +65,8 @@ class OptimizerConfig(Settings):
 
     Attributes:
         clip_norm: gradients are scaled down to this norm.
-        ema: momentum of the mean teacher.
+        ema: momentum of the mean teacher; of a network that starts from nothing after a warm-up of ``9 / (1 - ema)``
+            steps.
         accumulate: micro-batches per step; the batches are cut into as many equal parts, whose gradients add up to
             those of the whole batch with less memory.
         precision: of the network's forward pass, through autocast; weights and losses stay float32. ``float16`` needs
@@ -127,13 +128,21 @@ class Stepper:
         config: schedule, micro-batches, precision.
         steps: of the whole run; the end of the schedule.
         wrap: makes a module distributed.
+        pretrained: the network has good weights already, so the mean teacher needs no warm-up.
 
     Raises:
         ConfigError: nothing to train, or a precision that the device does not have.
     """
 
     def __init__(
-        self, network: nn.Module, objective: Objective, *, config: OptimizerConfig, steps: int, wrap: Wrap = identity
+        self,
+        network: nn.Module,
+        objective: Objective,
+        *,
+        config: OptimizerConfig,
+        steps: int,
+        wrap: Wrap = identity,
+        pretrained: bool = False,
     ) -> None:
         device = _device(network)
         if config.precision == "float16" and device.type != "cuda":
@@ -141,7 +150,7 @@ class Stepper:
         self.network, self.config, self.steps, self.device = network, config, steps, device
         self._plain = _Objective(network, objective, config.precision)
         self._wrapped = wrap(self._plain)
-        self.teacher = MeanTeacher(network, config.ema)
+        self.teacher = MeanTeacher(network, config.ema, warm_up=not pretrained)
         self.optimizer = torch.optim.AdamW(
             network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )

@@ -51,16 +51,26 @@ class Supervised:
         steps: int,
         scorer: Any = None,
         contrastive: ContrastivePerceptual | None = None,
+        pretrained: bool = False,
     ) -> None:
+        """``pretrained`` as for :class:`Stepper`; without ``scorer`` or ``contrastive`` their losses are left out."""
         self.network = network.to(memory_format=torch.channels_last)
         self.weights = weights or LossWeights()
         self.optimizer = optimizer or OptimizerConfig()
         self.steps, self.scorer, self.contrastive = steps, scorer, contrastive
+        self.pretrained = pretrained
         self.stepper: Stepper
 
     def configure(self, wrap: Wrap = identity) -> None:
         """Make the optimizer and the mean teacher."""
-        self.stepper = Stepper(self.network, self.objective, config=self.optimizer, steps=self.steps, wrap=wrap)
+        self.stepper = Stepper(
+            self.network,
+            self.objective,
+            config=self.optimizer,
+            steps=self.steps,
+            wrap=wrap,
+            pretrained=self.pretrained,
+        )
 
     def _contrastive(
         self, weight: float | None, scene: Tensor, positive: Tensor, negative: Tensor, trust: Tensor | None = None
