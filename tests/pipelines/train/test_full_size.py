@@ -95,7 +95,13 @@ def two_steps(recipe: Recipe, method: Any, folder: Path) -> list[dict[str, float
     return found
 
 
-@pytest.mark.parametrize("name", STAGE_1 + STAGE_2)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(pytest.param(name, marks=pytest.mark.slow) for name in (*STAGE_1, "colabator_corun", "colabator_dgun")),
+        "colabator_cddgan",  # the quickest of them
+    ],
+)
 def test_two_steps_on_a_cpu(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(name, SMALL)
     if recipe.method == "colabator":  # it starts from given weights
