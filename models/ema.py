@@ -13,21 +13,28 @@ class MeanTeacher:
 
     Args:
         student: the network that is trained; the teacher starts as its copy.
-        momentum: m in [0, 1). Early on the smaller ``(1 + step) / (10 + step)`` is used, so that a teacher of an
-            untrained student does not remember its first weights.
+        momentum: m in [0, 1).
+        warm_up: for students that start from nothing. Early on the smaller ``(1 + updates) / (10 + updates)`` is used,
+            so that the teacher does not remember random weights. It takes ``9 / (1 - m)`` updates, so a teacher of
+            weights that are good already would follow its student too closely for all of a short fine-tuning.
     """
 
-    def __init__(self, student: nn.Module, momentum: float) -> None:
+    def __init__(self, student: nn.Module, momentum: float, *, warm_up: bool = True) -> None:
         if not 0.0 <= momentum < 1.0:
             raise ValueError(f"momentum is {momentum}; expected 0 <= momentum < 1")
         self.network = copy.deepcopy(student).eval().requires_grad_(False)
-        self.momentum = momentum
+        self.momentum, self.warm_up = momentum, warm_up
         self.updates = 0
+
+    @property
+    def in_force(self) -> float:
+        """The momentum of the next update."""
+        return min(self.momentum, (1 + self.updates) / (10 + self.updates)) if self.warm_up else self.momentum
 
     @torch.no_grad()
     def update(self, student: nn.Module) -> None:
         """Move the teacher towards ``student``; buffers are copied."""
-        momentum = min(self.momentum, (1 + self.updates) / (10 + self.updates))
+        momentum = self.in_force
         self.updates += 1
         for mine, theirs in zip(self.network.parameters(), student.parameters(), strict=True):
             mine.lerp_(theirs.detach(), 1.0 - momentum)

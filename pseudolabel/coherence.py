@@ -6,13 +6,15 @@ must stay small.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+TrustRule = Literal["mean", "product"]
 
 
 @overload
@@ -93,18 +95,21 @@ def blocks(images: Tensor, size: int) -> Tensor:
     return whole.reshape(count, channels, gh, size, gw, size).permute(0, 2, 4, 1, 3, 5).contiguous()
 
 
-def trust_from_blocks(clearness: Tensor, quality: Tensor) -> Tensor:
+def trust_from_blocks(clearness: Tensor, quality: Tensor, rule: TrustRule = "mean") -> Tensor:
     """Trust per block: the mean of its clearness and its quality, high where the label is free of haze.
+
+    Their product instead trusts a block no more than the worse of the two.
 
     The released program inverts its CLIP map twice and so trusts hazy blocks more; the paper does not, nor does this.
 
     Args:
         clearness, quality: (N, gh, gw), in [0, 1], higher is better.
+        rule: how one comes of the two.
 
     Returns:
         (N, gh, gw) in [0, 1].
     """
-    return ((clearness + quality) / 2).clamp(0, 1)
+    return (clearness * quality if rule == "product" else (clearness + quality) / 2).clamp(0, 1)
 
 
 def upsample_trust(trust: Tensor, size: tuple[int, int]) -> Tensor:

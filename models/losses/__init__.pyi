@@ -7,8 +7,8 @@ from .adversarial import identity as identity
 from .adversarial import negatives_contrastive as negatives_contrastive
 from .perceptual import ContrastivePerceptual as ContrastivePerceptual
 from .perceptual import PerceptualConfig as PerceptualConfig
-from .perceptual import Vgg19Features as Vgg19Features
-from .perceptual import load_vgg19 as load_vgg19
+from .perceptual import load_vgg as load_vgg
+from .perceptual import vgg_features as vgg_features
 from .pixel import haze_density as haze_density
 from .pixel import l1 as l1
 from .pixel import reconstruction as reconstruction

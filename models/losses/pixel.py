@@ -90,6 +90,23 @@ def contrastive_perceptual(
     return total
 
 
+def perceptual(anchor: Sequence[Tensor], target: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """``sum_i w_i |f_i(J) - f_i(gt)|_1`` (Johnson et al., ECCV 2016), without a negative.
+
+    Args:
+        anchor, target: features of the dehazed and the clear image, NCHW by layer. No gradient goes to the latter.
+        weights: one per layer.
+
+    Raises:
+        ValueError: the numbers of layers or the shapes disagree.
+    """
+    if not len(anchor) == len(target) == len(weights) > 0:
+        counts = f"{len(anchor)} and {len(target)} layers with {len(weights)} weights"
+        raise ValueError(f"{counts}; expected as many features of each image as there are weights, at least one")
+    parts = [weight * l1(a, t.detach()) for weight, a, t in zip(weights, anchor, target, strict=True)]
+    return torch.stack(parts).sum()
+
+
 def _near_over_far(anchor: Tensor, positive: Tensor, negative: Tensor, trust: Tensor | None) -> Tensor:
     """Mean over the images of one layer's quotient."""
     near, far = ((anchor - other).abs().mean(dim=1) for other in (positive, negative))

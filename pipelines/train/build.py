@@ -14,7 +14,7 @@ from models import checkpoints as checkpoint
 from models import zoo
 from models.config import ConfigError, parse
 from models.imports import package_of
-from models.losses import ContrastivePerceptual, Vgg19Features, load_vgg19
+from models.losses import ContrastivePerceptual, load_vgg, vgg_features
 from models.networks import Cddgan as Generator
 from pipelines.train.methods import CddganMethod, Colabator, Method, ScorerTraining, Supervised
 from pipelines.train.recipe import Recipe
@@ -70,22 +70,24 @@ def _scorer(recipe: Recipe, device: torch.device) -> ClipScorer | None:
 
 
 def _backbone(recipe: Recipe) -> str:
-    """What the contrastive perceptual loss compares by; ``none`` where no loss gives it a weight."""
-    used = (recipe.weights, recipe.real) if recipe.method == "colabator" else (recipe.weights,)
-    contrasts = recipe.method in ("supervised", "colabator") and any(part.contrastive != 0 for part in used)
-    return recipe.perceptual.backbone if contrasts else "none"
+    """What the perceptual losses compare by; ``none`` where neither has a weight."""
+    weights = [recipe.weights.contrastive, recipe.weights.perceptual]
+    if recipe.method == "colabator":
+        weights.append(recipe.real.contrastive)
+    used = recipe.method in ("supervised", "colabator") and any(weight != 0 for weight in weights)
+    return recipe.perceptual.backbone if used else "none"
 
 
 def make_contrastive(
     recipe: Recipe, device: torch.device, scorer: ClipScorer | None = None, vgg19: State | None = None
 ) -> ContrastivePerceptual | None:
-    """The recipe's contrastive perceptual loss; None without a backbone, or where no loss gives it a weight.
+    """The recipe's perceptual losses; None without a backbone, or where neither has a weight.
 
     Args:
         recipe: its ``perceptual`` and weights.
         device: where the backbone goes.
         scorer: one that is loaded already.
-        vgg19: of :func:`rehearse`, where the backbone is VGG-19; without it, it is loaded.
+        vgg19: of :func:`rehearse`, where the backbone is a VGG; without it, it is loaded.
 
     Raises:
         ConfigError: the backbone's weights cannot be had, or it gives no features.
@@ -96,7 +98,8 @@ def make_contrastive(
     if backbone == "scorer":
         features: nn.Module = ScorerFeatures(scorer or make_scorer(recipe, device))
     else:
-        features = load_vgg19(backbone) if vgg19 is None else Vgg19Features(vgg19)
+        state = load_vgg(backbone) if vgg19 is None else vgg19
+        features = vgg_features(backbone, state, normalize=recipe.perceptual.normalize)
     return ContrastivePerceptual(features.to(device), recipe.perceptual.weights)
 
 
@@ -131,7 +134,13 @@ def _scorer_training(recipe: Recipe, device: torch.device) -> ScorerTraining:
 def _cddgan(network: nn.Module, recipe: Recipe) -> CddganMethod:
     if not isinstance(network, Generator):
         raise ConfigError(f"CDD-GAN trains {{name: cddgan, ...}}, but network is {network_config(recipe)}")
-    return CddganMethod(network, config=recipe.cddgan, steps=recipe.train.steps, seed=recipe.train.seed)
+    return CddganMethod(
+        network,
+        config=recipe.cddgan,
+        steps=recipe.train.steps,
+        seed=recipe.train.seed,
+        pretrained=recipe.init is not None,
+    )
 
 
 def make_method(
@@ -154,6 +163,7 @@ def make_method(
         "steps": recipe.train.steps,
         "scorer": scorer,
         "contrastive": make_contrastive(recipe, device, scorer, vgg19),
+        "pretrained": recipe.init is not None,
     }
     if recipe.method == "colabator":
         return Colabator(network, real=recipe.real, **common)
@@ -169,8 +179,8 @@ def rehearse(recipe: Recipe, allow: Collection[str] = (), device: torch.device |
         device: of this machine, to train on; without it workers of Ray train, and this CPU stands for theirs.
 
     Returns:
-        the weights of VGG-19 where the recipe needs them: workers elsewhere have neither this machine's files nor its
-        downloads.
+        the weights of VGG-19 (or VGG-16) where the recipe needs them: workers elsewhere have neither this machine's
+        files nor its downloads.
 
     Raises:
         ConfigError: networks, weights or losses that cannot be made.
@@ -182,7 +192,7 @@ def rehearse(recipe: Recipe, allow: Collection[str] = (), device: torch.device |
             "precision to bfloat16"
         )
     backbone = _backbone(recipe)
-    vgg19 = None if backbone in ("none", "scorer") else load_vgg19(backbone).state_dict()
+    vgg19 = None if backbone in ("none", "scorer") else load_vgg(backbone)
     place = device or torch.device("cpu")
     method = make_method(recipe, place, allow, vgg19=vgg19)
     if device is not None or not half:

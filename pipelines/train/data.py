@@ -25,6 +25,7 @@ from pipelines.corpus import Corpus, pinned, require_corpus
 
 if TYPE_CHECKING:  # the tasks import this file, and recipes import every method
     from pipelines.train.recipe import Recipe
+    from pipelines.train.transforms import RealConfig
 
 Samples = dict[str, NDArray[Any]]
 Unit = tuple[str, int]  # file and row group
@@ -173,7 +174,7 @@ def sampling_of(recipe: Recipe) -> dict[str, Sampling]:
     crops = functools.partial(transforms.unpaired_crops, crop=crop)
     pairs = functools.partial(transforms.synthetic_pairs, crop=crop, haze=recipe.haze)
     scored = functools.partial(transforms.scorer_samples, crop=crop, haze=recipe.haze)
-    real = functools.partial(transforms.real_photographs, size=recipe.labels.size)
+    real = functools.partial(transforms.real_photographs, config=real_config(recipe))
     photographs, with_depth = ("image_id", "image"), ("image_id", "image", "depth")
     if recipe.method == "cddgan":  # no column that could tell of a pair is read
         return dict.fromkeys(("clear", "hazy"), Sampling(crops, photographs, square, each))
@@ -183,6 +184,19 @@ def sampling_of(recipe: Recipe) -> dict[str, Sampling]:
     if recipe.method == "colabator":
         found["hazy"] = Sampling(real, photographs, 6 * recipe.labels.size**2)
     return found
+
+
+def real_config(recipe: Recipe) -> RealConfig:
+    """How real photographs look to the student of a recipe."""
+    from pipelines.train.transforms import RealConfig
+
+    labels = recipe.labels
+    return RealConfig(
+        size=labels.size,
+        augmentation=labels.augmentation,
+        jpeg_probability=labels.jpeg_probability,
+        jpeg_quality=recipe.haze.jpeg_quality,
+    )
 
 
 def datasets(recipe: Recipe, clear: str | None, hazy: str | None, pins: str | None = None) -> dict[str, Any]:

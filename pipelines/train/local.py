@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from models.config import ConfigError, DehazeError
-from models.paths import LocalFiles, filesystem, persist
+from models.paths import filesystem, is_local, persist
 from pipelines.cluster import local_cpus
 from pipelines.train.data import (
     BLOCK_BYTES,
@@ -184,7 +184,7 @@ def batches_of(blocks: Blocks, batch_size: int, start: int, processes: int) -> S
         DehazeError, OSError: at the batch that could not be made.
     """
     number, offset = divmod(start, blocks.batches)
-    local = isinstance(filesystem(blocks.units[0][0])[0], LocalFiles)
+    local = is_local(filesystem(blocks.units[0][0])[0])
     loader = DataLoader(
         blocks,
         batch_size=None,

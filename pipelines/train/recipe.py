@@ -16,7 +16,7 @@ from models.losses import PerceptualConfig
 from pipelines.resources import SHARD_CPUS, Ask
 from pipelines.train.methods import CddganTraining, LossWeights, OptimizerConfig, RealWeights, ScoringConfig
 from pipelines.train.recipes import RECIPES, recipe_names
-from pipelines.train.transforms import CropConfig
+from pipelines.train.transforms import Augmentation, CropConfig
 from pseudolabel.labeling import LabelingConfig
 
 
@@ -27,6 +27,10 @@ class LabelConfig(Settings):
         mode: ``async`` has label workers seed the pool before training and refresh it in the background; ``inline``
             labels each real batch within its training step, as the paper's program does, and has no label workers.
         size: side of the square that real photographs are trained and labeled at (288 in the paper).
+        augmentation: what the student sees of a real photograph: ``published`` is Colabator's strong augmentation,
+            which mostly takes contrast and light away; ``symmetric`` a milder one that adds as often.
+        jpeg_probability: of a pass of that photograph through a JPEG encoder before it, at one of
+            ``haze.jpeg_quality``. Labels are made of the photograph itself.
         batch_size: real photographs per training worker and step.
         passes: how often the teacher may dehaze a photograph for its label. A further pass is kept where it is worse
             neither in clearness nor in quality, so that labels may go beyond the teacher; 1 is the paper's.
@@ -50,6 +54,8 @@ class LabelConfig(Settings):
 
     mode: Literal["async", "inline"] = "async"
     size: int = Field(288, ge=32)
+    augmentation: Augmentation = "published"
+    jpeg_probability: float = Field(0.5, ge=0, le=1)
     batch_size: int = Field(2, ge=1)
     passes: int = Field(1, ge=1)
     workers: int = Field(2, ge=1)
@@ -138,6 +144,21 @@ HOW_IT_RUNS = (
 """Keys that may change while a run goes on. All others say what is trained; another value is another run."""
 
 
+AS_EVER: dict[str, Any] = {
+    "labels.augmentation": "symmetric",
+    "labels.jpeg_probability": 0.0,
+    "weights.perceptual": 0.0,
+    "real.contrastive_trust": True,
+    "perceptual.normalize": True,
+}
+"""Younger keys, with the value that stands for what was trained before there were any: runs of then go on."""
+
+
+_ON_PAIRS = ("supervised", "colabator")
+READ_BY = {"weights": _ON_PAIRS, "perceptual": _ON_PAIRS, "real": ("colabator",), "labels": ("colabator",)}
+"""Methods that read a part of a recipe, where not all do: younger keys of it are nothing to the others."""
+
+
 class Recipe(Settings):
     """A training run.
 
@@ -169,15 +190,24 @@ class Recipe(Settings):
         for key in HOW_IT_RUNS:
             part, _, name = key.partition(".")
             del values[part][name]
+        for key, before in AS_EVER.items():
+            part, _, name = key.partition(".")
+            if values[part][name] == before or self.method not in READ_BY.get(part, (self.method,)):
+                del values[part][name]
         return values
 
     @model_validator(mode="after")
     def _contrast_has_a_backbone(self) -> Recipe:
-        for name, weight in (("weights", self.weights.contrastive), ("real", self.real.contrastive)):
+        asked = {
+            "weights.contrastive": self.weights.contrastive,
+            "weights.perceptual": self.weights.perceptual,
+            "real.contrastive": self.real.contrastive,
+        }
+        for name, weight in asked.items():
             if weight and self.perceptual.backbone == "none":
                 raise ValueError(
-                    f"{name}.contrastive is {weight}, and perceptual.backbone is 'none': set the backbone to vgg19, "
-                    "scorer or a path, or the weight to 0"
+                    f"{name} is {weight}, and perceptual.backbone is 'none': set the backbone to vgg19, vgg16, scorer "
+                    "or a path, or the weight to 0"
                 )
         return self
 

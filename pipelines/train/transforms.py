@@ -15,7 +15,7 @@ import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -33,6 +33,8 @@ from pipelines.train.methods import DEFECTS
 Row = Mapping[str, Any]
 Pixels = NDArray[np.uint8]
 Samples = dict[str, NDArray[Any]]
+
+Augmentation = Literal["published", "symmetric"]
 
 LEAST_SIDE = 8  # of a square, in pixels of the photograph
 
@@ -168,8 +170,36 @@ def unpaired_crops(rows: Iterable[Row], crop: CropConfig, seed: int | None = Non
     return {"image": _interleaved(_crops(rows, crop, seed))}
 
 
-def strong_augmentation(pixels: Pixels, random: np.random.Generator) -> Pixels:
-    """Two of contrast, brightness, posterize, sharpness and blur: photometric only, so labels stay aligned."""
+def strong_augmentation(pixels: Pixels, random: np.random.Generator, kind: Augmentation = "published") -> Pixels:
+    """Photometric changes only, so labels stay aligned: (H, W, 3) uint8 to the same.
+
+    ``published`` is Colabator's, which mostly takes contrast and light away, so that the student has more to undo than
+    the teacher whose label it gets; ``symmetric`` takes away and adds alike, and less of either.
+    """
+    return (_published if kind == "published" else _symmetric)(pixels, random)
+
+
+def _published(pixels: Pixels, random: np.random.Generator) -> Pixels:
+    """Two draws, with replacement, of six kinds: contrast, less strong contrast, brightness, bits, sharpness, blur."""
+    image = Image.fromarray(pixels)
+    for kind in random.integers(6, size=2):
+        if kind == 0:
+            image = ImageEnhance.Contrast(image).enhance(random.uniform(0.05, 0.95))
+        elif kind == 1:
+            image = ImageEnhance.Contrast(image).enhance(random.uniform(0.25, 0.95))
+        elif kind == 2:
+            image = ImageEnhance.Brightness(image).enhance(random.uniform(0.05, 0.95))
+        elif kind == 3:
+            image = ImageOps.posterize(image, int(random.integers(4, 8, endpoint=True)))
+        elif kind == 4:
+            image = ImageEnhance.Sharpness(image).enhance(random.uniform(0.05, 0.95))
+        else:
+            image = image.filter(ImageFilter.GaussianBlur(float(random.choice([1, 3, 5]))))
+    return np.asarray(image)
+
+
+def _symmetric(pixels: Pixels, random: np.random.Generator) -> Pixels:
+    """Two different ones of contrast, brightness, bits, sharpness and blur."""
     image = Image.fromarray(pixels)
     for kind in random.choice(5, size=2, replace=False):
         if kind == 0:
@@ -185,14 +215,37 @@ def strong_augmentation(pixels: Pixels, random: np.random.Generator) -> Pixels:
     return np.asarray(image)
 
 
-def real_photographs(rows: Iterable[Row], size: int, seed: int | None = None) -> Samples:
-    """Hazy photographs, whole, as ``size`` squares: ``image_id``, ``photo`` and ``strong``, its augmentation."""
+class RealConfig(Settings):
+    """How a real photograph looks to the student.
+
+    Attributes:
+        size: side of the square that it is resized to.
+        augmentation: see :func:`strong_augmentation`.
+        jpeg_probability: of a pass through a JPEG encoder before that.
+        jpeg_quality: of that encoder, both ends included.
+    """
+
+    size: int = Field(288, ge=1)
+    augmentation: Augmentation = "published"
+    jpeg_probability: float = Field(0.5, ge=0, le=1)
+    jpeg_quality: tuple[float, float] = (30, 95)
+
+
+def real_photographs(rows: Iterable[Row], config: RealConfig, seed: int | None = None) -> Samples:
+    """Hazy photographs, whole, as squares: ``image_id``, ``photo``, and ``strong``, which is what the student sees."""
     ids, photos, strong = [], [], []
     for row in rows:
         ids.append(row["image_id"])
-        photos.append(images.resize(decode_pixels(row["image"]), size, size))  # as label workers do
-        strong.append(strong_augmentation(photos[-1], _generator(row, seed)))
+        photos.append(images.resize(decode_pixels(row["image"]), config.size, config.size))  # as label workers do
+        strong.append(_as_seen(photos[-1], config, _generator(row, seed)))
     return {"image_id": np.array(ids), "photo": np.stack(photos), "strong": np.stack(strong)}
+
+
+def _as_seen(photo: Pixels, config: RealConfig, random: np.random.Generator) -> Pixels:
+    if random.random() < config.jpeg_probability:
+        quality = int(random.integers(int(config.jpeg_quality[0]), int(config.jpeg_quality[1]), endpoint=True))
+        photo = images.to_uint8(jpeg(images.to_tensor(photo)[0], quality)[None])[0]
+    return strong_augmentation(photo, random, config.augmentation)
 
 
 def _defect(image: Tensor, kind: int, severity: float, random: np.random.Generator) -> Tensor:

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from models.config import ConfigError, Settings
-from pseudolabel.coherence import blocks, grid, to_grid, trust_from_blocks
+from pseudolabel.coherence import TrustRule, blocks, grid, to_grid, trust_from_blocks
 from pseudolabel.scorer.musiq import IqaConfig, load_iqa
 from pseudolabel.scorer.patches import encode_patches, has_positions
 from pseudolabel.scorer.scores import Scores
@@ -45,6 +45,7 @@ class ScorerConfig(Settings):
         resolution: side in pixels that the whole image is resized to; None takes the architecture's own.
         trust: ``blocks`` encodes every block by itself, as the paper does; ``dense`` reads the map from the patches of
             one encoding of the whole image. :mod:`pseudolabel.scorer.patches` has the figures.
+        trust_rule: whether trust is the ``mean`` of clearness and quality at a place, or their ``product``.
         block: side in pixels of the blocks of the trust map (32 in the paper).
         block_resolution: side that a block is resized to before it is encoded; None takes twice the block for
             convolutional towers and ``resolution`` for transformers, which take one size only.
@@ -60,6 +61,7 @@ class ScorerConfig(Settings):
     precision: Literal["float32", "bfloat16"] = "float32"
     resolution: int | None = Field(None, ge=32)
     trust: Literal["blocks", "dense"] = "blocks"
+    trust_rule: TrustRule = "mean"
     block: int = Field(32, ge=8)
     block_resolution: int | None = Field(None, ge=32)
     block_batch: int = Field(256, ge=1)
@@ -196,7 +198,9 @@ class ClipScorer(nn.Module):
 
     @torch.inference_mode()
     def trust(self, images: Tensor) -> Tensor:
-        """Mean of local clearness and quality: N3HW -> N, H//block, W//block in [0, 1]; high where haze-free.
+        """Local clearness and quality as one, by ``trust_rule``: N3HW -> N, H//block, W//block in [0, 1].
+
+        It is high where the image is free of haze.
 
         Raises:
             ValueError: images smaller than a block.
@@ -208,13 +212,13 @@ class ClipScorer(nn.Module):
             self.rate(chunk, self.block_resolution) for chunk in torch.split(cut.flatten(0, 2), self.config.block_batch)
         ]
         clearness, quality = (torch.cat(values).view(cut.shape[:3]) for values in zip(*parts, strict=True))
-        return trust_from_blocks(clearness, quality)
+        return trust_from_blocks(clearness, quality, self.config.trust_rule)
 
     def _dense(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Unit features of the images, and their trust maps."""
         size = grid(images, self.config.block)
         whole, patches = self.encode_dense(images, self.dense_resolution)
-        return whole, to_grid(trust_from_blocks(*self.judge(patches)), size)
+        return whole, to_grid(trust_from_blocks(*self.judge(patches), self.config.trust_rule), size)
 
     @torch.inference_mode()
     def score(self, images: Tensor) -> Scores:

@@ -13,7 +13,7 @@ class Scores:
     """Scores of N images, float32, all in [0, 1], higher is better.
 
     `clearness` (N,) is one minus the probability of haze, `quality` (N,) is how good the photograph looks, and
-    `trust` (N, gh, gw) is the mean of both per block: high where the image is free of haze.
+    `trust` (N, gh, gw) is the mean (or product) of both per block: high where the image is free of haze.
     """
 
     clearness: Tensor

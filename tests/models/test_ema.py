@@ -47,6 +47,17 @@ def test_every_update_is_the_moving_average_with_its_warm_up(momentum: float) ->
     assert value(student) == 121.0
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.3, 0.999])
+def test_without_a_warm_up_every_update_has_the_momentum_itself(momentum: float) -> None:
+    teacher, student, expected = MeanTeacher(scalar(5.0), momentum, warm_up=False), scalar(5.0), 5.0
+    for step in range(12):
+        assert teacher.in_force == momentum
+        nn.init.constant_(student.weight, float(step**2))
+        teacher.update(student)
+        expected = momentum * expected + (1 - momentum) * step**2
+        assert value(teacher.network) == pytest.approx(expected, rel=1e-5)
+
+
 def test_late_updates_use_the_momentum_itself() -> None:
     teacher = MeanTeacher(scalar(0.0), 0.9)
     teacher.updates = 10_000

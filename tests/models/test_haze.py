@@ -197,14 +197,25 @@ def test_darkening_is_a_gamma_within_its_range() -> None:
 
 
 def test_noise_has_the_strength_asked_for() -> None:
-    clear, depth = torch.full((12, 3, 48, 48), 0.5), torch.ones(12, 1, 48, 48)  # near: hazy is the noisy scene
+    clear, depth = torch.full((36, 3, 48, 48), 0.5), torch.ones(36, 1, 48, 48)  # near: hazy is the noisy scene
     config = HazeConfig(**(PLAIN | {"noise_probability": 1.0}), noise_sigma=(0.03, 0.03))
-    noise = physics.synthesize(clear, depth, range(12), config).hazy - 0.5
+    noise = physics.synthesize(clear, depth, range(36), config).hazy - 0.5
     np.testing.assert_allclose(noise.std(dim=(2, 3)), 0.03, rtol=0.1)
     correlation = np.array([np.corrcoef(n.flatten(1).numpy())[0, 1] for n in noise])
     assert (correlation > 0.999).any()  # gray
     assert (np.abs(correlation) < 0.1).any()  # per channel
     assert ((correlation > 0.1) & (correlation < 0.999)).any()  # correlated
+
+
+def test_a_fifth_of_the_noise_is_correlated(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[float, int]] = []
+    monkeypatch.setattr(physics, "_add_noise", lambda _scene, sigma, kind, _own: drawn.append((sigma, kind)))
+    config = HazeConfig(noise_probability=1.0, darken_probability=0.0, jpeg_probability=0.0)
+    physics.synthesize(torch.rand(1000, 3, 2, 2), torch.ones(1000, 1, 2, 2), range(1000), config)
+    shares = np.bincount([kind for _, kind in drawn]) / 1000
+    assert shares == pytest.approx([0.4, 0.4, 0.2], abs=0.05)
+    sigmas = [sigma for sigma, _ in drawn]
+    assert 0.008 <= min(sigmas) < 0.012 < 0.094 < max(sigmas) <= 0.098
 
 
 def test_jpeg_qualities_reach_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from torch import nn
 from models import checkpoints as checkpoint
 from models import zoo
 from models.config import ConfigError
-from models.losses.perceptual import load_vgg19
+from models.losses.perceptual import load_vgg
 from models.weights_files import read_weights_file
 from pipelines.evaluate.detection import Detector
 from pipelines.evaluate.iqa import Lpips
@@ -97,7 +97,7 @@ def none(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str]:
 
 DOORS: dict[str, Callable[[Path], object]] = {
     "convert": lambda file: checkpoint.convert(file, file.with_name("out")),
-    "perceptual": lambda file: load_vgg19(str(file)),
+    "perceptual": lambda file: load_vgg(str(file)),
     "clip": lambda file: load_scorer(ScorerConfig(architecture="ViT-S-32-alt", pretrained=str(file))),
     "daclip": lambda file: load_scorer(ScorerConfig(architecture="daclip", pretrained=str(file))),
     "lpips": lambda file: Lpips(str(file)),
@@ -172,7 +172,7 @@ def test_a_broken_download_in_the_cache_of_torchvision(tmp_path: Path, monkeypat
     file.parent.mkdir()
     file.write_text("<html>blocked by the proxy</html>")
     with pytest.raises(ConfigError, match="a web page") as caught:
-        load_vgg19()
+        load_vgg()
     one_line(caught, file)
 
 

@@ -75,6 +75,7 @@ def test_trust_is_high_where_the_label_is_free_of_haze():
     assert (pixels.diff(dim=3) > -1e-6).all(), "the hazy half must be trusted less"
     assert pixels[0, 0, 0, 0].item() == pytest.approx(0.3)
     assert pixels[0, 0, 0, -1].item() == pytest.approx(0.8)
+    torch.testing.assert_close(trust_from_blocks(clearness, quality, "product"), torch.tensor([[[0.05, 0.63]]]))
 
 
 def test_upsampled_trust_keeps_the_centers_of_the_blocks():

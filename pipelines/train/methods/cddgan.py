@@ -91,8 +91,16 @@ def _branch(generator: torch.Generator, rank: int) -> None:
 class CddganMethod:
     """Generators, negative generators and discriminators, in turn."""
 
-    def __init__(self, network: Generator, *, config: CddganTraining | None = None, steps: int, seed: int = 0) -> None:
-        self.config, self.steps = config or CddganTraining(), steps
+    def __init__(
+        self,
+        network: Generator,
+        *,
+        config: CddganTraining | None = None,
+        steps: int,
+        seed: int = 0,
+        pretrained: bool = False,
+    ) -> None:
+        self.config, self.steps, self.pretrained = config or CddganTraining(), steps, pretrained
         contrast, device = self.config.contrast, next(network.parameters()).device
         self.network = network
         modules = (
@@ -120,7 +128,7 @@ class CddganMethod:
             Player(module, rate, beta=config.beta, clip_norm=config.clip_norm, wrap=wrap)
             for module, rate in zip(self.modules, rates, strict=True)
         )
-        self.teacher = MeanTeacher(self.network, config.ema)
+        self.teacher = MeanTeacher(self.network, config.ema, warm_up=not self.pretrained)
         self._branch()
 
     def _branch(self) -> None:

@@ -19,11 +19,15 @@ from pipelines.train.methods.supervised import Supervised, predicted
 
 
 class RealWeights(Settings):
-    """Weights of the losses on real photographs; ``contrastive`` as in :class:`LossWeights`."""
+    """Weights of the losses on real photographs; ``contrastive`` as in :class:`LossWeights`.
+
+    ``contrastive_trust`` is whether trust weighs that loss too, as it always does label and reconstruction.
+    """
 
     label: float = Field(1.0, ge=0)
     reconstruction: float = Field(0.01, ge=0)
     contrastive: float | None = Field(None, ge=0)
+    contrastive_trust: bool = True
     haze_density: float = Field(0.05, ge=0)
 
 
@@ -45,7 +49,8 @@ class Colabator(Supervised):
         if found.transmission is not None and self.real.reconstruction:
             again = losses.reconstruction(scene, found.transmission, photo, trust)
             parts["reconstruction"] = self.real.reconstruction * again
-        parts |= self._contrastive(self.real.contrastive, scene, label, photo, trust)
+        weighed = trust if self.real.contrastive_trust else None
+        parts |= self._contrastive(self.real.contrastive, scene, label, photo, weighed)
         parts |= self._haze_density(self.real.haze_density, scene)
         return {f"real_{name}": value for name, value in parts.items()}
 

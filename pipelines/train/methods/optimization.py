@@ -64,8 +64,10 @@ class OptimizerConfig(Settings):
     """AdamW with a linear warm-up and a cosine to ``final_share`` of the rate over ``train.steps``.
 
     Attributes:
-        clip_norm: gradients are scaled down to this norm.
-        ema: momentum of the mean teacher.
+        final_share: 1 keeps the rate where the warm-up has brought it.
+        clip_norm: gradients are scaled down to this norm; null leaves them as they are.
+        ema: momentum of the mean teacher; of a network that starts from nothing after a warm-up of ``9 / (1 - ema)``
+            steps.
         accumulate: micro-batches per step; the batches are cut into as many equal parts, whose gradients add up to
             those of the whole batch with less memory.
         precision: of the network's forward pass, through autocast; weights and losses stay float32. ``float16`` needs
@@ -76,7 +78,7 @@ class OptimizerConfig(Settings):
     weight_decay: float = Field(0.0, ge=0)
     warmup: int = Field(20, ge=0)
     final_share: float = Field(0.01, ge=0, le=1)
-    clip_norm: float = Field(1.0, gt=0)
+    clip_norm: float | None = Field(1.0, gt=0)
     ema: float = Field(0.999, ge=0, lt=1)
     accumulate: int = Field(1, ge=1)
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -127,13 +129,21 @@ class Stepper:
         config: schedule, micro-batches, precision.
         steps: of the whole run; the end of the schedule.
         wrap: makes a module distributed.
+        pretrained: the network has good weights already, so the mean teacher needs no warm-up.
 
     Raises:
         ConfigError: nothing to train, or a precision that the device does not have.
     """
 
     def __init__(
-        self, network: nn.Module, objective: Objective, *, config: OptimizerConfig, steps: int, wrap: Wrap = identity
+        self,
+        network: nn.Module,
+        objective: Objective,
+        *,
+        config: OptimizerConfig,
+        steps: int,
+        wrap: Wrap = identity,
+        pretrained: bool = False,
     ) -> None:
         device = _device(network)
         if config.precision == "float16" and device.type != "cuda":
@@ -141,7 +151,7 @@ class Stepper:
         self.network, self.config, self.steps, self.device = network, config, steps, device
         self._plain = _Objective(network, objective, config.precision)
         self._wrapped = wrap(self._plain)
-        self.teacher = MeanTeacher(network, config.ema)
+        self.teacher = MeanTeacher(network, config.ema, warm_up=not pretrained)
         self.optimizer = torch.optim.AdamW(
             network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
@@ -171,7 +181,7 @@ class Stepper:
         found = self._backward(micro_batches(batch, self.config.accumulate))
         self._check_used()
         self._scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+        norm = self._clip()
         *values, size = torch.stack([*found.values(), norm.float()]).tolist()
         shown = dict(zip(found, values, strict=True))
         checked = {"loss": shown["loss"]} if self._scaler.is_enabled() else {"loss": shown["loss"], "gradient": size}
@@ -182,6 +192,14 @@ class Stepper:
         self._scaler.update()
         self.teacher.update(self.network)
         return shown
+
+    def _clip(self) -> Tensor:
+        """The norm of all gradients, which are scaled down where it is too long."""
+        parameters = [p for p in self.network.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if self.config.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(parameters, self.config.clip_norm, norm)
+        return norm
 
     def _backward(self, parts: list[Batch]) -> Figures:
         """Gradients of the mean over the micro-batches; workers exchange theirs once, with the last one."""

@@ -19,17 +19,19 @@ CONTRASTIVE = 0.2
 
 
 class LossWeights(Settings):
-    """Weights of the losses on synthetic pairs; 0 leaves one out. Defaults are the paper's.
+    """Weights of the losses on synthetic pairs; 0 leaves one out. Defaults are those of CORUN's first stage.
 
     Attributes:
         contrastive: of the contrastive perceptual loss; null is the paper's 0.2 where ``perceptual.backbone`` is set
             and 0 where it is not.
+        perceptual: of the perceptual loss without a negative; needs ``perceptual.backbone``.
         haze_density: needs a scorer.
     """
 
     l1: float = Field(1.0, ge=0)
     reconstruction: float = Field(0.01, ge=0)
     contrastive: float | None = Field(None, ge=0)
+    perceptual: float = Field(0.0, ge=0)
     haze_density: float = Field(0.0, ge=0)
 
 
@@ -51,16 +53,26 @@ class Supervised:
         steps: int,
         scorer: Any = None,
         contrastive: ContrastivePerceptual | None = None,
+        pretrained: bool = False,
     ) -> None:
+        """``pretrained`` as for :class:`Stepper`; without ``scorer`` or ``contrastive`` their losses are left out."""
         self.network = network.to(memory_format=torch.channels_last)
         self.weights = weights or LossWeights()
         self.optimizer = optimizer or OptimizerConfig()
         self.steps, self.scorer, self.contrastive = steps, scorer, contrastive
+        self.pretrained = pretrained
         self.stepper: Stepper
 
     def configure(self, wrap: Wrap = identity) -> None:
         """Make the optimizer and the mean teacher."""
-        self.stepper = Stepper(self.network, self.objective, config=self.optimizer, steps=self.steps, wrap=wrap)
+        self.stepper = Stepper(
+            self.network,
+            self.objective,
+            config=self.optimizer,
+            steps=self.steps,
+            wrap=wrap,
+            pretrained=self.pretrained,
+        )
 
     def _contrastive(
         self, weight: float | None, scene: Tensor, positive: Tensor, negative: Tensor, trust: Tensor | None = None
@@ -85,6 +97,8 @@ class Supervised:
             again = losses.reconstruction(scene, found.transmission, batch["hazy"])
             parts["reconstruction"] = weights.reconstruction * again
         parts |= self._contrastive(weights.contrastive, scene, batch["clear"], batch["hazy"])
+        if self.contrastive is not None and weights.perceptual:
+            parts["perceptual"] = weights.perceptual * self.contrastive.plain(scene, batch["clear"])
         return parts | self._haze_density(weights.haze_density, scene)
 
     def objective(self, predict: Predict, batch: Batch) -> tuple[Figures, Figures]:

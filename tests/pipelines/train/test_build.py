@@ -11,7 +11,6 @@ import torch
 from models import checkpoints as checkpoint
 from models import zoo
 from models.config import ConfigError
-from models.losses.perceptual import Vgg19Features
 from pipelines.train import build
 from pipelines.train.build import (
     make_contrastive,
@@ -44,11 +43,11 @@ def test_weights_that_the_driver_has_are_not_looked_for_again(monkeypatch: pytes
     state = {name: torch.rand(value.shape) for name, value in shapes.items() if name.startswith("features")}
     made = []
 
-    def load(source: str) -> Vgg19Features:
+    def load(source: str) -> dict[str, torch.Tensor]:
         made.append(source)
-        return Vgg19Features(state)
+        return {name: value for name, value in state.items() if int(name.split(".")[1]) <= 28}
 
-    monkeypatch.setattr(build, "load_vgg19", load)
+    monkeypatch.setattr(build, "load_vgg", load)
     recipe = small("demo_pretrain", "perceptual.backbone=vgg19")
     weights = rehearse(recipe)
     assert weights is not None
@@ -57,6 +56,15 @@ def test_weights_that_the_driver_has_are_not_looked_for_again(monkeypatch: pytes
     assert torch.equal(method.contrastive.features.features[28].bias, state["features.28.bias"])
     assert made == ["vgg19"]
     assert rehearse(small("demo_pretrain")) is None
+
+
+@pytest.mark.parametrize("weight", ["weights.contrastive=0.2", "weights.perceptual=0.04"])
+def test_a_backbone_is_made_where_a_loss_has_a_weight(weight: str) -> None:
+    none = ["weights.contrastive=0", "perceptual.backbone=scorer"]
+    assert make_contrastive(small("demo_pretrain", *none), CPU) is None
+    assert make_contrastive(small("demo_pretrain", *none, weight), CPU) is not None
+    with pytest.raises(ConfigError, match=f"{weight.partition('=')[0]} is 0.*, and perceptual.backbone is 'none'"):
+        small("demo_pretrain", weight)
 
 
 def test_the_seed_decides_the_first_weights() -> None:
@@ -123,8 +131,8 @@ def test_a_contrast_without_a_backbone_is_refused(part: str) -> None:
 
 
 def test_a_backbone_that_is_missing_is_named() -> None:
-    with pytest.raises(ConfigError, match="backbone is 'vgg16', and there is no such file"):
-        make_method(small("demo_pretrain", "perceptual.backbone=vgg16"), CPU)
+    with pytest.raises(ConfigError, match="backbone is 'vgg18', and there is no such file"):
+        make_method(small("demo_pretrain", "perceptual.backbone=vgg18"), CPU)
 
 
 def test_a_checkpoint_gives_back_the_exported_network(tmp_path: Path) -> None:

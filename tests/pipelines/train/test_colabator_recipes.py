@@ -38,9 +38,9 @@ def tiny(name: str, network: str) -> Recipe:
         name,
         [
             f"network={TINY[network]}", "init=null", "perceptual.backbone=none", "weights.contrastive=0",
-            "real.contrastive=0", "optimizer.precision=float32", "labels.size=32", "labels.batch_size=2",
-            "labels.worker_gpus=0", "train.worker_gpus=0", "train.steps=6", "optimizer.learning_rate=2e-3",
-            "optimizer.warmup=0",
+            "weights.perceptual=0", "real.contrastive=0", "optimizer.precision=float32", "labels.size=32",
+            "labels.batch_size=2", "labels.worker_gpus=0", "train.worker_gpus=0", "train.steps=6",
+            "optimizer.learning_rate=2e-3", "optimizer.warmup=0",
         ],
     )  # fmt: skip
 

@@ -30,13 +30,14 @@ from pipelines.train.label_streams import (
 )
 from pipelines.train.labels import check_seeded, labeling_config
 from pipelines.train.recipe import LabelConfig, load_recipe
-from pipelines.train.transforms import real_photographs, strong_augmentation
+from pipelines.train.transforms import RealConfig, real_photographs, strong_augmentation
 from pseudolabel.labeling.labeler import label_batch, read_unit
 from pseudolabel.labeling.rounds import WorkUnit
 from pseudolabel.pool.label_pool import LabelEntry, LabelPool
 from pseudolabel.scorer.scores import Scores
 
 SIDE = 16
+AS_IT_IS = RealConfig(size=SIDE, augmentation="symmetric", jpeg_probability=0.0)
 
 
 class Brighter(nn.Module):
@@ -138,7 +139,7 @@ def test_inline_and_asynchronous_labels_are_the_same(pool: Pool, tmp_path: Path,
     """What label workers make of a photograph is what the step makes of it."""
     pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
     (_, whole), *_ = stored(pixels, tmp_path)
-    sample = real_photographs([{"image_id": "photo 0", "image": encoded(pixels)}], SIDE, seed=0)
+    sample = real_photographs([{"image_id": "photo 0", "image": encoded(pixels)}], AS_IT_IS, seed=0)
     assert np.array_equal(sample["photo"][0], whole)
     told = labeling_config(load_recipe("colabator_corun_compact", [f"labels.passes={passes}"])).passes
     (made,) = label_batch(Brighter(0.1), Brightness(), whole[None], ["photo 0"], 3, passes=told)
@@ -163,12 +164,12 @@ def stored(pixels: np.ndarray[Any, Any], folder: Path) -> list[tuple[str, Any]]:
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(8, 39), st.integers(8, 39), st.sampled_from([(90, 230), (160, 20)]))
-def test_no_augmentation_moves_a_pixel(seed: int, row: int, column: int, levels: tuple[int, int]) -> None:
+def test_no_symmetric_augmentation_moves_a_pixel(seed: int, row: int, column: int, levels: tuple[int, int]) -> None:
     """One marked pixel on an even ground stays where it is; sharpening and blurring are even around it."""
     ground, mark = levels
     pixels = np.full((48, 48, 3), ground, np.uint8)
     pixels[row, column] = mark
-    found = strong_augmentation(pixels, np.random.default_rng(seed)).astype(int)
+    found = strong_augmentation(pixels, np.random.default_rng(seed), "symmetric").astype(int)
     assert found.shape == pixels.shape
     change = np.abs(found - found[0, 0]).sum(axis=2)
     assert change.max() > 0, "the mark is still seen"
@@ -184,7 +185,7 @@ def test_photograph_label_and_trust_have_their_mark_in_one_place(pool: Pool) -> 
     pixels = np.full((SIDE, SIDE, 3), 40, np.uint8)
     pixels[row, column] = 250
     for seed in range(20):
-        sample = real_photographs([{"image_id": "photo 0", "image": encoded(pixels)}], SIDE, seed=seed)
+        sample = real_photographs([{"image_id": "photo 0", "image": encoded(pixels)}], AS_IT_IS, seed=seed)
         tensors = {"photo": to_tensor(sample["photo"]), "strong": to_tensor(sample["strong"])}
         stream = iter([{"image_id": sample["image_id"], **tensors}])
         found = InlineLabels(stream, pool, Stopwatch(), (Brighter(0.0), Brightness())).take(seed)

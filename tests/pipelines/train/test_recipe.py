@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from models import zoo
 from models.config import ConfigError
-from pipelines.train.recipe import load_recipe, recipe_names
+from pipelines.train.recipe import AS_EVER, load_recipe, recipe_names
 
 
 def test_packaged_recipes_load_and_say_what_they_train() -> None:
@@ -65,6 +66,20 @@ def test_a_mistake_is_one_sentence(text: str, overrides: list[str], message: str
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         load_recipe(path, overrides)
+
+
+def test_what_was_trained_before_there_was_a_key_for_it_is_the_same_run() -> None:
+    """A younger key counts only where it has another value than what stands for the time before it."""
+    overrides = [f"{key}={json.dumps(value)}" for key, value in AS_EVER.items()]
+    as_before = load_recipe("colabator_corun_compact", overrides).trained()
+    assert load_recipe("colabator_corun_compact").trained() == as_before
+    for key in AS_EVER:
+        part, _, name = key.partition(".")
+        assert name not in as_before[part]
+    pairs = load_recipe("demo_pretrain", ["labels.augmentation=symmetric"])
+    assert load_recipe("demo_pretrain").trained() == pairs.trained(), "it has no labels"
+    published = load_recipe("colabator_corun_compact", ["labels.augmentation=published"])
+    assert published.trained()["labels"]["augmentation"] == "published"
 
 
 def test_an_unknown_recipe_has_a_neighbor() -> None:

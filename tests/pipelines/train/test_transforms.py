@@ -15,9 +15,14 @@ from scipy.stats import spearmanr
 
 from models.haze import HazeConfig
 from models.images import codec as images
+from pipelines.train import transforms
+from pipelines.train.data import real_config
 from pipelines.train.methods.scorer import DEFECTS
+from pipelines.train.recipe import load_recipe
 from pipelines.train.transforms import (
+    Augmentation,
     CropConfig,
+    RealConfig,
     Samples,
     Square,
     cut,
@@ -201,29 +206,67 @@ class TestDecoding:
 
 class TestRealPhotographs:
     def test_the_photograph_is_whole_and_its_augmentation_stays_in_place(self, photo: Photo) -> None:
-        sample = each(real_photographs([row(photo(3, height=90, width=120))], 48, seed=1))[0]
+        sample = each(real_photographs([row(photo(3, height=90, width=120))], RealConfig(size=48), seed=1))[0]
         assert sample["image_id"] == "a" * 32
         assert sample["photo"].shape == sample["strong"].shape == (48, 48, 3)
         assert not np.array_equal(sample["photo"], sample["strong"])
         assert np.array_equal(sample["photo"], images.resize(photo(3, height=90, width=120), 48, 48))
 
-    def test_augmentation_is_photometric_only(self) -> None:
-        pixels = np.zeros((32, 32, 3), np.uint8)
-        pixels[8:16, 20:28] = 230
-        random = np.random.default_rng(0)
-        for _ in range(20):
-            found = strong_augmentation(pixels, random).mean(-1)
-            assert found.shape == (32, 32)
-            y, x = np.nonzero(found > found.min() + 0.6 * np.ptp(found))
-            assert (y.mean(), x.mean()) == pytest.approx((11.5, 23.5), abs=0.6)
+    @pytest.mark.parametrize("kind", ["published", "symmetric"])
+    def test_augmentation_is_photometric_only(self, kind: Augmentation) -> None:
+        pixels = np.zeros((64, 64, 3), np.uint8)
+        pixels[24:32, 36:44] = 230
+        random, seen = np.random.default_rng(0), 0
+        for _ in range(40):
+            found = strong_augmentation(pixels, random, kind).mean(-1)
+            assert found.shape == (64, 64)
+            if np.ptp(found) > 16:  # two draws of the published kind may leave next to nothing
+                y, x = np.nonzero(found > found.min() + 0.6 * np.ptp(found))
+                assert (y.mean(), x.mean()) == pytest.approx((27.5, 39.5), abs=0.6)
+                seen += 1
+        assert seen > 30
 
-    def test_every_number_of_bits_is_drawn(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize(("kind", "expected"), [("published", {4, 5, 6, 7, 8}), ("symmetric", {5, 6, 7, 8})])
+    def test_every_number_of_bits_is_drawn(
+        self, kind: Augmentation, expected: set[int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         bits: list[int] = []
         monkeypatch.setattr(ImageOps, "posterize", lambda image, number: (bits.append(number), image)[1])
         random, pixels = np.random.default_rng(1), np.zeros((8, 8, 3), np.uint8)
         for _ in range(200):
-            strong_augmentation(pixels, random)
-        assert set(bits) == {5, 6, 7, 8}
+            strong_augmentation(pixels, random, kind)
+        assert set(bits) == expected
+
+    @pytest.mark.parametrize(("kind", "contrast", "level"), [("published", 0.72, 0.83), ("symmetric", 1.0, 1.0)])
+    def test_the_published_augmentation_takes_contrast_and_light_away(
+        self, kind: Augmentation, contrast: float, level: float, photo: Photo
+    ) -> None:
+        """Contrast is the deviation over the mean: a draw leaves 0.85 of it, two 0.72."""
+        pixels = photo(3, height=64, width=64)
+        random, found = np.random.default_rng(0), []
+        for _ in range(1500):
+            seen = strong_augmentation(pixels, random, kind)
+            found.append((seen.mean(-1).std() / max(seen.mean(), 1e-9), seen.mean()))
+        ratios = np.mean(found, axis=0) / (pixels.mean(-1).std() / pixels.mean(), pixels.mean())
+        assert ratios == pytest.approx((contrast, level), abs=0.05)
+
+    def test_real_photographs_may_be_compressed_before_they_are_augmented(
+        self, photo: Photo, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[int] = []
+        monkeypatch.setattr(transforms, "jpeg", lambda image, quality: (seen.append(quality), image)[1])
+        rows = [row(photo(k, height=40, width=40), image_id=f"{k:032x}") for k in range(4)] * 50
+        for probability, low, high in ((0.0, 0, 0), (0.5, 70, 130), (1.0, 200, 200)):
+            seen.clear()
+            config = RealConfig(size=32, jpeg_probability=probability, jpeg_quality=(60, 62))
+            real_photographs(rows, config)
+            assert low <= len(seen) <= high
+            assert set(seen) <= {60, 61, 62}
+
+    def test_a_recipe_says_how_real_photographs_look(self) -> None:
+        compact, full = (real_config(load_recipe(name)) for name in ("colabator_corun_compact", "colabator_corun"))
+        assert compact == RealConfig(size=192, augmentation="symmetric", jpeg_probability=0, jpeg_quality=(60, 95))
+        assert full == RealConfig(size=288, augmentation="published", jpeg_probability=0.5, jpeg_quality=(30, 95))
 
 
 class TestUnpairedCrops:
@@ -279,7 +322,7 @@ class TestScorerSamples:
     ("make", "key"),
     [
         (lambda found, seed: each(synthetic_pairs(found, CROP, PLAIN, seed)), "hazy"),
-        (lambda found, seed: each(real_photographs(found, 48, seed)), "strong"),
+        (lambda found, seed: each(real_photographs(found, RealConfig(size=48), seed)), "strong"),
         (lambda found, seed: each(unpaired_crops(found, CROP, seed)), "image"),
         (lambda found, seed: each(scorer_samples(found, CROP, PLAIN, seed)), "image"),
     ],

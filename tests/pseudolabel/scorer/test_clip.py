@@ -157,6 +157,17 @@ def test_the_dense_map_has_the_grid_of_the_blocks(scorer: ClipScorer) -> None:
             one.trust(pictures[..., :20, :40])
 
 
+@pytest.mark.parametrize("trust", ["blocks", "dense"])
+def test_trust_may_be_the_product_of_clearness_and_quality(trust: Literal["blocks", "dense"], photo: Photo) -> None:
+    """(c + q) / 2 and c q, both in [0, 1], so ``c + q - 1 <= c q <= (c + q) / 2``, also where places are averaged."""
+    image = torch.from_numpy(photo(1, height=64, width=96)).permute(2, 0, 1)[None] / 255
+    mean = load_scorer(ScorerConfig(trust=trust)).score(image).trust
+    product = load_scorer(ScorerConfig(trust=trust, trust_rule="product")).score(image).trust
+    assert product.shape == mean.shape
+    assert (product < mean - 1e-3).all()
+    assert (product >= 2 * mean - 1 - 1e-5).all()
+
+
 def test_the_whole_is_the_mean_of_its_patches(scorer: ClipScorer, photo: Photo) -> None:
     normal = scorer.normalized(images.to_tensor(photo(1)))
     with torch.no_grad():

@@ -98,6 +98,15 @@ def test_the_contrast_draws_to_the_label_and_off_the_photograph() -> None:
     assert again.item() < values[0]
 
 
+def test_trust_weighs_the_contrast_only_where_it_shall() -> None:
+    def contrast(trust: float, *, weighed: bool) -> float:
+        real = RealWeights(label=0, reconstruction=0, contrastive=0.2, contrastive_trust=weighed, haze_density=0)
+        return method(real).training_step(batch(trust), 0)["real_contrastive"]
+
+    assert contrast(0.5, weighed=True) == pytest.approx(0.5 * contrast(1.0, weighed=True), rel=1e-4)
+    assert contrast(0.0, weighed=False) == contrast(1.0, weighed=False) > 0
+
+
 def test_label_workers_get_the_teacher() -> None:
     made = method(LABEL_ONLY)
     made.training_step(batch(1.0), 0)

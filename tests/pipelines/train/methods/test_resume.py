@@ -118,6 +118,30 @@ def test_the_schedule_goes_on_where_it_was(tmp_path: Path) -> None:
     assert method.stepper.rate(HALF) < method.stepper.rate(HALF - 1)
 
 
+@pytest.mark.parametrize("name", ["demo_pretrain", "demo_colabator"])
+@pytest.mark.parametrize("init", [True, False])
+def test_the_teacher_has_the_configured_momentum_from_the_first_step_and_after_resuming(name: str, init: bool) -> None:
+    """Unless training starts from nothing."""
+    recipe = load_recipe(name, ["scorer=null", f"train.steps={2 * HALF}", *([] if init else ["init=null"])])
+    method: Any = configured(recipe)
+    seen = [method.stepper.teacher.in_force]
+    trained(method, range(HALF), batch)
+    again: Any = configured(recipe)
+    again.load_state_dict(method.state_dict())
+    seen.append(again.stepper.teacher.in_force)
+    assert seen == ([recipe.optimizer.ema] * 2 if init else [1 / 10, (1 + HALF) / (10 + HALF)])
+
+
+@pytest.mark.parametrize("init", [True, False])
+def test_cdd_gan_s_averaged_generator_warms_up_where_it_starts_from_nothing(init: bool, tmp_path: Path) -> None:
+    recipe = load_recipe("cddgan_compact", CDDGAN)
+    method: Any = configured(recipe)
+    if init:
+        write_checkpoint(tmp_path / "ck", method, recipe, {}, step=0)
+        method = configured(recipe.model_copy(update={"init": str(tmp_path / "ck")}))
+    assert method.teacher.in_force == (recipe.cddgan.ema if init else 1 / 10)
+
+
 class Ones(TorchFunctionMode):
     """Numbers that Python asks tensors of the device ``meta`` for, which have none, are 1."""
 

@@ -154,6 +154,21 @@ def test_a_gradient_that_is_not_finite_is_an_error_and_no_step() -> None:
     assert stepper.teacher.updates == 0
 
 
+def test_without_clipping_a_long_gradient_stays_as_it_is() -> None:
+    long = {name: 1e3 * value for name, value in batch(0, count=2).items()}
+    free, clipped = made(Supervised, Plain, clip_norm=None), made(Supervised, Plain, clip_norm=0.5)
+    for method in (free, clipped):
+        method.training_step(long, 0)
+    assert gradients(clipped).norm() == pytest.approx(0.5, rel=1e-4)
+    assert gradients(free).norm() > 5
+    torch.testing.assert_close(gradients(free) / gradients(free).norm(), 2 * gradients(clipped), rtol=1e-3, atol=1e-6)
+
+
+def test_a_rate_may_be_constant() -> None:
+    stepper = made(Supervised, Plain, final_share=1.0, warmup=2).stepper
+    assert [stepper.rate(step) for step in (0, 1, 2, 9)] == pytest.approx([5e-4, 1e-3, 1e-3, 1e-3])
+
+
 def test_figures_are_shown_and_not_minimized() -> None:
     def objective(predict: Any, data: Any) -> Any:
         return {"l1": predict(data["hazy"]).abs().mean()}, {"figure": torch.tensor(7.0)}

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from models.losses.perceptual import ContrastivePerceptual
 from models.networks.corun import Corun, CorunConfig
 from pipelines.train.methods.optimization import OptimizerConfig
 from pipelines.train.methods.supervised import LossWeights, Supervised
@@ -34,6 +35,28 @@ def test_the_loss_goes_down() -> None:
 def test_the_parts_add_up() -> None:
     found = method().training_step(batch(), 0)
     assert found["loss"] == pytest.approx(found["l1"] + found["reconstruction"])
+
+
+def test_the_perceptual_loss_of_pairs_has_a_weight_of_its_own() -> None:
+    torch.manual_seed(0)
+    seen: list[Tensor] = []
+
+    def features(images: Tensor) -> list[Tensor]:
+        seen.append(images)
+        return [images]
+
+    weights = LossWeights(reconstruction=0, contrastive=0, perceptual=0.04)
+    made = Supervised(
+        Corun(CorunConfig(stages=1, dim=2)),
+        weights=weights,
+        steps=1,
+        contrastive=ContrastivePerceptual(features, [1.0]),
+    )
+    made.configure()
+    found = made.training_step(batch(), 0)
+    assert set(found) == {"loss", "l1", "perceptual"}
+    assert found["perceptual"] == pytest.approx(0.04 * found["l1"], rel=1e-5)  # features that are the images
+    assert len(seen) == 2, "the hazy image is no part of it"
 
 
 def test_resuming_is_the_same_as_not_stopping() -> None:
