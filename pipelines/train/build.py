@@ -131,7 +131,8 @@ def _scorer_training(recipe: Recipe, device: torch.device) -> ScorerTraining:
 def _cddgan(network: nn.Module, recipe: Recipe) -> CddganMethod:
     if not isinstance(network, Generator):
         raise ConfigError(f"CDD-GAN trains {{name: cddgan, ...}}, but network is {network_config(recipe)}")
-    return CddganMethod(network, config=recipe.cddgan, steps=recipe.train.steps, seed=recipe.train.seed)
+    fresh, train = recipe.init is None, recipe.train
+    return CddganMethod(network, config=recipe.cddgan, steps=train.steps, seed=train.seed, fresh=fresh)
 
 
 def make_method(
