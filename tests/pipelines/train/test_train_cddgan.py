@@ -119,6 +119,7 @@ class TestRecipe:
         assert train.workers == 2
         assert train.workers * train.worker_cpus + 4 * train.data_cpus <= 2
 
+    @pytest.mark.slow
     def test_the_full_size_recipe_takes_two_steps_and_colabator_goes_on_with_it(self, tmp_path: Path) -> None:
         """At the paper's size, on the smallest crops that its discriminators take."""
         recipe = load_recipe("cddgan")
