@@ -5,6 +5,7 @@ from .adversarial import diversity as diversity
 from .adversarial import generator_gan as generator_gan
 from .adversarial import identity as identity
 from .adversarial import negatives_contrastive as negatives_contrastive
+from .adversarial import similarity as similarity
 from .perceptual import ContrastivePerceptual as ContrastivePerceptual
 from .perceptual import PerceptualConfig as PerceptualConfig
 from .perceptual import load_vgg as load_vgg

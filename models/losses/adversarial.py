@@ -30,7 +30,7 @@ def identity(same: Tensor, image: Tensor) -> Tensor:
 
 
 def adversarial_contrastive(
-    query: Tensor, positives: Tensor, negatives: Tensor, *, temperature: float = 0.07
+    query: Tensor, positives: Tensor, negatives: Tensor, *, temperature: float = 0.07, partners: bool = False
 ) -> Tensor:
     """InfoNCE with many positives, ``mean_q -log( S+ / (S+ + S-) )``, ``S = sum exp(q k / temperature)``.
 
@@ -42,29 +42,40 @@ def adversarial_contrastive(
         positives: (M, D) of length 1, patches of clear exemplars.
         negatives: (K, D) of length 1.
         temperature: positive.
+        partners: each query has one positive, the one in its row (M is N), as in CUT.
 
     Raises:
         ValueError: no positives or no negatives.
     """
-    return F.softplus(_log_odds(query, positives, negatives, temperature)).mean()
+    return F.softplus(_log_odds(query, positives, negatives, temperature, partners)).mean()
 
 
-def negatives_contrastive(query: Tensor, positives: Tensor, negatives: Tensor, *, temperature: float = 0.07) -> Tensor:
+def negatives_contrastive(
+    query: Tensor, positives: Tensor, negatives: Tensor, *, temperature: float = 0.07, partners: bool = False
+) -> Tensor:
     """``mean_q -log( S- / (S+ + S-) )``: what the negative generators minimize; arguments as in the loss they oppose.
 
     Query by query it falls as :func:`adversarial_contrastive` rises. That loss itself, negated, is flat where the
     negatives are easy, where they most need to move: the remedy is Goodfellow's for a GAN's generator (2014).
     """
-    return F.softplus(-_log_odds(query, positives, negatives, temperature)).mean()
+    return F.softplus(-_log_odds(query, positives, negatives, temperature, partners)).mean()
 
 
-def _log_odds(query: Tensor, positives: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+def similarity(query: Tensor, others: Tensor, *, partners: bool = False) -> Tensor:
+    """Mean cosine of unit vectors (N, D) to all of (M, D); with ``partners`` to the one in the same row."""
+    return (query * others).sum(dim=1).mean() if partners else query.mean(dim=0) @ others.mean(dim=0)
+
+
+def _log_odds(query: Tensor, positives: Tensor, negatives: Tensor, temperature: float, partners: bool) -> Tensor:
     """``log(S- / S+)`` of each query, (N,)."""
     if not len(positives) or not len(negatives):
         raise ValueError(
             f"got {len(positives)} positives and {len(negatives)} negatives; expected at least one of each"
         )
-    alike = (query @ positives.T / temperature).logsumexp(dim=1)
+    if partners:
+        alike = (query * positives).sum(dim=1) / temperature
+    else:
+        alike = (query @ positives.T / temperature).logsumexp(dim=1)
     unlike = (query @ negatives.T / temperature).logsumexp(dim=1)
     return unlike - alike
 

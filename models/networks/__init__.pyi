@@ -12,6 +12,7 @@ from .cddgan_parts import NegativeGenerators as NegativeGenerators
 from .cddgan_parts import NegativeQueue as NegativeQueue
 from .cddgan_parts import PatchDiscriminator as PatchDiscriminator
 from .cddgan_parts import ProjectionHeads as ProjectionHeads
+from .cddgan_parts import initialize as initialize
 from .corun import Corun as Corun
 from .corun import CorunConfig as CorunConfig
 from .corun import load_released_corun as load_released_corun

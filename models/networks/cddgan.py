@@ -134,6 +134,10 @@ class Cddgan(nn.Module):
         self.decoder = nn.Sequential(*(Convolution(2 * width * k, width * k, 3, kind, enlarge=True) for k in (2, 1)))
         outputs = 5 if self.config.skip == "scattering" else 3
         self.output = nn.Conv2d(width, outputs, 7, padding=3, padding_mode="reflect")
+        self.start_at_skip()
+
+    def start_at_skip(self) -> None:
+        """Let a network with a skip begin at or near the identity: its last layer is 0. No effect without a skip."""
         if self.config.skip != "none":
             nn.init.zeros_(self.output.weight)
             nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from pydantic import AliasChoices, Field
 from torch import Tensor, nn
 
 from models.config import ConfigError, Settings
-from models.networks.cddgan import Normalization, normalized
+from models.networks.cddgan import Cddgan, Normalization, normalized
 
 
 class NegativeQueue:
@@ -27,7 +27,8 @@ class NegativeQueue:
 
     def push(self, negatives: Tensor) -> None:
         """Append (M, D) negatives; the oldest beyond ``size`` leave."""
-        self.content = torch.cat([self.content.to(negatives.device), negatives.detach()])[-self.size :]
+        content = torch.cat([self.content.to(negatives.device), negatives.detach()])
+        self.content = content[max(0, len(content) - self.size) :]
 
     def state_dict(self) -> dict[str, Tensor]:
         """The negatives, oldest first."""
@@ -101,18 +102,30 @@ class ContrastConfig(Settings):
             its own projection head, negative generator and queue.
         patches: positions per image.
         projection: dimension of the unit sphere's space.
+        positives: ``exemplars`` (the paper) are all patches of the clear crops of the step, for every query alike;
+            ``same_place`` is the hazy crop at the query's own place, as in CUT.
+        negatives: what they are made of besides noise: ``image`` (NEGCUT), the mean of the hazy crop's feature through
+            a momentum copy of the projection head; or ``patch``, each hazy patch through the head itself, which the
+            negative generator then only adds to.
+        momentum: of that copy.
+        identity: half of the contrast's weight goes to what the generator makes of clear crops (as in CUT): the
+            positives are those clear crops, the negatives the same.
         noise: dimension of the noise that negatives are made of.
         draws: negatives for each patch, each from another noise; the diversity term compares the first two.
-        queue: negatives that are kept, per layer.
+        queue: negatives of earlier steps that are kept, per layer; 0 for none.
         temperature: of InfoNCE.
     """
 
     layers: tuple[int, ...] = Field((0, 1, 2, 5, 9), min_length=1)
     patches: int = Field(256, ge=1)
     projection: int = Field(256, ge=2)
-    noise: int = Field(256, ge=1)
+    positives: Literal["exemplars", "same_place"] = "exemplars"
+    negatives: Literal["image", "patch"] = "image"
+    momentum: float = Field(0.9, ge=0, lt=1)
+    identity: bool = True
+    noise: int = Field(64, ge=1)
     draws: int = Field(2, ge=2)
-    queue: int = Field(4096, ge=1)
+    queue: int = Field(4096, ge=0)
     temperature: float = Field(0.07, gt=0)
 
 
@@ -180,26 +193,51 @@ class ProjectionHeads(nn.Module):
         pairs = zip(self.heads, features, strict=True)
         return [F.normalize(head(sample_patches(feature, positions)), dim=1) for head, feature in pairs]
 
+    def of_images(self, features: Sequence[Tensor], positions: Tensor) -> list[Tensor]:
+        """As :meth:`forward`, of each image's mean over the positions, which stands at all of them: (N * P, D)."""
+        found, count = [], len(positions)
+        for head, feature in zip(self.heads, features, strict=True):
+            means = sample_patches(feature, positions).view(len(feature), count, -1).mean(dim=1)
+            found.append(F.normalize(head(means), dim=1).repeat_interleave(count, dim=0))
+        return found
+
 
 class NegativeGenerators(nn.Module):
-    """Per encoder layer a network from a hazy patch's projection h and noise z to ``(h + mlp(h, z)) / |...|``.
+    """Per encoder layer a network from the projection h of haze and noise z to ``mlp(h, z) / |...|``.
 
-    CDD-GAN's negative generators, conditional as in NEGCUT (Wang et al., ICCV 2021). They start near the haze itself:
-    untrained heads see all patches alike, and random negatives would be too far off to be felt.
+    CDD-GAN's negative generators, conditional as in NEGCUT (Wang et al., ICCV 2021). With ``negatives: patch`` they
+    make ``(h + mlp(h, z)) / |...|``, which starts near the patch.
     """
 
     def __init__(self, layers: int, config: ContrastConfig) -> None:
         super().__init__()
-        self.noise, self.draws = config.noise, config.draws
+        self.adds = config.negatives == "patch"
         size = config.projection
         self.makers = nn.ModuleList(
             nn.Sequential(nn.Linear(size + config.noise, size), nn.ReLU(), _mlp(size, size)) for _ in range(layers)
         )
 
     def forward(self, hazy: Sequence[Tensor], noise: Tensor) -> list[Tensor]:
-        """Projections (M, D) of hazy patches, layer by layer, and noise (layers, draws, M, Z) -> (draws, M, D) each."""
+        """Projections (M, D) of haze, layer by layer, and noise (layers, draws, M, Z) -> (draws, M, D) each."""
         made = []
         for maker, projected, z in zip(self.makers, hazy, noise, strict=True):
             inputs = torch.cat([projected.expand(len(z), -1, -1), z], dim=2)
-            made.append(F.normalize(projected + maker(inputs), dim=2))
+            negatives = maker(inputs)
+            made.append(F.normalize(projected + negatives if self.adds else negatives, dim=2))
         return made
+
+
+def initialize(module: nn.Module, gain: float) -> None:
+    """Xavier's normal initialization (Glorot and Bengio, 2010) of convolutions and linear layers; biases are 0.
+
+    The weights before a normalization, or before a projection onto the sphere, may be of any size: the smaller, the
+    more a step of Adam changes them.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.Linear):
+            nn.init.xavier_normal_(part.weight, gain)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+    for part in module.modules():
+        if isinstance(part, Cddgan):
+            part.start_at_skip()

@@ -134,6 +134,7 @@ HOW_IT_RUNS = (
     "train.workers", "train.worker_cpus", "train.worker_gpus", "train.threads",  # a machine more or less
     "train.data_cpus", "train.data_tasks", "train.find_unused_parameters", "train.failures",
     "train.checkpoint_every", "train.log_every",
+    "cddgan.diagnose_every",  # what is looked at
     "optimizer.accumulate",  # memory: the same gradients up to rounding
     "labels.workers", "labels.worker_cpus", "labels.worker_gpus", "labels.worker_batch", "labels.threads",
     "labels.shards", "labels.store",  # where labels are kept: every resumption restores them from a snapshot

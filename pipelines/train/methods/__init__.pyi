@@ -1,5 +1,5 @@
 from .cddgan import CddganMethod as CddganMethod
-from .cddgan import CddganTraining as CddganTraining
+from .cddgan_config import CddganTraining as CddganTraining
 from .colabator import Colabator as Colabator
 from .colabator import RealWeights as RealWeights
 from .optimization import Method as Method

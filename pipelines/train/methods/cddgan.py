@@ -2,7 +2,9 @@
 
 A CycleGAN whose encoder also minimizes an adversarial contrastive loss. The query is a patch of the dehazed image, the
 positives are patches of clear exemplars, the negatives come from negative generators, which maximize that loss in
-alternation. Gradients of the contrastive loss flow through the query, not through the positives (as in CUT).
+alternation. Gradients of the contrastive loss flow through the query, not through the positives (as in CUT). Where the
+paper is silent the choices are those of NEGCUT (Wang et al., ICCV 2021): the turns are those of the discriminators, of
+the negative generators, and of the generators.
 
 Randomness (patch positions, noise, image history) is this method's own and part of its state. With several processes
 negatives are gathered, so every rank has the same queue; image histories are per rank. A checkpoint holds rank 0's
@@ -12,59 +14,21 @@ histories and random state: one process resumes bit for bit; of several, the oth
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from pydantic import Field
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from models import losses
-from models.config import Settings
 from models.ema import MeanTeacher
 from models.networks import Cddgan as Generator
-from models.networks import ContrastConfig, DiscriminatorConfig, ImageHistory, NegativeGenerators, NegativeQueue
+from models.networks import ImageHistory, NegativeGenerators, NegativeQueue, initialize
+from pipelines.train.methods.cddgan_config import CddganTraining
+from pipelines.train.methods.cddgan_diagnosis import gradient_norms, similarities
 from pipelines.train.methods.cddgan_players import Critics, Player, Translated, Translators, frozen
 from pipelines.train.methods.optimization import Batch, Wrap, identity
-
-
-class CddganWeights(Settings):
-    """Weights of the losses; ``diversity`` is in the negative generators' own."""
-
-    gan: float = Field(1.0, ge=0)
-    cycle: float = Field(10.0, ge=0)
-    identity: float = Field(5.0, ge=0)
-    contrastive: float = Field(1.0, ge=0)
-    diversity: float = Field(1.0, ge=0)
-
-
-class CddganTraining(Settings):
-    """All of CDD-GAN's training that is not the generator, the crops or the loop.
-
-    Attributes:
-        generator_rate, discriminator_rate, negative_rate: learning rates of Adam.
-        beta: Adam's first moment.
-        constant_share: share of the steps at the full rate; then it falls in a line to 0.
-        clip_norm: longest gradient of each player.
-        ema: momentum of the averaged generator that is exported.
-        history: images in each discriminator's history buffer.
-        precision: of the networks' forward passes, through autocast; weights, losses and queues stay float32.
-    """
-
-    weights: CddganWeights = CddganWeights()
-    contrast: ContrastConfig = ContrastConfig()
-    discriminator: DiscriminatorConfig = DiscriminatorConfig()
-    generator_rate: float = Field(2e-4, gt=0)
-    discriminator_rate: float = Field(2e-4, gt=0)
-    negative_rate: float = Field(2e-4, gt=0)
-    beta: float = Field(0.5, ge=0, lt=1)
-    constant_share: float = Field(0.5, ge=0, le=1)
-    clip_norm: float = Field(10.0, gt=0)
-    ema: float = Field(0.999, ge=0, lt=1)
-    history: int = Field(50, ge=0)
-    precision: Literal["float32", "bfloat16"] = "float32"
-
 
 ContrastLoss = Callable[..., Tensor]
 
@@ -89,7 +53,15 @@ def _branch(generator: torch.Generator, rank: int) -> None:
 
 
 class CddganMethod:
-    """Generators, negative generators and discriminators, in turn."""
+    """Discriminators, negative generators and generators, in turn.
+
+    Args:
+        network: G.
+        config: see there.
+        steps: of the whole run, for the rates.
+        seed: of this method's random numbers.
+        pretrained: G has good weights already: they are not drawn anew, and its average needs no warm-up.
+    """
 
     def __init__(
         self,
@@ -103,12 +75,15 @@ class CddganMethod:
         self.config, self.steps, self.pretrained = config or CddganTraining(), steps, pretrained
         contrast, device = self.config.contrast, next(network.parameters()).device
         self.network = network
-        modules = (
-            Translators(network, contrast, identity=self.config.weights.identity > 0),
-            NegativeGenerators(len(contrast.layers), contrast),
-            Critics(self.config.discriminator),
-        )
-        self.modules: tuple[nn.Module, ...] = modules
+        identity_pass = self.config.weights.identity > 0 or contrast.identity
+        translators = Translators(network, contrast, identity=identity_pass)
+        negatives, critics = NegativeGenerators(len(contrast.layers), contrast), Critics(self.config.discriminator)
+        self.modules = (translators, negatives, critics)
+        if self.config.init_gain is not None:
+            drawn = [*([] if pretrained else [network]), translators.hazer, translators.heads, critics]
+            for module in drawn:
+                initialize(module, self.config.init_gain)
+            translators.follow(0.0)
         for module in self.modules:
             module.to(device).to(memory_format=torch.channels_last)
         self.queues = [NegativeQueue(contrast.queue, contrast.projection, device) for _ in contrast.layers]
@@ -151,36 +126,52 @@ class CddganMethod:
         positions = torch.rand(contrast.patches, 2, generator=self.random).to(device)
         shape = len(contrast.layers), contrast.draws, images * contrast.patches, contrast.noise
         noise = torch.randn(shape, generator=self.random).to(device)
-        made, found = self._translate(batch, positions, noise, step)
-        found |= self._oppose(made, noise, step)
-        return found | self._judge(batch, made, step)
+        made = self._run(self.translators.wrapped, batch["hazy"], batch["clear"], positions)
+        if not torch.isfinite(made.dehazed.sum() + made.hazed.sum()):
+            raise FloatingPointError(
+                f"the generators' images are not finite at step {step}; lower cddgan.generator_rate"
+            )
+        found = self._judge(batch, made, step) | self._oppose(made, noise, step)
+        return self._translate(batch, made, noise, step) | found
 
-    def contrastive(
+    def contrasts(
         self, made: Translated, fresh: list[Tensor], loss: ContrastLoss = losses.adversarial_contrastive
-    ) -> Tensor:
-        """``loss`` against the queue and ``fresh`` negatives (draws, M, D), the mean over the layers."""
-        temperature = self.config.contrast.temperature
-        parts = [
-            loss(query, positives, torch.cat([queue.content, negatives.flatten(0, 1)]), temperature=temperature)
-            for query, positives, queue, negatives in zip(made.query, made.positives, self.queues, fresh, strict=True)
-        ]
-        return torch.stack(parts).mean()
+    ) -> dict[str, Tensor]:
+        """``loss`` against the queue and ``fresh`` negatives (draws, M, D), the mean over the layers; for dehazed crops
+        and, where there is one, for the identity pass. The mean of the two is what counts.
+        """
+        contrast = self.config.contrast
+        sides = {"contrastive": (made.query, made.positives)}
+        if made.same_query is not None:
+            sides["contrastive_identity"] = (made.same_query, made.exemplars)
+        options: dict[str, Any] = {
+            "temperature": contrast.temperature,
+            "partners": contrast.positives == "same_place",
+        }
+        negatives = self._against(fresh)
+        return {
+            name: torch.stack([loss(*layer, **options) for layer in zip(*side, negatives, strict=True)]).mean()
+            for name, side in sides.items()
+        }
 
-    def translation_losses(self, batch: Batch, made: Translated, noise: Tensor) -> dict[str, Tensor]:
+    def _against(self, fresh: list[Tensor]) -> list[Tensor]:
+        """All negatives of each layer, (K, D)."""
+        return [torch.cat([q.content, made.flatten(0, 1)]) for q, made in zip(self.queues, fresh, strict=True)]
+
+    def translation_losses(self, batch: Batch, made: Translated, fresh: list[Tensor]) -> dict[str, Tensor]:
         """Weighted losses of generators and projections; discriminators and negative generators stand still."""
         weights = self.config.weights
         with frozen(self.critics.module) as critics:
             (clear,), (hazy,) = self._run(critics, [made.dehazed], [made.hazed])
-        with torch.no_grad():
-            fresh = self._run(self.negatives.module, made.hazy_patches, noise)
         cycles = losses.cycle(made.hazy_again, batch["hazy"]) + losses.cycle(made.clear_again, batch["clear"])
         parts = {
             "gan_dehazed": weights.gan * losses.generator_gan(clear),
             "gan_hazed": weights.gan * losses.generator_gan(hazy),
             "cycle": weights.cycle * cycles,
-            "contrastive": weights.contrastive * self.contrastive(made, fresh),
         }
-        if made.same_clear is not None and made.same_hazy is not None:
+        contrasts = self.contrasts(made, fresh)
+        parts |= {name: weights.contrastive / len(contrasts) * part for name, part in contrasts.items()}
+        if weights.identity and made.same_clear is not None and made.same_hazy is not None:
             same = losses.identity(made.same_clear, batch["clear"])
             same = same + losses.identity(made.same_hazy, batch["hazy"])
             parts["identity"] = weights.identity * same
@@ -193,29 +184,46 @@ class CddganMethod:
             out = module(*inputs)
         return tree_map(lambda leaf: leaf.float() if isinstance(leaf, Tensor) else leaf, out)
 
-    def _translate(
-        self, batch: Batch, positions: Tensor, noise: Tensor, step: int
-    ) -> tuple[Translated, dict[str, float]]:
-        """The generators' turn: they and the projections minimize."""
-        made = self._run(self.translators.wrapped, batch["hazy"], batch["clear"], positions)
-        parts = self.translation_losses(batch, made, noise)
+    def _translate(self, batch: Batch, made: Translated, noise: Tensor, step: int) -> dict[str, float]:
+        """The generators' turn: they and the projections minimize; then the negatives of this step join the queue."""
+        with torch.no_grad():
+            fresh = self._run(self.negatives.module, made.conditions, noise)
+        parts = self.translation_losses(batch, made, fresh)
         total = torch.stack(list(parts.values())).sum()
+        found = {"loss": float(total.detach()), **{name: float(part.detach()) for name, part in parts.items()}}
+        found |= self._diagnosis(parts, made, fresh, step)
         where = f"at step {step}; lower cddgan.generator_rate"
         self.translators.step(total, share=self.rate_share(step), where=where)
+        self.modules[0].follow(self.config.contrast.momentum)
         self.teacher.update(self.network)
-        return made, {"loss": float(total.detach()), **{name: float(part.detach()) for name, part in parts.items()}}
+        for queue, vectors in zip(self.queues, fresh, strict=True):
+            queue.push(_gathered(vectors.flatten(0, 1)))
+        return found
+
+    def _diagnosis(
+        self, parts: dict[str, Tensor], made: Translated, fresh: list[Tensor], step: int
+    ) -> dict[str, float]:
+        """How like the positives and the negatives a query is; now and then, what pulls at the encoder how much."""
+        every, partners = self.config.diagnose_every, self.config.contrast.positives == "same_place"
+        found = similarities(made, self._against(fresh), partners=partners)
+        if every and (step + 1) % every == 0:
+            found |= gradient_norms(parts, list(self.network.encoder.parameters()))
+        return found
 
     def _oppose(self, made: Translated, noise: Tensor, step: int) -> dict[str, float]:
         """The negative generators' turn: they maximize what the encoder minimizes, and keep apart."""
-        made = made._replace(query=[query.detach() for query in made.query])
-        fresh = self._run(self.negatives.wrapped, made.hazy_patches, noise)
-        contrastive = self.contrastive(made, fresh, losses.negatives_contrastive)
+        same = made.same_query
+        made = made._replace(
+            query=[query.detach() for query in made.query],
+            same_query=None if same is None else [query.detach() for query in same],
+        )
+        fresh = self._run(self.negatives.wrapped, made.conditions, noise)
+        contrasts = self.contrasts(made, fresh, losses.negatives_contrastive)
+        contrastive = torch.stack(list(contrasts.values())).mean()
         pairs = [losses.diversity(vectors[0], vectors[1], z[0], z[1]) for vectors, z in zip(fresh, noise, strict=True)]
         diversity = self.config.weights.diversity * torch.stack(pairs).mean()
         where = f"at step {step}; lower cddgan.negative_rate"
         self.negatives.step(diversity + contrastive, share=self.rate_share(step), where=where)
-        for queue, vectors in zip(self.queues, fresh, strict=True):
-            queue.push(_gathered(vectors.detach().flatten(0, 1)))
         return {"negatives_contrastive": float(contrastive.detach()), "diversity": float(diversity.detach())}
 
     def _judge(self, batch: Batch, made: Translated, step: int) -> dict[str, float]:

@@ -7,6 +7,7 @@ neither waits for its gradients nor sends them.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from models.config import ConfigError
 from models.networks import Cddgan, ContrastConfig, DiscriminatorConfig, PatchDiscriminator, ProjectionHeads
 from pipelines.train.methods.optimization import Wrap
 
@@ -21,7 +23,8 @@ from pipelines.train.methods.optimization import Wrap
 class Translated(NamedTuple):
     """What the generators made of a batch: images N3HW in [0, 1]; unit vectors (N * P, D) layer by layer.
 
-    ``positives`` and ``hazy_patches`` carry no gradients; ``same_*`` are None without the identity loss.
+    ``positives``, ``exemplars`` and ``conditions`` (what negatives are made of) carry no gradients; ``same_*`` are None
+    without an identity pass, ``same_query`` also without a contrast on it.
     """
 
     dehazed: Tensor
@@ -31,44 +34,76 @@ class Translated(NamedTuple):
     same_clear: Tensor | None
     same_hazy: Tensor | None
     query: list[Tensor]
+    same_query: list[Tensor] | None
     positives: list[Tensor]
-    hazy_patches: list[Tensor]
+    exemplars: list[Tensor]
+    conditions: list[Tensor]
 
 
 class Translators(nn.Module):
-    """G (hazy to clear), F (clear to hazy) and the projection heads on G's encoder."""
+    """G (hazy to clear), F (clear to hazy), the projection heads on G's encoder, and their momentum copy if it is used.
+
+    Args:
+        dehazer: G.
+        contrast: what is compared.
+        identity: whether G sees clear crops and F hazy ones.
+    """
 
     def __init__(self, dehazer: Cddgan, contrast: ContrastConfig, *, identity: bool) -> None:
         super().__init__()
-        self.layers, self.identity = contrast.layers, identity
+        self.contrast, self.layers, self.identity = contrast, contrast.layers, identity
         self.dehazer = dehazer
         self.hazer = Cddgan(dehazer.config.model_copy(update={"direction": "haze"}))
         self.heads = ProjectionHeads([dehazer.channels(layer) for layer in self.layers], contrast.projection)
+        self.slow_heads = copy.deepcopy(self.heads).requires_grad_(False) if contrast.negatives == "image" else None
 
     def forward(self, hazy: Tensor, clear: Tensor, positions: Tensor) -> Translated:
         """Two unpaired batches N3HW in [0, 1] and patch positions (P, 2) in [0, 1) -> everything that losses need."""
         dehazed, hazy_features = self.dehazer.translate(hazy, self.layers)
         hazed = self.hazer(clear)
-        query = self.heads(self.dehazer.encode(dehazed, self.layers), positions)
-        with torch.no_grad():
-            hazy_patches = self.heads(hazy_features, positions)
+        same_clear = self.dehazer(clear) if self.identity else None
+        contrasted = same_clear if self.contrast.identity else None
+        exemplars = self.exemplars(clear, positions)
         return Translated(
             dehazed=dehazed,
             hazed=hazed,
             hazy_again=self.hazer(dehazed),
             clear_again=self.dehazer(hazed),
-            same_clear=self.dehazer(clear) if self.identity else None,
+            same_clear=same_clear,
             same_hazy=self.hazer(hazy) if self.identity else None,
-            query=query,
-            positives=self.exemplars(clear, positions),
-            hazy_patches=hazy_patches,
+            query=self._patches(dehazed, positions),
+            same_query=None if contrasted is None else self._patches(contrasted, positions),
+            positives=exemplars if self.contrast.positives == "exemplars" else self._hazy(hazy_features, positions),
+            exemplars=exemplars,
+            conditions=self._conditions(hazy_features, positions),
         )
+
+    def _patches(self, image: Tensor, positions: Tensor) -> list[Tensor]:
+        found: list[Tensor] = self.heads(self.dehazer.encode(image, self.layers), positions)
+        return found
+
+    @torch.no_grad()
+    def _hazy(self, features: list[Tensor], positions: Tensor) -> list[Tensor]:
+        found: list[Tensor] = self.heads(features, positions)
+        return found
+
+    @torch.no_grad()
+    def _conditions(self, features: list[Tensor], positions: Tensor) -> list[Tensor]:
+        if self.slow_heads is None:
+            return self._hazy(features, positions)
+        return self.slow_heads.of_images(features, positions)
 
     @torch.no_grad()
     def exemplars(self, clear: Tensor, positions: Tensor) -> list[Tensor]:
-        """The positives: projections (N * P, D) of clear photographs, which no hazy one has a part in."""
-        found: list[Tensor] = self.heads(self.dehazer.encode(clear, self.layers), positions)
-        return found
+        """Projections (N * P, D) of clear photographs, which no hazy one has a part in."""
+        return self._patches(clear, positions)
+
+    @torch.no_grad()
+    def follow(self, momentum: float) -> None:
+        """Move the momentum copy of the heads towards them; 0 makes it equal."""
+        if self.slow_heads is not None:
+            for slow, live in zip(self.slow_heads.parameters(), self.heads.parameters(), strict=True):
+                slow.lerp_(live, 1.0 - momentum)
 
 
 class Critics(nn.Module):
@@ -86,10 +121,11 @@ class Critics(nn.Module):
 class Player:
     """A module with its distributed form and its optimizer: Adam with CycleGAN's moments, clipping, a given rate."""
 
-    def __init__(self, module: nn.Module, rate: float, *, beta: float, clip_norm: float, wrap: Wrap) -> None:
+    def __init__(self, module: nn.Module, rate: float, *, beta: float, clip_norm: float | None, wrap: Wrap) -> None:
         self.module, self.rate, self.clip_norm = module, rate, clip_norm
         self.wrapped = wrap(module)
-        self.optimizer = torch.optim.Adam(module.parameters(), lr=rate, betas=(beta, 0.999))
+        moving = [p for p in module.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adam(moving, lr=rate, betas=(beta, 0.999))
 
     def step(self, loss: Tensor, *, share: float, where: str) -> None:
         """Descend along ``loss`` at ``share`` of the rate.
@@ -103,7 +139,8 @@ class Player:
             group["lr"] = self.rate * share
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.module.parameters(), self.clip_norm)
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.module.parameters(), self.clip_norm)
         self.optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
@@ -111,7 +148,21 @@ class Player:
         return {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
+        """Take over what :meth:`state_dict` gave.
+
+        Raises:
+            ConfigError: it is of modules of another make.
+        """
+        mine, theirs = (
+            {k: v.shape for k, v in values.items()} for values in (self.module.state_dict(), state["module"])
+        )
+        differ = sorted(name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name))
+        if differ:
+            raise ConfigError(
+                f"the checkpoint's state is of another {type(self.module).__name__} than the recipe asks for: "
+                f"{len(differ)} tensors differ, such as {differ[0]!r}. Start a new run; init=DIR/model takes over the "
+                "generator"
+            )
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
 

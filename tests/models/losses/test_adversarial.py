@@ -74,6 +74,16 @@ def test_positives_and_negatives_are_sets() -> None:
     assert float(other) == pytest.approx(float(found), rel=1e-6)
 
 
+def test_partners_make_it_infonce_row_by_row() -> None:
+    query, positives, negatives = sphere(4), sphere(4, seed=1), sphere(6, seed=2)
+    logits = torch.cat([(query * positives).sum(1, keepdim=True), query @ negatives.T], dim=1) / 0.07
+    found = gan_losses.adversarial_contrastive(query, positives, negatives, partners=True)
+    assert float(found) == pytest.approx(float(F.cross_entropy(logits, torch.zeros(4).long())), rel=1e-5)
+    opposed = gan_losses.negatives_contrastive(query, positives, negatives, partners=True)
+    good, bad = logits[:, 0].exp(), logits[:, 1:].exp().sum(1)
+    assert float(opposed) == pytest.approx(float(-(bad / (good + bad)).log().mean()), rel=1e-5)
+
+
 @pytest.mark.parametrize(("positives", "negatives"), [(0, 3), (3, 0)])
 def test_contrastive_needs_both_sides(positives: int, negatives: int) -> None:
     with pytest.raises(ValueError, match=f"got {positives} positives and {negatives} negatives"):

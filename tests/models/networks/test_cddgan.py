@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from models.config import ConfigError
@@ -20,6 +21,7 @@ from models.networks.cddgan_parts import (
     NegativeQueue,
     PatchDiscriminator,
     ProjectionHeads,
+    initialize,
     sample_patches,
 )
 
@@ -155,7 +157,7 @@ class TestContrast:
     def test_negatives_are_on_the_unit_sphere_and_follow_noise_and_haze(self) -> None:
         torch.manual_seed(0)
         makers = NegativeGenerators(2, CONTRAST)
-        hazy, noise = [torch.randn(12, 8)] * 2, torch.randn(2, 3, 12, 4)
+        hazy, noise = [F.normalize(torch.randn(12, 8), dim=1)] * 2, torch.randn(2, 3, 12, 4)
         found = makers(hazy, noise)
         assert [tuple(f.shape) for f in found] == [(3, 12, 8), (3, 12, 8)]
         assert all(torch.allclose(f.norm(dim=2), torch.ones(3, 12)) for f in found)
@@ -172,6 +174,20 @@ class TestContrast:
         again = NegativeQueue(5, 1)
         again.load_state_dict(reloaded(queue.state_dict()))
         assert torch.equal(again.content, queue.content)
+
+    @pytest.mark.parametrize(("negatives", "near"), [("patch", True), ("image", False)])
+    def test_of_patches_they_are_small_changes_to_them(self, negatives: str, near: bool) -> None:
+        torch.manual_seed(0)
+        makers = NegativeGenerators(1, CONTRAST.model_copy(update={"negatives": negatives}))
+        initialize(makers, 0.02)
+        hazy = F.normalize(torch.randn(12, 8), dim=1)
+        (made,) = makers([hazy], torch.randn(1, 3, 12, 4))
+        assert bool(((made * hazy).sum(2) > 0.99).all()) is near
+
+    def test_a_queue_of_none_keeps_none(self) -> None:
+        queue = NegativeQueue(0, 2)
+        queue.push(torch.ones(3, 2))
+        assert queue.content.shape == (0, 2)
 
     def test_the_queue_holds_no_gradients(self) -> None:
         queue = NegativeQueue(5, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from pipelines.ingest.job import ingest
 from pipelines.train import __main__ as command
 from pipelines.train import data as streams
 from pipelines.train import job
-from pipelines.train.build import make_method, write_checkpoint
+from pipelines.train.build import make_method, make_network, write_checkpoint
 from pipelines.train.loop import unpaired
 from pipelines.train.methods.cddgan import CddganMethod
+from pipelines.train.methods.cddgan_config import CddganTraining
 from pipelines.train.recipe import Recipe, load_recipe
 from pipelines.train.run import TrainJob
 from tests.conftest import make_photo
@@ -116,6 +118,51 @@ class TestRecipe:
         train = load_recipe("cddgan_compact").train
         assert train.workers == 2
         assert train.workers * train.worker_cpus + 4 * train.data_cpus <= 2
+
+    @pytest.mark.slow
+    def test_the_full_size_recipe_takes_two_steps_and_colabator_goes_on_with_it(self, tmp_path: Path) -> None:
+        """At the paper's size, on the smallest crops that its discriminators take."""
+        recipe = load_recipe("cddgan")
+        assert recipe.cddgan == CddganTraining(ema=0.0)  # the defaults are the published ones; averaging is ours
+        made = make_method(recipe, torch.device("cpu"))
+        assert isinstance(made, CddganMethod)
+        made.configure()
+        size = (recipe.train.batch_size, 3, 32, 32)
+        before = made.modules[0].hazer.output.weight.detach().clone()
+        for step in range(2):
+            found = made.training_step({"hazy": torch.rand(size), "clear": torch.rand(size)}, step)
+            assert all(math.isfinite(value) for value in found.values())
+        assert not torch.equal(before, made.modules[0].hazer.output.weight)
+        assert [len(queue.content) for queue in made.queues] == [2 * 2 * 256] * 5
+        folder = write_checkpoint(tmp_path / "ck", made, recipe, {}, step=2)
+        network = make_network(load_recipe("colabator_cddgan", [f"init={folder}"])).state_dict()
+        assert all(torch.equal(value, network[name]) for name, value in made.network.state_dict().items())
+
+    def test_epochs_are_steps(self) -> None:
+        """What the recipe's comment says of 200 + 200 epochs of 4,000 photographs."""
+        recipe = load_recipe("cddgan")
+        train = recipe.train
+        assert train.steps == 400 * 4000 * recipe.crop.per_photo / (train.workers * train.batch_size)
+        assert train.steps * recipe.cddgan.constant_share == train.steps / 2
+
+    def test_init_keeps_the_generator_and_draws_the_rest(self, tmp_path: Path) -> None:
+        first = make_method(tiny("cddgan.init_gain=0.02"), torch.device("cpu"))
+        first.configure()
+        folder = write_checkpoint(tmp_path / "ck", first, tiny(), {}, step=1)
+        again = make_method(tiny(f"init={folder}", "cddgan.init_gain=0.02", "train.seed=5"), torch.device("cpu"))
+        assert isinstance(first, CddganMethod)
+        assert isinstance(again, CddganMethod)
+        pairs = list(zip(first.modules, again.modules, strict=True))
+        for (one, other), name, same in (
+            (pairs[0], "dehazer.encoder.0.conv.weight", True),
+            (pairs[0], "hazer.encoder.0.conv.weight", False),
+            (pairs[2], "clear.body.0.weight", False),
+        ):
+            assert torch.equal(one.state_dict()[name], other.state_dict()[name]) is same, name
+
+    def test_figures_of_the_contrast_may_be_asked_for_while_a_run_goes_on(self) -> None:
+        assert tiny("cddgan.diagnose_every=1").trained() == tiny("cddgan.diagnose_every=0").trained()
+        assert tiny("cddgan.contrast.queue=0").trained() != tiny().trained()
 
     def test_both_corpora_are_asked_for(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert command.main(["--recipe", "cddgan_compact", "--clear", "somewhere", "--out", str(tmp_path / "out")]) == 2

@@ -88,6 +88,14 @@ def test_photographs(name: str, accumulate: int, precision: str, tmp_path: Path)
     check(photographs(name, accumulate, precision), lambda step: batch(step, count=4), tmp_path / "ck")
 
 
+@pytest.mark.parametrize(("name", "negatives"), [("cddgan", "image"), ("cddgan_compact", "patch")])
+def test_unpaired(name: str, negatives: str, tmp_path: Path) -> None:
+    """With the momentum copy of the heads, and without."""
+    rest = [f"train.steps={2 * HALF}", f"cddgan.contrast.negatives={negatives}"]
+    recipe = load_recipe(name, [*CDDGAN, *rest])
+    check(recipe, lambda step: batch(step, count=4), tmp_path / "ck")
+
+
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_scorer(accumulate: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.nn.functional.interpolate", brightened)
