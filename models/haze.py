@@ -21,7 +21,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from models.config import Settings
-from models.guided_filter import guided_filter
+from models.inference import guided_filter
 from models.networks import shared
 
 GRID = 64  # side of the square grid that everything is computed on

@@ -5,5 +5,7 @@ from .dehazing import InferenceConfig as InferenceConfig
 from .dehazing import as_dehazed as as_dehazed
 from .dehazing import blend as blend
 from .dehazing import dehaze as dehaze
+from .guided import guided_coefficients as guided_coefficients
+from .guided import guided_filter as guided_filter
 from .memory import peak_bytes as peak_bytes
 from .panorama import goes_round as goes_round

@@ -15,10 +15,10 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from models import guided_filter
 from models import haze as physics
 from models.config import ConfigError, parse
 from models.haze import HazeConfig, procedural_depth
+from models.inference import guided
 
 Photo = Callable[..., np.ndarray]
 PLAIN = {"darken_probability": 0.0, "noise_probability": 0.0, "jpeg_probability": 0.0}
@@ -330,7 +330,7 @@ def pooled(field: Tensor, radius: int) -> Tensor:
 def test_the_fast_dark_channel_prior_is_the_slow_one(photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
     hazy = physics.scatter(scene_of(photo, 3), torch.full((1, 1, 96, 128), 0.4), 0.85)
     fast = physics.dark_channel_prior(hazy)
-    monkeypatch.setattr(guided_filter, "box_mean", pooled)
+    monkeypatch.setattr(guided, "box_mean", pooled)
     slow = physics.dark_channel_prior(hazy.double())  # in float32 its own sums of 6,561 terms are off by more than that
     torch.testing.assert_close(fast.scene, slow.scene.float(), atol=1e-4, rtol=0)
     torch.testing.assert_close(fast.transmission, slow.transmission.float(), atol=1e-4, rtol=0)

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.guided_filter import guided_coefficients
+from models.inference import guided_coefficients
 
 _CELL = 6  # pixels of the frame that make a cell of the fields, at least
 _SIDE = 64  # of the fields, in cells, at most

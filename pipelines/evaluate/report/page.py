@@ -71,16 +71,19 @@ def _section(section: Section, summary: Mapping[str, Any]) -> dict[str, Any]:
         "input": section.gallery.first,
         "table": section.table,
         "names": names,
-        "best": {name: _best(section.table, name, summary["metrics"][name]["selected_labels"]) for name in names},
+        "best": {name: _best(section, name, summary["metrics"][name]["selected_labels"]) for name in names},
         "pairs": list(_pairs(section.headline, summary["paired"][section.name])),
         "plots": [(name, svg) for name, svg in plots if svg],
     }
 
 
-def _best(table: Table, name: str, selected_labels: bool) -> str | None:
-    """The model with the best mean, among those that made something; none where that says nothing of quality."""
-    means = {m: e[name].mean for m, e in table.items() if name in e and m not in (HAZY, CLEAR)}
-    if selected_labels or METRICS[name].needs == "transmission" or len(means) < 2:
+def _best(section: Section, name: str, selected_labels: bool) -> str | None:
+    """The model with the best mean, among those that made something; none where that says nothing of quality, as less
+    haze does not where there was none.
+    """
+    means = {m: e[name].mean for m, e in section.table.items() if name in e and m not in (HAZY, CLEAR)}
+    empty = METRICS[name].needs == "transmission" or (section.gallery.first == CLEAR and METRICS[name].needs == "image")
+    if selected_labels or empty or len(means) < 2:
         return None
     return max(means, key=lambda model: METRICS[name].gain(means[model], 0.0))
 

@@ -9,7 +9,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from models import guided_filter as filters
+from models.inference import guided as filters
 
 
 def test_guided_filter_is_its_equations() -> None:
