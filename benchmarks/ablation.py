@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.ablation --recipe colabator_corun_compact --clear CORPUS --hazy CORPUS --out DIR
 --variant published labels.augmentation=published --variant two_passes labels.passes=2`` trains the recipe and each
-variant of it in this process, without Ray, once per seed, and measures what comes out on held-out photographs: FADE of
-the real ones, PSNR of synthetic pairs, and what it does to clear ones. A run that is done is not repeated.
+variant of it in this process, without Ray, once per seed, and measures what comes out on held-out photographs: FADE and
+BRISQUE of the real ones, PSNR of synthetic pairs, and what it does to clear ones. A run that is done is not repeated.
 
 Differences are to the recipe as it is, photograph by photograph with the same seed, averaged over the seeds. Intervals
 are of a 95 % bootstrap over photographs; it cannot know more of seeds than there were, so each seed's mean is shown.
@@ -35,6 +35,7 @@ BASE = "recipe"
 HAZE = HazeConfig(beta=(0.3, 1.3), airlight=(0.65, 1.0), darken_probability=0, noise_probability=0, jpeg_probability=0)
 COLUMNS = {  # name: how a table writes it
     "fade": "FADE, real",
+    "brisque": "BRISQUE, real",
     "psnr": "PSNR, synthetic (dB)",
     "synthetic_fade": "FADE, synthetic",
     "kept": "PSNR of clear to itself (dB)",
@@ -64,7 +65,10 @@ def measure(network: Any, clear: Sequence[NDArray[np.uint8]], hazy: Sequence[NDA
         return images.to_uint8(dehaze(network, image).scene)[0]
 
     found: Values = {name: [] for name in COLUMNS}
-    found["fade"] = [metrics.fade(dehazed(images.to_tensor(photo))) for photo in hazy]
+    for photo in hazy:
+        made = dehazed(images.to_tensor(photo))
+        found["fade"].append(metrics.fade(made))
+        found["brisque"].append(metrics.brisque(made))
     for seed, photo in enumerate(clear):
         scene = images.to_tensor(photo)
         made, same = dehazed(synthesize(scene, None, [seed], HAZE).hazy), dehazed(scene)

@@ -4,3 +4,5 @@ from .metrics import METRICS as METRICS
 from .metrics import fade as fade
 from .metrics import psnr as psnr
 from .metrics import ssim as ssim
+from .naturalness import brisque as brisque
+from .naturalness import niqe as niqe
