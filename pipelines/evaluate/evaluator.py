@@ -301,14 +301,14 @@ class Evaluator:
         if item["kind"] == SYNTHETIC:
             own = self.settings
             return synthetic_case(pixels, depth, item["image_id"], Haze(own.haze, own.pair_size, own.seed))
-        clear = None if item["reference"] is None else beside(item["reference"], pixels, "reference")
-        results = {
-            label: bounded(beside(path, pixels, f"result of '{label}'"), self.settings.max_side)
-            for label, path in zip(self.settings.results, item["results"] or (), strict=True)
-        }
         side = self.settings.max_side
         if item["kind"] == UNHARMED:
             return Case(bounded(pixels, side), bounded(pixels, side), {})
+        clear = None if item["reference"] is None else beside(item["reference"], pixels, "reference")
+        results = {
+            label: bounded(beside(path, pixels, f"result of '{label}'"), side)
+            for label, path in zip(self.settings.results, item["results"] or (), strict=True)
+        }
         return Case(bounded(pixels, side), None if clear is None else bounded(clear, side), results)
 
 

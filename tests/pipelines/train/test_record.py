@@ -28,7 +28,7 @@ OTHERS = {  # another value for each key of how a run runs
     "train.checkpoint_every": 3, "train.log_every": 3, "optimizer.accumulate": 2, "labels.workers": 1,
     "labels.worker_cpus": 0.1, "labels.worker_gpus": 0.5, "labels.worker_batch": 8, "labels.threads": 2,
     "labels.shards": 2, "labels.store": "/disk", "labels.max_teacher_lag": 100, "labels.lag_patience": 1,
-    "labels.picture_every": 3, "labels.max_lost": 0.5,
+    "labels.picture_every": 3, "labels.max_lost": 0.5, "cddgan.diagnose_every": 7,
 }  # fmt: skip
 
 
@@ -65,7 +65,8 @@ def test_all_else_is_what_is_trained(key: str) -> None:
     """A key that is new has to be thought about: it is one or the other."""
     said = {
         "train.batch_size", "train.seed", "labels.mode", "labels.size", "labels.batch_size", "labels.passes",
-        "labels.publish_every", "optimizer.learning_rate", "optimizer.weight_decay", "optimizer.warmup",
+        "labels.publish_every", "labels.augmentation", "labels.jpeg_probability", "optimizer.learning_rate",
+        "optimizer.weight_decay", "optimizer.warmup",
         "optimizer.final_share", "optimizer.clip_norm", "optimizer.ema", "optimizer.precision",
     }  # fmt: skip
     assert key in said
