@@ -25,28 +25,28 @@ ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, loggi
 data_context_defaults()
 """
 EVALUATE = """
-from pipelines import evaluate
+from pipelines.evaluate import EvaluateConfig, job
 from pipelines.evaluate.evaluator import RowSettings
 
 class Evaluator:
     def __init__(self, settings):
         self.lent = lent()
     def __call__(self, table):
-        return pa.table({"model": ["hazy input"], "lent": [self.lent]})
+        return pa.table({"group": ["photographs"], "image_id": ["0"], "lent": [self.lent]})
 
-evaluate.Evaluator = Evaluator
+job.Evaluator = Evaluator
 for asked, concurrency in ((None, 2), (0.5, 2)):
-    config = evaluate.EvaluateConfig(data=("x",), out="x", device="auto", num_gpus=asked, concurrency=concurrency)
+    config = EvaluateConfig(data=("x",), out="x", device="auto", num_gpus=asked, concurrency=concurrency)
     device, gpus = placed(config.device, config.num_gpus)
-    found = evaluate.measure([pa.table({"n": [n]}) for n in range(4)], RowSettings(device=device), config, gpus)
+    found = job.measure([pa.table({"n": [n]}) for n in range(4)], RowSettings(device=device), config, gpus)
     print(device, sorted({table["lent"][0].as_py() for table in found}))
 """
 DEHAZE = """
 from collections import Counter
-from pipelines import dehaze
+from pipelines.dehaze import cluster_job
 from pipelines.dehaze.plan import make_plan
-from pipelines.dehaze.outcome import Report
-from pipelines.dehaze.work import Result
+from pipelines.dehaze.outcome import FolderReport
+from pipelines.dehaze.work import PhotoResult
 
 class Setup:
     threads = 1
@@ -55,15 +55,15 @@ class Setup:
             def work(self, number, batch):
                 for task in batch:
                     Path(task.source + ".lent").write_text(str(lent()))
-                return [Result(task.source, "written", "") for task in batch]
+                return [PhotoResult(task.source, "written", "") for task in batch]
         return Worker()
 
 folder = Path(sys.argv[1])
 for number in range(3):
     (folder / f"{number}.jpg").touch()
-report = Report(3, None)
-pool = dehaze.Pool(2, gpus=placed("auto")[1])
-dehaze.execute(make_plan([str(folder)], str(folder / "out"), None), Setup(), pool, report)
+report = FolderReport(3, None)
+pool = cluster_job.WorkerPool(2, gpus=placed("auto")[1])
+cluster_job.execute(make_plan([str(folder)], str(folder / "out"), None), Setup(), pool, report)
 print(report.counts["written"], *(path.read_text() for path in folder.glob("*.lent")))
 """
 INGEST = """
@@ -75,7 +75,7 @@ class Model:
     def __call__(self, table):
         return pa.table({"lent": [self.lent]})
 
-(table,) = map_tables_with([pa.table({"n": [1]})], Model, {}, None, placed("cuda", 0.25)[1])
+(table,) = map_tables_with([pa.table({"n": [1]})], Model, {}, concurrency=1, cpus=1, gpus=placed("cuda", 0.25)[1])
 print(table["lent"].to_pylist())
 """
 
