@@ -48,10 +48,11 @@ def layout(data: bytes) -> HeifLayout:
         if end > len(data) and name in _TOP:
             raise TruncatedImage(f"the file ends before the picture does: {end - len(data):,} bytes are missing")
     try:
-        meta = next((at + 4, end) for name, at, end in top if name == b"meta")
+        (meta,) = ((at + 4, end) for name, at, end in top if name == b"meta")
         inner = list(_boxes(data, *meta))
+        types = set(_item_types(data, inner))
         properties = _properties(data, {name: (at, end) for name, at, end in inner})
-    except (StopIteration, KeyError, IndexError, struct.error) as problem:
+    except (KeyError, IndexError, ValueError, struct.error) as problem:
         raise CorruptImage("the boxes that describe the picture are missing or damaged") from problem
     named = {name for name, _, _ in (*top, *inner)}
     references = next(
@@ -62,7 +63,7 @@ def layout(data: bytes) -> HeifLayout:
         bits=max((max(part[5:], default=8) for name, part in properties if name == b"pixi"), default=8),
         sequence=data[8:12] in (b"avis", b"msf1") or data[8:11] == b"hev",
         auxiliary=frozenset(found.decode() for found in _AUXILIARY.findall(data, *meta)),
-        names=frozenset(named | references | set(_item_types(data, inner))),
+        names=frozenset(named | references | types),
     )
 
 
@@ -88,10 +89,17 @@ def _boxes(data: bytes, at: int, end: int) -> Iterator[_Box]:
 
 
 def _item_types(data: bytes, inner: list[_Box]) -> Iterator[bytes]:
+    """Types of the items. All texts beside them have to be UTF-8: pi_heif reads the memory at address 0 where one is
+    not.
+    """
     for name, at, end in inner:
         if name == b"iinf":
             start = at + (6 if data[at] == 0 else 8)
-            yield from (data[place + 8 : place + 12] for kind, place, _ in _boxes(data, start, end) if kind == b"infe")
+            for kind, place, stop in _boxes(data, start, end):
+                if kind == b"infe":
+                    here = place + (10 if data[place] >= 3 else 8)
+                    data[here:stop].decode()
+                    yield data[here : here + 4]
 
 
 def _properties(data: bytes, inner: dict[bytes, tuple[int, int]]) -> list[tuple[bytes, bytes]]:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from models.images import codec as images
+from models.images import heif
 from models.images.limits import format_written
 
 # Drawn: red grows to the right, green downwards, blue is 120; a red mark in the top left corner of the upright picture
@@ -90,8 +91,6 @@ class TestAvif:
     @pytest.mark.parametrize("orientation", range(1, 9))
     def test_is_upright(self, orientation: int) -> None:
         read = images.decode(avif(drawn(), exif=told(orientation)))
-        with Image.open(io.BytesIO(encoded_png(drawn(), orientation))) as png:
-            png.load()
         expected = images.decode(encoded_png(drawn(), orientation)).pixels
         assert read.pixels.shape == expected.shape
         assert off(read.pixels, expected) < 2
@@ -190,6 +189,12 @@ class TestHeic:
     def test_another_codec_is_refused(self) -> None:
         with pytest.raises(images.UnsupportedFormat, match="not compressed by HEVC"):
             images.decode(HEIC["plain"].replace(b"hvc1", b"vvc1"))
+
+    @pytest.mark.parametrize("part", [b"Exif", b"application/rdf+xml"])
+    def test_names_that_are_no_text_are_damage(self, part: bytes) -> None:
+        """The decoder would end the process."""
+        with pytest.raises(images.CorruptImage):
+            heif.layout(HEIC["plain"].replace(part, part[:3] + b"\xe6" + part[4:], 1))
 
 
 SOUND = {"AVIF": avif(drawn()), "HEIC": HEIC["gray"]}
