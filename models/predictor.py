@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models import inference, zoo
 from models.config import ConfigError
-from models.images import ImageLimits, Photo, decode, encode, lost
+from models.images import ImageLimits, Photo, decode, encode, format_written, lost
 from models.inference import goes_round
 from models.options import DEFAULT_OPTIONS, DehazeOptions
 from models.registry import SCHEME, RefusedError, download_model
@@ -160,7 +160,7 @@ class Predictor:
         result = encode(clear, options.format, options.quality, options.keep_metadata)
         height, width = clear.pixels.shape[:2]
         return result, DehazeInfo(
-            format=options.format or photo.format,
+            format=format_written(photo.format, options.format),
             width=width,
             height=height,
             decode_s=decoded - start,

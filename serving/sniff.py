@@ -77,7 +77,7 @@ def _in_base64(head: bytes) -> str | None:
     except binascii.Error:
         return None
     kind = kind_of(begin)
-    return f"a {kind}" if kind in PICTURES else None
+    return f"{'an' if kind == 'AVIF' else 'a'} {kind}" if kind in PICTURES else None
 
 
 def _is_text(head: bytes) -> bool:

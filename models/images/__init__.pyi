@@ -9,6 +9,7 @@ from .codec import write_image as write_image
 from .limits import DEFAULT_LIMITS as DEFAULT_LIMITS
 from .limits import PICTURES as PICTURES
 from .limits import SUFFIXES as SUFFIXES
+from .limits import WRITTEN as WRITTEN
 from .limits import CorruptImage as CorruptImage
 from .limits import ImageError as ImageError
 from .limits import ImageLimits as ImageLimits
@@ -16,6 +17,7 @@ from .limits import ImageTooLarge as ImageTooLarge
 from .limits import TruncatedImage as TruncatedImage
 from .limits import UnsupportedFormat as UnsupportedFormat
 from .limits import check_bytes as check_bytes
+from .limits import format_written as format_written
 from .limits import kind_of as kind_of
 from .photo import Photo as Photo
 from .photo import eight_bits as eight_bits

@@ -25,6 +25,7 @@ from models.images import writing
 from models.images.limits import (
     DEFAULT_LIMITS,
     SUFFIXES,
+    WRITTEN,
     CorruptImage,
     Header,
     ImageError,
@@ -33,6 +34,7 @@ from models.images.limits import (
     TruncatedImage,
     UnsupportedFormat,
     check_bytes,
+    format_written,
 )
 from models.images.metadata import lost_in
 from models.images.photo import Metadata, Photo, eight_bits, resize, to_tensor, to_uint8
@@ -70,11 +72,11 @@ __all__ = [
 
 Array = NDArray[Any]  # uint8 unless a docstring says more
 
-IMAGE_SUFFIXES = frozenset(SUFFIXES)  # lower case, with the dot
+IMAGE_SUFFIXES = frozenset(SUFFIXES)  # of what is read; lower case, with the dot
 
-_WITH_ALPHA = ("PNG", "WEBP", "TIFF")
+_WITH_ALPHA = ("PNG", "WEBP", "AVIF", "TIFF")
 _DEEP = ("PNG", "TIFF")
-_LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}  # what the formats can hold
+_LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "AVIF": 32_768}  # what the formats can hold
 
 
 def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, shrink_to: int | None = None) -> Photo:
@@ -114,7 +116,7 @@ def probe(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Header:
 
     Args:
         data: the whole file, or as much of its beginning as holds the header: for JPEG, PNG and BMP 256 KiB will
-            nearly always do (of a PNG, an orientation behind the pixels is missed); WebP and TIFF are needed whole.
+            nearly always do (of a PNG, an orientation behind the pixels is missed); the others are needed whole.
         limits: what is accepted.
 
     Raises:
@@ -132,13 +134,14 @@ def probe(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Header:
 
 
 def encode(photo: Photo, format: str | None = None, quality: int = 95, metadata: bool = False) -> bytes:  # noqa: A002 - the contract's name
-    """Write a photo in a file format. The profile goes into all but BMP; alpha into PNG, WebP and TIFF; 16 bits into
-    PNG and TIFF, and are rounded to 8 elsewhere. What was gray is written as gray, but in WebP, which has no such.
+    """Write a photo in a file format. The profile goes into all but BMP; alpha into PNG, WebP, AVIF and TIFF; 16
+    bits into PNG and TIFF, and are rounded to 8 elsewhere. What was gray is written as gray, but in WebP, which has no
+    such.
 
     Args:
         photo: what to write.
-        format: JPEG, PNG, WEBP, TIFF or BMP; None takes the photo's own.
-        quality: 1..100 for JPEG and WEBP; the others are lossless.
+        format: JPEG, PNG, WEBP, AVIF, TIFF or BMP; None takes the photo's own, and JPEG for HEIC, which is only read.
+        quality: 1..100 for JPEG, WEBP and AVIF; the others are lossless.
         metadata: also write the photo's EXIF (with the place it was taken), XMP and resolution. BMP holds only the
             last.
 
@@ -146,9 +149,9 @@ def encode(photo: Photo, format: str | None = None, quality: int = 95, metadata:
         UnsupportedFormat: a format that is not on the list.
         ImageTooLarge: a side that the format cannot hold.
     """
-    name = (format or photo.format).upper()
-    if name not in SUFFIXES.values():
-        raise UnsupportedFormat(f"cannot write format '{name}'; known: {', '.join(sorted(set(SUFFIXES.values())))}")
+    name = format_written(photo.format, format)
+    if name not in WRITTEN:
+        raise UnsupportedFormat(f"cannot write format '{name}'; known: {', '.join(sorted(WRITTEN))}")
     longest = max(photo.pixels.shape[:2])
     if longest > _LONGEST_SIDE.get(name, longest):
         raise ImageTooLarge(f"{name} holds at most {_LONGEST_SIDE[name]} pixels a side, not {longest}; use PNG or TIFF")
@@ -167,7 +170,7 @@ def lost(photo: Photo, format: str | None = None) -> tuple[str, ...]:  # noqa: A
         photo: what was decoded.
         format: as in :func:`encode`.
     """
-    name = (format or photo.format).upper()
+    name = format_written(photo.format, format)
     return tuple(sorted({*photo.dropped, *lost_in(photo.metadata or Metadata(), name)}))
 
 
@@ -195,12 +198,12 @@ def write_image(photo: Photo, path: str | os.PathLike[str], quality: int = 95, m
         quality, metadata: as in :func:`encode`.
 
     Raises:
-        UnsupportedFormat: the suffix is not in :data:`IMAGE_SUFFIXES`.
+        UnsupportedFormat: the suffix is not one of a format that is written.
         OSError: it cannot be written.
     """
     suffix = Path(path).suffix.lower()
-    if suffix not in SUFFIXES:
-        known = ", ".join(sorted(IMAGE_SUFFIXES))
+    if SUFFIXES.get(suffix) not in WRITTEN:
+        known = ", ".join(sorted(suffix for suffix, name in SUFFIXES.items() if name in WRITTEN))
         raise UnsupportedFormat(f"{path}: cannot tell an image format from suffix '{suffix}'; known: {known}")
     data = encode(photo, SUFFIXES[suffix], quality, metadata)
     with replacing(os.fspath(path)) as stream:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from models.images import headers, png, tiff
 from models.images.exif import raw
+from models.images.heif import HeifLayout
 
 GAIN_MAP = "HDR gain map"
 COMMENT = "Comment"  # what a JPEG's comment is called among texts
@@ -49,6 +50,12 @@ _SILENT_CHUNKS = frozenset(
 _CHUNKS = {b"tIME": "time of the last change", b"caBX": _CREDENTIALS, b"gMAP": GAIN_MAP, b"gDAT": GAIN_MAP}
 _WEBP = dict.fromkeys((b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ICCP", b"EXIF", b"XMP ", b"ANIM", b"ANMF"), "")
 _WEBP[b"C2PA"] = _CREDENTIALS
+# Of a HEIC or AVIF: part of the name of an auxiliary picture (Apple's, or that of ISO/IEC 23008-12), and what it is.
+_AUXILIARY = (
+    ("hdrgainmap", GAIN_MAP), (":alpha", ""), ("auxid:1", ""), ("depth", "depth map"), ("disparity", "depth map"),
+    ("auxid:2", "depth map"),
+)  # fmt: skip
+_BOXES = {b"thmb": "thumbnail", b"tmap": GAIN_MAP, b"mpvd": "motion photo", b"jumb": _CREDENTIALS}
 _TIFF_IPTC, _TIFF_RESOURCES = 33723, 34377
 _TIFF = {
     330: _FURTHER, _TIFF_RESOURCES: _RESOURCES, 37724: "Photoshop layers", 52545: _CREDENTIALS,
@@ -82,8 +89,10 @@ def webp_chunks(data: bytes) -> Iterator[bytes]:
         at += 8 + length + length % 2
 
 
-def contents(data: bytes, layout: tiff.Layout | None) -> Contents:
-    """Look through a file that was found sound; ``layout`` is that of a TIFF."""
+def contents(data: bytes, layout: tiff.Layout | None, boxed: HeifLayout | None = None) -> Contents:
+    """Look through a file that was found sound; ``layout`` is that of a TIFF, ``boxed`` that of an AVIF or HEIC."""
+    if boxed is not None:
+        return Contents(frozenset(_of_boxes(boxed)))
     if layout is not None:
         return _of_tiff(layout)
     if data.startswith(b"\xff\xd8"):
@@ -175,6 +184,11 @@ def _text(body: bytes) -> str:
 
 def _of_webp(data: bytes) -> set[str]:
     return {_WEBP.get(chunk[:4], "unknown WebP chunks") for chunk in webp_chunks(data)} - {""}
+
+
+def _of_boxes(boxed: HeifLayout) -> set[str]:
+    kinds = (next((kind for part, kind in _AUXILIARY if part in name), _FURTHER) for name in boxed.auxiliary)
+    return {*kinds, *(kind for name, kind in _BOXES.items() if name in boxed.names)} - {""}
 
 
 def _of_tiff(layout: tiff.Layout) -> Contents:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 import struct
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 
 from PIL import Image, UnidentifiedImageError
 
-from models.images import exif, png, tiff
+from models.images import exif, heif, png, tiff
 from models.images.limits import (
     MAGIC,
     CorruptImage,
@@ -32,6 +33,7 @@ _MOST_FILL = 4096  # bytes between segments
 _MOST_SCANS = 200  # a progressive JPEG needs a dozen; each costs a pass over the whole picture
 _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # neither stuffing nor a restart
 _NO_SEGMENT = (0x01, 0xD8)
+_BOXED = {"AVIF": "AVIF", "HEIC": "HEIF"}  # and what Pillow calls them
 _TURN = re.compile(rb"\btiff:Orientation(?:\s*=\s*[\"']|>)\s*([1-8])")
 
 
@@ -98,8 +100,11 @@ def open_image(data: bytes, limits: ImageLimits) -> Image.Image:
     if data.startswith(b"RIFF") and (size := _webp_size(data)):
         check_size(*size, limits)  # Pillow makes room for the picture when it opens the file
     is_whole(data)  # its parts are counted
+    plugins = _plugins(data, limits)
+    if plugins and (boxed := boxes(data)) is not None:
+        check_frames(boxed.sequence, str(kind_of(data)), limits)
     try:
-        image = Image.open(io.BytesIO(data), formats=limits.formats)
+        image = Image.open(io.BytesIO(data), formats=plugins)
     except Image.DecompressionBombError as problem:
         raise ImageTooLarge(str(problem)) from problem
     except UnidentifiedImageError as problem:
@@ -113,8 +118,39 @@ def open_image(data: bytes, limits: ImageLimits) -> Image.Image:
         raise UnsupportedFormat(f"{told}not an image of an accepted format ({', '.join(limits.formats)})") from problem
     check_size(*image.size, limits)
     # MPO is a JPEG with further pictures behind it (stereo, HDR gain map): every viewer shows the first.
-    check_frames(getattr(image, "is_animated", False) and image.format != "MPO", str(image.format), limits)
+    check_frames(getattr(image, "is_animated", False) and image.format != "MPO", name_of(image), limits)
     return image
+
+
+def boxes(data: bytes) -> heif.HeifLayout | None:
+    """What the boxes of an AVIF or HEIC file tell; None for other files.
+
+    Raises:
+        ImageError: as :func:`models.images.decode`.
+    """
+    if data[4:8] != b"ftyp" or (kind := kind_of(data)) not in _BOXED:
+        return None
+    found = heif.layout(data)
+    if kind == "HEIC" and not found.sequence and b"hvc1" not in found.names:
+        raise UnsupportedFormat("the HEIC file is not compressed by HEVC; convert it to JPEG")
+    return found
+
+
+def _plugins(data: bytes, limits: ImageLimits) -> list[str]:
+    """Pillow's names of the formats that a file may have: AVIF and HEIC share their boxes, so that one of the two is
+    told to look at it.
+    """
+    kind = kind_of(data) if data[4:8] == b"ftyp" else None
+    if kind == "HEIC":
+        _register_heic()
+    return [_BOXED.get(name, name) for name in limits.formats if (name in _BOXED) == (name == kind)]
+
+
+@functools.cache
+def _register_heic() -> None:
+    import pi_heif  # late: it loads a decoder that most processes never need
+
+    pi_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
 
 
 def probe(data: bytes, limits: ImageLimits) -> Header:
@@ -154,7 +190,7 @@ def _xmp_orientation(packet: bytes) -> int:
 
 def name_of(image: Image.Image) -> str:
     """The format's name in this contract."""
-    return "JPEG" if image.format == "MPO" else str(image.format)
+    return {"MPO": "JPEG", "HEIF": "HEIC"}.get(str(image.format), str(image.format))
 
 
 def typed(problem: Exception, data: bytes) -> ImageError:
@@ -165,7 +201,7 @@ def typed(problem: Exception, data: bytes) -> ImageError:
         return ImageTooLarge("not enough memory to decode the image; reduce its size")
     if isinstance(problem, Image.DecompressionBombError):
         return ImageTooLarge(str(problem))
-    text = str(problem)
+    text = str(problem).strip()
     if isinstance(problem, UnidentifiedImageError):
         text = "the header is damaged"  # Pillow's message holds the address of a buffer
     if isinstance(problem, EOFError) or "truncated" in text.lower() or _ends_early(data):

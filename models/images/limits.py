@@ -42,10 +42,14 @@ class TruncatedImage(ImageError):  # noqa: N818 - the contract's name
     code = "truncated"
 
 
+# Of what is read. HEIC is not written: its encoders are GPL.
 SUFFIXES = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG",
-    ".png": "PNG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP",
+    ".png": "PNG", ".webp": "WEBP", ".avif": "AVIF", ".heic": "HEIC", ".heif": "HEIC", ".hif": "HEIC",
+    ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP",
 }  # fmt: skip
+# Of what is written: the suffix of each format.
+WRITTEN = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "AVIF": ".avif", "TIFF": ".tif", "BMP": ".bmp"}
 MAGIC: dict[str, tuple[bytes, ...]] = {
     "JPEG": (b"\xff\xd8\xff",), "PNG": (b"\x89PNG",), "WEBP": (b"RIFF",),
     "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "BMP": (b"BM",),
@@ -63,12 +67,18 @@ class ImageLimits(Settings):
     max_bytes: int = Field(64 << 20, gt=0)
     max_pixels: int = Field(100_000_000, gt=0, le=178_956_970)  # above that Pillow itself refuses
     max_aspect: float = Field(50.0, ge=1.0)
-    formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
+    formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "AVIF", "HEIC", "TIFF", "BMP")
     first_frame: bool = False
     strict: bool = False
 
 
 DEFAULT_LIMITS = ImageLimits()
+
+
+def format_written(source: str, wanted: str | None = None) -> str:
+    """The format of a result: the one that is wanted, or that of its source; JPEG where that one is only read."""
+    name = (wanted or source).upper()
+    return name if wanted or name in WRITTEN else "JPEG"
 
 
 class Header(NamedTuple):
@@ -111,11 +121,11 @@ def check_frames(several: bool, name: str, limits: ImageLimits) -> None:
 _LOOK = 4096  # bytes, at the beginning
 _SPACE = r"(?:\xef\xbb\xbf)?\s*"
 
-PICTURES = ("JPEG", "PNG", "WebP", "TIFF", "BMP")
+PICTURES = ("JPEG", "PNG", "WebP", "AVIF", "HEIC", "TIFF", "BMP")
 # The first that matches counts.
 _KINDS: tuple[tuple[str, str], ...] = (
+    ("AVIF", r"....ftyp(?:avi[fs]|(?:mif1|msf1|miaf)....(?:....){0,16}?avi[fs])"),
     ("HEIC", r"....ftyp(?:hei[cmsx]|hev[cmsx]|mif1|msf1)"),
-    ("AVIF", r"....ftypavi[fs]"),
     ("a camera's raw file", r"....ftypcrx |II\x2a\0....CR|FUJIFILMCCD-RAW|IIU\0|IIR[OS]|MMOR|\0MRM|FOVb"),
     ("a video (QuickTime)", r"....ftypqt  |....(?:moov|mdat|wide)"),
     ("a video (MP4)", r"....ftyp"),
@@ -147,8 +157,12 @@ _KINDS: tuple[tuple[str, str], ...] = (
     ("an HTML page", _SPACE + r"(?i:<!doctype html|<html|<head|<body)"),
     ("SVG", _SPACE + r"(?:<\?xml.{0,999}?)?(?:<!doctype svg.{0,999}?)?<svg"),
     ("XML", _SPACE + r"<\?xml"),
-    ("an image in base64", r"\s*(?:data:image/|/9j/|iVBORw0KGgo|UklGR|SUkqA|TU0AK)"),
-    *zip(PICTURES, (r"\xff\xd8\xff", r"\x89PNG", r"RIFF....WEBP", r"II[*+]\0|MM\0[*+]", r"BM"), strict=True),
+    ("an image in base64", r"\s*(?:data:image/|/9j/|iVBORw0KGgo|UklGR|SUkqA|TU0AK|AAAA.[GWm2]Z0eXB(?:oZW|hdm|taW))"),
+    ("JPEG", r"\xff\xd8\xff"),
+    ("PNG", r"\x89PNG"),
+    ("WebP", r"RIFF....WEBP"),
+    ("TIFF", r"II[*+]\0|MM\0[*+]"),
+    ("BMP", r"BM"),
 )
 _TABLE = [(name, re.compile(begin.encode("latin-1"), re.DOTALL)) for name, begin in _KINDS]
 

@@ -103,8 +103,8 @@ def tiff_resolution(tags: image_exif.Tags) -> tuple[float, float] | None:
 
 
 def pillow_options(data: Metadata, name: str) -> dict[str, Any]:
-    """Arguments of Pillow's ``save`` for JPEG, WebP and BMP."""
-    options: dict[str, Any] = {} if data.dpi is None or name == "WEBP" else {"dpi": data.dpi}
+    """Arguments of Pillow's ``save`` for JPEG, WebP, AVIF and BMP."""
+    options: dict[str, Any] = {} if data.dpi is None or name in ("WEBP", "AVIF") else {"dpi": data.dpi}
     if name == "BMP":
         return options
     if (block := exif_block(data)) is not None:
@@ -119,7 +119,7 @@ def pillow_options(data: Metadata, name: str) -> dict[str, Any]:
 
 
 def exif_block(data: Metadata) -> bytes | None:
-    """The EXIF block with the resolution in it, which is where JPEG readers and WebP look; None without either."""
+    """The EXIF block with the resolution in it, where readers of JPEG, WebP and AVIF look; None without either."""
     if data.exif is None and data.dpi is None:
         return None
     tags, children = image_exif.directories(data.exif or image_exif.EMPTY)

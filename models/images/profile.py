@@ -161,6 +161,27 @@ def _coded(code: bytes, gray: bool) -> bytes | None:
     return stated(_PRIMARIES[primaries], _CURVES[transfer], gray)
 
 
+def heif(code: tuple[int, ...] | None, icc: bytes | None, gray: bool) -> bytes | None:
+    """The profile of an AVIF or HEIC: the embedded one, or what the numbers of its colors say. BT.709's curve counts as
+    sRGB's: stills that tell it are made, and shown, like others.
+
+    Args:
+        code: primaries, transfer and more, as in cICP; None where it tells none.
+        icc: the embedded one.
+        gray: the picture has one channel.
+
+    Raises:
+        UnsupportedFormat: HDR.
+    """
+    primaries, transfer = (_UNSPECIFIED, _UNSPECIFIED) if code is None else code[:2]
+    if transfer in _HDR:
+        raise UnsupportedFormat(f"HDR pictures ({_HDR[transfer]}) are not supported; convert it to SDR (sRGB) first")
+    if icc and is_sound(icc):
+        return icc
+    curve = _CURVES.get(transfer)
+    return stated(_PRIMARIES.get(primaries, _SRGB), None if curve is _BT709 else curve, gray) or icc
+
+
 def tiff(data: bytes, tags: image_exif.Tags, photometric: int, floating: bool) -> bytes | None:
     """The profile of a TIFF: the embedded one, or what its WhitePoint, PrimaryChromaticities and TransferFunction say
     (TIFF 6.0, section 20), or its EXIF. A transfer function close to the sRGB curve counts as that.

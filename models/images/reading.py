@@ -14,6 +14,7 @@ from PIL import Image
 from models.images import headers, png, profile, tiff
 from models.images.color import to_srgb
 from models.images.contents import GAIN_MAP, contents
+from models.images.heif import HeifLayout
 from models.images.limits import CorruptImage, ImageError, ImageLimits, TruncatedImage
 from models.images.mending import Mended, candidates, ends_early, filled
 from models.images.metadata import collect, tiff_resolution
@@ -23,6 +24,7 @@ Array = NDArray[Any]
 
 _LINEAR = "the file does not say how its floating-point values are encoded; they are taken as sRGB, not as linear light"
 _NO_GAIN_MAP = "the HDR gain map is left out: screens with HDR show the result like any other"
+_TEN_BITS = "the {} bits of each channel are taken as 8"
 _MODELS: dict[str, Model] = {"L": "GRAY", "CMYK": "CMYK", "RGB": "RGB"}
 
 
@@ -76,7 +78,8 @@ def _photo(samples: Samples | None, data: bytes, layout: tiff.Layout | None, ima
     """Of deep samples, or of what Pillow reads. With what the file tells beside its pixels, and the names of what is
     left out.
     """
-    beside = contents(data, layout)
+    boxed = None if image is None else headers.boxes(data)
+    beside = contents(data, layout, boxed)
     info, notes = {} if image is None else image.info, []
     if layout is not None:
         stored = turn = headers.tiff_orientation(layout)
@@ -88,10 +91,11 @@ def _photo(samples: Samples | None, data: bytes, layout: tiff.Layout | None, ima
         notes += ["only the first page of the file is taken"] if layout.tags.next else []
     elif image is not None:
         stored = turn = headers.orientation(image, data)
-        icc = _icc(image, data)
+        icc = _icc(image, data, boxed)
         told, dropped = collect(info.get("exif"), info.get("xmp") or beside.xmp, info.get("dpi"), turn, beside)
         if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:
             notes.append(f"only the first of {frames} frames is taken")
+        notes += [_TEN_BITS.format(boxed.bits)] if boxed is not None and boxed.bits > 8 else []
     samples = samples or _samples(image)
     pixels, alpha, embedded = to_srgb(samples, icc)
     alpha = None if alpha is None else upright(alpha, stored)
@@ -101,7 +105,7 @@ def _photo(samples: Samples | None, data: bytes, layout: tiff.Layout | None, ima
     return Photo(upright(pixels, stored), alpha, embedded, name, told, gray, tuple(notes), dropped)
 
 
-def _icc(image: Image.Image, data: bytes) -> bytes | None:
+def _icc(image: Image.Image, data: bytes, boxed: HeifLayout | None) -> bytes | None:
     """The profile of the picture's colors, embedded or not."""
     icc: bytes | None = image.info.get("icc_profile")
     if image.format == "PNG":
@@ -109,12 +113,17 @@ def _icc(image: Image.Image, data: bytes) -> bytes | None:
     if image.format == "BMP":
         return profile.bmp(data)
     gray = image.mode in ("1", "L", "LA")
+    if boxed is not None:
+        return profile.heif(boxed.nclx, icc, gray)
     return icc or (profile.exif(image.info.get("exif"), gray) if image.format in ("JPEG", "MPO") else None)
 
 
 def _samples(image: Any) -> Samples:
     """What Pillow reads."""
+    stated = image.size
     image.load()
+    if image.format == "HEIF" and image.size != stated:
+        raise CorruptImage(f"the picture has {image.width}x{image.height} pixels, and its header says {stated}")
     if image.mode in ("F", "I") or image.mode.startswith("I;16"):
         return Samples(np.asarray(image)[:, :, None], "GRAY")
     alpha = None

@@ -19,18 +19,22 @@ from models.images.photo import Metadata
 Array = NDArray[Any]
 
 _FULL_CHROMA_QUALITY = 90
+_LOSSY = ("JPEG", "WEBP", "AVIF")
+_AVIF_SPEED = 9  # of 0 to 10
 _STRIP = 1 << 18  # bytes
 _STRAIGHT = 2
 
 
 def pillow(pixels: Array, name: str, icc: bytes | None, quality: int, told: Metadata) -> bytes:
-    """A JPEG, WebP, BMP or PNG of uint8."""
+    """A JPEG, WebP, AVIF, BMP or PNG of uint8."""
     options = pillow_options(told, name)
-    if name in ("JPEG", "WEBP"):
+    if name in _LOSSY:
         options["quality"] = quality
-    if name == "JPEG":
+    if name == "AVIF":
+        options["speed"] = _AVIF_SPEED
+    if name == "JPEG" or (name == "AVIF" and pixels.ndim == 3):
         options["subsampling"] = "4:4:4" if quality >= _FULL_CHROMA_QUALITY else "4:2:0"
-    if icc is not None and name in ("JPEG", "WEBP"):
+    if icc is not None and name in _LOSSY:
         options["icc_profile"] = icc
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, name, **options)

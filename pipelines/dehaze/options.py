@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # torch takes seconds that --help need not
     from models.options import DehazeOptions
     from pipelines.dehaze.plan import FolderPlan
 
-_FORMATS = ("bmp", "jpeg", "png", "tiff", "webp")
+_FORMATS = ("avif", "bmp", "jpeg", "png", "tiff", "webp")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -28,8 +28,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tracking-uri", help="MLflow registry of models:/ names, such as sqlite:////abs/mlflow.db")
     add_allow_networks(group)
     group.add_argument("--strength", type=float, default=1.0, help="0 keeps the haze, 1 removes it (default: 1)")
-    group.add_argument("--format", choices=_FORMATS, help="of the results (default: each file's own)")
-    group.add_argument("--quality", type=int, default=95, help="of JPEG and WebP, 1 to 100 (default: %(default)s)")
+    group.add_argument("--format", choices=_FORMATS, help="of the results (default: each file's own; jpeg for HEIC)")
+    group.add_argument(
+        "--quality", type=int, default=95, help="of JPEG, WebP and AVIF, 1 to 100 (default: %(default)s)"
+    )
     group.add_argument(
         "--keep-metadata",
         action="store_true",

@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 from pyarrow import fs as pafs
 
 from models.config import ConfigError
-from models.images import SUFFIXES
+from models.images import SUFFIXES, WRITTEN
 from models.paths import absolute, filesystem
 from pipelines.corpus import left_out_text, split_glob
 from pipelines.dehaze.names import advice, identity, ignores_case, inside, is_own, same_place
@@ -50,7 +50,7 @@ def make_plan(
     Args:
         sources: folders, globs (``*``, ``?``, ``[ab]``, ``**``) and files; paths or URIs.
         target: a folder; for one photograph also the name of a file; None for beside the photographs.
-        file_format: JPEG, PNG, WEBP, TIFF or BMP; None keeps each photograph's own.
+        file_format: JPEG, PNG, WEBP, AVIF, TIFF or BMP; None keeps each photograph's own (JPEG for HEIC).
         recursive: whether folders below a folder count.
 
     Raises:
@@ -84,8 +84,8 @@ def format_of(target: str, file_format: str | None) -> str:
         ConfigError: no such format, or another one than was asked for.
     """
     found = SUFFIXES.get(PurePosixPath(target.rstrip("/")).suffix.lower())
-    if found is None:
-        known = " ".join(sorted(SUFFIXES))
+    if found not in WRITTEN:
+        known = " ".join(sorted(suffix for suffix, name in SUFFIXES.items() if name in WRITTEN))
         raise ConfigError(f"cannot write {target}; expected one of {known}, or, for a folder, {target.rstrip('/')}/")
     if file_format not in (None, found):
         raise ConfigError(f"{target} has the suffix of {found}, but the format asked for is {file_format}")

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pyarrow import fs as pafs
 
 from models.config import ConfigError
-from models.images import SUFFIXES
+from models.images import SUFFIXES, WRITTEN, format_written
 from models.paths import child, filesystem
 from pipelines.corpus import kind_of
 from pipelines.dehaze.names import EARLIER, HIDDEN, LINKS, OTHER, SHEETS, identity, same_place
@@ -64,7 +64,6 @@ def _remote(info: Any) -> FolderEntry:
     return FolderEntry(info.path, info.base_name, kinds.get(info.type, "other"), info.size or 0, info.mtime_ns or 0)
 
 
-FORMATS = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tif", "bmp": ".bmp"}
 BESIDE = "_dehazed"  # what a result's name ends with when it lies beside its photograph
 
 
@@ -98,7 +97,7 @@ class FolderPlan:
         roots: the sources.
         folder: where results go; None when they go beside their photographs, or to ``file``.
         file: the one result, where one photograph becomes a file of a given name.
-        format: of results, such as ``PNG``; None keeps each file's own.
+        format: of results, such as ``PNG``; None keeps each file's own (JPEG for HEIC).
         recursive: whether folders below a folder count.
     """
 
@@ -217,8 +216,9 @@ def _target(uri: str, name: str, plan: FolderPlan) -> str:
     if plan.file is not None:
         return plan.file
     pure = PurePosixPath(name)
-    keeps = plan.format is None or SUFFIXES.get(pure.suffix.lower()) == plan.format
-    suffix = pure.suffix if keeps else FORMATS[str(plan.format).lower()]
+    own = SUFFIXES.get(pure.suffix.lower(), "")  # a file that is named may have any suffix
+    wanted = plan.format if plan.format or not own else format_written(own)
+    suffix = pure.suffix if wanted in (None, own) else WRITTEN[wanted]
     if plan.folder is not None:
         return child(plan.folder, str(pure.with_name(pure.stem + suffix)))
     base, question, query = uri.partition("?") if "://" in uri else (uri, "", "")

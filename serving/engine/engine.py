@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from models.config import ConfigError
-from models.images import ImageError, ImageLimits, Photo, decode, encode, probe
+from models.images import ImageError, ImageLimits, Photo, decode, encode, format_written, probe
 from models.options import DehazeOptions
 from models.predictor import NoTransmissionError, render, wrapping
 from serving.engine.batching import Done, Outcome, Work
@@ -115,7 +115,7 @@ class Engine:
         timing = {"decode": decode_s, "queue": waited + done.queue_s} | busy
         self._metrics.stages(timing)
         self._metrics.haze(done.clearness_before)
-        name = task.options.format or photo.format
+        name = format_written(photo.format, task.options.format)
         scores = done.clearness_before, done.clearness_after
         return Answer(data, name, *size, public(version), *scores, timing, photo.notes + notes)
 

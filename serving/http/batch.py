@@ -9,12 +9,11 @@ from dataclasses import asdict
 from pathlib import PurePosixPath
 from typing import Any
 
-from models.images import ImageError
+from models.images import WRITTEN, ImageError
 from serving.engine import Answer
 from serving.errors import Problem, ProblemError, image_problem
 from serving.http.archive import ArchiveMember, ResultArchive, safe_name
 
-EXTENSIONS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif", "BMP": ".bmp"}
 _SAME = {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".tiff": ".tif"}
 _AHEAD = 4  # results, times those under way, that wait for one before them
 Dehaze = Callable[[bytes], Awaitable[Answer | Problem]]
@@ -97,6 +96,6 @@ def _entry(archive: ResultArchive, name: str, outcome: Answer | Problem) -> dict
 def result_name(source: str, kind: str) -> str:
     """The name of a result: that of its source, with another suffix when it is of another format."""
     path = PurePosixPath(safe_name(source))
-    extension = EXTENSIONS[kind]
+    extension = WRITTEN[kind]
     suffix = path.suffix.lower()
     return str(path) if _SAME.get(suffix, suffix) == extension else str(path.with_name(path.stem + extension))

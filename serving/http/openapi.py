@@ -55,9 +55,10 @@ def _form(schema: dict[str, Any], *media_types: str) -> dict[str, Any]:
 _FILE = {"type": "string", "format": "binary"}
 _IMAGES = dict.fromkeys(MEDIA_TYPES.values(), _BINARY)
 _ANY = {"application/octet-stream": _BINARY}  # whatever the header says, the bytes tell what they are
+_READ = (*MEDIA_TYPES.values(), "image/heic", "image/heif")
 _IMAGE_BODY = {
     "required": True,
-    "content": _IMAGES | _ANY | {"multipart/form-data": _form(_FILE, *MEDIA_TYPES.values())},
+    "content": dict.fromkeys(_READ, _BINARY) | _ANY | {"multipart/form-data": _form(_FILE, *_READ)},
 }
 _CLEARNESS = {"type": "number", "minimum": 0, "maximum": 1}
 _HEADERS = {
@@ -88,7 +89,7 @@ BATCH: dict[str, Any] = {
             "content": {
                 "application/zip": _BINARY,
                 "multipart/form-data": _form(
-                    {"type": "array", "minItems": 1, "items": _FILE}, *MEDIA_TYPES.values(), "application/zip"
+                    {"type": "array", "minItems": 1, "items": _FILE}, *_READ, "application/zip"
                 ),
             },
         }

@@ -32,8 +32,10 @@ from serving.metrics import Metrics
 
 Strength = Annotated[float, Query(ge=0, le=1, description="0 keeps the haze, 1 removes it")]
 Absent = SkipJsonSchema[None]  # a parameter is left out; there is no null in a URL
-Format = Annotated[str | Absent, Query(description="default: that of the input", json_schema_extra=FORMAT)]
-Quality = Annotated[int, Query(ge=1, le=100, description="of JPEG and WebP")]
+Format = Annotated[
+    str | Absent, Query(description="default: that of the input; JPEG for HEIC", json_schema_extra=FORMAT)
+]
+Quality = Annotated[int, Query(ge=1, le=100, description="of JPEG, WebP and AVIF")]
 Wrap = Annotated[
     bool | Absent, Query(description="the ends meet, as of a panorama of 360 degrees; default: where its XMP says so")
 ]

@@ -3,7 +3,7 @@
 import { getJson, hasToken, Problem, setToken } from "./api.js";
 import { fetchResult, Gallery, MOST_PHOTOGRAPHS } from "./gallery.js";
 import { bytes, explain, listed, scores } from "./messages.js";
-import { resultName } from "./photo.js";
+import { ownFormat, resultName, written } from "./photo.js";
 import { Stage } from "./stage.js";
 import { Strip } from "./strip.js";
 
@@ -37,8 +37,8 @@ function offer(models, limits) {
   byId("model").value = models.some(({ name }) => name === picked) ? picked : "";
   byId("model-field").hidden = models.length < 2;
   const format = byId("format").value;
-  byId("format").replaceChildren(new Option("as the photograph", ""), ...limits.formats.map((name) => new Option(name, name)));
-  byId("format").value = limits.formats.includes(format) ? format : "";
+  byId("format").replaceChildren(new Option("as the photograph", ""), ...written(limits.formats).map((name) => new Option(name, name)));
+  byId("format").value = written(limits.formats).includes(format) ? format : "";
   byId("limits").textContent = `${listed(limits.formats)}, up to ${bytes(limits.max_bytes)} each.`;
 }
 
@@ -143,7 +143,7 @@ on("format", "change", () => {
 on("download", "click", async () => {
   const { selected: item, view } = gallery;
   const shown = item.results[view];
-  const format = byId("format").value || item.format;
+  const format = byId("format").value || ownFormat(item.format);
   byId("download-problem").textContent = "";
   saving = true;
   render();

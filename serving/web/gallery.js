@@ -1,12 +1,12 @@
 // The photographs of the page and what is to be done for them, one request at a time. Knows nothing of the document.
 
 import { getJson, Problem, send } from "./api.js";
-import { check, formatOf, formatOfAnswer, look } from "./photo.js";
+import { check, formatOf, formatOfAnswer, look, ownFormat } from "./photo.js";
 
 export const MOST_PHOTOGRAPHS = 200;
 const MOST_BYTES = 256 * 2 ** 20; // of results that are kept; those looked at longest ago are made again when asked for
 const PATIENCE = { tries: 5, seconds: 30 }; // with a service that is busy and says when to come back
-const SHOWN_BY_BROWSERS = ["JPEG", "PNG", "WEBP", "BMP"];
+const SHOWN_BY_BROWSERS = ["JPEG", "PNG", "WEBP", "AVIF", "BMP"];
 
 let lastId = 0;
 
@@ -266,7 +266,7 @@ export async function fetchResult(item, { strength, model, output, format = null
   const query = output === "transmission" ? { output } : { strength: strength.toFixed(2) };
   if (model) query.model = model;
   if (format) query.format = format.toLowerCase();
-  else if (output === "transmission" || !SHOWN_BY_BROWSERS.includes(item.format)) query.format = "png";
+  else if (output === "transmission" || !SHOWN_BY_BROWSERS.includes(ownFormat(item.format))) query.format = "png";
   const answer = await send("POST", "v1/dehaze", { query, body: item.file, signal, onSent });
   const number = (name) => (answer.header(name) === null ? null : Number(answer.header(name)));
   return {

@@ -3,10 +3,15 @@
 import { Problem } from "./api.js";
 import { bytes, listed } from "./messages.js";
 
-const MEDIA = { JPEG: "image/jpeg", PNG: "image/png", WEBP: "image/webp", TIFF: "image/tiff", BMP: "image/bmp" };
-const SUFFIXES = { JPEG: [".jpg", ".jpeg", ".jpe", ".jfif"], PNG: [".png"], WEBP: [".webp"], TIFF: [".tif", ".tiff"], BMP: [".bmp"] };
+// Of what the service writes; HEIC it only reads.
+const MEDIA = { JPEG: "image/jpeg", PNG: "image/png", WEBP: "image/webp", AVIF: "image/avif", TIFF: "image/tiff", BMP: "image/bmp" };
+const SUFFIXES = {
+  JPEG: [".jpg", ".jpeg", ".jpe", ".jfif"], PNG: [".png"], WEBP: [".webp"], AVIF: [".avif"], TIFF: [".tif", ".tiff"], BMP: [".bmp"],
+};
 const MAGIC = [
   ["JPEG", /^\xff\xd8\xff/], ["PNG", /^\x89PNG/], ["WEBP", /^RIFF[^]{4}WEBP/],
+  ["AVIF", /^[^]{4}ftyp(avi[fs]|(mif1|msf1|miaf)[^]{4}([^]{4}){0,12}?avi[fs])/],
+  ["HEIC", /^[^]{4}ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)/],
   ["TIFF", /^(II[*+]\0|MM\0[*+])/], ["BMP", /^BM/],
 ];
 const THUMBNAIL = [160, 120];
@@ -16,7 +21,7 @@ const MOST_DRAWN = 50e6; // pixels; larger photographs have no thumbnail, as it 
 export async function formatOf(file) {
   let head;
   try {
-    head = new Uint8Array(await file.slice(0, 12).arrayBuffer());
+    head = new Uint8Array(await file.slice(0, 64).arrayBuffer());
   } catch {
     throw new Problem("unreadable");
   }
@@ -70,6 +75,16 @@ export function check({ file, format, size }, limits) {
     const most = (limits.max_pixels / 1e6).toLocaleString("en");
     throw new Problem("too_large", `It has ${size.width} × ${size.height} pixels; at most ${most} million are accepted.`);
   }
+}
+
+/** Formats that results may have. */
+export function written(formats) {
+  return formats.filter((format) => format in MEDIA);
+}
+
+/** The format of a result when none is asked for. */
+export function ownFormat(format) {
+  return format in MEDIA ? format : "JPEG";
 }
 
 /** The format of a picture of the service; throws a Problem when it is none. */

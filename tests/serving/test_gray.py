@@ -98,7 +98,7 @@ def test_other_outputs(predictor: Predictor, gray: Pixels, output: Any) -> None:
 
 def test_another_format_keeps_the_mode_where_it_has_it(predictor: Predictor, gray: Pixels) -> None:
     data = encoded(Image.fromarray(gray), "PNG")
-    modes = {"JPEG": "L", "PNG": "L", "TIFF": "L", "BMP": "L", "WEBP": "RGB"}
+    modes = {"JPEG": "L", "PNG": "L", "TIFF": "L", "BMP": "L", "AVIF": "L", "WEBP": "RGB"}
     for kind, mode in modes.items():
         assert mode_of(predictor.dehaze_bytes(data, DehazeOptions(format=kind))[0]) == mode  # type: ignore[arg-type]
 

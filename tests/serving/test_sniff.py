@@ -47,8 +47,8 @@ MADE: dict[str, Callable[[bytes], bytes]] = {
     "JSON": lambda jpeg: json.dumps({"image": base64.b64encode(jpeg).decode()}).encode(),
     "JSON; ": lambda _: b'\xef\xbb\xbf [{"url": "x"}]',
     "PDF": lambda _: b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj",
-    "HEIC": lambda _: b"\0\0\0\x24ftypheic\0\0\0\0mif1heic",
-    "AVIF": lambda _: b"\0\0\0\x20ftypavif\0\0\0\0avifmif1",
+    "a HEIC in base64": lambda _: base64.b64encode(b"\0\0\0\x24ftypheic\0\0\0\0mif1heic"),
+    "an AVIF in base64": lambda _: base64.b64encode(b"\0\0\0\x20ftypavif\0\0\0\0avifmif1"),
     "a camera's raw file": lambda _: b"\0\0\0\x18ftypcrx \0\0\0\1crx isom",
     "a camera's raw file; ": lambda _: b"FUJIFILMCCD-RAW 0201FF129502",
     "a video (MP4)": lambda _: b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41",
@@ -102,7 +102,7 @@ def test_a_content_encoding_is_refused_by_name(service: Service, jpeg: Jpeg, enc
     assert plain.status_code == 200
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP"])
 def test_a_photograph_is_none_of_these(jpeg: Jpeg, kind: str) -> None:
     for seed in range(5):
         assert explain(jpeg(seed, format=kind)) is None

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import resource
 import struct
 import sys
@@ -25,6 +26,7 @@ from models.images import codec as images
 from models.images.profile import srgb_profile
 from tests.models.images.directories import Entry, with_entries
 
+HEIC = Path(__file__).parent / "heic"
 LIMITS = images.ImageLimits(max_pixels=4_000_000)
 ADDRESS_SPACE = 1 << 30  # above what the process holds before the first file
 SIDES = (0, 1, 29, 31, 255, 256, 2000, 16_384, 60_000, 65_535, 0x7FFF_FFFF, 0xFFFF_FFFF)
@@ -34,6 +36,16 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def undated(avif: bytes) -> bytes:
+    """Without the times when its tracks were made, the same bytes every time."""
+    data = bytearray(avif)
+    for name in (b"mvhd", b"tkhd", b"mdhd"):
+        for found in re.finditer(name, avif):
+            assert data[found.end()] == 1  # the version: numbers of 64 bits
+            data[found.end() + 4 : found.end() + 20] = bytes(16)
+    return bytes(data)
 
 
 def tiff(pixels: np.ndarray, **options: Any) -> bytes:
@@ -100,6 +112,10 @@ def seeds() -> dict[str, bytes]:
         "webp": encoded(image, "WEBP", exif=exif, icc_profile=icc),
         "webp lossless": encoded(image.convert("RGBA"), "WEBP", lossless=True),
         "webp animated": encoded(image, "WEBP", save_all=True, append_images=[image.rotate(180)]),
+        "avif": encoded(image, "AVIF", exif=exif, icc_profile=icc, quality=90),
+        "avif alpha": encoded(image.convert("RGBA"), "AVIF", quality=90),
+        "avif animated": undated(encoded(image, "AVIF", save_all=True, append_images=[image.rotate(180)], quality=90)),
+        **{f"heic {path.stem}": path.read_bytes() for path in sorted(HEIC.iterdir())},
         "bmp": encoded(image, "BMP"),
         "bmp palette": encoded(image.convert("P"), "BMP"),
         "tiff": encoded(image, "TIFF", exif=exif),
@@ -179,6 +195,8 @@ def lying_size(data: bytearray, random: np.random.Generator) -> None:
         data[18:26] = struct.pack("<II", width, height)
     elif data.startswith(b"RIFF"):
         data[24:30] = (width & 0xFFFFFF).to_bytes(3, "little") + (height & 0xFFFFFF).to_bytes(3, "little")
+    elif (at := data.find(b"ispe")) > 0:
+        data[at + 8 : at + 16] = struct.pack(">II", width, height)
     else:
         lying_tag(data, random)
 
@@ -265,9 +283,11 @@ def made_up(sound: dict[str, bytes]) -> dict[str, bytes]:
         "strips that are all the file": _with_counts(bytes(bomb) + bytes(10_000_000)),
         "JPEG behind PNG": sound["png"] + sound["jpeg"],
         "PNG behind TIFF": sound["tiff 16"] + sound["png"],
+        "a name that is no text": sound["heic plain"].replace(b"Exif", b"Exi\xe6", 1),
+        "a type that is no text": sound["heic plain"].replace(b"application/rdf", b"application/r\xe6f", 1),
         "GIF": encoded(Image.new("P", (4, 4)), "GIF"),
     }
-    for kind in ("JPEG", "PNG", "WEBP", "TIFF", "BMP"):
+    for kind in ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP"):
         found[f"1x1 {kind}"] = images.encode(images.Photo(one), kind)
     return found
 

@@ -22,7 +22,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
 DEEP = PIXELS.astype(np.uint16) * 257
 PICTURE = Image.fromarray(PIXELS)
 JPEG = encoded(PICTURE, "JPEG")
-KINDS = ["JPEG", "PNG", "WEBP", "TIFF", "BMP"]
+KINDS = ["JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP"]
 
 
 def segment(marker: int, body: bytes) -> bytes:
@@ -106,7 +106,7 @@ def test_what_is_written_does_not_speak_of_pictures_that_are_gone() -> None:
     )
     photo = images.decode(jpeg(xmp=packet))
     assert photo.dropped == ("HDR gain map", "depth map", "extended XMP", "motion photo")
-    for kind in ("JPEG", "PNG", "WEBP", "TIFF"):
+    for kind in ("JPEG", "PNG", "WEBP", "AVIF", "TIFF"):
         written = images.encode(photo, kind, metadata=True)
         assert b"hill" in written
         assert b"equirectangular" in written  # still true
@@ -221,7 +221,7 @@ def test_iptc_is_kept_in_jpeg_and_tiff_without_its_preview(depth: int) -> None:
             assert found is not None
             assert found[(2, 25)] == [b"haze", b"valley"]
             assert images.lost(deep, kind) == ()
-        for kind in ("PNG", "WEBP", "BMP"):
+        for kind in ("PNG", "WEBP", "AVIF", "BMP"):
             assert images.lost(deep, kind) == ("IPTC",)
             assert b"haze" not in images.encode(deep, kind, metadata=True)
 
@@ -262,7 +262,7 @@ def test_texts_of_a_png(depth: int) -> None:
         assert {key: str(other.text[key]) for key, _ in TEXTS} == dict(TEXTS)
     again = images.decode(written)
     assert again.metadata == photo.metadata
-    for kind in ("JPEG", "WEBP", "TIFF"):
+    for kind in ("JPEG", "WEBP", "AVIF", "TIFF"):
         assert images.lost(photo, kind) == ("text",)
     assert images.lost(photo, "BMP") == ("XMP", "text")
 
@@ -312,7 +312,7 @@ def test_comments_of_jpeg_and_png_are_the_same_text() -> None:
         assert comment.encode() not in images.encode(photo)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
 def test_tags_of_windows(kind: str) -> None:
     text = "Hügel".encode("utf-16-le") + b"\0\0"
     entries = tuple(Entry(tag, 1, len(text), text) for tag in range(0x9C9B, 0x9CA0))

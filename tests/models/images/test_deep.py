@@ -371,7 +371,9 @@ def test_round_trip(photo: images.Photo) -> None:
         np.testing.assert_array_equal(read.alpha, photo.alpha)
 
 
-@pytest.mark.parametrize(("kind", "depth"), [("PNG", 16), ("TIFF", 16), ("JPEG", 8), ("WEBP", 8), ("BMP", 8)])
+@pytest.mark.parametrize(
+    ("kind", "depth"), [("PNG", 16), ("TIFF", 16), ("JPEG", 8), ("WEBP", 8), ("AVIF", 8), ("BMP", 8)]
+)
 def test_depth_of_what_is_written(kind: str, depth: int) -> None:
     read = images.decode(images.encode(images.Photo(deep(3)), kind))
     assert read.pixels.dtype == np.dtype(f"uint{depth}")
@@ -408,7 +410,7 @@ import io, sys
 import numpy as np
 from PIL import Image
 from models import images
-for kind in ("JPEG", "PNG", "WEBP", "TIFF", "BMP"):
+for kind in ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP"):
     data = images.encode(images.Photo(np.zeros((9, 9, 3), np.uint8)), kind, metadata=True)
     images.probe(data)
     images.decode(data)

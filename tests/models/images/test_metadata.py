@@ -27,7 +27,7 @@ PACKET = (
     b"<tiff:Orientation>6</tiff:Orientation>"
     b"<xmp:Thumbnails><i>b2xk</i></xmp:Thumbnails></r></x:xmpmeta>"
 )
-KINDS = ["JPEG", "PNG", "WEBP", "TIFF"]
+KINDS = ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"]
 
 
 def block(order: str = "<", orientation: int = 6) -> bytes:
@@ -87,7 +87,7 @@ def test_metadata_on_request(kind: str, depth: int) -> None:
         assert tuple(map(float, place[2])) == (47.0, 22.0, 33.5)
         assert {0x927C, 0xA002}.isdisjoint(inner)
         assert tuple(map(float, (exif[0x011A], exif[0x011B]))) == pytest.approx((200, 300), rel=1e-3)
-        if kind != "WEBP":
+        if kind not in ("WEBP", "AVIF"):
             assert written.info["dpi"] == pytest.approx((200, 300), rel=1e-3)  # turned with the picture
         packet = written.info.get("xmp") or written.info["XML:com.adobe.xmp"].encode()
         assert b'tiff:Orientation="1"' in packet
@@ -250,7 +250,7 @@ def test_shrink_to(shrink_to: int | None, parts: int, orientation: int, photo: A
 
 
 def test_other_formats_are_not_shrunk() -> None:
-    for kind in ("PNG", "WEBP", "TIFF", "BMP"):
+    for kind in ("PNG", "WEBP", "AVIF", "TIFF", "BMP"):
         data = images.encode(images.Photo(PIXELS), kind)
         np.testing.assert_array_equal(images.decode(data, shrink_to=4).pixels, images.decode(data).pixels)
     with pytest.raises(ValueError, match="shrink_to is 0"):

@@ -189,7 +189,7 @@ def test_hdr_profiles_are_refused(named: bool) -> None:
     profile = hdr_profile(named)
     assert is_sound(profile)
     eight = Image.fromarray((COLORS >> 8).astype(np.uint8))
-    files = [encoded(eight, kind, icc_profile=profile) for kind in ("JPEG", "PNG", "WEBP", "TIFF")]
+    files = [encoded(eight, kind, icc_profile=profile) for kind in ("JPEG", "PNG", "WEBP", "AVIF", "TIFF")]
     for data in (*files, png(COLORS, 16, iccp(profile)), tiff(COLORS, photometric="rgb", iccprofile=profile)):
         with pytest.raises(images.UnsupportedFormat, match="HDR"):
             images.decode(data)
@@ -335,7 +335,7 @@ PACKET = (
 )
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
 def test_stale_colors_are_not_carried_along(kind: str) -> None:
     exif, packet = chunk(b"eXIf", adobe_exif(True)), chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + PACKET)
     sources = [png(pixels, depth, gama(1.0), chrm(P3), exif, packet) for pixels in (COLORS, RAMP) for depth in (8, 16)]

@@ -22,6 +22,7 @@ from pipelines.dehaze.apply import main
 from pipelines.dehaze.names import FAILURES, RECORD, SHEETS
 
 Folder = Callable[..., Path]
+HEIC = Path(__file__).parents[2] / "models" / "images" / "heic" / "turned.heic"  # 48x64 when it is upright
 
 
 def names(folder: Path) -> list[str]:
@@ -40,6 +41,22 @@ def test_one_photograph_gets_a_neighbor(photo_folder: Folder, capsys: pytest.Cap
     assert main([str(source), "--model", "dcp"]) == 2
     assert "is there already; --overwrite replaces it" in capsys.readouterr().err
     assert main([str(source), "--model", "dcp", "--overwrite", "--strength", "0.5"]) == 0
+
+
+def test_heic_in_a_folder_becomes_jpeg(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    (folder / "deep").mkdir(parents=True)
+    shutil.copy(HEIC, folder / "deep" / "IMG_1.HEIC")
+    Image.new("RGB", (64, 48), (90, 120, 150)).save(folder / "b.avif")
+    assert main([str(folder), str(out), "--model", "dcp"]) == 0
+    assert names(out) == sorted([RECORD, "b.avif", "deep/IMG_1.jpg"])
+    with Image.open(out / "deep" / "IMG_1.jpg") as turned, Image.open(out / "b.avif") as other:
+        assert (turned.format, turned.size, other.format) == ("JPEG", (48, 64), "AVIF")
+    assert "left out" not in capsys.readouterr().out
+    assert main([str(folder), str(out), "--model", "dcp"]) == 0
+    assert "0 dehazed, 2 there already" in capsys.readouterr().out
+    assert main([str(folder / "deep" / "IMG_1.HEIC"), "--model", "dcp", "--format", "png"]) == 0
+    assert (folder / "deep" / "IMG_1_dehazed.png").exists()
 
 
 def test_one_photograph_gets_a_name(photo_folder: Folder, tmp_path: Path) -> None:
@@ -269,9 +286,9 @@ def test_a_folder_called_like_our_own_is_dehazed_or_refused(photo_folder: Folder
 
 def test_what_was_left_out_is_told(photo_folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = photo_folder(count=1)
-    for name in ("a.heic", "b.HEIC", "clip.MOV"):
+    for name in ("a.gif", "b.GIF", "clip.MOV"):
         (folder / name).touch()
-    line = "left out: 2 HEIC, 1 MOV; videos are dehazed one at a time: dehaze apply CLIP RESULT\n"
+    line = "left out: 2 GIF, 1 MOV; videos are dehazed one at a time: dehaze apply CLIP RESULT\n"
     for more in (["--dry-run"], []):
         assert main([str(folder), str(tmp_path / "out"), "--model", "dcp", *more]) == 0
         assert capsys.readouterr().out.endswith(line)

@@ -45,6 +45,19 @@ def test_the_tree_is_kept_and_only_photographs_count(tmp_path: Path) -> None:
     assert names(source, tmp_path / "out", "PNG") == ["a.png", "b.PNG", "deep/er/c.png"]
 
 
+def test_heic_becomes_jpeg_as_it_is_only_read(tmp_path: Path) -> None:
+    source = touch(tmp_path / "in", "IMG_1.HEIC", "deep/b.heif", "c.avif", "d.hif", "e.jpeg")
+    out = tmp_path / "out"
+    assert names(source, out) == ["IMG_1.jpg", "c.avif", "d.jpg", "e.jpeg", "deep/b.jpg"]
+    assert names(source, out, "AVIF") == ["IMG_1.avif", "c.avif", "d.avif", "e.avif", "deep/b.avif"]
+    assert names([str(source / "IMG_1.HEIC")], None)[0].endswith("IMG_1_dehazed.jpg")
+    touch(source, "IMG_1.jpg")
+    with pytest.raises(ConfigError, match=r"IMG_1\.HEIC and .*IMG_1\.jpg would both become .*out/IMG_1\.jpg"):
+        names(source, out)
+    with pytest.raises(ConfigError, match=r"IMG_1\.HEIC and .*IMG_1\.jpg would both become .*IMG_1_dehazed\.jpg"):
+        names(source, None)
+
+
 def test_globs(tmp_path: Path) -> None:
     source = touch(tmp_path / "in", "a.jpg", "b.png", "deep/c.jpg", "deep/er/d.jpg")
     out = tmp_path / "out"
@@ -136,18 +149,18 @@ def test_a_home_is_looked_for_as_shells_do(tmp_path: Path, monkeypatch: pytest.M
 
 def test_what_is_left_out_is_counted_by_kind(tmp_path: Path) -> None:
     source = touch(
-        tmp_path / "in", "a.jpg", "b.HEIC", "deep/c.heic", "d.mov", "e.pdf", "README", ".hidden.jpg", ".DS_Store",
+        tmp_path / "in", "a.jpg", "b.GIF", "deep/c.gif", "d.mov", "e.pdf", "README", ".hidden.jpg", ".DS_Store",
         ".git/x.jpg",
     )  # fmt: skip
     (source / "gone.jpg").symlink_to("nowhere")
     (source / "circle.jpg").symlink_to("circle.jpg")
     os.mkfifo(source / "pipe.jpg")
     assert survey(make_plan([str(source)], str(tmp_path / "out"), None)).passed_over == (
-        "left out: 2 HEIC, 2 broken links, 1 .git folder, 1 MOV, 1 PDF, 1 hidden, 1 pipes or devices, "
+        "left out: 2 GIF, 2 broken links, 1 .git folder, 1 MOV, 1 PDF, 1 hidden, 1 pipes or devices, "
         "1 without a suffix; videos are dehazed one at a time: dehaze apply CLIP RESULT"
     )
-    touch(tmp_path / "phone", "a.heic", "b.heic")
-    with pytest.raises(ConfigError, match=r"no photographs in .*phone; left out: 2 HEIC$"):
+    touch(tmp_path / "phone", "a.gif", "b.gif")
+    with pytest.raises(ConfigError, match=r"no photographs in .*phone; left out: 2 GIF$"):
         names(tmp_path / "phone", tmp_path / "out")
     beside = touch(tmp_path / "beside", "a.jpg", "a_dehazed.jpg")
     assert survey(make_plan([str(beside)], None, None)).passed_over == "left out: 1 earlier results"

@@ -125,7 +125,7 @@ def test_any_name_is_evaluated_and_what_is_left_out_is_named(photo_folder: Folde
     data = (folder / "photo_000.jpg").read_bytes()
     (folder / "photo_000.jpg").rename(strange)
     (folder / "gone.jpg").symlink_to(folder / "nothing.jpg")
-    for name in ("a.heic", ".DS_Store", "._photo_001.jpg"):
+    for name in ("a.gif", ".DS_Store", "._photo_001.jpg"):
         (folder / name).touch()
     chosen = choose(str(folder), "hazy", None, None, default="all")
     (entry,) = (e for e in chosen.entries if e.name.startswith("caf"))
@@ -135,7 +135,7 @@ def test_any_name_is_evaluated_and_what_is_left_out_is_named(photo_folder: Folde
     assert len(chosen.entries) == 3
     assert chosen.warnings == (
         f"{folder}: gone.jpg cannot be read and is left out: No such file or directory",
-        f"{folder}: left out are 1 HEIC, 2 hidden or system",
+        f"{folder}: left out are 1 GIF, 2 hidden or system",
     )
     assert match_results("theirs", folder, chosen.entries)[entry.image_id] == entry.path
     assert match_references(chosen.entries, folder)[entry.image_id] == entry.path

@@ -145,12 +145,12 @@ def test_archives_whose_names_and_members_names_are_not_utf8(suffix: str, tmp_pa
 
 def test_what_is_left_out_is_counted_by_kind(tmp_path: Path) -> None:
     litter = [".DS_Store", "Thumbs.db", "._a.jpg", "__MACOSX/a.jpg", "@eaDir/a.jpg/SYNOPHOTO_THUMB_XL.jpg", ".git/x"]
-    touch(tmp_path, "a.jpg", "1.HEIC", "2.heic", "notes.txt", "README", *litter)
+    touch(tmp_path, "a.jpg", "1.GIF", "2.gif", "notes.txt", "README", *litter)
     table, _, left = list_source(str(tmp_path), PLAIN)
     assert table.num_rows == 1
-    assert left_out_text(left) == "2 HEIC, 1 TXT, 1 without a suffix, 6 hidden or system"
+    assert left_out_text(left) == "2 GIF, 1 TXT, 1 without a suffix, 6 hidden or system"
     (tmp_path / "a.jpg").unlink()
-    with pytest.raises(ConfigError, match=r"no photographs in .*; left out: 2 HEIC, 1 TXT"):
+    with pytest.raises(ConfigError, match=r"no photographs in .*; left out: 2 GIF, 1 TXT"):
         names(tmp_path)
     touch(tmp_path, "hazy/b.jpg", "clear/b.jpg")
     assert list_source(str(tmp_path), Sorter("reside", "hazy"))[2]["outside the layout"] == 1

@@ -93,13 +93,13 @@ def test_any_name_gets_in_and_what_is_passed_over_is_named(
     for number, name in enumerate((b"caf\xe9.jpg", b"two\nlines.jpg", b"#100%.jpg", b"x" * 251 + b".jpg")):
         (source / f"photo_{number:03d}.jpg").rename(os.fsdecode(os.fsencode(source) + b"/" + name))
     (source / "gone.jpg").symlink_to(source / "nothing.jpg")
-    for name in ("a.heic", "b.HEIC", ".DS_Store", "._photo_005.jpg"):
+    for name in ("a.gif", "b.GIF", ".DS_Store", "._photo_005.jpg"):
         (source / name).touch()
     assert main([str(source), "--domain", "hazy", "--out", str(tmp_path / "out")]) == 0
-    assert "left out: 2 HEIC, 2 hidden or system" in capsys.readouterr().out
+    assert "left out: 2 GIF, 2 hidden or system" in capsys.readouterr().out
     manifest = open_corpus(tmp_path / "out").manifest
     assert (manifest.found, manifest.accepted, manifest.rejected) == (7, 6, 1)
-    assert manifest.left_out == {"HEIC": 2, "hidden or system": 2}
+    assert manifest.left_out == {"GIF": 2, "hidden or system": 2}
     found = {row["uri"].removeprefix(f"{source}/") for row in rows(open_corpus(tmp_path / "out"))}
     assert found == {
         r"caf\xe9.jpg",

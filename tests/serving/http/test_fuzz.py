@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from serving.engine.replica import Replica
 from tests.serving.hostile import FORM, archive, damaged, form
 
 COUNT = 600
+HEIC = Path(__file__).parents[2] / "models" / "images" / "heic" / "plain.heic"
 
 
 class Nothing:
@@ -27,7 +29,8 @@ class Nothing:
 
 @pytest.fixture
 def bodies(jpeg: Callable[..., bytes]) -> dict[str, bytes]:
-    whole = {kind: jpeg(1, 24, 32, kind) for kind in ("JPEG", "PNG", "WEBP", "TIFF", "BMP")}
+    whole = {kind: jpeg(1, 24, 32, kind) for kind in ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP")}
+    whole["HEIC"] = HEIC.read_bytes()
     zipped = archive([(f"photo.{kind.lower()}", data) for kind, data in whole.items()])
     return whole | {"ZIP": zipped, "FORM": form(whole.values())}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from models.options import MEDIA_TYPES
 from serving import errors
 from serving.engine.slots import ModelState
 from serving.http import page
@@ -106,6 +107,20 @@ def test_references_are_relative_and_lead_somewhere(client: TestClient) -> None:
 def test_every_code_has_a_sentence() -> None:
     sentences = set(re.findall(r"^  (\w+): \{ text:", (SERVING / "web" / "messages.js").read_text(), re.MULTILINE))
     assert set(errors.CODES) - sentences == set()
+
+
+def test_the_page_takes_every_format(service: Service) -> None:
+    """Its own lists, against those of the service: what it recognizes, what it offers to save, what it lets choose."""
+    script = (SERVING / "web" / "photo.js").read_text()
+    told = service(Idle()).get("/v1/models").json()["limits"]["formats"]
+    assert set(re.findall(r'\["([A-Z]+)", /', script)) == set(told)
+    media = re.search(r"const MEDIA = \{(.*?)\};", script)
+    assert media is not None
+    assert dict(re.findall(r'(\w+): "([\w/]+)"', media[1])) == MEDIA_TYPES
+    chosen = re.findall(r'accept="([^"]+)"', (SERVING / "web" / "index.html").read_text())
+    assert len(chosen) == 2
+    for accept in chosen:
+        assert {".avif", ".heic", ".heif", ".hif"} <= set(accept.split(","))
 
 
 def test_limits_are_told(service: Service) -> None:

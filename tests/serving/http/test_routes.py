@@ -46,7 +46,28 @@ def test_bytes_are_those_of_the_command_line(
     assert answer.content == expected.read_bytes()
 
 
+HEIC = Path(__file__).parents[2] / "models" / "images" / "heic" / "turned.heic"  # 48x64 when it is upright
+
+
 class TestDehaze:
+    def test_heic_is_answered_with_jpeg(self, service: Service) -> None:
+        client, data = service(), HEIC.read_bytes()
+        for query, kind, media in (({}, "JPEG", "image/jpeg"), ({"format": "avif"}, "AVIF", "image/avif")):
+            for sent in ({"content": data}, {"files": {"file": ("a.heic", data, "image/heic")}}):
+                answer = client.post("/v1/dehaze", params=query, **sent)
+                assert (answer.status_code, answer.headers["content-type"]) == (200, media), answer.text
+                with Image.open(io.BytesIO(answer.content)) as image:
+                    assert (image.format, image.size) == (kind, (48, 64))
+        answer = client.post("/v1/dehaze", params={"format": "heic"}, content=data)
+        assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+        assert "'heic' is not one of avif, bmp" in answer.json()["detail"]
+        assert client.post("/v1/dehaze", content=data[:600]).json()["code"] == "truncated"
+
+    def test_avif_is_answered_with_avif(self, service: Service, jpeg: Jpeg) -> None:
+        answer = service().post("/v1/dehaze", content=jpeg(1, 48, 64, "AVIF"))
+        assert answer.headers["content-type"] == "image/avif"
+        assert Image.open(io.BytesIO(answer.content)).format == "AVIF"
+
     def test_headers_tell_how_it_was_made(self, service: Service, jpeg: Jpeg) -> None:
         answer = service(scorer={}).post("/v1/dehaze", content=jpeg(), headers={"X-Request-Id": "abc-1"})
         assert answer.headers["content-type"] == "image/jpeg"
@@ -260,6 +281,17 @@ class TestBatch:
         assert archive.namelist() == ["a.jpg", "b.jpg", "a (2).jpg", "manifest.json"]
         for seed, entry in enumerate(manifest["files"]):
             assert archive.read(entry["file"]) == client.post("/v1/dehaze", content=jpeg(seed)).content
+
+    def test_heic_in_a_batch_becomes_jpeg(self, service: Service, jpeg: Jpeg) -> None:
+        sent = zipped(
+            {"trip/one.HEIC": HEIC.read_bytes(), "trip/one.jpg": jpeg(1), "two.avif": jpeg(2, 48, 64, "AVIF")}
+        )
+        archive, manifest = opened(service().post("/v1/batch", content=sent).content)
+        files = [entry["file"] for entry in manifest["files"]]
+        assert (manifest["ok"], len(set(files))) == (3, 3)
+        assert [Path(name).suffix for name in files] == [".jpg", ".jpg", ".avif"]
+        for name, kind in zip(files, ("JPEG", "JPEG", "AVIF"), strict=True):
+            assert Image.open(io.BytesIO(archive.read(name))).format == kind
 
     def test_a_zip_with_failures(self, service: Service, jpeg: Jpeg) -> None:
         sent = zipped(

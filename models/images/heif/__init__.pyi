@@ -1,0 +1,2 @@
+from .boxes import HeifLayout as HeifLayout
+from .boxes import layout as layout
