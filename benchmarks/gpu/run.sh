@@ -26,10 +26,15 @@ done
 python=${PYTHON:-python3}
 mkdir -p "$out" "$work" || exit 64
 log=$out/log.txt until=$((SECONDS + seconds)) failed=0
-export PYTHONUNBUFFERED=1 TQDM_DISABLE=1 PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
+export PYTHONUNBUFFERED=1 TQDM_DISABLE=1 CUBLAS_WORKSPACE_CONFIG=:4096:8 PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 if compgen -G "$data/wheels/*.whl" > /dev/null; then
   site=$(realpath "$work")/site
-  [ -d "$site" ] || for wheel in "$data"/wheels/*.whl; do "$python" -m zipfile -e "$wheel" "$site" >> "$log" 2>&1; done
+  if [ ! -d "$site" ]; then # whole or not at all
+    rm -rf "$site.partial"
+    for wheel in "$data"/wheels/*.whl; do "$python" -m zipfile -e "$wheel" "$site.partial" 2>&1 | tee -a "$log"; done
+    mv "$site.partial" "$site"
+  fi
+  echo "packages of $data/wheels are in $site" | tee -a "$log"
   export PYTHONPATH=$site:$PYTHONPATH
 fi
 
@@ -48,9 +53,9 @@ for stage in $stages; do
   [ "$budget" -gt 0 ] || { echo "$stage: no time is left" | tee -a "$log"; failed=$((failed + 1)); continue; }
   what=(benchmarks.gpu."$stage")
   case $stage in teacher | colabator) what=(benchmarks.gpu.training --stage "$stage") ;; esac
-  # Starting takes some of it, and what does not end by itself is ended.
+  # Starting is part of it. What does not end by itself is ended.
   timeout --kill-after 5 $((budget + 15)) "$python" -m "${what[@]}" --data "$data" --out "$out" --work "$work" \
-    --device "$device" --seconds $((budget > 20 ? budget - 8 : budget)) ${more[@]+"${more[@]}"} 2>&1 | tee -a "$log"
+    --device "$device" --began "$(date +%s)" --seconds $((budget > 20 ? budget - 8 : budget)) ${more[@]+"${more[@]}"} 2>&1 | tee -a "$log"
   code=${PIPESTATUS[0]}
   [ "$code" -eq 0 ] || { echo "$stage: failed with $code" | tee -a "$log"; failed=$((failed + 1)); }
 done

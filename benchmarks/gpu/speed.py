@@ -11,6 +11,7 @@ Quick variants of all sizes come first, compilation last: what there is no time 
 
 from __future__ import annotations
 
+import gc
 import math
 import sys
 from collections.abc import Callable
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.gpu.roofline import DTYPES, demand, limits, seconds_of
-from benchmarks.gpu.stage import Stage, parser_of, synchronize
+from benchmarks.gpu.stage import Stage, parser_of, reason, synchronize
 from models import zoo
 from models.inference import InferenceConfig, as_dehazed, dehaze
 
@@ -39,7 +40,8 @@ SIZES = {
     "640x480": (1, 480, 640),
     "1920x1080": (1, 1080, 1920),
 }
-TINY = {"256x256": (1, 32, 32)}
+TINY = {"32x32": (1, 32, 32)}
+TINY_MODELS = ("corun-compact", "cddgan-compact")
 QUICK = ("float32", "bfloat16", "float16", "product", "float32, graph", "bfloat16, graph", "float16, graph")
 SLOW = ("float16, compiled", "bfloat16, compiled", "float32, compiled")
 AIM = {"speedup": 3.0, "db": 50.0}
@@ -73,7 +75,10 @@ def variant_of(network: nn.Module, image: Tensor, variant: str) -> Call:
     if variant == "product":
         return lambda: dehaze(network, image, InferenceConfig()).scene
     precision, _, how = variant.partition(", ")
-    run = torch.compile(network, dynamic=False) if how == "compiled" else network
+    run: Callable[[Tensor], Any] = network
+    if how == "compiled":
+        torch.compiler.reset()  # a function is compiled a few times at most, and then runs uncompiled without a word
+        run = torch.compile(network, dynamic=False)
 
     def call() -> Tensor:
         with torch.autocast(image.device.type, DTYPES[precision], enabled=precision != "float32", cache_enabled=False):
@@ -87,7 +92,7 @@ def _graphed(call: Call) -> Call:
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        for _ in range(2):
+        for _ in range(3):
             call()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
@@ -112,9 +117,9 @@ def _peak(call: Call, device: torch.device) -> float | None:
 
 
 def decibels(scene: Tensor, expected: Tensor) -> float:
-    """PSNR of scenes in [0, 1], 150 at most."""
+    """PSNR of scenes in [0, 1], 150 at most; 0 for one with numbers that are none."""
     error = float((scene.float().clamp(0, 1) - expected.clamp(0, 1)).double().square().mean())
-    return min(150.0, -10 * math.log10(error + 1e-30))
+    return min(150.0, -10 * math.log10(error + 1e-30)) if math.isfinite(error) else 0.0
 
 
 class Case:
@@ -125,34 +130,28 @@ class Case:
         self.network, self.image = network_of(model, stage.device), photograph(shape, stage.device)
         self.expected = as_dehazed(self.network(self.image)).scene.clone()
         self.asked = demand(self.network, self.image)
-        self.base = math.inf
 
-    def row(self, variant: str, most: dict[str, float]) -> dict[str, Any]:
+    def row(self, variant: str) -> dict[str, Any]:
         """Measure a variant."""
         device = self.stage.device
         call = variant_of(self.network, self.image, variant)
         db = decibels(call(), self.expected)
         seconds = seconds_of(call, device)
         peak = None if variant.endswith("graph") else _peak(call, device)  # a graph has its memory for itself
-        if variant == "float32":
-            self.base = seconds
-        row = {
-            "model": self.model, "size": self.size, "variant": variant, "db": round(db, 1), "peak_mib": peak,
-            "images_per_second": self.images / seconds, "speedup": self.base / seconds,
-        }  # fmt: skip
-        precision = variant.partition(",")[0]
+        found, precision = {"db": round(db, 1), "images_per_second": self.images / seconds}, variant.partition(",")[0]
+        most = self.stage.found["measured_limits"]
         if precision in most:
             moved = self.asked["bytes"] * (1 if precision == "float32" else 0.5)
-            row["matmul_share"] = self.asked["flops"] / seconds / most[precision]
-            row["bandwidth_share"] = moved / seconds / most["bytes"]
-        return row
+            found["matmul_share"] = self.asked["flops"] / seconds / most[precision]
+            found["bandwidth_share"] = moved / seconds / most["bytes"]
+        return found if peak is None else found | {"peak_mib": peak}
 
 
 def aim(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The fastest variant of each model and size that is close enough, and whether it is fast enough."""
     found: dict[str, Any] = {}
     for place in dict.fromkeys((row["model"], row["size"]) for row in rows):
-        close = [r for r in rows if (r["model"], r["size"]) == place and "error" not in r and r["db"] >= AIM["db"]]
+        close = [r for r in rows if (r["model"], r["size"]) == place and "speedup" in r and r["db"] >= AIM["db"]]
         best = max(close, key=lambda row: row["speedup"], default=None)
         if best is not None:
             met = best["speedup"] >= AIM["speedup"]
@@ -175,32 +174,70 @@ def variants_for(device: torch.device, tiny: bool) -> tuple[tuple[str, ...], tup
 @torch.inference_mode()
 def measure(stage: Stage, *, tiny: bool) -> None:
     """Rows of all cases into the results, one by one."""
-    most = limits(stage.device, small=stage.device.type != "cuda")
-    rows: list[dict[str, Any]] = []
-    stage.found |= {"measured_limits": most, "aim": AIM, "rows": rows}
-    quick, slow = variants_for(stage.device, tiny)
-    places = [(model, size, shape) for size, shape in (TINY if tiny else SIZES).items() for model in MODELS]
-    cases: dict[tuple[str, str], Case] = {}
-    for variants in (quick, slow):
-        for model, size, shape in places:
-            try:
-                case = cases.setdefault((model, size), None) or Case(stage, model, size, shape)  # type: ignore[arg-type]
-                cases[model, size] = case
-            except RuntimeError as problem:  # out of memory
-                rows.append({"model": model, "size": size, "error": " ".join(str(problem).split())[:300]})
-                continue
-            for variant in variants:
-                _add(stage, case, variant, rows)
+    stage.found |= {"aim": AIM, "rows": []}
+    stage.found["measured_limits"] = limits(stage.device, small=stage.device.type != "cuda")
+    passes = variants_for(stage.device, tiny)
+    for variant in (*QUICK, *SLOW):
+        if variant not in passes[0] + passes[1]:
+            stage.say(f"{variant}: left out on a {stage.device.type.upper()}{' with --steps' if tiny else ''}")
+    for variants in filter(None, passes):
+        for size, shape in (TINY if tiny else SIZES).items():
+            for model in TINY_MODELS if tiny else MODELS:
+                _measure(stage, model, size, shape, variants)
+                _free(stage.device)
 
 
-def _add(stage: Stage, case: Case, variant: str, rows: list[dict[str, Any]]) -> None:
+def _measure(stage: Stage, model: str, size: str, shape: tuple[int, int, int], variants: tuple[str, ...]) -> None:
+    """The rows of a case, whose memory is free again afterwards."""
     try:
-        rows.append(case.row(variant, stage.found["measured_limits"]))
-    except RuntimeError as problem:  # a variant that a device or compiler refuses is a row that says so
-        rows.append({"model": case.model, "size": case.size, "variant": variant, "error": str(problem)[:300]})
+        case = Case(stage, model, size, shape)
+    except Exception as problem:  # noqa: BLE001 - out of memory, most likely; the other cases go on
+        _add(stage, {"model": model, "size": size, "error": reason(problem)})
+        return
+    for variant in variants:
+        row: dict[str, Any] = {"model": model, "size": size, "variant": variant}
+        try:
+            row |= case.row(variant)
+        except Exception as problem:  # noqa: BLE001 - compilers raise anything; the other variants go on
+            row["error"] = reason(problem)
+        _add(stage, row)
+        _free(stage.device)
+
+
+def _add(stage: Stage, row: dict[str, Any]) -> None:
+    """A row with its speed over that of eager float32, where that was measured."""
+    rows = stage.found["rows"]
+    rows.append(row)
+    eager = next(
+        (one["images_per_second"] for one in rows
+         if (one["model"], one["size"], one.get("variant")) == (row["model"], row["size"], "float32")
+         and "error" not in one),
+        None,
+    )  # fmt: skip
+    if eager is not None and "error" not in row:
+        row["speedup"] = row["images_per_second"] / eager
     stage.found["aims"] = aim(rows)
-    stage.say(" ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in rows[-1].items()))
+    stage.say(told(row))
     stage.write()
+
+
+def told(row: dict[str, Any]) -> str:
+    """A row as a line of the log."""
+    place = ", ".join(row[key] for key in ("model", "size", "variant") if key in row)
+    if "error" in row:
+        return f"{place}: failed: {row['error']}"
+    parts = [f"{row['images_per_second']:.4g} images/s", f"{row['db']:g} dB to float32"]
+    parts += [f"{row['speedup']:.2f}x"] if "speedup" in row else []
+    parts += [f"{row['peak_mib']:.0f} MiB"] if "peak_mib" in row else []
+    shares = {"matmul_share": "of a matrix product", "bandwidth_share": "of a copy"}
+    return f"{place}: {', '.join(parts + [f'{row[key]:.1%} {what}' for key, what in shares.items() if key in row])}"
+
+
+def _free(device: torch.device) -> None:
+    """Hand back what a variant held."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -19,8 +19,8 @@ import torch
 RESULTS = "results.json"
 
 
-class OutOfTime(Exception):  # noqa: N818 - it is no error
-    """The stage's seconds are over."""
+class OutOfTime(BaseException):
+    """The stage's seconds are over. No Exception: compilers wrap those into their own, and the stage would go on."""
 
 
 class Stage:
@@ -29,9 +29,10 @@ class Stage:
     def __init__(self, name: str, args: argparse.Namespace) -> None:
         self.name, self.out, self.seconds = name, Path(args.out), float(args.seconds)
         self.device = torch.device(args.device)
-        self.began = time.monotonic()
+        self.began = time.monotonic() - (time.time() - args.began if args.began else 0)
         self.found: dict[str, Any] = {"finished": False, "ran_on": describe(self.device)}
         self.out.mkdir(parents=True, exist_ok=True)
+        self.say(f"on {self.found['ran_on']['name']}, {self.seconds:.0f} s at most")
         self.write()
 
     @property
@@ -71,6 +72,11 @@ class Stage:
         self.write()
 
 
+def reason(problem: Exception) -> str:
+    """Why something failed, in a line."""
+    return f"{type(problem).__name__}: {' '.join(str(problem).split())}"[:300]
+
+
 def _over(_signal: int, _frame: FrameType | None) -> None:
     raise OutOfTime
 
@@ -94,6 +100,7 @@ def parser_of(name: str, doc: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--work", type=Path, required=True, help="folder for what stays here, to go on from")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seconds", type=float, required=True, help="that the stage may take")
+    parser.add_argument("--began", type=float, help="when they began, in seconds since 1970 (default: now)")
     parser.add_argument("--steps", type=int, default=0, help="of training, and tiny sizes: only to see that it runs")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the recipes, train.seed=1")
     return parser

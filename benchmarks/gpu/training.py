@@ -37,6 +37,7 @@ from pipelines.train import (
     load_recipe,
     make_method,
     make_scorer,
+    real_config,
     real_photographs,
     synthetic_pairs,
     write_checkpoint,
@@ -78,7 +79,7 @@ def labels_of(recipe: Recipe, method: Any, args: Any, device: torch.device) -> I
     """Batches of real photographs with their labels, where the method takes them."""
     if recipe.method != "colabator":
         return None
-    function = functools.partial(real_photographs, size=recipe.labels.size)
+    function = functools.partial(real_photographs, config=real_config(recipe))
     rows = read_rows(args.data, "hazy", "train")
     photos = batches(rows, recipe.labels.batch_size, function, device, seed=recipe.train.seed + 1)
     models = (method.teacher, make_scorer(recipe, device))
@@ -106,7 +107,8 @@ def planned(recipe: Recipe, pairs: Iterator[dict[str, Any]], args: Any, stage: S
         batch = next(pairs)
         method.training_step(batch if labels is None else batch | labels.take(0), step)
         done = step - 2
-        if done >= 3 and time.monotonic() - began > patience:
+        slow = stage.left < stage.seconds / 2
+        if done >= (1 if slow else 3) and (slow or time.monotonic() - began > patience):
             break
     pace = (time.monotonic() - began) / done
     if labels is not None:

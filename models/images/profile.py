@@ -250,13 +250,14 @@ def stated(points: Chromaticities, curve: float | Array | None, gray: bool = Fal
     """A profile of these chromaticities and this curve from stored values to light: a power, or a table, or three;
     None for sRGB's. No profile for what is sRGB, and for what cannot be.
     """
-    import imagecodecs
-
     if not _spans(points):
         points = _SRGB
     like = max(abs(a - b) for a, b in zip(points, _SRGB, strict=True)) < _LIKE_SRGB or gray
     if (curve is None and like) or (isinstance(curve, float) and not 0.2 < curve < 8):
         return None
+
+    import imagecodecs  # where a profile is made: nearly all files are sRGB, and read without it
+
     points = _SRGB if like else points
     options: dict[str, Any] = {"gamma": curve}
     if not isinstance(curve, float):

@@ -82,7 +82,7 @@ class Convolution(nn.Module):
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
         """NCHW -> NCHW; ``skip`` is added at the end."""
         x = in_bands(self._convolved, x, halo=self.halo)
-        scale, shift = (torch.ones(1), torch.zeros(1)) if self.norm is None else self.norm.affine(x)
+        scale, shift = (x.new_ones(1), x.new_zeros(1)) if self.norm is None else self.norm.affine(x)
 
         def local(x: Tensor, *skip: Tensor) -> Tensor:
             x = x * scale.to(x) + shift.to(x)

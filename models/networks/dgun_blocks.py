@@ -176,5 +176,6 @@ def _least_squares(moments: Tensor, size: int) -> Tensor:
     gram, cross = moments.double().tensor_split([size], dim=-1)
     scale = gram.diagonal(dim1=-2, dim2=-1).clamp(min=1e-30).rsqrt()[..., None]
     damped = gram * scale * scale.transpose(-1, -2) + 1e-9 * torch.eye(size, dtype=gram.dtype, device=gram.device)
-    weights: Tensor = torch.linalg.solve(damped, cross * scale) * scale
+    # It cannot be singular, and `solve` would wait for a GPU to hear so, which CUDA graphs do not allow.
+    weights: Tensor = torch.linalg.solve_ex(damped, cross * scale)[0] * scale
     return weights.float()

@@ -14,6 +14,7 @@ from .labels import labeling_config as labeling_config
 from .local import train_local as train_local
 from .recipe import Recipe as Recipe
 from .recipe import load_recipe as load_recipe
+from .recipe import real_config as real_config
 from .run import TrainJob as TrainJob
 from .transforms import decode_pixels as decode_pixels
 from .transforms import real_photographs as real_photographs

@@ -25,7 +25,6 @@ from pipelines.corpus import Corpus, pinned, require_corpus
 
 if TYPE_CHECKING:  # the tasks import this file, and recipes import every method
     from pipelines.train.recipe import Recipe
-    from pipelines.train.transforms import RealConfig
 
 Samples = dict[str, NDArray[Any]]
 Unit = tuple[str, int]  # file and row group
@@ -168,6 +167,7 @@ def training_units(corpus: Corpus) -> list[Unit]:
 def sampling_of(recipe: Recipe) -> dict[str, Sampling]:
     """What a recipe makes of each corpus that it reads, by domain."""
     from pipelines.train import transforms
+    from pipelines.train.recipe import real_config
 
     crop, each = recipe.crop, recipe.crop.per_photo
     square = 3 * crop.size**2 * each
@@ -184,19 +184,6 @@ def sampling_of(recipe: Recipe) -> dict[str, Sampling]:
     if recipe.method == "colabator":
         found["hazy"] = Sampling(real, photographs, 6 * recipe.labels.size**2)
     return found
-
-
-def real_config(recipe: Recipe) -> RealConfig:
-    """How real photographs look to the student of a recipe."""
-    from pipelines.train.transforms import RealConfig
-
-    labels = recipe.labels
-    return RealConfig(
-        size=labels.size,
-        augmentation=labels.augmentation,
-        jpeg_probability=labels.jpeg_probability,
-        jpeg_quality=recipe.haze.jpeg_quality,
-    )
 
 
 def datasets(recipe: Recipe, clear: str | None, hazy: str | None, pins: str | None = None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from models.losses import PerceptualConfig
 from pipelines.resources import SHARD_CPUS, Ask
 from pipelines.train.methods import CddganTraining, LossWeights, OptimizerConfig, RealWeights, ScoringConfig
 from pipelines.train.recipes import RECIPES, recipe_names
-from pipelines.train.transforms import Augmentation, CropConfig
+from pipelines.train.transforms import Augmentation, CropConfig, RealConfig
 from pseudolabel.labeling import LabelingConfig
 
 
@@ -247,6 +247,17 @@ def _assign(tree: dict[str, Any], dotted: str, value: Any) -> None:
         if not isinstance(tree, dict):
             raise ConfigError(f"--set {dotted}: '{key}' has no keys inside")
     tree[leaf] = value
+
+
+def real_config(recipe: Recipe) -> RealConfig:
+    """How real photographs look to the student of a recipe."""
+    labels = recipe.labels
+    return RealConfig(
+        size=labels.size,
+        augmentation=labels.augmentation,
+        jpeg_probability=labels.jpeg_probability,
+        jpeg_quality=recipe.haze.jpeg_quality,
+    )
 
 
 def load_recipe(name: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:

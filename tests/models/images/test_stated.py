@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import zlib
 from typing import Any
 
@@ -361,3 +362,10 @@ def test_profiles_of_our_own() -> None:
         assert is_sound(profile)
         ImageCms.ImageCmsProfile(io.BytesIO(profile))
     assert stated_colors((0.3, 0.3, *[0.3] * 6), None) is None
+
+
+def test_a_png_without_colors_of_its_own_is_read_without_imagecodecs(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(file, "PNG")
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    assert images.decode(file.getvalue()).pixels[..., 0].tolist() == np.arange(64).reshape(8, 8).tolist()

@@ -16,9 +16,8 @@ from scipy.stats import spearmanr
 from models.haze import HazeConfig
 from models.images import codec as images
 from pipelines.train import transforms
-from pipelines.train.data import real_config
 from pipelines.train.methods.scorer import DEFECTS
-from pipelines.train.recipe import load_recipe
+from pipelines.train.recipe import load_recipe, real_config
 from pipelines.train.transforms import (
     Augmentation,
     CropConfig,
