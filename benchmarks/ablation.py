@@ -53,9 +53,7 @@ def photographs(uri: str, domain: str, count: int, side: int) -> Iterator[NDArra
         for row in batch.to_pylist()
     )
     for row in itertools.islice(rows, count):
-        pixels = decode_pixels(row["image"])
-        share = min(1.0, side / max(pixels.shape[:2]))
-        yield images.resize(pixels, *(max(16, round(share * length)) for length in pixels.shape[:2]))
+        yield metrics.bounded(decode_pixels(row["image"]), side)
 
 
 def measure(network: Any, clear: Sequence[NDArray[np.uint8]], hazy: Sequence[NDArray[np.uint8]]) -> Values:
@@ -75,7 +73,7 @@ def measure(network: Any, clear: Sequence[NDArray[np.uint8]], hazy: Sequence[NDA
         found["psnr"].append(metrics.psnr(made, photo))
         found["synthetic_fade"].append(metrics.fade(made))
         found["kept"].append(metrics.psnr(same, photo))
-        found["level"].append(100.0 * (float(same.mean()) / max(1.0, float(photo.mean())) - 1.0))
+        found["level"].append(metrics.level_shift(same, photo))
     return found
 
 

@@ -14,7 +14,7 @@ from pyarrow import fs as pafs
 
 from models.config import ConfigError
 from models.images import SUFFIXES, WRITTEN, format_written
-from models.paths import child, filesystem
+from models.paths import child, filesystem, is_local
 from pipelines.corpus import kind_of
 from pipelines.dehaze.names import EARLIER, HIDDEN, LINKS, OTHER, SHEETS, identity, same_place
 from pipelines.disk_errors import reason_of
@@ -42,7 +42,7 @@ def entries(files: Any, folder: str) -> list[FolderEntry]:
     Raises:
         OSError: it cannot be read.
     """
-    if isinstance(files, pafs.LocalFileSystem):
+    if is_local(files):
         with os.scandir(folder) as found:  # pyarrow gives up on a name that is not UTF-8, and passes over broken links
             listed = [_local(entry) for entry in found]
     else:

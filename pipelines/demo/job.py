@@ -239,11 +239,11 @@ def figures(summary: dict[str, Any]) -> list[str]:
     for kind, table in summary["tables"].items():
         names = [name for name in METRICS if any(name in metrics for metrics in table.values())]
         heads = [f"{name} {arrows[METRICS[name].better]}" for name in names]
-        lines += ["", f"{'held out, ' + kind:<22}" + "".join(f"{head:>13}" for head in heads)]
+        lines += ["", f"{'held out, ' + kind:<26}" + "".join(f"{head:>14}" for head in heads)]
         for model, metrics in table.items():
             means = [metrics.get(name, {}).get("mean") for name in names]
             cells = ["" if mean is None else f"{mean:.3f}" for mean in means]
-            lines.append(f"{model:<22}" + "".join(f"{cell:>13}" for cell in cells))
+            lines.append(f"{model:<26}" + "".join(f"{cell:>14}" for cell in cells))
     return lines
 
 

@@ -1,7 +1,9 @@
+from .cases import bounded as bounded
 from .config import EvaluateConfig as EvaluateConfig
 from .job import evaluate as evaluate
 from .metrics import METRICS as METRICS
 from .metrics import fade as fade
+from .metrics import level_shift as level_shift
 from .metrics import psnr as psnr
 from .metrics import ssim as ssim
 from .naturalness import brisque as brisque

@@ -17,7 +17,7 @@ from pyarrow import fs as pafs
 
 from models.config import ConfigError
 from models.images import IMAGE_SUFFIXES
-from models.paths import child, filesystem
+from models.paths import child, filesystem, is_local
 from pipelines.corpus import (
     CATALOGUE,
     CONTAINERS,
@@ -201,7 +201,7 @@ def _walk(source: str, what: str) -> Iterator[SourceFile]:
         files, path = filesystem(root)
         if pattern is None or files.get_file_info(path).type == pafs.FileType.NotFound:
             raise ConfigError(f"there is no folder {root}; expected a folder of {what}")
-    if isinstance(files, pafs.LocalFileSystem):
+    if is_local(files):
         yield from (file for file in _walk_local(root, path) if pattern is None or pattern.fullmatch(file.name))
         return
     entries = files.get_file_info(pafs.FileSelector(path, recursive=True))

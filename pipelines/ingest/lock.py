@@ -12,10 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pyarrow import fs as pafs
-
 from models.config import ConfigError
-from models.paths import filesystem
+from models.paths import filesystem, is_local
 
 LOCK = ".ingest.lock"
 _TAKEN = (errno.EWOULDBLOCK, errno.EACCES)
@@ -31,7 +29,7 @@ def only_ingest(out: str) -> Iterator[None]:
         ConfigError: another one is at work there.
     """
     files, path = filesystem(out)
-    if not isinstance(files, pafs.LocalFileSystem):
+    if not is_local(files):
         yield
         return
     Path(path).mkdir(parents=True, exist_ok=True)

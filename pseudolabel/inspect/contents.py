@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
 from models.config import PoolError
-from models.paths import absolute, child, filesystem
+from models.paths import absolute, child, filesystem, is_local
 from pseudolabel.pool import (
     MANIFEST,
     History,
@@ -70,7 +70,7 @@ def open_contents(pool: str) -> Contents:
         raise PoolError(f"cannot open '{pool}': {problem}") from problem
     if files.get_file_info(f"{folder}/{MANIFEST}").type == pafs.FileType.File:
         return _of_snapshot(pool)
-    if isinstance(files, pafs.LocalFileSystem):
+    if is_local(files):
         if stores := _stores(Path(folder)):
             return _of_stores(*stores)
         if not Path(folder).is_dir():

@@ -16,7 +16,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from models.config import PoolError, Settings
-from models.paths import absolute, child, filesystem, make_folder, persist, replacing
+from models.paths import absolute, child, filesystem, is_local, make_folder, persist, replacing
 from pseudolabel.pool.entries import Record
 from pseudolabel.pool.history import History, Moment
 
@@ -123,7 +123,6 @@ def write_part(uri: str | Path, name: str, records: Iterator[Record]) -> tuple[F
 def _write_file(files_at: Any, path: str, groups: Iterable[list[Record]]) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from pyarrow import fs as pafs
 
     rows = 0
     with files_at.open_output_stream(path) as sink, pq.ParquetWriter(sink, schema(), compression="none") as writer:
@@ -131,7 +130,7 @@ def _write_file(files_at: Any, path: str, groups: Iterable[list[Record]]) -> int
             columns = {name: [getattr(record, name) for record in group] for name in schema().names}
             writer.write_table(pa.table(columns, schema=schema()))
             rows += len(group)
-    if isinstance(files_at, pafs.LocalFileSystem):
+    if is_local(files_at):
         persist(path)
     return rows
 

@@ -181,7 +181,8 @@ class Stepper:
         found = self._backward(micro_batches(batch, self.config.accumulate))
         self._check_used()
         self._scaler.unscale_(self.optimizer)
-        norm = self._clip()
+        longest = math.inf if self.config.clip_norm is None else self.config.clip_norm
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), longest)
         *values, size = torch.stack([*found.values(), norm.float()]).tolist()
         shown = dict(zip(found, values, strict=True))
         checked = {"loss": shown["loss"]} if self._scaler.is_enabled() else {"loss": shown["loss"], "gradient": size}
@@ -192,14 +193,6 @@ class Stepper:
         self._scaler.update()
         self.teacher.update(self.network)
         return shown
-
-    def _clip(self) -> Tensor:
-        """The norm of all gradients, which are scaled down where it is too long."""
-        parameters = [p for p in self.network.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if self.config.clip_norm is not None:
-            nn.utils.clip_grads_with_norm_(parameters, self.config.clip_norm, norm)
-        return norm
 
     def _backward(self, parts: list[Batch]) -> Figures:
         """Gradients of the mean over the micro-batches; workers exchange theirs once, with the last one."""
