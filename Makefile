@@ -2,6 +2,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 OUT ?= runs/demo
 BIN := .venv/bin
+# A test that hangs fails after so many seconds; one that cannot even be interrupted ends its worker soon after, and both
+# show the stacks of their threads.
+LIMIT = --timeout $(1) -o faulthandler_timeout=$(2) -o faulthandler_exit_on_timeout=true
 STAMP := .venv/.installed
 
 .PHONY: help demo serve test test-faults check format lock clean
@@ -16,10 +19,10 @@ serve: $(STAMP) ## the champion of the last demo over HTTP, until Ctrl-C; OUT=di
 	$(BIN)/python -m serving --out $(OUT) $(ARGS)
 
 test: $(STAMP) ## the default tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(call LIMIT,600,900)
 
 test-faults: $(STAMP) ## the tests that kill processes, fill disks and take nodes away; FAULTS=files for some of them
-	$(BIN)/python -m pytest -m faults -rPs --durations 6 --numprocesses 2 --dist loadfile $(FAULTS)
+	$(BIN)/python -m pytest -m faults -rPs --durations 6 --numprocesses 2 --dist loadfile $(call LIMIT,1500,1800) $(FAULTS)
 
 check: $(STAMP) ## lint, format, types, import rules
 	$(BIN)/ruff check .

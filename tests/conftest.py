@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # listen on loopback only, as authentication is off
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.http.connections:guard",  # as `python -m serving` has it
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_worker_niceness": "0",  # Ray's own is 15: beside another process of the tests its workers would hardly move
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
 }
 
@@ -91,6 +94,23 @@ def ray_cluster() -> Iterator[None]:
     context.print_on_execution_start = False
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def run(request: pytest.FixtureRequest, ray_cluster: None) -> Iterator[str]:
+    """The name of a run of this test's own; of its pools and label workers, and of runs whose names begin alike,
+    nothing is left, above all not their places: others would wait for these for ever.
+    """
+    from models.config import PoolError
+    from pseudolabel.inspect import running, stop
+    from pseudolabel.pool.client import remove_groups
+
+    name = f"{request.node.name}-{time.monotonic_ns()}"
+    yield name
+    for left in {name, *(one.run for one in running() if one.run.startswith(name))}:
+        with suppress(PoolError):
+            stop(left, force=True)
+        remove_groups(left)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -47,17 +46,6 @@ def kill(run, shard=0):
     pid = pid_of(shard_of_run(run, shard))
     os.kill(pid, signal.SIGKILL)
     return pid
-
-
-@pytest.fixture
-def run(request, ray_cluster):
-    """A run's name of its own; the shards started for it are stopped."""
-    name = f"{request.node.name}-{time.monotonic_ns()}"
-    yield name
-    for own in (name, f"{name}-other"):
-        for shard in range(2):
-            with suppress(ValueError):
-                ray.kill(shard_of_run(own, shard))
 
 
 def test_twenty_kills_in_a_stream_of_offers_lose_no_acknowledged_one(run, tmp_path):

@@ -3,7 +3,6 @@
 import io
 import sys
 import time
-from contextlib import suppress
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,7 +18,7 @@ from pseudolabel.labeling.dispatch import Crew
 from pseudolabel.labeling.rounds import LabelingConfig, Round, UnitCounts, WorkUnit
 from pseudolabel.labeling.workers import start_labeling
 from pseudolabel.pool.actors import start_pool
-from pseudolabel.pool.client import namespace_of, shard_name
+from pseudolabel.pool.client import namespace_of
 from pseudolabel.scorer.scores import Scores
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers cannot import test modules
@@ -90,9 +89,8 @@ def test_a_round_that_is_broken_off_gets_back_what_is_out_and_no_more():
 
 
 @pytest.fixture
-def labeled(ray_cluster, request, tmp_path):
+def labeled(ray_cluster, run, tmp_path):
     """A pool and two label workers on six units of two photographs, of which only the first round is done."""
-    run = f"{request.node.name}-{time.monotonic_ns()}"
     rows = []
     for index in range(12):
         stream = io.BytesIO()
@@ -104,11 +102,7 @@ def labeled(ray_cluster, request, tmp_path):
     pool = start_pool(run, tmp_path / "pool")
     labeling = start_labeling(config, pool, units, (offset(0.0), 0), build=lambda _: (Brighter(), SlowScorer()))
     labeling.run_round()
-    yield pool, labeling, run
-    labeling.stop()
-    for actor in (COORDINATOR, shard_name(0)):
-        with suppress(ValueError):
-            ray.kill(ray.get_actor(actor, namespace=namespace_of(run)))
+    return pool, labeling, run
 
 
 def wait_until(condition, seconds=60):

@@ -29,7 +29,7 @@ from pseudolabel.labeling.rounds import LabelingConfig, WorkUnit
 from pseudolabel.labeling.workers import start_labeling
 from pseudolabel.pool import actors
 from pseudolabel.pool.actors import owned, start_pool
-from pseudolabel.pool.client import OWNER, LabelPoolClient, group_prefix, namespace_of, shard_name
+from pseudolabel.pool.client import LabelPoolClient, group_prefix, namespace_of, shard_name
 from pseudolabel.pool.entries import shard_folder, shard_of
 from pseudolabel.pool.label_pool import LabelEntry, PoolError
 from pseudolabel.scorer.scores import Scores
@@ -54,16 +54,6 @@ def entry(image_id, score=0.5, step=0):
 
 def pid_of(actor):
     return ray.get(actor.__ray_call__.options(max_task_retries=-1).remote(lambda self: os.getpid()))
-
-
-@pytest.fixture
-def run(request):
-    """A run's name of its own; what was started for it is stopped."""
-    name = f"{request.node.name}-{time.monotonic_ns()}"
-    yield name
-    for actor in (COORDINATOR, OWNER, *(shard_name(shard) for shard in range(4))):
-        with suppress(ValueError):
-            ray.kill(ray.get_actor(actor, namespace=namespace_of(name)))
 
 
 def test_what_one_worker_offers_another_fetches(run, tmp_path):
