@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor, nn
 
 from models.config import Settings
 from models.inference import guided_filter
 from models.networks import shared
 
+_KIND = 0x5EED  # the kind of haze is drawn from another generator than the haze
 GRID = 64  # side of the square grid that everything is computed on
 SITES = (8, 48)  # superpixels of a map
 _DEPTH_DRAWS = ("horizon", "power", "tilt", "plane", "smooth", "objects", "sites")
@@ -127,7 +129,7 @@ NOISE_KINDS = (0.4, 0.4, 0.2)  # shares of gray noise, noise that is independent
 BLOCK_PIXELS = 1 << 16  # of a batch at a time: what is computed in between stays in the processor's cache
 _NAMES = (
     "span", "start", "beta", "airlight", "red", "green", "blue", "darken", "exponent", "noise", "sigma", "kind",
-    "jpeg", "quality",
+    "jpeg", "quality", "uneven", "lit", "tint",
 )  # fmt: skip
 
 Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
@@ -137,8 +139,14 @@ class HazeConfig(Settings):
     """Haze synthesis of RIDCP (Wu et al., CVPR 2023), which CORUN trains on. Ranges are uniform, defaults the published
     ones; a fifth of the noise is correlated between the channels.
 
-    ``depth_range_min`` is the least share of the depth axis that one crop may span: below 1, a crop gets a random
-    sub-range, because a crop of a photograph seldom sees everything from the lens to the horizon.
+    Attributes:
+        airlight_cast: largest deviation of one channel of the airlight from its gray.
+        depth_range_min: least share of the depth axis that one crop may span: below 1, a crop gets a random sub-range,
+            because a crop of a photograph seldom sees everything from the lens to the horizon.
+        unevenness: strength u of a smooth random field f by which density varies: optical depth times ``exp(u f)``.
+        tint_probability: of a scene that is lit in the color of the airlight, more or less; its target is not.
+        kinds: kinds of haze by name, each with its ``share`` (1 where it is not given) and what differs from the keys
+            above. Every photograph gets one of them by chance; without any, all are as the keys above say.
     """
 
     beta: Range = (0.2, 2.8)
@@ -151,6 +159,32 @@ class HazeConfig(Settings):
     jpeg_probability: float = Field(0.5, ge=0.0, le=1.0)
     jpeg_quality: Range = (30, 95)
     depth_range_min: float = Field(1.0, gt=0.0, le=1.0)
+    unevenness: Range = (0.0, 0.0)
+    tint_probability: float = Field(0.0, ge=0.0, le=1.0)
+    kinds: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _kinds_are_haze(self) -> HazeConfig:
+        for name, share in self.shares().items():
+            if not isinstance(share, (int, float)) or share <= 0:
+                raise ValueError(f"kinds.{name}.share is {share!r}; expected a number above 0")
+            if "kinds" in self.kinds[name]:
+                raise ValueError(f"kinds.{name} has kinds of its own; expected none")
+            self.of_kind(name)
+        return self
+
+    def shares(self) -> dict[str, float]:
+        """Return the share of each kind, not normalized."""
+        return {name: keys.get("share", 1.0) for name, keys in self.kinds.items()}
+
+    def of_kind(self, name: str) -> HazeConfig:
+        """Return the configuration of one kind alone.
+
+        Raises:
+            KeyError: there is no such kind.
+        """
+        own = {key: value for key, value in self.kinds[name].items() if key != "share"}
+        return HazeConfig.model_validate(self.model_dump(exclude={"kinds"}) | own)
 
 
 @dataclass(frozen=True)
@@ -234,6 +268,13 @@ def _spoil(scene: Tensor, drawn: dict[str, Tensor], own: Sequence[torch.Generato
         _add_noise(scene[index], sigmas[index], kinds[index], own[index])
 
 
+def _densities(strengths: Tensor, own: Sequence[torch.Generator], like: Tensor) -> Tensor:
+    """How dense the haze is in each place, 1 on the whole: N strengths to the shape N1HW of ``like``."""
+    fields = torch.stack([_smooth(generator) for generator in own])
+    fields = F.interpolate(fields[:, None], size=like.shape[2:], mode="bilinear", align_corners=False)
+    return fields.clamp_(-2.0, 2.0).mul_(strengths[:, None, None, None]).exp_()
+
+
 def _fill(made: Synthesized, depth: Tensor | None, seeds: Sequence[int], config: HazeConfig) -> None:
     """Haze the clear photographs of ``made``: everything else in it is written. ``hazy`` is worked on in place."""
     own = generators(seeds)
@@ -246,9 +287,15 @@ def _fill(made: Synthesized, depth: Tensor | None, seeds: Sequence[int], config:
         span = between(drawn["span"], config.depth_range_min, 1.0)[:, None, None, None]
         made.depth.mul_(span).add_((1.0 - span) * drawn["start"][:, None, None, None])
     for depth_of, beta, transmission in zip(made.depth, made.beta.tolist(), made.transmission, strict=True):
-        torch.sub(depth_of, 1.0, out=transmission).mul_(2.0 * beta).exp_()
+        torch.sub(depth_of, 1.0, out=transmission).mul_(2.0 * beta)
+    if config.unevenness[1] > 0.0:
+        made.transmission.mul_(_densities(between(drawn["uneven"], *config.unevenness), own, made.depth))
+    made.transmission.exp_()
     _spoil(made.hazy.copy_(made.clear), drawn, own, config)
     airlight = made.airlight[:, :, None, None]
+    for index in (drawn["lit"] < config.tint_probability).nonzero().flatten().tolist():
+        color = made.airlight[index] / made.airlight[index].max().clamp(min=1e-6)
+        made.hazy[index].mul_((color ** drawn["tint"][index])[:, None, None])
     made.hazy.sub_(airlight).mul_(made.transmission).add_(airlight).clamp_(0, 1)  # scatter() in place
     lowest, highest = config.jpeg_quality
     qualities = between(drawn["quality"], lowest, highest + 1).int().clamp(max=int(highest)).tolist()
@@ -280,10 +327,30 @@ def synthesize(
         torch.empty(count), torch.empty(count, 3),
     )  # fmt: skip
     step = max(1, BLOCK_PIXELS // max(1, math.prod(size)))
-    for block in (slice(start, start + step) for start in range(0, count, step)):
+    for kind, block in _blocks(seeds, config or HazeConfig(), step):
         parts = Synthesized(*(getattr(made, field.name)[block] for field in fields(made)))
-        _fill(parts, None if depth is None else depth[block], seeds[block], config or HazeConfig())
+        _fill(parts, None if depth is None else depth[block], seeds[block], kind)
     return made
+
+
+def kinds_of(seeds: Sequence[int], config: HazeConfig) -> list[str]:
+    """Return the name of the kind of haze that each seed gets; empty names where there are no kinds."""
+    if not config.kinds:
+        return [""] * len(seeds)
+    shares = config.shares()
+    names, ends = list(shares), np.cumsum(list(shares.values()))
+    drawn = [float(torch.rand((), generator=generator)) for generator in generators([seed ^ _KIND for seed in seeds])]
+    return [names[int(np.searchsorted(ends, number * ends[-1], side="right"))] for number in drawn]
+
+
+def _blocks(seeds: Sequence[int], config: HazeConfig, most: int) -> Iterator[tuple[HazeConfig, slice]]:
+    """Neighboring images of one kind of haze, at most so many at a time."""
+    configs = {name: config.of_kind(name) for name in config.kinds} or {"": config}
+    start = 0
+    for name, run in itertools.groupby(kinds_of(seeds, config)):
+        end = start + len(list(run))
+        yield from ((configs[name], slice(first, min(first + most, end))) for first in range(start, end, most))
+        start = end
 
 
 @dataclass(frozen=True)

@@ -66,10 +66,11 @@ EXACT = InferenceConfig(working_side=None)
 
 @dataclass(frozen=True)
 class Dehazed:
-    """``scene`` N3HW in [0, 1] and ``transmission`` N1HW in [0, 1], None where the network gives none."""
+    """``scene`` N3HW in [0, 1], ``transmission`` N1HW in [0, 1] and ``airlight`` N311, None where there is none."""
 
     scene: Tensor
     transmission: Tensor | None
+    airlight: Tensor | None = None
 
 
 def as_dehazed(output: Any) -> Dehazed:
@@ -83,7 +84,7 @@ def as_dehazed(output: Any) -> Dehazed:
     scene = getattr(output, "scene", None)
     if not isinstance(scene, Tensor):
         raise TypeError(f"a network must map an image to an image; it returned {type(output).__name__} without .scene")
-    return Dehazed(scene, getattr(output, "transmission", None))
+    return Dehazed(scene, getattr(output, "transmission", None), getattr(output, "airlight", None))
 
 
 def native_precision(device: torch.device) -> torch.dtype:

@@ -35,18 +35,37 @@ def l1(scene: Tensor, target: Tensor, trust: Tensor | None = None) -> Tensor:
     return (difference * trust).mean()
 
 
-def reconstruction(scene: Tensor, transmission: Tensor, hazy: Tensor, trust: Tensor | None = None) -> Tensor:
-    """Global physical coherence: ``mean(W |J T + 1 - T - P|)``, W = 1 without trust (CORUN, airlight folded to 1).
+def reconstruction(
+    scene: Tensor, transmission: Tensor, hazy: Tensor, trust: Tensor | None = None, airlight: Tensor | float = 1.0
+) -> Tensor:
+    """Global physical coherence: ``mean(W |J T + A (1 - T) - P|)``, W = 1 without trust (CORUN, where A = 1).
 
     Args:
         scene, hazy: J and P, N3HW.
         transmission, trust: T and W, N1HW in [0, 1].
+        airlight: A, N311 where it was estimated.
 
     Raises:
         ValueError: shapes disagree.
     """
     _expect("transmission", transmission, _map_of(scene))
-    return l1(scene * transmission + 1.0 - transmission, hazy, trust)
+    return l1(scene * transmission + airlight * (1.0 - transmission), hazy, trust)
+
+
+def airlight_l1(airlight: Tensor, true: Tensor, transmission: Tensor) -> Tensor:
+    """``mean (1 - mean T) |A - A_true|``: an image says as much of its airlight as it has haze.
+
+    Args:
+        airlight: A, N311.
+        true: N3.
+        transmission: T, N1HW in [0, 1].
+
+    Raises:
+        ValueError: shapes disagree.
+    """
+    _expect("airlight", airlight, (*true.shape, 1, 1))
+    haze = 1.0 - transmission.mean(dim=(1, 2, 3))
+    return ((airlight.flatten(1) - true).abs().mean(dim=1) * haze).mean()
 
 
 def contrastive_perceptual(

@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from models.config import Settings
+from models.networks.airlight import AirlightHead
 from models.networks.bands import in_bands
 from models.networks.blocks import SpectralTransformer, pad_to_multiple
 from models.networks.released import load_renamed, renamed
@@ -23,18 +24,26 @@ _ZERO = 1e-7
 
 
 class CorunConfig(Settings):
-    """``stages`` is the paper's K, ``dim`` the channels of the widest level (30 in the paper)."""
+    """``stages`` is the paper's K, ``dim`` the channels of the widest level (30 in the paper).
+
+    ``airlight`` has a head estimate the airlight, which is folded out before the network and back after it
+    (:mod:`models.networks.airlight`); the paper takes it for 1.
+    """
 
     stages: int = Field(4, ge=1)
     dim: int = Field(30, ge=2, multiple_of=2)
+    airlight: bool = False
 
 
 @dataclass(frozen=True)
 class CorunOutput:
-    """Scenes (N3HW) and transmissions (N1HW) of every stage, from the first to the last."""
+    """Scenes (N3HW) and transmissions (N1HW) of every stage, from the first to the last; the airlight (N311) where it
+    was estimated.
+    """
 
     scenes: list[Tensor]
     transmissions: list[Tensor]
+    airlight: Tensor | None = None
 
     @property
     def scene(self) -> Tensor:
@@ -114,9 +123,22 @@ class Corun(nn.Module):
         self.config = config or CorunConfig()
         last = self.config.stages - 1
         self.stages = nn.ModuleList(Stage(self.config.dim, k == last) for k in range(self.config.stages))
+        self.light = AirlightHead() if self.config.airlight else None
 
     def forward(self, hazy: Tensor) -> CorunOutput:
         """N3HW in [0, 1], any size -> scenes N3HW (not clamped) and transmissions N1HW of every stage."""
+        if self.light is None:
+            return self._unfolded(hazy)
+        light = self.light(hazy)
+        found = self._unfolded(self.light.fold(hazy, light))
+        return CorunOutput(
+            [self.light.unfold(scene, hazy, light) for scene in found.scenes],
+            [1.0 - light.amount * (1.0 - transmission) for transmission in found.transmissions],
+            light.airlight,
+        )
+
+    def _unfolded(self, hazy: Tensor) -> CorunOutput:
+        """The network as published, for an airlight of 1."""
         height, width = hazy.shape[-2:]
         padded = pad_to_multiple(hazy, self.MULTIPLE)
         scene = scene_hat = padded

@@ -2,6 +2,7 @@ from .cases import bounded as bounded
 from .config import EvaluateConfig as EvaluateConfig
 from .job import evaluate as evaluate
 from .metrics import METRICS as METRICS
+from .metrics import ciede2000 as ciede2000
 from .metrics import fade as fade
 from .metrics import level_shift as level_shift
 from .metrics import psnr as psnr

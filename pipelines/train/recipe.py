@@ -149,6 +149,11 @@ AS_EVER: dict[str, Any] = {
     "labels.augmentation": "symmetric",
     "labels.jpeg_probability": 0.0,
     "weights.perceptual": 0.0,
+    "weights.transmission": 0.0,
+    "weights.airlight": 0.0,
+    "haze.unevenness": [0.0, 0.0],
+    "haze.tint_probability": 0.0,
+    "haze.kinds": {},
     "real.contrastive_trust": True,
     "perceptual.normalize": True,
 }

@@ -376,3 +376,77 @@ def test_dark_channel_prior_of_a_flat_image_is_finite(level: float) -> None:
 def test_a_range_has_its_smaller_end_first(ends: tuple[float, float]) -> None:
     with pytest.raises(ConfigError, match="'beta' in haze"):
         parse(HazeConfig, {"beta": ends}, "haze")
+
+
+# --- kinds of haze ---
+
+KINDS = {
+    "clear": {"share": 3, "beta": [0, 0]},
+    "dark": {"airlight": [0.3, 0.4], "airlight_cast": 0},
+}
+
+
+def mixed(**options: object) -> HazeConfig:
+    return parse(HazeConfig, {**PLAIN, "beta": [0.5, 1.0], "airlight": [0.9, 1.0], "kinds": KINDS, **options})
+
+
+def test_every_photograph_gets_one_kind_by_its_seed() -> None:
+    images, seeds = random_images(40), list(range(40))
+    kinds = physics.kinds_of(seeds, mixed())
+    made = physics.synthesize(images, None, seeds, mixed())
+    for index, kind in enumerate(kinds):
+        alone = physics.synthesize(images[index : index + 1], None, [index], mixed().of_kind(kind))
+        torch.testing.assert_close(made.hazy[index], alone.hazy[0])
+        if kind == "clear":
+            torch.testing.assert_close(made.hazy[index], images[index])
+        else:
+            assert 0.3 <= float(made.airlight[index].min()) <= float(made.airlight[index].max()) <= 0.4
+
+
+def test_kinds_come_in_their_shares() -> None:
+    kinds = physics.kinds_of(range(2000), mixed())
+    assert 0.7 < kinds.count("clear") / 2000 < 0.8
+
+
+def test_a_kind_has_the_keys_of_all_but_what_it_says() -> None:
+    assert mixed().of_kind("dark").beta == (0.5, 1.0)
+    assert mixed().of_kind("clear").airlight == (0.9, 1.0)
+    assert physics.kinds_of([1, 2], HazeConfig()) == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ({"beta": [2, 1]}, "smaller one first"),
+        ({"betta": [1, 2]}, "betta"),
+        ({"share": 0}, "share is 0; expected a number above 0"),
+        ({"kinds": {}}, "kinds of its own"),
+    ],
+)
+def test_a_kind_that_is_none_is_refused(kind: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        mixed(kinds={"odd": kind})
+
+
+def test_uneven_haze_varies_where_depth_does_not() -> None:
+    far = torch.zeros(2, 1, 24, 32)
+    even, uneven = (
+        physics.synthesize(random_images(), far, [1, 2], parse(HazeConfig, {**PLAIN, "unevenness": [u, u]}))
+        for u in (0.0, 0.8)
+    )
+    assert float(even.transmission.std((1, 2, 3)).max()) == 0.0
+    optical = -uneven.transmission.log()
+    assert bool((optical.amax((1, 2, 3)) / optical.amin((1, 2, 3)) > 1.5).all())
+
+
+def test_a_tinted_scene_is_lit_in_the_color_of_its_airlight_and_its_target_is_not() -> None:
+    options = {**PLAIN, "beta": [0, 0], "airlight": [0.6, 0.6], "airlight_cast": 0.3, "tint_probability": 1.0}
+    white = torch.ones(8, 3, 8, 8)
+    made = physics.synthesize(white, None, range(8), parse(HazeConfig, options))
+    assert torch.equal(made.clear, white)
+    for hazy, airlight in zip(made.hazy[..., 0, 0], made.airlight, strict=True):
+        assert float(hazy.max()) == pytest.approx(1.0)
+        logs, tint = hazy.log(), (airlight / airlight.max()).log()
+        strength = float((logs * tint).sum() / tint.square().sum())
+        assert 0.0 <= strength <= 1.0
+        torch.testing.assert_close(logs, strength * tint, atol=1e-4, rtol=0)

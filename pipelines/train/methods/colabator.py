@@ -15,7 +15,7 @@ from models import losses
 from models.config import Settings
 from models.inference import Dehazed
 from pipelines.train.methods.optimization import Batch, Figures, Predict
-from pipelines.train.methods.supervised import Supervised, predicted
+from pipelines.train.methods.supervised import Supervised, coherence, predicted
 
 
 class RealWeights(Settings):
@@ -46,9 +46,7 @@ class Colabator(Supervised):
         """
         scene, label, photo, trust = found.scene, batch["label"], batch["strong"], batch["trust"]
         parts = {"label": self.real.label * losses.l1(scene, label, trust)}
-        if found.transmission is not None and self.real.reconstruction:
-            again = losses.reconstruction(scene, found.transmission, photo, trust)
-            parts["reconstruction"] = self.real.reconstruction * again
+        parts |= coherence(found, photo, self.real.reconstruction, trust)
         weighed = trust if self.real.contrastive_trust else None
         parts |= self._contrastive(self.real.contrastive, scene, label, photo, weighed)
         parts |= self._haze_density(self.real.haze_density, scene)

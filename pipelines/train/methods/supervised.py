@@ -26,6 +26,8 @@ class LossWeights(Settings):
             and 0 where it is not.
         perceptual: of the perceptual loss without a negative; needs ``perceptual.backbone``.
         haze_density: needs a scorer.
+        transmission: of the L1 to the transmission that the haze was made with.
+        airlight: of the L1 to the airlight that it was made with; for networks that estimate one.
     """
 
     l1: float = Field(1.0, ge=0)
@@ -33,12 +35,24 @@ class LossWeights(Settings):
     contrastive: float | None = Field(None, ge=0)
     perceptual: float = Field(0.0, ge=0)
     haze_density: float = Field(0.0, ge=0)
+    transmission: float = Field(0.0, ge=0)
+    airlight: float = Field(0.0, ge=0)
 
 
 def predicted(predict: Predict, images: Tensor) -> Dehazed:
     """What a network makes of N3HW images, in float32 whatever precision it computes in; not clamped."""
     found = as_dehazed(predict(images))
-    return Dehazed(found.scene.float(), None if found.transmission is None else found.transmission.float())
+    transmission = None if found.transmission is None else found.transmission.float()
+    return Dehazed(found.scene.float(), transmission, found.airlight)
+
+
+def coherence(found: Dehazed, hazy: Tensor, weight: float, trust: Tensor | None = None) -> Figures:
+    """The weighted reconstruction loss, with the airlight that was estimated, else 1; none without a transmission."""
+    if found.transmission is None or not weight:
+        return {}
+    airlight = 1.0 if found.airlight is None else found.airlight
+    again = losses.reconstruction(found.scene, found.transmission, hazy, trust, airlight)
+    return {"reconstruction": weight * again}
 
 
 class Supervised:
@@ -93,9 +107,12 @@ class Supervised:
         """Weighted losses of dehazed synthetic pairs."""
         scene, weights = found.scene, self.weights
         parts = {"l1": weights.l1 * losses.l1(scene, batch["clear"])}
-        if found.transmission is not None and weights.reconstruction:
-            again = losses.reconstruction(scene, found.transmission, batch["hazy"])
-            parts["reconstruction"] = weights.reconstruction * again
+        parts |= coherence(found, batch["hazy"], weights.reconstruction)
+        if found.transmission is not None and weights.transmission:
+            parts["transmission"] = weights.transmission * losses.l1(found.transmission, batch["transmission"])
+        if found.airlight is not None and weights.airlight:
+            away = losses.airlight_l1(found.airlight, batch["airlight"], batch["transmission"])
+            parts["airlight"] = weights.airlight * away
         parts |= self._contrastive(weights.contrastive, scene, batch["clear"], batch["hazy"])
         if self.contrastive is not None and weights.perceptual:
             parts["perceptual"] = weights.perceptual * self.contrastive.plain(scene, batch["clear"])

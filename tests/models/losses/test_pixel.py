@@ -43,6 +43,21 @@ def test_reconstruction_is_the_scattering_model_at_airlight_1() -> None:
     assert losses.reconstruction(scene, transmission, hazy, trust).item() == pytest.approx((residual * w).mean())
 
 
+def test_reconstruction_with_an_airlight_of_the_truth_is_nothing() -> None:
+    scene, transmission, airlight = torch.rand(2, 3, 5, 4), torch.rand(2, 1, 5, 4), torch.rand(2, 3, 1, 1)
+    hazy = scene * transmission + airlight * (1 - transmission)
+    assert losses.reconstruction(scene, transmission, hazy, airlight=airlight).item() < 1e-7
+    assert losses.reconstruction(scene, transmission, hazy).item() > 0.01
+
+
+def test_the_airlight_counts_by_how_much_haze_there_is() -> None:
+    true, found = torch.tensor([[0.5, 0.5, 0.5], [0.9, 0.9, 0.9]]), torch.full((2, 3, 1, 1), 0.6)
+    transmission = torch.stack([torch.full((1, 4, 4), 0.2), torch.ones(1, 4, 4)])
+    assert losses.airlight_l1(found, true, transmission).item() == pytest.approx(0.5 * 0.8 * 0.1)
+    with pytest.raises(ValueError, match="airlight"):
+        losses.airlight_l1(found[:1], true, transmission)
+
+
 def test_reconstruction_of_the_truth_is_nothing() -> None:
     scene, transmission = tensors(IMAGE, MAP)
     assert losses.reconstruction(scene, transmission, scene * transmission + 1 - transmission).item() < 1e-12

@@ -83,6 +83,8 @@ class TestPairs:
             assert {key: (value.shape, value.dtype.name) for key, value in pair.items()} == {
                 "hazy": ((32, 32, 3), "uint8"),
                 "clear": ((32, 32, 3), "uint8"),
+                "transmission": ((32, 32), "uint8"),
+                "airlight": ((3,), "float32"),
             }
 
     def test_a_seed_repeats_and_none_differs(self, photo: Photo) -> None:
@@ -98,6 +100,8 @@ class TestPairs:
             assert 0 <= t.min() < t.max() <= 1
             expected = pair["clear"] / 255 * t[..., None] + 1 - t[..., None]
             assert np.abs(pair["hazy"] / 255 - expected).max() < 0.01
+            assert np.array_equal(pair["airlight"], [1, 1, 1])
+            assert np.abs(pair["transmission"] / 255 - t)[pair["clear"].min(2) < 100].max() < 0.02
 
     def test_depth_is_cropped_and_mirrored_with_the_photograph(self) -> None:
         """The photograph shows its own depth, so brightness and transmission must stay in step."""

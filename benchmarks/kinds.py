@@ -1,0 +1,203 @@
+"""What does a model do to each kind of haze, and to photographs without any?
+
+``python -m benchmarks.kinds --clear CORPUS --hazy CORPUS --models corun-compact DIR dcp --out DIR`` hazes held-out
+clear photographs with every kind of a recipe's ``haze.kinds``, dehazes them with each model, and writes tables in
+Markdown and a contact sheet per kind. Real photographs are grouped by what their names begin with. Differences are to
+the first model, photograph by photograph, with 95 % bootstrap intervals over photographs.
+
+``--pairs DIR`` writes the same hazy photographs to files, and ``--results NAME=DIR`` measures what another program made
+of them (files of the same names): all in one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.stats import bootstrap
+
+from models import images, load
+from models.haze import DarkChannelPrior, HazeConfig, synthesize
+from models.inference import EXACT, dehaze
+from pipelines import evaluate as metrics
+from pipelines.corpus import require_corpus
+from pipelines.train import decode_pixels, load_recipe
+
+Pixels = NDArray[np.uint8]
+Change = Callable[[Pixels], Pixels]
+Rows = dict[str, list[dict[str, float]]]  # by model, one row of figures per photograph
+
+PAIRED = {"psnr": "PSNR (dB)", "ciede2000": "CIEDE2000", "level": "level (%)", "clipped": "clipped (%)"}
+REAL = {"fade": "FADE", "brisque": "BRISQUE", "level": "level (%)", "clipped": "clipped (%)"}
+SHOWN = 6  # photographs on a contact sheet
+
+
+def held_out(uri: str, domain: str) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of the photographs of a corpus's test split."""
+    for file in require_corpus(uri, domain).files("test"):
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=8, columns=["uri", "image"]):
+            yield from ((Path(row["uri"]).stem, row["image"]) for row in batch.to_pylist())
+
+
+def clipped(made: Pixels, photo: Pixels) -> float:
+    """Share of pixels with a channel at 0 or 255, in percent, beyond that of the photograph."""
+    share, before = (((p == 0) | (p == 255)).any(axis=2).mean() for p in (made, photo))
+    return float(100.0 * (share - before))
+
+
+def paired(made: Pixels, clear: Pixels) -> dict[str, float]:
+    """Figures of a picture whose truth is known."""
+    return {
+        "psnr": min(metrics.psnr(made, clear), 60.0),
+        "ciede2000": metrics.ciede2000(made, clear),
+        "level": metrics.level_shift(made, clear),
+        "clipped": clipped(made, clear),
+    }
+
+
+def real(made: Pixels, hazy: Pixels) -> dict[str, float]:
+    """Figures of a picture whose truth nobody knows."""
+    return {
+        "fade": metrics.fade(made),
+        "brisque": metrics.brisque(made),
+        "level": metrics.level_shift(made, hazy),
+        "clipped": clipped(made, hazy),
+    }
+
+
+def _network(name: str) -> Change:
+    network: Any = DarkChannelPrior() if name == "dcp" else load(name).network
+    return lambda photo: images.to_uint8(dehaze(network, images.to_tensor(photo), EXACT).scene)[0]
+
+
+def _interval(differences: Sequence[float]) -> str:
+    there = np.array([d for d in differences if np.isfinite(d)])
+    if len(there) < 2:
+        return ""
+    ends = bootstrap((there,), np.mean, n_resamples=2000, method="percentile", rng=0).confidence_interval
+    return f" {there.mean():+.2f} [{ends.low:+.2f}, {ends.high:+.2f}]"
+
+
+def table(rows: Rows, columns: dict[str, str]) -> str:
+    """Means, and differences to the first model."""
+    first = next(iter(rows))
+    lines = ["| | " + " | ".join(columns.values()) + " |", "| --- |" + " ---: |" * len(columns)]
+    for name, figures in rows.items():
+        cells = []
+        for column in columns:
+            mean = f"{np.nanmean([row[column] for row in figures]):.2f}"
+            beside = zip(figures, rows[first], strict=True)
+            cells.append(mean + ("" if name == first else _interval([a[column] - b[column] for a, b in beside])))
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def sheet(columns: Sequence[Sequence[Pixels]], path: Path, side: int = 240) -> None:
+    """Columns of pictures, a photograph per row."""
+    height = int(side * 0.75)
+    page = Image.new("RGB", (side * len(columns), height * len(columns[0])))
+    for x, column in enumerate(columns):
+        for y, picture in enumerate(column):
+            page.paste(
+                Image.fromarray(picture).resize((side, height), Image.Resampling.LANCZOS), (x * side, y * height)
+            )
+    page.save(path)
+
+
+class Study:
+    """Models, and the pictures that they are measured on."""
+
+    def __init__(self, models: Sequence[str], results: Sequence[str], out: Path, pairs: Path | None) -> None:
+        self.changes = {"none": lambda photo: photo} | {
+            Path(name).name if "/" in name else name: _network(name) for name in models
+        }
+        self.results = {name: Path(folder) for name, _, folder in (entry.partition("=") for entry in results)}
+        self.out, self.pairs = out, pairs
+        self.log: dict[str, Rows] = {}
+
+    def measure(self, group: str, pictures: Sequence[tuple[str, Pixels, Pixels | None]]) -> str:
+        """A table of one group: (name, hazy, clear or None)."""
+        rows: Rows = {name: [] for name in (*list(self.changes)[1:], "none", *self.results)}
+        made: dict[str, list[Pixels]] = {name: [] for name in rows}
+        for name, hazy, clear in pictures:
+            if self.pairs:
+                Image.fromarray(hazy).save(self.pairs / f"{group}-{name}.png")
+            for model in rows:
+                if model in self.results:
+                    picture = np.asarray(Image.open(self.results[model] / f"{group}-{name}.png").convert("RGB"))
+                else:
+                    picture = self.changes[model](hazy)
+                rows[model].append(real(picture, hazy) if clear is None else paired(picture, clear))
+                made[model].append(picture)
+        truth = [[c for _, _, c in pictures if c is not None][:SHOWN]] if pictures[0][2] is not None else []
+        shown = [
+            [h for _, h, _ in pictures][:SHOWN],
+            *(m[:SHOWN] for name, m in made.items() if name != "none"),
+            *truth,
+        ]
+        sheet(shown, self.out / f"{group}.png")
+        self.log[group] = rows
+        text = f"\n### {group}, {len(pictures)} photographs\n\n" + table(
+            rows, REAL if pictures[0][2] is None else PAIRED
+        )
+        print(text, flush=True)
+        return text
+
+
+def main() -> None:
+    """Haze, dehaze, measure, print."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.kinds",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--clear", required=True, help="corpus")
+    parser.add_argument("--hazy", help="corpus")
+    parser.add_argument("--models", nargs="+", default=["corun-compact"], help="packaged names, folders, dcp")
+    parser.add_argument("--results", action="append", default=[], metavar="NAME=DIR", help="of another program")
+    parser.add_argument("--recipe", default="pretrain_corun_compact", help="whose kinds of haze; name or file")
+    parser.add_argument("--out", type=Path, required=True, help="folder")
+    parser.add_argument("--pairs", type=Path, help="folder for the hazy photographs")
+    parser.add_argument("--photographs", type=int, default=24, help="of each kind")
+    parser.add_argument("--side", type=int, default=384, help="long side of what is measured, in pixels")
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    for folder in (args.out, args.pairs):
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
+    study = Study(args.models, args.results, args.out, args.pairs)
+    haze: HazeConfig = load_recipe(args.recipe).haze
+    scenes = [
+        (f"{index:03}-{name}"[:60], metrics.bounded(decode_pixels(data), args.side))
+        for index, (name, data) in zip(range(args.photographs), held_out(args.clear, "clear"), strict=False)
+    ]
+    for kind in haze.kinds or {"haze": {}}:
+        config = haze.of_kind(kind) if haze.kinds else haze
+        pictures = []
+        for seed, (name, scene) in enumerate(scenes):
+            hazy = synthesize(images.to_tensor(scene), None, [seed], config).hazy
+            pictures.append((name, images.to_uint8(hazy)[0], scene))
+        study.measure(kind, pictures)
+    groups: dict[str, list[tuple[str, Pixels, Pixels | None]]] = {}
+    for name, data in held_out(args.hazy, "hazy") if args.hazy else ():
+        group = groups.setdefault("real-" + re.split(r"[_0-9-]", name)[0], [])
+        if len(group) < args.photographs:
+            group.append((name[:60], metrics.bounded(decode_pixels(data), args.side), None))
+    for group_name, some in groups.items():
+        if len(some) >= 3:
+            study.measure(group_name, some)
+    (args.out / "figures.json").write_text(json.dumps(study.log))
+
+
+if __name__ == "__main__":
+    main()
