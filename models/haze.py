@@ -189,7 +189,9 @@ class HazeConfig(Settings):
 
 @dataclass(frozen=True)
 class Synthesized:
-    """Pairs: ``hazy``, ``clear`` N3HW, ``transmission``, ``depth`` N1HW in [0, 1]; ``beta`` N, ``airlight`` N3."""
+    """Pairs: ``hazy``, ``clear`` N3HW, ``transmission``, ``depth`` N1HW in [0, 1]; ``beta`` N; N3 ``airlight`` and
+    ``tint``, the color that the scene was lit in.
+    """
 
     hazy: Tensor
     clear: Tensor
@@ -197,6 +199,7 @@ class Synthesized:
     depth: Tensor
     beta: Tensor
     airlight: Tensor
+    tint: Tensor
 
 
 def scatter(scene: Tensor, transmission: Tensor, airlight: Tensor | float) -> Tensor:
@@ -295,7 +298,8 @@ def _fill(made: Synthesized, depth: Tensor | None, seeds: Sequence[int], config:
     airlight = made.airlight[:, :, None, None]
     for index in (drawn["lit"] < config.tint_probability).nonzero().flatten().tolist():
         color = made.airlight[index] / made.airlight[index].max().clamp(min=1e-6)
-        made.hazy[index].mul_((color ** drawn["tint"][index])[:, None, None])
+        made.tint[index] = color ** drawn["tint"][index]
+    made.hazy.mul_(made.tint[:, :, None, None])
     made.hazy.sub_(airlight).mul_(made.transmission).add_(airlight).clamp_(0, 1)  # scatter() in place
     lowest, highest = config.jpeg_quality
     qualities = between(drawn["quality"], lowest, highest + 1).int().clamp(max=int(highest)).tolist()
@@ -324,7 +328,7 @@ def synthesize(
     count, _channels, *size = clear.shape
     made = Synthesized(
         torch.empty(count, 3, *size), clear, torch.empty(count, 1, *size), torch.empty(count, 1, *size),
-        torch.empty(count), torch.empty(count, 3),
+        torch.empty(count), torch.empty(count, 3), torch.ones(count, 3),
     )  # fmt: skip
     step = max(1, BLOCK_PIXELS // max(1, math.prod(size)))
     for kind, block in _blocks(seeds, config or HazeConfig(), step):

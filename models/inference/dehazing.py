@@ -19,7 +19,7 @@ from models.config import Settings
 from models.inference.guided import enlarged, is_large, shrunk
 from models.inference.memory import free_memory, peak_bytes
 from models.inference.tiles import feather, tiles_of
-from models.networks import banded, pad_to_multiple, recording, replaying
+from models.networks import Light, banded, pad_to_multiple, recording, replaying
 
 MULTIPLE = 8
 LUMINANCE = (0.2126, 0.7152, 0.0722)  # of red, green, blue (ITU-R BT.709), on encoded values, as of luma
@@ -66,11 +66,11 @@ EXACT = InferenceConfig(working_side=None)
 
 @dataclass(frozen=True)
 class Dehazed:
-    """``scene`` N3HW in [0, 1], ``transmission`` N1HW in [0, 1] and ``airlight`` N311, None where there is none."""
+    """``scene`` N3HW in [0, 1]; ``transmission`` N1HW in [0, 1] and ``light``, None where the network gives none."""
 
     scene: Tensor
     transmission: Tensor | None
-    airlight: Tensor | None = None
+    light: Light | None = None
 
 
 def as_dehazed(output: Any) -> Dehazed:
@@ -84,7 +84,7 @@ def as_dehazed(output: Any) -> Dehazed:
     scene = getattr(output, "scene", None)
     if not isinstance(scene, Tensor):
         raise TypeError(f"a network must map an image to an image; it returned {type(output).__name__} without .scene")
-    return Dehazed(scene, getattr(output, "transmission", None), getattr(output, "airlight", None))
+    return Dehazed(scene, getattr(output, "transmission", None), getattr(output, "light", None))
 
 
 def native_precision(device: torch.device) -> torch.dtype:

@@ -10,7 +10,7 @@ from .perceptual import ContrastivePerceptual as ContrastivePerceptual
 from .perceptual import PerceptualConfig as PerceptualConfig
 from .perceptual import load_vgg as load_vgg
 from .perceptual import vgg_features as vgg_features
-from .pixel import airlight_l1 as airlight_l1
 from .pixel import haze_density as haze_density
 from .pixel import l1 as l1
+from .pixel import light as light
 from .pixel import reconstruction as reconstruction

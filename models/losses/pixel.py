@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _ZERO = 1e-7
+_HAZE = 0.01  # 1 - mean T, above rounding to 8 bits
 
 
 def l1(scene: Tensor, target: Tensor, trust: Tensor | None = None) -> Tensor:
@@ -52,20 +53,30 @@ def reconstruction(
     return l1(scene * transmission + airlight * (1.0 - transmission), hazy, trust)
 
 
-def airlight_l1(airlight: Tensor, true: Tensor, transmission: Tensor) -> Tensor:
-    """``mean (1 - mean T) |A - A_true|``: an image says as much of its airlight as it has haze.
+def light(airlight: Tensor, level: Tensor, amount: Tensor, true: Tensor, tint: Tensor, transmission: Tensor) -> Tensor:
+    """How far the light that a network found is from the one that the haze was made in.
+
+    ``mean (1 - mean T) (|A - A_true| + |c(L) - c(A_true / tint)|) + 0.1 H(h, haze or none)``: an image says as much of
+    its airlight as it has haze. c is a color without its brightness, which the L1 of the scene decides; H the cross
+    entropy.
 
     Args:
-        airlight: A, N311.
-        true: N3.
-        transmission: T, N1HW in [0, 1].
+        airlight, level: A and L, N311.
+        amount: h, N111 in [0, 1].
+        true, tint: of the airlight, and of the light on the scene, N3.
+        transmission: T, N1HW in [0, 1]; haze is where its mean is below 0.99.
 
     Raises:
         ValueError: shapes disagree.
     """
     _expect("airlight", airlight, (*true.shape, 1, 1))
     haze = 1.0 - transmission.mean(dim=(1, 2, 3))
-    return ((airlight.flatten(1) - true).abs().mean(dim=1) * haze).mean()
+    neutral, found = true / tint, level.flatten(1)
+    color = found / found.mean(dim=1, keepdim=True) - neutral / neutral.mean(dim=1, keepdim=True)
+    away = ((airlight.flatten(1) - true).abs() + color.abs()).mean(dim=1)
+    there = (haze > _HAZE).to(haze.dtype)
+    entropy = F.binary_cross_entropy(amount.flatten().clamp(_ZERO, 1.0 - _ZERO), there)
+    return (away * haze).mean() + 0.1 * entropy
 
 
 def contrastive_perceptual(

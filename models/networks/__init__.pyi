@@ -1,3 +1,4 @@
+from .airlight import Light as Light
 from .bands import banded as banded
 from .bands import recording as recording
 from .bands import replaying as replaying

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from models.config import Settings
-from models.networks.airlight import AirlightHead
+from models.networks.airlight import AirlightHead, Light
 from models.networks.bands import in_bands
 from models.networks.blocks import SpectralTransformer, pad_to_multiple
 from models.networks.released import load_renamed, renamed
@@ -37,13 +37,13 @@ class CorunConfig(Settings):
 
 @dataclass(frozen=True)
 class CorunOutput:
-    """Scenes (N3HW) and transmissions (N1HW) of every stage, from the first to the last; the airlight (N311) where it
-    was estimated.
+    """Scenes (N3HW) and transmissions (N1HW) of every stage, from the first to the last; the light where it was
+    estimated.
     """
 
     scenes: list[Tensor]
     transmissions: list[Tensor]
-    airlight: Tensor | None = None
+    light: Light | None = None
 
     @property
     def scene(self) -> Tensor:
@@ -134,7 +134,7 @@ class Corun(nn.Module):
         return CorunOutput(
             [self.light.unfold(scene, hazy, light) for scene in found.scenes],
             [1.0 - light.amount * (1.0 - transmission) for transmission in found.transmissions],
-            light.airlight,
+            light,
         )
 
     def _unfolded(self, hazy: Tensor) -> CorunOutput:

@@ -153,12 +153,12 @@ def _interleaved(crops: Sequence[_Crop]) -> NDArray[np.uint8]:
 
 def synthetic_pairs(rows: Iterable[Row], crop: CropConfig, haze: HazeConfig, seed: int | None = None) -> Samples:
     """Clear photographs -> ``crop.per_photo`` pairs ``hazy``, ``clear`` of each, with the ``transmission`` (N, S, S)
-    and the ``airlight`` (N, 3) of their haze.
+    and the ``airlight`` (N, 3) of their haze, and the ``tint`` (N, 3) of the light on the scene.
     """
     crops = _crops(rows, crop, seed, with_depth=True)
     clear = _interleaved(crops)
-    hazy, airlight = np.empty_like(clear), np.empty((len(crops), 3), np.float32)
-    transmission = np.empty(clear.shape[:3], np.uint8)
+    hazy, transmission = np.empty_like(clear), np.empty(clear.shape[:3], np.uint8)
+    airlight, tint = np.empty((2, len(crops), 3), np.float32)
     for known in (False, True):  # measured depth and made-up depth
         chosen = [index for index, one in enumerate(crops) if (one.depth is not None) == known]
         if chosen:
@@ -167,8 +167,8 @@ def synthetic_pairs(rows: Iterable[Row], crop: CropConfig, haze: HazeConfig, see
             made = synthesize(_scaled(some), depth, [one.seed for one in some], haze)
             hazy[chosen] = images.to_uint8(made.hazy)
             transmission[chosen] = made.transmission[:, 0].mul(255).round_().byte().numpy()
-            airlight[chosen] = made.airlight.numpy()
-    return {"hazy": hazy, "clear": clear, "transmission": transmission, "airlight": airlight}
+            airlight[chosen], tint[chosen] = made.airlight.numpy(), made.tint.numpy()
+    return {"hazy": hazy, "clear": clear, "transmission": transmission, "airlight": airlight, "tint": tint}
 
 
 def unpaired_crops(rows: Iterable[Row], crop: CropConfig, seed: int | None = None) -> Samples:

@@ -27,7 +27,7 @@ class LossWeights(Settings):
         perceptual: of the perceptual loss without a negative; needs ``perceptual.backbone``.
         haze_density: needs a scorer.
         transmission: of the L1 to the transmission that the haze was made with.
-        airlight: of the L1 to the airlight that it was made with; for networks that estimate one.
+        airlight: of how far the light that the network estimates is from the one that the haze was made in.
     """
 
     l1: float = Field(1.0, ge=0)
@@ -43,14 +43,14 @@ def predicted(predict: Predict, images: Tensor) -> Dehazed:
     """What a network makes of N3HW images, in float32 whatever precision it computes in; not clamped."""
     found = as_dehazed(predict(images))
     transmission = None if found.transmission is None else found.transmission.float()
-    return Dehazed(found.scene.float(), transmission, found.airlight)
+    return Dehazed(found.scene.float(), transmission, found.light)
 
 
 def coherence(found: Dehazed, hazy: Tensor, weight: float, trust: Tensor | None = None) -> Figures:
     """The weighted reconstruction loss, with the airlight that was estimated, else 1; none without a transmission."""
     if found.transmission is None or not weight:
         return {}
-    airlight = 1.0 if found.airlight is None else found.airlight
+    airlight = 1.0 if found.light is None else found.light.airlight
     again = losses.reconstruction(found.scene, found.transmission, hazy, trust, airlight)
     return {"reconstruction": weight * again}
 
@@ -110,9 +110,9 @@ class Supervised:
         parts |= coherence(found, batch["hazy"], weights.reconstruction)
         if found.transmission is not None and weights.transmission:
             parts["transmission"] = weights.transmission * losses.l1(found.transmission, batch["transmission"])
-        if found.airlight is not None and weights.airlight:
-            away = losses.airlight_l1(found.airlight, batch["airlight"], batch["transmission"])
-            parts["airlight"] = weights.airlight * away
+        if found.light is not None and weights.airlight:
+            own, true = found.light, (batch["airlight"], batch["tint"], batch["transmission"])
+            parts["airlight"] = weights.airlight * losses.light(own.airlight, own.level, own.amount, *true)
         parts |= self._contrastive(weights.contrastive, scene, batch["clear"], batch["hazy"])
         if self.contrastive is not None and weights.perceptual:
             parts["perceptual"] = weights.perceptual * self.contrastive.plain(scene, batch["clear"])

@@ -50,12 +50,30 @@ def test_reconstruction_with_an_airlight_of_the_truth_is_nothing() -> None:
     assert losses.reconstruction(scene, transmission, hazy).item() > 0.01
 
 
-def test_the_airlight_counts_by_how_much_haze_there_is() -> None:
-    true, found = torch.tensor([[0.5, 0.5, 0.5], [0.9, 0.9, 0.9]]), torch.full((2, 3, 1, 1), 0.6)
+def test_light_counts_by_how_much_haze_there_is() -> None:
+    true, tint = torch.tensor([[0.5, 0.5, 0.5], [0.9, 0.9, 0.9]]), torch.ones(2, 3)
+    found, sure = torch.full((2, 3, 1, 1), 0.6), torch.tensor([1.0, 0.0]).view(2, 1, 1, 1)
     transmission = torch.stack([torch.full((1, 4, 4), 0.2), torch.ones(1, 4, 4)])
-    assert losses.airlight_l1(found, true, transmission).item() == pytest.approx(0.5 * 0.8 * 0.1)
+    right = (found, found, sure, true, tint, transmission)
+    assert losses.light(*right).item() == pytest.approx(0.5 * 0.8 * 0.1, abs=1e-6)
+    brighter = (found, 1.3 * found, *right[2:])
+    assert losses.light(*brighter).item() == pytest.approx(losses.light(*right).item()), "the level's color counts"
+    unsure = (found, found, torch.full((2, 1, 1, 1), 0.5), *right[3:])
+    assert losses.light(*unsure).item() == pytest.approx(0.04 + 0.1 * np.log(2), abs=1e-6)
     with pytest.raises(ValueError, match="airlight"):
-        losses.airlight_l1(found[:1], true, transmission)
+        losses.light(found[:1], *right[1:])
+
+
+def test_light_on_the_scene_has_to_be_taken_back() -> None:
+    true = torch.tensor([[0.9, 0.6, 0.3]])
+    airlight, sure, transmission = true.view(1, 3, 1, 1), torch.ones(1, 1, 1, 1), torch.full((1, 1, 4, 4), 0.5)
+    tint = true / 0.9
+
+    def of(level: Tensor) -> float:
+        return losses.light(airlight, level, sure, true, tint, transmission).item()
+
+    assert of(torch.full((1, 3, 1, 1), 0.9)) == pytest.approx(0.0, abs=1e-6)
+    assert of(airlight) > 0.1
 
 
 def test_reconstruction_of_the_truth_is_nothing() -> None:

@@ -104,8 +104,8 @@ def test_tiles_and_bands_have_the_light_of_the_whole() -> None:
 def test_the_airlight_is_part_of_what_the_network_gives_and_learns() -> None:
     own = network()
     found = own(picture())
-    assert found.airlight is not None
-    assert found.airlight.shape == (1, 3, 1, 1)
+    assert found.light is not None
+    assert found.light.airlight.shape == (1, 3, 1, 1)
     (found.scene.mean() + found.transmission.mean()).backward()
     assert own.light is not None
     assert own.light.output.weight.grad is not None
@@ -115,5 +115,5 @@ def test_the_airlight_is_part_of_what_the_network_gives_and_learns() -> None:
 def test_the_published_network_has_no_head() -> None:
     plain = Corun(CorunConfig(stages=2, dim=2))
     assert plain.light is None
-    assert plain(picture()).airlight is None
+    assert plain(picture()).light is None
     assert not [name for name in plain.state_dict() if name.startswith("light")]

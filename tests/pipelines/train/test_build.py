@@ -116,7 +116,8 @@ def test_haze_density_and_contrast_share_one_scorer() -> None:
     assert made.contrastive is not None
     assert made.contrastive.features.scorer is made.scorer  # type: ignore[attr-defined]
     made.configure()
-    data = {key: torch.nn.functional.interpolate(value, size=(64, 64)) for key, value in batch(0).items()}
+    larger = torch.nn.Upsample((64, 64))
+    data = {key: larger(value) if value.dim() == 4 else value for key, value in batch(0).items()}
     found = made.training_step(data, 0)
     assert {"contrastive", "real_contrastive", "real_haze_density"} < set(found)
     names = [name for name, _ in made.stepper._plain.named_parameters()]
@@ -170,7 +171,8 @@ def batch(step: int) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(step)
     names = ("hazy", "clear", "strong", "label")
     made = {name: torch.rand(1, 3, 16, 16, generator=generator) for name in names}
-    return made | {"trust": torch.rand(1, 1, 16, 16, generator=generator)}
+    maps = {name: torch.rand(1, 1, 16, 16, generator=generator) for name in ("trust", "transmission")}
+    return made | maps | {name: torch.rand(1, 3, generator=generator) for name in ("airlight", "tint")}
 
 
 @pytest.mark.parametrize("name", ["demo_pretrain", "demo_colabator"])

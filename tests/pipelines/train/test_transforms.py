@@ -85,6 +85,7 @@ class TestPairs:
                 "clear": ((32, 32, 3), "uint8"),
                 "transmission": ((32, 32), "uint8"),
                 "airlight": ((3,), "float32"),
+                "tint": ((3,), "float32"),
             }
 
     def test_a_seed_repeats_and_none_differs(self, photo: Photo) -> None:

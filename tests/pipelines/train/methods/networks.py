@@ -48,4 +48,5 @@ def batch(seed: int, count: int = 2, side: int = 16) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     names = ("hazy", "clear", "strong", "label")
     made = {name: torch.rand(count, 3, side, side, generator=generator) for name in names}
-    return made | {"trust": torch.rand(count, 1, side, side, generator=generator)}
+    maps = {name: torch.rand(count, 1, side, side, generator=generator) for name in ("trust", "transmission")}
+    return made | maps | {name: torch.rand(count, 3, generator=generator) for name in ("airlight", "tint")}
