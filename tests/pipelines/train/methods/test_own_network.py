@@ -31,7 +31,9 @@ def test_it_trains_and_serves_like_a_built_in_one(name: str, network: str, tmp_p
     found = [method.training_step(batch(0), step) for step in range(8)]
     assert found[-1]["loss"] < found[0]["loss"]
     colabator = name == "demo_colabator"
-    expected = {"l1", "reconstruction", "transmission"} | ({"real_label", "real_reconstruction"} if colabator else set())
+    expected = {"l1", "reconstruction", "transmission"} | (
+        {"real_label", "real_reconstruction"} if colabator else set()
+    )
     assert set(found[0]) == {"loss"} | (expected if network == "Physical" else expected - PHYSICAL)
 
     folder = write_checkpoint(tmp_path / "ck", method, recipe, {}, step=8)
