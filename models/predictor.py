@@ -21,14 +21,11 @@ from models.registry import SCHEME, RefusedError, download_model
 _ROUND = "it says that it is a panorama of 360 degrees, and was dehazed as one whose ends meet"
 
 
-class NoTransmissionError(ValueError):
-    """The transmission was asked for, and the model gives none."""
-
-
 @dataclass(frozen=True)
 class DehazeInfo:
     """What an answer is: its format, size in pixels, and seconds of each part; ``notes``, plain sentences on what
-    is not as the file had it; ``lost``, kinds of metadata that were not kept although the options ask for it.
+    is not as the file had it; ``lost``, kinds of metadata that were not kept although the options ask for it;
+    ``haze``, how much there was, 1 - mean transmission, None where the model gives none.
     """
 
     format: str
@@ -39,6 +36,12 @@ class DehazeInfo:
     encode_s: float
     notes: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
+    haze: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """The haze in words; empty where it is not known."""
+        return "" if self.haze is None else inference.verdict(self.haze)
 
 
 def wrapping(photo: Photo, options: DehazeOptions) -> tuple[bool, tuple[str, ...]]:
@@ -56,16 +59,18 @@ def render(photo: Photo, hazy: Tensor, found: inference.Dehazed, options: Dehaze
         photo: the input.
         hazy: its pixels, (1, 3, H, W) in [0, 1].
         found: what the network made of them.
-        options: strength and output.
+        options: controls and output.
 
     Raises:
-        NoTransmissionError: there is none to show.
+        NoTransmissionError: there is none to show, or to go by.
     """
     if options.output == "transmission":
         if found.transmission is None:
-            raise NoTransmissionError("this model gives no transmission; ask for output=image, or another model")
+            raise inference.NoTransmissionError(
+                "this model gives no transmission; ask for output=image, or another model"
+            )
         return replace(photo, alpha=None, icc=None).with_tensor(found.transmission.expand(-1, 3, -1, -1))
-    clear = inference.blend(hazy, found.scene, options.strength)
+    clear = inference.controlled(hazy, found.scene, found.transmission, options)
     if options.output == "image":
         return photo.with_tensor(clear)
     alpha = None if photo.alpha is None else np.concatenate([photo.alpha, photo.alpha], axis=1)
@@ -134,9 +139,14 @@ class Predictor:
         Raises:
             NoTransmissionError: the options ask for a transmission that the model does not give.
         """
+        return self._dehazed(photo, options)[0]
+
+    def _dehazed(self, photo: Photo, options: DehazeOptions) -> tuple[Photo, float | None]:
+        """With the haze that was found."""
         hazy = photo.tensor()
         wrap, _ = wrapping(photo, options)
-        return render(photo, hazy, self.run(hazy, wrap=wrap), options)
+        found = self.run(hazy, wrap=wrap)
+        return render(photo, hazy, found, options), inference.haze_of(found.transmission)
 
     def dehaze_bytes(self, data: bytes, options: DehazeOptions = DEFAULT_OPTIONS) -> tuple[bytes, DehazeInfo]:
         """An image file, dehazed.
@@ -155,7 +165,7 @@ class Predictor:
         start = time.perf_counter()
         photo = decode(data, self._limits)
         decoded = time.perf_counter()
-        clear = self.dehaze_photo(photo, options)
+        clear, haze = self._dehazed(photo, options)
         dehazed = time.perf_counter()
         result = encode(clear, options.format, options.quality, options.keep_metadata)
         height, width = clear.pixels.shape[:2]
@@ -168,4 +178,5 @@ class Predictor:
             encode_s=time.perf_counter() - dehazed,
             notes=photo.notes + wrapping(photo, options)[1],
             lost=lost(photo, options.format) if options.keep_metadata else (),
+            haze=haze,
         )

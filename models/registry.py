@@ -246,7 +246,8 @@ def _with_params(signature: ModelSignature) -> ModelSignature:
 
     from models.options import DEFAULT_OPTIONS
 
-    kinds = {"strength": "double", "quality": "long", "keep_metadata": "boolean", "wrap": "boolean"}
+    kinds = {"strength": "double", "distance": "double", "quality": "long"}
+    kinds |= dict.fromkeys(("keep_exposure", "protect", "keep_metadata", "wrap"), "boolean")
     options = DEFAULT_OPTIONS.model_dump()
     specs = [ParamSpec(key, kinds.get(key, "string"), value) for key, value in options.items()]
     signature.params = ParamSchema(specs)

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 
-def add_flags(parser: argparse.ArgumentParser, config: type[BaseModel], without: Collection[str] = ()) -> None:
+def add_flags(parser: argparse._ActionsContainer, config: type[BaseModel], without: Collection[str] = ()) -> None:
     """Add a flag for each field of ``config`` that has a description.
 
     A tuple takes several words and may be repeated, or one word each time where the command has positional words, which
@@ -21,7 +21,7 @@ def add_flags(parser: argparse.ArgumentParser, config: type[BaseModel], without:
     (a heading of the help) and ``positional``. Flags that are not given are None: see :func:`given`.
 
     Args:
-        parser: to add them to.
+        parser: to add them to, or a group of one.
         config: a settings class.
         without: fields that the command declares itself.
     """
@@ -61,7 +61,8 @@ def given(args: argparse.Namespace, config: type[BaseModel]) -> dict[str, Any]:
 def _plain(annotation: Any) -> Any:
     """The type without ``| None``."""
     if get_origin(annotation) in (Union, types.UnionType):
-        (annotation,) = (one for one in get_args(annotation) if one is not type(None))
+        some = [one for one in get_args(annotation) if one is not type(None)]
+        return some[0] if len(some) == 1 else annotation  # of several, the word itself will tell
     return annotation
 
 

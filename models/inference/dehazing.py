@@ -16,13 +16,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from models.config import Settings
+from models.inference.borders import content_of
+from models.inference.controls import LUMINANCE
 from models.inference.guided import enlarged, is_large, shrunk
 from models.inference.memory import free_memory, peak_bytes
-from models.inference.tiles import feather, tiles_of
+from models.inference.tiles import Tile, feather, tiles_of
 from models.networks import Light, banded, pad_to_multiple, recording, replaying
 
 MULTIPLE = 8
-LUMINANCE = (0.2126, 0.7152, 0.0722)  # of red, green, blue (ITU-R BT.709), on encoded values, as of luma
 _BAND = {"cpu": 1_000_000, "cuda": 1 << 26}  # elements: what a CPU's caches hold; enough to keep a GPU busy
 _SMALLEST_TILE = 128
 _SMALLEST_BAND = 1 << 14
@@ -47,7 +48,8 @@ class InferenceConfig(Settings):
         overlap: of neighboring tiles, in pixels.
         working_side: long side in pixels of the smaller version in which the network sees a photograph of more than a
             megapixel; what it does there is done to every pixel (:mod:`models.inference.guided`). None shows it all
-            pixels, which is exact, and at 12 megapixels takes some twenty times as long. With ``tile`` too it is exact.
+            pixels, those of borders too, which is exact, and at 12 megapixels takes some twenty times as long. With
+            ``tile`` too it is exact.
         compile: through ``torch.compile``; pays off for many images of few sizes on a GPU.
     """
 
@@ -102,7 +104,8 @@ def dehaze(
     """Dehaze a batch of images of one size.
 
     Images of more than a megapixel are dehazed from a smaller version of them where ``config.working_side`` is set, all
-    others from all of their pixels.
+    others from all of their pixels. Black or white borders are no part of the picture and are kept, unless
+    all pixels are to be shown.
 
     Networks of this project run over bands of rows (:mod:`models.networks.bands`): exact, and only their feature maps
     are as large as the image. Feature maps that do not fit the memory budget are spilled; that is exact as well. Other
@@ -127,6 +130,8 @@ def dehaze(
     """
     if wrap:
         return _around(network, image, config)
+    if config.working_side is not None and (insides := _insides(image)) is not None:
+        return _batched([_inside(network, one[None], config, tile) for one, tile in zip(image, insides, strict=True)])
     if config.working_side is not None and config.tile is None and is_large(image, config.working_side):
         return _neutral(image, _guided(network, image, config, config.working_side))
     runner = _Runner(network, image.device, config)
@@ -147,6 +152,25 @@ def dehaze(
             plan = less
         if image.is_cuda:
             torch.cuda.empty_cache()
+
+
+def _insides(image: Tensor) -> list[Tile] | None:
+    """Where the picture is in each image, without black or white borders; None where none has any."""
+    whole = Tile(0, image.shape[-2], 0, image.shape[-1])
+    found = [content_of(one) for one in torch.split(image, 1)]
+    return None if all(tile == whole for tile in found) else found
+
+
+def _inside(network: nn.Module, image: Tensor, config: InferenceConfig, tile: Tile) -> Dehazed:
+    """Dehaze the picture within its borders, which are kept as they are."""
+    found = dehaze(network, tile.of(image), config)
+    scene = image.clone()
+    tile.of(scene).copy_(found.scene)
+    if found.transmission is None:
+        return Dehazed(scene, None)
+    transmission = torch.ones_like(image[:, :1])
+    tile.of(transmission).copy_(found.transmission)
+    return Dehazed(scene, transmission)
 
 
 def _guided(network: nn.Module, image: Tensor, config: InferenceConfig, side: int) -> Dehazed:
@@ -330,8 +354,3 @@ def _batched(parts: list[Dehazed]) -> Dehazed:
     transmissions = [part.transmission for part in parts if part.transmission is not None]
     scene = torch.cat([part.scene for part in parts])
     return Dehazed(scene, torch.cat(transmissions) if len(transmissions) == len(parts) else None)
-
-
-def blend(hazy: Tensor, scene: Tensor, strength: float) -> Tensor:
-    """``strength`` 0 gives the hazy image, 1 the dehazed one. Shapes N3HW."""
-    return scene if strength == 1.0 else torch.lerp(hazy, scene, strength)

@@ -9,6 +9,8 @@ memory beyond the image itself no longer depend on what a network needs for each
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -107,14 +109,34 @@ def enlarged(image: Tensor, small: Tensor, target: Tensor) -> Tensor:
     fields = color_coefficients(small, target, _RADIUS, _EPSILON)
     height, width = image.shape[-2:]
     out = image.new_empty(len(image), target.shape[1], height, width)
+    for top, bottom in bands(height, width):
+        mapped(fields, image[:, :, top:bottom], top, height, out=out[:, :, top:bottom])
+    return out
+
+
+def bands(height: int, width: int) -> Iterator[tuple[int, int]]:
+    """First and last row, excluded, of each part of an image that a processor's cache holds."""
     rows = max(1, _BAND // width)
     for top in range(0, height, rows):
-        bottom = min(height, top + rows)
-        maps = _rows_of(fields, top, bottom, (height, width))
-        band, made = image[:, :, top:bottom], out[:, :, top:bottom]
-        torch.addcmul(maps[:, :, 3], maps[:, :, 0], band[:, None, 0], out=made)
-        made.addcmul_(maps[:, :, 1], band[:, None, 1]).addcmul_(maps[:, :, 2], band[:, None, 2]).clamp_(0.0, 1.0)
-    return out
+        yield top, min(height, top + rows)
+
+
+def mapped(fields: Tensor, band: Tensor, top: int, height: int, out: Tensor | None = None) -> Tensor:
+    """Apply coefficients (N, C, 4, h, w) of :func:`color_coefficients` to the rows of a large image N3HW from ``top``.
+
+    Args:
+        fields: the coefficients of a smaller version of the whole image.
+        band: N3RW in [0, 1], the rows.
+        top: the first of them.
+        height: of the whole image.
+        out: where the result goes, NCRW; None makes it.
+
+    Returns:
+        NCRW in [0, 1].
+    """
+    maps = _rows_of(fields, top, top + band.shape[-2], (height, band.shape[-1]))
+    made = torch.addcmul(maps[:, :, 3], maps[:, :, 0], band[:, None, 0], out=out)
+    return made.addcmul_(maps[:, :, 1], band[:, None, 1]).addcmul_(maps[:, :, 2], band[:, None, 2]).clamp_(0.0, 1.0)
 
 
 def _rows_of(fields: Tensor, top: int, bottom: int, size: tuple[int, int]) -> Tensor:

@@ -21,16 +21,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.config import ConfigError, parse
+from models.options import Controls
 from pipelines.command import run
 from pipelines.dehaze.names import is_video
 from pipelines.dehaze.options import add_options, execution_of, options_of, place_options, plan_of
 from pipelines.disk_errors import as_config_error
+from pipelines.flags import given
 from pipelines.shown import say
 
 STREAM = "-"  # standard input or output
 
 if TYPE_CHECKING:  # torch takes seconds that --help need not
-    from pipelines.dehaze.plan import FolderPlan
+    from pipelines.dehaze.plan import FolderPlan, PhotoTask
 
 
 def apply(plan: FolderPlan, args: argparse.Namespace) -> int:
@@ -63,17 +65,20 @@ def apply(plan: FolderPlan, args: argparse.Namespace) -> int:
     except NoSpaceError as problem:
         return no_room(problem.advice, report)
     if plan.single and not report.exit_code:
-        say(result_of(plan))
+        only = task_of(plan)
+        say(only.target)
+        if report.haze_found():
+            say(f"{only.source}: {report.haze_found()}", sys.stderr)
     else:
         tell(report, found)
     return report.exit_code
 
 
-def result_of(plan: FolderPlan) -> str:
-    """The file that a plan for one photograph writes."""
+def task_of(plan: FolderPlan) -> PhotoTask:
+    """What a plan for one photograph is to do."""
     from pipelines.dehaze.plan import tasks
 
-    return next(tasks(plan)).target
+    return next(tasks(plan))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -129,7 +134,7 @@ def _chosen(args: argparse.Namespace) -> int:
 def _video(source: str, target: str | None, args: argparse.Namespace) -> int:
     from pipelines.dehaze.video import VideoOptions, run_video
 
-    chosen = {"strength": args.strength, "codec": args.codec, "crf": args.crf, "smoothing": args.smoothing}
+    chosen = given(args, Controls) | {"codec": args.codec, "crf": args.crf, "smoothing": args.smoothing}
     chosen |= {"keep_metadata": args.keep_metadata, "keep_dates": args.keep_dates, "wrap": bool(args.wrap)}
     if args.preview:
         raise ConfigError("--preview is for photographs")

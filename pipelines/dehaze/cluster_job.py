@@ -18,7 +18,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from models.config import ConfigError
@@ -50,13 +50,14 @@ class WorkerPool:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a batch: how many photographs ended how, those that failed or have notes, and why no more can be
-    written.
+    """What became of a batch: how many photographs ended how, those that failed or have notes, why no more can be
+    written, and how much haze there was, where that is known.
     """
 
     counts: dict[str, int]
     told: list[PhotoResult]
     no_space: str = ""
+    haze: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -90,14 +91,17 @@ class FolderDehazer:
 
         counts: Counter[str] = Counter()
         told = []
+        haze: list[float] = []
         try:
             for result in self.ready().work(number, batch):
                 counts[result.status] += 1
+                if result.haze is not None:
+                    haze.append(result.haze)
                 if result.status == "failed" or result.notes:
                     told.append(result)
         except NoSpaceError as problem:
-            return Outcome(dict(counts), told, problem.advice)
-        return Outcome(dict(counts), told)
+            return Outcome(dict(counts), told, problem.advice, haze)
+        return Outcome(dict(counts), told, haze=haze)
 
 
 def list_batches(plan: FolderPlan, size: int) -> Iterator[list[PhotoTask]]:
@@ -205,7 +209,7 @@ class _Loop:
         except ray.exceptions.RayActorError as problem:
             self._died(sent, problem)
             return ""
-        self._report.add_many(outcome.counts, outcome.told)
+        self._report.add_many(outcome.counts, outcome.told, outcome.haze)
         return outcome.no_space
 
     def _died(self, sent: _Sent, problem: Exception) -> None:

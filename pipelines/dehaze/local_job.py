@@ -71,7 +71,7 @@ def finish(plan: FolderPlan, setup: WorkerSetup) -> None:
 
 def tell(report: FolderReport, found: FolderSurvey) -> None:
     """Print what became of a job."""
-    for line in (*report.summary().split("\n"), found.passed_over):
+    for line in (*report.summary().split("\n"), report.haze_found(), found.passed_over):
         if line:
             say(line)
 

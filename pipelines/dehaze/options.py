@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from models.config import ConfigError, parse
 from models.imports import add_allow_networks
+from models.options import Controls
+from pipelines.flags import add_flags, given
 
 if TYPE_CHECKING:  # torch takes seconds that --help need not
     from models.inference import InferenceConfig
@@ -27,7 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--tracking-uri", help="MLflow registry of models:/ names, such as sqlite:////abs/mlflow.db")
     add_allow_networks(group)
-    group.add_argument("--strength", type=float, default=1.0, help="0 keeps the haze, 1 removes it (default: 1)")
+    add_flags(group, Controls)
     group.add_argument("--format", choices=_FORMATS, help="of the results (default: each file's own; jpeg for HEIC)")
     group.add_argument(
         "--quality", type=int, default=95, help="of JPEG, WebP and AVIF, 1 to 100 (default: %(default)s)"
@@ -93,8 +95,7 @@ def options_of(args: argparse.Namespace) -> DehazeOptions:
     """
     from models.options import DehazeOptions
 
-    chosen = {"strength": args.strength, "quality": args.quality, "keep_metadata": args.keep_metadata}
-    chosen["wrap"] = args.wrap
+    chosen = given(args, Controls) | {"quality": args.quality, "keep_metadata": args.keep_metadata, "wrap": args.wrap}
     return parse(DehazeOptions, chosen | ({"format": args.format.upper()} if args.format else {}), "options")
 
 

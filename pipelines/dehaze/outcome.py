@@ -15,6 +15,7 @@ from pyarrow import fs as pafs
 from tqdm import tqdm
 
 from models.config import ConfigError
+from models.inference import verdict
 from models.paths import child, filesystem
 from pipelines.dehaze.names import FAILURES
 from pipelines.dehaze.work import PhotoResult
@@ -38,6 +39,8 @@ class FolderReport:
     def __init__(self, total: int, folder: str | None, *, quiet: bool = False) -> None:
         self.counts = {"written": 0, "kept": 0, "failed": 0}
         self.notes: Counter[str] = Counter()
+        self.verdicts: Counter[str] = Counter()
+        self._haze = 0.0  # of all together
         self._place = None if folder is None else child(folder, FAILURES)
         self._stream: Any = None
         self._bar = tqdm(total=total, unit="photo", disable=True if quiet else None, dynamic_ncols=True)
@@ -57,15 +60,18 @@ class FolderReport:
 
     def add(self, result: PhotoResult) -> None:
         """Count one photograph."""
-        self.add_many({result.status: 1}, [result])
+        self.add_many({result.status: 1}, [result], [] if result.haze is None else [result.haze])
 
-    def add_many(self, counts: dict[str, int], told: Sequence[PhotoResult]) -> None:
+    def add_many(self, counts: dict[str, int], told: Sequence[PhotoResult], haze: Sequence[float] = ()) -> None:
         """Count many; those that were there already count as less to do, so that the time left is right.
 
         Args:
             counts: of each status.
             told: the results that failed or have notes.
+            haze: of those in which it is known how much there was.
         """
+        self.verdicts.update(map(verdict, haze))
+        self._haze += sum(haze)
         for status, count in counts.items():
             self.counts[status] += count
         for result in told:
@@ -100,6 +106,14 @@ class FolderReport:
         except OSError as problem:  # the list must not stop the work; from now on all failures are shown
             tqdm.write(shown(f"cannot write {self._place}: {reason_of(problem)}"), file=sys.stderr)
             self._place = None
+
+    def haze_found(self) -> str:
+        """How much haze there was, in one line; empty where that is not known."""
+        count = self.verdicts.total()
+        if count < 2:
+            return "".join(f"{words} ({self._haze:.2f})" for words in self.verdicts)
+        words = ", ".join(f"{found} with {words}" for words, found in self.verdicts.most_common())
+        return f"{words} ({self._haze / count:.2f} on average)"
 
     def summary(self) -> str:
         """One line; more where not every note was shown."""

@@ -14,7 +14,7 @@ from torch import nn
 
 from models.config import ConfigError, Settings
 from models.inference import InferenceConfig
-from models.options import DehazeOptions
+from models.options import DehazeOptions, Strength
 from models.paths import child, filesystem, replacing
 from pipelines.dehaze.names import RECORD
 from pipelines.dehaze.walk import entries
@@ -30,7 +30,7 @@ class MadeWith(Settings):
 
     model: str
     weights: str
-    strength: float
+    strength: Strength
     format: str | None
     quality: int
     keep_metadata: bool
@@ -38,6 +38,9 @@ class MadeWith(Settings):
     tile: int | None
     working_side: int | None = None  # in records of before, whose results are exact
     wrap: bool | None = None
+    distance: float = 0.0
+    keep_exposure: bool = False
+    protect: bool = False
 
 
 class FolderRecord(Settings):
@@ -70,6 +73,9 @@ def made_with(model: str, network: nn.Module, options: DehazeOptions, execution:
         tile=execution.tile,
         working_side=execution.working_side,
         wrap=options.wrap,
+        distance=options.distance,
+        keep_exposure=options.keep_exposure,
+        protect=options.protect,
     )
 
 

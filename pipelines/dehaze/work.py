@@ -30,12 +30,15 @@ Status = Literal["written", "kept", "failed"]
 
 @dataclass(frozen=True)
 class PhotoResult:
-    """What became of one photograph; ``notes`` are sentences on what the result does not have."""
+    """What became of one photograph; ``notes`` are sentences on what the result does not have, ``haze`` how much there
+    was, in [0, 1], where that is known.
+    """
 
     source: str
     status: Status
     reason: str = ""
     notes: tuple[str, ...] = ()
+    haze: float | None = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ class FolderWorker:
             raise
         except OSError as problem:
             return _failed(task, f"cannot write {task.target}: {reason_of(problem)}")
-        return PhotoResult(task.source, "written", notes=said(info))
+        return PhotoResult(task.source, "written", notes=said(info), haze=info.haze)
 
     def _read(self, task: PhotoTask) -> tuple[bytes, tuple[int, int] | None]:
         most = self._predictor.limits.max_bytes

@@ -17,7 +17,8 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from models.inference import Dehazed, blend
+from models.inference import Dehazed, controlled
+from models.options import DEFAULT_CONTROLS, Controls
 
 _thread = threading.local()
 
@@ -66,7 +67,7 @@ class Work:
     Attributes:
         network: of :class:`serving.engine.slots.Network`; None only scores.
         hazy: (1, 3, H, W) in [0, 1].
-        strength: of the dehazing, for the score of the result.
+        controls: of the result, for its score.
         wrap: the picture goes on at its right end where it begins at its left.
         created: when it was made, of ``time.perf_counter``.
         dropped: nobody waits for it any more, so it is not done.
@@ -74,7 +75,7 @@ class Work:
 
     network: Any
     hazy: Tensor
-    strength: float = 1.0
+    controls: Controls = DEFAULT_CONTROLS
     wrap: bool = False
     created: float = field(default_factory=time.perf_counter)
     dropped: bool = False
@@ -188,7 +189,11 @@ def _rated(parts: list[_Found], scorer: Rater | None) -> list[Done]:
         return [_done(part, None, None, None, 0.0) for part in parts]
     start = time.perf_counter()
     inputs = [part.work.hazy for part in parts]
-    results = [blend(part.work.hazy, part.found.scene, part.work.strength) for part in parts if part.found is not None]
+    results = [
+        controlled(part.work.hazy, part.found.scene, part.found.transmission, part.work.controls)
+        for part in parts
+        if part.found is not None
+    ]
     clearness, quality = (values.tolist() for values in scorer.rate_each([*inputs, *results]))
     before, after = clearness[: len(parts)], iter(clearness[len(parts) :])
     seconds = (time.perf_counter() - start) / len(parts)

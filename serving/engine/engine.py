@@ -19,8 +19,9 @@ from torch import Tensor
 
 from models.config import ConfigError
 from models.images import ImageError, ImageLimits, Photo, decode, encode, format_written, probe
+from models.inference import NoTransmissionError, haze_of, verdict
 from models.options import DehazeOptions
-from models.predictor import NoTransmissionError, render, wrapping
+from models.predictor import render, wrapping
 from serving.engine.batching import Done, Outcome, Work
 from serving.engine.health import SickError
 from serving.engine.slots import ModelSlot, public
@@ -48,7 +49,8 @@ class DehazeTask:
 @dataclass(frozen=True)
 class Answer:
     """The file to hand out; its format and size; what made it; clearness in [0, 1], higher is clearer, or None
-    without a scorer; seconds of each part; and sentences on what is not as the photograph had it.
+    without a scorer; seconds of each part; sentences on what is not as the photograph had it; and how much haze there
+    was, 1 - mean transmission, or None where the model gives none.
     """
 
     data: bytes
@@ -60,6 +62,12 @@ class Answer:
     clearness_after: float | None
     timing: dict[str, float]
     notes: tuple[str, ...] = ()
+    haze: float | None = None
+
+    @property
+    def verdict(self) -> str | None:
+        """The haze in words."""
+        return None if self.haze is None else verdict(self.haze)
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,7 @@ class Engine:
             waited = time.perf_counter() - start
             (photo, hazy), decode_s = await self._in_thread(_timed, _opened, task.data, self._limits)
             wrap, notes = wrapping(photo, task.options)
-            done = await self._computed(Work(network, hazy, task.options.strength, wrap))
+            done = await self._computed(Work(network, hazy, task.options, wrap))
             (data, size), encode_s = await self._in_thread(_timed, _written, photo, hazy, done, task.options)
         busy = {"decode": decode_s, "model": done.model_s, "score": done.score_s, "encode": encode_s}
         timing = {"decode": decode_s, "queue": waited + done.queue_s} | busy
@@ -117,7 +125,8 @@ class Engine:
         self._metrics.haze(done.clearness_before)
         name = format_written(photo.format, task.options.format)
         scores = done.clearness_before, done.clearness_after
-        return Answer(data, name, *size, public(version), *scores, timing, photo.notes + notes)
+        haze = None if done.found is None else haze_of(done.found.transmission)
+        return Answer(data, name, *size, public(version), *scores, timing, photo.notes + notes, haze)
 
     async def _score(self, data: bytes) -> Score:
         header = await self._in_thread(probe, data, self._limits)

@@ -88,6 +88,7 @@ def _entry(archive: ResultArchive, name: str, outcome: Answer | Problem) -> dict
             outcome = problem.problem
         else:
             told = {key: value for key, value in asdict(outcome).items() if key not in ("data", "timing")}
+            told["verdict"] = outcome.verdict
             return {"source": name, "status": "ok", "file": file} | told
     problem_told = {"status": outcome.status, "code": outcome.code, "detail": outcome.detail}
     return {"source": name, "status": "failed", "file": None, "problem": problem_told}

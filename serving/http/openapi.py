@@ -7,6 +7,7 @@ from typing import Any
 from fastapi.responses import Response
 from fastapi.security import HTTPBearer
 
+from models.inference import VERDICTS
 from models.options import MEDIA_TYPES
 from serving.errors import CODES, MEDIA_TYPE
 from serving.http.requests import FORMATS
@@ -60,11 +61,17 @@ _IMAGE_BODY = {
     "required": True,
     "content": dict.fromkeys(_READ, _BINARY) | _ANY | {"multipart/form-data": _form(_FILE, *_READ)},
 }
+_WORDS = [words for _, words in VERDICTS]
 _CLEARNESS = {"type": "number", "minimum": 0, "maximum": 1}
 _HEADERS = {
     "X-Model": {"description": "what dehazed it", "schema": {"type": "string"}},
     "X-Clearness-Before": {"description": "not without a scorer", "schema": _CLEARNESS},
     "X-Clearness-After": {"description": "not without a scorer", "schema": _CLEARNESS},
+    "X-Haze": {
+        "description": "how much haze there was, 1 - mean transmission; not with a model that gives none",
+        "schema": {"type": "number", "minimum": 0, "maximum": 1},
+    },
+    "X-Haze-Verdict": {"description": "the same in words", "schema": {"type": "string", "enum": _WORDS}},
     "X-Notes": {
         "description": "what is not as the photograph had it, such as rows that its file lacks; mostly absent",
         "schema": {"type": "string"},

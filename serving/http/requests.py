@@ -24,9 +24,7 @@ FORMATS = dict(zip(map(str.lower, MEDIA_TYPES), MEDIA_TYPES, strict=True)) | {"j
 MULTIPART_EXTRA = 64 << 10  # what a form may have around each file
 
 
-def read_options(
-    strength: float, name: str | None, quality: int, output: str, wrap: bool | None = None
-) -> DehazeOptions:
+def read_options(name: str | None, **chosen: Any) -> DehazeOptions:
     """The options of a query; ``name`` is a format in any case, also ``jpg`` and ``tif``.
 
     Raises:
@@ -34,7 +32,6 @@ def read_options(
     """
     if name is not None and name.lower() not in FORMATS:
         raise refused(400, f"format: '{name}' is not one of {', '.join(sorted(FORMATS))}")
-    chosen: dict[str, Any] = {"strength": strength, "quality": quality, "output": output, "wrap": wrap}
     if name is not None:
         chosen["format"] = FORMATS[name.lower()]
     try:
@@ -193,6 +190,8 @@ def answer_headers(answer: Answer) -> dict[str, str]:
     """The headers that tell how a picture was made."""
     headers = {"X-Model": quote(answer.model, safe="/:@ +=,"), "Server-Timing": server_timing(answer.timing)}
     scores = {"X-Clearness-Before": answer.clearness_before, "X-Clearness-After": answer.clearness_after}
+    if answer.haze is not None:
+        headers |= {"X-Haze": f"{answer.haze:.4f}", "X-Haze-Verdict": str(answer.verdict)}
     if answer.notes:
         headers["X-Notes"] = "; ".join(answer.notes).encode("ascii", "replace").decode()
     return headers | {name: f"{value:.4f}" for name, value in scores.items() if value is not None}

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from models.config import nearest
 from models.images import ImageError
-from models.options import MEDIA_TYPES, DehazeOptions
+from models.options import DEFAULT_CONTROLS, MEDIA_TYPES, DehazeOptions, Share, Strength
 from serving.config import ServingConfig
 from serving.engine import Answer, DehazeTask, ModelState, Score
 from serving.errors import Problem, ProblemError, http_problem, image_problem
@@ -30,7 +30,12 @@ from serving.http.requests import answer_headers, read_options, refuse_unknown_p
 from serving.limits import Admission
 from serving.metrics import Metrics
 
-Strength = Annotated[float, Query(ge=0, le=1, description="0 keeps the haze, 1 removes it")]
+
+def _said(name: str) -> Any:
+    """What a parameter of the query means, as its option says."""
+    return Query(description=DehazeOptions.model_fields[name].description)
+
+
 Absent = SkipJsonSchema[None]  # a parameter is left out; there is no null in a URL
 Format = Annotated[
     str | Absent, Query(description="default: that of the input; JPEG for HEIC", json_schema_extra=FORMAT)
@@ -43,13 +48,19 @@ Output = Annotated[Literal["image", "transmission", "side-by-side"], Query()]
 
 
 async def _options(
-    strength: Strength = 1.0,
+    strength: Annotated[Strength, _said("strength")] = DEFAULT_CONTROLS.strength,
+    distance: Annotated[Share, _said("distance")] = DEFAULT_CONTROLS.distance,
+    keep_exposure: Annotated[bool, _said("keep_exposure")] = DEFAULT_CONTROLS.keep_exposure,
+    protect: Annotated[bool, _said("protect")] = DEFAULT_CONTROLS.protect,
     format: Format = None,  # noqa: A002 - the name in the URL
     quality: Quality = 95,
     output: Output = "image",
     wrap: Wrap = None,
 ) -> DehazeOptions:
-    return read_options(strength, format, quality, output, wrap)
+    return read_options(
+        format, strength=strength, distance=distance, keep_exposure=keep_exposure, protect=protect, quality=quality,
+        output=output, wrap=wrap,
+    )  # fmt: skip
 
 
 Options = Annotated[DehazeOptions, Depends(_options)]
@@ -106,6 +117,8 @@ def make_api(
                 "X-Model",
                 "X-Clearness-Before",
                 "X-Clearness-After",
+                "X-Haze",
+                "X-Haze-Verdict",
                 "X-Notes",
                 "Server-Timing",
             ],
@@ -147,7 +160,7 @@ def _add_problems(app: FastAPI, metrics: Metrics) -> None:
     @app.exception_handler(RequestValidationError)
     async def on_query(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        return answer(request, http_problem(400, f"{first['loc'][-1]}: {first['msg']}"))
+        return answer(request, http_problem(400, f"{first['loc'][:2][-1]}: {first['msg']}"))
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:

@@ -2,12 +2,14 @@
 
 import { getJson, hasToken, Problem, setToken } from "./api.js";
 import { fetchResult, Gallery, MOST_PHOTOGRAPHS } from "./gallery.js";
-import { bytes, explain, listed, scores } from "./messages.js";
+import { bytes, explain, hazeFound, listed, scores } from "./messages.js";
 import { ownFormat, resultName, written } from "./photo.js";
 import { Stage } from "./stage.js";
 import { Strip } from "./strip.js";
 
-const SETTLED_MS = 300; // after the last move of the strength control
+const SETTLED_MS = 300; // after the last move of a slider
+const SLIDERS = ["strength", "distance"];
+const SWITCHES = { "keep-exposure": "keepExposure", protect: "protect" };
 const byId = (id) => document.getElementById(id);
 const on = (id, event, action) => byId(id).addEventListener(event, action);
 
@@ -118,15 +120,21 @@ addEventListener("drop", (event) => {
 // --- controls --------------------------------------------------------------------------------------------------
 
 let settling = 0;
-on("strength", "input", () => {
-  const [item, strength] = [gallery.selected, Number(byId("strength").value) / 100];
-  byId("strength-value").textContent = percent(strength);
-  clearTimeout(settling);
-  settling = setTimeout(() => {
-    settling = 0;
-    if (gallery.items.includes(item)) gallery.want(item, { strength });
-  }, SETTLED_MS);
-});
+for (const id of SLIDERS) {
+  on(id, "input", () => {
+    const item = gallery.selected;
+    const wanted = Object.fromEntries(SLIDERS.map((each) => [each, Number(byId(each).value) / 100]));
+    byId(`${id}-value`).textContent = percent(wanted[id]);
+    clearTimeout(settling);
+    settling = setTimeout(() => {
+      settling = 0;
+      if (gallery.items.includes(item)) gallery.want(item, wanted);
+    }, SETTLED_MS);
+  });
+}
+for (const [id, name] of Object.entries(SWITCHES)) {
+  on(id, "change", () => gallery.want(gallery.selected, { [name]: byId(id).checked }));
+}
 on("model", "change", () => gallery.want(gallery.selected, { model: byId("model").value }));
 for (const id of ["view-image", "view-map"]) on(id, "change", (event) => gallery.show(event.target.value));
 on("cancel", "click", () => gallery.cancel(gallery.selected));
@@ -199,12 +207,13 @@ function renderItem(item) {
     byId("item-problem").hidden = false;
     byId("item-problem-text").textContent = "Cancelled.";
   }
-  if (!settling) {
-    byId("strength").value = String(Math.round(item.wanted.strength * 100));
-    byId("strength-value").textContent = percent(item.wanted.strength);
+  for (const id of settling ? [] : SLIDERS) {
+    byId(id).value = String(Math.round(item.wanted[id] * 100));
+    byId(`${id}-value`).textContent = percent(item.wanted[id]);
   }
+  for (const [id, name] of Object.entries(SWITCHES)) byId(id).checked = item.wanted[name];
   byId("model").value = item.wanted.model;
-  for (const id of ["strength", "model"]) byId(id).disabled = Boolean(item.refusal);
+  for (const id of [...SLIDERS, ...Object.keys(SWITCHES), "model"]) byId(id).disabled = Boolean(item.refusal);
   byId(view === "image" ? "view-image" : "view-map").checked = true;
   byId("map-help").hidden = view === "image";
   byId("download").disabled = !result || saving;
@@ -217,6 +226,9 @@ function renderText(item, result) {
   const made = result ? ` · ${result.model}` : "";
   byId("facts").textContent = size + bytes(item.file.size) + made;
   const words = item.results.image ? scores(item.results.image.before, item.results.image.after) : "";
+  const haze = result ? hazeFound(result) : "";
+  byId("haze").hidden = !haze;
+  byId("haze").textContent = haze;
   byId("scores").hidden = !words;
   byId("scores").textContent = words;
   let note = "";

@@ -12,11 +12,11 @@ let lastId = 0;
 
 /** A photograph, how it is wanted, and what there is of it. */
 class Item {
-  constructor(file, strength, model) {
+  constructor(file, wanted) {
     this.id = ++lastId;
     this.file = file;
     this.name = file.name || "photograph";
-    this.wanted = { strength, model };
+    this.wanted = { ...wanted };
     this.read = false; // format, size and thumbnail are known
     this.admitted = false; // it passed the checks of size and format
     this.format = null;
@@ -32,7 +32,7 @@ class Item {
 
   /** What the result of a kind depends on. */
   key(kind) {
-    return kind === "image" ? `${this.wanted.model}|${this.wanted.strength}` : this.wanted.model;
+    return kind === "image" ? Object.values(this.wanted).join("|") : this.wanted.model;
   }
 
   /** The result of a kind is there and as it is wanted. */
@@ -49,7 +49,7 @@ export class Gallery {
     this.selected = null;
     this.view = "image";
     this.mostBytes = MOST_BYTES;
-    this.defaults = { strength: 1, model: "" };
+    this.defaults = { model: "", strength: 1, distance: 0, keepExposure: false, protect: false };
     this.limits = null; // until the service has told them, nothing is sent
     this.job = null; // { item, kind, key, phase, progress, controller }
     this.halted = null; // the Problem that stops all work: no token, or no service
@@ -60,7 +60,7 @@ export class Gallery {
   /** Add files; returns how many there was no room for. */
   add(files) {
     const taken = [...files].slice(0, MOST_PHOTOGRAPHS - this.items.length);
-    const items = taken.map((file) => new Item(file, this.defaults.strength, this.defaults.model));
+    const items = taken.map((file) => new Item(file, this.defaults));
     this.items.push(...items);
     for (const item of items) this.reading = this.reading.then(() => this.#read(item)); // one decoded at a time
     if (!this.selected && items.length) this.select(items[0]);
@@ -259,11 +259,11 @@ export class Gallery {
 }
 
 /**
- * A result of the service: { blob, format, model, before, after }. `wanted` has strength, model and output, and perhaps
- * format; without one the result is of the photograph's own format, or of one that browsers show.
+ * A result of the service: { blob, format, model, haze, verdict, before, after }. `wanted` has the controls, model and
+ * output, and perhaps format; without one the result is of the photograph's own format, or of one that browsers show.
  */
-export async function fetchResult(item, { strength, model, output, format = null }, signal, onSent) {
-  const query = output === "transmission" ? { output } : { strength: strength.toFixed(2) };
+export async function fetchResult(item, { model, output, format = null, ...controls }, signal, onSent) {
+  const query = output === "transmission" ? { output } : asked(controls);
   if (model) query.model = model;
   if (format) query.format = format.toLowerCase();
   else if (output === "transmission" || !SHOWN_BY_BROWSERS.includes(ownFormat(item.format))) query.format = "png";
@@ -273,9 +273,20 @@ export async function fetchResult(item, { strength, model, output, format = null
     blob: answer.blob,
     format: formatOfAnswer(answer.blob),
     model: decodeURIComponent(answer.header("X-Model") ?? ""),
+    haze: number("X-Haze"),
+    verdict: answer.header("X-Haze-Verdict"),
     before: number("X-Clearness-Before"),
     after: number("X-Clearness-After"),
   };
+}
+
+/** The controls as the query has them: only those that change something. */
+function asked({ strength, distance, keepExposure, protect }) {
+  const query = { strength: strength.toFixed(2) };
+  if (distance) query.distance = distance.toFixed(2);
+  if (keepExposure) query.keep_exposure = "true";
+  if (protect) query.protect = "true";
+  return query;
 }
 
 /** A service that closes the connection early, to refuse a file or because it died, is not one that is gone. */

@@ -74,6 +74,11 @@ function inWords(clearness) {
   return STEPS.find(([below]) => clearness < below)[1];
 }
 
+/** How much haze was found: "Light haze: 27 %."; "" where the model does not say. */
+export function hazeFound({ haze, verdict }) {
+  return haze === null || !verdict ? "" : `${sentence(verdict).slice(0, -1)}: ${Math.round(haze * 100)} %.`;
+}
+
 /** What the scores before and after say; "" without them. */
 export function scores(before, after) {
   if (before === null || after === null) return "";

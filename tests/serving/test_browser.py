@@ -190,7 +190,7 @@ class Page:
 
     def set_strength(self, presses: int) -> None:
         """To 0, and then up by so many steps of 5 %."""
-        self["strength"].send_keys(Keys.HOME, *[Keys.ARROW_RIGHT] * presses)
+        self["strength"].send_keys(Keys.HOME, *[Keys.ARROW_RIGHT] * (20 + presses))  # from -100 %
 
     def entries(self) -> list[str]:
         return [entry.text for entry in self.chrome.find_elements(By.CSS_SELECTOR, "#list .entry .words")]
@@ -315,6 +315,24 @@ class TestOne:
         page.until(lambda: page["after"].get_property("src") != shown)
         page.finished()
         assert [task.options.strength for task in running.backend.tasks] == [1.0, 0.4]  # not one for every step
+
+    def test_the_other_controls(self, page: Page, save: Save, running: Running) -> None:
+        page.choose(save())
+        page.finished()
+        assert page["haze"].text.endswith(" %.")
+        page["more-summary"].send_keys(Keys.ENTER)
+        page["distance"].send_keys(*[Keys.ARROW_RIGHT] * 6)
+        page.until(lambda: len(running.backend.tasks) == 2)
+        assert page["distance-value"].text == "30 %"
+        page["keep-exposure"].send_keys(Keys.SPACE)
+        page.until(lambda: len(running.backend.tasks) == 3)
+        page["protect"].send_keys(Keys.SPACE)
+        page.until(lambda: len(running.backend.tasks) == 4)
+        page["strength"].send_keys(Keys.HOME)
+        page.until(lambda: len(running.backend.tasks) == 5)
+        page.finished()
+        options = running.backend.tasks[-1].options
+        assert (options.strength, options.distance, options.keep_exposure, options.protect) == (-1.0, 0.3, True, True)
 
     def test_a_new_strength_cancels_the_last(self, page: Page, save: Save, running: Running) -> None:
         page.choose(save())
@@ -586,13 +604,14 @@ class TestShape:
         page.choose(save())
         page.finished()
         reached = []
-        for _ in range(14):
+        for _ in range(16):
             ActionChains(page.chrome).send_keys(Keys.TAB).perform()
             reached.append(page.script("return document.activeElement.id || document.activeElement.className"))
         expected = [
             "split",
             "view-image",
             "strength",
+            "more-summary",
             "model",
             "format",
             "download",

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from fastapi.testclient import TestClient
 
-from models.config import ConfigError
+from models.config import ConfigError, parse
 from models.options import DehazeOptions
 from serving.__main__ import main
 from serving.config import ServingConfig, read_config, require_free_port
@@ -137,8 +137,11 @@ def test_the_command_helps_and_refuses(capsys: pytest.CaptureFixture[str], tmp_p
 
 
 def test_options_out_of_range_are_refused() -> None:
-    with pytest.raises(ValueError, match="strength"):
-        DehazeOptions(strength=1.5)
+    for wrong in (2.5, -1.1, float("nan"), "much"):
+        with pytest.raises(ConfigError, match=r"'strength' is .*expected a number from -1 to 2, or auto"):
+            parse(DehazeOptions, {"strength": wrong})
+    with pytest.raises(ConfigError, match=r"'distance' is 1\.1: .* less than or equal to 1"):
+        parse(DehazeOptions, {"distance": 1.1})
 
 
 class Recorder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Collection, Iterator, Sequence
@@ -13,9 +14,10 @@ import torch
 from pydantic import Field
 from tqdm import tqdm
 
-from models.config import ConfigError, Settings
+from models.config import ConfigError
 from models.images import quantize, to_tensor
-from models.inference import InferenceConfig, blend
+from models.inference import InferenceConfig, Look, Tile, as_wanted, content_of, haze_of, look_at, steadied, verdict
+from models.options import Controls
 from models.paths import absolute
 from models.predictor import Predictor
 from pipelines.dehaze.names import is_remote, same_place
@@ -29,11 +31,10 @@ from pipelines.shown import say
 SUFFIX = "_dehazed"
 
 
-class VideoOptions(Settings):
-    """How a video is dehazed.
+class VideoOptions(Controls):
+    """How a video is dehazed, beside the controls.
 
     Attributes:
-        strength: 0 keeps the haze, 1 removes it.
         smoothing: time constant, in seconds, of the average over time; 0 is none.
         codec: encoder; None takes H.264, and VP9 in WebM.
         crf: its quality, lower is better; None takes the encoder's own.
@@ -42,7 +43,6 @@ class VideoOptions(Settings):
         wrap: the picture goes on from its right end to its left.
     """
 
-    strength: float = Field(1.0, ge=0.0, le=1.0)
     smoothing: float = Field(0.5, ge=0.0, le=10.0)
     codec: str | None = None
     crf: int | None = Field(None, ge=0, le=63)
@@ -57,15 +57,32 @@ class FrameDehazer:
     def __init__(self, predictor: Predictor, options: VideoOptions) -> None:
         self._predictor, self._options = predictor, options
         self._smoother = Smoother(options.smoothing)
+        self._look: tuple[Look, float, int] | None = None  # of the frame before, its time, and cuts until then
+        self._inside: Tile | None = None
+        self.haze: list[float] = []
 
     @torch.inference_mode()
     def __call__(self, frame: VideoFrame) -> VideoFrame:
         """The frame to show."""
-        hazy = to_tensor(frame.pixels)
+        whole = to_tensor(frame.pixels)
+        self._inside = content_of(whole, self._inside)
+        hazy = self._inside.of(whole)
         found = self._predictor.run(hazy, wrap=self._options.wrap)
         scene = self._smoother(hazy, found.scene, frame.time)
-        pixels = quantize(blend(hazy, scene, self._options.strength), np.dtype(frame.pixels.dtype))[0]
-        return VideoFrame(pixels, frame.pts, frame.time)
+        look = self._steady(look_at(hazy, scene, found.transmission, self._options), frame.time)
+        self._inside.of(whole).copy_(as_wanted(hazy, scene, found.transmission, look))
+        if (haze := haze_of(found.transmission)) is not None:
+            self.haze.append(haze)
+        return VideoFrame(quantize(whole, np.dtype(frame.pixels.dtype))[0], frame.pts, frame.time)
+
+    def _steady(self, look: Look, time: float) -> Look:
+        """What the controls take from a frame as a whole wavers as the network does, and is averaged over time too."""
+        if self._look is not None and self._options.smoothing > 0.0:
+            before, then, cuts = self._look
+            kept = math.exp(-max(time - then, 0.0) / self._options.smoothing)
+            look = look if cuts != self._smoother.cuts else steadied(before, look, kept)
+        self._look = look, time, self._smoother.cuts
+        return look
 
 
 def target_of(source: Path, target: str | None, *, overwrite: bool) -> Path:
@@ -124,7 +141,8 @@ def dehaze_video(source: Path, target: Path, options: VideoOptions, predictor: P
                     else:
                         writer.copy(found)
             writer.finish()
-        return Told(tuple(_problems(reader, count)), tuple(_notes(reader, writer.left_out)))
+        notes = (*_found(dehazer.haze), *_notes(reader, writer.left_out))
+        return Told(tuple(_problems(reader, count)), notes)
     finally:
         reader.close()
 
@@ -139,6 +157,12 @@ def _problems(reader: Reader, count: int) -> Iterator[str]:
         yield f"{reader.path} ends early: its {' and '.join(dict.fromkeys(cut))} is shorter than the file says"
     if reader.damaged:
         yield f"{reader.path} is damaged: of {reader.damaged} packets the frame is missing or not whole"
+
+
+def _found(haze: Sequence[float]) -> Iterator[str]:
+    if haze:
+        mean = sum(haze) / len(haze)
+        yield f"{verdict(mean)} ({mean:.2f} on average)"
 
 
 def _notes(reader: Reader, left_out: Sequence[str]) -> Iterator[str]:

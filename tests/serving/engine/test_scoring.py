@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from models.config import parse
-from models.inference.dehazing import Dehazed, blend
+from models.inference.controls import blend
+from models.inference.dehazing import Dehazed
+from models.options import Controls
 from pseudolabel.scorer.clip import ClipScorer
 from pseudolabel.scorer.loading import load_scorer
 from serving.config import ServingConfig
@@ -75,7 +77,7 @@ class Half:
 
 def works() -> list[Work]:
     network = Half()
-    return [Work(network, picture, strength=index / 10) for index, picture in enumerate(pictures())]
+    return [Work(network, picture, controls=Controls(strength=index / 10)) for index, picture in enumerate(pictures())]
 
 
 def test_inputs_and_results_of_a_batch_are_one_call() -> None:
@@ -86,7 +88,7 @@ def test_inputs_and_results_of_a_batch_are_one_call() -> None:
         assert isinstance(one, Done)
         assert one.clearness_before == pytest.approx(float(work.hazy.mean()))
         assert one.quality_before == pytest.approx(1 - float(work.hazy.mean()))
-        after = blend(work.hazy, work.hazy / 2, work.strength)
+        after = blend(work.hazy, work.hazy / 2, float(work.controls.strength))
         assert one.clearness_after == pytest.approx(float(after.mean()))
     last = done[-1]
     assert isinstance(last, Done)

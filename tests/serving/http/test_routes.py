@@ -15,6 +15,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from models import checkpoints, zoo
 from models.predictor import Predictor
 from pipelines.dehaze.apply import main as apply_main
 from serving.engine.engine import Answer, DehazeTask
@@ -30,6 +31,12 @@ Service = Callable[..., TestClient]
         ("JPEG", {}, []),
         ("PNG", {"strength": "0.6"}, ["--strength", "0.6"]),
         ("JPEG", {"format": "webp", "quality": "80"}, ["--format", "webp", "--quality", "80"]),
+        (
+            "PNG",
+            {"strength": "-0.5", "distance": "0.3", "keep_exposure": "true", "protect": "1"},
+            ["--strength", "-0.5", "--distance", "0.3", "--keep-exposure", "--protect"],
+        ),
+        ("PNG", {"strength": "auto"}, ["--strength", "auto"]),
     ],
 )
 def test_bytes_are_those_of_the_command_line(
@@ -77,6 +84,26 @@ class TestDehaze:
             assert f"{part};dur=" in answer.headers["server-timing"]
         before, after = (float(answer.headers[f"x-clearness-{when}"]) for when in ("before", "after"))
         assert 0 <= before < after <= 1
+
+    def test_the_haze_is_told_in_a_number_and_in_words(self, service: Service, jpeg: Jpeg) -> None:
+        answer = service().post("/v1/dehaze", content=jpeg())
+        info = Predictor("dcp").dehaze_bytes(jpeg())[1]
+        assert info.haze is not None
+        assert float(answer.headers["x-haze"]) == pytest.approx(info.haze, abs=1e-4)
+        assert answer.headers["x-haze-verdict"] == info.verdict in ("light haze", "haze", "dense haze")
+
+    def test_without_a_transmission_controls_that_need_it_say_so(
+        self, service: Service, jpeg: Jpeg, tmp_path: Path
+    ) -> None:
+        network = {"name": "cddgan", "width": 4, "blocks": 1}
+        client = service(model=str(checkpoints.save(tmp_path / "model", zoo.build(network), {"network": network})))
+        for query in ({"distance": "0.5"}, {"strength": "auto"}, {"strength": "-1"}):
+            answer = client.post("/v1/dehaze", params=query, content=jpeg())
+            assert (answer.status_code, answer.json()["code"]) == (400, "no_transmission")
+            assert answer.json()["detail"].startswith(next(iter(query)))
+        answer = client.post("/v1/dehaze", params={"strength": "1.5", "keep_exposure": "true"}, content=jpeg())
+        assert answer.status_code == 200
+        assert "x-haze" not in answer.headers
 
     def test_without_a_scorer_there_is_no_clearness(self, service: Service, jpeg: Jpeg) -> None:
         client = service()
@@ -143,7 +170,10 @@ class TestDehaze:
         ("large", {}, 413, "too_large"),
         (b"\xff\xd8\xff" + bytes(200_000), {}, 413, "too_large"),
         (b"", {}, 400, "bad_request"),
-        ("whole", {"strength": "2"}, 400, "bad_request"),
+        ("whole", {"strength": "2.1"}, 400, "bad_request"),
+        ("whole", {"strength": "much"}, 400, "bad_request"),
+        ("whole", {"distance": "1.5"}, 400, "bad_request"),
+        ("whole", {"protect": "sky"}, 400, "bad_request"),
         ("whole", {"strength": "nan"}, 400, "bad_request"),
         ("whole", {"format": "gif"}, 400, "bad_request"),
         ("whole", {"output": "movie"}, 400, "bad_request"),

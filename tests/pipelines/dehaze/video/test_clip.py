@@ -483,3 +483,18 @@ def test_a_video_that_goes_round(tmp_path: Path, frames: list[NDArray[np.uint8]]
         assert apply(clip, tmp_path / name, "--smoothing", 0, *more) == 0
     plain, wide = (read(tmp_path / name)[0][0].pixels.astype(int) for name in ("plain.mp4", "round.mp4"))
     assert np.abs(plain - wide)[:, :4].mean() > 1
+
+
+def test_controls_and_borders(
+    tmp_path: Path, frames: list[NDArray[np.uint8]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    barred = [np.pad(frame, ((16, 16), (0, 0), (0, 0))) for frame in frames]
+    barred[3] = barred[3] // 16  # a dark moment, in which the edges of the bars are not seen
+    clip = make_video(tmp_path / "clip.mp4", barred)
+    out = tmp_path / "out.mp4"
+    assert apply(clip, out, "--strength", -0.5, "--keep-exposure", "--distance", 0.2, "--protect", "--crf", 1) == 0
+    assert "haze (0." in capsys.readouterr().err
+    found = [frame.pixels for frame in read(out)[0]]
+    assert len(found) == len(frames)
+    assert max(int(np.r_[pixels[:13], pixels[-13:]].max()) for pixels in found) <= 3
+    assert float(np.mean(found[0][16:-16])) > float(np.mean(frames[0])) + 2  # hazier
