@@ -49,15 +49,20 @@ def call(*command: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
+def tracked(*folders: str) -> list[str]:
+    """Files of the repository, of these folders or of all."""
+    command = ["git", "ls-files", "-z", *folders]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    return [name for name in listed if name and (ROOT / name).is_file()]
+
+
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with the sdist of the tracked files, and the wheel that was made of the sdist."""
     tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("dist")
-    archive = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
-    for name in filter(None, archive.decode().split("\0")):
-        if (ROOT / name).is_file():
-            (tree / name).parent.mkdir(parents=True, exist_ok=True)
-            (tree / name).write_bytes((ROOT / name).read_bytes())
+    for name in tracked():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_bytes((ROOT / name).read_bytes())
     call(UV, "build", "--python", sys.executable, "--no-build-isolation", "--out-dir", out, cwd=tree)
     return out
 
@@ -79,11 +84,7 @@ def bin_(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_has_everything_that_is_no_python(dist: Path) -> None:
     (wheel,) = dist.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    tracked = subprocess.run(
-        ["git", "ls-files", "models", "pseudolabel", "pipelines", "serving"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout.split()  # fmt: skip
-    assert {name for name in tracked if (ROOT / name).is_file()} - names == set()
+    assert set(tracked("models", "pseudolabel", "pipelines", "serving")) - names == set()
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "docs"))]
 
 
