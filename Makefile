@@ -7,7 +7,7 @@ BIN := .venv/bin
 LIMIT = --timeout $(1) -o faulthandler_timeout=$(2) -o faulthandler_exit_on_timeout=true
 STAMP := .venv/.installed
 
-.PHONY: help demo serve test test-faults check format lock clean
+.PHONY: help demo serve test test-faults check format lock build clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1|/' | column -t -s '|'
@@ -37,6 +37,9 @@ format: $(STAMP) ## rewrite the code in the project's format
 lock: $(STAMP) ## pin the dependencies of pyproject.toml anew
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 		--no-annotate --no-emit-index-url --custom-compile-command "make lock" -o requirements.lock
+
+build: $(STAMP) ## wheel and sdist, into dist/
+	$(BIN)/uv build --python $(BIN)/python --no-build-isolation
 
 clean: ## remove caches, not .venv and not runs
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

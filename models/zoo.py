@@ -16,6 +16,7 @@ from models.config import ConfigError, Settings, nearest, parse
 from models.haze import DarkChannelPrior
 from models.imports import network_class
 from models.networks import Cddgan, CddganConfig, Corun, CorunConfig, Dgun, DgunConfig
+from models.portable import SUFFIX, OnnxNetwork
 
 WEIGHTS = Path(__file__).parent / "weights"
 DEFAULT = "corun-compact"
@@ -72,21 +73,26 @@ def config_of(name_or_path: str) -> dict[str, Any]:
     """The resolved configuration of what :func:`load` takes, without building anything.
 
     Raises:
-        ConfigError: neither a known name (the nearest is named) nor a checkpoint folder.
+        ConfigError: neither a known name (the nearest is named), nor a checkpoint folder, nor an ONNX file.
     """
+    if name_or_path.endswith(SUFFIX):
+        return OnnxNetwork(name_or_path).config
     return {"network": {"name": "dcp"}} if name_or_path == "dcp" else read_config(_folder(name_or_path))
 
 
 def load(name_or_path: str, allow: Collection[str] = ()) -> Loaded:
-    """A network with trained weights: a packaged name, ``dcp`` or a checkpoint folder.
+    """A network with trained weights: a packaged name, ``dcp``, a checkpoint folder or an ONNX file.
 
     Args:
         name_or_path: see there.
         allow: packages whose networks a checkpoint may name; see :func:`build`.
 
     Raises:
-        ConfigError: neither a known name (the nearest is named) nor a checkpoint folder, or one that cannot be loaded.
+        ConfigError: none of these (the nearest name is given), or one that cannot be loaded.
     """
+    if name_or_path.endswith(SUFFIX):
+        exported = OnnxNetwork(name_or_path)
+        return Loaded(exported.eval(), name_or_path, exported.config)
     config = config_of(name_or_path)
     if name_or_path == "dcp":
         return Loaded(DarkChannelPrior().eval(), "dcp", config)

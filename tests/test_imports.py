@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("models", "pseudolabel", "pipelines", "serving")
@@ -91,6 +92,35 @@ def test_methods_data_and_label_pool_need_neither_ray_nor_pyarrow(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["[True]", "0.5", "1"]
+
+
+ONE_PHOTOGRAPH = """
+import sys
+from models import Predictor, dehaze, load, read_image, write_image
+photo = read_image("photo.png")
+dehaze(load("corun-compact").network, photo.tensor())
+write_image(Predictor("corun-compact").dehaze_photo(photo), "clear.png")
+from pipelines.cli import main
+assert main(["photo.png"]) == 0
+heavy = {"ray", "mlflow", "fastapi", "transformers", "open_clip", "torchvision", "scipy", "skimage", "sklearn"}
+heavy |= {"matplotlib", "pandas", "onnx", "onnxruntime", "av", "PIL.ImageFont", "torch._dynamo"}
+print("heavy:", sorted(heavy & sys.modules.keys()), "torch" in sys.modules)
+"""
+
+
+def test_one_photograph_needs_torch_and_nothing_else_that_is_heavy(tmp_path: Path) -> None:
+    Image.new("RGB", (48, 32), (140, 150, 160)).save(tmp_path / "photo.png")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_PHOTOGRAPH],
+        cwd=tmp_path,
+        env=environment,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "heavy: [] True"
 
 
 @pytest.mark.parametrize("module", ["models.zoo", "pipelines.train", "pipelines.demo", "pipelines.cli", "serving.app"])

@@ -18,7 +18,6 @@ from models.paths import child, filesystem, replacing
 from models.predictor import DehazeInfo, Predictor
 from pipelines.dehaze.names import same_place
 from pipelines.dehaze.plan import PhotoTask
-from pipelines.dehaze.previews import sheet_of
 from pipelines.disk_errors import NoSpaceError, no_space, reason_of
 
 BATCH = 16  # photographs; also what one preview sheet holds
@@ -146,6 +145,8 @@ class FolderWorker:
             return stream.read(most + 1), stamp  # it may have grown
 
     def _preview(self, number: int, batch: Sequence[PhotoTask], changed: bool) -> Iterator[PhotoResult]:
+        from pipelines.dehaze.previews import sheet_of  # fonts and all, for those who ask for sheets
+
         place = child(str(self._rules.previews), f"sheet-{number:06d}.jpg")
         files, path = filesystem(place)
         try:

@@ -23,7 +23,7 @@ HEADLINE: dict[Kind, tuple[str, ...]] = {
 
 
 def model_choices(specs: Sequence[str]) -> tuple[ModelChoice, ...]:
-    """``label=source`` or ``source``, folders made absolute because workers have another current folder.
+    """``label=source`` or ``source``, paths made absolute because workers have another current folder.
 
     Raises:
         ConfigError: a label that is taken twice or is a row of every table.
@@ -35,8 +35,8 @@ def model_choices(specs: Sequence[str]) -> tuple[ModelChoice, ...]:
             label, source = spec, spec
         if label in choices or label in (HAZY, CLEAR) or not label or not source:
             raise ConfigError(f"model '{spec}' cannot be labeled '{label}': labels must differ; use label=folder")
-        folder = source not in zoo.NAMES and Path(source).is_dir()
-        choices[label] = ModelChoice(label=label, source=str(Path(source).absolute()) if folder else source)
+        path = source not in zoo.NAMES and Path(source).exists()
+        choices[label] = ModelChoice(label=label, source=str(Path(source).absolute()) if path else source)
     return tuple(choices.values())
 
 

@@ -20,7 +20,7 @@ from models.config import ConfigError, nearest
 Pixels = NDArray[np.uint8]
 Values = NDArray[np.float64]
 Need = Literal["image", "reference", "transmission"]
-Provider = Literal["own", "scorer", "lpips", "pyiqa"]
+Provider = Literal["own", "scorer", "fade", "lpips", "pyiqa"]
 Better = Literal["lower", "higher", "zero"]
 
 MIN_SIDE = 16
@@ -92,7 +92,7 @@ METRICS: dict[str, Metric] = {
     for metric in (
         Metric(
             "fade", "lower", "perceived haze density (Choi et al., 2015) by fade-python", "0 and up",
-            "fade-python: free for research and internal use",
+            "fade-python: free for research and internal use", provider="fade",
         ),
         Metric(
             "brisque", "lower", "natural scene statistics (Mittal et al., 2012), OpenCV's model", "about 0 to 100",
@@ -151,7 +151,8 @@ METRICS: dict[str, Metric] = {
 DEFAULT = (
     "fade", "brisque", "niqe", "clearness", "quality", "rehaze", "psnr", "ssim", "ciede2000", "level_shift", "hue_shift"
 )  # fmt: skip
-"""What is measured unless the user says otherwise: all that needs no weights but the project's own."""
+"""What is measured unless the user says otherwise: all that needs no weights but the project's own. Where
+fade-python is not installed, an evaluation leaves ``fade`` out of these and says so."""
 
 
 def chosen(names: Iterable[str], *, scorer: bool = True) -> tuple[str, ...]:
@@ -177,15 +178,33 @@ def chosen(names: Iterable[str], *, scorer: bool = True) -> tuple[str, ...]:
     return tuple(name for name in METRICS if name in wanted)
 
 
+def fade_program() -> Any:
+    """Return the package that computes FADE.
+
+    Raises:
+        ConfigError: it is not installed: an extra brings it, as its license is narrower than this project's.
+    """
+    try:
+        import pyfade
+    except ImportError as problem:
+        raise ConfigError(
+            f"metric 'fade' needs fade-python ({problem}): pip install 'ray-dehaze[evaluation]'; its license allows "
+            "research, evaluation and internal use only"
+        ) from problem
+    return pyfade
+
+
 def fade(image: Pixels) -> float:
     """Fog aware density of uint8 RGB (H, W, 3): no reference needed, lower is clearer; NaN for a constant image.
 
     The value depends on the size of the image, so compare only within one run.
-    """
-    import pyfade
 
+    Raises:
+        ConfigError: fade-python is not installed.
+    """
+    program = fade_program()
     with np.errstate(all="ignore"):
-        return float(pyfade.fade_array(np.ascontiguousarray(image)))
+        return float(program.fade_array(np.ascontiguousarray(image)))
 
 
 def psnr(image: Pixels, reference: Pixels) -> float:

@@ -195,8 +195,10 @@ def _unique(source: str, sources: Sequence[str]) -> str:
 def learned(config: EvaluateConfig, names: Sequence[str]) -> tuple[dict[str, str], dict[str, Any]]:
     """Metrics that cannot run and why, and what is to be said of those that can.
 
+    FADE is left out where its package is not installed and nobody asked for it by name.
+
     Raises:
-        ConfigError: one cannot, and that is not allowed.
+        ConfigError: another one cannot, and that is not allowed.
     """
     own = [name for name in names if METRICS[name].provider in ("lpips", "pyiqa")]
     unknown = sorted(set(config.metric_weights) - set(own))
@@ -204,9 +206,23 @@ def learned(config: EvaluateConfig, names: Sequence[str]) -> tuple[dict[str, str
         why = "takes none" if unknown[0] in names else "is not measured; add it to --metrics"
         raise ConfigError(f"--metric-weights names '{unknown[0]}', which {why}")
     missing, about = evaluate_iqa.problems(own, config.metric_weights)
+    without_fade = _without_fade(names)
+    if "fade" in (*config.metrics, config.headline):
+        missing = without_fade | missing
     if missing and not config.allow_missing:
         raise ConfigError(f"{next(iter(missing.values()))} (--allow-missing makes it n/a)")
-    return missing, about
+    return without_fade | missing, about
+
+
+def _without_fade(names: Sequence[str]) -> dict[str, str]:
+    """Return why FADE cannot be measured, as in the installation without its extra."""
+    if "fade" not in names:
+        return {}
+    try:
+        metrics.fade_program()
+    except ConfigError as problem:
+        return {"fade": str(problem)}
+    return {}
 
 
 def detection(

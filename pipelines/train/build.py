@@ -40,14 +40,18 @@ def make_network(recipe: Recipe, allow: Collection[str] = ()) -> nn.Module:
         allow: packages whose networks ``init`` may name.
 
     Raises:
-        ConfigError: ``init`` is of another network than the recipe asks for, or of a package that is not allowed.
+        ConfigError: ``init`` is of another network than the recipe asks for, of a package that is not allowed, or has
+            no weights.
     """
     if recipe.init is None:
         return zoo.build(recipe.network, allowed(recipe))
     have = zoo.config_of(recipe.init)["network"]
     if recipe.network and dict(recipe.network) != have:
         raise ConfigError(f"init {recipe.init!r} is {have}, but the recipe asks for {recipe.network}")
-    return zoo.load(recipe.init, allowed(recipe, allow)).network.train()
+    network = zoo.load(recipe.init, allowed(recipe, allow)).network.train()
+    if not any(True for _ in network.parameters()):  # the dark channel prior, an ONNX file
+        raise ConfigError(f"init {recipe.init!r} has no weights that could be trained; expected a checkpoint folder")
+    return network
 
 
 def network_config(recipe: Recipe) -> dict[str, Any]:

@@ -91,6 +91,10 @@ def summarize(
     warnings = list(dict.fromkeys(warning for g in plan.groups.values() for warning in g.selection.warnings))
     if failures:
         warnings.append(f"{len(failures)} photographs could not be measured and are left out")
+    if "fade" in plan.missing:
+        instead = sorted({group.headline for group in plan.groups.values() if group.kind == REAL})
+        judged = f"; hazy photographs are judged by {instead[0]}, which does not see haze" if instead else ""
+        warnings.append(f"fade is left out: {plan.missing['fade']}{judged}")
     notes = [{key: row[key] for key in ("group", "name", "model", "note")} for row in parts.rows() if row["note"]]
     if notes:
         first = notes[0]

@@ -215,6 +215,11 @@ def test_training_starts_from_a_checkpoint(tmp_path: Path) -> None:
         make_network(load_recipe("demo_pretrain", ["network={name: corun, stages: 2, dim: 2}", f"init={folder}"]))
 
 
+def test_training_does_not_start_from_what_has_no_weights() -> None:
+    with pytest.raises(ConfigError, match="'dcp' has no weights that could be trained"):
+        make_network(load_recipe("demo_pretrain", ["network={}", "init=dcp"]))
+
+
 def test_a_scorer_needs_its_architecture(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"network\.folder is"):
         make_method(load_recipe("scorer_clip_compact", [f"network.folder={tmp_path}"]), CPU)

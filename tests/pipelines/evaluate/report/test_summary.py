@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,3 +104,30 @@ def test_the_order_in_which_workers_finish_changes_nothing(photo_folder: Folder,
     assert first.summary["tables"]["real"]["dcp"]["rehaze"]["n"] == 7
     assert "rehaze" not in first.summary["tables"]["real"][HAZY]
     assert first.summary["tables"]["real"]["dcp"]["fade"]["interval"] is not None
+
+
+def test_without_its_package_fade_is_left_out_of_the_default_with_a_note(
+    photo_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyfade", None)  # as where the extra is not installed
+    data = photo_folder(count=2, hazy=True)
+    found = run(config_of(data, tmp_path, metrics=("default",)))
+    (note,) = (warning for warning in found.summary["warnings"] if "fade" in warning)
+    assert "pip install 'ray-dehaze[evaluation]'" in note
+    assert note.endswith("judged by brisque, which does not see haze")
+    assert found.summary["headline"]["real"]["metric"] == "brisque"
+    assert "fade" not in found.summary["tables"]["real"]["dcp"]
+    assert "brisque" in found.summary["tables"]["real"]["dcp"]
+    assert "ray-dehaze[evaluation]" in found.summary["not_measured"]["fade"]
+    assert not found.summary["metric_failures"]  # it is not tried on every photograph
+    assert "ray-dehaze[evaluation]" in found.markdown.read_text()
+
+
+@pytest.mark.parametrize("named", [{"metrics": ("fade", "brisque")}, {"headline": "fade"}])
+def test_fade_by_name_asks_for_its_package(
+    photo_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: dict[str, Any]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyfade", None)
+    config = config_of(photo_folder(count=1, hazy=True), tmp_path, **named)
+    with pytest.raises(ConfigError, match=r"'ray-dehaze\[evaluation\]'.*--allow-missing"):
+        prepare(config)

@@ -1,0 +1,5 @@
+"""Networks outside of torch: written as ONNX, and run by onnxruntime."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

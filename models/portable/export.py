@@ -1,0 +1,180 @@
+"""Networks to ONNX files, with any height and width, checked against torch.
+
+The graph takes what :func:`models.inference.dehaze` gives a network, and pads and crops as it does: it is the network
+on all pixels. What is done around the network is not in it: the smaller version in which large photographs are seen and
+the color fit that carries its result over (:mod:`models.inference.guided`), gray photographs that stay gray, tiles.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.config import ConfigError
+from models.inference import EXACT, as_dehazed, dehaze
+from models.portable.session import CONFIG, EXTRA, IMAGE, SCENE, TRANSMISSION, OnnxNetwork
+
+OPSET = 18
+"""Of the file: the first whose Resize can smooth while it shrinks; runtimes since 2023 read it."""
+SIZES = ((200, 264), (64, 64), (97, 131), (33, 250), (8, 9))
+"""Heights and widths at which an export is compared with torch: multiples of 8 and others, the least among them."""
+LEAST = 60.0
+"""PSNR in dB of the exported scene and transmission to torch's, below which an export is refused."""
+_MULTIPLE = 8  # of the sides that networks are given
+_TRACED = (13 * _MULTIPLE, 17 * _MULTIPLE)  # unlike each other and the widths of layers
+
+
+class _Clamped(nn.Module):
+    """A network with what :func:`models.inference.dehaze` does to its output, as tensors."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        found = as_dehazed(self.network(image))
+        parts = (found.scene,) if found.transmission is None else (found.scene, found.transmission)
+        return tuple(part.clamp(0.0, 1.0) for part in parts)
+
+
+def export_onnx(
+    network: nn.Module, file: str | os.PathLike[str], config: Mapping[str, Any] | None = None, *, opset: int = OPSET
+) -> Path:
+    """Write a network as ONNX: ``image`` 1 x 3 x height x width in [0, 1] to ``scene`` and perhaps ``transmission``.
+
+    Args:
+        network: in evaluation mode, on the CPU.
+        file: to write.
+        config: goes into the file's metadata, as JSON.
+        opset: of ONNX.
+
+    Raises:
+        ConfigError: the packages of the extra are not installed, or the network cannot be exported for every size.
+    """
+    try:
+        import onnx
+        import onnxscript  # noqa: F401 - torch's exporter needs it
+    except ImportError as problem:
+        raise ConfigError(f"the export needs onnx and onnxscript ({problem}): {EXTRA}") from problem
+    model = _any_size(_core(network, opset))
+    onnx.helper.set_model_props(model, {CONFIG: json.dumps(config or {}, sort_keys=True, default=str)})
+    onnx.checker.check_model(model)
+    path = Path(file)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def _core(network: nn.Module, opset: int) -> Any:
+    """Return the network's own graph, for sides that are multiples of 8: ``padded`` to ``whole_scene`` and so on."""
+    clamped = _Clamped(network).eval()
+    image = torch.rand(1, 3, *_TRACED, generator=torch.Generator().manual_seed(0))
+    sides = {2: _MULTIPLE * torch.export.Dim("rows", min=2), 3: _MULTIPLE * torch.export.Dim("columns", min=2)}
+    try:
+        with torch.no_grad(), _quiet():
+            names = (SCENE, TRANSMISSION)[: len(clamped(image))]
+            # By itself: from within the exporter to ONNX, a branch that depends on one size is taken without an error.
+            traced = torch.export.export(clamped, (image,), dynamic_shapes={"image": sides})
+            program = torch.onnx.export(
+                traced, dynamo=True, opset_version=opset, verbose=False,
+                input_names=["padded"], output_names=[f"whole_{name}" for name in names],
+            )  # fmt: skip
+    except Exception as problem:  # the exporter's kinds have no common parent but this
+        reason = " ".join(str(problem.__cause__ or problem).split())[:300]
+        raise ConfigError(f"{type(network).__name__} cannot be exported for every size: {reason}") from problem
+    if program is None:
+        raise ConfigError(f"{type(network).__name__} cannot be exported: torch returned nothing")
+    return program.model_proto
+
+
+def _any_size(core: Any) -> Any:
+    """Return a model that pads its image for the graph, by reflection at right and bottom, and crops the results."""
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    names = [part.name.removeprefix("whole_") for part in core.graph.output]
+    numbers = {"multiple": [_MULTIPLE] * 2, "unpadded": [0] * 6, "origin": [0, 0], "axes": [2, 3]}
+    constants = [numpy_helper.from_array(np.array(value, np.int64), f"image_{name}") for name, value in numbers.items()]
+    before = [
+        helper.make_node("Shape", [IMAGE], ["image_size"], start=2),
+        helper.make_node("Neg", ["image_size"], ["image_negative"]),
+        helper.make_node("Mod", ["image_negative", "image_multiple"], ["image_missing"]),
+        helper.make_node("Concat", ["image_unpadded", "image_missing"], ["image_pads"], axis=0),
+        helper.make_node("Pad", [IMAGE, "image_pads"], ["padded"], mode="reflect"),
+    ]
+    after = [
+        helper.make_node("Slice", [f"whole_{name}", "image_origin", "image_size", "image_axes"], [name])
+        for name in names
+    ]
+
+    def described(name: str) -> Any:
+        shape = [1, 1 if name == TRANSMISSION else 3, "height", "width"]
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    graph = helper.make_graph(
+        [*before, *core.graph.node, *after],
+        "dehaze",
+        [described(IMAGE)],
+        [described(name) for name in names],
+        [*constants, *core.graph.initializer],
+    )
+    return helper.make_model(
+        graph,
+        opset_imports=core.opset_import,
+        functions=core.functions,
+        ir_version=core.ir_version,
+        producer_name="ray-dehaze",
+    )
+
+
+def check_onnx(
+    file: str | os.PathLike[str], network: nn.Module, sizes: Sequence[tuple[int, int]] = SIZES
+) -> dict[tuple[int, int], float]:
+    """Compare an ONNX file with the network that it was made of, by onnxruntime, on random images.
+
+    Returns:
+        the lower PSNR in dB of scene and transmission, by height and width.
+
+    Raises:
+        ConfigError: the file cannot be run.
+    """
+    exported = OnnxNetwork(file)
+    found: dict[tuple[int, int], float] = {}
+    for size in sizes:
+        image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(sum(size)))
+        ours = dehaze(network, image, EXACT.model_copy(update={"precision": "float32"}))
+        theirs = as_dehazed(exported(image))
+        pairs = [(ours.scene, theirs.scene)]
+        if ours.transmission is not None and theirs.transmission is not None:
+            pairs.append((ours.transmission, theirs.transmission))
+        found[size] = min(_psnr(one, other) for one, other in pairs)
+    return found
+
+
+def _psnr(one: Tensor, other: Tensor) -> float:
+    """Of two tensors in [0, 1], in dB; infinite where they are equal."""
+    error = float((one.double() - other.double()).square().mean())
+    return -10.0 * math.log10(error) if error else math.inf
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Warnings and log lines of the exporter, which concern its own authors, are not shown."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

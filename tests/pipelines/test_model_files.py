@@ -1,0 +1,65 @@
+"""`dehaze models`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from models import portable, zoo
+from models.checkpoints import save
+from pipelines import cli
+
+
+@pytest.fixture
+def scale(monkeypatch: pytest.MonkeyPatch) -> nn.Module:
+    """A network that exports in a moment, in place of the packaged one."""
+    network = nn.Conv2d(3, 3, 1).eval()
+    loaded = zoo.Loaded(network, "scale", {"network": {"name": "scale"}})
+    monkeypatch.setattr(zoo, "load", lambda *_: loaded)
+    return network
+
+
+def test_export_writes_a_checked_file(scale: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "scale.onnx"
+    assert cli.main(["models", "export", "scale", str(file)]) == 0
+    said = capsys.readouterr().out
+    assert "opset 18" in said
+    assert said.count(" dB") == 5
+    image = torch.rand(1, 3, 21, 34)
+    scene = portable.OnnxNetwork(file)(image).scene
+    torch.testing.assert_close(scene, scale(image).clamp(0, 1), atol=1e-5, rtol=0)
+    assert cli.main(["models", "export", "scale", str(file)]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert cli.main(["models", "export", "scale", str(file), "--overwrite"]) == 0
+
+
+def test_an_export_that_differs_is_not_written(
+    scale: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = portable.export_onnx
+
+    def wrong(network: nn.Module, *args: Any) -> Path:
+        return write(nn.Conv2d(3, 3, 1).eval(), *args)
+
+    monkeypatch.setattr(portable, "export_onnx", wrong)
+    assert cli.main(["models", "export", "scale", str(tmp_path / "scale.onnx")]) == 2
+    assert "differs from torch" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "why"), [("model.pt", "ends in .onnx"), ("no/model.onnx", "no")])
+def test_a_name_that_cannot_be_is_refused(
+    scale: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, why: str
+) -> None:
+    assert cli.main(["models", "export", "scale", str(tmp_path / name)]) == 2
+    assert why in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_a_strange_network_asks_for_leave(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path / "model", nn.Conv2d(3, 3, 1), {"network": {"name": "torch.nn:Identity"}})
+    assert cli.main(["models", "export", str(tmp_path / "model"), str(tmp_path / "x.onnx")]) == 2
+    assert "--allow-networks torch" in capsys.readouterr().err
