@@ -143,8 +143,12 @@ class Predictor:
 
     def _dehazed(self, photo: Photo, options: DehazeOptions) -> tuple[Photo, float | None]:
         """With the haze that was found."""
-        hazy = photo.tensor()
         wrap, _ = wrapping(photo, options)
+        if options.output == "image" and not wrap:
+            done = inference.dehaze_pixels(self._network, photo.pixels, self._execution, options, self._device)
+            if done is not None:
+                return replace(photo, pixels=done[0]), done[1]
+        hazy = photo.tensor()
         found = self.run(hazy, wrap=wrap)
         return render(photo, hazy, found, options), inference.haze_of(found.transmission)
 

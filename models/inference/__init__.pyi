@@ -19,4 +19,5 @@ from .guided import guided_coefficients as guided_coefficients
 from .guided import guided_filter as guided_filter
 from .memory import peak_bytes as peak_bytes
 from .panorama import goes_round as goes_round
+from .pixels import dehaze_pixels as dehaze_pixels
 from .tiles import Tile as Tile

@@ -25,7 +25,7 @@ def content_of(image: Tensor, known: Tile | None = None) -> Tile:
     """The picture without uniform black or white borders; all of it where there are none.
 
     Args:
-        image: 13HW in [0, 1].
+        image: 13HW in [0, 1], or of whole numbers.
         known: what it was in the frame before, of a video: it stays as long as its borders do, however dark the
             picture beside them.
     """
@@ -48,7 +48,12 @@ def content_of(image: Tensor, known: Tile | None = None) -> Tile:
 
 def _lines(image: Tensor, axis: int) -> tuple[Lines, Lines]:
     """The rows (-2) or columns (-1) of an image from one end, and from the other."""
-    return lambda number: image.select(axis, number), lambda number: image.select(axis, -1 - number)
+
+    def line(number: int) -> Tensor:
+        found = image.select(axis, number)
+        return found if found.is_floating_point() else found.float() / torch.iinfo(found.dtype).max
+
+    return line, lambda number: line(-1 - number)
 
 
 def _thickness(lines: Lines, count: int) -> int:

@@ -261,14 +261,19 @@ def as_wanted(hazy: Tensor, scene: Tensor, transmission: Tensor | None, look: Lo
     return out
 
 
+def is_plain(controls: Controls) -> bool:
+    """All that is wanted is a strength from 0 to 1."""
+    others = controls.distance or controls.keep_exposure or controls.protect
+    return not others and controls.strength != "auto" and 0.0 <= controls.strength <= 1.0
+
+
 def controlled(hazy: Tensor, scene: Tensor, transmission: Tensor | None, controls: Controls) -> Tensor:
     """The picture that the controls want, of a photograph: :func:`as_wanted`, of its :func:`look_at`, in its borders.
 
     Raises:
         NoTransmissionError: as :func:`look_at`.
     """
-    plain = not (controls.distance or controls.keep_exposure or controls.protect)
-    if plain and controls.strength != "auto" and 0.0 <= controls.strength <= 1.0:
+    if is_plain(controls) and controls.strength != "auto":
         return blend(hazy, scene, controls.strength)
     inside = content_of(hazy)
     before, clear = inside.of(hazy), inside.of(scene)

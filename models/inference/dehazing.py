@@ -132,7 +132,7 @@ def dehaze(
         return _around(network, image, config)
     if config.working_side is not None and (insides := _insides(image)) is not None:
         return _batched([_inside(network, one[None], config, tile) for one, tile in zip(image, insides, strict=True)])
-    if config.working_side is not None and config.tile is None and is_large(image, config.working_side):
+    if config.working_side is not None and config.tile is None and is_large(image.shape[-2:], config.working_side):
         return _neutral(image, _guided(network, image, config, config.working_side))
     runner = _Runner(network, image.device, config)
     budget = (config.memory_mb << 20) if config.memory_mb else free_memory(image.device) // 2

@@ -9,7 +9,7 @@ memory beyond the image itself no longer depend on what a network needs for each
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -83,15 +83,20 @@ def color_coefficients(guide: Tensor, target: Tensor, radius: int, epsilon: floa
     return box_mean(fields.flatten(1, 2), radius).view(fields.shape)
 
 
-def is_large(image: Tensor, side: int) -> bool:
-    """Return whether NCHW has more pixels than a network needs, and more than a picture of ``side`` would have."""
-    return image.shape[-2] * image.shape[-1] > LARGE and max(image.shape[-2:]) > side
+def is_large(size: Sequence[int], side: int) -> bool:
+    """Return whether height and width are more pixels than a network needs, and more than ``side`` would have."""
+    return size[0] * size[1] > LARGE and max(size) > side
+
+
+def small_size(size: Sequence[int], side: int) -> tuple[int, int]:
+    """Height and width with the long side ``side`` pixels."""
+    height, width = (max(1, round(length * (side / max(size)))) for length in size)
+    return height, width
 
 
 def shrunk(image: Tensor, side: int) -> Tensor:
     """Return NCHW in [0, 1] with its long side ``side`` pixels, antialiased."""
-    scale = side / max(image.shape[-2:])
-    size = [max(1, round(length * scale)) for length in image.shape[-2:]]
+    size = small_size(image.shape[-2:], side)
     return F.interpolate(image, size=size, mode="bilinear", antialias=True, align_corners=False)
 
 
@@ -106,12 +111,17 @@ def enlarged(image: Tensor, small: Tensor, target: Tensor) -> Tensor:
     Returns:
         NCHW in [0, 1].
     """
-    fields = color_coefficients(small, target, _RADIUS, _EPSILON)
+    fields = coefficients(small, target)
     height, width = image.shape[-2:]
     out = image.new_empty(len(image), target.shape[1], height, width)
     for top, bottom in bands(height, width):
         mapped(fields, image[:, :, top:bottom], top, height, out=out[:, :, top:bottom])
     return out
+
+
+def coefficients(small: Tensor, target: Tensor) -> Tensor:
+    """What was done to a small photograph N3hw, as maps of color around each of its pixels: (N, C, 4, h, w)."""
+    return color_coefficients(small, target, _RADIUS, _EPSILON)
 
 
 def bands(height: int, width: int) -> Iterator[tuple[int, int]]:
