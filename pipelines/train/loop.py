@@ -6,6 +6,7 @@ Where it runs is its host: a worker of Ray Train (:mod:`pipelines.train.worker`)
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from models.config import ConfigError
+from models.paths import child, is_uri, replacing
 from pipelines.train.label_streams import InlineLabels, PooledLabels, Publisher, Stopwatch
 from pipelines.train.labels import drop_old_snapshots, snapshot_of
 
@@ -163,11 +165,13 @@ class Loop:
 
     def run(self) -> None:
         """Train from the last checkpoint to the last step."""
-        try:
-            self._steps()
-        finally:
-            if self.tracker is not None:
-                self.tracker.flush()
+        with tempfile.TemporaryDirectory() as folder:  # MLflow may take its time to read them
+            self._pictures = Path(folder if is_uri(self.job.out) else self.job.out) / PICTURES
+            try:
+                self._steps()
+            finally:
+                if self.tracker is not None:
+                    self.tracker.flush()
 
     def _steps(self) -> None:
         train, labels = self.recipe.train, self.recipe.labels
@@ -233,9 +237,12 @@ class Loop:
             entries = [entry for entry in self.pool.fetch(list(photos)) if entry is not None]
         if not entries:
             return
-        path = self.job.out / PICTURES / f"step-{step:07d}.png"
+        path = self._pictures / f"step-{step:07d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_sheet(draw_sheet({f"step {step}": entries}, photos, inputs=True), path)
+        if is_uri(self.job.out):
+            with replacing(child(self.job.out, f"{PICTURES}/{path.name}")) as stream:
+                stream.write(path.read_bytes())
         if self.tracker is not None:
             self.tracker.log_artifact(path, PICTURES)
 

@@ -96,7 +96,7 @@ class TestColabator:
 
     def test_each_checkpoint_has_its_snapshot_of_the_pool(self, trained: tuple[TrainJob, TrainResult]) -> None:
         todo, _result = trained
-        snapshots = todo.out / "pool-snapshots" / todo.digest
+        snapshots = Path(todo.out) / "pool-snapshots" / todo.digest
         assert sorted(path.name for path in snapshots.glob("step-*")) == [
             "step-0000000",
             "step-0000001",
@@ -122,19 +122,19 @@ class TestColabator:
 
         uri, run_id = trained[0].tracking or ("", "")
         assert [file.path for file in MlflowClient(uri).list_artifacts(run_id, "labels")] == ["labels/step-0000002.png"]
-        assert (trained[0].out / "labels" / "step-0000002.png").is_file()
+        assert (Path(trained[0].out) / "labels" / "step-0000002.png").is_file()
 
     def test_again_is_said_to_be_done(
         self, trained: tuple[TrainJob, TrainResult], capsys: pytest.CaptureFixture[str]
     ) -> None:
         todo, result = trained
         assert {path.name for path in Path(todo.pins).iterdir()} == {"clear.json", "hazy.json"}
-        stamp = (result.model / "config.json").stat().st_mtime_ns
+        stamp = (Path(result.model) / "config.json").stat().st_mtime_ns
         assert job.train(todo) == result
         printed = capsys.readouterr()
         assert "already trained" in printed.out
         assert printed.err == ""
-        assert (result.model / "config.json").stat().st_mtime_ns == stamp
+        assert (Path(result.model) / "config.json").stat().st_mtime_ns == stamp
 
 
 def test_the_same_run_twice_at_a_time_is_refused_and_harms_nobody(
