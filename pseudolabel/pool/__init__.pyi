@@ -17,6 +17,7 @@ from .history import History as History
 from .history import bounded as bounded
 from .history import together as together
 from .label_pool import LabelPool as LabelPool
+from .mounts import place_for_stores as place_for_stores
 from .shard import Shard as Shard
 from .shard import open_shard as open_shard
 from .shard import remove_store as remove_store
