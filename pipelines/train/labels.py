@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.paths import absolute, child, names_in, read_file, remove_folder, replacing
+from models.paths import absolute, child, names_in, read_file, replacing
 from pipelines.train.data import given_corpus
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ def _snapshots(job: TrainJob) -> list[str]:
 
 def drop_old_snapshots(job: TrainJob, step: int) -> None:
     """Remove the snapshots of checkpoints that are no longer kept, and one checkpoint fewer than that."""
-    known = [name for name in _snapshots(job) if int(name.removeprefix(STEP)) <= step]
-    for name in known[: -KEPT_CHECKPOINTS - 1]:
-        remove_folder(child(snapshots_of(job), name))
+    from pseudolabel.pool import drop_snapshots
+
+    drop_snapshots(snapshots_of(job), KEPT_CHECKPOINTS + 1, f"{STEP}{step:07d}")
 
 
 def run_id_of(job: TrainJob) -> str:

@@ -86,6 +86,7 @@ class Loop:
         scorer = self._scorer()
         self.waiting = Stopwatch()
         self.start = self._resume()  # after all that draws random numbers: they go on where the checkpoint was
+        self._saved = self.start  # of that step there is a snapshot of the pool
         self.samples = self._samples()
         self.labels = self._labels(scorer)
         publishes = self.labeling is not None and host.first
@@ -252,7 +253,8 @@ class Loop:
             return
         if self.pool is not None:
             with self.waiting.running():
-                self.pool.snapshot(snapshot_of(self.job, step), step)
+                self.pool.snapshot(snapshot_of(self.job, step), step, snapshot_of(self.job, self._saved))
+                self._saved = step
         self.host.report(metrics, step, lambda folder: self._write(folder, metrics, step))
         if self.pool is not None:
             drop_old_snapshots(self.job, step)

@@ -78,9 +78,10 @@ class LabelPoolShard:
         return self._open().ids()
 
     @ray.method(concurrency_group="slow")
-    def snapshot_part(self, uri: str, name: str) -> dict[str, Any]:
+    def snapshot_part(self, uri: str, name: str, base: str | None) -> dict[str, Any]:
         """See :meth:`LabelPool.snapshot_part`."""
-        return self._open().snapshot_part(uri, f"{name}-{self._shard.number:05d}").model_dump()
+        number, count = self._shard.number, self._shard.count
+        return self._open().snapshot_part(uri, f"{name}-{number:05d}", base, number, count).model_dump()
 
     @ray.method(concurrency_group="slow")
     def restore(self, uri: str, step: int | None) -> None:
