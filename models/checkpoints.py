@@ -9,7 +9,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from models.config import ConfigError, parse_words
+from models.paths import child, is_uri, local_copy
 from models.weights_files import no_weights, read_safetensors, read_torch, read_weights_file
 
 MODEL = "model.safetensors"
@@ -61,29 +63,55 @@ def save(
 
 
 def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """The resolved configuration of a checkpoint.
+    """The resolved configuration of a checkpoint, in a local folder or at a URI.
 
     Raises:
         ConfigError: no checkpoint there, or an unreadable one.
     """
+    if is_uri(folder):
+        with _fetched(folder, CONFIG) as copy:
+            return _parsed(copy, child(os.fspath(folder), CONFIG))
     path = Path(folder) / CONFIG
     if not path.is_file() or not (Path(folder) / MODEL).is_file():
-        raise ConfigError(f"{folder} is no checkpoint: expected {MODEL} and {CONFIG} in it")
+        raise _no_checkpoint(folder)
+    return _parsed(path, path)
+
+
+def _no_checkpoint(folder: str | os.PathLike[str]) -> ConfigError:
+    return ConfigError(f"{os.fspath(folder)} is no checkpoint: expected {MODEL} and {CONFIG} in it")
+
+
+@contextmanager
+def _fetched(folder: str | os.PathLike[str], name: str) -> Iterator[Path]:
+    """A file of a checkpoint at a URI on this machine, for a while."""
     try:
-        config = json.loads(path.read_text())
+        with local_copy(os.fspath(folder), (name,)) as copy:
+            if not (copy / name).is_file():
+                raise _no_checkpoint(folder)
+            yield copy / name
+    except OSError as problem:
+        raise ConfigError(f"cannot read {os.fspath(folder)}: {problem}") from problem
+
+
+def _parsed(file: Path, path: str | Path) -> dict[str, Any]:
+    try:
+        config = json.loads(file.read_text())
     except ValueError as problem:
-        raise ConfigError(f"{path} is not JSON: {no_weights(path) or problem}") from problem
+        raise ConfigError(f"{path} is not JSON: {no_weights(file) or problem}") from problem
     if not isinstance(config, dict) or not isinstance(config.get("network"), dict):
         raise ConfigError(f"{path} has no 'network': it does not say which network the weights are of")
     return config
 
 
 def read_weights(folder: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    """The weights of a checkpoint, on the CPU.
+    """The weights of a checkpoint, in a local folder or at a URI, on the CPU.
 
     Raises:
         ConfigError: not a safetensors file.
     """
+    if is_uri(folder):
+        with _fetched(folder, MODEL) as copy:
+            return read_safetensors(copy)
     return read_safetensors(Path(folder) / MODEL)
 
 

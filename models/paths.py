@@ -1,6 +1,7 @@
 """Paths and URIs on ``pyarrow.fs``, and the one way to write a file: whole or not at all, there after a power cut.
 
 pyarrow is imported where files are opened: networks, images and training methods also work where it is not installed.
+Errors of object storage that pass are tried again by its clients, a few times, within seconds.
 """
 
 from __future__ import annotations
@@ -9,16 +10,21 @@ import contextlib
 import errno
 import functools
 import os
+import re
+import shutil
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from models.config import ConfigError
 
 _KEPT = 32  # characters of the name: with any of them, a file system takes it wherever it takes the whole name
+_PIECE = 8 << 20  # of a file that is copied
+_SECRETS = re.compile(r"pass|secret|token|sig|key", re.IGNORECASE)  # in names of options
 _NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # of file systems that sync files only
 
 
@@ -67,6 +73,11 @@ def local_files() -> Any:
     return LocalFiles
 
 
+def is_uri(text: str | os.PathLike[str]) -> bool:
+    """Whether it is a URI rather than a local path."""
+    return "://" in os.fspath(text)
+
+
 def is_local(files: Any) -> bool:
     """Whether a pyarrow file system is that of this machine."""
     from pyarrow import fs as pafs
@@ -88,13 +99,14 @@ def filesystem(uri: str) -> tuple[Any, str]:
     """The pyarrow file system of a path or URI, and the path on it.
 
     Raises:
-        ConfigError: a URI that pyarrow does not understand.
+        ConfigError: a URI that pyarrow does not understand, or with a password.
     """
     if "://" not in uri:
         return local_files()(), uri
     import pyarrow as pa
     from pyarrow import fs as pafs
 
+    _require_no_secret(uri)
     try:
         files, path = pafs.FileSystem.from_uri(uri)
     except (pa.ArrowException, ValueError, OSError) as problem:  # an OSError: nobody there
@@ -104,12 +116,130 @@ def filesystem(uri: str) -> tuple[Any, str]:
     return files, str(path).rstrip("/") or "/"
 
 
+def _require_no_secret(uri: str) -> None:
+    """URIs are written down: in corpora, records of runs, MLflow, messages."""
+    parts = urlsplit(uri)
+    user, at, host = parts.netloc.rpartition("@")
+    keys = [key for key, _ in parse_qsl(parts.query, keep_blank_values=True) if _SECRETS.search(key)]
+    if (at and ":" in user) or keys:
+        what = f"option '{keys[0]}'" if keys else "password"
+        raise ConfigError(
+            f"the URI {parts.scheme}://{host}{parts.path} comes with a secret (its {what}), and URIs are written down: "
+            "leave it out, and give it by the environment of every node (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            "or a file such as ~/.aws/credentials)"
+        )
+
+
 def child(uri: str, name: str) -> str:
     """The path or URI of ``name`` (which may hold slashes) below a folder."""
     if "://" not in uri:
         return str(Path(uri) / name)
     base, question, query = uri.partition("?")
     return f"{base.rstrip('/')}/{quote(name, errors='surrogateescape')}{question}{query}"
+
+
+def read_file(uri: str) -> bytes | None:
+    """What is in a file; None where there is none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    files, path = filesystem(uri)
+    try:
+        with files.open_input_stream(path) as stream:
+            content: bytes = stream.read()
+    except FileNotFoundError:
+        return None
+    return content
+
+
+def names_in(uri: str, *, folders: bool = False) -> list[str]:
+    """Names of what lies directly in a folder, or of the folders there, in order; none where there is no folder."""
+    from pyarrow import fs as pafs
+
+    files, path = filesystem(uri)
+    found = files.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    return sorted(info.base_name for info in found if not folders or info.type == pafs.FileType.Directory)
+
+
+def exists(uri: str) -> bool:
+    """Whether there is a file or a folder."""
+    from pyarrow import fs as pafs
+
+    files, path = filesystem(uri)
+    return bool(files.get_file_info(path).type != pafs.FileType.NotFound)
+
+
+def remove_folder(uri: str) -> None:
+    """Remove a folder with all that is in it; object storage forgets it piece by piece. None there is fine."""
+    files, path = filesystem(uri)
+    if is_local(files):
+        shutil.rmtree(path, ignore_errors=True)
+    elif exists(uri):
+        files.delete_dir(path)
+
+
+def move(source: str, target: str) -> None:
+    """Give a file or folder another name on its file system. Object storage copies what is in a folder, and forgets it
+    afterwards: after an interruption both may be there.
+    """
+    from pyarrow import fs as pafs
+
+    files, path = filesystem(source)
+    goal = filesystem(target)[1]
+    if is_local(files) or files.get_file_info(path).type == pafs.FileType.File:
+        files.move(path, goal)
+        return
+    pafs.copy_files(path, goal, source_filesystem=files, destination_filesystem=files, use_threads=False)
+    files.delete_dir(path)
+
+
+def upload(folder: Path, uri: str, last: str) -> None:
+    """Copy the files of a local folder, file by file; ``last`` is there when all of the others are."""
+    for path in sorted(folder.iterdir(), key=lambda path: (path.name == last, path.name)):
+        files, target = filesystem(child(uri, path.name))
+        with path.open("rb") as source, files.open_output_stream(target) as stream:
+            shutil.copyfileobj(source, stream, _PIECE)
+
+
+@contextmanager
+def local_copy(uri: str, names: Collection[str] | None = None) -> Iterator[Path]:
+    """A folder of files as one on this machine: itself where it is local, else a copy for a while.
+
+    Args:
+        uri: of the folder.
+        names: of the files to copy, where they are there; by default of all.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    files, path = filesystem(uri)
+    if is_local(files):
+        yield Path(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names_in(uri):
+            if names is not None and name not in names:
+                continue
+            with files.open_input_stream(f"{path}/{name}") as source, (Path(folder) / name).open("wb") as target:
+                shutil.copyfileobj(source, target, _PIECE)
+        yield Path(folder)
+
+
+def require_writable(uri: str) -> None:
+    """Find out before long work that nothing could be written below a folder; leaves nothing there.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    place = child(uri, temporary_name("writable"))
+    try:
+        with replacing(place) as stream:
+            stream.write(b"?")
+        files, path = filesystem(place)
+        files.delete_file(path)
+    except OSError as problem:
+        raise ConfigError(f"cannot write to {uri}: {problem}") from problem
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from models.config import ConfigError, Settings, nearest, parse
 from models.haze import DarkChannelPrior
 from models.imports import network_class
 from models.networks import Cddgan, CddganConfig, Corun, CorunConfig, Dgun, DgunConfig
+from models.paths import is_uri
 from models.portable import SUFFIX, OnnxNetwork
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -81,7 +82,8 @@ def config_of(name_or_path: str) -> dict[str, Any]:
 
 
 def load(name_or_path: str, allow: Collection[str] = ()) -> Loaded:
-    """A network with trained weights: a packaged name, ``dcp``, a checkpoint folder or an ONNX file.
+    """A network with trained weights: a packaged name, ``dcp``, a checkpoint folder or its URI (``s3://bucket/model``),
+    or an ONNX file.
 
     Args:
         name_or_path: see there.
@@ -99,7 +101,9 @@ def load(name_or_path: str, allow: Collection[str] = ()) -> Loaded:
     return Loaded(load_network(_folder(name_or_path), allow), name_or_path, config)
 
 
-def _folder(name_or_path: str) -> Path:
+def _folder(name_or_path: str) -> str | Path:
+    if is_uri(name_or_path):
+        return name_or_path
     folder = WEIGHTS / name_or_path if name_or_path in PACKAGED else Path(name_or_path)
     if not name_or_path or not folder.is_dir():
         raise ConfigError(f"no model {name_or_path!r}: not a checkpoint folder{nearest(name_or_path, list(NAMES))}")

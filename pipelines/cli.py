@@ -24,6 +24,7 @@ VERBS = {
     "evaluate": ("pipelines.evaluate.__main__", "measure models on test photographs and write a report"),
     "convert": ("models.checkpoints", "make a checkpoint of the authors' released weights"),
     "models": ("pipelines.model_files", "write a model as ONNX for other programs"),
+    "doctor": ("pipelines.doctor.__main__", "say what this machine or a cluster has and lacks"),
     "register": ("pipelines.register", "put a checkpoint into the MLflow model registry"),
     "demo": ("pipelines.demo.__main__", "run everything once on small data, from ingest to a served request"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import signal
@@ -204,23 +205,35 @@ def require_seen(folder: str, blind: Callable[[Path], Sequence[str]] | None = No
 
 def blind_nodes(path: Path) -> list[str]:
     """Addresses of the nodes where a file is not there; those that do not answer are not among them."""
+    return [str(node["NodeManagerAddress"]) for node, sees in ask_nodes(_sees, str(path)) if sees is False]
+
+
+def ask_nodes(question: Callable[..., Any], *words: Any) -> list[tuple[dict[str, Any], Any]]:
+    """What a function returns on each node of the cluster in use: Ray's description of the node, and the answer.
+
+    The answer is None of a node that gives none in time, or dies; whatever else the function raises is raised here.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    look = ray.remote(num_cpus=0, max_retries=0)(_sees)
+    ask = ray.remote(num_cpus=0, max_retries=0)(question)
+    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # Ray has no hint here
     asked = {}
-    for node in ray.nodes():  # type: ignore[no-untyped-call]  # Ray has no hint here
-        if node["Alive"]:
-            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            asked[look.options(scheduling_strategy=there).remote(str(path))] = str(node["NodeManagerAddress"])
-    answers, _ = ray.wait(list(asked), num_returns=len(asked), timeout=AGAIN)
+    for node in alive:
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        asked[node["NodeID"]] = ask.options(scheduling_strategy=there).remote(*words)
+    answers, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=AGAIN)
     found = []
-    for answer in answers:
-        try:
-            if not ray.get(answer):
-                found.append(asked[answer])
-        except ray.exceptions.RayError as problem:  # the node has died meanwhile
-            logging.getLogger(__name__).debug("%s does not answer: %s", asked[answer], problem)
+    for node in alive:
+        answer = None
+        if asked[node["NodeID"]] in answers:
+            try:
+                answer = ray.get(asked[node["NodeID"]])
+            except ray.exceptions.RayTaskError:
+                raise
+            except ray.exceptions.RayError as problem:  # the node has died meanwhile
+                logging.getLogger(__name__).debug("%s does not answer: %s", node["NodeManagerAddress"], problem)
+        found.append((node, answer))
     return found
 
 
@@ -230,6 +243,13 @@ def _sees(path: str) -> bool:
             return True
         time.sleep(PAUSE)
     return False
+
+
+def token_needed() -> bool:
+    """Whether Ray talks only to those who have its token, as this process knows it; False where it cannot tell."""
+    raylet: Any = importlib.import_module("ray._raylet")  # which has no types
+    mode = getattr(raylet, "get_authentication_mode", None)  # older ones have none
+    return mode is not None and bool(mode() == raylet.AuthenticationMode.TOKEN)
 
 
 def submitted() -> bool:

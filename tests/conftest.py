@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
+import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -19,7 +24,12 @@ from xdist.scheduler import LoadFileScheduling
 Pixels = NDArray[np.uint8]
 ROOT = Path(__file__).parent.parent
 
+SECRET = "of-tests-and-never-printed"
 ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "of-tests",  # never somebody's own
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_SECRET_ACCESS_KEY": SECRET,
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "OMP_NUM_THREADS": "1",  # two processes run the tests; two cores must do
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -36,7 +46,8 @@ ENVIRONMENT = {
 
 def pytest_configure() -> None:
     """Before any test module is imported: Ray and torch read these when they are."""
-    os.environ.pop("RAY_ADDRESS", None)  # tests never run on somebody's cluster
+    for name in ("RAY_ADDRESS", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        os.environ.pop(name, None)  # tests never run on somebody's cluster or storage
     os.environ.update(ENVIRONMENT)
     settings.register_profile("shared", deadline=None)  # how long an example takes says more about the machine
     settings.load_profile("shared")
@@ -111,6 +122,57 @@ def run(request: pytest.FixtureRequest, ray_cluster: None) -> Iterator[str]:
         with suppress(PoolError):
             stop(left, force=True)
         remove_groups(left)
+
+
+class ObjectStorage:
+    """An S3 server on this machine, with what was asked of it.
+
+    Attributes:
+        endpoint: its address.
+        requests: method and path of each request so far.
+        failures: so many requests from now on are refused with 503, as a server does that is too busy.
+    """
+
+    def __init__(self) -> None:
+        from moto.server import DomainDispatcherApplication, create_backend_app
+        from werkzeug.serving import make_server
+
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        self._app = DomainDispatcherApplication(create_backend_app)
+        self.server = make_server("127.0.0.1", 0, self._answer, threaded=True)
+        self.endpoint = f"http://127.0.0.1:{self.server.port}"
+        self.requests: list[tuple[str, str]] = []
+        self.failures = 0
+
+    def _answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Any:
+        self.requests.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
+        if self.failures > 0:
+            self.failures -= 1
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            start("503 Slow Down", [("Content-Type", "application/xml")])
+            return [b"<Error><Code>SlowDown</Code><Message>busy</Message></Error>"]
+        return self._app(environ, start)
+
+
+@pytest.fixture(scope="session")
+def object_storage() -> Iterator[ObjectStorage]:
+    """One for the whole run; see ``bucket``."""
+    storage = ObjectStorage()
+    thread = threading.Thread(target=storage.server.serve_forever, daemon=True)
+    thread.start()
+    yield storage
+    storage.server.shutdown()
+    thread.join()
+
+
+@pytest.fixture
+def bucket(object_storage: ObjectStorage) -> Callable[[str], str]:
+    """``bucket("runs/one")``: a URI in an S3 bucket of its own, which processes elsewhere can use as it is."""
+    from pyarrow.fs import S3FileSystem
+
+    name = f"b{uuid.uuid4().hex[:12]}"
+    S3FileSystem(endpoint_override=object_storage.endpoint, allow_bucket_creation=True).create_dir(name)
+    return lambda path: f"s3://{name}/{path}?endpoint_override={quote(object_storage.endpoint, safe='')}"
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ COMMANDS = {
     "pipelines.ingest.card.command": "--sample",
     "pipelines.dehaze.__main__": "--concurrenc",
     "pipelines.demo.__main__": "--from-scratc",
+    "pipelines.doctor.__main__": "--tracking-ur",
     "pipelines.evaluate.__main__": "--headlin",
     "pipelines.ingest.__main__": "--holdou",
     "pipelines.register": "--alia",

@@ -127,7 +127,7 @@ class Demo:
     def _job(self, name: str, recipe: Recipe, run_id: str) -> TrainJob:
         corpora = {domain: str(self.out / "corpus" / domain) for domain in ("clear", "hazy")}
         tracking, allow = (self.tracking_uri, run_id), self.allow_networks
-        return TrainJob(recipe, self.run / name, tracking=tracking, allow_networks=allow, **corpora)
+        return TrainJob(recipe, str(self.run / name), tracking=tracking, allow_networks=allow, **corpora)
 
     def train(self, name: str, recipe: Recipe, run_id: str) -> dict[str, Any]:
         """One of the two training stages."""

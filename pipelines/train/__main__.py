@@ -23,10 +23,14 @@ from pipelines.train.recipes import recipe_names
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipelines.train", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--recipe", required=True, help=f"a YAML file, or one of: {', '.join(recipe_names())}")
+    parser.add_argument(
+        "--recipe", required=True, help=f"a YAML file or its URI, or one of: {', '.join(recipe_names())}"
+    )
     parser.add_argument("--clear", help="corpus of clear photographs")
     parser.add_argument("--hazy", help="corpus of hazy photographs (Colabator, CDD-GAN)")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for checkpoints and the model")
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="folder or URI (s3://bucket/run) for checkpoints and the model"
+    )
     parser.add_argument("--fresh", action="store_true", help="start anew; what is in --out goes to DIR/earlier")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in train.steps=50")
     parser.add_argument("--tracking-uri", help="MLflow tracking URI; nothing is tracked without it")
@@ -38,14 +42,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _main(args: argparse.Namespace) -> int:
-    from pipelines.cluster import local_out, ray_session
+    from pipelines.cluster import ray_session, require_absolute
     from pipelines.tracking import running
     from pipelines.train.job import open_tracker, prepare, train, with_absolute_paths
     from pipelines.train.recipe import load_recipe
     from pipelines.train.run import TrainJob
 
     _require_one_way(args)
-    recipe, out = with_absolute_paths(load_recipe(args.recipe, args.set)), local_out(args.out)
+    require_absolute(args.out)
+    recipe, out = with_absolute_paths(load_recipe(args.recipe, args.set)), absolute(args.out)
     places = {key: absolute(value) for key in ("clear", "hazy") if (value := getattr(args, key)) is not None}
     allow = tuple(args.allow_networks)
     job = TrainJob(recipe, out, places.get("clear"), places.get("hazy"), allow_networks=allow)

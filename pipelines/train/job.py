@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.config import ConfigError
+from models.paths import child, exists, filesystem, is_local, is_uri, read_file, require_writable
 from pipelines.cluster import data_context_defaults, make_room, require_seen
 from pipelines.command import user_error
 from pipelines.train.data import (
@@ -75,6 +76,8 @@ def prepare(job: TrainJob, *, fresh: bool = False, device: torch.device | None =
         ConfigError: missing, empty or wrong corpora, networks or weights that cannot be had, ``out`` of another run,
             and what else the user has to change.
     """
+    if is_uri(job.out):
+        require_writable(job.out)
     places = {"clear": job.clear, "hazy": job.hazy}
     for domain in reversed(sampling_of(job.recipe)):
         corpus = given_corpus(places[domain], domain)
@@ -97,9 +100,9 @@ def prepare(job: TrainJob, *, fresh: bool = False, device: torch.device | None =
 
 def _done(job: TrainJob) -> TrainResult | None:
     """The result of a job that came to its end before; one that is asked for more steps has not."""
-    model, steps = job.out / MODEL, job.recipe.train.steps
-    record = read_json(job.out / RESULT_FILE)
-    if record.get("digest") != job.digest or not model.is_dir():
+    model, steps = child(job.out, MODEL), job.recipe.train.steps
+    record = read_json(child(job.out, RESULT_FILE))
+    if record.get("digest") != job.digest or not exists(model):
         return None
     if record["steps"] > steps:
         raise ConfigError(f"{job.out} was trained for {record['steps']} steps; for {steps}, choose another --out")
@@ -145,8 +148,7 @@ def _fit(job: TrainJob, vgg19: Any) -> Any:
 
 def _checkpoints(job: TrainJob) -> str:
     """Which checkpoints there are, as Ray Train notes them; another text means a new one."""
-    known = job.out / "ray" / job.name / CHECKPOINTS
-    return known.read_text() if known.is_file() else ""
+    return (read_file(child(job.out, f"ray/{job.name}/{CHECKPOINTS}")) or b"").decode()
 
 
 def _reason(problem: Exception) -> str:
@@ -161,6 +163,7 @@ def _attempt(job: TrainJob, vgg19: Any) -> Any:
     from ray.train.torch import TorchTrainer
 
     recipe, train = job.recipe, job.recipe.train
+    files, path = filesystem(child(job.out, "ray"))
     resources = {"CPU": train.worker_cpus} | ({"GPU": train.worker_gpus} if train.worker_gpus else {})
     trainer = TorchTrainer(
         _loop,
@@ -170,7 +173,8 @@ def _attempt(job: TrainJob, vgg19: Any) -> Any:
         ),
         run_config=ray.train.RunConfig(
             name=job.name,
-            storage_path=str(job.out / "ray"),
+            storage_path=path,
+            storage_filesystem=None if is_local(files) else files,
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=KEPT_CHECKPOINTS),
             failure_config=ray.train.FailureConfig(**_NO_RETRIES),
         ),
@@ -201,7 +205,7 @@ def train(job: TrainJob, prepared: Prepared | None = None) -> TrainResult:
         return already_trained(job, prepared.done)
     data_context_defaults()
     make_room(asks_of(job.recipe))
-    require_seen(str(job.out))
+    require_seen(job.out)
     prestart(job.recipe.train.data_tasks, job.recipe.train.data_cpus)
     begin(job)
     # In a list, so that it reaches the workers as a reference: this machine's files and downloads are not theirs.
@@ -221,19 +225,20 @@ def already_trained(job: TrainJob, done: TrainResult) -> TrainResult:
 
 def begin(job: TrainJob) -> None:
     """Note in ``out`` whose it is from now on, and say which corpora are no longer what the run began with."""
-    write_json(job.out / RUN_FILE, {"digest": job.digest, "trained": job.trained})
-    write_json(job.out / RECIPE_FILE, job.recipe.model_dump(mode="json"))
+    write_json(child(job.out, RUN_FILE), {"digest": job.digest, "trained": job.trained})
+    write_json(child(job.out, RECIPE_FILE), job.recipe.model_dump(mode="json"))
     for note in corpus_notes(job.recipe, job.clear, job.hazy, job.pins):
         print(f"note: {note}", file=sys.stderr, flush=True)
 
 
 def finish(job: TrainJob, checkpoint: Path, figures: Mapping[str, Any], labels: dict[str, Any]) -> TrainResult:
     """Publish the last checkpoint as the model, and note what the run came to."""
-    publish_model(checkpoint, job.out / MODEL)
+    model = child(job.out, MODEL)
+    publish_model(checkpoint, model)
     metrics = {key: float(value) for key, value in figures.items() if isinstance(value, int | float)}
     done = {"digest": job.digest, "steps": job.recipe.train.steps, "metrics": metrics, "labels": labels}
-    write_json(job.out / RESULT_FILE, done)
-    return TrainResult(job.out / MODEL, metrics, labels)
+    write_json(child(job.out, RESULT_FILE), done)
+    return TrainResult(model, metrics, labels)
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
@@ -258,7 +263,7 @@ def open_tracker(job: TrainJob, uri: str) -> Any:
     """The MLflow run of the job's earlier attempt, or a new one."""
     from pipelines.tracking import Tracker
 
-    record = job.out / TRACKING_FILE
+    record = child(job.out, TRACKING_FILE)
     known = read_json(record)
     if (known.get("digest"), known.get("uri")) == (job.digest, uri):
         return Tracker.resume(uri, known["run_id"])

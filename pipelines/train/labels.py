@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.paths import absolute, child, names_in, read_file, replacing
 from pipelines.train.data import given_corpus
 
 if TYPE_CHECKING:
@@ -20,23 +20,29 @@ if TYPE_CHECKING:
 KEPT_CHECKPOINTS = 2
 LABEL_BYTES = 2.2  # of an entry of the pool, per pixel of the label
 RUN_ID = "run-id"
+STEP = "step-"
 
 
-def snapshots_of(job: TrainJob) -> Path:
+def snapshots_of(job: TrainJob) -> str:
     """Folder of the snapshots of a run's pool."""
-    return job.out / "pool-snapshots" / job.digest
+    return child(job.out, f"pool-snapshots/{job.digest}")
 
 
-def snapshot_of(job: TrainJob, step: int) -> Path:
+def snapshot_of(job: TrainJob, step: int) -> str:
     """The snapshot that belongs to the checkpoint of ``step``; 0 is the pool that training began with."""
-    return snapshots_of(job) / f"step-{step:07d}"
+    return child(snapshots_of(job), f"{STEP}{step:07d}")
+
+
+def _snapshots(job: TrainJob) -> list[str]:
+    """Names of those that there are, in the order of their steps."""
+    return [name for name in names_in(snapshots_of(job), folders=True) if name.startswith(STEP)]
 
 
 def drop_old_snapshots(job: TrainJob, step: int) -> None:
     """Remove the snapshots of checkpoints that are no longer kept, and one checkpoint fewer than that."""
-    known = sorted(path for path in snapshots_of(job).glob("step-*") if path.name <= snapshot_of(job, step).name)
-    for path in known[: -KEPT_CHECKPOINTS - 1]:
-        shutil.rmtree(path, ignore_errors=True)
+    from pseudolabel.pool import drop_snapshots
+
+    drop_snapshots(snapshots_of(job), KEPT_CHECKPOINTS + 1, f"{STEP}{step:07d}")
 
 
 def run_id_of(job: TrainJob) -> str:
@@ -44,13 +50,13 @@ def run_id_of(job: TrainJob) -> str:
 
     It lies among the run's snapshots and goes with them. Stores of the pool that have another one are of a dead run.
     """
-    from models.paths import replacing
-
-    path = snapshots_of(job) / RUN_ID
-    if not path.is_file():
-        with replacing(str(path), durable=True) as stream:
-            stream.write(f"{uuid.uuid4().hex[:16]}\n".encode())
-    return path.read_text().strip()
+    place = child(snapshots_of(job), RUN_ID)
+    known = read_file(place)
+    if known is None:
+        known = f"{uuid.uuid4().hex[:16]}\n".encode()
+        with replacing(place, durable=True) as stream:
+            stream.write(known)
+    return known.decode().strip()
 
 
 def has_begun(job: TrainJob) -> bool:
@@ -58,9 +64,9 @@ def has_begun(job: TrainJob) -> bool:
     from pseudolabel.pool import SnapshotError, read_manifest
 
     run_id = run_id_of(job)
-    for path in snapshots_of(job).glob("step-*"):
+    for name in _snapshots(job):
         with suppress(SnapshotError):
-            if read_manifest(path).may_be_of(run_id):
+            if read_manifest(child(snapshots_of(job), name)).may_be_of(run_id):
                 return True
     return False
 
@@ -84,10 +90,10 @@ def labeling(job: TrainJob) -> Iterator[Any]:
         yield (pool, labeling)
 
 
-def store_of(job: TrainJob) -> Path:
-    """Folder of the pool's stores, on the machines where its shards run."""
+def store_of(job: TrainJob) -> str:
+    """Folder of the pool's stores, on the machines where its shards run; below a URI it cannot be, and is not."""
     given = job.recipe.labels.store
-    return job.out / "pool" / job.digest if given is None else Path(given).absolute() / job.cluster_name
+    return child(job.out, f"pool/{job.digest}") if given is None else child(absolute(given), job.cluster_name)
 
 
 def _room(job: TrainJob) -> int:
@@ -108,12 +114,12 @@ def pool_of_one(job: TrainJob) -> Iterator[Any]:
     from pseudolabel.pool import Shard, open_shard, remove_store
 
     shard = Shard(
-        str(store_of(job)),
+        store_of(job),
         fixed=job.recipe.labels.store is not None,
         name=job.cluster_name,
         run=run_id_of(job),
         sync=False,  # what an interrupted run goes on with is a snapshot
-        snapshots=str(snapshots_of(job)),
+        snapshots=snapshots_of(job),
         room=_room(job),
     )
     with closing(open_shard(shard)) as pool:
@@ -158,7 +164,7 @@ def _tell_where(pool: Any) -> None:
     found = pool.describe()
     for shard, store, host in found:
         if not Path(store).is_relative_to(shard.folder):
-            print(f"{shard.folder} lies on a network: the label pool's store is {store} on {host}", flush=True)
+            print(f"{shard.folder} is on no local disk: the label pool's store is {store} on {host}", flush=True)
     hosts = {host for _, _, host in found}
     if len(hosts) < len(found):
         print(

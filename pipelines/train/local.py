@@ -11,6 +11,7 @@ import json
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,7 +27,18 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from models.config import ConfigError, DehazeError
-from models.paths import filesystem, is_local, persist
+from models.paths import (
+    child,
+    exists,
+    filesystem,
+    is_local,
+    is_uri,
+    local_copy,
+    names_in,
+    persist,
+    remove_folder,
+    upload,
+)
 from pipelines.cluster import local_cpus
 from pipelines.train.data import (
     BLOCK_BYTES,
@@ -209,33 +221,48 @@ def _cut(made: Iterator[Any], batch_size: int, offset: int) -> Stream:
 
 
 class Checkpoints:
-    """Those of a run, ``step-<step>`` in a folder; the last few are kept, and each is there whole or not at all."""
+    """Those of a run, ``step-<step>`` in a folder or at a URI; the last few are kept, each counts when it is whole."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: str) -> None:
         self._folder = folder
 
-    def latest(self) -> Path | None:
-        """The one of the most steps; None where there is none."""
-        return max(self._folder.glob("step-*"), default=None)
+    def _names(self) -> list[str]:
+        return [name for name in names_in(self._folder, folders=True) if name.startswith("step-")]
 
-    def last(self) -> tuple[Path, dict[str, float]]:
-        """The latest, which must be there, and the metrics of its step."""
-        folder = max(self._folder.glob("step-*"))
-        return folder, json.loads((folder / METRICS).read_text())
+    def latest(self) -> tuple[int, str] | None:
+        """The most steps, and the checkpoint of them; None where there is none."""
+        for name in reversed(self._names()):
+            place = child(self._folder, name)
+            if exists(child(place, METRICS)):
+                return int(name.partition("-")[2]), place
+        return None
 
     def keep(self, write: Callable[[Path], None], metrics: Mapping[str, float], step: int) -> None:
         """The checkpoint that ``write`` puts into a folder."""
-        partial, target = self._folder / ".partial", self._folder / f"step-{step:07d}"
+        name = f"step-{step:07d}"
+        if is_uri(self._folder):
+            with tempfile.TemporaryDirectory() as folder:
+                _write(Path(folder), write, metrics)
+                upload(Path(folder), child(self._folder, name), METRICS)
+        else:
+            self._keep_here(Path(self._folder), name, write, metrics)
+        for old in self._names()[:-KEPT_CHECKPOINTS]:
+            remove_folder(child(self._folder, old))
+
+    def _keep_here(self, folder: Path, name: str, write: Callable[[Path], None], metrics: Mapping[str, float]) -> None:
+        partial = folder / ".partial"
         shutil.rmtree(partial, ignore_errors=True)  # of a run that died here
         partial.mkdir(parents=True)
-        write(partial)
-        (partial / METRICS).write_text(json.dumps(metrics))
+        _write(partial, write, metrics)
         for path in (*partial.iterdir(), partial):
             persist(path)
-        partial.rename(target)
-        persist(self._folder)
-        for path in sorted(self._folder.glob("step-*"))[:-KEPT_CHECKPOINTS]:
-            shutil.rmtree(path)
+        partial.rename(folder / name)
+        persist(folder)
+
+
+def _write(folder: Path, write: Callable[[Path], None], metrics: Mapping[str, float]) -> None:
+    write(folder)
+    (folder / METRICS).write_text(json.dumps(metrics))
 
 
 class LocalHost:
@@ -246,11 +273,13 @@ class LocalHost:
 
     def __init__(self, job: TrainJob, device: torch.device) -> None:
         self.device, self.pool = device, None
+        self._at: str | None
         train, cpus = job.recipe.train, local_cpus()
         self.threads = min(train.threads or cpus, cpus)
-        self.checkpoints = Checkpoints(job.out / LOCAL)
-        self._at = self.checkpoints.latest()
-        self._streams = _streams(job, 0 if self._at is None else int(self._at.name.partition("-")[2]))
+        self.checkpoints = Checkpoints(child(job.out, LOCAL))
+        latest = self.checkpoints.latest()
+        step, self._at = (0, None) if latest is None else latest
+        self._streams = _streams(job, step)
 
     def wrap(self, network: torch.nn.Module) -> torch.nn.Module:
         """As it is."""
@@ -264,7 +293,11 @@ class LocalHost:
     @contextmanager
     def checkpoint(self) -> Iterator[Path | None]:
         """The last one that was kept."""
-        yield self._at
+        if self._at is None:
+            yield None
+            return
+        with local_copy(self._at) as folder:
+            yield folder
 
     def wait_for_all(self) -> None:
         """There is nobody else."""
@@ -317,4 +350,6 @@ def train_local(
             labels = label_summary(None if host.pool is None else (host.pool, None))
     finally:
         host.close()
-    return finish(job, *host.checkpoints.last(), labels)
+    _, last = host.checkpoints.latest() or (0, "")  # there is one, of the last step
+    with local_copy(last) as folder:
+        return finish(job, folder, json.loads((folder / METRICS).read_text()), labels)

@@ -6,6 +6,7 @@ Where it runs is its host: a worker of Ray Train (:mod:`pipelines.train.worker`)
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from models.config import ConfigError
+from models.paths import child, is_uri, replacing
 from pipelines.train.label_streams import InlineLabels, PooledLabels, Publisher, Stopwatch
 from pipelines.train.labels import drop_old_snapshots, snapshot_of
 
@@ -84,6 +86,7 @@ class Loop:
         scorer = self._scorer()
         self.waiting = Stopwatch()
         self.start = self._resume()  # after all that draws random numbers: they go on where the checkpoint was
+        self._saved = self.start  # of that step there is a snapshot of the pool
         self.samples = self._samples()
         self.labels = self._labels(scorer)
         publishes = self.labeling is not None and host.first
@@ -163,11 +166,13 @@ class Loop:
 
     def run(self) -> None:
         """Train from the last checkpoint to the last step."""
-        try:
-            self._steps()
-        finally:
-            if self.tracker is not None:
-                self.tracker.flush()
+        with tempfile.TemporaryDirectory() as folder:  # MLflow may take its time to read them
+            self._pictures = Path(folder if is_uri(self.job.out) else self.job.out) / PICTURES
+            try:
+                self._steps()
+            finally:
+                if self.tracker is not None:
+                    self.tracker.flush()
 
     def _steps(self) -> None:
         train, labels = self.recipe.train, self.recipe.labels
@@ -233,9 +238,12 @@ class Loop:
             entries = [entry for entry in self.pool.fetch(list(photos)) if entry is not None]
         if not entries:
             return
-        path = self.job.out / PICTURES / f"step-{step:07d}.png"
+        path = self._pictures / f"step-{step:07d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_sheet(draw_sheet({f"step {step}": entries}, photos, inputs=True), path)
+        if is_uri(self.job.out):
+            with replacing(child(self.job.out, f"{PICTURES}/{path.name}")) as stream:
+                stream.write(path.read_bytes())
         if self.tracker is not None:
             self.tracker.log_artifact(path, PICTURES)
 
@@ -245,7 +253,8 @@ class Loop:
             return
         if self.pool is not None:
             with self.waiting.running():
-                self.pool.snapshot(snapshot_of(self.job, step), step)
+                self.pool.snapshot(snapshot_of(self.job, step), step, snapshot_of(self.job, self._saved))
+                self._saved = step
         self.host.report(metrics, step, lambda folder: self._write(folder, metrics, step))
         if self.pool is not None:
             drop_old_snapshots(self.job, step)

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from models.config import ConfigError, Settings, nearest, parse
 from models.haze import HazeConfig
 from models.losses import PerceptualConfig
+from models.paths import is_uri, read_file
 from pipelines.resources import SHARD_CPUS, Ask
 from pipelines.train.methods import CddganTraining, LossWeights, OptimizerConfig, RealWeights, ScoringConfig
 from pipelines.train.recipes import RECIPES, recipe_names
@@ -43,8 +44,8 @@ class LabelConfig(Settings):
             or label workers failed; where more are lost the run is refused, with the reasons.
         shards: actors of the pool.
         store: folder for the pool's stores on the machines where its shards run, on a local disk: SQLite is not made
-            for network file systems. Null puts them below ``--out``, or where that lies on a network below a folder
-            that each machine chooses. They are removed when the run is done; snapshots stay in ``--out``.
+            for network file systems. Null puts them below ``--out``, or where that lies on a network or is a URI below
+            a folder that each machine chooses. They are removed when the run is done; snapshots stay in ``--out``.
         publish_every: steps between two publications of the teacher.
         max_teacher_lag: how many steps older than the student the weights may be that label workers use. Beyond it
             training waits for them.
@@ -171,7 +172,7 @@ class Recipe(Settings):
     Attributes:
         method: ``supervised``, ``colabator``, ``cddgan`` or ``scorer``.
         network: what :func:`models.zoo.build` takes; for ``scorer`` ``{"folder": ...}`` with an ``open_clip`` config.
-        init: packaged name or checkpoint folder that the weights start from; null starts at random.
+        init: packaged name, checkpoint folder or its URI that the weights start from; null starts at random.
         scorer: name, folder or configuration of the CLIP scorer; null where none is needed.
     """
 
@@ -235,6 +236,18 @@ class Recipe(Settings):
         return self
 
 
+def _text(name: str | os.PathLike[str]) -> bytes:
+    if not is_uri(name):
+        return _find(name).read_bytes()
+    try:
+        text = read_file(os.fspath(name))
+    except OSError as problem:
+        raise ConfigError(f"cannot read the recipe {name}: {problem}") from problem
+    if text is None:
+        raise ConfigError(f"there is no recipe {name}")
+    return text
+
+
 def _find(name: str | os.PathLike[str]) -> Path:
     path = Path(name)
     if path.is_file():
@@ -266,18 +279,18 @@ def real_config(recipe: Recipe) -> RealConfig:
 
 
 def load_recipe(name: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe by its packaged name or path, with ``key.inner=value`` overrides (values are YAML).
+    """A recipe by its packaged name, path or URI, with ``key.inner=value`` overrides (values are YAML).
 
     Raises:
         ConfigError: no such recipe, not YAML, or an unknown or invalid key.
     """
-    path = _find(name)
+    text = _text(name)
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml.safe_load(text)
     except yaml.YAMLError as problem:
-        raise ConfigError(f"{path} is not YAML: {problem}") from problem
+        raise ConfigError(f"{os.fspath(name)} is not YAML: {problem}") from problem
     if not isinstance(tree, Mapping):
-        raise ConfigError(f"{path} holds a {type(tree).__name__}; expected keys and values")
+        raise ConfigError(f"{os.fspath(name)} holds a {type(tree).__name__}; expected keys and values")
     tree = dict(tree)
     for override in overrides:
         key, equals, value = override.partition("=")

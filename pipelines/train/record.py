@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import ctypes
+import fnmatch
 import json
 import os
 import shutil
-import uuid
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from models.checkpoints import CONFIG
 from models.config import ConfigError
-from models.paths import persist, replacing
+from models.paths import (
+    child,
+    exists,
+    filesystem,
+    is_uri,
+    make_folder,
+    move,
+    names_in,
+    persist,
+    read_file,
+    replacing,
+    temporary_name,
+    upload,
+)
 from pipelines.tracking import flatten
 
 MODEL = "model"
@@ -40,24 +55,24 @@ _SHOWN = 5  # differences that a message names
 _AT_CWD, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 
 
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
+def write_json(place: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
     """Write a file that is whole whenever it is read."""
-    with replacing(str(path)) as stream:
+    with replacing(os.fspath(place)) as stream:
         stream.write((json.dumps(values, indent=2) + "\n").encode())
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(place: str | os.PathLike[str]) -> dict[str, Any]:
     """What such a file says; nothing where there is none."""
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
+    return dict(json.loads(read_file(os.fspath(place)) or b"{}"))
 
 
-def require_same_run(out: Path, digest: str, trained: Mapping[str, Any]) -> None:
+def require_same_run(out: str, digest: str, trained: Mapping[str, Any]) -> None:
     """Refuse a folder that holds checkpoints or labels of something else than ``trained``, whose digest this is.
 
     Raises:
         ConfigError: it does; the message names what differs.
     """
-    record = read_json(out / RUN_FILE)
+    record = read_json(child(out, RUN_FILE))
     if record.get("digest") == digest or not _has_work(out):
         return
     remedy = "--fresh puts them aside and starts anew; or choose another --out"
@@ -66,17 +81,24 @@ def require_same_run(out: Path, digest: str, trained: Mapping[str, Any]) -> None
     raise ConfigError(f"{out} has checkpoints of another run: {_differences(record['trained'], trained)}. {remedy}")
 
 
-def _has_work(out: Path) -> bool:
-    return any(next(out.glob(pattern), None) for pattern in (*_CHECKPOINTS.values(), "pool-snapshots/*/step-*"))
+def _has_work(out: str) -> bool:
+    return any(_has(out, pattern) for pattern in (*_CHECKPOINTS.values(), "pool-snapshots/*/step-*"))
 
 
-def require_same_way(out: Path, *, local: bool) -> None:
+def _has(out: str, pattern: str) -> bool:
+    """Whether there is a folder of such a name."""
+    first, _, rest = pattern.partition("/")
+    found = fnmatch.filter(names_in(out, folders=True), first)
+    return any(_has(child(out, name), rest) for name in found) if rest else bool(found)
+
+
+def require_same_way(out: str, *, local: bool) -> None:
     """Refuse a folder with checkpoints that were made on Ray where training is ``local``, and the reverse.
 
     Raises:
         ConfigError: it has some.
     """
-    if next(out.glob(_CHECKPOINTS[not local]), None) is not None:
+    if _has(out, _CHECKPOINTS[not local]):
         began, now = ("on Ray", "with --local") if local else ("with --local", "on Ray")
         raise ConfigError(
             f"{out} has checkpoints of a run that began {began}, which cannot go on {now}: go on {began}, start anew "
@@ -91,37 +113,48 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return shown + (f", and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else "")
 
 
-def set_aside(out: Path) -> Path | None:
+def set_aside(out: str) -> str | None:
     """Move all that a run left in its folder to ``earlier/NUMBER`` there; None when there was nothing."""
-    left = [out / name for name in _OURS if (out / name).exists()]
+    left = [name for name in _OURS if exists(child(out, name))]
     if not left:
         return None
-    numbers = [int(path.name) for path in (out / EARLIER).glob("[0-9]*") if path.name.isdigit()]
-    folder = out / EARLIER / f"{max(numbers, default=0) + 1:03d}"
-    folder.mkdir(parents=True)
-    for path in left:
-        path.rename(folder / path.name)
+    earlier = child(out, EARLIER)
+    numbers = [int(name) for name in names_in(earlier, folders=True) if name.isdigit()]
+    folder = child(earlier, f"{max(numbers, default=0) + 1:03d}")
+    files, path = filesystem(folder)
+    make_folder(files, path, durable=False)
+    for name in left:
+        move(child(out, name), child(folder, name))
     return folder
 
 
-def publish_model(checkpoint: Path, model: Path) -> None:
-    """Put a checkpoint, without the training's state, in the place of a model; a whole one is there at any time."""
-    for leftover in model.parent.glob(f".{model.name}.*.tmp"):
+def publish_model(checkpoint: Path, model: str) -> None:
+    """Put a checkpoint, without the training's state, in the place of a model.
+
+    A whole one is there at any time; on object storage each of its files is, which are of the same network.
+    """
+    ignored = shutil.ignore_patterns("training_state.pt", ".*")
+    if is_uri(model):
+        with tempfile.TemporaryDirectory() as folder:
+            upload(shutil.copytree(checkpoint, Path(folder) / MODEL, ignore=ignored), model, CONFIG)
+        return
+    target = Path(model)
+    for leftover in target.parent.glob(f".{target.name}.*.tmp"):
         shutil.rmtree(leftover)
-    partial = model.with_name(f".{model.name}.{uuid.uuid4().hex[:8]}.tmp")
-    shutil.copytree(checkpoint, partial, ignore=shutil.ignore_patterns("training_state.pt", ".*"))
+    partial = target.with_name(temporary_name(target.name))
+    shutil.copytree(checkpoint, partial, ignore=ignored)
     for path in (*partial.rglob("*"), partial):
         persist(path)
-    if not model.exists():
-        partial.rename(model)
-    elif _exchanged(partial, model):
+    if not target.exists():
+        partial.rename(target)
+    elif _exchanged(partial, target):
         shutil.rmtree(partial)
     else:  # a file system that cannot: the same command makes up for a crash between the two lines
-        old = model.with_name(f".{model.name}.{uuid.uuid4().hex[:8]}.tmp")
-        model.rename(old)
-        partial.rename(model)
+        old = target.with_name(temporary_name(target.name))
+        target.rename(old)
+        partial.rename(target)
         shutil.rmtree(old)
-    persist(model.parent)
+    persist(target.parent)
 
 
 def _exchanged(one: Path, other: Path) -> bool:

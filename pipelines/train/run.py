@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from models.paths import child
 from pipelines.train.recipe import Recipe
 
 
@@ -16,16 +17,20 @@ class TrainJob:
     """What to train, on what, and where to.
 
     Attributes:
+        out: folder or URI.
         tracking: an MLflow tracking URI and run id, or None.
         allow_networks: packages whose networks the checkpoint ``init`` may name.
     """
 
     recipe: Recipe
-    out: Path
+    out: str
     clear: str | None = None
     hazy: str | None = None
     tracking: tuple[str, str] | None = None
     allow_networks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "out", os.fspath(self.out))  # paths are taken too
 
     @property
     def trained(self) -> dict[str, Any]:
@@ -45,18 +50,18 @@ class TrainJob:
     @property
     def pins(self) -> str:
         """Where the run keeps the manifests of its corpora: it reads what it began with to its end."""
-        return str(self.out / "corpora" / self.name)
+        return child(self.out, f"corpora/{self.name}")
 
     @property
     def cluster_name(self) -> str:
         """Name of the run on the cluster, where others may train the same recipe into other folders."""
-        return f"{self.name}-{hashlib.sha256(str(self.out).encode()).hexdigest()[:6]}"
+        return f"{self.name}-{hashlib.sha256(self.out.encode()).hexdigest()[:6]}"
 
 
 @dataclass(frozen=True)
 class TrainResult:
     """Where the trained model is, its last losses, and for Colabator what the label pool came to."""
 
-    model: Path
+    model: str
     metrics: dict[str, float]
     labels: dict[str, Any]

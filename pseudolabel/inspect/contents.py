@@ -24,6 +24,7 @@ from pseudolabel.pool import (
     Record,
     SnapshotError,
     is_store,
+    path_of,
     read_manifest,
     record_of,
     shard_folder,
@@ -114,20 +115,29 @@ def _of_snapshot(uri: str) -> Contents:
     @contextmanager
     def opened(name: str) -> Iterator[Any]:
         try:
-            with files.open_input_file(f"{folder}/{name}") as source:
+            with files.open_input_file(path_of(folder, name)) as source:
                 yield pq.ParquetFile(source)
         except (OSError, pa.ArrowException, KeyError) as problem:
             raise SnapshotError(f"cannot read {name} of the snapshot {uri}: {problem}") from problem
 
     def records(image_ids: Sequence[str]) -> Iterator[Record]:
-        for name in names:
+        wanted = set(image_ids)
+        for name in reversed(names):  # a later label replaces an earlier one
+            found = set()
             with opened(name) as file:
-                yield from map(record_of, rows(file, image_ids))
+                for row in rows(file, wanted):
+                    found.add(row["image_id"])
+                    yield record_of(row)
+            wanted -= found
 
     def scores() -> Iterable[pa.Table]:
-        for name in names:
+        known: set[str] = set()
+        for name in reversed(names):
             with opened(name) as file:
-                yield file.read(_SCORES)
+                table = file.read(_SCORES)
+            ids = table["image_id"].to_pylist()
+            yield table.filter(pa.array([image_id not in known for image_id in ids], pa.bool_()))
+            known.update(ids)
 
     kind = "snapshot" if manifest.step is None else f"snapshot that belongs to the checkpoint of step {manifest.step}"
     stats = PoolStats.merged([PoolStats.of(part.counters) for part in manifest.parts])

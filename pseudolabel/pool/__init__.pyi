@@ -16,7 +16,9 @@ from .entries import to_entry as to_entry
 from .history import History as History
 from .history import bounded as bounded
 from .history import together as together
+from .increments import drop_snapshots as drop_snapshots
 from .label_pool import LabelPool as LabelPool
+from .mounts import place_for_stores as place_for_stores
 from .shard import Shard as Shard
 from .shard import open_shard as open_shard
 from .shard import remove_store as remove_store
@@ -24,6 +26,7 @@ from .sheet import draw_sheet as draw_sheet
 from .sheet import write_sheet as write_sheet
 from .snapshots import MANIFEST as MANIFEST
 from .snapshots import SnapshotError as SnapshotError
+from .snapshots import path_of as path_of
 from .snapshots import read_manifest as read_manifest
 from .snapshots import record_of as record_of
 from .stats import PoolStats as PoolStats

@@ -78,9 +78,10 @@ class LabelPoolShard:
         return self._open().ids()
 
     @ray.method(concurrency_group="slow")
-    def snapshot_part(self, uri: str, name: str) -> dict[str, Any]:
+    def snapshot_part(self, uri: str, name: str, base: str | None) -> dict[str, Any]:
         """See :meth:`LabelPool.snapshot_part`."""
-        return self._open().snapshot_part(uri, f"{name}-{self._shard.number:05d}").model_dump()
+        number, count = self._shard.number, self._shard.count
+        return self._open().snapshot_part(uri, f"{name}-{number:05d}", base, number, count).model_dump()
 
     @ray.method(concurrency_group="slow")
     def restore(self, uri: str, step: int | None) -> None:
@@ -179,15 +180,16 @@ def start_pool(
         run_id: another one for each run that began anew under this name: stores and snapshots of others are not gone on
             with. Without it any will do.
         fixed: whether the stores must be in `path`; otherwise each shard chooses a local folder of its own machine
-            where `path` lies on a network.
+            where `path` lies on a network or is a URI.
         room: bytes that such a folder must have free, for each shard.
 
     Raises:
         PoolError: the folder cannot be used, or the run has another pool already; no shard that was not running before
             is left behind.
     """
-    folder = str(Path(path).absolute())
-    told = Shard(folder, fixed, run, run_id, 0, shards, sync, None if snapshots is None else absolute(snapshots), room)
+    told = Shard(
+        absolute(path), fixed, run, run_id, 0, shards, sync, None if snapshots is None else absolute(snapshots), room
+    )
     remote = ray.remote(concurrency_groups=GROUPS)(LabelPoolShard)  # type: ignore[call-overload]  # Ray's stubs lag
     running = [_is_running(shard_name(shard), run) for shard in range(shards)]
     # A shard's place in the group is bound to a node for as long as that lives: it starts again where its store is.

@@ -195,7 +195,7 @@ class LabelPoolClient:
         """What became of the offers over time, of all shards together."""
         return self._all("history", together).result()
 
-    def snapshot(self, uri: str | Path, step: int | None = None) -> None:
+    def snapshot(self, uri: str | Path, step: int | None = None, base: str | Path | None = None) -> None:
         """Write all shards to `uri`, atomically: the snapshot is there when this returns, and not before.
 
         Each shard's part is of one moment; an offer under way may be in one part and not yet in another.
@@ -203,21 +203,22 @@ class LabelPoolClient:
         Args:
             uri: a URI that every shard can write, or a local path when all run on this machine.
             step: of the training checkpoint that it belongs to.
+            base: an earlier one, see :meth:`pseudolabel.pool.LabelPool.snapshot`.
 
         Raises:
             SnapshotError: the place cannot be written; an older snapshot there stays valid.
         """
-        self.snapshot_async(uri, step).result()
+        self.snapshot_async(uri, step, base).result()
 
-    def snapshot_async(self, uri: str | Path, step: int | None = None) -> Pending[None]:
+    def snapshot_async(self, uri: str | Path, step: int | None = None, base: str | Path | None = None) -> Pending[None]:
         """Begin :meth:`snapshot`; each shard's part is of about now, and `result` completes it."""
         target, taken = absolute(uri), time.time()
 
         def finish(parts: list[dict[str, Any]]) -> None:
             known = tuple(Part.model_validate(part) for part in parts)
-            write_manifest(target, Manifest(parts=known, taken=taken, step=step))
+            write_manifest(target, Manifest.of(known, taken, step))
 
-        return self._all("snapshot_part", finish, target, new_name())
+        return self._all("snapshot_part", finish, target, new_name(), None if base is None else absolute(base))
 
     def restore(self, uri: str | Path, step: int | None = None) -> None:
         """Replace the content of all shards by a snapshot, taken with any number of shards.

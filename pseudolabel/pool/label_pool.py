@@ -6,10 +6,11 @@ No Ray here. One `LabelPool` is one shard; `pseudolabel.pool.actors` puts each b
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from models.config import PoolError, Settings
 from pseudolabel.coherence import admits
 from pseudolabel.pool.entries import LabelEntry, Record, shard_of, to_entry, to_record
 from pseudolabel.pool.history import History, Moment, bounded, logged, together
+from pseudolabel.pool.increments import files_of, lasting
 from pseudolabel.pool.snapshots import (
     Counters,
     Manifest,
     Part,
     SnapshotError,
+    full_name,
     read_manifest,
     read_part,
     write_manifest,
@@ -39,6 +42,24 @@ _PUT = """
         clearness = excluded.clearness, quality = excluded.quality, teacher_step = excluded.teacher_step,
         label = excluded.label, transmission = excluded.transmission, trust = excluded.trust,
         trust_rows = excluded.trust_rows, trust_columns = excluded.trust_columns
+"""
+
+
+_NOTE = """
+    insert into written values (?, ?, ?, ?, ?)
+    on conflict (image_id) do update set clearness = excluded.clearness, quality = excluded.quality,
+        teacher_step = excluded.teacher_step, file = excluded.file
+"""
+_LIVE = """
+    select file, count(*) from labels indexed by scores join written using (image_id, clearness, quality, teacher_step)
+    group by file
+"""
+_CHANGED = """
+    select * from labels where image_id in (
+        select image_id from labels indexed by scores except
+        select image_id from labels indexed by scores join written using (image_id, clearness, quality, teacher_step)
+        where file in (select value from json_each(?))
+    ) order by image_id
 """
 
 
@@ -151,31 +172,51 @@ class LabelPool:
         with self._store.write() as db:
             _keep(db, _state(db), run=run, generation=generation, settled=True)
 
-    def snapshot(self, uri: str | Path, step: int | None = None) -> None:
+    def snapshot(self, uri: str | Path, step: int | None = None, base: str | Path | None = None) -> None:
         """Write the pool of this moment to `uri` as Parquet, atomically; offers may go on meanwhile.
 
         Args:
             uri: folder of the snapshot.
             step: of the training checkpoint that it belongs to.
+            base: an earlier one beside it: only what changed since is written, and both share the rest of their files.
+                :func:`pseudolabel.pool.drop_snapshots` removes snapshots that share.
 
         Raises:
             SnapshotError: the place cannot be written; an older snapshot there stays valid.
         """
-        part = self.snapshot_part(uri, new_name())
-        write_manifest(uri, Manifest(parts=(part,), taken=self._clock(), step=step))
+        part = self.snapshot_part(uri, new_name(), base)
+        write_manifest(uri, Manifest.of((part,), self._clock(), step))
 
-    def snapshot_part(self, uri: str | Path, name: str) -> Part:
+    def snapshot_part(
+        self, uri: str | Path, name: str, base: str | Path | None = None, shard: int = 0, shards: int = 1
+    ) -> Part:
         """Write this shard's files of a snapshot; the caller completes it with the manifest of all parts.
 
         Args:
             uri: folder of the snapshot.
             name: new for each snapshot and shard; the same again overwrites its own files.
+            base: see :meth:`snapshot`.
+            shard, shards: which part of how many it is.
         """
+        before = () if base is None else files_of(base, uri, shard, shards)
         with self._store.read() as db:
             state = _state(db)
-            files = write_part(uri, name, map(_record, db.execute("select * from labels order by image_id")))
+            files = lasting(before, dict(db.execute(_LIVE).fetchall())) if before else []
+            known = json.dumps([file.name for file in files])
+            every = "select * from labels order by image_id"
+            rows = db.execute(_CHANGED, [known]) if files else db.execute(every)
+            noted: list[tuple[Any, ...]] = []  # of the file that is being written
+            for file in write_part(uri, name, _noting(map(_record, rows), noted)):
+                files.append(file)
+                self._note(noted[: file.rows], full_name(uri, file.name))
+                del noted[: file.rows]
             counters = _counters(db, state.history)
-        return Part(counters=counters, files=files, history=state.history, run=state.run)
+        return Part(counters=counters, files=tuple(files), history=state.history, run=state.run)
+
+    def _note(self, scores: Sequence[tuple[Any, ...]], file: str) -> None:
+        """That a file of a snapshot has labels with these scores. Whether that snapshot was completed says its base."""
+        with self._store.write() as db:
+            db.executemany(_NOTE, ((*values, file) for values in scores))
 
     def restore(self, uri: str | Path, shard: int = 0, shards: int = 1, step: int | None = None) -> None:
         """Replace the content by that of a snapshot, taken with any number of shards.
@@ -198,9 +239,11 @@ class LabelPool:
         past = together([part.past(manifest.taken) for part in parts])
         self.restored = 0
         with self._store.replace() as db:
-            for chunk in (chunk for part in parts for chunk in read_part(uri, part)):
+            for file, chunk in (chunk for part in parts for chunk in read_part(uri, part)):
                 mine = [record for record in chunk if same or shard_of(record.image_id, shards) == shard]
                 _put(db, mine)
+                if same:
+                    db.executemany(_NOTE, ((*_scores(record), file) for record in mine))
                 self.restored += len(mine)
             if past.moments and not same:  # nobody knows who was offered what: the first shard takes the past of all
                 size, clearness, quality, _ = db.execute(_SUMS).fetchone()
@@ -211,6 +254,17 @@ class LabelPool:
     def close(self) -> None:
         """Close the store; safe to call twice."""
         self._store.close()
+
+
+def _scores(record: Record) -> tuple[Any, ...]:
+    return record.image_id, record.clearness, record.quality, record.teacher_step
+
+
+def _noting(records: Iterable[Record], noted: list[tuple[Any, ...]]) -> Iterator[Record]:
+    """The records, each of which is noted as it passes."""
+    for record in records:
+        noted.append(_scores(record))
+        yield record
 
 
 def new_name() -> str:

@@ -65,3 +65,14 @@ def unfit(folder: Path, room: int, mounts: Path | None = None) -> str | None:
         return f"cannot be written ({problem.strerror})"
     free = shutil.disk_usage(folder).free
     return f"has {free >> 20:,} MiB free, and the labels want {room >> 20:,}" if free < room else None
+
+
+def place_for_stores() -> tuple[str, int]:
+    """Where this machine keeps stores that cannot be in `--out`, and the bytes free there; or why nowhere, and 0."""
+    whys = []
+    for folder in caches(""):
+        why = unfit(folder, 0)
+        if why is None:
+            return str(folder), shutil.disk_usage(folder).free
+        whys.append(f"{folder} {why}")
+    return "; ".join(whys), 0

@@ -37,7 +37,8 @@ class Shard:
 
     Attributes:
         folder: of the pool's stores.
-        fixed: whether the store must be there; otherwise a local folder is chosen where that one lies on a network.
+        fixed: whether the store must be there; otherwise a local folder is chosen where that one lies on a network or
+            is a URI.
         name: of the run on the cluster, which folders that are chosen are called by.
         run: id of the run, another one for each that began anew; empty where any store will do.
         number, count: which shard of how many.
@@ -110,10 +111,10 @@ def remove_store(store: Path) -> int:
 
 
 def _place(shard: Shard) -> Path:
-    given = Path(shard.folder)
-    kind = network_file_system(given)
+    given = shard.folder
+    kind = "object storage" if "://" in given else network_file_system(given)
     if kind is None:
-        return given
+        return Path(given)
     if shard.fixed:
         raise PoolError(
             f"the label pool's store {given} lies on {kind} on {socket.gethostname()}, and SQLite is not made "

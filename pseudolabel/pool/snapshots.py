@@ -2,6 +2,9 @@
 
 The manifest is written last and moved into place, so a snapshot is there whole or not at all; one that is taken over
 an older one replaces it in that moment. A snapshot of several shards has one part per shard.
+
+A snapshot may go on with files of earlier ones beside it (:mod:`pseudolabel.pool.increments`): its manifest names all
+that it consists of, in the order in which they were written. A label in a later file replaces one in an earlier file.
 """
 
 from __future__ import annotations
@@ -23,8 +26,10 @@ from pseudolabel.pool.history import History, Moment
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+LABELS = "labels-"
 ROWS_PER_GROUP = 256
 GROUPS_PER_FILE = 64
+VERSIONS = 1, 2  # the second goes on with files of others
 
 
 @functools.cache
@@ -56,7 +61,7 @@ class Counters(Settings):
 
 
 class File(Settings):
-    """One Parquet file of a part."""
+    """One Parquet file of a part, in the snapshot's folder, or as `<snapshot>/<file>` in that of one beside it."""
 
     name: str
     rows: int
@@ -88,6 +93,12 @@ class Manifest(Settings):
     step: int | None = None
     parts: tuple[Part, ...]
 
+    @classmethod
+    def of(cls, parts: tuple[Part, ...], taken: float, step: int | None) -> Manifest:
+        """Of the version that such parts need."""
+        shares = any("/" in file.name for part in parts for file in part.files)
+        return cls(version=VERSIONS[shares], parts=parts, taken=taken, step=step)
+
     @property
     def run(self) -> str:
         """Id of the run that took it; empty where it has none, as with those of earlier versions."""
@@ -98,8 +109,11 @@ class Manifest(Settings):
         return not run or not self.run or self.run == run
 
 
-def write_part(uri: str | Path, name: str, records: Iterator[Record]) -> tuple[File, ...]:
+def write_part(uri: str | Path, name: str, records: Iterator[Record]) -> Iterator[File]:
     """Stream one shard's records to files called `labels-<name>-<n>.parquet`; memory holds one row group at a time.
+
+    Yields:
+        each file when it is there.
 
     Raises:
         SnapshotError: the place cannot be written (disk full, no permission); what was begun is removed.
@@ -114,10 +128,10 @@ def write_part(uri: str | Path, name: str, records: Iterator[Record]) -> tuple[F
             path = f"{folder}/labels-{name}-{number:05d}.parquet"
             rows = _write_file(files_at, path, chain([first], islice(groups, GROUPS_PER_FILE - 1)))
             files.append(File(name=path.rpartition("/")[2], rows=rows, bytes=files_at.get_file_info(path).size))
+            yield files[-1]
     except OSError as problem:
-        _discard(files_at, [path, *(f"{folder}/{file.name}" for file in files)])
+        discard(files_at, [path, *(f"{folder}/{file.name}" for file in files)])
         raise SnapshotError(f"cannot write the snapshot {uri}: {problem}") from problem
-    return tuple(files)
 
 
 def _write_file(files_at: Any, path: str, groups: Iterable[list[Record]]) -> int:
@@ -135,7 +149,8 @@ def _write_file(files_at: Any, path: str, groups: Iterable[list[Record]]) -> int
     return rows
 
 
-def _discard(files_at: Any, paths: list[str]) -> None:
+def discard(files_at: Any, paths: list[str]) -> None:
+    """Delete files, those of them that are there."""
     from pyarrow import fs as pafs
 
     for path in paths:
@@ -159,7 +174,7 @@ def write_manifest(uri: str | Path, manifest: Manifest) -> None:
         raise SnapshotError(f"cannot write the snapshot {uri}: {problem}") from problem
     kept = {file.name for part in manifest.parts for file in part.files}
     present = files_at.get_file_info(pafs.FileSelector(folder))
-    _discard(files_at, [i.path for i in present if i.base_name.startswith("labels-") and i.base_name not in kept])
+    discard(files_at, [i.path for i in present if i.base_name.startswith(LABELS) and i.base_name not in kept])
 
 
 def read_manifest(uri: str | Path, step: int | None = None) -> Manifest:
@@ -174,6 +189,32 @@ def read_manifest(uri: str | Path, step: int | None = None) -> Manifest:
     """
     from pyarrow import fs as pafs
 
+    manifest = manifest_at(uri)
+    if step is not None and manifest.step != step:
+        raise SnapshotError(
+            f"the snapshot {uri} belongs to the checkpoint of step {manifest.step}, not {step}: "
+            "give the snapshot that was taken with this checkpoint"
+        )
+    files_at, folder = filesystem(absolute(uri))
+    files = [file for part in manifest.parts for file in part.files]
+    for file, found in zip(files, files_at.get_file_info([path_of(folder, file.name) for file in files]), strict=True):
+        if found.type != pafs.FileType.File or found.size != file.bytes:
+            raise SnapshotError(f"the snapshot {uri} is incomplete: {file.name} is missing or has another size")
+    return manifest
+
+
+def path_of(folder: str, name: str) -> str:
+    """Where a file of a snapshot is, whose folder is given as a path on its file system."""
+    return f"{folder.rpartition('/')[0] if '/' in name else folder}/{name}"
+
+
+def full_name(uri: str | Path, name: str) -> str:
+    """The name of a file of a snapshot as others beside it call it: `<snapshot>/<file>`."""
+    return name if "/" in name else f"{filesystem(absolute(uri))[1].rpartition('/')[2]}/{name}"
+
+
+def manifest_at(uri: str | Path) -> Manifest:
+    """:func:`read_manifest` that does not look for the files."""
     files_at, folder = filesystem(absolute(uri))
     try:
         with files_at.open_input_stream(f"{folder}/{MANIFEST}") as source:
@@ -186,17 +227,10 @@ def read_manifest(uri: str | Path, step: int | None = None) -> Manifest:
         raise SnapshotError(f"{uri} is no snapshot: its {MANIFEST} is not one of a label pool ({reason})") from problem
     except OSError as problem:
         raise SnapshotError(f"cannot read the snapshot {uri}: {problem}") from problem
-    if manifest.version != 1:
-        raise SnapshotError(f"the snapshot {uri} has version {manifest.version}; this program reads version 1")
-    if step is not None and manifest.step != step:
+    if manifest.version not in VERSIONS:
         raise SnapshotError(
-            f"the snapshot {uri} belongs to the checkpoint of step {manifest.step}, not {step}: "
-            "give the snapshot that was taken with this checkpoint"
+            f"the snapshot {uri} has version {manifest.version}; this program reads {' and '.join(map(str, VERSIONS))}"
         )
-    for file in (file for part in manifest.parts for file in part.files):
-        found = files_at.get_file_info(f"{folder}/{file.name}")
-        if found.type != pafs.FileType.File or found.size != file.bytes:
-            raise SnapshotError(f"the snapshot {uri} is incomplete: {file.name} is missing or has another size")
     return manifest
 
 
@@ -234,8 +268,8 @@ def latest_snapshot(folder: str | Path, run: str = "") -> str | None:
     return max(taken)[1] if taken else None
 
 
-def read_part(uri: str | Path, part: Part) -> Iterator[list[Record]]:
-    """Records of one part, a row group's worth at a time.
+def read_part(uri: str | Path, part: Part) -> Iterator[tuple[str, list[Record]]]:
+    """Records of one part, a row group's worth at a time, with the full name of their file.
 
     Raises:
         SnapshotError: a file cannot be read.
@@ -246,9 +280,9 @@ def read_part(uri: str | Path, part: Part) -> Iterator[list[Record]]:
     files_at, folder = filesystem(absolute(uri))
     for file in part.files:
         try:
-            with files_at.open_input_file(f"{folder}/{file.name}") as source:
+            with files_at.open_input_file(path_of(folder, file.name)) as source:
                 for batch in pq.ParquetFile(source).iter_batches(batch_size=ROWS_PER_GROUP):
-                    yield [record_of(row) for row in batch.to_pylist()]
+                    yield full_name(uri, file.name), [record_of(row) for row in batch.to_pylist()]
         except (OSError, pa.ArrowException, KeyError) as problem:
             raise SnapshotError(f"cannot read {file.name} of the snapshot {uri}: {problem}") from problem
 

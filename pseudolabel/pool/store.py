@@ -24,6 +24,12 @@ VERSION = 2  # as the tables below say; 1 was over LMDB
 OF_LMDB = "data.mdb"
 NAMES = "labels-*.sqlite"
 
+# Which file of a snapshot has a label, as it was then: what the next snapshot need not write again.
+_WRITTEN = """
+    create table if not exists written (
+        image_id text primary key, clearness real, quality real, teacher_step integer, file text
+    ) without rowid;
+"""
 # Scores stand in an index too, so that statistics do not touch the labels. These are large, and want large pages.
 _TABLES = """
     pragma journal_mode = off; pragma synchronous = off; pragma page_size = 16384; pragma user_version = 2;
@@ -119,10 +125,11 @@ class Store:
             with self._told():
                 partial.unlink(missing_ok=True)
                 with closing(self._connect(partial, "rwc")) as filling:
-                    filling.executescript(_TABLES)
+                    filling.executescript(_TABLES + _WRITTEN)
                     filling.execute("begin")
                     yield filling
                     filling.execute("commit")
+                    filling.execute("pragma journal_mode = wal")  # later a reader would be in the way
                 persist(partial)
                 with self._writing, self._opening:
                     partial.rename(new)
@@ -167,6 +174,7 @@ class Store:
     def _prepared(self) -> sqlite3.Connection:
         writer = self._connect(self._file(), "ro" if self._owner is None else "rw")
         writer.execute("pragma journal_mode = wal")
+        writer.execute(_WRITTEN)  # a store that an earlier version made has none
         writer.execute(f"pragma synchronous = {self._sync}")
         writer.execute(f"pragma wal_autocheckpoint = {_LOG_PAGES}")
         writer.execute(f"pragma journal_size_limit = {_LOG_PAGES << 14}")

@@ -228,24 +228,24 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
         patch.setattr(Loop, "run", stops)
         with pytest.raises(KeyboardInterrupt):
             train_local(broken, "cpu")
-    assert [path.name for path in (broken.out / "local").iterdir()] == ["step-0000003"]
-    assert not (broken.out / "model").exists()
+    assert [path.name for path in Path(broken.out, "local").iterdir()] == ["step-0000003"]
+    assert not Path(broken.out, "model").exists()
     torch.rand(7)  # whatever else this process does in between
     result = train_local(broken, "cpu")
-    one, other = (read_state(out / "local" / "step-0000004") for out in (whole.out, broken.out))
+    one, other = (read_state(out / "local" / "step-0000004") for out in (Path(whole.out), Path(broken.out)))
     assert one is not None
     assert one["step"] == 4
     assert same(one, other)
-    names = [path.name for path in sorted((whole.out / "local").iterdir())]
+    names = [path.name for path in sorted(Path(whole.out, "local").iterdir())]
     assert names == ["step-0000003", "step-0000004"], "the last two are kept"
     assert train_local(broken, "cpu") == result, "it is done"
-    weights = next(result.model.glob("*.safetensors"))
-    assert weights.read_bytes() == (whole.out / "model" / weights.name).read_bytes()
+    weights = next(Path(result.model).glob("*.safetensors"))
+    assert weights.read_bytes() == (Path(whole.out) / "model" / weights.name).read_bytes()
     if method == "colabator":
         assert result.labels["pool"]["size"] == 3
         assert result.labels["pool"]["offered"] == 4, "what a lost step offered is gone"
-        assert not list((broken.out / "pool").rglob("*.sqlite"))
-        assert (broken.out / "labels" / "step-0000002.png").is_file()
+        assert not list(Path(broken.out, "pool").rglob("*.sqlite"))
+        assert (Path(broken.out) / "labels" / "step-0000002.png").is_file()
         assert dehaze(zoo.load(str(result.model)).network, torch.rand(1, 3, 20, 30)).scene.shape == (1, 3, 20, 30)
 
 
@@ -394,7 +394,7 @@ from pipelines.train import Recipe, TrainJob, train_local
 clear, hazy, out, *recipes = sys.argv[1:]
 for index, text in enumerate(recipes):
     job = TrainJob(Recipe.model_validate_json(text), Path(out) / str(index), clear=clear, hazy=hazy)
-    assert (train_local(job, "cpu").model / "model.safetensors").is_file()
+    assert (Path(train_local(job, "cpu").model) / "model.safetensors").is_file()
 assert "ray" not in sys.modules
 """
 

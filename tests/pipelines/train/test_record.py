@@ -38,8 +38,8 @@ def job(out: Path, *settings: str, clear: str = "/clear") -> TrainJob:
 
 def begun(todo: TrainJob) -> None:
     """Leave what a run leaves that has reached a checkpoint."""
-    (todo.out / "ray" / todo.name / "checkpoint_1").mkdir(parents=True)
-    write_json(todo.out / RUN_FILE, {"digest": todo.digest, "trained": todo.trained})
+    (Path(todo.out) / "ray" / todo.name / "checkpoint_1").mkdir(parents=True)
+    write_json(Path(todo.out) / RUN_FILE, {"digest": todo.digest, "trained": todo.trained})
 
 
 def require(todo: TrainJob) -> None:
@@ -88,7 +88,7 @@ def test_checkpoints_of_something_else_are_refused_with_the_keys_that_differ(tmp
 
 def test_a_folder_without_checkpoints_may_be_used_for_anything(tmp_path: Path) -> None:
     todo = job(tmp_path)
-    write_json(todo.out / RUN_FILE, {"digest": "of something else", "trained": {}})
+    write_json(Path(todo.out) / RUN_FILE, {"digest": "of something else", "trained": {}})
     require(todo)
 
 
@@ -102,12 +102,12 @@ def test_checkpoints_of_an_earlier_version_are_named_as_such(tmp_path: Path) -> 
 def test_what_began_on_ray_goes_on_there_and_what_began_locally_does_so(
     local: bool, checkpoints: str, tmp_path: Path
 ) -> None:
-    require_same_way(tmp_path, local=not local)
+    require_same_way(str(tmp_path), local=not local)
     (tmp_path / checkpoints).mkdir(parents=True)
-    require_same_way(tmp_path, local=local)
+    require_same_way(str(tmp_path), local=local)
     began, now = ("with --local", "on Ray") if local else ("on Ray", "with --local")
     with pytest.raises(ConfigError, match=f"a run that began {began}, which cannot go on {now}: .* --fresh"):
-        require_same_way(tmp_path, local=not local)
+        require_same_way(str(tmp_path), local=not local)
 
 
 def test_checkpoints_of_one_process_are_work_and_are_put_aside(tmp_path: Path) -> None:
@@ -115,9 +115,9 @@ def test_checkpoints_of_one_process_are_work_and_are_put_aside(tmp_path: Path) -
     (tmp_path / "corpora").mkdir()
     with pytest.raises(ConfigError, match="--fresh"):
         require(job(tmp_path))
-    folder = set_aside(tmp_path)
+    folder = set_aside(str(tmp_path))
     assert folder is not None
-    assert {path.name for path in folder.iterdir()} == {"local", "corpora"}
+    assert {path.name for path in Path(folder).iterdir()} == {"local", "corpora"}
 
 
 def test_labels_are_work_too(tmp_path: Path) -> None:
@@ -127,13 +127,13 @@ def test_labels_are_work_too(tmp_path: Path) -> None:
 
 
 def test_fresh_puts_everything_aside_each_time(tmp_path: Path) -> None:
-    assert set_aside(tmp_path) is None
+    assert set_aside(str(tmp_path)) is None
     for number in (1, 2):
         begun(job(tmp_path))
         (tmp_path / "mine.txt").write_text("stays")
-        folder = set_aside(tmp_path)
-        assert folder == tmp_path / "earlier" / f"{number:03d}"
-        assert {path.name for path in folder.iterdir()} == {"ray", RUN_FILE}
+        folder = set_aside(str(tmp_path))
+        assert folder == str(tmp_path / "earlier" / f"{number:03d}")
+        assert {path.name for path in Path(folder).iterdir()} == {"ray", RUN_FILE}
         assert {path.name for path in tmp_path.iterdir()} == {"earlier", "mine.txt"}
 
 
@@ -164,7 +164,7 @@ def test_a_model_is_replaced_as_a_whole(exchanges: bool, tmp_path: Path, monkeyp
     (tmp_path / ".model.0123.tmp").mkdir()  # a crash left it
     model = tmp_path / "model"
     for text in ("one", "two"):
-        publish_model(checkpoint(tmp_path / text, text), model)
+        publish_model(checkpoint(tmp_path / text, text), str(model))
         assert {path.name: path.read_text() for path in model.iterdir()} == dict.fromkeys(
             ("model.safetensors", "config.json"), text
         )
@@ -174,7 +174,7 @@ def test_a_model_is_replaced_as_a_whole(exchanges: bool, tmp_path: Path, monkeyp
 def test_there_is_a_model_at_any_time(tmp_path: Path) -> None:
     one, two = checkpoint(tmp_path / "one", "one"), checkpoint(tmp_path / "two", "two")
     model, missing, stop = tmp_path / "model", [], threading.Event()
-    publish_model(one, model)
+    publish_model(one, str(model))
 
     def watch() -> None:
         while not stop.is_set():
@@ -184,8 +184,8 @@ def test_there_is_a_model_at_any_time(tmp_path: Path) -> None:
     watcher = threading.Thread(target=watch)
     watcher.start()
     for _ in range(20):
-        publish_model(two, model)
-        publish_model(one, model)
+        publish_model(two, str(model))
+        publish_model(one, str(model))
     stop.set()
     watcher.join()
     if not train_record._exchanged(one, two):
