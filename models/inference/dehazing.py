@@ -47,9 +47,9 @@ class InferenceConfig(Settings):
         tile: side in pixels of tiles for every network and whatever memory there is; None tiles only what must be.
         overlap: of neighboring tiles, in pixels.
         working_side: long side in pixels of the smaller version in which the network sees a photograph of more than a
-            megapixel; what it does there is done to every pixel (:mod:`models.inference.guided`). None shows it all
-            pixels, those of borders too, which is exact, and at 12 megapixels takes some twenty times as long. With
-            ``tile`` too it is exact.
+            quarter of a megapixel; what it does there is done to every pixel (:mod:`models.inference.guided`). None
+            shows it all pixels, those of borders too, which is exact, and at 12 megapixels takes some twenty times as
+            long. With ``tile`` too it is exact.
         compile: through ``torch.compile``; pays off for many images of few sizes on a GPU.
     """
 
@@ -103,9 +103,9 @@ def dehaze(
 ) -> Dehazed:
     """Dehaze a batch of images of one size.
 
-    Images of more than a megapixel are dehazed from a smaller version of them where ``config.working_side`` is set, all
-    others from all of their pixels. Black or white borders are no part of the picture and are kept, unless
-    all pixels are to be shown.
+    Images of more than a quarter of a megapixel are dehazed from a smaller version of them where
+    ``config.working_side`` is set, all others from all of their pixels. Black or white borders are no part of the
+    picture and are kept, unless all pixels are to be shown.
 
     Networks of this project run over bands of rows (:mod:`models.networks.bands`): exact, and only their feature maps
     are as large as the image. Feature maps that do not fit the memory budget are spilled; that is exact as well. Other

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LARGE = 1 << 20
+LARGE = 1 << 18
 """Pixels from which a photograph is dehazed from a smaller version of it."""
 _RADIUS = 4  # of the fit, in pixels of the small picture
 _EPSILON = 1e-5  # of the fit: a contrast of a few thousandths still counts

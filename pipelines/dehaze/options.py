@@ -56,7 +56,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--exact",
         action="store_true",
         help="show the network all pixels of large photographs, as for a paper's figures: slow (default: a smaller "
-        "version, above a megapixel)",
+        "version, above a quarter megapixel)",
     )
     group.add_argument(
         "--memory-mb", type=int, help="working memory for one photograph, in MiB (default: half of what is free)"
