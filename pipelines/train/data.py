@@ -180,7 +180,8 @@ def sampling_of(recipe: Recipe) -> dict[str, Sampling]:
         return dict.fromkeys(("clear", "hazy"), Sampling(crops, photographs, square, each))
     if recipe.method == "scorer":
         return {"clear": Sampling(scored, photographs, square, each)}
-    found = {"clear": Sampling(pairs, with_depth, 2 * square, each)}
+    transmission = crop.size**2 * each
+    found = {"clear": Sampling(pairs, with_depth, 2 * square + transmission, each)}
     if recipe.method == "colabator":
         found["hazy"] = Sampling(real, photographs, 6 * recipe.labels.size**2)
     return found

@@ -185,7 +185,8 @@ def test_convert_brings_released_weights_over(
     assert checkpoint.main(["convert", str(tmp_path / "released.pth"), str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "out")
     assert_same_bits(network, zoo.load_network(tmp_path / "out"))
-    assert checkpoint.read_config(tmp_path / "out") == {"network": {"name": "corun", "stages": 3, "dim": 2}}
+    published = {"name": "corun", "stages": 3, "dim": 2, "airlight": False}
+    assert checkpoint.read_config(tmp_path / "out") == {"network": published}
 
 
 def test_convert_tells_dgunet_by_its_names(tmp_path: Path) -> None:

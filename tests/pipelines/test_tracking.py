@@ -130,7 +130,7 @@ class TestTheModelAsMlflowLoadsIt:
         known = {param.name: param.default for param in loaded.metadata.get_params_schema().params}
         assert known == DEFAULT_OPTIONS.model_dump()
 
-    @pytest.mark.parametrize("params", [{"strenght": 0.5}, {"strength": 2.0}, {"format": "GIF"}, {"quality": "best"}])
+    @pytest.mark.parametrize("params", [{"strenght": 0.5}, {"strength": 3.0}, {"format": "GIF"}, {"quality": "best"}])
     def test_others_are_refused(self, loaded: Any, png: bytes, params: dict[str, Any]) -> None:
         with pytest.raises((ConfigError, MlflowException), match=next(iter(params))):
             loaded.predict([png], params=params)
@@ -264,7 +264,8 @@ class TestLoggingIsBesideTheWork:
         gone = Failing()
         monkeypatch.setattr(tracking, "_client", lambda uri: gone)
         worker: Any = Loop.__new__(Loop)
-        worker.host, worker.job = SimpleNamespace(first=True), SimpleNamespace(tracking=("http://127.0.0.1:9", "abc"))
+        worker.host = SimpleNamespace(first=True)
+        worker.job = SimpleNamespace(tracking=("http://127.0.0.1:9", "abc"), out="/out")
         worker.tracker = worker._tracker()
         assert gone.calls == 0
 

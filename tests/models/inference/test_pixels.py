@@ -52,7 +52,7 @@ def test_what_is_done_whole() -> None:
     pixels, gray = large(), np.repeat(large()[:, :, :1], 3, axis=2)
     for wanted in (Controls(strength=1.2), Controls(strength="auto"), Controls(protect=True), Controls(distance=0.1)):
         assert dehaze_pixels(network(), pixels, DEFAULT_CONFIG, wanted, CPU) is None
-    for other in (pixels[:300], gray):
+    for other in (pixels[:200], gray):
         assert dehaze_pixels(network(), other, DEFAULT_CONFIG, Controls(), CPU) is None
     for config in (EXACT, InferenceConfig(tile=512)):
         assert dehaze_pixels(network(), pixels, config, Controls(), CPU) is None

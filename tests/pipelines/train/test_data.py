@@ -76,7 +76,7 @@ def test_only_the_columns_of_the_sampling_are_read(numbered: Callable[..., Corpu
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("pretrain_corun_compact", {"clear": 8 * 2 * 3 * 64**2}),
+        ("pretrain_corun_compact", {"clear": 8 * 7 * 64**2}),
         ("colabator_corun_compact", None),
         ("cddgan_compact", None),
         ("scorer_clip_compact", None),
