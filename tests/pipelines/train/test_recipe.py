@@ -72,7 +72,9 @@ def test_what_was_trained_before_there_was_a_key_for_it_is_the_same_run() -> Non
     """A younger key counts only where it has another value than what stands for the time before it."""
     overrides = [f"{key}={json.dumps(value)}" for key, value in AS_EVER.items()]
     as_before = load_recipe("colabator_corun_compact", overrides).trained()
-    assert load_recipe("colabator_corun_compact").trained() == as_before
+    plain = ["weights.transmission=0", "weights.airlight=0", "haze.kinds={}"]
+    assert load_recipe("colabator_corun_compact", plain).trained() == as_before
+    assert load_recipe("colabator_corun_compact").trained()["haze"]["kinds"]
     for key in AS_EVER:
         part, _, name = key.partition(".")
         assert name not in as_before[part]
