@@ -441,7 +441,7 @@ def test_a_round_in_vain_is_tried_again(run, tmp_path, units):
     config = CONFIG.model_copy(update={"workers": 1, "attempts": 1})
     labeling = start_labeling(config, pool, units[:2], (offset(0.1), 0), build=lambda _: (Teacher(), SlowScorer(0)))
     labeling.start()
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while labeling.status()["error"] is None:
         assert time.monotonic() < until
         time.sleep(0.1)
@@ -454,7 +454,7 @@ def test_a_round_in_vain_is_tried_again(run, tmp_path, units):
 
 
 def wait_for(labeling, step):
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while labeling.status()["labeled_step"] != step:
         assert time.monotonic() < until, labeling.status()
         time.sleep(0.1)
