@@ -204,7 +204,11 @@ def test_a_run_outlives_a_training_worker_its_driver_and_a_label_worker(
 
     process = start()
     one.until(4 * INTERVAL + 2, process)
-    os.kill(ours("ray::LabelWorker")[0], signal.SIGKILL)
+    deadline = time.monotonic() + PATIENCE
+    while not (workers := ours("ray::LabelWorker")):  # with its pool restored, training does not wait for them
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.kill(workers[0], signal.SIGKILL)
     killed_at = max(one.steps())
 
     assert process.wait(PATIENCE) == 0, one.text()
