@@ -299,7 +299,7 @@ def _fill(made: Synthesized, depth: Tensor | None, seeds: Sequence[int], config:
     for index in (drawn["lit"] < config.tint_probability).nonzero().flatten().tolist():
         color = made.airlight[index] / made.airlight[index].max().clamp(min=1e-6)
         made.tint[index] = color ** drawn["tint"][index]
-    made.hazy.mul_(made.tint[:, :, None, None])
+        made.hazy[index].mul_(made.tint[index][:, None, None])
     made.hazy.sub_(airlight).mul_(made.transmission).add_(airlight).clamp_(0, 1)  # scatter() in place
     lowest, highest = config.jpeg_quality
     qualities = between(drawn["quality"], lowest, highest + 1).int().clamp(max=int(highest)).tolist()
