@@ -19,16 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from scipy.stats import bootstrap
 
+from benchmarks.kinds import held_out, interval
 from models import images, load
 from models.haze import HazeConfig, synthesize
 from models.inference import dehaze
 from pipelines import evaluate as metrics
-from pipelines.corpus import require_corpus
 from pipelines.train import TrainJob, decode_pixels, load_recipe, train_local
 
 BASE = "recipe"
@@ -46,14 +44,8 @@ Values = dict[str, list[float]]
 
 def photographs(uri: str, domain: str, count: int, side: int) -> Iterator[NDArray[np.uint8]]:
     """Held-out photographs (H, W, 3), their long side at most ``side``."""
-    rows = (
-        row
-        for file in require_corpus(uri, domain).files("test")
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=8, columns=["image_id", "image"])
-        for row in batch.to_pylist()
-    )
-    for row in itertools.islice(rows, count):
-        yield metrics.bounded(decode_pixels(row["image"]), side)
+    for _, data in itertools.islice(held_out(uri, domain), count):
+        yield metrics.bounded(decode_pixels(data), side)
 
 
 def measure(network: Any, clear: Sequence[NDArray[np.uint8]], hazy: Sequence[NDArray[np.uint8]]) -> Values:
@@ -77,13 +69,6 @@ def measure(network: Any, clear: Sequence[NDArray[np.uint8]], hazy: Sequence[NDA
     return found
 
 
-def _interval(differences: NDArray[np.float64]) -> str:
-    """Mean with a 95 % interval over photographs."""
-    there = differences[np.isfinite(differences)]
-    ends = bootstrap((there,), np.mean, n_resamples=2000, method="percentile", rng=0).confidence_interval
-    return f"{there.mean():+.3f} [{ends.low:+.3f}, {ends.high:+.3f}]"
-
-
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """All runs as Markdown: means of the seeds, and paired differences to the recipe as it is."""
     variants = list(dict.fromkeys(row["variant"] for row in rows))
@@ -96,7 +81,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             means = ", ".join(f"{np.nanmean(by_seed[variant, seed][column]):.3f}" for seed in seeds)
             pairs = [seed for seed in seeds if (BASE, seed) in by_seed and variant != BASE]
             change = [np.subtract(by_seed[variant, s][column], by_seed[BASE, s][column]) for s in pairs]
-            cells.append(means + (f"<br>{_interval(np.mean(change, axis=0))}" if change else ""))
+            cells.append(means + (f"<br>{interval(np.mean(change, axis=0), 3)}" if change else ""))
         lines.append(f"| {variant} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from scipy.stats import bootstrap
 
 from models import images, load
+from models.contact_sheet import Line, contact_sheet
 from models.haze import DarkChannelPrior, HazeConfig, synthesize
 from models.inference import EXACT, dehaze
 from pipelines import evaluate as metrics
@@ -38,7 +39,7 @@ Rows = dict[str, list[dict[str, float]]]  # by model, one row of figures per pho
 
 PAIRED = {"psnr": "PSNR (dB)", "ciede2000": "CIEDE2000", "level": "level (%)", "clipped": "clipped (%)"}
 REAL = {"fade": "FADE", "brisque": "BRISQUE", "level": "level (%)", "clipped": "clipped (%)"}
-SHOWN = 6  # photographs on a contact sheet
+SHOWN, SIDE = 6, 240  # photographs on a contact sheet, and their long side there in pixels
 
 
 def held_out(uri: str, domain: str) -> Iterator[tuple[str, bytes]]:
@@ -79,12 +80,14 @@ def _network(name: str) -> Change:
     return lambda photo: images.to_uint8(dehaze(network, images.to_tensor(photo), EXACT).scene)[0]
 
 
-def _interval(differences: Sequence[float]) -> str:
-    there = np.array([d for d in differences if np.isfinite(d)])
+def interval(differences: ArrayLike, digits: int) -> str:
+    """Mean with a 95 % interval over photographs; empty where fewer than two have a difference."""
+    there = np.asarray(differences, np.float64)
+    there = there[np.isfinite(there)]
     if len(there) < 2:
         return ""
     ends = bootstrap((there,), np.mean, n_resamples=2000, method="percentile", rng=0).confidence_interval
-    return f" {there.mean():+.2f} [{ends.low:+.2f}, {ends.high:+.2f}]"
+    return f"{there.mean():+.{digits}f} [{ends.low:+.{digits}f}, {ends.high:+.{digits}f}]"
 
 
 def table(rows: Rows, columns: dict[str, str]) -> str:
@@ -94,63 +97,41 @@ def table(rows: Rows, columns: dict[str, str]) -> str:
     for name, figures in rows.items():
         cells = []
         for column in columns:
-            mean = f"{np.nanmean([row[column] for row in figures]):.2f}"
-            beside = zip(figures, rows[first], strict=True)
-            cells.append(mean + ("" if name == first else _interval([a[column] - b[column] for a, b in beside])))
+            values = np.array([row[column] for row in figures])
+            change = "" if name == first else interval(values - [row[column] for row in rows[first]], 2)
+            cells.append(f"{np.nanmean(values):.2f} {change}".strip())
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def sheet(columns: Sequence[Sequence[Pixels]], path: Path, side: int = 240) -> None:
-    """Columns of pictures, a photograph per row."""
-    height = int(side * 0.75)
-    page = Image.new("RGB", (side * len(columns), height * len(columns[0])))
-    for x, column in enumerate(columns):
-        for y, picture in enumerate(column):
-            page.paste(
-                Image.fromarray(picture).resize((side, height), Image.Resampling.LANCZOS), (x * side, y * height)
-            )
-    page.save(path)
-
-
 class Study:
-    """Models, and the pictures that they are measured on."""
+    """Models, and the figures of the pictures that they are measured on, by group."""
 
     def __init__(self, models: Sequence[str], results: Sequence[str], out: Path, pairs: Path | None) -> None:
-        self.changes = {"none": lambda photo: photo} | {
-            Path(name).name if "/" in name else name: _network(name) for name in models
-        }
+        self.changes = {Path(name).name if "/" in name else name: _network(name) for name in models}
+        self.changes["none"] = lambda photo: photo
         self.results = {name: Path(folder) for name, _, folder in (entry.partition("=") for entry in results)}
         self.out, self.pairs = out, pairs
         self.log: dict[str, Rows] = {}
 
-    def measure(self, group: str, pictures: Sequence[tuple[str, Pixels, Pixels | None]]) -> str:
-        """A table of one group: (name, hazy, clear or None)."""
-        rows: Rows = {name: [] for name in (*list(self.changes)[1:], "none", *self.results)}
-        made: dict[str, list[Pixels]] = {name: [] for name in rows}
+    def measure(self, group: str, pictures: Sequence[tuple[str, Pixels, Pixels | None]]) -> None:
+        """Measure one group, (name, hazy, clear or None); write its contact sheet, print its table."""
+        rows = self.log[group] = {name: [] for name in (*self.changes, *self.results)}
+        lines = []
         for name, hazy, clear in pictures:
             if self.pairs:
                 Image.fromarray(hazy).save(self.pairs / f"{group}-{name}.png")
-            for model in rows:
-                if model in self.results:
-                    picture = np.asarray(Image.open(self.results[model] / f"{group}-{name}.png").convert("RGB"))
-                else:
-                    picture = self.changes[model](hazy)
+            made = {model: change(hazy) for model, change in self.changes.items()}
+            for model, folder in self.results.items():
+                made[model] = np.asarray(Image.open(folder / f"{group}-{name}.png").convert("RGB"))
+            for model, picture in made.items():
                 rows[model].append(real(picture, hazy) if clear is None else paired(picture, clear))
-                made[model].append(picture)
-        truth = [[c for _, _, c in pictures if c is not None][:SHOWN]] if pictures[0][2] is not None else []
-        shown = [
-            [h for _, h, _ in pictures][:SHOWN],
-            *(m[:SHOWN] for name, m in made.items() if name != "none"),
-            *truth,
-        ]
-        sheet(shown, self.out / f"{group}.png")
-        self.log[group] = rows
-        text = f"\n### {group}, {len(pictures)} photographs\n\n" + table(
-            rows, REAL if pictures[0][2] is None else PAIRED
-        )
-        print(text, flush=True)
-        return text
+            if len(lines) < SHOWN:
+                shown = [*made.values(), *([] if clear is None else [clear])]
+                lines.append(Line([Image.fromarray(metrics.bounded(picture, SIDE)) for picture in shown], name))
+        known = pictures[0][2] is not None
+        contact_sheet(lines, [*rows, *(["truth"] if known else [])]).save(self.out / f"{group}.png")
+        print(f"\n### {group}, {len(pictures)} photographs\n\n{table(rows, PAIRED if known else REAL)}", flush=True)
 
 
 def main() -> None:
