@@ -107,7 +107,8 @@ def card(repository: str, config: dict[str, Any], parameters: int, license_name:
 
 def _push(args: argparse.Namespace) -> None:
     from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.errors import HFValidationError, HTTPError, LocalTokenNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
+    from huggingface_hub.errors import HTTPError as HubError  # type: ignore[attr-defined]  # also: nobody there
 
     from models import checkpoints, zoo
 
@@ -122,7 +123,7 @@ def _push(args: argparse.Namespace) -> None:
         api = HfApi()
         api.create_repo(args.repository, private=args.private, exist_ok=True)
         api.create_commit(args.repository, files, commit_message=what)
-    except (HTTPError, HFValidationError, LocalTokenNotFoundError) as problem:
+    except (HubError, HFValidationError, LocalTokenNotFoundError) as problem:
         raise ConfigError(
             f"{args.model} was not sent to {args.repository}: {' '.join(str(problem).split())}; a token that may write "
             "comes from `hf auth login` or HF_TOKEN"
