@@ -87,8 +87,8 @@ def test_a_photograph_that_kills_its_workers_is_the_only_one_that_fails(
     with (out / FAILURES).open(newline="") as file:
         (failure,) = csv.DictReader(file)
     assert failure["path"].endswith("photo_004.jpg")
-    assert "died 3 times" in failure["reason"]
-    assert len([name for name in names(out) if name.endswith("died")]) == 6, "three times in its batch, three alone"
+    assert "given up after several tries: worker 0 died" in failure["reason"]
+    assert 6 <= len([name for name in names(out) if name.endswith("died")]) <= 8, "in its batch, then alone"
     assert len([name for name in names(out) if name.endswith(".jpg")]) == 7
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 from ray import cloudpickle
 from torch import nn
 
+from pseudolabel.crew.dispatch import Crew
 from pseudolabel.labeling.client import COORDINATOR
-from pseudolabel.labeling.dispatch import Crew
 from pseudolabel.labeling.rounds import LabelingConfig, Round, UnitCounts, WorkUnit
 from pseudolabel.labeling.workers import start_labeling
 from pseudolabel.pool.actors import start_pool
