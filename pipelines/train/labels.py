@@ -6,7 +6,6 @@ import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from pipelines.train.run import TrainJob
 
 KEPT_CHECKPOINTS = 2
+POOL_FIGURES = ("size", "acceptance_rate", "mean_clearness", "mean_quality", "mean_teacher_step")
 LABEL_BYTES = 2.2  # of an entry of the pool, per pixel of the label
 RUN_ID = "run-id"
 STEP = "step-"
@@ -288,4 +288,6 @@ def label_summary(service: Any) -> dict[str, Any]:
     if service is None:
         return {}
     pool, labeling = service
-    return {"pool": asdict(pool.stats()), "rounds": [] if labeling is None else labeling.status()["history"]}
+    stats = pool.stats()
+    figures = {name: getattr(stats, name) for name in ("offered", "accepted", "replaced", *POOL_FIGURES)}
+    return {"pool": figures, "rounds": [] if labeling is None else labeling.status()["history"]}
