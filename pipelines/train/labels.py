@@ -198,20 +198,14 @@ def _labelers(job: TrainJob, pool: Any) -> Iterator[Any]:
 def labeling_config(recipe: Recipe, allow_networks: Sequence[str] = ()) -> Any:
     """What label workers are told, as a ``LabelingConfig``; ``allow_networks`` as in ``TrainJob``."""
     from pipelines.train.build import allowed, network_config
-    from pseudolabel.labeling import LabelingConfig
+    from pseudolabel.labeling import LabelingConfig, LabelWorkers
 
     labels = recipe.labels
     return LabelingConfig(
+        **labels.model_dump(include=set(LabelWorkers.model_fields)),
         network=network_config(recipe),
         allow_networks=allowed(recipe, allow_networks),
         scorer=recipe.scorer or "clip-compact",
-        label_size=labels.size,
-        batch_size=labels.worker_batch,
-        passes=labels.passes,
-        threads=labels.threads,
-        workers=labels.workers,
-        worker_cpus=labels.worker_cpus,
-        worker_gpus=labels.worker_gpus,
         device="cuda" if labels.worker_gpus else "cpu",
     )
 

@@ -12,28 +12,53 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from models.config import Settings
 from pseudolabel.crew import Work
 
 
-class LabelingConfig(Settings):
-    """How photographs are labeled.
+class LabelWorkers(Settings):
+    """What label workers do and how many there are: what a recipe says of them.
 
     The defaults leave room on two cores for two training workers of half a core each and their data tasks.
+
+    Attributes:
+        size: side of the square that real photographs are trained and labeled at (288 in the paper).
+        passes: how often the teacher may dehaze a photograph for its label. A further pass is kept where it is worse
+            neither in clearness nor in quality, so that labels may go beyond the teacher; 1 is the paper's.
+        workers: label workers, at least 1; each holds a teacher and a scorer.
+        worker_cpus: what each asks of Ray.
+        worker_gpus: what each asks of Ray.
+        worker_batch: photographs that each takes through its networks at a time.
+        threads: of torch in each label worker.
+    """
+
+    size: int = Field(288, ge=8, le=4096)
+    passes: int = Field(1, ge=1)
+    workers: int = Field(2, ge=1)
+    worker_cpus: float = Field(0.2, ge=0)
+    worker_gpus: float = Field(0.0, ge=0)
+    worker_batch: int = Field(4, ge=1)
+    threads: int = Field(1, ge=1)
+
+    @field_validator("worker_gpus")
+    @classmethod
+    def _a_share_or_whole_ones(cls, value: float) -> float:
+        if value > 1 and value % 1:
+            raise ValueError(f"a label worker may have a share of a GPU or whole ones, not {value:g}")
+        return value
+
+
+class LabelingConfig(LabelWorkers):
+    """How photographs are labeled.
 
     Attributes:
         network: configuration of the teacher's network, for `models.zoo.build`.
         allow_networks: packages that it may name, likewise.
         scorer: name, folder or full configuration of the scorer, for `pseudolabel.scorer.clip.load_scorer`.
-        label_size: side of the square that whole photographs are resized to (288 in the paper).
-        batch_size: photographs per forward pass and per offer.
-        passes: how often the teacher may dehaze a photograph; see :func:`pseudolabel.labeling.label_batch`.
         device: of teacher and scorer, such as `cpu` or `cuda`.
-        threads: of torch in each worker.
-        workers: label workers.
-        worker_cpus, worker_gpus, coordinator_cpus: what each asks of Ray.
+        coordinator_cpus: what the coordinator asks of Ray.
         outstanding: units handed to a worker at a time; 2 keeps it busy while its answer travels.
         attempts: how often a unit may fail with workers that are well before it is given up, and how often a worker may
             die before it is ready.
@@ -44,14 +69,7 @@ class LabelingConfig(Settings):
     network: dict[str, Any]
     allow_networks: tuple[str, ...] = ()
     scorer: str | dict[str, Any] = "clip-compact"
-    label_size: int = Field(288, ge=8, le=4096)
-    batch_size: int = Field(4, ge=1)
-    passes: int = Field(1, ge=1)
     device: str = "cpu"
-    threads: int = Field(1, ge=1)
-    workers: int = Field(2, ge=1)
-    worker_cpus: float = Field(0.2, ge=0)
-    worker_gpus: float = Field(0.0, ge=0)
     coordinator_cpus: float = Field(0.05, ge=0)
     outstanding: int = Field(2, ge=1)
     attempts: int = Field(5, ge=1)
