@@ -23,6 +23,7 @@ MAY_IMPORT_RAY = {
     "pseudolabel/inspect/runs.py",
     "pipelines/cluster.py",
     "pipelines/mapping.py",
+    "pipelines/nodes.py",
     "pipelines/ingest/job.py",
     "pipelines/train/job.py",
     "pipelines/train/worker.py",

@@ -21,10 +21,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from models.config import ConfigError
-from pipelines.cluster import make_room, placed, ray_session, require_absolute, require_seen
+from pipelines.cluster import ray_session, require_absolute
 from pipelines.command import run, user_error
 from pipelines.dehaze.options import add_options, execution_of, options_of, place_options, plan_of
 from pipelines.disk_errors import as_config_error
+from pipelines.nodes import make_room, placed, require_seen
 from pipelines.resources import Ask
 from pseudolabel.crew import Work
 

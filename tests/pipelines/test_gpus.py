@@ -16,7 +16,8 @@ import sys
 from pathlib import Path
 import pyarrow as pa
 import ray
-from pipelines.cluster import data_context_defaults, placed
+from pipelines.cluster import data_context_defaults
+from pipelines.nodes import placed
 
 def lent():
     return ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0)
