@@ -15,7 +15,7 @@ from models import inference, zoo
 from models.config import ConfigError
 from models.images import ImageLimits, Photo, decode, encode, format_written, lost
 from models.inference import goes_round
-from models.options import DEFAULT_OPTIONS, DehazeOptions
+from models.options import DEFAULT_OPTIONS, DehazeOptions, InferenceConfig
 from models.registry import SCHEME, RefusedError, download_model
 
 _ROUND = "it says that it is a panorama of 360 degrees, and was dehazed as one whose ends meet"
@@ -103,7 +103,7 @@ class Predictor:
         tracking_uri: str | None = None,
         threads: int | None = None,
         limits: ImageLimits | None = None,
-        execution: inference.InferenceConfig = inference.DEFAULT_CONFIG,
+        execution: InferenceConfig = inference.DEFAULT_CONFIG,
         device: str | torch.device = "cpu",
         allow_networks: Collection[str] = (),
     ) -> None:

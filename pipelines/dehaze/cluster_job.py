@@ -20,11 +20,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from models.config import ConfigError
+from pydantic import Field
+
+from models.config import ConfigError, Settings, parse
 from pipelines.cluster import ray_session, require_absolute
 from pipelines.command import run, user_error
 from pipelines.dehaze.options import add_options, execution_of, options_of, place_options, plan_of
 from pipelines.disk_errors import as_config_error
+from pipelines.flags import add_flags, given
 from pipelines.nodes import make_room, placed, require_seen
 from pipelines.resources import Ask
 from pseudolabel.crew import Work
@@ -38,14 +41,18 @@ _AHEAD = 2  # batches that a worker has: the one in hand, and the next, so that 
 _ATTEMPTS = 3  # of a batch whose workers die, before its photographs are tried one by one; and of each of those
 
 
-@dataclass(frozen=True)
-class WorkerPool:
-    """Workers: how many, torch threads of each, and what Ray sets aside for each (None: as the device needs)."""
+class WorkerPool(Settings):
+    """Workers, and what Ray sets aside for each."""
 
-    size: int = 2
-    threads: int = 1
-    cpus: float = 0.5
-    gpus: float | None = 0.0
+    concurrency: int = Field(2, ge=1, description="workers, each with a model")
+    threads: int = Field(1, ge=1, description="of each worker")
+    num_cpus: float = Field(0.5, gt=0, description="that Ray sets aside for each worker")
+    num_gpus: float | None = Field(
+        None,
+        ge=0,
+        description="likewise; may be a fraction (default: 1 on a GPU, which auto takes where the cluster has any; "
+        "else 0)",
+    )
 
 
 @dataclass(frozen=True)
@@ -153,13 +160,13 @@ def execute(plan: FolderPlan, setup: WorkerSetup, pool: WorkerPool, report: Fold
     from pseudolabel.crew import ActorWorkers, Crew
 
     lister: Any = ray.remote(list_batches).options(
-        num_returns="streaming", num_cpus=0, _generator_backpressure_num_objects=4 * pool.size
+        num_returns="streaming", num_cpus=0, _generator_backpressure_num_objects=4 * pool.concurrency
     )
     workers = ActorWorkers(
         FolderDehazer,
         [setup],
-        size=pool.size,
-        options={"num_cpus": pool.cpus, "num_gpus": pool.gpus or None},
+        size=pool.concurrency,
+        options={"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus or None},
         explain=lambda problem: user_error(problem) or problem,  # of one line, or a defect: either ends the job
     )
     work = _Batches((_Batch(*numbered) for numbered in enumerate(lister.remote(plan, BATCH))), report)
@@ -215,11 +222,11 @@ def dehaze_folder(plan: FolderPlan, args: argparse.Namespace, pool: WorkerPool) 
     with ray_session(log_to_driver=False):
         found = survey_remotely(plan)
         try:
-            device, gpus = placed(args.device, pool.gpus)
-            pool = replace(pool, gpus=gpus)
+            device, gpus = placed(args.device, pool.num_gpus)
+            pool = pool.model_copy(update={"num_gpus": gpus})
             setup = begin(plan, args, options_of(args), execution_of(args))
             setup = replace(setup, threads=pool.threads, device=device)
-            make_room([Ask("worker", 1, pool.cpus, gpus, "--num-cpus, --num-gpus")])
+            make_room([Ask("worker", 1, pool.num_cpus, gpus, "--num-cpus, --num-gpus")])
             if plan.folder is not None:
                 require_seen(plan.folder)
             with FolderReport(found.count, None if plan.single else plan.folder) as report:
@@ -243,22 +250,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("paths", nargs="+", metavar="SRC [SRC ...] DST", help="folders, globs or files; paths or URIs")
     place_options(parser)
     add_options(parser)
-    group = parser.add_argument_group("workers")
-    group.add_argument("--concurrency", type=int, default=2, help="workers, each with a model (default: %(default)s)")
-    group.add_argument("--threads", type=int, default=1, help="of each worker (default: %(default)s)")
-    group.add_argument("--num-cpus", type=float, default=0.5, help="that Ray sets aside for each worker (default: 0.5)")
-    group.add_argument(
-        "--num-gpus",
-        type=float,
-        default=None,
-        help="likewise; may be a fraction (default: 1 on a GPU, which auto takes where the cluster has any; else 0)",
-    )
+    add_flags(parser.add_argument_group("workers"), WorkerPool)
     return parser
 
 
 def _main(args: argparse.Namespace) -> int:
-    if args.concurrency < 1 or args.threads < 1 or args.num_cpus <= 0 or (args.num_gpus or 0) < 0:
-        raise ConfigError("--concurrency, --threads and --num-cpus must be positive, and --num-gpus not negative")
+    pool = parse(WorkerPool, given(args, WorkerPool), "workers")
     sources, target = args.paths, args.out
     if target is None:
         *sources, target = sources
@@ -269,7 +266,7 @@ def _main(args: argparse.Namespace) -> int:
         raise ConfigError("- is standard input or output, which `dehaze apply` takes; a cluster needs folders")
     with as_config_error():
         plan = plan_of(sources, target, args)
-        return dehaze_folder(plan, args, WorkerPool(args.concurrency, args.threads, args.num_cpus, args.num_gpus))
+        return dehaze_folder(plan, args, pool)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

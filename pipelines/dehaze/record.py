@@ -13,8 +13,7 @@ from pydantic import Field, ValidationError
 from torch import nn
 
 from models.config import ConfigError, Settings
-from models.inference import InferenceConfig
-from models.options import DehazeOptions
+from models.options import DehazeOptions, InferenceConfig
 from models.paths import child, filesystem, replacing
 from pipelines.dehaze.names import RECORD
 from pipelines.dehaze.walk import entries
