@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from models import zoo
-from models.inference import InferenceConfig, as_dehazed, dehaze, peak_bytes
+from models.inference import as_dehazed, dehaze, peak_bytes
+from models.options import InferenceConfig
 from tests.models.textbook import as_textbook
 
 VARIANTS = ("textbook", "moments", "bands", "bands, bfloat16", "compiled", "guided")

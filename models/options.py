@@ -1,4 +1,4 @@
-"""How one photograph is dehazed, for every door: command line, HTTP, MLflow."""
+"""How one photograph is dehazed, for every door: command line, HTTP, MLflow. No torch, so that help is quick."""
 
 from __future__ import annotations
 
@@ -48,18 +48,66 @@ class Controls(Settings):
 
 
 class DehazeOptions(Controls):
-    """How one photograph is dehazed: see :class:`Controls`, and ``format`` None
-    keeps the input's, but gives a JPEG for HEIC, which is only read; ``quality`` is for JPEG, WebP and AVIF;
-    ``keep_metadata`` writes EXIF (with the place it was taken), XMP and resolution again; ``output`` may also be the
-    transmission as a gray picture (white: no haze), or the input and the result side by side; ``wrap`` lets the picture
-    go on from its right end to its left, None where its XMP says that it is a panorama of 360 degrees.
+    """How one photograph is dehazed, beside the :class:`Controls`. ``output`` may also be the transmission as a gray
+    picture (white: no haze), or the input and the result side by side.
     """
 
-    format: Format | None = None
-    quality: int = Field(95, ge=1, le=100)
-    keep_metadata: bool = False
+    format: Format | None = Field(
+        None, description="of the results (default: each file's own; JPEG for HEIC, which is only read)"
+    )
+    quality: int = Field(95, ge=1, le=100, description="of JPEG, WebP and AVIF, 1 to 100")
+    keep_metadata: bool = Field(
+        False,
+        description="write EXIF, XMP, IPTC, texts and resolution again, with the place of the photograph (default: "
+        "drop them)",
+    )
     output: Output = "image"
-    wrap: bool | None = None
+    wrap: bool | None = Field(
+        None,
+        description="the picture is a panorama of 360 degrees whose ends meet (default: where its XMP says so)",
+    )
+
+
+MULTIPLE = 8  # that networks want of sides; images are padded, tiles are made so
+
+
+class InferenceConfig(Settings):
+    """How images are dehazed: precision and memory.
+
+    Images are composed in float32 whatever the precision: it would be seen in 16-bit results. What an image needs
+    beyond the memory is kept in the machine's memory (GPU) or in temporary files (CPU); with a network that cannot do
+    so, the image is dehazed in tiles.
+
+    Attributes:
+        overlap: of neighboring tiles, in pixels.
+        working_side: long side in pixels of the smaller version in which the network sees a photograph of more than a
+            quarter of a megapixel; what it does there is done to every pixel (:mod:`models.inference.guided`). None
+            shows it all pixels, those of borders too, which is exact, and at 12 megapixels takes some twenty times as
+            long. With ``tile`` too it is exact.
+        compile: through ``torch.compile``; pays off for many images of few sizes on a GPU.
+    """
+
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="of convolutions and matrix products; auto is float16 on a GPU, bfloat16 where the processor has "
+        "it, else float32; where the numbers of a network do not fit into float16, it runs in float32",
+    )
+    memory_mb: int | None = Field(
+        None,
+        ge=16,
+        description="working memory for one photograph, beside it and the weights, in MiB (default: half of what is "
+        "free)",
+    )
+    tile: int | None = Field(
+        None,
+        ge=128,
+        multiple_of=MULTIPLE,
+        description="dehaze in tiles of this many pixels a side, whatever memory there is; packaged networks need none "
+        "(docs/PERFORMANCE.md)",
+    )
+    overlap: int = Field(64, ge=0, le=512)
+    working_side: int | None = Field(384, ge=128)
+    compile: bool = False
 
 
 DEFAULT_CONTROLS = Controls()

@@ -15,7 +15,7 @@ from models import inference, zoo
 from models.config import ConfigError
 from models.images import ImageLimits, Photo, decode, encode, format_written, lost
 from models.inference import goes_round
-from models.options import DEFAULT_OPTIONS, DehazeOptions
+from models.options import DEFAULT_OPTIONS, DehazeOptions, InferenceConfig
 from models.registry import SCHEME, RefusedError, download_model
 
 _ROUND = "it says that it is a panorama of 360 degrees, and was dehazed as one whose ends meet"
@@ -52,7 +52,9 @@ def wrapping(photo: Photo, options: DehazeOptions) -> tuple[bool, tuple[str, ...
     return found, (_ROUND,) if found else ()
 
 
-def render(photo: Photo, hazy: Tensor, found: inference.Dehazed, options: DehazeOptions) -> Photo:
+def render(
+    photo: Photo, hazy: Tensor, found: inference.Dehazed, options: DehazeOptions, clear: Tensor | None = None
+) -> Photo:
     """The picture that the options ask for.
 
     Args:
@@ -60,6 +62,7 @@ def render(photo: Photo, hazy: Tensor, found: inference.Dehazed, options: Dehaze
         hazy: its pixels, (1, 3, H, W) in [0, 1].
         found: what the network made of them.
         options: controls and output.
+        clear: what :func:`models.inference.controlled` makes of all that, where that is known.
 
     Raises:
         NoTransmissionError: there is none to show, or to go by.
@@ -70,7 +73,8 @@ def render(photo: Photo, hazy: Tensor, found: inference.Dehazed, options: Dehaze
                 "this model gives no transmission; ask for output=image, or another model"
             )
         return replace(photo, alpha=None, icc=None).with_tensor(found.transmission.expand(-1, 3, -1, -1))
-    clear = inference.controlled(hazy, found.scene, found.transmission, options)
+    if clear is None:
+        clear = inference.controlled(hazy, found.scene, found.transmission, options)
     if options.output == "image":
         return photo.with_tensor(clear)
     alpha = None if photo.alpha is None else np.concatenate([photo.alpha, photo.alpha], axis=1)
@@ -99,7 +103,7 @@ class Predictor:
         tracking_uri: str | None = None,
         threads: int | None = None,
         limits: ImageLimits | None = None,
-        execution: inference.InferenceConfig = inference.DEFAULT_CONFIG,
+        execution: InferenceConfig = inference.DEFAULT_CONFIG,
         device: str | torch.device = "cpu",
         allow_networks: Collection[str] = (),
     ) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from models.config import DehazeError, parse_words
-from pipelines.disk_errors import NO_PLACE, remedy
+from pipelines.disk_errors import NO_PLACE, in_words
 from pipelines.shown import shown
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -79,8 +79,6 @@ def user_error(problem: BaseException | None) -> BaseException | None:
 
 def sentence(problem: BaseException) -> str:
     """The message of an expected error, on one line."""
-    if isinstance(problem, OSError) and problem.filename is not None:
-        text = f"{problem.strerror or type(problem).__name__}: {problem.filename}{remedy(problem)}"
-    else:
-        text = str(problem).partition(_RAY_DATA)[0] or type(problem).__name__
+    text = in_words(problem) if isinstance(problem, OSError) else str(problem)
+    text = text.partition(_RAY_DATA)[0] or type(problem).__name__
     return shown(" ".join(text.split()))

@@ -42,7 +42,12 @@ def as_config_error() -> Iterator[None]:
     try:
         yield
     except OSError as problem:
-        raise ConfigError(f"{reason_of(problem)}{_place(problem)}{remedy(problem)}") from problem
+        raise ConfigError(in_words(problem)) from problem
+
+
+def in_words(problem: OSError) -> str:
+    """``No space left on device: /out/a.jpg; free some space and repeat the command``, as much of it as is known."""
+    return f"{reason_of(problem)}{_place(problem)}{remedy(problem)}"
 
 
 def _place(problem: OSError) -> str:

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from models.config import ConfigError, Settings, nearest, parse
 from models.images import ImageLimits
-from models.inference import InferenceConfig
+from models.options import InferenceConfig
 from models.registry import SCHEME
 from pseudolabel.scorer import ScorerConfig
 from serving.limits import RequestLimits

@@ -15,6 +15,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("models", "pseudolabel", "pipelines", "serving")
 MAY_IMPORT_RAY = {
+    "pseudolabel/crew/actors.py",
     "pseudolabel/labeling/workers.py",
     "pseudolabel/labeling/client.py",
     "pseudolabel/pool/actors.py",
@@ -22,6 +23,7 @@ MAY_IMPORT_RAY = {
     "pseudolabel/inspect/runs.py",
     "pipelines/cluster.py",
     "pipelines/mapping.py",
+    "pipelines/nodes.py",
     "pipelines/ingest/job.py",
     "pipelines/train/job.py",
     "pipelines/train/worker.py",

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from benchmarks.gpu.roofline import DTYPES, demand, limits, seconds_of
 from benchmarks.gpu.stage import Stage, parser_of, reason, synchronize
 from models import zoo
-from models.inference import InferenceConfig, as_dehazed, dehaze
+from models.inference import as_dehazed, dehaze
+from models.options import InferenceConfig
 
 Call = Callable[[], Tensor]
 

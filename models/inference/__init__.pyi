@@ -12,7 +12,6 @@ from .controls import verdict as verdict
 from .dehazing import DEFAULT_CONFIG as DEFAULT_CONFIG
 from .dehazing import EXACT as EXACT
 from .dehazing import Dehazed as Dehazed
-from .dehazing import InferenceConfig as InferenceConfig
 from .dehazing import as_dehazed as as_dehazed
 from .dehazing import dehaze as dehaze
 from .guided import guided_coefficients as guided_coefficients

@@ -7,23 +7,21 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
-from models.config import Settings
 from models.inference.borders import content_of
 from models.inference.controls import LUMINANCE
 from models.inference.guided import enlarged, is_large, shrunk
 from models.inference.memory import free_memory, peak_bytes
 from models.inference.tiles import Tile, feather, tiles_of
 from models.networks import Light, banded, pad_to_multiple, recording, replaying
+from models.options import MULTIPLE, InferenceConfig
 
-MULTIPLE = 8
 _BAND = {"cpu": 1_000_000, "cuda": 1 << 26}  # elements: what a CPU's caches hold; enough to keep a GPU busy
 _SMALLEST_TILE = 128
 _SMALLEST_BAND = 1 << 14
@@ -33,33 +31,6 @@ _PROBES = (128, 256)
 _AROUND = 128  # columns that an end sees of the other; from 64 on, more change nothing with the packaged networks
 
 log = logging.getLogger(__name__)
-
-
-class InferenceConfig(Settings):
-    """How images are dehazed.
-
-    Attributes:
-        precision: of convolutions and matrix products. ``auto`` is float16 on a GPU, bfloat16 on a processor that
-            computes in it natively, and float32 elsewhere. Images are composed in float32: it would be seen in 16-bit
-            results. A network whose numbers are too large for float16 runs in float32.
-        memory_mb: working memory, beside the image and the weights, in MiB; None takes half of what is free. What an
-            image needs beyond that is kept in the machine's memory (GPU) or in temporary files (CPU); with a network
-            that cannot do so, the image is dehazed in tiles.
-        tile: side in pixels of tiles for every network and whatever memory there is; None tiles only what must be.
-        overlap: of neighboring tiles, in pixels.
-        working_side: long side in pixels of the smaller version in which the network sees a photograph of more than a
-            quarter of a megapixel; what it does there is done to every pixel (:mod:`models.inference.guided`). None
-            shows it all pixels, those of borders too, which is exact, and at 12 megapixels takes some twenty times as
-            long. With ``tile`` too it is exact.
-        compile: through ``torch.compile``; pays off for many images of few sizes on a GPU.
-    """
-
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    memory_mb: int | None = Field(None, ge=16)
-    tile: int | None = Field(None, ge=128, multiple_of=MULTIPLE)
-    overlap: int = Field(64, ge=0, le=512)
-    working_side: int | None = Field(384, ge=128)
-    compile: bool = False
 
 
 DEFAULT_CONFIG = InferenceConfig()

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from models.images import quantize, to_tensor
 from models.inference.borders import content_of
 from models.inference.controls import blend, is_plain
-from models.inference.dehazing import InferenceConfig, dehaze
+from models.inference.dehazing import dehaze
 from models.inference.guided import bands, coefficients, is_large, mapped, small_size
-from models.options import Controls
+from models.options import Controls, InferenceConfig
 
 Array = NDArray[Any]
 

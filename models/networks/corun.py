@@ -38,7 +38,7 @@ class CorunConfig(Settings):
 @dataclass(frozen=True)
 class CorunOutput:
     """Scenes (N3HW) and transmissions (N1HW) of every stage, from the first to the last; the light where it was
-    estimated.
+    estimated, and then without gradients of the last stage only.
     """
 
     scenes: list[Tensor]
@@ -126,14 +126,15 @@ class Corun(nn.Module):
         self.light = AirlightHead() if self.config.airlight else None
 
     def forward(self, hazy: Tensor) -> CorunOutput:
-        """N3HW in [0, 1], any size -> scenes N3HW (not clamped) and transmissions N1HW of every stage."""
+        """N3HW in [0, 1], any size -> scenes N3HW (not clamped) and transmissions N1HW of the stages."""
         if self.light is None:
             return self._unfolded(hazy)
         light = self.light(hazy)
         found = self._unfolded(self.light.fold(hazy, light))
+        seen = slice(None) if torch.is_grad_enabled() else slice(-1, None)  # only losses look at earlier stages
         return CorunOutput(
-            [self.light.unfold(scene, hazy, light) for scene in found.scenes],
-            [1.0 - light.amount * (1.0 - transmission) for transmission in found.transmissions],
+            [self.light.unfold(scene, hazy, light) for scene in found.scenes[seen]],
+            [1.0 - light.amount * (1.0 - transmission) for transmission in found.transmissions[seen]],
             light,
         )
 

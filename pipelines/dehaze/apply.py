@@ -24,9 +24,9 @@ from models.config import ConfigError, parse
 from models.options import Controls
 from pipelines.command import run
 from pipelines.dehaze.names import is_video
-from pipelines.dehaze.options import add_options, execution_of, options_of, place_options, plan_of
+from pipelines.dehaze.options import VideoOptions, add_options, execution_of, options_of, place_options, plan_of
 from pipelines.disk_errors import as_config_error
-from pipelines.flags import given
+from pipelines.flags import add_flags, given
 from pipelines.shown import say
 
 STREAM = "-"  # standard input or output
@@ -97,12 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     place_options(parser)
     add_options(parser)
-    video = parser.add_argument_group("for a video")
-    video.add_argument("--codec", help="encoder, such as libx265 (default: libx264; in WebM libvpx-vp9)")
-    video.add_argument("--crf", type=int, help="of the encoder, lower is better (default: the encoder's own)")
-    video.add_argument(
-        "--smoothing", type=float, default=0.5, help="seconds of the average over time; 0: none (default: 0.5)"
-    )
+    add_flags(parser.add_argument_group("for a video"), VideoOptions, without=Controls.model_fields)
     return parser
 
 
@@ -132,16 +127,14 @@ def _chosen(args: argparse.Namespace) -> int:
 
 
 def _video(source: str, target: str | None, args: argparse.Namespace) -> int:
-    from pipelines.dehaze.video import VideoOptions, run_video
+    from pipelines.dehaze.video import run_video
 
-    chosen = given(args, Controls) | {"codec": args.codec, "crf": args.crf, "smoothing": args.smoothing}
-    chosen |= {"keep_metadata": args.keep_metadata, "keep_dates": args.keep_dates, "wrap": bool(args.wrap)}
     if args.preview:
         raise ConfigError("--preview is for photographs")
     return run_video(
         source,
         target,
-        parse(VideoOptions, chosen, "options"),
+        parse(VideoOptions, given(args, VideoOptions), "options"),
         execution_of(args),
         model=args.model,
         tracking_uri=args.tracking_uri,

@@ -15,18 +15,22 @@ room for the results; 130 Ctrl-C. After 1, 3 and 130 what is done stays, and the
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from models.config import ConfigError
-from pipelines.cluster import make_room, placed, ray_session, require_absolute, require_seen
+from pydantic import Field
+
+from models.config import ConfigError, Settings, parse
+from pipelines.cluster import ray_session, require_absolute
 from pipelines.command import run, user_error
 from pipelines.dehaze.options import add_options, execution_of, options_of, place_options, plan_of
 from pipelines.disk_errors import as_config_error
+from pipelines.flags import add_flags, given
+from pipelines.nodes import make_room, placed, require_seen
 from pipelines.resources import Ask
+from pseudolabel.crew import Work
 
 if TYPE_CHECKING:
     from pipelines.dehaze.outcome import FolderReport
@@ -34,18 +38,21 @@ if TYPE_CHECKING:
     from pipelines.dehaze.work import FolderWorker, PhotoResult, WorkerSetup
 
 _AHEAD = 2  # batches that a worker has: the one in hand, and the next, so that it never waits
-_PATIENCE_S = 30  # seconds without any worker after which people are told
-_RETRIES = 2  # of a batch whose worker dies, before its photographs are tried one by one
+_ATTEMPTS = 3  # of a batch whose workers die, before its photographs are tried one by one; and of each of those
 
 
-@dataclass(frozen=True)
-class WorkerPool:
-    """Workers: how many, torch threads of each, and what Ray sets aside for each (None: as the device needs)."""
+class WorkerPool(Settings):
+    """Workers, and what Ray sets aside for each."""
 
-    size: int = 2
-    threads: int = 1
-    cpus: float = 0.5
-    gpus: float | None = 0.0
+    concurrency: int = Field(2, ge=1, description="workers, each with a model")
+    threads: int = Field(1, ge=1, description="of each worker")
+    num_cpus: float = Field(0.5, gt=0, description="that Ray sets aside for each worker")
+    num_gpus: float | None = Field(
+        None,
+        ge=0,
+        description="likewise; may be a fraction (default: 1 on a GPU, which auto takes where the cluster has any; "
+        "else 0)",
+    )
 
 
 @dataclass(frozen=True)
@@ -60,14 +67,6 @@ class Outcome:
     haze: list[float] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class _Sent:
-    """A batch in Ray's store, and the worker that has it."""
-
-    tasks: Any
-    worker: int
-
-
 class FolderDehazer:
     """An actor: a :class:`pipelines.dehaze.work.FolderWorker` that answers with numbers, not a line per photograph."""
 
@@ -76,16 +75,12 @@ class FolderDehazer:
         self._worker: FolderWorker | None = None
 
     def ready(self) -> FolderWorker:
-        """Load the model; not in the constructor, whose errors would be the death of the actor."""
+        """Load the model."""
         if self._worker is None:
             self._worker = self._setup.worker()
         return self._worker
 
-    def up(self) -> None:
-        """Answers when it is up."""
-        self.ready()
-
-    def work(self, number: int | None, batch: list[PhotoTask]) -> Outcome:
+    def work(self, number: int | None, photographs: list[PhotoTask]) -> Outcome:
         """Do a batch; what was done before, perhaps by a worker that died, is not done again."""
         from pipelines.disk_errors import NoSpaceError
 
@@ -93,7 +88,7 @@ class FolderDehazer:
         told = []
         haze: list[float] = []
         try:
-            for result in self.ready().work(number, batch):
+            for result in self.ready().work(number, photographs):
                 counts[result.status] += 1
                 if result.haze is not None:
                     haze.append(result.haze)
@@ -102,6 +97,45 @@ class FolderDehazer:
         except NoSpaceError as problem:
             return Outcome(dict(counts), told, problem.advice, haze)
         return Outcome(dict(counts), told, haze=haze)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Photographs in Ray's store; the number names their preview sheet, a photograph that is tried alone has none."""
+
+    number: int | None
+    photographs: Any
+
+    def __str__(self) -> str:
+        return "a photograph" if self.number is None else f"batch {self.number}"
+
+
+class _Batches(Work[_Batch]):
+    """The batches of a plan. Of one whose workers keep dying the photographs are tried one by one: it may be only one
+    of them that is to blame.
+    """
+
+    def __init__(self, batches: Iterable[_Batch], report: FolderReport) -> None:
+        super().__init__(batches, _ATTEMPTS)
+        self._report = report
+        self.no_space = ""
+
+    def finish(self, unit: _Batch, worker: str, answer: Outcome) -> None:
+        super().finish(unit, worker, answer)
+        self._report.add_many(answer.counts, answer.told, answer.haze)
+        self.no_space = answer.no_space or self.no_space
+
+    def gave_up(self, unit: _Batch, reason: str) -> Sequence[_Batch]:
+        import ray
+
+        from pipelines.dehaze.work import PhotoResult
+
+        photographs = ray.get(unit.photographs)
+        if unit.number is not None:
+            return [_Batch(None, ray.put([photograph])) for photograph in photographs]
+        reason = f"given up after several tries: {reason}"
+        self._report.add_many({"failed": 1}, [PhotoResult(photographs[0].source, "failed", reason)])
+        return ()
 
 
 def list_batches(plan: FolderPlan, size: int) -> Iterator[list[PhotoTask]]:
@@ -118,117 +152,34 @@ def execute(plan: FolderPlan, setup: WorkerSetup, pool: WorkerPool, report: Fold
         why no more could be written, or nothing.
 
     Raises:
-        ConfigError: workers cannot be started.
+        DehazeError: workers cannot be started.
     """
     import ray
 
     from pipelines.dehaze.work import BATCH
+    from pseudolabel.crew import ActorWorkers, Crew
 
     lister: Any = ray.remote(list_batches).options(
-        num_returns="streaming", num_cpus=0, _generator_backpressure_num_objects=4 * pool.size
+        num_returns="streaming", num_cpus=0, _generator_backpressure_num_objects=4 * pool.concurrency
     )
-    actor: Any = ray.remote(FolderDehazer).options(
-        num_cpus=pool.cpus, num_gpus=pool.gpus or None, max_restarts=-1, max_task_retries=_RETRIES
+    workers = ActorWorkers(
+        FolderDehazer,
+        [setup],
+        size=pool.concurrency,
+        options={"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus or None},
+        explain=lambda problem: user_error(problem) or problem,  # of one line, or a defect: either ends the job
     )
-    workers = [actor.remote(setup) for _ in range(pool.size)]
+    work = _Batches((_Batch(*numbered) for numbered in enumerate(lister.remote(plan, BATCH))), report)
     try:
-        loop = _Loop(workers, report)
-        no_space = loop.run(enumerate(lister.remote(plan, BATCH)), _AHEAD)
-        return no_space or loop.run(loop.alone(), 1)
+        Crew(workers, _ATTEMPTS).work_off(
+            work,
+            lambda index, batch: workers.call(index, "work", batch.number, batch.photographs),
+            outstanding=_AHEAD,
+            held=lambda: bool(work.no_space),
+        )
     finally:
-        for worker in workers:
-            ray.kill(worker)
-
-
-class _Loop:
-    """Keeps every worker busy. Ray gives the batch of a worker that dies to it again once it has been restarted."""
-
-    def __init__(self, workers: Sequence[Any], report: FolderReport) -> None:
-        self._workers, self._report = workers, report
-        self._starting = {worker.up.remote(): index for index, worker in enumerate(workers)}
-        self._ready: list[int] = []
-        self._sent: dict[Any, _Sent] = {}
-        self._suspects: list[Any] = []
-        self._alone = False
-
-    def run(self, batches: Iterable[tuple[int | None, Any]], ahead: int) -> str:
-        """Send (number, tasks) until there are no more, ``ahead`` to each worker that is up: the cluster may have no
-        room for all of them. Returns as :func:`execute`.
-        """
-        import ray
-
-        no_space = ""
-        for number, tasks in batches:
-            self._greet(ray)
-            self._send(number, tasks)
-            while len(self._sent) >= ahead * len(self._ready):
-                no_space = self._receive(ray) or no_space
-            if no_space:
-                break
-        while self._sent:  # also when there is no space: what they wrote counts
-            no_space = self._receive(ray) or no_space
-        return no_space
-
-    def alone(self) -> Iterator[tuple[None, Any]]:
-        """The photographs of batches whose workers kept dying, each in a batch of its own: one of them may be why."""
-        import ray
-
-        self._alone = True
-        for tasks in self._suspects:
-            for task in ray.get(tasks):
-                yield None, ray.put([task])
-
-    def _greet(self, ray: Any) -> None:
-        """Note which workers have come up; wait for the first."""
-        while self._starting:
-            found, _ = ray.wait(list(self._starting), num_returns=1, timeout=0 if self._ready else _PATIENCE_S)
-            for answer in found:
-                self._ready.append(self._up(ray, answer))
-            if self._ready and not found:
-                return
-            if not self._ready:
-                print(f"waiting for a worker; the cluster has {ray.cluster_resources()}", file=sys.stderr)
-
-    def _up(self, ray: Any, answer: Any) -> int:
-        try:
-            ray.get(answer)
-        except (ray.exceptions.RayActorError, ray.exceptions.RayTaskError) as problem:
-            raise user_error(problem) or _cannot_start(problem) from problem
-        return self._starting.pop(answer)
-
-    def _send(self, number: int | None, tasks: Any) -> None:
-        load = Counter(sent.worker for sent in self._sent.values())
-        worker = min(self._ready, key=lambda index: load[index])
-        self._sent[self._workers[worker].work.remote(number, tasks)] = _Sent(tasks, worker)
-
-    def _receive(self, ray: Any) -> str:
-        (answer,), _ = ray.wait(list(self._sent), num_returns=1)
-        sent = self._sent.pop(answer)
-        try:
-            outcome: Outcome = ray.get(answer)
-        except ray.exceptions.RayActorError as problem:
-            self._died(sent, problem)
-            return ""
-        self._report.add_many(outcome.counts, outcome.told, outcome.haze)
-        return outcome.no_space
-
-    def _died(self, sent: _Sent, problem: Exception) -> None:
-        import ray
-
-        from pipelines.dehaze.work import PhotoResult
-
-        if "creation task" in str(problem):
-            raise _cannot_start(problem) from problem
-        if not self._alone:
-            self._suspects.append(sent.tasks)
-            return
-        (task,) = ray.get(sent.tasks)
-        reason = f"its worker died {_RETRIES + 1} times"
-        self._report.add_many({"failed": 1}, [PhotoResult(task.source, "failed", reason)])
-
-
-def _cannot_start(problem: Exception) -> ConfigError:
-    return ConfigError(f"the workers cannot start: {str(problem).strip().splitlines()[-1]}")
+        workers.dismiss()
+    return work.no_space
 
 
 def survey_remotely(plan: FolderPlan) -> Any:
@@ -257,7 +208,7 @@ def dehaze_folder(plan: FolderPlan, args: argparse.Namespace, pool: WorkerPool) 
         the exit code.
 
     Raises:
-        ConfigError: the plan, or what is at its target, makes no sense; the workers cannot start.
+        DehazeError: the plan, or what is at its target, makes no sense; the workers cannot start.
     """
     from pipelines.dehaze.local_job import begin, dry_run, finish, no_room, tell
     from pipelines.dehaze.outcome import FolderReport
@@ -271,11 +222,11 @@ def dehaze_folder(plan: FolderPlan, args: argparse.Namespace, pool: WorkerPool) 
     with ray_session(log_to_driver=False):
         found = survey_remotely(plan)
         try:
-            device, gpus = placed(args.device, pool.gpus)
-            pool = replace(pool, gpus=gpus)
+            device, gpus = placed(args.device, pool.num_gpus)
+            pool = pool.model_copy(update={"num_gpus": gpus})
             setup = begin(plan, args, options_of(args), execution_of(args))
             setup = replace(setup, threads=pool.threads, device=device)
-            make_room([Ask("worker", 1, pool.cpus, gpus, "--num-cpus, --num-gpus")])
+            make_room([Ask("worker", 1, pool.num_cpus, gpus, "--num-cpus, --num-gpus")])
             if plan.folder is not None:
                 require_seen(plan.folder)
             with FolderReport(found.count, None if plan.single else plan.folder) as report:
@@ -299,22 +250,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("paths", nargs="+", metavar="SRC [SRC ...] DST", help="folders, globs or files; paths or URIs")
     place_options(parser)
     add_options(parser)
-    group = parser.add_argument_group("workers")
-    group.add_argument("--concurrency", type=int, default=2, help="workers, each with a model (default: %(default)s)")
-    group.add_argument("--threads", type=int, default=1, help="of each worker (default: %(default)s)")
-    group.add_argument("--num-cpus", type=float, default=0.5, help="that Ray sets aside for each worker (default: 0.5)")
-    group.add_argument(
-        "--num-gpus",
-        type=float,
-        default=None,
-        help="likewise; may be a fraction (default: 1 on a GPU, which auto takes where the cluster has any; else 0)",
-    )
+    add_flags(parser.add_argument_group("workers"), WorkerPool)
     return parser
 
 
 def _main(args: argparse.Namespace) -> int:
-    if args.concurrency < 1 or args.threads < 1 or args.num_cpus <= 0 or (args.num_gpus or 0) < 0:
-        raise ConfigError("--concurrency, --threads and --num-cpus must be positive, and --num-gpus not negative")
+    pool = parse(WorkerPool, given(args, WorkerPool), "workers")
     sources, target = args.paths, args.out
     if target is None:
         *sources, target = sources
@@ -325,7 +266,7 @@ def _main(args: argparse.Namespace) -> int:
         raise ConfigError("- is standard input or output, which `dehaze apply` takes; a cluster needs folders")
     with as_config_error():
         plan = plan_of(sources, target, args)
-        return dehaze_folder(plan, args, WorkerPool(args.concurrency, args.threads, args.num_cpus, args.num_gpus))
+        return dehaze_folder(plan, args, pool)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,8 +11,7 @@ from pyarrow import fs as pafs
 
 from models import zoo
 from models.config import ConfigError
-from models.inference import InferenceConfig
-from models.options import DehazeOptions
+from models.options import DehazeOptions, InferenceConfig
 from models.paths import child, filesystem
 from models.registry import SCHEME, download_model
 from pipelines.dehaze.names import SHEETS

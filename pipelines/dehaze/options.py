@@ -6,17 +6,36 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from models.config import ConfigError, parse
 from models.imports import add_allow_networks
-from models.options import Controls
+from models.options import Controls, DehazeOptions, InferenceConfig
 from pipelines.flags import add_flags, given
 
 if TYPE_CHECKING:  # torch takes seconds that --help need not
-    from models.inference import InferenceConfig
-    from models.options import DehazeOptions
     from pipelines.dehaze.plan import FolderPlan
 
-_FORMATS = ("avif", "bmp", "jpeg", "png", "tiff", "webp")
+
+class VideoOptions(Controls):
+    """How a video is dehazed, beside the controls.
+
+    Attributes:
+        keep_metadata: copy the file's tags, with the place where it was taken.
+        keep_dates: give the result the time of modification of the source.
+        wrap: the picture goes on from its right end to its left.
+    """
+
+    codec: str | None = Field(None, description="encoder, such as libx265 (default: libx264; in WebM libvpx-vp9)")
+    crf: int | None = Field(
+        None, ge=0, le=63, description="of the encoder, lower is better (default: the encoder's own)"
+    )
+    smoothing: float = Field(
+        0.5, ge=0.0, le=10.0, description="seconds of the average over time, its time constant; 0: none"
+    )
+    keep_metadata: bool = False
+    keep_dates: bool = False
+    wrap: bool = False
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -29,42 +48,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--tracking-uri", help="MLflow registry of models:/ names, such as sqlite:////abs/mlflow.db")
     add_allow_networks(group)
-    add_flags(group, Controls)
-    group.add_argument("--format", choices=_FORMATS, help="of the results (default: each file's own; jpeg for HEIC)")
-    group.add_argument(
-        "--quality", type=int, default=95, help="of JPEG, WebP and AVIF, 1 to 100 (default: %(default)s)"
-    )
-    group.add_argument(
-        "--keep-metadata",
-        action="store_true",
-        help="write EXIF, XMP, IPTC, texts and resolution again, with the place of the photograph (default: drop them)",
-    )
-    group.add_argument(
-        "--wrap",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="the picture is a panorama of 360 degrees whose ends meet (default: where its XMP says so)",
-    )
+    add_flags(group, DehazeOptions)
     group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1; auto takes a GPU where there is one")
-    group.add_argument(
-        "--precision",
-        choices=("auto", "float32", "bfloat16", "float16"),
-        default="auto",
-        help="auto is float16 on a GPU, bfloat16 where the processor has it, else float32 (default: auto)",
-    )
+    add_flags(group, InferenceConfig)
     group.add_argument(
         "--exact",
         action="store_true",
         help="show the network all pixels of large photographs, as for a paper's figures: slow (default: a smaller "
         "version, above a quarter megapixel)",
-    )
-    group.add_argument(
-        "--memory-mb", type=int, help="working memory for one photograph, in MiB (default: half of what is free)"
-    )
-    group.add_argument(
-        "--tile",
-        type=int,
-        help="dehaze in tiles of this many pixels a side; packaged networks need none (docs/PERFORMANCE.md)",
     )
 
 
@@ -93,10 +84,7 @@ def options_of(args: argparse.Namespace) -> DehazeOptions:
     Raises:
         ConfigError: one is out of range.
     """
-    from models.options import DehazeOptions
-
-    chosen = given(args, Controls) | {"quality": args.quality, "keep_metadata": args.keep_metadata, "wrap": args.wrap}
-    return parse(DehazeOptions, chosen | ({"format": args.format.upper()} if args.format else {}), "options")
+    return parse(DehazeOptions, given(args, DehazeOptions), "options")
 
 
 def execution_of(args: argparse.Namespace) -> InferenceConfig:
@@ -105,11 +93,8 @@ def execution_of(args: argparse.Namespace) -> InferenceConfig:
     Raises:
         ConfigError: one is out of range.
     """
-    from models.inference import InferenceConfig
-
-    chosen = {"precision": args.precision, "memory_mb": args.memory_mb, "tile": args.tile}
-    chosen |= {"working_side": None} if args.exact else {}
-    return parse(InferenceConfig, chosen, "options")
+    chosen = {"working_side": None} if args.exact else {}
+    return parse(InferenceConfig, chosen | given(args, InferenceConfig), "options")
 
 
 def plan_of(sources: Sequence[str], target: str | None, args: argparse.Namespace) -> FolderPlan:
@@ -123,4 +108,4 @@ def plan_of(sources: Sequence[str], target: str | None, args: argparse.Namespace
 
     if args.keep_dates and is_remote(target if target is not None else sources[0]):
         raise ConfigError("--keep-dates needs a local folder for the results")
-    return make_plan(sources, target, args.format.upper() if args.format else None, recursive=args.recursive)
+    return make_plan(sources, target, args.format, recursive=args.recursive)

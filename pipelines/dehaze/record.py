@@ -13,8 +13,7 @@ from pydantic import Field, ValidationError
 from torch import nn
 
 from models.config import ConfigError, Settings
-from models.inference import InferenceConfig
-from models.options import DehazeOptions, Strength
+from models.options import DehazeOptions, InferenceConfig
 from models.paths import child, filesystem, replacing
 from pipelines.dehaze.names import RECORD
 from pipelines.dehaze.walk import entries
@@ -25,22 +24,14 @@ _LEFT = re.compile(r"\..+\.[0-9a-f]{8}\.tmp", re.DOTALL)  # what `replacing` wri
 _SURELY_LEFT_NS = 60 * 10**9  # another call in the same folder is done with its own by then
 
 
-class MadeWith(Settings):
+class MadeWith(DehazeOptions):
     """What decides how a result looks. ``weights`` identifies the network, whatever its name."""
 
     model: str
     weights: str
-    strength: Strength
-    format: str | None
-    quality: int
-    keep_metadata: bool
     precision: str
     tile: int | None
     working_side: int | None = None  # in records of before, whose results are exact
-    wrap: bool | None = None
-    distance: float = 0.0
-    keep_exposure: bool = False
-    protect: bool = False
 
 
 class FolderRecord(Settings):
@@ -65,17 +56,10 @@ def made_with(model: str, network: nn.Module, options: DehazeOptions, execution:
     return MadeWith(
         model=shown(model),
         weights=fingerprint(network),
-        strength=options.strength,
-        format=options.format,
-        quality=options.quality,
-        keep_metadata=options.keep_metadata,
         precision=execution.precision,
         tile=execution.tile,
         working_side=execution.working_side,
-        wrap=options.wrap,
-        distance=options.distance,
-        keep_exposure=options.keep_exposure,
-        protect=options.protect,
+        **options.model_dump(),
     )
 
 

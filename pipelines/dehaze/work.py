@@ -12,8 +12,7 @@ from pyarrow import fs as pafs
 
 from models.config import ConfigError
 from models.images import ImageError, check_bytes
-from models.inference import InferenceConfig
-from models.options import DehazeOptions
+from models.options import DehazeOptions, InferenceConfig
 from models.paths import child, filesystem, replacing
 from models.predictor import DehazeInfo, Predictor
 from pipelines.dehaze.names import same_place

@@ -53,8 +53,9 @@ def _main(args: argparse.Namespace) -> int:
 
 def _nodes(address: str, out: str | None, tracking_uri: str | None) -> list[Node]:
     """All nodes of a cluster, with what they say."""
-    from pipelines.cluster import ask_nodes, ray_session, token_needed
+    from pipelines.cluster import ray_session, token_needed
     from pipelines.doctor.probe import clean, examine, now
+    from pipelines.nodes import ask_nodes
 
     with ray_session(address):
         found = ask_nodes(examine, out, tracking_uri)

@@ -21,13 +21,14 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from models.config import ConfigError
-from pipelines.cluster import data_context_defaults, make_room, placed, ray_session
+from pipelines.cluster import data_context_defaults, ray_session
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.evaluate.evaluator import Evaluator, RowSettings, first_row
 from pipelines.evaluate.parts import Gallery, Parts, by_photograph
 from pipelines.evaluate.plan import item_blocks, prepare
 from pipelines.evaluate.report import Summary, publish
 from pipelines.mapping import map_tables_with
+from pipelines.nodes import make_room, placed
 from pipelines.resources import Ask
 from pipelines.tracking import require_tracking
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from models.config import ConfigError
 from models.paths import child
 from pipelines import corpus as catalogue
-from pipelines.cluster import data_context_defaults, placed, ray_session, require_seen
+from pipelines.cluster import data_context_defaults, ray_session
 from pipelines.corpus import REJECTS, Manifest, first_rows, left_out_text, words_of
 from pipelines.ingest.banned import banned_by_corpus, banned_by_list, holdout_kind
 from pipelines.ingest.config import IngestConfig
@@ -39,6 +39,7 @@ from pipelines.ingest.publish import Present, check_settings, present, publish, 
 from pipelines.ingest.survey import Listing, SourceSurvey, survey
 from pipelines.ingest.write import SHARD_COLUMNS, Written, sample_depth, write_shard
 from pipelines.mapping import map_tables, map_tables_with
+from pipelines.nodes import placed, require_seen
 
 PROGRESS: dict[str, Any] = {"mininterval": 0.5 if sys.stderr.isatty() else 10, "dynamic_ncols": True}
 _DEPTH_SAMPLE, _FEW_MAPS = 24, 8

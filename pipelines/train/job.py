@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from models.config import ConfigError
 from models.paths import child, exists, filesystem, is_local, is_uri, read_file, require_writable
-from pipelines.cluster import data_context_defaults, make_room, require_seen
+from pipelines.cluster import data_context_defaults
 from pipelines.command import user_error
+from pipelines.nodes import make_room, require_seen
 from pipelines.train.data import (
     corpus_notes,
     datasets,

@@ -6,7 +6,6 @@ import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from pipelines.train.run import TrainJob
 
 KEPT_CHECKPOINTS = 2
+POOL_FIGURES = ("size", "acceptance_rate", "mean_clearness", "mean_quality", "mean_teacher_step")
 LABEL_BYTES = 2.2  # of an entry of the pool, per pixel of the label
 RUN_ID = "run-id"
 STEP = "step-"
@@ -198,20 +198,14 @@ def _labelers(job: TrainJob, pool: Any) -> Iterator[Any]:
 def labeling_config(recipe: Recipe, allow_networks: Sequence[str] = ()) -> Any:
     """What label workers are told, as a ``LabelingConfig``; ``allow_networks`` as in ``TrainJob``."""
     from pipelines.train.build import allowed, network_config
-    from pseudolabel.labeling import LabelingConfig
+    from pseudolabel.labeling import LabelingConfig, LabelWorkers
 
     labels = recipe.labels
     return LabelingConfig(
+        **labels.model_dump(include=set(LabelWorkers.model_fields)),
         network=network_config(recipe),
         allow_networks=allowed(recipe, allow_networks),
         scorer=recipe.scorer or "clip-compact",
-        label_size=labels.size,
-        batch_size=labels.worker_batch,
-        passes=labels.passes,
-        threads=labels.threads,
-        workers=labels.workers,
-        worker_cpus=labels.worker_cpus,
-        worker_gpus=labels.worker_gpus,
         device="cuda" if labels.worker_gpus else "cpu",
     )
 
@@ -288,4 +282,6 @@ def label_summary(service: Any) -> dict[str, Any]:
     if service is None:
         return {}
     pool, labeling = service
-    return {"pool": asdict(pool.stats()), "rounds": [] if labeling is None else labeling.status()["history"]}
+    stats = pool.stats()
+    figures = {name: getattr(stats, name) for name in ("offered", "accepted", "replaced", *POOL_FIGURES)}
+    return {"pool": figures, "rounds": [] if labeling is None else labeling.status()["history"]}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from models.config import ConfigError
 from models.paths import child, is_uri, replacing
 from pipelines.train.label_streams import InlineLabels, PooledLabels, Publisher, Stopwatch
-from pipelines.train.labels import drop_old_snapshots, snapshot_of
+from pipelines.train.labels import POOL_FIGURES, drop_old_snapshots, snapshot_of
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 Batch = dict[str, Any]
 
-POOL_FIGURES = ("size", "acceptance_rate", "mean_clearness", "mean_quality", "mean_teacher_step")
 PICTURES = "labels"
 
 

@@ -18,28 +18,20 @@ from pipelines.resources import SHARD_CPUS, Ask
 from pipelines.train.methods import CddganTraining, LossWeights, OptimizerConfig, RealWeights, ScoringConfig
 from pipelines.train.recipes import RECIPES, recipe_names
 from pipelines.train.transforms import Augmentation, CropConfig, RealConfig
-from pseudolabel.labeling import LabelingConfig
+from pseudolabel.labeling import LabelingConfig, LabelWorkers
 
 
-class LabelConfig(Settings):
-    """Colabator's label pool and label workers.
+class LabelConfig(LabelWorkers):
+    """Colabator's label pool and label workers; of these see also :class:`pseudolabel.labeling.LabelWorkers`.
 
     Attributes:
         mode: ``async`` has label workers seed the pool before training and refresh it in the background; ``inline``
             labels each real batch within its training step, as the paper's program does, and has no label workers.
-        size: side of the square that real photographs are trained and labeled at (288 in the paper).
         augmentation: what the student sees of a real photograph: ``published`` is Colabator's strong augmentation,
             which mostly takes contrast and light away; ``symmetric`` a milder one that adds as often.
         jpeg_probability: of a pass of that photograph through a JPEG encoder before it, at one of
             ``haze.jpeg_quality``. Labels are made of the photograph itself.
         batch_size: real photographs per training worker and step.
-        passes: how often the teacher may dehaze a photograph for its label. A further pass is kept where it is worse
-            neither in clearness nor in quality, so that labels may go beyond the teacher; 1 is the paper's.
-        workers: label workers, at least 1; each holds a teacher and a scorer.
-        worker_cpus: what each asks of Ray.
-        worker_gpus: what each asks of Ray.
-        worker_batch: photographs that each takes through its networks at a time.
-        threads: of torch in each label worker.
         max_lost: share of the photographs that may have no label when training begins, because they could not be read
             or label workers failed; where more are lost the run is refused, with the reasons.
         shards: actors of the pool.
@@ -54,16 +46,10 @@ class LabelConfig(Settings):
     """
 
     mode: Literal["async", "inline"] = "async"
-    size: int = Field(288, ge=32)
+    size: int = Field(288, ge=32)  # less would leave nothing to augment
     augmentation: Augmentation = "published"
     jpeg_probability: float = Field(0.5, ge=0, le=1)
     batch_size: int = Field(2, ge=1)
-    passes: int = Field(1, ge=1)
-    workers: int = Field(2, ge=1)
-    worker_cpus: float = Field(0.2, ge=0)
-    worker_gpus: float = Field(0.0, ge=0)
-    worker_batch: int = Field(4, ge=1)
-    threads: int = Field(1, ge=1)
     max_lost: float = Field(0.01, ge=0, le=1)
     shards: int = Field(1, ge=1)
     store: str | None = None
@@ -80,13 +66,6 @@ class LabelConfig(Settings):
                 "least as often as weights may be old"
             )
         return self
-
-    @field_validator("worker_gpus")
-    @classmethod
-    def _a_share_or_whole_ones(cls, value: float) -> float:
-        if value > 1 and value % 1:
-            raise ValueError(f"a label worker may have a share of a GPU or whole ones, not {value:g}")
-        return value
 
 
 class TrainConfig(Settings):

@@ -140,7 +140,7 @@ def _of_snapshot(uri: str) -> Contents:
             known.update(ids)
 
     kind = "snapshot" if manifest.step is None else f"snapshot that belongs to the checkpoint of step {manifest.step}"
-    stats = PoolStats.merged([PoolStats.of(part.counters) for part in manifest.parts])
+    stats = PoolStats.merged(part.counters for part in manifest.parts)
     history = together([part.past(manifest.taken) for part in manifest.parts])
     return Contents(kind, stats, history, pa.concat_tables(scores()) if names else _nothing(), records)
 

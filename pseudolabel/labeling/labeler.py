@@ -231,8 +231,8 @@ class Labeler:
             raise RuntimeError("load a teacher before labeling")
         self.unreadable = []
         config = self._config
-        rows = read_unit(unit, config.label_size, config.batch_size, self._skip)
-        while batch := list(islice(rows, config.batch_size)):
+        rows = read_unit(unit, config.size, config.worker_batch, self._skip)
+        while batch := list(islice(rows, config.worker_batch)):
             ids, photos = [row[0] for row in batch], np.stack([row[1] for row in batch])
             yield label_batch(self._network, self._scorer, photos, ids, self.step, config.device, passes=config.passes)
 

@@ -10,12 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeLabelSchedulingStrategy, NotIn
+from ray.exceptions import RayError, RayTaskError
 
 from models.config import LabelingError, PoolError
+from pseudolabel.crew import ActorWorkers, Crew, CrewError, UnitFailed
 from pseudolabel.labeling.client import COORDINATOR, LabelingClient
-from pseudolabel.labeling.dispatch import Crew, WorkerGone
 from pseudolabel.labeling.rounds import LabelingConfig, Round, UnitCounts, WorkUnit
 from pseudolabel.pool import LabelPoolClient, namespace_of, take_name
 
@@ -32,17 +31,12 @@ class LabelWorker:
         self._labeler: Any = None
         self._loaded: str | None = None
 
-    def ready(self) -> str:
-        """Load network and scorer; a wrong configuration is an error here, not the death of the actor.
-
-        Returns:
-            the node that it is on.
-        """
+    def ready(self) -> None:
+        """Load network and scorer."""
         from pseudolabel.labeling.labeler import Labeler  # torch: only this actor needs it
 
         if self._labeler is None:
             self._labeler = Labeler(self._config, self._build)
-        return str(ray.get_runtime_context().get_node_id())
 
     def label(self, unit: WorkUnit, teacher: list[Any], step: int) -> UnitCounts:
         """Label `unit`; everything offered is acknowledged when this returns.
@@ -75,61 +69,12 @@ class LabelWorker:
         return UnitCounts(len(answers) + unreadable, len(answers), sum(answers), unreadable)
 
 
-class _RayWorkers:
-    """:class:`pseudolabel.labeling.dispatch.Workers` as Ray actors; tickets are object references."""
-
-    def __init__(self, config: LabelingConfig, *arguments: Any) -> None:
-        options = {"num_cpus": config.worker_cpus, "num_gpus": config.worker_gpus, "max_restarts": -1}
-        remote: Any = ray.remote(LabelWorker)
-        self._hire: Callable[..., Any] = lambda **more: remote.options(**options, **more).remote(config, *arguments)
-        self.size = config.workers
-        self._workers = [self._hire() for _ in range(self.size)]
-        self._nodes: dict[int, str] = {}
-        self._called: dict[Any, int] = {}
-
-    def label(self, index: int, unit: WorkUnit, teacher: Any, step: int) -> Any:
-        return self._workers[index].label.remote(unit, [teacher], step)
-
-    def call_up(self, index: int) -> Any:
-        ticket = self._workers[index].ready.options(max_task_retries=-1).remote()  # waits while Ray restarts it
-        self._called[ticket] = index
-        return ticket
-
-    def replace(self, index: int) -> None:
-        ray.kill(self._workers[index])
-        # Not on the node where it was, if there are others: that may be what is sick.
-        node = self._nodes.pop(index, None)
-        others: Any = {"ray.io/node-id": NotIn(node)}  # type: ignore[no-untyped-call]  # Ray has no hint here
-        elsewhere = NodeLabelSchedulingStrategy({}, soft=others) if node else None
-        self._workers[index] = self._hire(scheduling_strategy=elsewhere)
-
-    def retire(self, index: int) -> None:
-        ray.kill(self._workers[index])
-
-    def wait(self, tickets: Sequence[Any], seconds: float) -> Sequence[Any]:
-        return ray.wait(list(tickets), num_returns=1, timeout=seconds)[0]
-
-    def answer(self, ticket: Any) -> Any:
-        index = self._called.pop(ticket, None)
-        try:
-            answer = ray.get(ticket)
-            if index is not None:
-                self._nodes[index] = answer
-            return answer
-        except RayTaskError as problem:
-            raise LabelingError(_told(problem.cause)) from None
-        except RayActorError as problem:
-            raise WorkerGone(str(problem), for_good=not isinstance(problem, ActorUnavailableError)) from None
-        except RayError as problem:
-            raise LabelingError(str(problem)) from None
-
-    def dismiss(self) -> None:
-        for worker in self._workers:
-            ray.kill(worker)
-
-
-def _told(cause: BaseException) -> str:
-    return str(cause) if isinstance(cause, LabelingError | PoolError) else f"{type(cause).__name__}: {cause}"
+def _explained(problem: RayTaskError) -> UnitFailed:
+    """Any error counts against the unit or the worker, never ends the round."""
+    cause = problem.cause
+    return UnitFailed(
+        str(cause) if isinstance(cause, LabelingError | PoolError) else f"{type(cause).__name__}: {cause}"
+    )
 
 
 class LabelCoordinator:
@@ -151,7 +96,7 @@ class LabelCoordinator:
         self._current: Round | None = None
         self._error: str | None = None
         self._crew: Crew | None = None
-        self._workers: _RayWorkers
+        self._workers: ActorWorkers
         self._one_round = threading.Lock()
         self._changed = threading.Condition()
         self._stopped = threading.Event()
@@ -268,14 +213,21 @@ class LabelCoordinator:
 
     def _work_off(self, current: Round) -> None:
         if self._crew is None:
-            self._workers = _RayWorkers(self._config, self._pool, self._build)
-            self._crew = Crew(self._workers, self._config.attempts, self._config.worker_failures)
+            config = self._config
+            self._workers = ActorWorkers(
+                LabelWorker,
+                (config, self._pool, self._build),
+                size=config.workers,
+                options={"num_cpus": config.worker_cpus, "num_gpus": config.worker_gpus},
+                explain=_explained,
+            )
+            self._crew = Crew(self._workers, config.attempts, config.worker_failures)
         workers = self._workers
 
         def send(index: int, unit: WorkUnit) -> Any:
             teacher, step = self._teacher  # news of weights reach a round that is under way
             current.sent(unit, step)
-            return workers.label(index, unit, teacher, step)
+            return workers.call(index, "label", unit, [teacher], step)
 
         try:
             self._crew.work_off(
@@ -285,9 +237,11 @@ class LabelCoordinator:
                 stopped=self._stopped.is_set,
                 held=self._held.is_set,
             )
-        except BaseException:
+        except BaseException as problem:
             self._crew.dismiss()  # a worker that could not start must not be taken for a ready one next time
             self._crew = None
+            if isinstance(problem, CrewError):
+                raise LabelingError(f"labeling has ended: {problem}") from None
             raise
 
 

@@ -190,22 +190,10 @@ def start_pool(
     told = Shard(
         absolute(path), fixed, run, run_id, 0, shards, sync, None if snapshots is None else absolute(snapshots), room
     )
-    remote = ray.remote(concurrency_groups=GROUPS)(LabelPoolShard)  # type: ignore[call-overload]  # Ray's stubs lag
     running = [_is_running(shard_name(shard), run) for shard in range(shards)]
     # A shard's place in the group is bound to a node for as long as that lives: it starts again where its store is.
     group = None if all(running) else _spread(run, shards, num_cpus)
-    actors = []
-    for shard in range(shards):
-        options = remote.options(
-            name=shard_name(shard),
-            namespace=namespace_of(run),
-            get_if_exists=True,
-            max_restarts=-1,
-            max_task_retries=-1,
-            num_cpus=num_cpus,
-            scheduling_strategy=PlacementGroupSchedulingStrategy(group, shard) if group is not None else None,
-        )
-        actors.append(options.remote(replace(told, number=shard)))
+    actors = [_start_shard(replace(told, number=shard), num_cpus, group) for shard in range(shards)]
     client = LabelPoolClient(run, shards, max_pending=max_pending, actors=actors)
     try:
         _check_pool(client, told)
@@ -216,6 +204,21 @@ def start_pool(
             remove_placement_group(group)
         raise
     return client
+
+
+def _start_shard(shard: Shard, num_cpus: float, group: PlacementGroup | None) -> Any:
+    """The actor of a shard, which may be running already."""
+    remote = ray.remote(concurrency_groups=GROUPS)(LabelPoolShard)  # type: ignore[call-overload]  # Ray's stubs lag
+    options = remote.options(
+        name=shard_name(shard.number),
+        namespace=namespace_of(shard.name),
+        get_if_exists=True,
+        max_restarts=-1,
+        max_task_retries=-1,
+        num_cpus=num_cpus,
+        scheduling_strategy=None if group is None else PlacementGroupSchedulingStrategy(group, shard.number),
+    )
+    return options.remote(shard)
 
 
 def _spread(run: str, shards: int, num_cpus: float) -> PlacementGroup:

@@ -20,7 +20,6 @@ from pseudolabel.pool.entries import LabelEntry, Record, shard_of, to_entry, to_
 from pseudolabel.pool.history import History, Moment, bounded, logged, together
 from pseudolabel.pool.increments import files_of, lasting
 from pseudolabel.pool.snapshots import (
-    Counters,
     Manifest,
     Part,
     SnapshotError,
@@ -156,7 +155,7 @@ class LabelPool:
     def stats(self) -> PoolStats:
         """Statistics; the scores of all labels are read for them."""
         with self._store.read() as db:
-            return PoolStats.of(_counters(db, _state(db).history))
+            return _stats(db, _state(db).history)
 
     def state(self) -> State:
         """What is known beside the labels."""
@@ -210,7 +209,7 @@ class LabelPool:
                 files.append(file)
                 self._note(noted[: file.rows], full_name(uri, file.name))
                 del noted[: file.rows]
-            counters = _counters(db, state.history)
+            counters = _stats(db, state.history)
         return Part(counters=counters, files=tuple(files), history=state.history, run=state.run)
 
     def _note(self, scores: Sequence[tuple[Any, ...]], file: str) -> None:
@@ -295,9 +294,9 @@ def _offer(db: sqlite3.Connection, records: Sequence[Record], now: int) -> list[
     return answers
 
 
-def _counters(db: sqlite3.Connection, history: History) -> Counters:
+def _stats(db: sqlite3.Connection, history: History) -> PoolStats:
     size, *sums = db.execute(_SUMS).fetchone()
-    return Counters(**dict(zip(Counters.model_fields, (size, *history.totals(), *sums), strict=True)))
+    return PoolStats(**dict(zip(PoolStats.model_fields, (size, *history.totals(), *sums), strict=True)))
 
 
 def _state(db: sqlite3.Connection) -> State:

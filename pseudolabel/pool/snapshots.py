@@ -22,6 +22,7 @@ from models.config import PoolError, Settings
 from models.paths import absolute, child, filesystem, is_local, make_folder, persist, replacing
 from pseudolabel.pool.entries import Record
 from pseudolabel.pool.history import History, Moment
+from pseudolabel.pool.stats import PoolStats
 
 log = logging.getLogger(__name__)
 
@@ -48,18 +49,6 @@ class SnapshotError(PoolError):
     """A snapshot that is missing, incomplete, or cannot be written."""
 
 
-class Counters(Settings):
-    """What the statistics are made of."""
-
-    size: int = 0
-    offered: int = 0
-    accepted: int = 0
-    replaced: int = 0
-    clearness_sum: float = 0.0
-    quality_sum: float = 0.0
-    step_sum: int = 0
-
-
 class File(Settings):
     """One Parquet file of a part, in the snapshot's folder, or as `<snapshot>/<file>` in that of one beside it."""
 
@@ -71,7 +60,7 @@ class File(Settings):
 class Part(Settings):
     """What one shard wrote; `run` is the id of its run, empty where it has none."""
 
-    counters: Counters
+    counters: PoolStats
     files: tuple[File, ...]
     history: History = History()
     run: str = ""

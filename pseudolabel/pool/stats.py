@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
-from pseudolabel.pool.snapshots import Counters
+from models.config import Settings
 
 
-@dataclass(frozen=True)
-class PoolStats:
-    """Statistics of a pool or of several shards together; means are 0 while it is empty.
+class PoolStats(Settings):
+    """Statistics of a pool or of several shards together, as snapshots keep them; means are 0 while it is empty.
 
     `offered`, `accepted` and `replaced` count over the pool's whole life, restarts and restores included. A call that
     was retried counts again: they are indicators, while `size` and the means are exact.
@@ -20,36 +18,32 @@ class PoolStats:
     offered: int = 0
     accepted: int = 0
     replaced: int = 0
-    acceptance_rate: float = 0.0
-    mean_clearness: float = 0.0
-    mean_quality: float = 0.0
-    mean_teacher_step: float = 0.0
+    clearness_sum: float = 0.0
+    quality_sum: float = 0.0
+    step_sum: int = 0
+
+    @property
+    def acceptance_rate(self) -> float:
+        """Share of the offers that were accepted."""
+        return self.accepted / max(self.offered, 1)
+
+    @property
+    def mean_clearness(self) -> float:
+        """Of all labels."""
+        return self.clearness_sum / max(self.size, 1)
+
+    @property
+    def mean_quality(self) -> float:
+        """Of all labels."""
+        return self.quality_sum / max(self.size, 1)
+
+    @property
+    def mean_teacher_step(self) -> float:
+        """Training step of the teachers that made the labels."""
+        return self.step_sum / max(self.size, 1)
 
     @classmethod
-    def of(cls, counters: Counters) -> PoolStats:
-        """Statistics from counters."""
-        size = max(counters.size, 1)
-        return cls(
-            size=counters.size,
-            offered=counters.offered,
-            accepted=counters.accepted,
-            replaced=counters.replaced,
-            acceptance_rate=counters.accepted / max(counters.offered, 1),
-            mean_clearness=counters.clearness_sum / size,
-            mean_quality=counters.quality_sum / size,
-            mean_teacher_step=counters.step_sum / size,
-        )
-
-    @classmethod
-    def merged(cls, shards: Sequence[PoolStats]) -> PoolStats:
-        """Statistics of all `shards` together; means are weighted by size."""
-        total = Counters(
-            size=sum(s.size for s in shards),
-            offered=sum(s.offered for s in shards),
-            accepted=sum(s.accepted for s in shards),
-            replaced=sum(s.replaced for s in shards),
-            clearness_sum=sum(s.mean_clearness * s.size for s in shards),
-            quality_sum=sum(s.mean_quality * s.size for s in shards),
-            step_sum=sum(round(s.mean_teacher_step * s.size) for s in shards),
-        )
-        return cls.of(total)
+    def merged(cls, shards: Iterable[PoolStats]) -> PoolStats:
+        """Statistics of all `shards` together."""
+        known = [shard.model_dump() for shard in shards]
+        return cls(**{name: sum(shard[name] for shard in known) for name in cls.model_fields})

@@ -83,11 +83,13 @@ class Work:
 
 @dataclass(frozen=True)
 class Done:
-    """What came of it: scene and transmission (None for a score), clearness and quality of the input, clearness of
-    the result, and seconds: waiting, in the network, in the scorer.
+    """What came of it: scene and transmission (None for a score), the picture as the controls want it where it was
+    scored, clearness and quality of the input, clearness of the result, and seconds: waiting, in the network, in the
+    scorer.
     """
 
     found: Dehazed | None
+    picture: Tensor | None
     clearness_before: float | None
     quality_before: float | None
     clearness_after: float | None
@@ -186,22 +188,31 @@ def _row(found: Dehazed | None, index: int) -> Dehazed | None:
 def _rated(parts: list[_Found], scorer: Rater | None) -> list[Done]:
     """With clearness and quality of the inputs, and clearness of the results, from one call of the scorer."""
     if scorer is None:
-        return [_done(part, None, None, None, 0.0) for part in parts]
+        return [_done(part) for part in parts]
     start = time.perf_counter()
     inputs = [part.work.hazy for part in parts]
-    results = [
-        controlled(part.work.hazy, part.found.scene, part.found.transmission, part.work.controls)
+    pictures = [
+        None
+        if part.found is None
+        else controlled(part.work.hazy, part.found.scene, part.found.transmission, part.work.controls)
         for part in parts
-        if part.found is not None
     ]
+    results = [picture for picture in pictures if picture is not None]
     clearness, quality = (values.tolist() for values in scorer.rate_each([*inputs, *results]))
-    before, after = clearness[: len(parts)], iter(clearness[len(parts) :])
+    after = iter(clearness[len(parts) :])
     seconds = (time.perf_counter() - start) / len(parts)
     return [
-        _done(part, before[index], quality[index], None if part.found is None else next(after), seconds)
-        for index, part in enumerate(parts)
+        _done(part, picture, clear, good, None if picture is None else next(after), seconds)
+        for part, picture, clear, good in zip(parts, pictures, clearness, quality, strict=False)
     ]
 
 
-def _done(part: _Found, before: float | None, quality: float | None, after: float | None, score_s: float) -> Done:
-    return Done(part.found, before, quality, after, part.start - part.work.created, part.model_s, score_s)
+def _done(
+    part: _Found,
+    picture: Tensor | None = None,
+    before: float | None = None,
+    quality: float | None = None,
+    after: float | None = None,
+    score_s: float = 0.0,
+) -> Done:
+    return Done(part.found, picture, before, quality, after, part.start - part.work.created, part.model_s, score_s)

@@ -189,6 +189,6 @@ def _written(photo: Photo, hazy: Tensor, done: Done, options: DehazeOptions) -> 
     """The file, and its width and height."""
     if done.found is None:
         raise RuntimeError("there is nothing to write: the work was only scored")
-    picture = render(photo, hazy, done.found, options)
+    picture = render(photo, hazy, done.found, options, done.picture)
     height, width = picture.pixels.shape[:2]
     return encode(picture, options.format, options.quality, options.keep_metadata), (width, height)

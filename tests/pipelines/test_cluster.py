@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from models.config import ConfigError
-from pipelines import cluster
+from pipelines import cluster, nodes
 from pipelines.resources import Ask, Capacity
 
 GROUP = {"ray.io/node-group": "head"}
@@ -105,9 +105,9 @@ class TestPlacesForResults:
             return ["10.0.0.2", "10.0.0.3"]
 
         with pytest.raises(ConfigError, match=r"run is not seen by 2 of the cluster's nodes \(10.0.0.2, 10.0.0.3\)"):
-            cluster.require_seen(str(tmp_path / "run"), blind)
-        cluster.require_seen(str(tmp_path / "run"), lambda _: [])
-        cluster.require_seen("s3://bucket/run", blind)
+            nodes.require_seen(str(tmp_path / "run"), blind)
+        nodes.require_seen(str(tmp_path / "run"), lambda _: [])
+        nodes.require_seen("s3://bucket/run", blind)
         assert len(seen) == 1
         assert not list((tmp_path / "run").iterdir())
 
@@ -117,13 +117,13 @@ class TestRoom:
     def test_a_node_tells_what_it_sees(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         import ray
 
-        monkeypatch.setattr(cluster, "PAUSE", 0.0)
-        assert cluster.blind_nodes(tmp_path) == []
+        monkeypatch.setattr(nodes, "PAUSE", 0.0)
+        assert nodes.blind_nodes(tmp_path) == []
         address = ray.util.get_node_ip_address()
-        assert cluster.blind_nodes(tmp_path / "nothing") == [address]
+        assert nodes.blind_nodes(tmp_path / "nothing") == [address]
 
     def test_the_size_of_a_cluster_that_does_not_grow_is_final(self) -> None:
-        size = cluster.capacity()
+        size = nodes.capacity()
         assert size.final
         assert [node["CPU"] for node in size.nodes] == [2.0]
 
@@ -131,15 +131,15 @@ class TestRoom:
         import ray
 
         monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 8}, "Labels": GROUP}])
-        monkeypatch.setattr(cluster, "LAUNCHED", tmp_path / "none")
-        assert cluster.capacity() == Capacity(({"CPU": 8},), final=False)
-        monkeypatch.setattr(cluster, "LAUNCHED", Path(__file__).parents[2] / "cluster.yaml")
-        assert sum(node.get("GPU", 0) for node in cluster.capacity().nodes) == 4
+        monkeypatch.setattr(nodes, "LAUNCHED", tmp_path / "none")
+        assert nodes.capacity() == Capacity(({"CPU": 8},), final=False)
+        monkeypatch.setattr(nodes, "LAUNCHED", Path(__file__).parents[2] / "cluster.yaml")
+        assert sum(node.get("GPU", 0) for node in nodes.capacity().nodes) == 4
 
     def test_what_can_never_be_had_is_refused_at_once(self) -> None:
         began = time.monotonic()
         with pytest.raises(ConfigError, match="this needs 3 CPUs, and the cluster has 2 CPUs at most: 6 workers"):
-            cluster.make_room([Ask("worker", 6, 0.5, 0, "train.workers")])
+            nodes.make_room([Ask("worker", 6, 0.5, 0, "train.workers")])
         assert time.monotonic() - began < 5
 
     def test_what_is_waited_for_is_said_again_and_again(self, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,7 +152,7 @@ class TestRoom:
         ray.get(holder.__ray_ready__.remote())
         leaves = threading.Timer(5, lambda: ray.kill(holder))
         leaves.start()
-        cluster.make_room([Ask("training worker", 2, 0.5, 0, "train.workers")], patience=0.5, again=1.0)
+        nodes.make_room([Ask("training worker", 2, 0.5, 0, "train.workers")], patience=0.5, again=1.0)
         leaves.join()
         said = capsys.readouterr().err.splitlines()
         assert len(said) >= 2
@@ -160,7 +160,7 @@ class TestRoom:
             "waiting for room for 2 training workers with 0.5 CPU each; free in the cluster now: 0 of 0 GPUs, "
             "0.5 of 2 CPUs"
         )
-        cluster.make_room([Ask("training worker", 4, 0.5, 0, "train.workers")])  # it keeps no room to itself
+        nodes.make_room([Ask("training worker", 4, 0.5, 0, "train.workers")])  # it keeps no room to itself
         assert capsys.readouterr().err == ""
 
 
@@ -192,7 +192,7 @@ def test_a_worker_asks_for_the_gpu_that_it_uses(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     nodes_with(monkeypatch, {"CPU": 8.0}, resources)
-    assert cluster.placed(device, gpus) == expected
+    assert nodes.placed(device, gpus) == expected
 
 
 @pytest.mark.parametrize(
@@ -210,12 +210,12 @@ def test_devices_that_make_no_sense(
 ) -> None:
     nodes_with(monkeypatch, resources)
     with pytest.raises(ConfigError, match=message):
-        cluster.placed(device, gpus)
+        nodes.placed(device, gpus)
 
 
 def test_a_cluster_that_grows_may_get_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes_with(monkeypatch, {"CPU": 8.0}, grows=True)
-    assert cluster.placed("cuda") == ("cuda", 1.0)
+    assert nodes.placed("cuda") == ("cuda", 1.0)
 
 
 def test_ray_goes_only_after_its_data_threads(monkeypatch: pytest.MonkeyPatch) -> None:

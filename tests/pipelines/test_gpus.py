@@ -16,7 +16,8 @@ import sys
 from pathlib import Path
 import pyarrow as pa
 import ray
-from pipelines.cluster import data_context_defaults, placed
+from pipelines.cluster import data_context_defaults
+from pipelines.nodes import placed
 
 def lent():
     return ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0)
@@ -62,7 +63,7 @@ folder = Path(sys.argv[1])
 for number in range(3):
     (folder / f"{number}.jpg").touch()
 report = FolderReport(3, None)
-pool = cluster_job.WorkerPool(2, gpus=placed("auto")[1])
+pool = cluster_job.WorkerPool(concurrency=2, num_gpus=placed("auto")[1])
 cluster_job.execute(make_plan([str(folder)], str(folder / "out"), None), Setup(), pool, report)
 print(report.counts["written"], *(path.read_text() for path in folder.glob("*.lent")))
 """

@@ -1,4 +1,3 @@
-from .clip import VideoOptions as VideoOptions
 from .clip import run_video as run_video
 from .files import Reader as Reader
 from .files import VideoFrame as VideoFrame

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import Field
 from tqdm import tqdm
 
 from models.config import ConfigError
 from models.images import quantize, to_tensor
-from models.inference import InferenceConfig, Look, Tile, as_wanted, content_of, haze_of, look_at, steadied, verdict
-from models.options import Controls
+from models.inference import Look, Tile, as_wanted, content_of, haze_of, look_at, steadied, verdict
+from models.options import InferenceConfig
 from models.paths import absolute
 from models.predictor import Predictor
 from pipelines.dehaze.names import is_remote, same_place
+from pipelines.dehaze.options import VideoOptions
 from pipelines.dehaze.outcome import NO_SPACE, SOME_FAILED
 from pipelines.dehaze.video.files import WRITABLE, Reader, VideoFrame, Writer
 from pipelines.dehaze.video.smoothing import Smoother
@@ -29,26 +29,6 @@ from pipelines.disk_errors import NoSpaceError
 from pipelines.shown import say
 
 SUFFIX = "_dehazed"
-
-
-class VideoOptions(Controls):
-    """How a video is dehazed, beside the controls.
-
-    Attributes:
-        smoothing: time constant, in seconds, of the average over time; 0 is none.
-        codec: encoder; None takes H.264, and VP9 in WebM.
-        crf: its quality, lower is better; None takes the encoder's own.
-        keep_metadata: copy the file's tags, with the place where it was taken.
-        keep_dates: give the result the time of modification of the source.
-        wrap: the picture goes on from its right end to its left.
-    """
-
-    smoothing: float = Field(0.5, ge=0.0, le=10.0)
-    codec: str | None = None
-    crf: int | None = Field(None, ge=0, le=63)
-    keep_metadata: bool = False
-    keep_dates: bool = False
-    wrap: bool = False
 
 
 class FrameDehazer:

@@ -17,8 +17,9 @@ from models.config import ConfigError, parse
 from models.haze import DarkChannelPrior
 from models.inference import dehazing as inference
 from models.inference.controls import blend
-from models.inference.dehazing import ExecutionPlan, InferenceConfig, as_dehazed, dehaze
+from models.inference.dehazing import ExecutionPlan, as_dehazed, dehaze
 from models.networks.corun import Corun, CorunConfig
+from models.options import InferenceConfig
 
 SIZES = [(1, 1), (7, 5), (8, 16), (9, 1), (3, 31)]
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from models import zoo
 from models.inference import guided
-from models.inference.dehazing import EXACT, InferenceConfig, dehaze
+from models.inference.dehazing import EXACT, dehaze
 from models.networks.corun import Corun, CorunConfig
+from models.options import InferenceConfig
 
 LARGE = (1000, 1104)  # more than a megapixel
 

@@ -13,10 +13,10 @@ from torch import nn
 from models.images.codec import Photo
 from models.inference import guided
 from models.inference.controls import controlled, haze_of
-from models.inference.dehazing import DEFAULT_CONFIG, EXACT, InferenceConfig, dehaze
+from models.inference.dehazing import DEFAULT_CONFIG, EXACT, dehaze
 from models.inference.memory import peak_bytes
 from models.inference.pixels import dehaze_pixels
-from models.options import Controls
+from models.options import Controls, InferenceConfig
 from models.predictor import Predictor
 
 CPU = torch.device("cpu")

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from models.haze import scatter
-from models.inference import InferenceConfig, dehaze
+from models.inference import dehaze
 from models.networks.airlight import AirlightHead, Light
 from models.networks.corun import Corun, CorunConfig
+from models.options import InferenceConfig
 
 
 def picture(height: int = 40, width: int = 56, seed: int = 0) -> Tensor:
@@ -110,6 +111,19 @@ def test_the_airlight_is_part_of_what_the_network_gives_and_learns() -> None:
     assert own.light is not None
     assert own.light.output.weight.grad is not None
     assert float(own.light.output.weight.grad.abs().sum()) > 0.0
+
+
+def test_without_gradients_only_the_last_stage_is_unfolded() -> None:
+    own, hazy = network(), picture()
+    learned = own(hazy)
+    assert own.light is not None
+    with torch.no_grad():
+        shown, light = own(hazy), own.light(hazy)
+        last = own.light.unfold(own._unfolded(own.light.fold(hazy, light)).scene, hazy, light)
+    assert (len(learned.scenes), len(learned.transmissions)) == (2, 2)
+    assert (len(shown.scenes), len(shown.transmissions)) == (1, 1)
+    assert torch.equal(shown.scene, last)
+    torch.testing.assert_close(learned.scene, last, atol=1e-5, rtol=0)
 
 
 def test_the_published_network_has_no_head() -> None:

@@ -11,8 +11,8 @@ from torch import nn
 
 from models import zoo
 from models.config import ConfigError
-from models.inference.dehazing import EXACT, InferenceConfig
-from models.options import DehazeOptions
+from models.inference.dehazing import EXACT
+from models.options import DehazeOptions, InferenceConfig
 from pipelines.dehaze.record import (
     RECORD,
     MadeWith,

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from models.config import ConfigError
-from models.inference.dehazing import InferenceConfig
-from models.options import DehazeOptions
+from models.options import DehazeOptions, InferenceConfig
 from models.predictor import Predictor
 from pipelines.dehaze import work as folder_work
 from pipelines.dehaze.plan import make_plan, tasks

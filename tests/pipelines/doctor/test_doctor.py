@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from models.paths import names_in
-from pipelines import cluster
+from pipelines import nodes
 from pipelines.doctor import __main__ as command
 from pipelines.doctor import findings, probe
 from tests.conftest import SECRET
@@ -73,8 +73,8 @@ def test_nodes_are_asked_and_their_errors_are_ours() -> None:
     def number(text: str) -> int:
         return int(text)
 
-    ((node, answer),) = cluster.ask_nodes(number, "3")
+    ((node, answer),) = nodes.ask_nodes(number, "3")
     assert answer == 3
     assert node["Alive"]
     with pytest.raises(ValueError, match="three"):
-        cluster.ask_nodes(number, "three")
+        nodes.ask_nodes(number, "three")

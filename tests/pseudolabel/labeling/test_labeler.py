@@ -62,7 +62,7 @@ def corpus(tmp_path, photo):
 
 
 def config(**changes):
-    return LabelingConfig(network={}, **{"label_size": 16, "batch_size": 2, "threads": 2, **changes})
+    return LabelingConfig(network={}, **{"size": 16, "worker_batch": 2, "threads": 2, **changes})
 
 
 def make_labeler(**changes):

@@ -13,8 +13,8 @@ from PIL import Image
 from ray import cloudpickle
 from torch import nn
 
+from pseudolabel.crew.dispatch import Crew
 from pseudolabel.labeling.client import COORDINATOR
-from pseudolabel.labeling.dispatch import Crew
 from pseudolabel.labeling.rounds import LabelingConfig, Round, UnitCounts, WorkUnit
 from pseudolabel.labeling.workers import start_labeling
 from pseudolabel.pool.actors import start_pool
@@ -98,7 +98,7 @@ def labeled(ray_cluster, run, tmp_path):
         rows.append({"image_id": f"photo {index:02d}", "image": stream.getvalue(), "split": "train"})
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "corpus.parquet", row_group_size=2)
     units = [WorkUnit(str(tmp_path / "corpus.parquet"), group) for group in range(6)]
-    config = LabelingConfig(network={}, label_size=8, batch_size=2, threads=1, workers=2, worker_cpus=0.1)
+    config = LabelingConfig(network={}, size=8, worker_batch=2, threads=1, workers=2, worker_cpus=0.1)
     pool = start_pool(run, tmp_path / "pool")
     labeling = start_labeling(config, pool, units, (offset(0.0), 0), build=lambda _: (Brighter(), SlowScorer()))
     labeling.run_round()

@@ -309,7 +309,7 @@ class SlowScorer:
 
 
 UNITS, PER_UNIT = 8, 4
-CONFIG = LabelingConfig(network={}, label_size=8, batch_size=2, threads=1, workers=2, worker_cpus=0.1)
+CONFIG = LabelingConfig(network={}, size=8, worker_batch=2, threads=1, workers=2, worker_cpus=0.1)
 
 
 def offset(value):

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from models.config import parse
-from models.inference.controls import blend
+from models.images.photo import Photo
+from models.inference.controls import blend, controlled
 from models.inference.dehazing import Dehazed
-from models.options import Controls
+from models.options import Controls, DehazeOptions
+from models.predictor import render
 from pseudolabel.scorer.clip import ClipScorer
 from pseudolabel.scorer.loading import load_scorer
 from serving.config import ServingConfig
@@ -93,6 +96,28 @@ def test_inputs_and_results_of_a_batch_are_one_call() -> None:
     last = done[-1]
     assert isinstance(last, Done)
     assert last.clearness_after is None
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_the_controls_are_applied_once(scored: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = []
+
+    def counted(*args: Any) -> Tensor:
+        times.append(args)
+        return controlled(*args)
+
+    for module in ("models.inference.controlled", "serving.engine.batching.controlled"):
+        monkeypatch.setattr(module, counted)
+    options = DehazeOptions(strength=1.5, protect=True)
+    hazy = pictures()[0]
+    (done,) = batching.run([Work(Half(), hazy, options)], Counted() if scored else None, stack=False)
+    assert isinstance(done, Done)
+    assert done.found is not None
+    photo = Photo(np.zeros((96, 128, 3), np.uint8))
+    written = render(photo, hazy, done.found, options, done.picture)
+    assert len(times) == 1
+    expected = photo.with_tensor(controlled(hazy, hazy / 2, None, options))
+    assert np.array_equal(written.pixels, expected.pixels)
 
 
 def test_a_picture_that_cannot_be_scored_fails_alone() -> None:

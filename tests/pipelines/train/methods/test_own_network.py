@@ -54,7 +54,7 @@ def test_label_workers_build_it_and_take_over_the_teacher(network: str) -> None:
     method.configure()
     method.training_step(batch(0), 0)
     own = {"network": network_config(recipe), "allow_networks": allowed(recipe)}
-    config = LabelingConfig(**own, label_size=32, threads=torch.get_num_threads())
+    config = LabelingConfig(**own, size=32, threads=torch.get_num_threads())
     labeler = Labeler(config)
     labeler.load(pack_state(method.teacher_state()), 1)  # type: ignore[attr-defined]
     teacher, scorer = labeler._network, labeler._scorer

@@ -1,4 +1,4 @@
-"""Who labels what: keeps workers busy through a round, and goes on when some of them die or fall sick. No Ray."""
+"""Who does what: keeps workers busy until work is done, and goes on when some of them die or fall sick. No Ray."""
 
 from __future__ import annotations
 
@@ -9,12 +9,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from models.config import LabelingError
-from pseudolabel.labeling.rounds import Round, WorkUnit
+from models.config import DehazeError
+from pseudolabel.crew.work import Unit, Work
 
 log = logging.getLogger(__name__)
 
 QUIET_SECONDS = 30  # between two warnings that nobody is there
+
+
+class CrewError(DehazeError, RuntimeError):
+    """The work cannot go on: no worker is left, or it was stopped."""
+
+
+class UnitFailed(RuntimeError):  # noqa: N818 - an event, not a mistake
+    """A call failed with a worker that goes on living; another one may do better."""
 
 
 class WorkerGone(RuntimeError):  # noqa: N818 - an event, not a mistake
@@ -47,7 +55,7 @@ class Workers(Protocol):
         ...
 
     def answer(self, ticket: Any) -> Any:
-        """The answer; raises WorkerGone, or LabelingError when the worker is well but the call has failed."""
+        """The answer; raises WorkerGone or UnitFailed; anything else ends the work."""
         ...
 
     def dismiss(self) -> None:
@@ -60,10 +68,10 @@ class _Known:
     """What is known about one worker.
 
     Attributes:
-        name: of the worker, for the report of a round; a replacement has another one.
+        name: of the worker, for reports; a replacement has another one.
         well: its last unit went well.
         row: units that it failed since one went well, and whether another worker has done them since.
-        second: it is a replacement that has not labeled anything yet.
+        second: it is a replacement that has not done anything yet.
         births: how often it died before it was ready.
         reason: of its last failure.
         retired: it gets no more work.
@@ -71,7 +79,7 @@ class _Known:
 
     name: str
     well: bool = False
-    row: dict[WorkUnit, bool] = field(default_factory=dict)
+    row: dict[Any, bool] = field(default_factory=dict)
     second: bool = False
     births: int = 0
     reason: str = ""
@@ -83,7 +91,7 @@ class Crew:
 
     Is it the worker or the unit? A worker is sick that fails `failures` units in a row which others then do; a unit is
     to blame when workers that are well fail it. Whoever is in doubt rests until others have had its units. Where all
-    are in doubt nobody can tell: all are replaced once, and when that does not help, the rest of the round is given up.
+    are in doubt nobody can tell: all are replaced once, and when that does not help, the rest of the work is given up.
     """
 
     def __init__(self, workers: Workers, attempts: int, failures: int = 3, patience: float = QUIET_SECONDS) -> None:
@@ -116,41 +124,41 @@ class Crew:
 
     def work_off(
         self,
-        current: Round,
-        send: Callable[[int, WorkUnit], Any],
+        work: Work[Unit],
+        send: Callable[[int, Unit], Any],
         *,
         outstanding: int,
-        stopped: Callable[[], bool],
+        stopped: Callable[[], bool] = lambda: False,
         held: Callable[[], bool] = lambda: False,
         seconds: float = 1.0,
     ) -> None:
-        """Have every unit of a round done or given up.
+        """Have every unit done or given up.
 
         Args:
-            current: the round; it is told how each unit went.
-            send: gives a unit to a worker and returns the ticket.
+            work: the units; it is told how each of them went.
+            send: gives a unit to a worker and returns the ticket; asked late, so that it may send along what is newest.
             outstanding: units a worker may have at a time.
             stopped: asked at least every `seconds` whether to leave off at once.
-            held: asked as often whether to break the round off: units that are out come back, no others are handed out.
+            held: asked as often whether to break the work off: units that are out come back, no others are handed out.
 
         Raises:
-            LabelingError: no worker can start, or `stopped`.
+            CrewError: no worker can start, or `stopped`.
         """
-        out: dict[Any, tuple[int, str, WorkUnit]] = {}
+        out: dict[Any, tuple[int, str, Unit]] = {}
         self._at_work = self._said = time.monotonic()
         for known in self._known:
-            known.row.clear()  # of units of another round
-        while not current.finished:
+            known.row.clear()  # of units of other work
+        while not work.finished:
             if stopped():
-                raise LabelingError("labeling was stopped")
+                raise CrewError("the work was stopped")
             if held():
-                current.leave()
-            self._hand_out(current, send, out, outstanding)
+                work.leave()
+            self._hand_out(work, send, out, outstanding)
             for ticket in self._wait(out, seconds):
                 if stopped():  # the workers were dismissed; that is no death to make up for
                     break
                 if ticket in out:
-                    self._take_back(current, ticket, *out.pop(ticket))
+                    self._take_back(work, ticket, *out.pop(ticket))
                 else:
                     self._arrived(ticket)
 
@@ -161,7 +169,7 @@ class Crew:
     def _wait(self, out: Mapping[Any, Any], seconds: float) -> Sequence[Any]:
         if not self.ready and time.monotonic() - self._said > QUIET_SECONDS:
             self._said = time.monotonic()
-            log.warning("no label worker is up yet: is there room for them?")
+            log.warning("no worker is up yet: is there room for them?")
         tickets = [*out, *self._coming]
         return self._workers.wait(tickets, seconds) if tickets else ()
 
@@ -170,54 +178,54 @@ class Crew:
 
     def _hand_out(
         self,
-        current: Round,
-        send: Callable[[int, WorkUnit], Any],
-        out: dict[Any, tuple[int, str, WorkUnit]],
+        work: Work[Unit],
+        send: Callable[[int, Unit], Any],
+        out: dict[Any, tuple[int, str, Unit]],
         outstanding: int,
     ) -> None:
         load = Counter(name for _, name, _ in out.values())
         for level in range(outstanding):  # evenly: everybody gets a first unit before anybody gets a second
             for index in [i for i in self.ready if load[self._known[i].name] <= level and not self._rests(i)]:
                 known = self._known[index]
-                unit = current.take(known.name, len(known.row) / self._limit)
+                unit = work.take(known.name, len(known.row) / self._limit)
                 if unit is not None:
                     out[send(index, unit)] = (index, known.name, unit)
                     load[known.name] += 1
         if out:
             self._at_work = time.monotonic()
-        elif self.ready and not current.finished:
-            self._at_a_loss(current)
+        elif self.ready and not work.finished:
+            self._at_a_loss(work)
 
-    def _take_back(self, current: Round, ticket: Any, index: int, name: str, unit: WorkUnit) -> None:
+    def _take_back(self, work: Work[Unit], ticket: Any, index: int, name: str, unit: Unit) -> None:
         known = self._known[index]
         try:
             counts = self._workers.answer(ticket)
-        except LabelingError as problem:
+        except UnitFailed as problem:
             if known.name == name:
-                self._failed(current, index, unit, str(problem))
+                self._failed(work, index, unit, str(problem))
             else:  # it was replaced meanwhile
-                current.fail(unit, str(problem), name, counts=False)
+                work.fail(unit, str(problem), name, counts=False)
         except WorkerGone:
             if known.name == name and index in self.ready:  # each of its calls fails, but it died once
                 self.deaths += 1
-                self._failed(current, index, unit, f"{name} died")
+                self._failed(work, index, unit, f"{name} died")
                 if known.name == name and not known.retired:
                     self._call_up(index)
             else:
-                current.fail(unit, f"{name} died", counts=False)
+                work.fail(unit, f"{name} died", counts=False)
         else:
-            current.finish(unit, name, counts)
+            work.finish(unit, name, counts)
             self._succeeded(known if known.name == name else None, unit)
 
-    def _failed(self, current: Round, index: int, unit: WorkUnit, reason: str) -> None:
+    def _failed(self, work: Work[Unit], index: int, unit: Unit, reason: str) -> None:
         known = self._known[index]
         blamed, known.well, known.reason = known.well, False, reason
-        if not current.suspicious(unit):
+        if not work.suspicious(unit):
             known.row[unit] = False
-        if current.fail(unit, reason, known.name, counts=blamed) or blamed:
+        if work.fail(unit, reason, known.name, counts=blamed) or blamed:
             self._acquit([unit], but=known)
 
-    def _succeeded(self, known: _Known | None, unit: WorkUnit) -> None:
+    def _succeeded(self, known: _Known | None, unit: Unit) -> None:
         """Whoever has failed this unit is to blame for it; what the worker that did it has failed is not its fault."""
         if known is not None:
             failed = list(known.row)
@@ -228,9 +236,9 @@ class Crew:
             if unit in other.row and not other.retired:
                 other.row[unit] = True
                 if sum(other.row.values()) >= self._limit:
-                    self._sick(index, f"failed {self._limit} row groups in a row that others have done: {other.reason}")
+                    self._sick(index, f"failed {self._limit} units in a row that others have done: {other.reason}")
 
-    def _acquit(self, units: Sequence[WorkUnit], but: _Known | None = None) -> None:
+    def _acquit(self, units: Sequence[Unit], but: _Known | None = None) -> None:
         for known in self._known:
             for unit in units if known is not but else ():
                 known.row.pop(unit, None)
@@ -238,14 +246,14 @@ class Crew:
     def _sick(self, index: int, what: str) -> None:
         """Replace a worker, or retire it when it was the replacement."""
         if not self._known[index].second:
-            log.warning("label %s is replaced: it %s", self._known[index].name, what)
+            log.warning("%s is replaced: it %s", self._known[index].name, what)
             self._replace(index, second=True)
             return
         self._known[index] = replace(self._known[index], retired=True, row={})
         self._no_longer_coming(index)
         self._workers.retire(index)
         left = sum(not known.retired for known in self._known)
-        log.error("label %s is retired, %d are left: it %s", self._known[index].name, left, what)
+        log.error("%s is retired, %d are left: it %s", self._known[index].name, left, what)
 
     def _replace(self, index: int, *, second: bool) -> None:
         number = int(self._known[index].name.partition(".")[2] or 0) + 1
@@ -254,19 +262,19 @@ class Crew:
         self._known[index] = _Known(f"worker {index}.{number}", second=second)
         self._call_up(index)
 
-    def _at_a_loss(self, current: Round) -> None:
+    def _at_a_loss(self, work: Work[Unit]) -> None:
         """Units are left and workers ready, and nothing can be handed out."""
         patient = self._coming and time.monotonic() - self._at_work < self._patience
         if not all(self._rests(index) for index in self.ready):
-            for unit in [] if patient else current.go_round():
+            for unit in [] if patient else work.go_round():
                 self._acquit([unit])
             return
         once = [index for index in self.ready if not self._known[index].second]
         for index in once:
-            what = f"failed {self._limit} row groups in a row, as all others did: {self._known[index].reason}"
+            what = f"failed {self._limit} units in a row, as all others did: {self._known[index].reason}"
             self._sick(index, what)
         if not once and not patient:
-            current.abandon(self._known[self.ready[0]].reason)
+            work.abandon(self._known[self.ready[0]].reason)
 
     def _call_up(self, index: int) -> None:
         self._coming[self._workers.call_up(index)] = index
@@ -280,7 +288,7 @@ class Crew:
         try:
             self._workers.answer(ticket)
             return
-        except LabelingError as problem:
+        except UnitFailed as problem:
             what = f"cannot start: {problem}"
             self._sick(index, what)
         except WorkerGone as problem:
@@ -295,4 +303,4 @@ class Crew:
             else:
                 self._call_up(index)
         if not self.ready and not self._coming:
-            raise LabelingError(f"no label worker is left; the last one {what}")
+            raise CrewError(f"no worker is left; the last one {what}")

@@ -5,8 +5,7 @@ from collections import Counter
 
 import pytest
 
-from models.config import LabelingError
-from pseudolabel.labeling.dispatch import Crew, WorkerGone
+from pseudolabel.crew.dispatch import Crew, CrewError, UnitFailed, WorkerGone
 from pseudolabel.labeling.rounds import Round, UnitCounts, WorkUnit, reasons
 
 
@@ -108,7 +107,7 @@ def test_a_worker_that_is_gone_for_good_is_replaced():
 
 def test_a_unit_that_fails_time_and_again_is_given_up_and_named():
     def fate(index, unit, nth):
-        return LabelingError("no such file") if unit.row_group == 3 else UnitCounts(10, 10, 10)
+        return UnitFailed("no such file") if unit.row_group == 3 else UnitCounts(10, 10, 10)
 
     report, _ = work(FakeWorkers(2, fate))
     assert report["done"] == 7
@@ -124,12 +123,12 @@ def test_work_goes_on_with_the_workers_that_there_is_room_for():
 
 
 def test_a_wrong_configuration_ends_the_round():
-    with pytest.raises(LabelingError, match="unknown scorer"):
-        work(FakeWorkers(2, born=lambda index, nth: LabelingError("unknown scorer 'clap'")))
+    with pytest.raises(CrewError, match="unknown scorer"):
+        work(FakeWorkers(2, born=lambda index, nth: UnitFailed("unknown scorer 'clap'")))
 
 
 def test_workers_that_never_live_end_the_round():
-    with pytest.raises(LabelingError, match="dies before it is ready: out of memory"):
+    with pytest.raises(CrewError, match="dies before it is ready: out of memory"):
         work(FakeWorkers(2, born=lambda index, nth: WorkerGone("out of memory")))
 
 
@@ -148,7 +147,7 @@ class Hasty(FakeWorkers):
 
 def sick(*indices, says="CUDA error"):
     """Workers that fail everything, and so do those who are hired in their place."""
-    return lambda index, unit, nth: LabelingError(says) if index in indices else GOOD
+    return lambda index, unit, nth: UnitFailed(says) if index in indices else GOOD
 
 
 @pytest.mark.parametrize("kind", [FakeWorkers, Hasty])
@@ -168,7 +167,7 @@ def test_sick_workers_cost_nothing_and_are_replaced_then_retired(kind, size, sic
 
 def test_a_sick_worker_that_a_new_process_mends_stays():
     workers = FakeWorkers(
-        2, lambda index, unit, nth: LabelingError("CUDA") if index == 0 and not workers.replaced else GOOD
+        2, lambda index, unit, nth: UnitFailed("CUDA") if index == 0 and not workers.replaced else GOOD
     )
     report, crew = work(workers, MANY)
     assert report["done"] == 400
@@ -179,7 +178,7 @@ def test_a_sick_worker_that_a_new_process_mends_stays():
 @pytest.mark.parametrize(("size", "often"), [(1, 10), (2, 2), (2, 3), (2, 10), (8, 2), (8, 3)])
 def test_a_worker_that_fails_now_and_then_costs_nothing(size, often):
     workers = FakeWorkers(
-        size, lambda index, unit, nth: LabelingError("hiccup") if nth % often == 0 and not index else GOOD
+        size, lambda index, unit, nth: UnitFailed("hiccup") if nth % often == 0 and not index else GOOD
     )
     report, crew = work(workers, MANY, attempts=5)
     assert (report["done"], report["failed"]) == (400, [])
@@ -189,7 +188,7 @@ def test_a_worker_that_fails_now_and_then_costs_nothing(size, often):
 @pytest.mark.parametrize("kind", [FakeWorkers, Hasty])
 @pytest.mark.parametrize("size", [1, 2, 8])
 @pytest.mark.parametrize("bad", [[5], [0, 1, 2, 3, 4, 5, 6, 7], [399], [7, 77, 177, 277, 377], range(0, 400, 10)])
-@pytest.mark.parametrize("problem", [LabelingError("no such file"), WorkerGone("out of memory")])
+@pytest.mark.parametrize("problem", [UnitFailed("no such file"), WorkerGone("out of memory")])
 def test_poisonous_units_are_given_up_and_nobody_is_retired_for_them(kind, size, bad, problem):
     workers = kind(size, lambda index, unit, nth: problem if unit.row_group in bad else GOOD)
     report, crew = work(workers, MANY, attempts=5)
@@ -221,7 +220,7 @@ def test_when_all_are_sick_the_round_ends_soon_and_says_why(size):
 
 
 def test_when_all_fall_sick_in_the_middle_the_rest_is_given_up_soon():
-    workers = FakeWorkers(2, lambda index, unit, nth: GOOD if nth <= 100 else LabelingError("disk full"))
+    workers = FakeWorkers(2, lambda index, unit, nth: GOOD if nth <= 100 else UnitFailed("disk full"))
     report, _ = work(workers, MANY, attempts=5)
     assert report["done"] == 100
     assert report["reasons"] == "300 x disk full"
@@ -229,7 +228,7 @@ def test_when_all_fall_sick_in_the_middle_the_rest_is_given_up_soon():
 
 
 def test_one_that_cannot_start_is_retired_and_the_others_do_its_work():
-    for problem in (LabelingError("no such scorer here"), WorkerGone("out of memory")):
+    for problem in (UnitFailed("no such scorer here"), WorkerGone("out of memory")):
         workers = FakeWorkers(2, born=lambda index, nth, problem=problem: problem if index == 0 else None)
         report, crew = work(workers)
         assert report["done"] == 8
@@ -244,5 +243,5 @@ def test_reasons_are_counted_and_few():
 
 
 def test_a_stop_ends_the_round():
-    with pytest.raises(LabelingError, match="stopped"):
+    with pytest.raises(CrewError, match="stopped"):
         work(FakeWorkers(1), stopped=lambda: True)

@@ -1,8 +1,4 @@
-"""Atmospheric scattering model, haze synthesis and the dark channel prior.
-
-Scattering model (Koschmieder): ``P = J*T + A*(1 - T)``, ``T = exp(-beta * d)`` with hazy photograph P, scene J,
-transmission T, airlight A and scene distance d. All images are RGB float32 NCHW in [0, 1].
-"""
+"""Haze on clear photographs, as networks are trained on."""
 
 from __future__ import annotations
 
@@ -19,105 +15,13 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.config import Settings
-from models.inference import guided_filter
-from models.networks import shared
+from models.haze.depth import between, draw, generators, procedural_depths, smooth_field
 
 _KIND = 0x5EED  # the kind of haze is drawn from another generator than the haze
 _WARMTH = 0x3A4D  # so is the warmth of the airlight: haze without any stays what it was
-GRID = 64  # side of the square grid that everything is computed on
-SITES = (8, 48)  # superpixels of a map
-_DEPTH_DRAWS = ("horizon", "power", "tilt", "plane", "smooth", "objects", "sites")
-
-
-def generators(seeds: Sequence[int]) -> list[torch.Generator]:
-    """A generator of its own for every image, so that its draws do not depend on the rest of the batch."""
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
-
-
-def draw(own: Sequence[torch.Generator], names: Sequence[str]) -> dict[str, Tensor]:
-    """One uniform number in [0, 1) per name and image, N each; an image's come from its own generator."""
-    table = torch.stack([torch.rand(len(names), generator=generator) for generator in own])
-    return dict(zip(names, table.unbind(1), strict=True))
-
-
-def between(drawn: Tensor, low: float, high: float) -> Tensor:
-    """Uniform numbers in [0, 1) stretched to [low, high)."""
-    return low + (high - low) * drawn
-
-
-def procedural_depth(image: Tensor, seed: int) -> Tensor:
-    """A plausible depth map for a photograph without one.
-
-    Args:
-        image: 3HW in [0, 1]; object borders follow its colors.
-        seed: same seed and image, same map.
-
-    Returns:
-        1HW in [0, 1], 1 = near; both ends are reached.
-    """
-    return procedural_depths(image[None], [seed])[0]
-
-
-def procedural_depths(images: Tensor, seeds: Sequence[int]) -> Tensor:
-    """:func:`procedural_depth` of a batch, N3HW to N1HW; every map is what the image would get alone."""
-    own = generators(seeds)
-    drawn = {name: values[:, None, None] for name, values in draw(own, _DEPTH_DRAWS).items()}
-    axis = torch.linspace(0, 1, GRID)
-    horizon = between(drawn["horizon"], 0.0, 0.6)
-    ramp = ((axis[:, None] - horizon) / (1.0 - horizon)).clamp_(min=0.0)
-    plane = _powers(ramp, between(drawn["power"], 0.6, 2.0)) + between(drawn["tilt"], -0.4, 0.4) * (axis - 0.5)
-    smooth = torch.stack([_smooth(generator) for generator in own])
-    counts = between(drawn["sites"], *SITES).flatten().int().tolist()
-    objects = torch.stack([_offsets(*of) for of in zip(_colors(images), counts, own, strict=True)])
-    depth = 1.2 * drawn["plane"] * plane + 0.25 * drawn["smooth"] * smooth + 0.5 * drawn["objects"] * objects
-    depth = F.interpolate(depth[:, None], size=images.shape[2:], mode="bilinear", align_corners=False)
-    low, high = depth.amin((2, 3), keepdim=True), depth.amax((2, 3), keepdim=True)
-    return depth.sub_(low).div_((high - low).clamp_(min=1e-6)).clamp_(0.0, 1.0)
-
-
-def _powers(bases: Tensor, exponents: Tensor) -> Tensor:
-    """Each image by itself: torch rounds the last numbers of an array differently, and those depend on the batch."""
-    return torch.stack([base ** float(exponent) for base, exponent in zip(bases, exponents, strict=True)])
-
-
-@functools.cache
-def _cubic() -> Tensor:
-    """Bicubic interpolation from 4 values to ``GRID`` as a (GRID, 4) matrix."""
-    return F.interpolate(torch.eye(4)[None, None], size=(GRID, 4), mode="bicubic", align_corners=True)[0, 0]
-
-
-def _smooth(generator: torch.Generator) -> Tensor:
-    """A smooth random field, (GRID, GRID)."""
-    return _cubic() @ torch.randn(4, 4, generator=generator) @ _cubic().T
-
-
-@functools.cache
-def _places() -> tuple[Tensor, Tensor]:
-    """Row and column of every place of the grid, from 0 to 2: position counts twice as much as a color channel."""
-    y, x = torch.meshgrid(torch.linspace(0, 2, GRID), torch.linspace(0, 2, GRID), indexing="ij")
-    return y.flatten(), x.flatten()
-
-
-def _colors(images: Tensor) -> Tensor:
-    """The pixel in the middle of every place of the grid: N3HW to N3(GRID * GRID)."""
-    rows, columns = ((torch.arange(GRID) * side + side // 2) // GRID for side in images.shape[2:])
-    return images.float().index_select(2, rows).index_select(3, columns).flatten(2)
-
-
-def _offsets(colors: Tensor, sites: int, generator: torch.Generator) -> Tensor:
-    """A random offset per superpixel: places join the nearest of ``sites`` places in position and color.
-
-    The nearest to p is the s with the largest ``p.s - |s|^2 / 2``. 3P to (GRID, GRID), softened over 3x3 places.
-    """
-    points = torch.stack([*_places(), *colors], dim=1)
-    chosen = points[torch.randint(0, points.shape[0], (sites,), generator=generator)]
-    likeness = torch.addmm(chosen.square().sum(1) * -0.5, points, chosen.T)
-    nearest = torch.from_numpy(likeness.numpy().argmax(1))  # several times as fast as torch's
-    offsets = between(torch.rand(sites, generator=generator), -1.0, 1.0)[nearest].view(1, GRID, GRID)
-    return F.avg_pool2d(F.pad(offsets, (1, 1, 1, 1), mode="replicate"), 3, stride=1)[0]
 
 
 def _ascending(ends: tuple[float, float]) -> tuple[float, float]:
@@ -211,26 +115,6 @@ class Synthesized:
     tint: Tensor
 
 
-def scatter(scene: Tensor, transmission: Tensor, airlight: Tensor | float) -> Tensor:
-    """``P = J*T + A*(1 - T)``.
-
-    Args:
-        scene: J, N3HW in [0, 1].
-        transmission: T, N1HW in [0, 1].
-        airlight: A, a number or N3 / N311.
-    """
-    if isinstance(airlight, Tensor) and airlight.dim() == 2:
-        airlight = airlight[:, :, None, None]
-    return scene * transmission + airlight * (1.0 - transmission)
-
-
-def transmission_from_depth(depth: Tensor, beta: Tensor | float) -> Tensor:
-    """``T = exp(-2 * beta * (1 - depth))``: depth N1HW in [0, 1] with 1 = near, beta a number or N."""
-    if isinstance(beta, Tensor) and beta.dim() == 1:
-        beta = beta[:, None, None, None]
-    return torch.exp(-2.0 * beta * (1.0 - depth))
-
-
 @functools.cache
 def _jpeg_codec() -> Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]:
     """Pixels (H, W, 3) through JPEG and back: libjpeg by imagecodecs, where it is missing by Pillow. Both give the
@@ -282,7 +166,7 @@ def _spoil(scene: Tensor, drawn: dict[str, Tensor], own: Sequence[torch.Generato
 
 def _densities(strengths: Tensor, own: Sequence[torch.Generator], like: Tensor) -> Tensor:
     """How dense the haze is in each place, 1 on the whole: N strengths to the shape N1HW of ``like``."""
-    fields = torch.stack([_smooth(generator) for generator in own])
+    fields = torch.stack([smooth_field(generator) for generator in own])
     fields = F.interpolate(fields[:, None], size=like.shape[2:], mode="bilinear", align_corners=False)
     return fields.clamp_(-2.0, 2.0).mul_(strengths[:, None, None, None]).exp_()
 
@@ -369,54 +253,3 @@ def _blocks(seeds: Sequence[int], config: HazeConfig, most: int) -> Iterator[tup
         end = start + len(list(run))
         yield from ((configs[name], slice(first, min(first + most, end))) for first in range(start, end, most))
         start = end
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A dehazed scene N3HW and its transmission N1HW, both in [0, 1]."""
-
-    scene: Tensor
-    transmission: Tensor
-
-
-def dark_channel(image: Tensor, radius: int) -> Tensor:
-    """Minimum over channels and a (2r+1)^2 window: N3HW -> N1HW."""
-    lowest = image.amin(dim=1, keepdim=True)
-    padded = F.pad(-lowest, (radius, radius, radius, radius), mode="replicate")
-    rows = F.max_pool2d(padded, (2 * radius + 1, 1), stride=1)  # the minimum of a window is that of its rows' minima
-    return -F.max_pool2d(rows, (1, 2 * radius + 1), stride=1)
-
-
-def _airlight(hazy: Tensor, radius: int) -> Tensor:
-    """Mean color of the pixels that are brightest in the dark channel: N3HW -> N311, at least 0.05."""
-    dark = dark_channel(hazy, radius).flatten(1)
-    brightest = dark.topk(max(1, dark.shape[1] // 1000), dim=1).indices
-    colors = hazy.flatten(2).gather(2, brightest[:, None, :].expand(-1, 3, -1))
-    return colors.mean(dim=2)[:, :, None, None].clamp(min=0.05)
-
-
-class DarkChannelPrior(nn.Module):
-    """Training-free baseline (He et al., TPAMI 2011): ``T = 1 - omega * dark(P / A)``, refined, ``J = (P - A)/T + A``.
-
-    The airlight is the mean color of the ``1/1000`` of pixels that are brightest in the dark channel.
-    """
-
-    def __init__(self, radius: int = 7, omega: float = 0.95, floor: float = 0.1, guide_radius: int = 40) -> None:
-        super().__init__()
-        self.radius, self.omega, self.floor, self.guide_radius = radius, omega, floor, guide_radius
-
-    def forward(self, hazy: Tensor) -> Estimate:
-        """N3HW in [0, 1] -> scene N3HW and transmission N1HW."""
-        radius = min(self.radius, min(hazy.shape[-2:]) - 1)
-        airlight = shared(lambda: _airlight(hazy, radius))
-        rough = 1.0 - self.omega * dark_channel(hazy / airlight, radius)
-        gray = hazy.mean(dim=1, keepdim=True)
-        transmission = guided_filter(gray, rough, self.guide_radius, 1e-3).clamp(self.floor, 1.0)
-        scene = ((hazy - airlight) / transmission + airlight).clamp(0.0, 1.0)
-        return Estimate(scene, transmission)
-
-
-def dark_channel_prior(hazy: Tensor) -> Estimate:
-    """Dehaze N3HW photographs with the dark channel prior at its usual settings."""
-    estimate: Estimate = DarkChannelPrior()(hazy)
-    return estimate
