@@ -1,0 +1,166 @@
+"""A Ray cluster on several hosts that share no disk, and an S3 server, as a cloud has them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tests.cluster.hosts import Host, Network
+from tests.conftest import ENVIRONMENT, ROOT
+
+HEAD, WORKERS, STORAGE, DESK = "head", ("one", "two"), "storage", "desk"
+NAMES = (HEAD, *WORKERS, "three", STORAGE, DESK)
+S3_PORT, GCS_PORT, JOBS_PORT = 9000, 6379, 8265
+START_SECONDS = 240.0  # for Ray on a host; a quiet machine needs a tenth
+CPUS = 2  # logical ones of each worker host
+LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # of the tests' own Ray, which has one host
+
+
+class Job:
+    """A command of ``ray job submit``, given on the desk.
+
+    Attributes:
+        log: what it has printed.
+    """
+
+    def __init__(self, cluster: Cluster, process: subprocess.Popen[bytes], log: Path) -> None:
+        self._cluster, self._process, self.log = cluster, process, log
+        self._began = time.monotonic()
+
+    @property
+    def text(self) -> str:
+        """What the job has printed so far."""
+        return self.log.read_text(errors="replace")
+
+    def until(self, happened: Callable[[], bool], what: str, seconds: float) -> None:
+        """Wait while the job runs until something has happened; fail when it ends before, or in time."""
+        deadline = time.monotonic() + seconds
+        while not happened():
+            assert self._process.poll() is None, f"the job ended before {what}:\n{self.text}"
+            assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s:\n{self.text}"
+            time.sleep(0.25)
+
+    def says(self, words: str, seconds: float) -> None:
+        """Wait until it has printed this."""
+        self.until(lambda: words in self.text, f"it said {words!r}", seconds)
+
+    def end(self, seconds: float, code: int = 0) -> float:
+        """Wait for its end, which must be that; how many seconds it took in all."""
+        try:
+            found = self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the job did not end within {seconds:g} s:\n{self.text}") from None
+        assert found == code, f"exit code {found}, not {code}:\n{self.text}"
+        return time.monotonic() - self._began
+
+
+class Cluster:
+    """The hosts with what runs on them. The head computes nothing; the desk is where people sit, and in no cluster.
+
+    Attributes:
+        environment: of everything that is started on a host.
+    """
+
+    def __init__(self, network: Network, folder: Path) -> None:
+        self.network, self.folder = network, folder
+        self._started: list[subprocess.Popen[bytes]] = []
+        self.environment = self._make_environment()
+        self.start(STORAGE, "moto_server", "-H", "0.0.0.0", "-p", str(S3_PORT))
+        self._await_port(STORAGE, S3_PORT)
+        self.start_head()
+        for name in WORKERS:
+            self.start_worker(name)
+        self.await_nodes(len(WORKERS))
+
+    def _make_environment(self) -> dict[str, str]:
+        kept = {key: value for key, value in os.environ.items() if key in ("LANG", "LC_ALL", "LD_LIBRARY_PATH")}
+        return kept | {
+            **{key: value for key, value in ENVIRONMENT.items() if key != LOOPBACK_ONLY},
+            "AWS_ENDPOINT_URL": f"http://{STORAGE}:{S3_PORT}",
+            "HOME": "/var/tmp/home",
+            "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
+            "PYTHONPATH": "",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        }
+
+    def host(self, name: str) -> Host:
+        """One of the hosts."""
+        return self.network.host(name)
+
+    def start(self, name: str, *words: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """Start something that stays on a host; its output is in a file of that name."""
+        log = self.folder / f"{name}.log"
+        process = self.host(name).begin(*words, env=self.environment | dict(env or {}), log=log)
+        self._started.append(process)
+        return process
+
+    def start_head(self) -> None:
+        """Ray's head, which has no CPUs to give: nothing of a job but its driver runs there."""
+        head = self.host(HEAD)
+        options = [f"--port={GCS_PORT}", f"--dashboard-host={head.address}", f"--dashboard-port={JOBS_PORT}"]
+        self._start_ray(HEAD, 0, "--head", "--include-dashboard=true", *options)
+        self._await_port(HEAD, GCS_PORT)
+        self._await_port(HEAD, JOBS_PORT)
+
+    def start_worker(self, name: str) -> None:
+        """Let a host join."""
+        self._start_ray(name, CPUS, f"--address={self.host(HEAD).address}:{GCS_PORT}")
+
+    def _start_ray(self, name: str, cpus: int, *options: str) -> None:
+        command = ["ray", "start", "--block", f"--node-ip-address={self.host(name).address}", f"--num-cpus={cpus}"]
+        self.start(name, *command, "--object-store-memory=200000000", "--disable-usage-stats", *options)
+
+    def _await_port(self, name: str, port: int) -> None:
+        """Wait until somebody listens there."""
+        probe = f"exec 3<>/dev/tcp/{self.host(name).address}/{port}"
+        command = self.host(DESK).command("bash", "-c", probe)
+        deadline = time.monotonic() + START_SECONDS
+        while subprocess.run(command, capture_output=True, check=False).returncode:
+            assert time.monotonic() < deadline, f"nothing listens at {name}:{port}: {self.said(name)}"
+            time.sleep(0.25)
+
+    def said(self, name: str) -> str:
+        """What was printed on a host."""
+        path = self.folder / f"{name}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def await_nodes(self, workers: int, seconds: float = START_SECONDS) -> None:
+        """Wait until the head counts so many workers as alive."""
+        code = (
+            "import sys, time\n"
+            "from ray._raylet import GcsClient\n"
+            f"client = GcsClient(address='{self.host(HEAD).address}:{GCS_PORT}')\n"
+            "deadline, found = time.monotonic() + float(sys.argv[2]), -1\n"
+            "while time.monotonic() < deadline:\n"
+            "    found = sum(node.state == 0 for node in client.get_all_node_info().values()) - 1\n"
+            "    if found == int(sys.argv[1]): sys.exit()\n"
+            "    time.sleep(0.25)\n"
+            "sys.exit(f'{found} worker hosts')\n"
+        )
+        self.on_desk(code, str(workers), str(seconds), timeout=seconds + 60)
+
+    def on_desk(self, code: str, *words: str, timeout: float = 120.0) -> str:
+        """Run a piece of Python on the desk; what it printed."""
+        command = (sys.executable, "-c", code, *words)
+        return self.host(DESK).check(*command, env=self.environment | {"PYTHONPATH": str(ROOT)}, timeout=timeout)
+
+    def submit(self, *words: str, env: Mapping[str, str] | None = None) -> Job:
+        """``ray job submit -- python -m words`` on the desk, as in the README."""
+        log = self.folder / f"job-{time.monotonic_ns()}.log"
+        address = f"http://{self.host(HEAD).address}:{JOBS_PORT}"
+        command = ["ray", "job", "submit", "--address", address, "--working-dir", str(ROOT), "--", "python", "-m", *words]
+        process = self.host(DESK).begin(*command, env=self.environment | dict(env or {}), log=log)
+        self._started.append(process)
+        return Job(self, process, log)
+
+    def close(self) -> None:
+        """End everything."""
+        self.network.close()
+        for process in self._started:
+            process.wait()
