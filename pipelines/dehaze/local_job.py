@@ -13,7 +13,7 @@ from models import zoo
 from models.config import ConfigError
 from models.inference import InferenceConfig
 from models.options import DehazeOptions
-from models.paths import child, filesystem
+from models.paths import child, filesystem, is_uri
 from models.registry import SCHEME, download_model
 from pipelines.dehaze.names import SHEETS
 from pipelines.dehaze.outcome import NO_SPACE, FolderReport
@@ -118,7 +118,7 @@ def _found(model: str, tracking_uri: str | None) -> tuple[str, str]:
     if model.startswith(SCHEME):
         return model, str(download_model(model, tracking_uri))
     zoo.config_of(model)
-    return (model if model in zoo.NAMES else str(Path(model).resolve())), model
+    return (model if model in zoo.NAMES or is_uri(model) else str(Path(model).resolve())), model
 
 
 def _device(name: str) -> str:

@@ -150,11 +150,31 @@ class Cluster:
         command = (sys.executable, "-c", code, *words)
         return self.host(DESK).check(*command, env=self.environment | {"PYTHONPATH": str(ROOT)}, timeout=timeout)
 
+    def read(self, uri: str) -> str:
+        """A text in the bucket."""
+        return self.on_desk("import sys; from models.paths import *; print(read_file(sys.argv[1]).decode())", uri)
+
+    def names(self, uri: str) -> list[str]:
+        """What lies in a folder of the bucket."""
+        return self.on_desk("import sys; from models.paths import *; print(*names_in(sys.argv[1]))", uri).split()
+
     def submit(self, *words: str, env: Mapping[str, str] | None = None) -> Job:
         """``ray job submit -- python -m words`` on the desk, as in the README."""
         log = self.folder / f"job-{time.monotonic_ns()}.log"
         address = f"http://{self.host(HEAD).address}:{JOBS_PORT}"
-        command = ["ray", "job", "submit", "--address", address, "--working-dir", str(ROOT), "--", "python", "-m", *words]
+        command = [
+            "ray",
+            "job",
+            "submit",
+            "--address",
+            address,
+            "--working-dir",
+            str(ROOT),
+            "--",
+            "python",
+            "-m",
+            *words,
+        ]
         process = self.host(DESK).begin(*command, env=self.environment | dict(env or {}), log=log)
         self._started.append(process)
         return Job(self, process, log)

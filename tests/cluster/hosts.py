@@ -21,14 +21,24 @@ _KEEPER = """
 set -e
 mount --make-rprivate /
 mount -t tmpfs -o size=1g tmpfs /dev/shm
-mount --bind "$1/hosts" /etc/hosts
-mount --bind "$1/var/tmp" /var/tmp
-mount --bind "$1/tmp" /tmp
+cd "$1"
+mount --bind hosts /etc/hosts
+mount --no-canonicalize --bind var/tmp /var/tmp
+mount --no-canonicalize --bind tmp /tmp
+cd /
 hostname "$2"
 echo ready
 while read -r _; do :; done
 """
-# bash is process 1 of the host: it takes over what has lost its parents, and ends with the pipe.
+# bash is process 1 of the host: it takes over what has lost its parents, and ends with the pipe. Names of folders are
+# relative, as the host's files may lie below a folder that is hidden by then.
+_SWITCH = """
+set -e
+ip link add switch type bridge
+ip link set switch up
+echo ready
+while read -r _; do :; done
+"""
 
 
 class HostsError(RuntimeError):
@@ -100,15 +110,18 @@ class Host:
 
     def check(self, *words: str, env: Mapping[str, str] | None = None, timeout: float = 60.0) -> str:
         """Run a command to its end, which must be a good one; what it printed."""
-        done = subprocess.run(self.command(*words), env=env, capture_output=True, text=True, timeout=timeout, check=False)
+        done = subprocess.run(
+            self.command(*words), env=env, capture_output=True, text=True, timeout=timeout, check=False
+        )
         if done.returncode:
             raise HostsError(f"{' '.join(words)} on {self.name}: {done.stdout}{done.stderr}")
         return done.stdout
 
-    def begin(self, *words: str, env: Mapping[str, str], log: Path, stdin: int | None = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+    def begin(self, *words: str, env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
         """Start a command; what it prints is added to a file."""
+        whole, none = self.command(*words), subprocess.DEVNULL
         with log.open("ab") as stream:
-            return subprocess.Popen(self.command(*words), env=env, stdin=stdin, stdout=stream, stderr=subprocess.STDOUT)
+            return subprocess.Popen(whole, env=env, stdin=none, stdout=stream, stderr=subprocess.STDOUT)
 
     def kill(self) -> None:
         """A power cut."""
@@ -149,8 +162,7 @@ class Network:
         self.names = "\n".join(["127.0.0.1 localhost", *lines, ""])
         self.hosts: dict[str, Host] = {}
         user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-        script = "set -e; ip link add switch type bridge; ip link set switch up; echo ready; while read -r _; do :; done"
-        self.switch = _Keeper([*user, "--net"], script)
+        self.switch = _Keeper([*user, "--net"], _SWITCH)
 
     def host(self, name: str) -> Host:
         """The host of that name, which is started where it is not there yet."""

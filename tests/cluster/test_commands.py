@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -35,10 +36,20 @@ def test_from_photographs_in_a_bucket_to_dehazed_ones(
     )
     took["train"] = job.end(JOB_SECONDS)
 
+    corpus, results = bucket("corpora/hazy"), bucket("results")
+    job = cluster.submit("pipelines.ingest", hazy, "--domain", "hazy", "--out", corpus)
+    took["ingest of hazy ones"] = job.end(JOB_SECONDS)
+    job = cluster.submit(
+        "pipelines.evaluate", "--data", corpus, "--models", f"tiny={run}/model", "--split", "all", "--scorer", "none",
+        "--metrics", "fade", "--out", results,
+    )  # fmt: skip
+    took["evaluate"] = job.end(JOB_SECONDS)
+    summary = json.loads(cluster.read(f"{results}/summary.json"))
+    assert summary["photographs"]["real"]["evaluated"] == 6
+    assert {"hazy", "dcp", "tiny"} <= set(summary["tables"]["real"])
+
     job = cluster.submit("pipelines.dehaze", hazy, bucket("dehazed"), "--model", f"{run}/model", "--concurrency", "2")
     took["dehaze"] = job.end(JOB_SECONDS)
     print(took)
-    names = cluster.on_desk(
-        "import sys; from models.paths import names_in; print(*names_in(sys.argv[1]))", bucket("dehazed")
-    ).split()
-    assert [name for name in names if name.endswith(".jpg")] == [f"{index:04d}.jpg" for index in range(6)]
+    names = [name for name in cluster.names(bucket("dehazed")) if name.endswith(".jpg")]
+    assert names == [f"{index:04d}.jpg" for index in range(6)]
