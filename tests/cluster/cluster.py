@@ -7,7 +7,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from tests.cluster.hosts import Host, Network
@@ -25,12 +25,22 @@ class Job:
     """A command of ``ray job submit``, given on the desk.
 
     Attributes:
+        name: by which Ray knows it.
         log: what it has printed.
     """
 
-    def __init__(self, cluster: Cluster, process: subprocess.Popen[bytes], log: Path) -> None:
-        self._cluster, self._process, self.log = cluster, process, log
+    def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.name, self.log, self._process = name, log, process
         self._began = time.monotonic()
+
+    @property
+    def going_on(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    def wait(self, seconds: float) -> None:
+        """Wait until it has ended, however it did."""
+        self._process.wait(seconds)
 
     @property
     def text(self) -> str:
@@ -150,6 +160,35 @@ class Cluster:
         command = (sys.executable, "-c", code, *words)
         return self.host(DESK).check(*command, env=self.environment | {"PYTHONPATH": str(ROOT)}, timeout=timeout)
 
+    def begin_on_desk(self, code: str, *words: str) -> Job:
+        """The same, without waiting for its end."""
+        log = self.folder / f"desk-{time.monotonic_ns()}.log"
+        command, env = (sys.executable, "-c", code, *words), self.environment | {"PYTHONPATH": str(ROOT)}
+        process = self.host(DESK).begin(*command, env=env, log=log)
+        self._started.append(process)
+        return Job("", process, log)
+
+    def serve(self, config: str) -> None:
+        """``serve deploy`` of a configuration, on the desk."""
+        path = "tmp/serve.yaml"
+        (self.host(DESK).files / path).write_text(config)
+        self.host(DESK).check("serve", "deploy", "--address", self._jobs, f"/{path}", env=self.environment)
+
+    def await_ready(self, urls: Iterable[str], seconds: float) -> None:
+        """Wait until services say that they are ready."""
+        code = (
+            "import sys, time, httpx\n"
+            "deadline, said = time.monotonic() + float(sys.argv[1]), ''\n"
+            "def ready(url):\n"
+            "    try: answer = httpx.get(url + '/readyz', timeout=5)\n"
+            "    except httpx.HTTPError as problem: return repr(problem)\n"
+            "    return '' if answer.status_code == 200 else answer.text\n"
+            "while said := [one for one in map(ready, sys.argv[2:]) if one]:\n"
+            "    if time.monotonic() > deadline: sys.exit(f'not ready: {said}')\n"
+            "    time.sleep(0.5)\n"
+        )
+        self.on_desk(code, str(seconds), *urls, timeout=seconds + 60)
+
     def read(self, uri: str) -> str:
         """A text in the bucket."""
         return self.on_desk("import sys; from models.paths import *; print(read_file(sys.argv[1]).decode())", uri)
@@ -160,24 +199,38 @@ class Cluster:
 
     def submit(self, *words: str, env: Mapping[str, str] | None = None) -> Job:
         """``ray job submit -- python -m words`` on the desk, as in the README."""
-        log = self.folder / f"job-{time.monotonic_ns()}.log"
-        address = f"http://{self.host(HEAD).address}:{JOBS_PORT}"
-        command = [
-            "ray",
-            "job",
-            "submit",
-            "--address",
-            address,
-            "--working-dir",
-            str(ROOT),
-            "--",
-            "python",
-            "-m",
-            *words,
-        ]
+        name = f"job-{time.monotonic_ns()}"
+        command = ["ray", "job", "submit", "--address", self._jobs, "--submission-id", name]
+        command += ["--working-dir", str(ROOT), "--", "python", "-m", *words]
+        log = self.folder / f"{name}.log"
         process = self.host(DESK).begin(*command, env=self.environment | dict(env or {}), log=log)
         self._started.append(process)
-        return Job(self, process, log)
+        return Job(name, process, log)
+
+    @property
+    def _jobs(self) -> str:
+        return f"http://{self.host(HEAD).address}:{JOBS_PORT}"
+
+    def runs(self, name: str, title: str) -> int:
+        """How many processes of a host have a title that begins so."""
+        return sum(line.startswith(title) for line in self.host(name).check("ps", "-e", "-o", "args=").splitlines())
+
+    def stop(self, job: Job) -> None:
+        """End a job if it is still going on."""
+        if job.going_on:
+            self.host(DESK).check("ray", "job", "stop", "--address", self._jobs, job.name, env=self.environment)
+            job.wait(START_SECONDS)
+
+    def mend(self) -> None:
+        """Bring back the worker hosts that were killed or cut off, with Ray on them, as whoever runs them would."""
+        for name in WORKERS:
+            host = self.host(name)
+            if not host.on:
+                host.restart()
+            host.mend()
+            if not host.check("ps", "-e", "-o", "comm=").split().count("raylet"):
+                self.start_worker(name)
+        self.await_nodes(len(WORKERS))
 
     def close(self) -> None:
         """End everything."""

@@ -57,15 +57,25 @@ def cluster(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Itera
     made.close()
 
 
+@pytest.fixture(scope="session")
+def new_bucket(cluster: Cluster) -> Callable[[], Callable[[str], str]]:
+    """``new_bucket()("runs/one")``: a URI in a bucket that was made for it."""
+
+    def make() -> Callable[[str], str]:
+        name = f"b{uuid.uuid4().hex[:12]}"
+        cluster.on_desk(_MAKE_BUCKET, name)
+        return lambda path: f"s3://{name}/{path}"
+
+    return make
+
+
 @pytest.fixture
-def bucket(cluster: Cluster) -> Callable[[str], str]:
+def bucket(new_bucket: Callable[[], Callable[[str], str]]) -> Callable[[str], str]:
     """``bucket("runs/one")``: a URI in a bucket of the test's own. All hosts have its endpoint in their environment."""
-    name = f"b{uuid.uuid4().hex[:12]}"
-    cluster.on_desk(_MAKE_BUCKET, name)
-    return lambda path: f"s3://{name}/{path}"
+    return new_bucket()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def photographs(cluster: Cluster) -> Callable[..., str]:
     """``photographs(uri, count, first=0, domain="clear")``: made-up ones, there from then on."""
 

@@ -66,6 +66,11 @@ class _Keeper:
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
         self.pid = int(children.read_text().split()[0])
 
+    @property
+    def on(self) -> bool:
+        """Whether the namespaces are held open."""
+        return self._process.poll() is None
+
     def kill(self) -> None:
         """Like a power cut: the kernel ends everything in the namespaces at once."""
         self._process.kill()
@@ -122,6 +127,11 @@ class Host:
         whole, none = self.command(*words), subprocess.DEVNULL
         with log.open("ab") as stream:
             return subprocess.Popen(whole, env=env, stdin=none, stdout=stream, stderr=subprocess.STDOUT)
+
+    @property
+    def on(self) -> bool:
+        """Whether it runs."""
+        return self._keeper.on
 
     def kill(self) -> None:
         """A power cut."""

@@ -46,7 +46,7 @@ def test_from_photographs_in_a_bucket_to_dehazed_ones(
     took["evaluate"] = job.end(JOB_SECONDS)
     summary = json.loads(cluster.read(f"{results}/summary.json"))
     assert summary["photographs"]["real"]["evaluated"] == 6
-    assert {"hazy", "dcp", "tiny"} <= set(summary["tables"]["real"])
+    assert {"hazy input", "dcp", "tiny"} <= set(summary["tables"]["real"])
 
     job = cluster.submit("pipelines.dehaze", hazy, bucket("dehazed"), "--model", f"{run}/model", "--concurrency", "2")
     took["dehaze"] = job.end(JOB_SECONDS)
