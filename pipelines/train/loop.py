@@ -17,6 +17,7 @@ from models.config import ConfigError
 from models.paths import child, is_uri, replacing
 from pipelines.train.label_streams import InlineLabels, PooledLabels, Publisher, Stopwatch
 from pipelines.train.labels import drop_old_snapshots, snapshot_of
+from pipelines.train.shares import share_of
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +35,7 @@ class Host(Protocol):
     """What a loop has around it.
 
     Attributes:
+        workers: processes that train together.
         first: whether this process is the one that writes logs, pictures and checkpoints.
         device: to train on.
         threads: of torch.
@@ -42,6 +44,7 @@ class Host(Protocol):
         labeling: a ``LabelingClient``; None without label workers.
     """
 
+    workers: int
     first: bool
     device: torch.device
     threads: int
@@ -79,9 +82,10 @@ class Loop:
         from pipelines.train.build import make_method
 
         self.job, self.recipe, self.host = job, job.recipe, host
+        self.share = share_of(self.recipe, host.workers)  # of each of so many workers as there are this time
         self.pool, self.labeling = host.pool, host.labeling
         torch.set_num_threads(host.threads)
-        self.method: Any = make_method(self.recipe, host.device, job.allow_networks, vgg19=vgg19)
+        self.method: Any = make_method(self.share, host.device, job.allow_networks, vgg19=vgg19)
         self.method.configure(host.wrap)
         scorer = self._scorer()
         self.waiting = Stopwatch()
@@ -94,7 +98,7 @@ class Loop:
         self.tracker = self._tracker()
 
     def _samples(self) -> Iterator[Batch]:
-        size = self.recipe.train.batch_size
+        size = self.share.train.batch_size
         if self.recipe.method == "cddgan":
             return unpaired({domain: self.host.batches(domain, size) for domain in ("hazy", "clear")})
         return self.host.batches("clear", size)
@@ -109,7 +113,7 @@ class Loop:
     def _labels(self, scorer: Any) -> PooledLabels | InlineLabels | None:
         if self.pool is None:
             return None
-        labels = self.recipe.labels
+        labels = self.share.labels
         photos = self.host.batches("hazy", labels.batch_size)
         if scorer is None:
             return PooledLabels(photos, self.pool, self.waiting)

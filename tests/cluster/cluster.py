@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from tests.cluster.hosts import Host, Network
+from tests.cluster.hosts import Host, HostsError, Network
 from tests.conftest import ENVIRONMENT, ROOT
 
 HEAD, WORKERS, STORAGE, DESK = "head", ("one", "two"), "storage", "desk"
@@ -19,6 +19,22 @@ S3_PORT, GCS_PORT, JOBS_PORT = 9000, 6379, 8265
 START_SECONDS = 240.0  # for Ray on a host; a quiet machine needs a tenth
 CPUS = 2  # logical ones of each worker host
 LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # of the tests' own Ray, which has one host
+
+
+# As whoever runs a cluster has it: Ray ends on a host that was taken for dead, and where its agents are slow to start.
+_FOR_EVER = 'while :; do "$@"; echo "ended with $?"; sleep 1; done'
+_AWAIT_NODES = """
+import sys, time
+from ray._raylet import GcsClient
+client = GcsClient(address=sys.argv[1])
+deadline, found = time.monotonic() + float(sys.argv[3]), -1
+while time.monotonic() < deadline:
+    found = sum(node.state == 0 for node in client.get_all_node_info().values())
+    if found == int(sys.argv[2]):
+        sys.exit()
+    time.sleep(0.25)
+sys.exit(f"{found} hosts")
+"""
 
 
 class Job:
@@ -83,9 +99,9 @@ class Cluster:
         self.start(STORAGE, "moto_server", "-H", "0.0.0.0", "-p", str(S3_PORT))
         self._await_port(STORAGE, S3_PORT)
         self.start_head()
-        for name in WORKERS:
+        for count, name in enumerate(WORKERS, start=1):  # one after the other: together they are slower
             self.start_worker(name)
-        self.await_nodes(len(WORKERS))
+            self.await_nodes(count)
 
     def _make_environment(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if key in ("LANG", "LC_ALL", "LD_LIBRARY_PATH")}
@@ -115,8 +131,8 @@ class Cluster:
         head = self.host(HEAD)
         options = [f"--port={GCS_PORT}", f"--dashboard-host={head.address}", f"--dashboard-port={JOBS_PORT}"]
         self._start_ray(HEAD, 0, "--head", "--include-dashboard=true", *options)
-        self._await_port(HEAD, GCS_PORT)
         self._await_port(HEAD, JOBS_PORT)
+        self.await_nodes(0)
 
     def start_worker(self, name: str) -> None:
         """Let a host join."""
@@ -124,7 +140,8 @@ class Cluster:
 
     def _start_ray(self, name: str, cpus: int, *options: str) -> None:
         command = ["ray", "start", "--block", f"--node-ip-address={self.host(name).address}", f"--num-cpus={cpus}"]
-        self.start(name, *command, "--object-store-memory=200000000", "--disable-usage-stats", *options)
+        ray = [*command, "--object-store-memory=200000000", "--disable-usage-stats", *options]
+        self.start(name, "bash", "-c", _FOR_EVER, "service", *ray)
 
     def _await_port(self, name: str, port: int) -> None:
         """Wait until somebody listens there."""
@@ -141,21 +158,19 @@ class Cluster:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def await_nodes(self, workers: int, seconds: float = START_SECONDS) -> None:
-        """Wait until the head counts so many workers as alive."""
-        code = (
-            "import sys, time\n"
-            "from ray._raylet import GcsClient\n"
-            f"client = GcsClient(address='{self.host(HEAD).address}:{GCS_PORT}')\n"
-            "deadline, found = time.monotonic() + float(sys.argv[2]), -1\n"
-            "while time.monotonic() < deadline:\n"
-            "    found = sum(node.state == 0 for node in client.get_all_node_info().values()) - 1\n"
-            "    if found == int(sys.argv[1]): sys.exit()\n"
-            "    time.sleep(0.25)\n"
-            "sys.exit(f'{found} worker hosts')\n"
-        )
-        self.on_desk(code, str(workers), str(seconds), timeout=seconds + 60)
+        """Wait until the head counts itself and so many workers as alive."""
+        deadline = time.monotonic() + seconds
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                self.on_desk(_AWAIT_NODES, f"{self.host(HEAD).address}:{GCS_PORT}", str(workers + 1), str(left))
+                return
+            except HostsError:  # Ray's client ends its program when the head is away for long
+                if time.monotonic() > deadline:
+                    print(*(f"{name}: {self.said(name)[-2000:]}" for name in (HEAD, *WORKERS)), sep="\n")
+                    raise
 
-    def on_desk(self, code: str, *words: str, timeout: float = 120.0) -> str:
+    def on_desk(self, code: str, *words: str, timeout: float = 600.0) -> str:
         """Run a piece of Python on the desk; what it printed."""
         command = (sys.executable, "-c", code, *words)
         return self.host(DESK).check(*command, env=self.environment | {"PYTHONPATH": str(ROOT)}, timeout=timeout)
@@ -227,9 +242,8 @@ class Cluster:
             host = self.host(name)
             if not host.on:
                 host.restart()
-            host.mend()
-            if not host.check("ps", "-e", "-o", "comm=").split().count("raylet"):
                 self.start_worker(name)
+            host.mend()
         self.await_nodes(len(WORKERS))
 
     def close(self) -> None:
