@@ -111,6 +111,7 @@ class Cluster:
             "HOME": "/var/tmp/home",
             "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
             "PYTHONPATH": "",
+            "PYTHONUNBUFFERED": "1",  # what a job prints is looked at while it runs
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
         }
