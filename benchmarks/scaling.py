@@ -1,8 +1,8 @@
 """What grows with photographs on the ingest's driver: the decisions over a catalogue of made-up rows, without pixels.
 
 ``python -m benchmarks.scaling [--photographs 100000 300000 1000000]`` prints a row for each count, measured in a
-process of its own: the processor time of all decisions (filters, equal files, photographs that look the same), its ratio
-to that of the smallest count, and the peak of that process's memory per photograph.
+process of its own: the processor time of all decisions (filters, equal files, photographs that look the same), as a
+multiple of that of the smallest count, and the peak of that process's memory per photograph.
 """
 
 from __future__ import annotations
