@@ -16,8 +16,12 @@ from tests.conftest import ENVIRONMENT, ROOT
 HEAD, WORKERS, STORAGE, DESK = "head", ("one", "two"), "storage", "desk"
 NAMES = (HEAD, *WORKERS, "three", STORAGE, DESK)
 S3_PORT, GCS_PORT, JOBS_PORT = 9000, 6379, 8265
+PATIENCE = {  # of Ray with processes that start slowly; on a head without CPUs it would start one at a time
+    "RAY_worker_register_timeout_seconds": "600",
+    "RAY_worker_maximum_startup_concurrency": "4",
+}
 START_SECONDS = 240.0  # for Ray on a host; a quiet machine needs a tenth
-CPUS = 2  # logical ones of each worker host
+CPUS = 6  # logical ones of each worker host: beside training, Ray Data gets whole ones of each host for each corpus
 LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # of the tests' own Ray, which has one host
 
 
@@ -112,6 +116,7 @@ class Cluster:
             "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
             "PYTHONPATH": "",
             "PYTHONUNBUFFERED": "1",  # what a job prints is looked at while it runs
+            **PATIENCE,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
         }

@@ -27,7 +27,7 @@ def test_a_host_that_joins_is_used(
     cluster: Cluster, bucket: Callable[[str], str], photographs: Callable[..., str], joining: Callable[[], None]
 ) -> None:
     hazy, clear = photographs(bucket("hazy"), PHOTOGRAPHS, domain="hazy"), bucket("clear")
-    job = cluster.submit("pipelines.dehaze", hazy, clear, "--concurrency", "6", "--num-cpus", "1")
+    job = cluster.submit("pipelines.dehaze", hazy, clear, "--concurrency", "6", "--num-cpus", "3")
     job.until(lambda: bool(cluster.names(clear)), "the first result", JOB_SECONDS)
     joining()
     job.until(lambda: cluster.runs(NEWCOMER, "ray::FolderDehazer.work") > 0, "the new host worked", JOB_SECONDS)

@@ -25,7 +25,7 @@ SETTINGS = (
     "labels={size: 32, batch_size: 1, workers: 2, worker_cpus: 0.1, publish_every: 2, max_teacher_lag: 1000}",
     f"train={{steps: {STEPS}, batch_size: 1, workers: 2, threads: 1, data_tasks: 1, data_cpus: 0.1}}",
     "train.min_workers=1",
-    "train.worker_cpus=1.1",  # one on each host, and room for all else on either
+    "train.worker_cpus=3.1",  # one on each host, and room for all else on either
     f"train.checkpoint_every={INTERVAL}",
     "train.log_every=1",
     "train.failures=2",
@@ -54,7 +54,7 @@ class Run:
         """A host where it trains; where there are two, that without the label pool."""
         found = {name: self._cluster.runs(name, "ray::RayTrainWorker") for name in WORKERS}
         assert any(found.values()), found
-        pools = {name: self._cluster.runs(name, "ray::PoolShard") for name in WORKERS}
+        pools = {name: self._cluster.runs(name, "ray::LabelPoolShard") for name in WORKERS}
         print(f"training workers and shards of the pool by host: {found}, {pools}")
         return max(WORKERS, key=lambda name: (found[name] > 0, -pools[name]))
 
@@ -78,12 +78,14 @@ class Run:
 def corpora(
     cluster: Cluster, new_bucket: Callable[[], Callable[[str], str]], photographs: Callable[..., str]
 ) -> dict[str, str]:
-    bucket, made = new_bucket(), {}
+    bucket, made, jobs = new_bucket(), {}, []
     for domain in ("clear", "hazy"):
         taken = photographs(bucket(domain), PHOTOGRAPHS, first=50 * (domain == "hazy"), domain=domain)
         made[domain] = bucket(f"corpora/{domain}")
         options = ("--domain", domain, "--test-fraction", "0", "--shard-mb", "0.05")
-        cluster.submit("pipelines.ingest", taken, *options, "--out", made[domain]).end(JOB_SECONDS)
+        jobs.append(cluster.submit("pipelines.ingest", taken, *options, "--out", made[domain]))
+    for job in jobs:  # side by side, as two people's would be
+        job.end(JOB_SECONDS)
     return made
 
 
