@@ -208,7 +208,11 @@ class Cluster:
             "    if time.monotonic() > deadline: sys.exit(f'not ready: {said}')\n"
             "    time.sleep(0.5)\n"
         )
-        self.on_desk(code, str(seconds), *urls, timeout=seconds + 60)
+        try:
+            self.on_desk(code, str(seconds), *urls, timeout=seconds + 60)
+        except HostsError:
+            print(self.host(DESK).check("serve", "status", "--address", self._jobs, env=self.environment))
+            raise
 
     def read(self, uri: str) -> str:
         """A text in the bucket."""

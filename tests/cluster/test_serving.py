@@ -16,8 +16,8 @@ pytestmark = pytest.mark.cluster
 
 PORT = 8000
 READY_SECONDS = 300.0
-LOAD_SECONDS, KILLED_AFTER = 60.0, 10.0
-TOKEN = "of-tests"
+LOAD_SECONDS, KILLED_AFTER = 45.0, 10.0
+TOKEN = "of-the-tests-of-hosts"
 CONFIG = {
     "proxy_location": "EveryNode",
     "http_options": {"host": "0.0.0.0", "port": PORT, "request_timeout_s": 335},
