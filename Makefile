@@ -7,7 +7,7 @@ BIN := .venv/bin
 LIMIT = --timeout $(1) -o faulthandler_timeout=$(2) -o faulthandler_exit_on_timeout=true
 STAMP := .venv/.installed
 
-.PHONY: help demo serve test test-faults check format lock build clean
+.PHONY: help demo serve test test-faults test-cluster check format lock build clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1|/' | column -t -s '|'
@@ -23,6 +23,9 @@ test: $(STAMP) ## the default tests
 
 test-faults: $(STAMP) ## the tests that kill processes, fill disks and take nodes away; FAULTS=files for some of them
 	$(BIN)/python -m pytest -m faults -rPs --durations 6 --numprocesses 2 --dist loadfile $(call LIMIT,1500,1800) $(FAULTS)
+
+test-cluster: $(STAMP) ## the tests on several hosts, which they make themselves (root, iproute2); CLUSTER=files for some of them
+	$(BIN)/python -m pytest -m cluster -rPs --durations 6 $(call LIMIT,1500,1800) $(if $(CLUSTER),$(CLUSTER),tests/cluster)
 
 check: $(STAMP) ## lint, format, types, import rules
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from models.config import ConfigError
 
@@ -138,6 +138,12 @@ def child(uri: str, name: str) -> str:
     return f"{base.rstrip('/')}/{quote(name, errors='surrogateescape')}{question}{query}"
 
 
+def name_of(uri: str | os.PathLike[str]) -> str:
+    """The last part of a path or URI, without the options of a URI."""
+    text = os.fspath(uri)
+    return Path(unquote(urlsplit(text).path) if is_uri(text) else text).name
+
+
 def read_file(uri: str) -> bytes | None:
     """What is in a file; None where there is none.
 
@@ -195,9 +201,11 @@ def move(source: str, target: str) -> None:
 
 
 def upload(folder: Path, uri: str, last: str) -> None:
-    """Copy the files of a local folder, file by file; ``last`` is there when all of the others are."""
-    for path in sorted(folder.iterdir(), key=lambda path: (path.name == last, path.name)):
-        files, target = filesystem(child(uri, path.name))
+    """Copy the files in and below a local folder, one by one; ``last`` is there when all of the others are."""
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    for name in sorted(names, key=lambda name: (name == last, name)):
+        path = folder / name
+        files, target = filesystem(child(uri, name))
         with path.open("rb") as source, files.open_output_stream(target) as stream:
             shutil.copyfileobj(source, stream, _PIECE)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from models.config import ConfigError
 from models.images import ImageLimits, Photo, decode, encode, format_written, lost
 from models.inference import goes_round
 from models.options import DEFAULT_OPTIONS, DehazeOptions, InferenceConfig
+from models.paths import name_of
 from models.registry import SCHEME, RefusedError, download_model
 
 _ROUND = "it says that it is a panorama of 360 degrees, and was dehazed as one whose ends meet"
@@ -85,7 +85,7 @@ class Predictor:
     """A loaded model. Calls from several threads are safe: the network is only read.
 
     Args:
-        model: a name of :mod:`models.zoo`, a checkpoint folder, or ``models:/name@alias``.
+        model: a name of :mod:`models.zoo`, a checkpoint folder or its URI, or ``models:/name@alias``.
         tracking_uri: of the MLflow registry; None takes MLflow's own setting.
         threads: of torch in this process; None leaves them as they are.
         limits: what is accepted.
@@ -110,7 +110,7 @@ class Predictor:
         if threads is not None:
             torch.set_num_threads(threads)
         source = str(download_model(model, tracking_uri)) if model.startswith(SCHEME) else model
-        self.name = model if model.startswith(SCHEME) else Path(model).name
+        self.name = model if model.startswith(SCHEME) else name_of(model)
         self._limits = limits if limits is not None else ImageLimits()
         self._execution = execution
         self._device = torch.device(device)

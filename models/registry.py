@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from models.config import ConfigError
 from models.mlflow_client import SQLITE, asking, mlflow_at, public_uri, reason_of
-from models.paths import persist
+from models.paths import absolute, local_copy, persist
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -184,7 +184,7 @@ def register_model(
     """Log a checkpoint as a model of a run, register it, and point ``alias`` at it.
 
     Args:
-        checkpoint_folder: with ``model.safetensors`` and ``config.json``.
+        checkpoint_folder: with ``model.safetensors`` and ``config.json``; or its URI.
         tracking_uri: where the run is.
         run_id: the run the model belongs to; its status stays what it was.
         name: of the registered model; made when missing.
@@ -198,22 +198,23 @@ def register_model(
     """
     from models.checkpoints import read_config
 
-    folder = Path(checkpoint_folder).resolve()
-    read_config(folder)
-    with asking(f"register {folder} as {name!r}", tracking_uri) as client:
+    place = absolute(checkpoint_folder)
+    read_config(place)
+    with asking(f"register {place} as {name!r}", tracking_uri) as client:
         status = client.get_run(run_id).info.status
     with mlflow_at(tracking_uri):
         from mlflow.exceptions import MlflowException
 
         try:
             try:
-                registered = _log_model(folder, run_id, name)
+                with local_copy(place) as folder:
+                    registered = _log_model(folder, run_id, name)
             finally:  # leaving the run's context marked it finished or failed
                 client.update_run(run_id, status=status)
             client.set_registered_model_alias(name, alias, registered)
         except (MlflowException, OSError) as problem:
             where = public_uri(tracking_uri)
-            raise ConfigError(f"cannot register {folder} as {name!r} at {where}: {reason_of(problem)}") from problem
+            raise ConfigError(f"cannot register {place} as {name!r} at {where}: {reason_of(problem)}") from problem
     return registered
 
 

@@ -28,7 +28,7 @@ def _parser() -> argparse.ArgumentParser:
         "minute or two. `dehaze --model FILE.onnx` runs it.",
         allow_abbrev=False,
     )
-    export.add_argument("model", help="packaged name or checkpoint folder")
+    export.add_argument("model", help="packaged name, checkpoint folder or its URI")
     export.add_argument("file", type=Path, help="to write, such as model.onnx")
     export.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
     add_allow_networks(export)

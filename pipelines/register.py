@@ -6,18 +6,25 @@ python -m pipelines.register runs/today/checkpoint --tracking-uri sqlite:////abs
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from models.paths import absolute, name_of
 from models.registry import ALIAS, NAME
 from pipelines.command import run
 from pipelines.tracking import Tracker, default_uri, register_model, running
 
 
 def register(
-    checkpoint: Path, tracking_uri: str, *, run_id: str | None = None, name: str = NAME, alias: str = ALIAS
+    checkpoint: str | os.PathLike[str],
+    tracking_uri: str,
+    *,
+    run_id: str | None = None,
+    name: str = NAME,
+    alias: str = ALIAS,
 ) -> str:
     """Register a checkpoint and return its version; without ``run_id`` in a run of its own with its configuration.
 
@@ -29,7 +36,7 @@ def register(
     config: Mapping[str, Any] = read_config(checkpoint)
     if run_id is not None:
         return register_model(checkpoint, tracking_uri=tracking_uri, run_id=run_id, name=name, alias=alias)
-    tracker = Tracker.start("register", checkpoint.resolve().name, tracking_uri)
+    tracker = Tracker.start("register", name_of(absolute(checkpoint)), tracking_uri)
     with running(tracker):
         tracker.log_params(config)
         return register_model(checkpoint, tracking_uri=tracking_uri, run_id=tracker.run_id, name=name, alias=alias)
@@ -39,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.register", description=__doc__.splitlines()[0], allow_abbrev=False
     )
-    parser.add_argument("checkpoint", type=Path, help="folder with model.safetensors and config.json")
+    parser.add_argument("checkpoint", help="folder or URI with model.safetensors and config.json")
     parser.add_argument("--tracking-uri", help="MLflow server or database (default: mlflow.db in this folder)")
     parser.add_argument("--run-id", help="MLflow run that made the checkpoint (default: a new run)")
     parser.add_argument("--name", default=NAME, help="of the registered model (default: %(default)s)")

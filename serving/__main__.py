@@ -26,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--config", type=Path, help="YAML file as serving/config.yaml")
-    parser.add_argument("--model", help="packaged name, checkpoint folder, ONNX file or models:/name@alias")
+    parser.add_argument("--model", help="packaged name, checkpoint folder or its URI, ONNX file or models:/name@alias")
     parser.add_argument("--host", help="address to listen on (default: 127.0.0.1); others need a token")
     parser.add_argument("--port", type=int, help="(default: 8000)")
     parser.add_argument("--token-file", type=Path, help="a bearer token on each line; read again when it changes")

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from models.config import ConfigError, Settings, nearest, parse
 from models.images import ImageLimits
 from models.options import InferenceConfig
+from models.paths import name_of
 from models.registry import SCHEME
 from pseudolabel.scorer import ScorerConfig
 from serving.limits import RequestLimits
@@ -105,8 +106,8 @@ class ServingConfig(Settings):
 
     Attributes:
         host, port: where a local service listens; beyond loopback only with ``auth``.
-        model: that answers when a request names none: packaged name, checkpoint folder, ``models:/name@alias``
-            (followed when the alias moves) or ``models:/name/3``.
+        model: that answers when a request names none: packaged name, checkpoint folder or its URI,
+            ``models:/name@alias`` (followed when the alias moves) or ``models:/name/3``.
         models: further ones by the name that requests give; loaded on demand.
         models_per_replica: of the further ones in a replica's memory at a time.
         allow_networks: packages of yours whose networks checkpoints may name, as in ``mypackage.nets:Net``; none by
@@ -151,7 +152,7 @@ class ServingConfig(Settings):
     @property
     def default_name(self) -> str:
         """What ``model=`` calls the default model."""
-        return self.model if self.model.startswith(SCHEME) else Path(self.model).name
+        return self.model if self.model.startswith(SCHEME) else name_of(self.model)
 
     def with_absolute_paths(self) -> ServingConfig:
         """The same for processes with another working directory."""

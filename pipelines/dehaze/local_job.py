@@ -12,7 +12,7 @@ from pyarrow import fs as pafs
 from models import zoo
 from models.config import ConfigError
 from models.options import DehazeOptions, InferenceConfig
-from models.paths import child, filesystem
+from models.paths import child, filesystem, is_uri
 from models.registry import SCHEME, download_model
 from pipelines.dehaze.names import SHEETS
 from pipelines.dehaze.outcome import NO_SPACE, FolderReport
@@ -117,7 +117,7 @@ def _found(model: str, tracking_uri: str | None) -> tuple[str, str]:
     if model.startswith(SCHEME):
         return model, str(download_model(model, tracking_uri))
     zoo.config_of(model)
-    return (model if model in zoo.NAMES else str(Path(model).resolve())), model
+    return (model if model in zoo.NAMES or is_uri(model) else str(Path(model).resolve())), model
 
 
 def _device(name: str) -> str:

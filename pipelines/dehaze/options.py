@@ -44,7 +44,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--model",
         default="corun-compact",
-        help="packaged name, checkpoint folder, ONNX file or models:/name@alias (default: %(default)s)",
+        help="packaged name, checkpoint folder or its URI, ONNX file or models:/name@alias (default: %(default)s)",
     )
     group.add_argument("--tracking-uri", help="MLflow registry of models:/ names, such as sqlite:////abs/mlflow.db")
     add_allow_networks(group)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from models.config import parse
 from models.imports import add_allow_networks
+from models.paths import child, is_uri
 from pipelines.command import run
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.flags import add_flags, given
@@ -31,11 +32,12 @@ def config_of(args: argparse.Namespace) -> EvaluateConfig:
     Raises:
         ConfigError: a value out of its range, or of another form.
     """
-    from pipelines.cluster import local_out
+    from pipelines.cluster import require_absolute
     from pipelines.tracking import default_uri
 
-    local_out(args.out)
-    uri = args.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(args.out)
+    require_absolute(args.out)
+    uri = args.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    uri = uri or ("none" if is_uri(args.out) else default_uri(args.out))
     return parse(
         EvaluateConfig, given(args, EvaluateConfig) | {"tracking_uri": None if uri == "none" else uri}, "evaluate"
     )
@@ -50,7 +52,7 @@ def _main(args: argparse.Namespace) -> int:
     for warning in found.summary["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     print("\n".join(headline_lines(found.summary)))
-    print("\n".join(["", *(f"  {file}" for file in found.files())]))
+    print("\n".join(["", *(f"  {child(config.out, file.name)}" for file in found.files())]))
     return 0
 
 

@@ -19,10 +19,10 @@ class EvaluateConfig(Settings):
         description="hazy photographs: corpora and plain folders, each with a table of its own",
         json_schema_extra={"metavar": "DIR"},
     )
-    out: str = Field(description="folder for the results", json_schema_extra={"metavar": "DIR"})
+    out: str = Field(description="folder or URI for the results", json_schema_extra={"metavar": "DIR"})
     models: tuple[str, ...] = Field(
         ("corun-compact",),
-        description="packaged names, dcp, checkpoint folders, label=folder, or 'none'",
+        description="packaged names, dcp, checkpoint folders or URIs, label=folder, or 'none'",
         json_schema_extra={"metavar": "A,B"},
     )
     allow_networks: tuple[str, ...] = ()
@@ -95,7 +95,8 @@ class EvaluateConfig(Settings):
     )
     seed: int = Field(0, ge=0, description="of the synthetic haze and the bootstrap")
     tracking_uri: str | None = Field(
-        None, description="of MLflow, or 'none' (default: MLFLOW_TRACKING_URI, else a database in --out)"
+        None,
+        description="of MLflow, or 'none' (default: MLFLOW_TRACKING_URI, else a database in --out, none at a URI)",
     )
     batch: int = Field(
         8,

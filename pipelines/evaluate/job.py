@@ -24,8 +24,8 @@ from models.config import ConfigError
 from pipelines.cluster import data_context_defaults, ray_session
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.evaluate.evaluator import Evaluator, RowSettings, first_row
-from pipelines.evaluate.parts import Gallery, Parts, by_photograph
-from pipelines.evaluate.plan import item_blocks, prepare
+from pipelines.evaluate.parts import Gallery, Parts, by_photograph, results_in
+from pipelines.evaluate.plan import EvaluationPlan, item_blocks, prepare
 from pipelines.evaluate.report import Summary, publish
 from pipelines.mapping import map_tables_with
 from pipelines.nodes import make_room, placed
@@ -39,7 +39,8 @@ RETRIES = 3  # of a batch whose worker died
 def evaluate(config: EvaluateConfig) -> Summary:
     """Measure every model on every chosen photograph and write the report to ``config.out``.
 
-    Uses the Ray of this process or of ``RAY_ADDRESS``, or starts one for the time being.
+    Uses the Ray of this process or of ``RAY_ADDRESS``, or starts one for the time being. What goes to a URI is made in
+    a folder of this machine and uploaded at the end; the paths of the answer are those of a folder that is gone then.
 
     Raises:
         ConfigError: a folder, model, result or metric is missing, a source is empty or of the wrong domain, no
@@ -49,7 +50,12 @@ def evaluate(config: EvaluateConfig) -> Summary:
     plan = prepare(config)
     if config.tracking_uri is not None:
         require_tracking(config.tracking_uri)
-    parts = Parts(Path(config.out))
+    with results_in(config.out) as folder:
+        return _evaluate(config, plan, folder, started)
+
+
+def _evaluate(config: EvaluateConfig, plan: EvaluationPlan, folder: Path, started: float) -> Summary:
+    parts = Parts(folder)
     galleries = {
         name: Gallery(g.headline, plan.subject, config.cases, config.sheet, first_row(g.kind))
         for name, g in plan.groups.items()

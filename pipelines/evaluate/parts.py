@@ -7,6 +7,7 @@ import heapq
 import math
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.config import ConfigError
+from models.paths import child, filesystem, is_uri, names_in, remove_folder, require_writable, upload
 from pipelines.evaluate.evaluator import HAZY, ROW_SCHEMA
 from pipelines.evaluate.metrics import METRICS
 
@@ -23,6 +25,8 @@ Row = dict[str, Any]
 Photograph = dict[str, Row]  # rows of one photograph by model
 
 FOLDER = "rows"
+SHEETS = ("contact_sheet.png", "pairs_sheet.png")
+SUMMARY = "summary.json"
 _PICTURES = ("thumbnail",)  # of every row, but never on disk
 
 
@@ -48,6 +52,30 @@ def writing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def results_in(out: str) -> Iterator[Path]:
+    """A local folder for the results: ``out`` itself, or for a URI one that is uploaded at the end, in place of what an
+    earlier evaluation left there.
+
+    Raises:
+        ConfigError: nothing can be written to the URI.
+    """
+    if not is_uri(out):
+        yield Path(out)
+        return
+    require_writable(out)
+    with tempfile.TemporaryDirectory() as made:
+        yield Path(made)
+        try:
+            remove_folder(child(out, FOLDER))
+            for name in set(SHEETS) & set(names_in(out)):
+                files, path = filesystem(child(out, name))
+                files.delete_file(path)
+            upload(Path(made), out, SUMMARY)
+        except OSError as problem:
+            raise ConfigError(f"cannot write to {out}: {problem}") from problem
+
+
 class Parts:
     """Parquet files of rows, one for each batch of photographs.
 
@@ -56,7 +84,7 @@ class Parts:
     """
 
     def __init__(self, out: Path) -> None:
-        self.folder = out / FOLDER
+        self.out, self.folder = out, out / FOLDER
         for old in (*self.files(), *self.folder.glob(".part-*")):
             old.unlink()
 

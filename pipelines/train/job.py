@@ -165,12 +165,15 @@ def _attempt(job: TrainJob, vgg19: Any) -> Any:
 
     recipe, train = job.recipe, job.recipe.train
     files, path = filesystem(child(job.out, "ray"))
+    workers: Any = train.workers if train.min_workers is None else (train.min_workers, train.workers)  # stubs lag
     resources = {"CPU": train.worker_cpus} | ({"GPU": train.worker_gpus} if train.worker_gpus else {})
     trainer = TorchTrainer(
         _loop,
         train_loop_config={"job": job, "vgg19": vgg19},
         scaling_config=ray.train.ScalingConfig(
-            num_workers=train.workers, use_gpu=train.worker_gpus > 0, resources_per_worker=resources
+            num_workers=workers,
+            use_gpu=train.worker_gpus > 0,
+            resources_per_worker=resources,
         ),
         run_config=ray.train.RunConfig(
             name=job.name,

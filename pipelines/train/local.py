@@ -55,6 +55,7 @@ from pipelines.train.labels import KEPT_CHECKPOINTS, label_summary, pool_of_one
 from pipelines.train.loop import Loop
 from pipelines.train.record import LOCAL
 from pipelines.train.run import TrainJob, TrainResult
+from pipelines.train.shares import share_of
 from pipelines.train.transforms import on_device
 
 Stream = Generator[Samples, None, None]
@@ -70,23 +71,17 @@ def alone(job: TrainJob) -> TrainJob:
     into as many parts, so that memory and gradients are what they were. CDD-GAN takes them in one.
     """
     recipe = job.recipe
-    train, labels, optimizer, workers = recipe.train, recipe.labels, recipe.optimizer, recipe.train.workers
-    if recipe.method == "colabator" and labels.mode == "async":
+    if recipe.method == "colabator" and recipe.labels.mode == "async":
         _note("labels.mode is async, which needs Ray: labels are made inline, within the steps")
-        labels = labels.model_copy(update={"mode": "inline"})
+        recipe = recipe.model_copy(update={"labels": recipe.labels.model_copy(update={"mode": "inline"})})
+    workers = recipe.train.workers
     if workers > 1:
-        sizes = f"train.batch_size is {train.batch_size} x {workers}"
-        train = train.model_copy(
-            update={"workers": 1, "batch_size": train.batch_size * workers, "threads": train.threads * workers}
-        )
-        if recipe.method == "colabator":
-            sizes += f", labels.batch_size {labels.batch_size} x {workers}"
-            labels = labels.model_copy(update={"batch_size": labels.batch_size * workers})
-        if recipe.method != "cddgan":
-            optimizer = optimizer.model_copy(update={"accumulate": optimizer.accumulate * workers})
+        sizes = ", ".join(f"{name} is {size} x {workers}" for name, size in recipe.batch_sizes.items())
         _note(f"one process takes the steps of {workers} workers: {sizes}; --set train.workers=1 for less")
-    update = {"train": train, "labels": labels, "optimizer": optimizer}
-    return replace(job, recipe=recipe.model_copy(update=update))
+        recipe = share_of(recipe, 1)
+        alone = {"workers": 1, "min_workers": None, "threads": recipe.train.threads * workers}
+        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update=alone)})
+    return replace(job, recipe=recipe)
 
 
 def _note(text: str) -> None:
@@ -268,6 +263,7 @@ def _write(folder: Path, write: Callable[[Path], None], metrics: Mapping[str, fl
 class LocalHost:
     """See :class:`pipelines.train.loop.Host`. Its batches are on their way as soon as it is there."""
 
+    workers = 1
     first = True
     labeling = None
 

@@ -17,6 +17,7 @@ from models.config import ConfigError
 from models.paths import child, is_uri, replacing
 from pipelines.train.label_streams import InlineLabels, PooledLabels, Publisher, Stopwatch
 from pipelines.train.labels import POOL_FIGURES, drop_old_snapshots, snapshot_of
+from pipelines.train.shares import share_of
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +34,7 @@ class Host(Protocol):
     """What a loop has around it.
 
     Attributes:
+        workers: processes that train together.
         first: whether this process is the one that writes logs, pictures and checkpoints.
         device: to train on.
         threads: of torch.
@@ -41,6 +43,7 @@ class Host(Protocol):
         labeling: a ``LabelingClient``; None without label workers.
     """
 
+    workers: int
     first: bool
     device: torch.device
     threads: int
@@ -78,9 +81,10 @@ class Loop:
         from pipelines.train.build import make_method
 
         self.job, self.recipe, self.host = job, job.recipe, host
+        self.share = share_of(self.recipe, host.workers)  # of each of so many workers as there are this time
         self.pool, self.labeling = host.pool, host.labeling
         torch.set_num_threads(host.threads)
-        self.method: Any = make_method(self.recipe, host.device, job.allow_networks, vgg19=vgg19)
+        self.method: Any = make_method(self.share, host.device, job.allow_networks, vgg19=vgg19)
         self.method.configure(host.wrap)
         scorer = self._scorer()
         self.waiting = Stopwatch()
@@ -93,7 +97,7 @@ class Loop:
         self.tracker = self._tracker()
 
     def _samples(self) -> Iterator[Batch]:
-        size = self.recipe.train.batch_size
+        size = self.share.train.batch_size
         if self.recipe.method == "cddgan":
             return unpaired({domain: self.host.batches(domain, size) for domain in ("hazy", "clear")})
         return self.host.batches("clear", size)
@@ -108,7 +112,7 @@ class Loop:
     def _labels(self, scorer: Any) -> PooledLabels | InlineLabels | None:
         if self.pool is None:
             return None
-        labels = self.recipe.labels
+        labels = self.share.labels
         photos = self.host.batches("hazy", labels.batch_size)
         if scorer is None:
             return PooledLabels(photos, self.pool, self.waiting)

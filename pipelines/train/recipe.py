@@ -75,6 +75,8 @@ class TrainConfig(Settings):
         steps: optimizer steps. A run that is asked for more of them goes on, with the schedule of the new length.
         batch_size: synthetic samples per training worker and step; of CDD-GAN, crops of either domain.
         workers: training workers; gradients are averaged over them, so that fewer make a smaller batch of all.
+        min_workers: so few go on when hosts are missing, until hosts that join make them ``workers`` again. The batch
+            of all stays what it is: each takes more of it, in more parts. Null: always all of ``workers``.
         worker_cpus: what each asks of Ray (logical CPUs; ``threads`` is what it really computes with).
         worker_gpus: 1 to train on GPUs; whole ones, which two workers cannot share.
         threads: of torch in each worker; 0 shares the cores of the machine between the workers.
@@ -90,6 +92,7 @@ class TrainConfig(Settings):
     steps: int = Field(1000, ge=1)
     batch_size: int = Field(8, ge=1)
     workers: int = Field(2, ge=1)
+    min_workers: int | None = Field(None, ge=1)
     worker_cpus: float = Field(0.5, gt=0)
     worker_gpus: float = Field(0.0, ge=0)
     threads: int = Field(0, ge=0)
@@ -101,6 +104,17 @@ class TrainConfig(Settings):
     seed: int = 0
     find_unused_parameters: bool = False
 
+    @property
+    def fewest(self) -> int:
+        """Workers that a run needs to go on."""
+        return self.workers if self.min_workers is None else self.min_workers
+
+    @model_validator(mode="after")
+    def _a_range(self) -> TrainConfig:
+        if self.fewest > self.workers:
+            raise ValueError(f"min_workers is {self.min_workers}, above workers, which is {self.workers}")
+        return self
+
     @field_validator("worker_gpus")
     @classmethod
     def _whole_ones(cls, value: float) -> float:
@@ -111,7 +125,8 @@ class TrainConfig(Settings):
 
 HOW_IT_RUNS = (
     "train.steps",  # how far, not what: the same run goes on further
-    "train.workers", "train.worker_cpus", "train.worker_gpus", "train.threads",  # a machine more or less
+    "train.workers", "train.min_workers",  # a machine more or less
+    "train.worker_cpus", "train.worker_gpus", "train.threads",
     "train.data_cpus", "train.data_tasks", "train.find_unused_parameters", "train.failures",
     "train.checkpoint_every", "train.log_every",
     "cddgan.diagnose_every",  # what is looked at
@@ -203,15 +218,30 @@ class Recipe(Settings):
             raise ValueError("'optimizer' is set, and method cddgan has several of its own: set them in 'cddgan'")
         return self
 
+    @property
+    def batch_sizes(self) -> dict[str, int]:
+        """What each training worker takes with a step, by its key."""
+        real = {"labels.batch_size": self.labels.batch_size} if self.method == "colabator" else {}
+        return {"train.batch_size": self.train.batch_size} | real
+
     @model_validator(mode="after")
     def _micro_batches_are_equal(self) -> Recipe:
         count = self.optimizer.accumulate
-        sizes = {"train.batch_size": self.train.batch_size}
-        if self.method == "colabator":
-            sizes["labels.batch_size"] = self.labels.batch_size
-        for name, size in sizes.items():
+        for name, size in self.batch_sizes.items():
             if size % count:
                 raise ValueError(f"{name} is {size}, and optimizer.accumulate is {count}: make it a multiple")
+        return self
+
+    @model_validator(mode="after")
+    def _fewer_workers_share_the_batch(self) -> Recipe:
+        train = self.train
+        for count in range(train.fewest, train.workers):
+            for name, size in self.batch_sizes.items():
+                if size * train.workers % count:
+                    raise ValueError(
+                        f"train.min_workers is {train.min_workers}, and {count} workers cannot share the batch of all "
+                        f"evenly: {name} is {size}, times {train.workers}; make it a multiple of {count}"
+                    )
         return self
 
 
@@ -284,7 +314,13 @@ def trainers_of(recipe: Recipe) -> list[Ask]:
     train = recipe.train
     corpora = 2 if recipe.method in ("colabator", "cddgan") else 1
     return [
-        Ask("training worker", train.workers, train.worker_cpus, train.worker_gpus, "train.workers, worker_gpus"),
+        Ask(
+            "training worker",
+            train.fewest,
+            train.worker_cpus,
+            train.worker_gpus,
+            "train.workers, min_workers, worker_gpus",
+        ),
         Ask("data task", corpora, train.data_cpus, 0.0, "train.data_cpus"),
     ]
 

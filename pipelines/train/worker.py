@@ -29,7 +29,7 @@ class TrainWorker:
         import ray.train.torch
 
         context, train = ray.train.get_context(), job.recipe.train
-        self.first = context.get_world_rank() == 0
+        self.workers, self.first = context.get_world_size(), context.get_world_rank() == 0
         self.device = ray.train.torch.get_device()
         self.threads = train.threads or max(1, local_cpus() // context.get_local_world_size())
         self.pool, self.labeling = _service(job)

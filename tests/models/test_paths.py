@@ -106,6 +106,13 @@ class TestObjectStorage:
                 assert paths.names_in(folder) == ["a"]
                 assert not paths.exists(paths.child(folder, "moved"))
 
+    def test_folders_are_uploaded_with_what_is_below_them(self, bucket: Callable[[str], str], tmp_path: Path) -> None:
+        (tmp_path / "rows" / "of it").mkdir(parents=True)
+        (tmp_path / "rows" / "of it" / "a").write_text("a")
+        (tmp_path / "last").write_text("b")
+        paths.upload(tmp_path, bucket("out"), "last")
+        assert paths.read_file(paths.child(bucket("out"), "rows/of it/a")) == b"a"
+
     def test_what_completes_a_folder_comes_last(
         self, bucket: Callable[[str], str], object_storage: Any, tmp_path: Path
     ) -> None:

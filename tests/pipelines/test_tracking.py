@@ -26,6 +26,7 @@ from models import checkpoints as checkpoint
 from models import zoo
 from models.config import ConfigError
 from models.options import DEFAULT_OPTIONS, DehazeOptions
+from models.paths import upload
 from models.predictor import Predictor
 from pipelines import cluster, tracking
 from pipelines.dehaze import apply
@@ -357,6 +358,18 @@ def test_register_command(tracker: Tracker, weights: Path, capsys: pytest.Captur
     assert download_model("models:/other@best", tracker.tracking_uri).is_dir()
     assert register_main([str(weights / "nothing"), *words]) == 2
     assert "is no checkpoint" in capsys.readouterr().err
+
+
+def test_a_checkpoint_on_object_storage_is_registered(
+    tracker: Tracker, weights: Path, bucket: Callable[[str], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    upload(weights, bucket("runs/one/model"), checkpoint.CONFIG)
+    words = ["--tracking-uri", tracker.tracking_uri, "--name", "stored"]
+    assert register_main([bucket("runs/one/model"), *words]) == 0, capsys.readouterr()
+    found = download_model("models:/stored@champion", tracker.tracking_uri)
+    assert (found / checkpoint.MODEL).read_bytes() == (weights / checkpoint.MODEL).read_bytes()
+    assert register_main([bucket("runs/one/nothing"), *words]) == 2
+    assert "/runs/one/nothing" in capsys.readouterr().err
 
 
 def test_missing_models_are_one_clear_error(tracker: Tracker, tmp_path: Path) -> None:

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from models.contact_sheet import joined
+from models.paths import name_of
 from pipelines.evaluate.annotations import Boxes
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.evaluate.detection import Detections, Precision, average_precision
 from pipelines.evaluate.evaluator import CLEAR, PAIRED, REAL, SYNTHETIC, UNHARMED
 from pipelines.evaluate.metrics import METRICS, SSIM_SETTINGS
-from pipelines.evaluate.parts import Gallery, Parts, writing
+from pipelines.evaluate.parts import SHEETS, SUMMARY, Gallery, Parts, writing
 from pipelines.evaluate.plan import EvaluationPlan, Group
 from pipelines.evaluate.report import text as report
 from pipelines.evaluate.report.page import Section, report_html
@@ -67,7 +68,7 @@ def publish(
     summary["paired"] = {name: [_plain(p) for p in statistics[name].paired()] for name in tables}
     if plan.settings.detector is not None:
         summary["detection"] = detection(plan, parts)
-    found = write(Path(config.out), summary, tables, statistics, galleries, plan, parts)
+    found = write(parts.out, summary, tables, statistics, galleries, plan, parts)
     if config.tracking_uri is not None:
         track(found, config)
     return found
@@ -226,7 +227,7 @@ def write(
     """
     sheets = {
         name: sheet(out / name, [g for g in tables if plan.groups[g].kind in kinds], summary, tables, galleries)
-        for name, kinds in (("contact_sheet.png", (REAL, PAIRED)), ("pairs_sheet.png", (SYNTHETIC, UNHARMED)))
+        for name, kinds in zip(SHEETS, ((REAL, PAIRED), (SYNTHETIC, UNHARMED)), strict=True)
     }
     sections = [
         Section(name, plan.groups[name].headline, tables[name], statistics[name], galleries[name]) for name in tables
@@ -235,11 +236,11 @@ def write(
     return Summary(
         summary=summary,
         csv=parts.write_csv(out / "per_image.csv", plan.settings.metrics),
-        json=report.write_json(summary, out / "summary.json"),
+        json=report.write_json(summary, out / SUMMARY),
         markdown=report.write_text(report.markdown(summary, tables), out / "summary.md"),
         html=report.write_text(page, out / "report.html"),
-        sheet=sheets["contact_sheet.png"],
-        pairs_sheet=sheets["pairs_sheet.png"],
+        sheet=sheets[SHEETS[0]],
+        pairs_sheet=sheets[SHEETS[1]],
     )
 
 
@@ -288,7 +289,7 @@ def headline_lines(summary: Mapping[str, Any]) -> list[str]:
 
 def track(found: Summary, config: EvaluateConfig) -> None:
     """The evaluation as a run of MLflow: configuration, means of every model, all files."""
-    tracker = Tracker.start(EXPERIMENT, Path(config.out).name, str(config.tracking_uri))
+    tracker = Tracker.start(EXPERIMENT, name_of(config.out), str(config.tracking_uri))
     with running(tracker):
         tracker.log_params(config.model_dump(mode="json", exclude={"tracking_uri"}))
         tracker.log_metrics(flat(found.summary))

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.paths import local_files
+from models import zoo
+from models.checkpoints import CONFIG, save
+from models.paths import local_files, upload
 from models.predictor import DehazeInfo, Predictor
 from pipelines.dehaze import apply
 from pipelines.dehaze import work as folder_work
@@ -27,6 +29,19 @@ HEIC = Path(__file__).parents[2] / "models" / "images" / "heic" / "turned.heic" 
 
 def names(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_model_may_be_on_object_storage(
+    photo_folder: Folder, bucket: Callable[[str], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = {"name": "corun", "stages": 1, "dim": 2}
+    upload(save(tmp_path / "tiny", zoo.build(network), {"network": network}), bucket("runs/one/model"), CONFIG)
+    folder = photo_folder(count=1, hazy=True)
+    for model, out in ((bucket("runs/one/model"), "stored"), (str(tmp_path / "tiny"), "local")):
+        assert main([str(folder), str(tmp_path / out), "--model", model]) == 0, capsys.readouterr().err
+    stored, local = (tmp_path / out / "photo_000.jpg" for out in ("stored", "local"))
+    assert stored.read_bytes() == local.read_bytes()
+    assert Predictor(bucket("runs/one/model")).name == "model"
 
 
 def test_one_photograph_gets_a_neighbor(photo_folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:

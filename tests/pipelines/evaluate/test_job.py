@@ -16,11 +16,13 @@ import pytest
 from PIL import Image
 
 from models.config import ConfigError
+from models.paths import child, names_in, read_file
 from pipelines.evaluate import __main__ as command
 from pipelines.evaluate import job
 from pipelines.evaluate.choices import model_choices, with_baseline
 from pipelines.evaluate.evaluator import CLEAR, HAZY
 from pipelines.evaluate.metrics import METRICS
+from pipelines.evaluate.parts import results_in
 from pipelines.evaluate.plan import item_blocks, prepare
 from pipelines.tracking import default_uri
 
@@ -244,15 +246,33 @@ def test_bad_arguments_are_one_line_and_exit_code_2(
     assert not (tmp_path / "out").exists()
 
 
-def test_an_out_that_is_no_folder_is_refused_before_anything_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_results_go_to_object_storage_in_place_of_earlier_ones(bucket: Callable[[str], str]) -> None:
+    out = bucket("results")
+    for parts, sheet in (("01", True), ("0", False)):
+        with results_in(out) as folder:
+            (folder / "rows").mkdir()
+            for part in parts:
+                (folder / "rows" / f"part-{part}").write_text(part)
+            (folder / "summary.json").write_text(parts)
+            if sheet:
+                (folder / "contact_sheet.png").write_text("sheet")
+        assert names_in(child(out, "rows")) == [f"part-{part}" for part in parts]
+        assert read_file(child(out, "summary.json")) == parts.encode()
+        assert ("contact_sheet.png" in names_in(out)) == sheet
+
+
+def test_storage_that_cannot_be_written_is_one_line_before_the_work(
+    bucket: Callable[[str], str], photo_folder: Folder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert command.main(["--data", "photos", "--out", "s3://bucket/results"]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: --out is 's3://bucket/results'; object storage is not supported here")
-    assert error.count("\n") == 1
-    assert not list(tmp_path.iterdir())
+    out = bucket("results").replace("s3://b", "s3://none", 1)
+    assert command.main(["--data", str(photo_folder()), "--metrics", "fade", "--models", "dcp", "--out", out]) == 2
+    assert capsys.readouterr().err.startswith(f"error: cannot write to {out}: ")
+
+
+def test_a_database_of_mlflow_is_in_a_folder_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    args = command._parser().parse_args(["--data", "x", "--out", "s3://bucket/results"])
+    assert command.config_of(args).tracking_uri is None
 
 
 def test_checkpoint_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

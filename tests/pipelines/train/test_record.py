@@ -23,7 +23,8 @@ from pipelines.train.record import (
 from pipelines.train.run import TrainJob
 
 OTHERS = {  # another value for each key of how a run runs
-    "train.steps": 7, "train.workers": 1, "train.worker_cpus": 0.25, "train.worker_gpus": 1, "train.threads": 3,
+    "train.steps": 7, "train.workers": 1, "train.min_workers": 1,
+    "train.worker_cpus": 0.25, "train.worker_gpus": 1, "train.threads": 3,
     "train.data_cpus": 0.1, "train.data_tasks": 1, "train.find_unused_parameters": True, "train.failures": 9,
     "train.checkpoint_every": 3, "train.log_every": 3, "optimizer.accumulate": 2, "labels.workers": 1,
     "labels.worker_cpus": 0.1, "labels.worker_gpus": 0.5, "labels.worker_batch": 8, "labels.threads": 2,
