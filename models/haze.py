@@ -140,6 +140,14 @@ class HazeConfig(Settings):
     ones; a fifth of the noise is correlated between the channels.
 
     Attributes:
+        beta: range of the optical density; transmission is ``exp(-2 beta (1 - depth))``.
+        airlight: range of the airlight's gray.
+        darken_probability: share of the photographs that are darkened before they are hazed.
+        darken_exponent: range of the exponent of that darkening.
+        noise_probability: share of the photographs that get noise before they are hazed.
+        noise_sigma: range of the standard deviation of that noise.
+        jpeg_probability: share of the hazy images that pass through a JPEG encoder.
+        jpeg_quality: range of that encoder's quality.
         airlight_cast: largest deviation of one channel of the airlight from its gray.
         depth_range_min: least share of the depth axis that one crop may span: below 1, a crop gets a random sub-range,
             because a crop of a photograph seldom sees everything from the lens to the horizon.

@@ -64,7 +64,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--tile",
         type=int,
-        help="dehaze in tiles of this many pixels a side; packaged networks need none (docs/PERFORMANCE.md)",
+        help="dehaze in tiles of this many pixels a side; packaged networks need none",
     )
 
 
