@@ -210,7 +210,7 @@ def tables(title: str, config: type[BaseModel], level: int) -> Iterator[str]:
     prefix = f"{title.split()[0]}." if title else ""
     if title:
         yield f"{'#' * level} {title}"
-        yield prose((config.__doc__ or "").partition("Attributes:")[0])
+        yield prose(inspect.cleandoc(config.__doc__ or "").partition("Attributes:")[0].strip())
     rows = [[f"`{key}`", kind, f"`{default}`", text] for key, kind, default, text in keys(config, prefix)]
     if rows:
         yield table("key | kind | default | what it does", rows)
