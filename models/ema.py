@@ -36,7 +36,8 @@ class MeanTeacher:
         """Move the teacher towards ``student``; buffers are copied."""
         momentum = self.in_force
         self.updates += 1
-        for mine, theirs in zip(self.network.parameters(), student.parameters(), strict=True):
-            mine.lerp_(theirs.detach(), 1.0 - momentum)
+        pairs = zip(self.network.parameters(), student.parameters(), strict=True)
+        mine, theirs = zip(*((own.detach(), other.detach()) for own, other in pairs), strict=True)
+        torch._foreach_lerp_(mine, theirs, 1.0 - momentum)  # a kernel for many, where a GPU would wait for each
         for kept, buffer in zip(self.network.buffers(), student.buffers(), strict=True):
             kept.copy_(buffer)

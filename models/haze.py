@@ -26,6 +26,7 @@ from models.inference import guided_filter
 from models.networks import shared
 
 _KIND = 0x5EED  # the kind of haze is drawn from another generator than the haze
+_WARMTH = 0x3A4D  # so is the warmth of the airlight: haze without any stays what it was
 GRID = 64  # side of the square grid that everything is computed on
 SITES = (8, 48)  # superpixels of a map
 _DEPTH_DRAWS = ("horizon", "power", "tilt", "plane", "smooth", "objects", "sites")
@@ -119,6 +120,12 @@ def _offsets(colors: Tensor, sites: int, generator: torch.Generator) -> Tensor:
     return F.avg_pool2d(F.pad(offsets, (1, 1, 1, 1), mode="replicate"), 3, stride=1)[0]
 
 
+def _ascending(ends: tuple[float, float]) -> tuple[float, float]:
+    if not ends[0] <= ends[1]:
+        raise ValueError("expected two numbers, the smaller one first")
+    return ends
+
+
 def _ordered(ends: tuple[float, float]) -> tuple[float, float]:
     if not 0.0 <= ends[0] <= ends[1]:
         raise ValueError("expected two numbers, 0 or more, the smaller one first")
@@ -149,6 +156,7 @@ class HazeConfig(Settings):
         jpeg_probability: share of the hazy images that pass through a JPEG encoder.
         jpeg_quality: range of that encoder's quality.
         airlight_cast: largest deviation of one channel of the airlight from its gray.
+        airlight_warmth: what the red of the airlight has more and the blue has less; below 0 the other way round.
         depth_range_min: least share of the depth axis that one crop may span: below 1, a crop gets a random sub-range,
             because a crop of a photograph seldom sees everything from the lens to the horizon.
         unevenness: strength u of a smooth random field f by which density varies: optical depth times ``exp(u f)``.
@@ -160,6 +168,7 @@ class HazeConfig(Settings):
     beta: Range = (0.2, 2.8)
     airlight: Range = (0.25, 1.0)
     airlight_cast: float = Field(0.025, ge=0.0)
+    airlight_warmth: Annotated[tuple[float, float], AfterValidator(_ascending)] = (0.0, 0.0)
     darken_probability: float = Field(0.5, ge=0.0, le=1.0)
     darken_exponent: Range = (1.5, 3.0)
     noise_probability: float = Field(0.5, ge=0.0, le=1.0)
@@ -292,7 +301,12 @@ def _fill(made: Synthesized, depth: Tensor | None, seeds: Sequence[int], config:
     drawn = draw(own, _NAMES)
     made.beta.copy_(between(drawn["beta"], *config.beta))
     cast = between(torch.stack([drawn["red"], drawn["green"], drawn["blue"]], dim=1), -1, 1) * config.airlight_cast
-    made.airlight.copy_(between(drawn["airlight"], *config.airlight)[:, None] + cast).clamp_(0, 1)
+    made.airlight.copy_(between(drawn["airlight"], *config.airlight)[:, None] + cast)
+    if any(config.airlight_warmth):
+        drawn |= draw(generators([seed ^ _WARMTH for seed in seeds]), ("warmth",))
+        warmth = between(drawn["warmth"], *config.airlight_warmth)
+        made.airlight.add_(torch.stack([warmth, torch.zeros_like(warmth), -warmth], dim=1))
+    made.airlight.clamp_(0, 1)
     made.depth.copy_(procedural_depths(made.clear, seeds) if depth is None else depth)
     if config.depth_range_min < 1.0:
         span = between(drawn["span"], config.depth_range_min, 1.0)[:, None, None, None]

@@ -23,7 +23,7 @@ VERBS = {
     "pool": ("pseudolabel.__main__", "look into a label pool, export it, list runs and end them"),
     "evaluate": ("pipelines.evaluate.__main__", "measure models on test photographs and write a report"),
     "convert": ("models.checkpoints", "make a checkpoint of the authors' released weights"),
-    "models": ("pipelines.model_files", "write a model as ONNX for other programs"),
+    "models": ("pipelines.model_files", "hand a model on: as ONNX, or to the Hugging Face hub"),
     "doctor": ("pipelines.doctor.__main__", "say what this machine or a cluster has and lacks"),
     "register": ("pipelines.register", "put a checkpoint into the MLflow model registry"),
     "demo": ("pipelines.demo.__main__", "run everything once on small data, from ingest to a served request"),

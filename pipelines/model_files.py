@@ -1,6 +1,7 @@
-"""Write models for other programs.
+"""Hand models on: as ONNX for other programs, or to the Hugging Face hub.
 
 dehaze models export corun-compact corun-compact.onnx
+dehaze models push runs/colabator/model me/my-dehazer --license apache-2.0   # then: load("hf://me/my-dehazer")
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from models.config import ConfigError
 from models.imports import add_allow_networks
@@ -30,10 +32,23 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("file", type=Path, help="to write, such as model.onnx")
     export.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
     add_allow_networks(export)
+    export.set_defaults(act=_export)
+    push = verbs.add_parser(
+        "push",
+        help="send a checkpoint to the Hugging Face hub",
+        description="Send a checkpoint and a model card to a repository of the Hugging Face hub, a new one where it is "
+        "missing. A token comes from `hf auth login` or HF_TOKEN. Afterwards `hf://NAME` is the model everywhere.",
+        allow_abbrev=False,
+    )
+    push.add_argument("model", help="packaged name or checkpoint folder")
+    push.add_argument("repository", metavar="NAME", help="of the repository, such as me/my-dehazer")
+    push.add_argument("--license", help="of the weights, for the card, such as apache-2.0")
+    push.add_argument("--private", action="store_true", help="only you can see a repository that is made")
+    push.set_defaults(act=_push)
     return parser
 
 
-def _main(args: argparse.Namespace) -> None:
+def _export(args: argparse.Namespace) -> None:
     if args.file.suffix != ".onnx":
         raise ConfigError(f"cannot write {args.file}: expected a name that ends in .onnx")
     if args.file.exists() and not args.overwrite:
@@ -59,9 +74,66 @@ def _main(args: argparse.Namespace) -> None:
     say(f"{args.file}: opset {OPSET}, any height and width; against torch: {sizes}")
 
 
+CARD = """# {title}
+
+A dehazing network of [ray-dehaze](https://pypi.org/project/ray-dehaze/): `{network}`, {parameters:,} parameters,
+trained by {origin}.
+
+```python
+from models import dehaze, load
+
+network = load("hf://{repository}").network
+```
+
+`dehaze photo.jpg --model hf://{repository}` does the same on the command line. `config.json` has the network and the
+whole recipe, `model.safetensors` the weights.
+"""
+
+
+def card(repository: str, config: dict[str, Any], parameters: int, license_name: str | None) -> str:
+    """Return the model card, with the metadata that the hub reads."""
+    from huggingface_hub import ModelCardData
+
+    about = ModelCardData(
+        library_name="ray-dehaze", pipeline_tag="image-to-image", tags=["dehazing", "pytorch"], license=license_name
+    )
+    recipe = config.get("recipe") or {}
+    steps = (recipe.get("train") or {}).get("steps")
+    origin = f"the method `{recipe['method']}` for {steps:,} steps" if recipe.get("method") and steps else "its owner"
+    title, network = repository.rpartition("/")[2], config["network"]
+    told = CARD.format(title=title, network=network, parameters=parameters, origin=origin, repository=repository)
+    return f"---\n{about.to_yaml()}\n---\n\n{told}"
+
+
+def _push(args: argparse.Namespace) -> None:
+    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
+    from huggingface_hub.errors import HTTPError as HubError  # type: ignore[attr-defined]  # also: nobody there
+
+    from models import checkpoints, zoo
+
+    config = zoo.config_of(args.model)
+    folder = zoo.WEIGHTS / args.model if args.model in zoo.PACKAGED else Path(args.model)
+    parameters = sum(tensor.numel() for tensor in checkpoints.read_weights(folder).values())
+    what = f"{config['network']['name']}, {parameters:,} parameters"
+    names = [name for name in (checkpoints.MODEL, checkpoints.CONFIG, checkpoints.METRICS) if (folder / name).is_file()]
+    about = card(args.repository, config, parameters, args.license).encode()
+    files = [CommitOperationAdd(name, str(folder / name)) for name in names] + [CommitOperationAdd("README.md", about)]
+    try:
+        api = HfApi()
+        api.create_repo(args.repository, private=args.private, exist_ok=True)
+        api.create_commit(args.repository, files, commit_message=what)
+    except (HubError, HFValidationError, LocalTokenNotFoundError) as problem:
+        raise ConfigError(
+            f"{args.model} was not sent to {args.repository}: {' '.join(str(problem).split())}; a token that may write "
+            "comes from `hf auth login` or HF_TOKEN"
+        ) from problem
+    say(f"{', '.join(names)} and README.md are in hf://{args.repository}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 with one line on what is wrong."""
-    return run(_main, _parser(), argv)
+    return run(lambda args: args.act(args), _parser(), argv)
 
 
 if __name__ == "__main__":

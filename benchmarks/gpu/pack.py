@@ -31,6 +31,7 @@ from pipelines.corpus import Corpus, require_corpus
 
 COLUMNS = ("image_id", "uri", "image", "depth", "split")
 DEPTH_SIDE = 192  # of the longer side: haze is smooth, and a depth map would weigh more than its photograph
+HELD_OUT = 64  # photographs of a domain at most: as many as figures and sheet look at
 CLEAR_SHARE = 0.6  # of the bytes: the rest is for hazy photographs
 
 
@@ -105,15 +106,18 @@ def balanced(found: list[Packed], budget: int) -> list[Packed]:
 
 
 def packed(corpus: Corpus, side: int, quality: int) -> list[Packed]:
-    """All photographs of a corpus, small, in the order of their content hashes."""
-    made = [
+    """Photographs of a corpus, all that are trained on and :data:`HELD_OUT` others, small, by their content hashes."""
+    found = [
         Packed(
             row["image_id"], kind_of(row["uri"]), row["split"], shrunk(row["image"], side, quality),
             shrunk_depth(row["depth"]),
         )
         for row in rows_of(corpus)
     ]  # fmt: skip
-    return sorted(made, key=lambda one: one.image_id[8:])  # the first digits say the split
+    found.sort(key=lambda one: one.image_id[8:])  # the first digits say the split
+    held_out = [one for one in found if one.split != "train"]
+    left_out = {id(one) for one in held_out[HELD_OUT:]}
+    return [one for one in found if id(one) not in left_out]
 
 
 def write(out: Path, chosen: dict[str, list[Packed]]) -> Path:

@@ -64,13 +64,15 @@ def batch_of(recipe: Recipe, device: torch.device) -> dict[str, Tensor]:
     def images(channels: int = 3) -> Tensor:
         return torch.rand(2, channels, size, size, generator=generator).to(device)
 
-    batch = {name: images() for name in ("hazy", "clear", "strong", "label", "image")} | {"trust": images(1)}
+    batch = {name: images() for name in ("hazy", "clear", "strong", "label", "image")}
+    batch |= {"trust": images(1), "transmission": images(1)}
     numbers = torch.rand(2, generator=generator).to(device)
     batch |= dict.fromkeys(("density", "depth", "quality"), numbers)
+    batch |= dict.fromkeys(("airlight", "tint"), torch.rand(2, 3, generator=generator).to(device))
     batch["defect"] = torch.tensor([0, 1]).to(device)
+    pair = ("hazy", "clear", "transmission", "airlight", "tint")
     wanted = {
-        "supervised": ("hazy", "clear"), "cddgan": ("hazy", "clear"),
-        "colabator": ("hazy", "clear", "strong", "label", "trust"),
+        "supervised": pair, "cddgan": ("hazy", "clear"), "colabator": (*pair, "strong", "label", "trust"),
         "scorer": ("image", "density", "depth", "quality", "defect"),
     }[recipe.method]  # fmt: skip
     return {name: batch[name] for name in wanted}

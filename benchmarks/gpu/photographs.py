@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from models.config import ConfigError
-from models.images import to_tensor
+from pipelines.train import on_device
 
 PACK = "photographs.zip"
 INDEX = "index.json"
@@ -67,7 +67,8 @@ def _as_it_is(samples: Samples) -> Samples:
 def batches(
     rows: list[dict[str, Any]], count: int, function: Callable[..., Samples], device: torch.device, *, seed: int
 ) -> Iterator[dict[str, Any]]:
-    """Batches without end: images as N3HW in [0, 1] on ``device``.
+    """Batches without end, made by the processes' worth of cores that are allowed here but two: images as N3HW in
+    [0, 1], maps as N1HW, numbers as they are, on ``device``.
 
     Args:
         rows: photographs.
@@ -76,10 +77,10 @@ def batches(
         device: where they go.
         seed: of their order.
     """
-    workers = max(1, (os.cpu_count() or 1) - 2)
+    workers = max(1, len(os.sched_getaffinity(0)) - 2)
     loader = DataLoader(
         _Endless(rows, count, function, seed), batch_size=None, collate_fn=_as_it_is, num_workers=min(workers, 14),
         prefetch_factor=4, multiprocessing_context="fork",
     )  # fmt: skip
     for samples in loader:
-        yield {key: to_tensor(value).to(device) if value.dtype == np.uint8 else value for key, value in samples.items()}
+        yield {key: on_device(device, value) for key, value in samples.items()}

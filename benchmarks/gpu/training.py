@@ -1,10 +1,11 @@
 """A teacher on synthetic haze, then Colabator on real photographs, for as many steps as there is time.
 
-``--stage teacher`` trains the network of ``teacher.yaml`` from nothing, ``--stage colabator`` goes on from it with
-labels made within the step. How long a step takes is tried out first, and the schedule made for the steps that fit. A
-checkpoint a minute stays in ``--work``, from which the same command goes on with the steps that were planned first; the
-label pool there may then be a minute ahead, which only means better labels. What comes back is in ``--out``: the
-averaged weights in parts (:mod:`benchmarks.gpu.join`), a sheet of held-out photographs and figures on held-out pairs.
+``--stage teacher`` trains the packaged recipe of :data:`RECIPES` with a larger network, crops and batches;
+``--stage colabator`` goes on from it with labels made within the step. The schedule of the rate follows the clock: it
+ends with the seconds, however fast the steps are. A checkpoint a minute stays in ``--work``, from which the same
+command goes on; the label pool there may then be a minute ahead, which only means better labels. What comes back is in
+``--out``: the averaged weights in parts (:mod:`benchmarks.gpu.join`), a sheet of held-out photographs and figures on
+held-out pairs.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from PIL import Image
 
 from benchmarks.gpu.join import split
 from benchmarks.gpu.photographs import batches, read_rows
-from benchmarks.gpu.stage import Stage, parser_of, synchronize
+from benchmarks.gpu.stage import Stage, parser_of
 from models import checkpoints, images, zoo
 from models.config import DehazeError, parse
 from models.contact_sheet import Line, contact_sheet
@@ -44,7 +45,21 @@ from pipelines.train import (
 )
 from pseudolabel.pool import LabelPool
 
-HERE = Path(__file__).parent
+RECIPES = {
+    "teacher": (
+        "pretrain_corun_compact",
+        ["train.batch_size=32", "optimizer.learning_rate=1.0e-3", "optimizer.warmup=200", "optimizer.ema=0.999"],
+    ),
+    "colabator": (
+        "colabator_corun_compact",
+        [
+            "train.batch_size=16", "optimizer.learning_rate=1.0e-4", "optimizer.final_share=0.1", "optimizer.ema=0.995",
+            "real.label=1.0", "labels.mode=inline", "labels.size=256", "labels.batch_size=8",
+        ],
+    ),
+}  # fmt: skip
+LARGER = ["network.dim=16", "crop.size=192", "crop.per_photo=4"]
+ON_A_GPU = ["optimizer.precision=bfloat16", "train.workers=1", "train.log_every=50"]
 TINY = ["network.stages=1", "network.dim=8", "crop.size=32", "crop.per_photo=2", "train.batch_size=2"]
 TINY_LABELS = ["labels.size=64", "labels.batch_size=1"]
 SHEET = "sheet.jpg"
@@ -58,9 +73,10 @@ Streams = tuple[Iterator[dict[str, Any]], Any]
 
 def recipe_of(name: str, args: Any) -> Recipe:
     """The stage's recipe; Colabator starts from the teacher in ``--work``."""
+    base, changes = RECIPES[name]
     tiny = (TINY + (TINY_LABELS if name == "colabator" else [])) if args.steps else []
     init = [f"init={args.work / 'teacher'}"] if name == "colabator" else []
-    return load_recipe(HERE / f"{name}.yaml", [*tiny, *init, *args.set])
+    return load_recipe(base, [*LARGER, *ON_A_GPU, *changes, *tiny, *args.set, *init])
 
 
 def with_steps(recipe: Recipe, steps: int) -> Recipe:
@@ -94,34 +110,14 @@ def started(recipe: Recipe, device: torch.device) -> Any:
     return method
 
 
-def planned(recipe: Recipe, pairs: Iterator[dict[str, Any]], args: Any, stage: Stage) -> Recipe:
-    """The recipe with as many steps as will fit, by the pace of a method that is thrown away."""
-    if args.steps:
-        return with_steps(recipe, args.steps)
-    method, patience = started(recipe, stage.device), max(2.0, 0.05 * stage.seconds)
-    labels, began, done = labels_of(recipe, method, args, stage.device), 0.0, 0
-    for step in range(10_000):
-        if step == 3:  # warm
-            synchronize(stage.device)
-            began = time.monotonic()
-        batch = next(pairs)
-        method.training_step(batch if labels is None else batch | labels.take(0), step)
-        done = step - 2
-        slow = stage.left < stage.seconds / 2
-        if done >= (1 if slow else 3) and (slow or time.monotonic() - began > patience):
-            break
-    pace = (time.monotonic() - began) / done
-    if labels is not None:
-        labels.pool.close()
-        shutil.rmtree(args.work / "pool")
-    steps = max(1, int((stage.left - reserve(stage)) / pace))
-    stage.say(f"{pace * 1e3:.1f} ms a step: {steps} steps")
-    return with_steps(recipe, steps)
-
-
 def reserve(stage: Stage) -> float:
     """Seconds for what comes after training."""
-    return max(10.0, 0.12 * stage.seconds)
+    return max(10.0, 0.04 * stage.seconds)
+
+
+def fitted(stage: Stage, pace: float, step: int) -> int:
+    """Steps in all that fit into the time, when a step takes ``pace`` seconds from here on."""
+    return step + max(1, int((stage.left - reserve(stage)) / pace))
 
 
 def keep(name: str, method: Any, recipe: Recipe, step: int, args: Any) -> None:
@@ -139,18 +135,15 @@ def train(name: str, args: Any, stage: Stage) -> tuple[Any, Recipe]:
     """Train, or go on; the method as it is in the end."""
     folder = args.work / name
     state = checkpoints.read_state(folder) if folder.is_dir() else None
-    if state is not None:  # with the schedule that it began with
-        recipe = parse(Recipe, checkpoints.read_config(folder)["recipe"])
-        pairs = pairs_of(recipe, args.data, stage.device)
-    else:
-        recipe = recipe_of(name, args)
-        pairs = pairs_of(recipe, args.data, stage.device)
-        recipe = planned(recipe, pairs, args, stage)
+    recipe = recipe_of(name, args) if state is None else parse(Recipe, checkpoints.read_config(folder)["recipe"])
+    if args.steps:
+        recipe = with_steps(recipe, args.steps)
     method, start = started(recipe, stage.device), 0
     if state is not None:
         method.load_state_dict(state["method"])
         start = int(state["step"])
-        stage.say(f"goes on after step {start} of {recipe.train.steps}")
+        stage.say(f"goes on after step {start}")
+    pairs = pairs_of(recipe, args.data, stage.device)
     labels = labels_of(recipe, method, args, stage.device)
     stage.found |= {"recipe": recipe.model_dump(mode="json"), "resumed_at": start, "log": []}
     _loop(name, args, stage, method, recipe, pairs, labels, start)
@@ -161,22 +154,27 @@ def _loop(
     name: str, args: Any, stage: Stage, method: Any, recipe: Recipe, pairs: Iterator[dict[str, Any]], labels: Any,
     start: int,
 ) -> None:  # fmt: skip
-    steps, step, kept, began = recipe.train.steps, start, time.monotonic(), time.monotonic()
+    step, kept, began, last = start, time.monotonic(), time.monotonic(), (start, time.monotonic())
     keep(name, method, recipe, start, args)  # refuses weights that do not fit before it is too late
-    while step < steps and (args.steps or stage.left > reserve(stage)):
+    while step < method.stepper.steps and (args.steps or stage.left > reserve(stage)):
         batch = next(pairs)
         metrics = method.training_step(batch if labels is None else batch | labels.take(step), step)
         step += 1
-        if step % recipe.train.log_every == 0 or step == steps:
-            stage.say(f"{step}/{steps}  " + "  ".join(f"{key} {value:.4g}" for key, value in metrics.items()))
+        if step % recipe.train.log_every == 0 or step == method.stepper.steps:
+            now = time.monotonic()
+            if not args.steps:
+                method.stepper.steps = fitted(stage, (now - last[1]) / (step - last[0]), step)
+            last = (step, now)
+            shown = "  ".join(f"{key} {value:.4g}" for key, value in metrics.items())
+            stage.say(f"{step}/{method.stepper.steps}  {shown}")
             stage.found["log"].append({"step": step, **metrics})
         if time.monotonic() - kept > EVERY:
-            keep(name, method, recipe, step, args)
+            keep(name, method, with_steps(recipe, step), step, args)
             kept = time.monotonic()
             stage.found["steps"] = step
             stage.write()
-    keep(name, method, recipe, step, args)
-    stage.found |= {"steps": step, "complete": step == steps}
+    keep(name, method, with_steps(recipe, step) if step else recipe, step, args)
+    stage.found["steps"] = step
     if step > start:
         stage.found["steps_per_second"] = (step - start) / (time.monotonic() - began)
     if labels is not None:
@@ -196,7 +194,8 @@ def on_pairs(
     """Mean PSNR on held-out synthetic pairs, of the hazy image and dehazed; and what becomes of the clear image."""
     rows = read_rows(data, "clear", "test")[:count]
     whole = recipe.crop.model_copy(update={"size": max(recipe.crop.size, 64), "scale": (0.9, 1.0), "per_photo": 1})
-    made = synthetic_pairs(rows, whole, recipe.haze, seed=17)
+    haze = recipe.haze.of_kind("plain") if "plain" in recipe.haze.kinds else recipe.haze
+    made = synthetic_pairs(rows, whole, haze, seed=17)
 
     def through(pixels: Any) -> Any:
         return images.to_uint8(dehaze(network, images.to_tensor(pixels).to(device)).scene)

@@ -39,8 +39,9 @@ class InferenceConfig(Settings):
     """How images are dehazed.
 
     Attributes:
-        precision: of convolutions and matrix products. ``auto`` is bfloat16 where the device computes in it natively
-            and float32 elsewhere. Images are composed in float32: it would be seen in 16-bit results.
+        precision: of convolutions and matrix products. ``auto`` is float16 on a GPU, bfloat16 on a processor that
+            computes in it natively, and float32 elsewhere. Images are composed in float32: it would be seen in 16-bit
+            results. A network whose numbers are too large for float16 runs in float32.
         memory_mb: working memory, beside the image and the weights, in MiB; None takes half of what is free. What an
             image needs beyond that is kept in the machine's memory (GPU) or in temporary files (CPU); with a network
             that cannot do so, the image is dehazed in tiles.
@@ -90,9 +91,11 @@ def as_dehazed(output: Any) -> Dehazed:
 
 
 def native_precision(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device has instructions for it, else float32."""
+    """float16 on a GPU, which is 18 dB nearer to float32 than bfloat16 and as fast; on a CPU bfloat16 where it has
+    instructions for it, else float32.
+    """
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+        return torch.float16
     capable = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # noqa: SLF001
     return torch.bfloat16 if device.type == "cpu" and capable else torch.float32
 
@@ -209,7 +212,7 @@ def _is_out_of_memory(problem: Exception) -> bool:
 
 
 _COSTS: WeakKeyDictionary[nn.Module, dict[torch.dtype, tuple[float, float]]] = WeakKeyDictionary()
-_ROUNDING: WeakSet[nn.Module] = WeakSet()  # networks that end in half precision: they run in float32
+_FLOAT32: WeakSet[nn.Module] = WeakSet()  # networks that end in half precision, or whose numbers do not fit into it
 _COMPILED: WeakKeyDictionary[nn.Module, Callable[[Tensor], Any]] = WeakKeyDictionary()
 
 
@@ -230,7 +233,7 @@ class _Runner:
         self.network, self.device, self.config = network, device, config
         chosen = config.precision
         self.dtype = native_precision(device) if chosen == "auto" else getattr(torch, chosen)
-        if network in _ROUNDING:
+        if network in _FLOAT32:
             self.dtype = torch.float32
         self.in_bands = bool(getattr(network, "BANDED", False))
         self.band = _BAND.get(device.type, _BAND["cuda"])
@@ -269,8 +272,9 @@ class _Runner:
         padded = pad_to_multiple(image, MULTIPLE).contiguous(memory_format=torch.channels_last)
         with self._execution(plan):
             found = as_dehazed((self._compiled() if plan.compile else self.network)(padded))
-        if self.dtype != torch.float32 and found.scene.dtype.itemsize < torch.float32.itemsize:
-            _ROUNDING.add(self.network)
+        rounded = self.dtype != torch.float32 and found.scene.dtype.itemsize < torch.float32.itemsize
+        if rounded or (self.dtype == torch.float16 and not found.scene.isfinite().all()):
+            _FLOAT32.add(self.network)
             self.dtype = torch.float32
             return self.whole(image, plan)
 

@@ -50,7 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=("auto", "float32", "bfloat16", "float16"),
         default="auto",
-        help="auto is bfloat16 where the processor has it, else float32 (default: auto)",
+        help="auto is float16 on a GPU, bfloat16 where the processor has it, else float32 (default: auto)",
     )
     group.add_argument(
         "--exact",

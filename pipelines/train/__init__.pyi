@@ -17,5 +17,6 @@ from .recipe import load_recipe as load_recipe
 from .recipe import real_config as real_config
 from .run import TrainJob as TrainJob
 from .transforms import decode_pixels as decode_pixels
+from .transforms import on_device as on_device
 from .transforms import real_photographs as real_photographs
 from .transforms import synthetic_pairs as synthetic_pairs

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from models.config import ConfigError
 from models.paths import child, filesystem
 from pipelines.corpus import Corpus, pinned, require_corpus
+from pipelines.train.transforms import on_device
 
 if TYPE_CHECKING:  # the tasks import this file, and recipes import every method
     from pipelines.train.recipe import Recipe
@@ -280,16 +281,3 @@ def _too_few(domain: str, batch_size: int) -> ConfigError:
         f"the {domain} corpus has fewer samples than one batch of {batch_size} per worker: add photographs, or lower "
         "train.batch_size, labels.batch_size or train.workers"
     )
-
-
-def on_device(device: Any, values: NDArray[Any]) -> Any:
-    """Images as floats on a device, numbers as a tensor there, names as they are."""
-    import torch
-
-    from models.images import to_tensor
-
-    if values.dtype.kind in "OU":
-        return values
-    if values.dtype == np.uint8:
-        return to_tensor(values if values.ndim == 4 else values[..., None]).to(device)
-    return torch.from_numpy(values.copy()).to(device)

@@ -47,7 +47,6 @@ from pipelines.train.data import (
     Unit,
     batch_size_of,
     given_corpus,
-    on_device,
     sampling_of,
     training_units,
 )
@@ -56,6 +55,7 @@ from pipelines.train.labels import KEPT_CHECKPOINTS, label_summary, pool_of_one
 from pipelines.train.loop import Loop
 from pipelines.train.record import LOCAL
 from pipelines.train.run import TrainJob, TrainResult
+from pipelines.train.transforms import on_device
 
 Stream = Generator[Samples, None, None]
 

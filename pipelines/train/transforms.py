@@ -177,6 +177,21 @@ def synthetic_pairs(rows: Iterable[Row], crop: CropConfig, haze: HazeConfig, see
     return {"hazy": hazy, "clear": clear, "transmission": transmission, "airlight": airlight, "tint": tint}
 
 
+def on_device(device: torch.device | str, values: NDArray[Any]) -> Any:
+    """Put an array of a batch on a device: uint8 images (N, H, W, 3) as N3HW and maps (N, H, W) as N1HW in [0, 1],
+    numbers as a tensor, names as they are. A GPU gets bytes, and divides them itself.
+    """
+    if values.dtype.kind in "OU":
+        return values
+    if values.dtype != np.uint8:
+        return torch.from_numpy(values.copy()).to(device)
+    maps = values if values.ndim == 4 else values[..., None]
+    if torch.device(device).type == "cpu":
+        return images.to_tensor(maps)
+    levels = torch.from_numpy(np.ascontiguousarray(maps)).to(device)
+    return levels.permute(0, 3, 1, 2).to(torch.float32).div_(255)
+
+
 def unpaired_crops(rows: Iterable[Row], crop: CropConfig, seed: int | None = None) -> Samples:
     """Photographs of either domain -> ``crop.per_photo`` crops ``image`` of each; partners are unknown."""
     return {"image": _interleaved(_crops(rows, crop, seed))}

@@ -450,3 +450,18 @@ def test_a_tinted_scene_is_lit_in_the_color_of_its_airlight_and_its_target_is_no
         strength = float((logs * tint).sum() / tint.square().sum())
         assert 0.0 <= strength <= 1.0
         torch.testing.assert_close(logs, strength * tint, atol=1e-4, rtol=0)
+
+
+def test_a_warm_airlight_has_more_red_and_less_blue_and_the_haze_is_the_same() -> None:
+    clear = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    gray = HazeConfig(airlight=(0.4, 0.6), airlight_cast=0.0)
+    warm = gray.model_copy(update={"airlight_warmth": (0.1, 0.3)})
+    plain, made = (physics.synthesize(clear, None, [1, 2, 3], config) for config in (gray, warm))
+    shift = made.airlight - plain.airlight
+    assert torch.equal(made.transmission, plain.transmission)
+    assert torch.equal(made.airlight[:, 1], plain.airlight[:, 1])
+    assert shift[:, 0].min() >= 0.1 - 1e-6
+    assert shift[:, 0].max() <= 0.3 + 1e-6
+    assert torch.allclose(shift[:, 0], -shift[:, 2], atol=1e-6)
+    with pytest.raises(ConfigError, match=r"airlight_warmth.*the smaller one first"):
+        parse(HazeConfig, {"airlight_warmth": [0.3, -0.1]})

@@ -156,8 +156,9 @@ class Stepper:
         self._wrapped = wrap(self._plain)
         self.teacher = MeanTeacher(network, config.ema, warm_up=not pretrained)
         self.optimizer = torch.optim.AdamW(
-            network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
+            network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay,
+            fused=device.type == "cuda",
+        )  # fmt: skip
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
 
     def rate(self, step: int) -> float:

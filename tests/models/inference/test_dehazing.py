@@ -224,7 +224,7 @@ def test_the_measured_cost_is_near_the_truth() -> None:
 # --- precision ---
 
 
-@pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16", "float16"])
 def test_any_precision_gives_float32_images(precision: str) -> None:
     network, image = corun(), torch.rand(1, 3, 24, 40)
     exact = network(image).scene.detach().clamp(0, 1)
@@ -255,6 +255,29 @@ def test_a_network_that_ends_in_half_precision_runs_in_float32() -> None:
     for _ in range(2):
         found = dehaze(network, image, InferenceConfig(precision="bfloat16"))
         assert torch.equal(found.scene, dehaze(network, image, InferenceConfig(precision="float32")).scene)
+
+
+def test_a_network_whose_numbers_do_not_fit_into_float16_runs_in_float32() -> None:
+    class Large(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Conv2d(3, 3, 1, bias=False), nn.Conv2d(3, 3, 1, bias=False)
+            nn.init.constant_(self.up.weight, 1e5)
+            nn.init.constant_(self.down.weight, 1e-6)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            scene: torch.Tensor = self.down(self.up(image))
+            return scene.float()
+
+    network, image = Large(), torch.rand(1, 3, 16, 24)
+    exact = dehaze(network, image, InferenceConfig(precision="float32")).scene
+    assert 0.1 < float(exact.mean()) < 1
+    for _ in range(2):
+        assert torch.equal(dehaze(network, image, InferenceConfig(precision="float16")).scene, exact)
+
+
+def test_auto_is_float16_on_a_gpu() -> None:
+    assert inference.native_precision(torch.device("cuda")) == torch.float16
 
 
 def test_auto_is_bfloat16_only_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,154 @@
+"""The client: what it sends, what it makes of answers, and when it tries again. Its live example is the docs'."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from serving import client as client_module
+from serving.client import Answer, AsyncClient, Client, ServiceError
+
+Reply = Callable[[], httpx.Response] | httpx.TransportError
+
+
+def reply(*args: Any, **options: Any) -> Callable[[], httpx.Response]:
+    """An answer, made anew each time: httpx opens one once."""
+    return lambda: httpx.Response(*args, **options)
+
+
+BUSY = reply(503, headers={"retry-after": "7"}, json={"code": "overloaded", "detail": "full"})
+CLEAR = reply(
+    200, content=b"clear",
+    headers={
+        "content-type": "image/png", "x-model": "corun-compact", "x-haze": "0.42", "x-haze-verdict": "haze",
+        "x-request-id": "r1", "server-timing": "decode;dur=1.5, model;dur=20",
+    },
+)  # fmt: skip
+
+
+class Service:
+    """Replies in their order, the requests that came, and how long the client waited."""
+
+    def __init__(self) -> None:
+        self.replies: list[Reply] = []
+        self.requests: list[httpx.Request] = []
+        self.waits: list[float] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        request.read()
+        self.requests.append(request)
+        answer = self.replies.pop(0)
+        if isinstance(answer, httpx.TransportError):
+            raise answer
+        return answer()
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Service:
+    """A service of this process."""
+    made = Service()
+
+    async def sleep(seconds: float) -> None:
+        made.waits.append(seconds)
+
+    monkeypatch.setattr(client_module.time, "sleep", made.waits.append)
+    monkeypatch.setattr(client_module.asyncio, "sleep", sleep)
+    return made
+
+
+def synchronous(service: Service, verb: str, *args: Any, **controls: Any) -> Any:
+    with Client("http://service", "secret", tries=3, transport=httpx.MockTransport(service)) as made:
+        return getattr(made, verb)(*args, **controls)
+
+
+def asynchronous(service: Service, verb: str, *args: Any, **controls: Any) -> Any:
+    async def work() -> Any:
+        async with AsyncClient("http://service", "secret", tries=3, transport=httpx.MockTransport(service)) as made:
+            return await getattr(made, verb)(*args, **controls)
+
+    return asyncio.run(work())
+
+
+both = pytest.mark.parametrize("call", [synchronous, asynchronous])
+Call = Callable[..., Any]
+
+
+@both
+def test_a_photograph_goes_and_comes_with_what_the_service_says_of_it(
+    call: Call, service: Service, tmp_path: Path
+) -> None:
+    (tmp_path / "hazy.jpg").write_bytes(b"hazy")
+    service.replies = [CLEAR]
+    answer: Answer = call(service, "dehaze", tmp_path / "hazy.jpg", strength=0.8, protect=True)
+    (request,) = service.requests
+    assert (request.method, str(request.url)) == ("POST", "http://service/v1/dehaze?strength=0.8&protect=true")
+    assert (request.content, request.headers["authorization"]) == (b"hazy", "Bearer secret")
+    assert answer.save(tmp_path / "clear.png").read_bytes() == b"clear"
+    assert (answer.haze, answer.verdict, answer.model, answer.media_type) == (
+        0.42,
+        "haze",
+        "corun-compact",
+        "image/png",
+    )
+    assert answer.milliseconds == {"decode": 1.5, "model": 20.0}
+
+
+@both
+def test_it_waits_as_long_as_a_busy_service_asks_and_longer_each_time_where_nobody_is(
+    call: Call, service: Service
+) -> None:
+    service.replies = [BUSY, httpx.ConnectError("refused"), CLEAR]
+    assert call(service, "dehaze", b"hazy").content == b"clear"
+    assert service.waits == [7.0, 0.5]
+    service.replies = [httpx.ConnectError("refused")] * 3
+    with pytest.raises(ServiceError, match="no answer from the service: refused") as caught:
+        call(service, "dehaze", b"hazy")
+    assert (caught.value.code, service.waits[2:]) == ("unreachable", [0.5, 1.0])
+
+
+@both
+@pytest.mark.parametrize(
+    ("answer", "status", "code", "tried"),
+    [
+        (BUSY, 503, "overloaded", 3),
+        (reply(503, json={"code": "no_scorer", "detail": "none"}), 503, "no_scorer", 1),
+        (reply(413, json={"code": "too_large", "detail": "9 MB", "request_id": "r2"}), 413, "too_large", 1),
+        (reply(502, text="<html>"), 502, "no_problem", 1),
+    ],
+)
+def test_what_the_service_refuses_is_raised_with_its_code(
+    call: Call, service: Service, answer: Reply, status: int, code: str, tried: int
+) -> None:
+    service.replies = [answer] * 3
+    with pytest.raises(ServiceError, match=code) as caught:
+        call(service, "score", b"hazy")
+    assert (caught.value.code, caught.value.status) == (code, status)
+    assert len(service.requests) == tried
+
+
+@both
+def test_batches_scores_and_models(call: Call, service: Service, tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(name.encode())
+    zipped = reply(200, content=b"PK", headers={"content-type": "application/zip"})
+    service.replies = [zipped, reply(200, json={"clearness": 0.2}), reply(200, json=["m"])]
+    answer = call(service, "batch", [tmp_path / "a.jpg", tmp_path / "b.jpg"], strength="auto")
+    assert (answer.content, answer.haze, answer.milliseconds) == (b"PK", None, {})
+    sent = service.requests[0].content
+    assert sent.count(b'name="file"') == 2
+    assert b'filename="b.jpg"' in sent
+    assert call(service, "score", b"hazy") == {"clearness": 0.2}
+    assert call(service, "models") == ["m"]
+
+
+def test_a_program_with_the_client_imports_neither_ray_nor_torch() -> None:
+    code = "import sys, serving.client; print([m for m in ('ray', 'torch', 'fastapi', 'pyarrow') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
