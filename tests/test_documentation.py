@@ -33,7 +33,7 @@ TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MUL
 EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
 # Programs of others (and what the shell has itself), of which only the syntax of the line is checked.
 OTHERS = {"apt-get", "bash", "cat", "curl", "docker", "export", "hf", "kubectl", "mlflow", "openssl", "ray", "serve"}
-ASSIGNMENT = re.compile(r"^[A-Z_]+=")
+ASSIGNMENT = re.compile(r"^\w+=|^\$\w+$")  # or a variable that holds the first words
 
 
 def test_there_is_no_language_that_nothing_checks() -> None:
