@@ -7,7 +7,7 @@ BIN := .venv/bin
 LIMIT = --timeout $(1) -o faulthandler_timeout=$(2) -o faulthandler_exit_on_timeout=true
 STAMP := .venv/.installed
 
-.PHONY: help demo serve test test-faults test-cluster check format lock build clean
+.PHONY: help demo serve test test-faults test-cluster check docs format lock build clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1|/' | column -t -s '|'
@@ -33,6 +33,9 @@ check: $(STAMP) ## lint, format, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(STAMP) ## the documentation, into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 format: $(STAMP) ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -45,7 +48,7 @@ build: $(STAMP) ## wheel and sdist, into dist/
 	$(BIN)/uv build --python $(BIN)/python --no-build-isolation
 
 clean: ## remove caches, not .venv and not runs
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	rm -rf site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 $(STAMP): requirements.lock pyproject.toml

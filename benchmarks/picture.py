@@ -1,7 +1,7 @@
 """A picture for the documentation: some of the demo's sample photographs before and after a model.
 
-``python -m benchmarks.picture docs/before_after.jpg``
-``python -m benchmarks.picture docs/cddgan.jpg --model runs/cddgan/model --rows 2 --photographs china_10 rocket_01 ...``
+``python -m benchmarks.picture docs/images/before_after.jpg``
+``python -m benchmarks.picture docs/images/cddgan.jpg --model runs/cddgan/model --rows 2 --photographs china_10 ...``
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ class InferenceConfig(Settings):
         ge=128,
         multiple_of=MULTIPLE,
         description="dehaze in tiles of this many pixels a side, whatever memory there is; packaged networks need none "
-        "(docs/PERFORMANCE.md)",
+        "(docs/explanation/exact-and-fast-inference.md)",
     )
     overlap: int = Field(64, ge=0, le=512)
     working_side: int | None = Field(384, ge=128)

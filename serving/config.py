@@ -29,12 +29,12 @@ class HealthConfig(Settings):
     """When a replica is replaced. Bad pictures, a full queue and pictures that take long never count.
 
     Attributes:
-        failures: of the tiny picture in a row, after which the replica is replaced.
-        check_s: Serve asks that often; a replica in doubt computes the tiny picture then.
-        idle_s: without any picture, after which the tiny one is computed to see whether it still can be.
-        stuck_s: for which a replica may go on computing what nobody waits for any more. A network stops within
-            milliseconds, one that is a single module (``dcp``) not before it has done its picture: for the largest
-            that is accepted, this must do.
+        failures: failures of the tiny picture in a row after which the replica is replaced.
+        check_s: seconds between two questions of Serve; a replica in doubt computes the tiny picture then.
+        idle_s: seconds without a picture after which the replica computes the tiny one as a test.
+        stuck_s: seconds for which a replica may go on computing a picture that nobody waits for. A network stops
+            within milliseconds; one that is a single module (``dcp``) stops after its picture, so the value must be
+            enough for the largest picture that is accepted.
     """
 
     failures: int = Field(3, ge=1)
@@ -62,12 +62,14 @@ class Scaling(Settings):
     """How many processes, and what Ray sets aside for each.
 
     Attributes:
-        min_replicas, max_replicas: with a model in them; Ray starts and ends them within these bounds.
-        target_ongoing_requests: per replica, at which their number is right.
-        max_ongoing_requests: that a replica holds; not below ``batching.max_size``.
-        num_cpus, num_gpus: of a replica; with a GPU the model runs there.
+        min_replicas: least number of processes that hold a model.
+        max_replicas: greatest number of them; Ray starts and ends them within these bounds.
+        target_ongoing_requests: requests per replica that Ray aims at.
+        max_ongoing_requests: requests that a replica holds; not below ``batching.max_size``.
+        num_cpus: CPUs that Ray reserves for a replica.
+        num_gpus: GPUs that Ray reserves for a replica; with one, the model runs there.
         ingresses: processes that speak HTTP. Limits of requests hold for each of them by itself.
-        ingress_cpus: of such a process.
+        ingress_cpus: CPUs that Ray reserves for such a process.
     """
 
     min_replicas: int = Field(1, ge=1)
@@ -93,7 +95,8 @@ class Batching(Settings):
         stack: equal sizes as one batch of the network; ``auto`` where the model is on a GPU. Where nothing is
             stacked, pictures are computed one by one and each is answered when it is done.
         max_size: pictures in a batch.
-        wait_ms: that a picture waits for others. Pictures that came while the last batch ran are a batch anyway.
+        wait_ms: milliseconds that a picture waits for others. Pictures that came while the last batch ran are a batch
+            anyway.
     """
 
     max_size: int = Field(8, ge=1)
@@ -105,27 +108,29 @@ class ServingConfig(Settings):
     """The dehazing service.
 
     Attributes:
-        host, port: where a local service listens; beyond loopback only with ``auth``.
-        model: that answers when a request names none: packaged name, checkpoint folder or its URI,
+        host: address that a local service listens on; beyond loopback only with ``auth``.
+        port: port that it listens on.
+        model: model that answers when a request names none: packaged name, checkpoint folder or its URI,
             ``models:/name@alias`` (followed when the alias moves) or ``models:/name/3``.
-        models: further ones by the name that requests give; loaded on demand.
-        models_per_replica: of the further ones in a replica's memory at a time.
+        models: further models by the name that requests give, as in ``{candidate: "models:/dehazer@candidate"}``;
+            loaded on demand.
+        models_per_replica: how many of the further models a replica keeps in memory.
         allow_networks: packages of yours whose networks checkpoints may name, as in ``mypackage.nets:Net``; none by
             default, as whoever can write a checkpoint or to the registry could otherwise run any code here.
-        tracking_uri: of the MLflow registry for ``models:/`` names.
-        poll_s: after which the aliases are asked for again.
-        scorer: of clearness; null serves without.
+        tracking_uri: address of the MLflow registry for ``models:/`` names.
+        poll_s: seconds between two questions to the registry where an alias points.
+        scorer: scorer of clearness and quality; null serves without.
         limits: which images are accepted.
         requests: how many, how large, for how long.
         auth: tokens.
-        cors_origins: whose pages may call this service from a browser; none by default.
+        cors_origins: origins whose pages may call this service from a browser; none by default.
         inference: precision and memory. A replica computes on one batch at a time, within this memory for each picture.
-        batching: of equal-sized work.
+        batching: pictures that are computed together.
         scaling: processes and their resources.
         health: when a replica is replaced.
-        threads: of torch in each replica.
-        picture_threads: of a replica, that decode and encode.
-        max_pixels_held: in a replica's memory at a time; 30 bytes each.
+        threads: threads of torch in each replica.
+        picture_threads: threads of a replica that decode and encode.
+        max_pixels_held: pixels in a replica's memory at a time; 30 bytes each.
     """
 
     host: str = "127.0.0.1"

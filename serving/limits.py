@@ -22,18 +22,20 @@ class RequestLimits(Settings):
     """Limits of requests; those of pictures are :class:`models.images.ImageLimits`.
 
     Attributes:
-        timeout_s: after which a request gets 504; ``batch_timeout_s`` likewise for a batch.
-        read_timeout_s: in which a body has to arrive; later is 408.
+        timeout_s: seconds after which a request gets 504.
+        batch_timeout_s: seconds after which a batch gets 504.
+        read_timeout_s: seconds in which a body has to arrive; a later one gets 408.
         max_pending: requests that one ingress reads, holds or has worked on; further ones get 503.
-        max_wait_s: that a new request would wait for those before it, by the pace of late; beyond that it gets 503. So
-            an overload does not end in answers that come too late for everybody.
-        max_pending_bytes: of all their bodies together; a request that would exceed them gets 503.
-        max_per_client: of these by one client (a token, else an address); further ones get 429.
-        forwarded_for: the client's address is the last in ``X-Forwarded-For``: only behind a reverse proxy that
-            writes it.
-        retry_after_s: what ``Retry-After`` says.
-        batch_files, batch_bytes: files in a batch, and their bytes together, packed and unpacked.
-        batch_answer_bytes: of the results of a batch.
+        max_wait_s: longest time in seconds that a new request may have to wait, estimated from recent answers; beyond
+            it the request gets 503, so an overload does not end in answers that come too late for everybody.
+        max_pending_bytes: bytes of all bodies together; a request that would exceed them gets 503.
+        max_per_client: pending requests of one client (a token, else an address); further ones get 429.
+        forwarded_for: the client's address is the last in ``X-Forwarded-For``. Set it only behind a reverse proxy that
+            writes that header.
+        retry_after_s: seconds that ``Retry-After`` says.
+        batch_files: files in a batch.
+        batch_bytes: bytes of all files of a batch, packed and unpacked.
+        batch_answer_bytes: bytes of all results of a batch.
         batch_parallel: files of one batch that are worked on at a time.
     """
 

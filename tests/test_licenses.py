@@ -21,7 +21,7 @@ def test_base_dependencies_are_permissive_or_explained() -> None:
 
 
 def test_every_explanation_is_needed_and_in_the_documentation() -> None:
-    page = (ROOT / "docs" / "LICENSES.md").read_text()
+    page = (ROOT / "docs" / "reference" / "licenses.md").read_text()
     for name, why in licenses.ACCEPTED.items():
         assert f"| `{name}` | {why} |" in page
 

@@ -51,6 +51,14 @@ class HazeConfig(Settings):
     ones; a fifth of the noise is correlated between the channels.
 
     Attributes:
+        beta: range of the optical density; transmission is ``exp(-2 beta (1 - depth))``.
+        airlight: range of the airlight's gray.
+        darken_probability: share of the photographs that are darkened before they are hazed.
+        darken_exponent: range of the exponent of that darkening.
+        noise_probability: share of the photographs that get noise before they are hazed.
+        noise_sigma: range of the standard deviation of that noise.
+        jpeg_probability: share of the hazy images that pass through a JPEG encoder.
+        jpeg_quality: range of that encoder's quality.
         airlight_cast: largest deviation of one channel of the airlight from its gray.
         airlight_warmth: what the red of the airlight has more and the blue has less; below 0 the other way round.
         depth_range_min: least share of the depth axis that one crop may span: below 1, a crop gets a random sub-range,

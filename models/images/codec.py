@@ -195,7 +195,8 @@ def write_image(photo: Photo, path: str | os.PathLike[str], quality: int = 95, m
     Args:
         photo: to write.
         path: a local path or a URI; the folder is made if missing.
-        quality, metadata: as in :func:`encode`.
+        quality: as in :func:`encode`.
+        metadata: as in :func:`encode`.
 
     Raises:
         UnsupportedFormat: the suffix is not one of a format that is written.

@@ -59,9 +59,14 @@ MAGIC: dict[str, tuple[bytes, ...]] = {
 class ImageLimits(Settings):
     """What :func:`models.images.decode` accepts. Everything is checked from the header, before pixels are decoded.
 
-    ``max_aspect`` bounds long side over short side; ``first_frame`` takes the first frame of animated and
-    multi-page files, which are refused otherwise; ``strict`` refuses files that are damaged although the picture is
-    there, such as a JPEG without its end marker, which are otherwise taken with a note (:mod:`models.images.mending`).
+    Attributes:
+        max_bytes: bytes of a file.
+        max_pixels: pixels of a picture.
+        max_aspect: long side over short side.
+        formats: formats that are accepted.
+        first_frame: take the first frame of animated and multi-page files, which are refused otherwise.
+        strict: refuse files that are damaged although the picture is there, or nearly, such as a JPEG without its end
+            marker. Otherwise they are taken with a note (:mod:`models.images.mending`).
     """
 
     max_bytes: int = Field(64 << 20, gt=0)

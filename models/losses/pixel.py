@@ -22,8 +22,9 @@ def l1(scene: Tensor, target: Tensor, trust: Tensor | None = None) -> Tensor:
     Trust is not renormalized: a label that is trusted half as much teaches half as much.
 
     Args:
-        scene, target: N3HW.
-        trust: N1HW in [0, 1].
+        scene: J, N3HW.
+        target: the clear image or the label, N3HW.
+        trust: W, N1HW in [0, 1].
 
     Raises:
         ValueError: shapes disagree.
@@ -42,8 +43,10 @@ def reconstruction(
     """Global physical coherence: ``mean(W |J T + A (1 - T) - P|)``, W = 1 without trust (CORUN, where A = 1).
 
     Args:
-        scene, hazy: J and P, N3HW.
-        transmission, trust: T and W, N1HW in [0, 1].
+        scene: J, N3HW.
+        transmission: T, N1HW in [0, 1].
+        hazy: P, N3HW.
+        trust: W, N1HW in [0, 1].
         airlight: A, N311 where it was estimated.
 
     Raises:
@@ -61,9 +64,11 @@ def light(airlight: Tensor, level: Tensor, amount: Tensor, true: Tensor, tint: T
     entropy.
 
     Args:
-        airlight, level: A and L, N311.
+        airlight: A, N311.
+        level: L, N311.
         amount: h, N111 in [0, 1].
-        true, tint: of the airlight, and of the light on the scene, N3.
+        true: the airlight that the haze was made with, N3.
+        tint: color of the light on the scene, N3.
         transmission: T, N1HW in [0, 1]; haze is where its mean is below 0.99.
 
     Raises:

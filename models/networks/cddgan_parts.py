@@ -84,7 +84,13 @@ class ImageHistory:
 
 
 class DiscriminatorConfig(Settings):
-    """``layers`` 3 makes the 70x70 patch discriminator of pix2pix and CycleGAN."""
+    """The discriminators.
+
+    Attributes:
+        width: channels of the first layer.
+        layers: downsampling layers; 3 makes the 70x70 patch discriminator of pix2pix and CycleGAN.
+        normalization: as in the generator.
+    """
 
     width: int = Field(64, ge=1)
     layers: int = Field(3, ge=1)

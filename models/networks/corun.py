@@ -24,10 +24,13 @@ _ZERO = 1e-7
 
 
 class CorunConfig(Settings):
-    """``stages`` is the paper's K, ``dim`` the channels of the widest level (30 in the paper).
+    """CORUN.
 
-    ``airlight`` has a head estimate the airlight, which is folded out before the network and back after it
-    (:mod:`models.networks.airlight`); the paper takes it for 1.
+    Attributes:
+        stages: the paper's K.
+        dim: channels of the widest level (30 in the paper).
+        airlight: estimate the airlight with a head; the photograph is divided by it before the network and multiplied
+            after it (:mod:`models.networks.airlight`). The paper takes the airlight for 1.
     """
 
     stages: int = Field(4, ge=1)

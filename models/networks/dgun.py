@@ -37,10 +37,14 @@ LEVELS = 3
 
 
 class DgunConfig(Settings):
-    """``stages`` with the first and the last, ``dim`` channels of the first level, ``growth`` more at each further one.
+    """DGUN.
 
-    ``subspace`` is the number of basis vectors that a stage's features are projected to, ``tail`` the channels that the
-    last stage adds.
+    Attributes:
+        stages: with the first and the last.
+        dim: channels of the first level.
+        growth: channels that each further level adds.
+        subspace: number of basis vectors that a stage's features are projected to.
+        tail: channels that the last stage adds.
     """
 
     stages: int = Field(7, ge=2)

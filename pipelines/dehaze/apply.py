@@ -2,14 +2,14 @@
 
     dehaze apply photo.jpg                     writes photo_dehazed.jpg beside it
     dehaze apply photo.jpg clear.png           one photograph, another format
-    dehaze apply hazy/ clear/                  a folder with its tree; the same command again goes on where it stopped
+    dehaze apply hazy/ clear/                  a folder with its tree; run it again to resume
     dehaze apply 'hazy/**/*.jpg' clear/ --dry-run
     dehaze apply - - < photo.jpg > clear.jpg   standard input and output
     dehaze apply clip.mp4 clear.mp4            a video, without flicker (needs the extra 'video')
 
 Exit codes: 0 all done; 1 some photographs failed (DST/failures.csv lists them), or parts of a video are missing; 2 the
-arguments make no sense; 3 no room for the results; 130 Ctrl-C. After 1, 3 and 130 what is done stays, and the same
-command does the rest.
+arguments make no sense; 3 no room for the results; 130 Ctrl-C. After 1, 3 and 130 finished results stay; run it
+again to resume.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ node can reach. What is there already is skipped: a job that was cut off goes on
 that is killed costs its batch only.
 
 Exit codes: 0 all done; 1 some photographs failed (DST/failures.csv lists them); 2 the arguments make no sense; 3 no
-room for the results; 130 Ctrl-C. After 1, 3 and 130 what is done stays, and the same command does the rest.
+room for the results; 130 Ctrl-C. After 1, 3 and 130 finished results stay; run it again to resume.
 """
 
 from __future__ import annotations

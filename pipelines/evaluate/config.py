@@ -12,7 +12,11 @@ Split = Literal["test", "train", "all"]
 
 
 class EvaluateConfig(Settings):
-    """An evaluation. Its fields are the flags of the command."""
+    """An evaluation. Its fields are the flags of the command.
+
+    Attributes:
+        allow_networks: packages of yours whose networks checkpoints may name; by default a checkpoint runs no code.
+    """
 
     data: tuple[str, ...] = Field(
         min_length=1,
@@ -64,7 +68,9 @@ class EvaluateConfig(Settings):
         json_schema_extra={"metavar": "N"},
     )
     metrics: tuple[str, ...] = Field(
-        ("default",), description="'default', or names of docs/EVALUATION.md", json_schema_extra={"metavar": "A,B"}
+        ("default",),
+        description="'default', or names of docs/reference/metrics.md",
+        json_schema_extra={"metavar": "A,B"},
     )
     metric_weights: dict[str, str] = Field(default_factory=dict, description="file of a metric's weights")
     headline: str | None = Field(

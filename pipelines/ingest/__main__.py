@@ -15,7 +15,7 @@ from pipelines.ingest.config import IngestConfig
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.ingest",
-        description="Photographs to a corpus. docs/DATA.md shows it for RESIDE, RIDCP500, O-HAZE and others.",
+        description="Photographs to a corpus. docs/how-to/build-a-corpus.md shows it for RESIDE, RIDCP500 and others.",
         allow_abbrev=False,
     )
     add_flags(parser, IngestConfig)

@@ -3,7 +3,7 @@
 ``python -m pipelines.train --recipe pretrain_corun_compact --clear CORPUS --out DIR``
 
 With ``--local`` it trains in this one process, on one GPU or CPU, otherwise on Ray.
-An interrupted run goes on from its last checkpoint when the same command is given again.
+Run the same command again to resume an interrupted run from its last checkpoint.
 """
 
 from __future__ import annotations

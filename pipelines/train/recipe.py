@@ -85,6 +85,7 @@ class TrainConfig(Settings):
         checkpoint_every: steps between checkpoints, from which an interrupted run goes on.
         log_every: steps between two rows in the log and in MLflow.
         failures: how often in a row a run that lost a worker is resumed by itself; a new checkpoint resets the count.
+        seed: of crops, haze and weights.
         find_unused_parameters: for networks of which no loss reaches some parameters; with several workers only, and
             a little slower.
     """

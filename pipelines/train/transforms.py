@@ -40,7 +40,13 @@ LEAST_SIDE = 8  # of a square, in pixels of the photograph
 
 
 class CropConfig(Settings):
-    """Square crops: ``size`` in pixels, ``scale`` the range of the crop's side over the photograph's shorter side."""
+    """Square crops.
+
+    Attributes:
+        size: side of a crop in pixels.
+        scale: range of the crop's side over the photograph's shorter side; the crop is then resized to ``size``.
+        per_photo: crops that a photograph gives in one epoch.
+    """
 
     size: int = Field(128, ge=16)
     scale: tuple[float, float] = (0.4, 1.0)

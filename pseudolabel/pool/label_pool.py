@@ -97,7 +97,10 @@ class LabelPool:
         """Open the pool at `path`, or make an empty one there.
 
         Args:
-            path, sync, patience, readonly: see :class:`pseudolabel.pool.store.Store`.
+            path: see :class:`pseudolabel.pool.store.Store`, for the next three as well.
+            sync: wait for the disk.
+            patience: in seconds.
+            readonly: change nothing.
             clock: seconds since 1970, for the history.
 
         Raises:
@@ -195,7 +198,8 @@ class LabelPool:
             uri: folder of the snapshot.
             name: new for each snapshot and shard; the same again overwrites its own files.
             base: see :meth:`snapshot`.
-            shard, shards: which part of how many it is.
+            shard: which part it is.
+            shards: how many parts there are.
         """
         before = () if base is None else files_of(base, uri, shard, shards)
         with self._store.read() as db:
@@ -225,7 +229,8 @@ class LabelPool:
 
         Args:
             uri: folder of the snapshot.
-            shard, shards: keep only what belongs to this shard of so many.
+            shard: keep only what belongs to this shard.
+            shards: of how many.
             step: of the training checkpoint that it must belong to; None takes any.
 
         Raises:

@@ -25,7 +25,14 @@ DACLIP = "daclip"
 
 
 class Prompts(Settings):
-    """What the scorer asks. A group's probability is the sum over its prompts."""
+    """What the scorer asks. A group's probability is the sum over its prompts.
+
+    Attributes:
+        hazy: prompts of a hazy photograph.
+        clear: prompts of a clear one; clearness is their probability against ``hazy``.
+        good: prompts of a good photograph.
+        bad: prompts of a bad one; quality is the probability of ``good`` against them.
+    """
 
     hazy: tuple[str, ...] = ("a hazy photo",)
     clear: tuple[str, ...] = ("a clear photo",)

@@ -19,7 +19,7 @@ from serving.config import ServingConfig
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 KUBERNETES = "1.31"
-SERVING = (ROOT / "docs" / "SERVING.md").read_text()
+SERVING = (ROOT / "docs" / "how-to" / "serve.md").read_text()
 RAY_ENDS_S = 30.0
 FILES = ("rayservice.yaml", "rayjob.yaml")
 

@@ -1,4 +1,4 @@
-"""docs/SERVING.md: its examples run, and its tables are those of the code."""
+"""The pages about the service: their examples run, and their tables are those of the code."""
 
 from __future__ import annotations
 
@@ -10,51 +10,35 @@ import re
 import shutil
 import subprocess
 import sys
-import typing
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
-from pydantic import BaseModel
 
 from models.images.limits import ImageError
-from serving.config import ServingConfig
 from serving.errors import CODES
 from serving.metrics import Metrics
+from tests.documents import Block, blocks_of
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "SERVING.md").read_text()
+PAGES = [ROOT / "docs" / "how-to" / "serve.md", ROOT / "docs" / "reference" / "http-api.md"]
+REFERENCE = PAGES[1].read_text()
 SOURCES = sorted((ROOT / "serving").rglob("*.py"))
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block: its language and the word after it (``run``, ``answer`` or none), its text, and its line."""
-
-    language: str
-    word: str
-    text: str
-    line: int
-
-
-def blocks(page: str) -> list[Block]:
-    found = re.finditer(r"^```(\w+) *(\w*)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    return [Block(*match.groups(), page.count("\n", 0, match.start()) + 1) for match in found]
+BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 
 
 def answer_after(block: Block) -> Any:
-    """What the page says that an example prints, or None."""
-    following = [other for other in blocks(PAGE) if other.line > block.line]
-    if following and following[0].word == "answer":
+    """Return what the page says that an example prints, or None."""
+    following = BLOCKS[BLOCKS.index(block) + 1 :]
+    if following and following[0].page == block.page and following[0].word == "answer":
         return json.loads(following[0].text)
     return None
 
 
-EXAMPLES = [block for block in blocks(PAGE) if block.word == "run"]
+EXAMPLES = [block for block in BLOCKS if block.word == "run"]
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +61,7 @@ def run(block: Block, folder: Path, url: str, token: str) -> str:
         command = [sys.executable, "-c", block.text]
     environment = os.environ | {"URL": url, "TOKEN": token}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=90, check=False)
-    assert done.returncode == 0, f"line {block.line}: {done.stdout}{done.stderr}"
+    assert done.returncode == 0, f"{block}: {done.stdout}{done.stderr}"
     return done.stdout
 
 
@@ -86,7 +70,7 @@ def shape(value: Any) -> Any:
     return {key: shape(item) for key, item in value.items()} if isinstance(value, dict) else type(value).__name__
 
 
-@pytest.mark.parametrize("block", EXAMPLES, ids=lambda block: f"line {block.line}")
+@pytest.mark.parametrize("block", EXAMPLES, ids=str)
 def test_examples_run(block: Block, ray_service: Any, folder: Path) -> None:
     if block.language == "sh" and shutil.which("curl") is None:
         pytest.skip("curl is not installed")
@@ -119,13 +103,13 @@ def test_there_are_examples_of_every_route_in_both_languages() -> None:
     text = "".join(block.text for block in EXAMPLES)
     for route in ("/v1/dehaze", "/v1/batch", "/v1/score", "/v1/models", "/readyz"):
         assert route in text
-    unmarked = [block.line for block in blocks(PAGE) if "$URL" in block.text and block.word != "run"]
-    assert not unmarked, f"blocks at lines {unmarked} use $URL and are not run"
+    unmarked = [str(block) for block in BLOCKS if "$URL" in block.text and block.word != "run"]
+    assert not unmarked, f"{unmarked} use $URL and are not run"
 
 
 def rows(header: str) -> Iterator[list[str]]:
     """The cells of the table whose header row begins so."""
-    lines = PAGE.splitlines()
+    lines = REFERENCE.splitlines()
     start = next(index for index, line in enumerate(lines) if line.startswith(f"| {header} |"))
     for line in lines[start + 2 :]:
         if not line.startswith("|"):
@@ -155,25 +139,6 @@ def test_the_table_of_errors_is_that_of_the_code() -> None:
     assert {"no_scorer", "overloaded", "unknown_model"} <= used_codes()
 
 
-def keys(settings: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key of a configuration with its default."""
-    for name, field in settings.model_fields.items():
-        kinds = (field.annotation, *typing.get_args(field.annotation))
-        inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
-        if inner is None:
-            yield prefix + name, field.get_default(call_default_factory=True)
-        else:
-            yield from keys(inner, f"{prefix}{name}.")
-
-
-def test_every_key_of_the_configuration_is_explained() -> None:
-    schema = dict(keys(ServingConfig))
-    told = {key.strip("`"): default.strip("`") for key, default, _ in rows("key")}
-    assert told == {key: json.dumps(schema[key]) for key in told}
-    missing = [key for key in schema if f"`{key}`" not in PAGE]
-    assert not missing
-
-
 class Named:
     """Stands for ``ray.util.metrics``: remembers names and labels, with the suffix that Prometheus shows."""
 
@@ -198,10 +163,5 @@ def test_the_table_of_metrics_is_that_of_the_code() -> None:
     Metrics(maker)
     told = {name.strip("`"): set(re.findall(r"`(\w+)`", labels)) for name, labels, _ in rows("metric")}
     assert told == {name: set(labels) for name, labels in maker.names.items()}
-    for name in re.findall(r"ray_dehaze_\w+", PAGE):
+    for name in re.findall(r"ray_dehaze_\w+", REFERENCE):
         assert re.sub(r"_(bucket|sum|count)$", "", name) in maker.names
-
-
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", PAGE):
-        assert (ROOT / "docs" / target).exists(), target

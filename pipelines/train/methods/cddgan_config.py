@@ -11,9 +11,14 @@ from models.networks import ContrastConfig, DiscriminatorConfig
 
 
 class CddganWeights(Settings):
-    """Weights of the losses; ``diversity`` is in the negative generators' own.
+    """Weights of the losses. CycleGAN has 10 and 5 for cycle and identity on images in [-1, 1]; these are in [0, 1].
 
-    ``cycle`` and ``identity`` are CycleGAN's 10 and 5, which are meant for images in [-1, 1], on images in [0, 1].
+    Attributes:
+        gan: of the least-squares loss against the discriminators.
+        cycle: of the distance between an image and what both generators make of it in turn.
+        identity: of the distance between an image and what the generator of its own domain makes of it.
+        contrastive: of the contrast; 0 trains without it and logs its figures all the same.
+        diversity: of the spread of the negatives, in the loss of the negative generators.
     """
 
     gan: float = Field(1.0, ge=0)

@@ -19,9 +19,15 @@ from pipelines.train.methods.supervised import Supervised, coherence, predicted
 
 
 class RealWeights(Settings):
-    """Weights of the losses on real photographs; ``contrastive`` as in :class:`LossWeights`.
+    """Weights of the losses on real photographs; 0 leaves one out.
 
-    ``contrastive_trust`` is whether trust weighs that loss too, as it always does label and reconstruction.
+    Attributes:
+        label: of the L1 distance to the pseudo label, weighed by trust.
+        reconstruction: of the distance between the photograph and the scene hazed again, weighed by trust.
+        contrastive: of the contrastive perceptual loss; null is the paper's 0.2 where ``perceptual.backbone`` is set
+            and 0 where it is not.
+        contrastive_trust: weigh the contrastive loss by trust too.
+        haze_density: of the scorer's probability of haze; needs a scorer.
     """
 
     label: float = Field(1.0, ge=0)

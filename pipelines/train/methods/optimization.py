@@ -64,6 +64,9 @@ class OptimizerConfig(Settings):
     """AdamW with a linear warm-up and a cosine to ``final_share`` of the rate over ``train.steps``.
 
     Attributes:
+        learning_rate: the highest rate, reached after the warm-up.
+        weight_decay: AdamW's.
+        warmup: steps in which the rate rises from 0.
         final_share: 1 keeps the rate where the warm-up has brought it.
         clip_norm: gradients are scaled down to this norm; null leaves them as they are.
         ema: momentum of the mean teacher; of a network that starts from nothing after a warm-up of ``9 / (1 - ema)``

@@ -22,6 +22,8 @@ class LossWeights(Settings):
     """Weights of the losses on synthetic pairs; 0 leaves one out. Defaults are those of CORUN's first stage.
 
     Attributes:
+        l1: of the L1 distance to the clear image.
+        reconstruction: of the distance between the hazy image and the scene hazed again with its transmission.
         contrastive: of the contrastive perceptual loss; null is the paper's 0.2 where ``perceptual.backbone`` is set
             and 0 where it is not.
         perceptual: of the perceptual loss without a negative; needs ``perceptual.backbone``.
