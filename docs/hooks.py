@@ -163,10 +163,13 @@ CONFIGURATIONS: dict[str, tuple[str, list[tuple[str, type[BaseModel]]]]] = {
 
 
 def explained(config: type[BaseModel]) -> dict[str, str]:
-    """Return what the docstring of a configuration says of each key, under ``Attributes:``."""
-    _, _, section = inspect.cleandoc(config.__doc__ or "").partition("Attributes:\n")
-    entries = re.findall(r"^    (\w+(?:, \w+)*): (.*(?:\n(?:        .*)?)*)", section, re.MULTILINE)
-    return {name: prose(" ".join(text.split())) for names, text in entries for name in names.split(", ")}
+    """Return what the docstrings of a configuration and its bases say of each key, under ``Attributes:``."""
+    found: dict[str, str] = {}
+    for kind in reversed([one for one in config.__mro__ if issubclass(one, BaseModel)]):
+        _, _, section = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")
+        entries = re.findall(r"^    (\w+(?:, \w+)*): (.*(?:\n(?:        .*)?)*)", section, re.MULTILINE)
+        found |= {name: prose(" ".join(text.split())) for names, text in entries for name in names.split(", ")}
+    return found
 
 
 def inner(annotation: Any) -> type[BaseModel] | None:
