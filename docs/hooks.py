@@ -165,7 +165,7 @@ CONFIGURATIONS: dict[str, tuple[str, list[tuple[str, type[BaseModel]]]]] = {
 def explained(config: type[BaseModel]) -> dict[str, str]:
     """Return what the docstrings of a configuration and its bases say of each key, under ``Attributes:``."""
     found: dict[str, str] = {}
-    for kind in reversed([one for one in config.__mro__ if issubclass(one, BaseModel)]):
+    for kind in reversed([one for one in config.__mro__ if issubclass(one, BaseModel) and one is not BaseModel]):
         _, _, section = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")
         entries = re.findall(r"^    (\w+(?:, \w+)*): (.*(?:\n(?:        .*)?)*)", section, re.MULTILINE)
         found |= {name: prose(" ".join(text.split())) for names, text in entries for name in names.split(", ")}
