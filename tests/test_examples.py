@@ -31,7 +31,7 @@ def test_outputs_are_kept_and_small(path: Path) -> None:
     assert path.stat().st_size < 400_000
     assert sum("display_data" in kinds for kinds in printed(notebook)) >= 2
     assert not any("error" in kinds for kinds in printed(notebook))
-    assert "/work/" not in path.read_text()
+    assert str(ROOT) not in path.read_text()
     assert "/home/" not in path.read_text()
 
 
