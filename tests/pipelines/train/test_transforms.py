@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -29,6 +30,7 @@ from pipelines.train.transforms import (
     decode_pixels,
     draw_square,
     least_shorter_side,
+    on_device,
     real_photographs,
     scorer_samples,
     strong_augmentation,
@@ -337,3 +339,21 @@ def test_samples_depend_on_the_seed_and_the_photograph_s_name(make: Any, key: st
     renamed = make([row(photo(1), image_id="b" * 32)], 5)[0][key]
     assert np.array_equal(first, again)
     assert not any(np.array_equal(first, one) for one in (other, unseeded, renamed))
+
+
+@pytest.mark.parametrize(
+    ("values", "shape", "dtype"),
+    [
+        (np.zeros((2, 5, 4, 3), np.uint8), (2, 3, 5, 4), torch.float32),
+        (np.zeros((2, 5, 4), np.uint8), (2, 1, 5, 4), torch.float32),
+        (np.zeros((2, 3), np.float32), (2, 3), torch.float32),
+        (np.zeros(2, np.int64), (2,), torch.int64),
+    ],
+)
+def test_a_batch_has_the_same_shapes_on_every_device(
+    values: np.ndarray, shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    for device in ("cpu", "meta"):  # meta: shapes without numbers, on the path of a GPU
+        found = on_device(device, values)
+        assert (found.device.type, tuple(found.shape), found.dtype) == (device, shape, dtype)
+    assert list(on_device("meta", np.array(["a"]))) == ["a"]
