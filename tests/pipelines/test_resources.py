@@ -62,8 +62,8 @@ def test_five_gpus_of_four_are_refused_with_who_wants_them() -> None:
     reason = refusal(asks_of(load_recipe("colabator_corun", ["train.workers=4"])), shipped)
     assert reason == (
         "this needs 5 GPUs, and the cluster has 4 GPUs at most: 4 training workers with 1 GPU and 0.5 CPU each "
-        "(train.workers, worker_gpus), 2 label workers with 0.5 GPU and 0.2 CPU each (labels.workers, worker_gpus); "
-        "ask for less, or for more nodes"
+        "(train.workers, min_workers, worker_gpus), 2 label workers with 0.5 GPU and 0.2 CPU each "
+        "(labels.workers, worker_gpus); ask for less, or for more nodes"
     )
 
 
