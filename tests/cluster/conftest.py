@@ -10,6 +10,7 @@ import pytest
 
 from tests.cluster.cluster import NAMES, Cluster
 from tests.cluster.hosts import HostsError, Network
+from tests.conftest import ROOT
 
 _MAKE_BUCKET = """
 import sys
@@ -36,7 +37,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     """Skips where the machine lets nobody make hosts; fails with ``DEHAZE_HOSTS=required``."""
     made = None
     try:
-        made = Network(tmp_path_factory.mktemp("hosts"), NAMES)
+        made = Network(tmp_path_factory.mktemp("hosts"), NAMES, ROOT)
         made.host("desk")
     except HostsError as problem:
         if made is not None:

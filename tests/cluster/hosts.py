@@ -22,16 +22,19 @@ set -e
 mount --make-rprivate /
 mount -t tmpfs -o size=1g tmpfs /dev/shm
 cd "$1"
+mount --bind "$3" code
 mount --bind hosts /etc/hosts
 mount --no-canonicalize --bind var/tmp /var/tmp
 mount --no-canonicalize --bind tmp /tmp
+mkdir -p "$3"
+mount --no-canonicalize --bind code "$3"
 cd /
 hostname "$2"
 echo ready
 while read -r _; do :; done
 """
 # bash is process 1 of the host: it takes over what has lost its parents, and ends with the pipe. Names of folders are
-# relative, as the host's files may lie below a folder that is hidden by then.
+# relative, as the host's files and the code may lie below a folder that is hidden by then.
 _SWITCH = """
 set -e
 ip link add switch type bridge
@@ -98,9 +101,12 @@ class Host:
         for own in _OWN:
             (self.files / own).mkdir(parents=True, exist_ok=True)
             (self.files / own).chmod(0o1777)
+        (self.files / "code").mkdir(exist_ok=True)
         (self.files / "hosts").write_text(self._network.names)
         kinds = ["--net", "--mount", "--pid", "--mount-proc", "--uts", "--ipc"]
-        self._keeper = _Keeper(kinds, _KEEPER, str(self.files), self.name, inside=self._network.switch)
+        self._keeper = _Keeper(
+            kinds, _KEEPER, str(self.files), self.name, str(self._network.code), inside=self._network.switch
+        )
         self._network.plug(self._link, self._keeper.pid)
         self.check("ip", "link", "set", "lo", "up")
         self.check("ip", "address", "add", f"{self.address}/24", "dev", "eth0")
@@ -158,15 +164,17 @@ class Network:
     Args:
         folder: for their files.
         names: of the hosts that there may be.
+        code: folder that all of them see where it is, even below ``/tmp``.
 
     Raises:
         HostsError: there can be none on this machine.
     """
 
-    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+    def __init__(self, folder: Path, names: Sequence[str], code: Path) -> None:
         missing = [tool for tool in ("ip", "unshare", "nsenter", "bash", "mount") if shutil.which(tool) is None]
         if missing:
             raise HostsError(f"there is no {' and no '.join(missing)} (packages iproute2 and util-linux)")
+        self.code = code
         self._folder, self._numbers = folder, {name: number for number, name in enumerate(names, start=1)}
         lines = [f"{SUBNET}.{number} {name}" for name, number in self._numbers.items()]
         self.names = "\n".join(["127.0.0.1 localhost", *lines, ""])

@@ -22,7 +22,7 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 from tests.cluster.hosts import Network
-network = Network(Path(sys.argv[1]), ["a"])
+network = Network(Path(sys.argv[1]), ["a"], Path(sys.argv[1]))
 network.host("a").begin("sleep", sys.argv[2], env={"PATH": "/bin:/usr/bin"}, log=Path(sys.argv[1]) / "log")
 print("started", flush=True)
 time.sleep(600)
@@ -42,6 +42,7 @@ def test_hosts_are_apart_and_reach_each_other_until_they_are_cut_off(network: Ne
         one.check("touch", f"{folder}/mark")
         assert "mark" not in two.check("ls", folder).split()
     assert one.check("hostname").strip() == "one"
+    assert "Makefile" in one.check("ls", str(ROOT)).split(), "all see the code, wherever it lies"
     assert "/tmp/mark" not in two.check("ps", "-e", "-o", "args=")
     assert _reaches(network, "one", "two")
     two.cut()
