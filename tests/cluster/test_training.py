@@ -44,7 +44,7 @@ class Run:
 
     def steps(self) -> list[int]:
         """Steps in the order in which they were done."""
-        return [int(step) for step in re.findall(rf"^colabator (\d+)/{STEPS}", self.job.text, re.MULTILINE)]
+        return [int(step) for step in re.findall(rf"colabator (\d+)/{STEPS}", self.job.text)]
 
     def until(self, step: int) -> None:
         """Wait for that step."""
