@@ -78,7 +78,7 @@ def config_of(name_or_path: str) -> dict[str, Any]:
     """
     if name_or_path.endswith(SUFFIX):
         return OnnxNetwork(name_or_path).config
-    return {"network": {"name": "dcp"}} if name_or_path == "dcp" else read_config(_folder(name_or_path))
+    return {"network": {"name": "dcp"}} if name_or_path == "dcp" else read_config(folder_of(name_or_path))
 
 
 def load(name_or_path: str, allow: Collection[str] = ()) -> Loaded:
@@ -98,10 +98,15 @@ def load(name_or_path: str, allow: Collection[str] = ()) -> Loaded:
     config = config_of(name_or_path)
     if name_or_path == "dcp":
         return Loaded(DarkChannelPrior().eval(), "dcp", config)
-    return Loaded(load_network(_folder(name_or_path), allow), name_or_path, config)
+    return Loaded(load_network(folder_of(name_or_path), allow), name_or_path, config)
 
 
-def _folder(name_or_path: str) -> str | Path:
+def folder_of(name_or_path: str) -> str | Path:
+    """Return where the checkpoint of a packaged name or folder is; a URI as it is.
+
+    Raises:
+        ConfigError: neither; the nearest name is given.
+    """
     if is_uri(name_or_path):
         return name_or_path
     folder = WEIGHTS / name_or_path if name_or_path in PACKAGED else Path(name_or_path)

@@ -113,7 +113,7 @@ def _push(args: argparse.Namespace) -> None:
     from models import checkpoints, zoo
 
     config = zoo.config_of(args.model)
-    folder = zoo.WEIGHTS / args.model if args.model in zoo.PACKAGED else Path(args.model)
+    folder = Path(zoo.folder_of(args.model))
     parameters = sum(tensor.numel() for tensor in checkpoints.read_weights(folder).values())
     what = f"{config['network']['name']}, {parameters:,} parameters"
     names = [name for name in (checkpoints.MODEL, checkpoints.CONFIG, checkpoints.METRICS) if (folder / name).is_file()]

@@ -10,7 +10,7 @@ in more photographs; choose it on photographs that were trained on.
 from __future__ import annotations
 
 import argparse
-import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +18,9 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from benchmarks.gpu.photographs import batches, read_rows
-from benchmarks.gpu.training import pairs_of
-from models import checkpoints, images, load
-from pipelines.train import (
-    InlineLabels,
-    Stopwatch,
-    load_recipe,
-    make_method,
-    make_scorer,
-    real_config,
-    real_photographs,
-    with_labels,
-)
-from pseudolabel.labeling import label_batch
+from benchmarks.gpu.training import pairs_of, photographs_of
+from models import checkpoints, load
+from pipelines.train import InlineLabels, Stopwatch, load_recipe, make_method, make_scorer
 from pseudolabel.pool import LabelPool
 
 CHANGES = [
@@ -45,17 +34,10 @@ _AMOUNT = 6  # which of the head's outputs
 class Labels(InlineLabels):
     """Labels of a network that does not change, made when a photograph comes for the first time."""
 
-    def take(self, step: int) -> dict[str, Any]:
-        """See :class:`InlineLabels`."""
-        batch, ids = self._batch()
-        known = self.pool.fetch(ids)
-        new = [index for index, entry in enumerate(known) if entry is None]
+    def _offer(self, photos: Any, ids: Sequence[str], step: int) -> None:
+        new = [index for index, entry in enumerate(self.pool.fetch(ids)) if entry is None]
         if new:
-            photos = images.to_uint8(batch["photo"][new])
-            names, device = [ids[index] for index in new], str(batch["photo"].device)
-            made = label_batch(self._teacher, self._scorer, photos, names, step, device, passes=self._passes)
-            self.pool.offer(made)
-        return with_labels(batch, self.pool.fetch(ids))
+            super()._offer(photos[new], [ids[index] for index in new], step)
 
 
 def seen_as_hazier(network: nn.Module, amount: float) -> nn.Module:
@@ -96,9 +78,7 @@ def main() -> None:
     method = make_method(recipe, device)
     method.configure()
     pairs = pairs_of(recipe, args.data, device)
-    real = functools.partial(real_photographs, config=real_config(recipe))
-    rows = read_rows(args.data, "hazy", "train")
-    photos = batches(rows, recipe.labels.batch_size, real, device, seed=recipe.train.seed + 1)
+    photos = photographs_of(recipe, args.data, device)
     teacher = seen_as_hazier(load(args.teacher).network, args.amount).to(device)
     pool = LabelPool(args.out.with_suffix(".pool"), sync=False)
     labels = Labels(photos, pool, Stopwatch(), (teacher, make_scorer(recipe, device)), recipe.labels.passes)

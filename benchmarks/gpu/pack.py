@@ -115,9 +115,8 @@ def packed(corpus: Corpus, side: int, quality: int) -> list[Packed]:
         for row in rows_of(corpus)
     ]  # fmt: skip
     found.sort(key=lambda one: one.image_id[8:])  # the first digits say the split
-    held_out = [one for one in found if one.split != "train"]
-    left_out = {id(one) for one in held_out[HELD_OUT:]}
-    return [one for one in found if id(one) not in left_out]
+    held_out = itertools.count()
+    return [one for one in found if one.split == "train" or next(held_out) < HELD_OUT]
 
 
 def write(out: Path, chosen: dict[str, list[Packed]]) -> Path:

@@ -68,8 +68,6 @@ PAIRS = 48  # held-out pairs
 PARTS = {"teacher": 2, "colabator": 3}  # with results, log and sheet these are eight files
 EVERY = 60.0  # seconds between checkpoints
 
-Streams = tuple[Iterator[dict[str, Any]], Any]
-
 
 def recipe_of(name: str, args: Any) -> Recipe:
     """The stage's recipe; Colabator starts from the teacher in ``--work``."""
@@ -91,13 +89,18 @@ def pairs_of(recipe: Recipe, data: Path, device: torch.device) -> Iterator[dict[
     return batches(read_rows(data, "clear", "train"), count, function, device, seed=recipe.train.seed)
 
 
+def photographs_of(recipe: Recipe, data: Path, device: torch.device) -> Iterator[dict[str, Any]]:
+    """Batches of real photographs."""
+    function = functools.partial(real_photographs, config=real_config(recipe))
+    rows = read_rows(data, "hazy", "train")
+    return batches(rows, recipe.labels.batch_size, function, device, seed=recipe.train.seed + 1)
+
+
 def labels_of(recipe: Recipe, method: Any, args: Any, device: torch.device) -> InlineLabels | None:
     """Batches of real photographs with their labels, where the method takes them."""
     if recipe.method != "colabator":
         return None
-    function = functools.partial(real_photographs, config=real_config(recipe))
-    rows = read_rows(args.data, "hazy", "train")
-    photos = batches(rows, recipe.labels.batch_size, function, device, seed=recipe.train.seed + 1)
+    photos = photographs_of(recipe, args.data, device)
     models = (method.teacher, make_scorer(recipe, device))
     pool = LabelPool(args.work / "pool", sync=False)
     return InlineLabels(photos, pool, Stopwatch(), models, recipe.labels.passes)

@@ -10,7 +10,6 @@ from .data import sampling_of as sampling_of
 from .job import train as train
 from .label_streams import InlineLabels as InlineLabels
 from .label_streams import Stopwatch as Stopwatch
-from .label_streams import with_labels as with_labels
 from .labels import labeling_config as labeling_config
 from .local import train_local as train_local
 from .recipe import Recipe as Recipe

@@ -113,17 +113,21 @@ class InlineLabels(_Stream):
 
     def take(self, step: int) -> dict[str, Any]:
         """See :func:`with_labels`; ``step`` is the teacher's."""
+        batch, ids = self._batch()
+        with self.waiting.running():
+            self._offer(batch["photo"], ids, step)
+            entries = self.pool.fetch(ids)
+        return with_labels(batch, entries)
+
+    def _offer(self, photos: Any, ids: Sequence[str], step: int) -> None:
+        """Label photographs N3SS in [0, 1], and offer the labels to the pool."""
         from models.images import to_uint8
         from pseudolabel.labeling import label_batch
 
-        batch, ids = self._batch()
-        with self.waiting.running():
-            device = str(batch["photo"].device)
-            photos = to_uint8(batch["photo"])
-            made = label_batch(self._teacher, self._scorer, photos, ids, step, device, passes=self._passes)
-            self.pool.offer(made)
-            entries = self.pool.fetch(ids)
-        return with_labels(batch, entries)
+        made = label_batch(
+            self._teacher, self._scorer, to_uint8(photos), ids, step, str(photos.device), passes=self._passes
+        )
+        self.pool.offer(made)
 
 
 class Publisher:
