@@ -25,6 +25,7 @@ import httpx
 from models.config import DehazeError
 
 BUSY = (429, 503)
+_NO_PROBLEM = "no_problem"  # the code of answers that are not the service's
 LONGEST_WAIT = 30.0  # seconds before the next try, whatever the service asks for
 Photo = bytes | str | os.PathLike[str]
 Control = str | float | bool
@@ -107,8 +108,13 @@ def _error(response: httpx.Response) -> ServiceError:
         problem = response.json()
         told = problem["code"], problem["detail"], problem.get("request_id", "")
     except (ValueError, KeyError, TypeError):  # of a proxy before the service
-        told = "no_problem", f"HTTP {response.status_code} without a reason that the service gives", ""
+        told = _NO_PROBLEM, f"HTTP {response.status_code} without a reason that the service gives", ""
     return ServiceError(response.status_code, *told)
+
+
+def _lost_on_the_way(response: httpx.Response) -> bool:
+    """Whether a proxy answers for the service: Serve's does, when the host that has the request dies."""
+    return response.status_code >= 500 and _error(response).code == _NO_PROBLEM
 
 
 class _Tries:
@@ -120,7 +126,7 @@ class _Tries:
     def wait(self, outcome: httpx.Response | httpx.TransportError) -> float | None:
         """Return the seconds before the next try; None where the outcome is final."""
         self._left -= 1
-        if isinstance(outcome, httpx.Response):
+        if isinstance(outcome, httpx.Response) and not _lost_on_the_way(outcome):
             asked = outcome.headers.get("retry-after", "")
             if outcome.status_code not in BUSY or not asked.isdecimal():
                 return None

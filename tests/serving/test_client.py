@@ -120,7 +120,7 @@ def test_it_waits_as_long_as_a_busy_service_asks_and_longer_each_time_where_nobo
         (BUSY, 503, "overloaded", 3),
         (reply(503, json={"code": "no_scorer", "detail": "none"}), 503, "no_scorer", 1),
         (reply(413, json={"code": "too_large", "detail": "9 MB", "request_id": "r2"}), 413, "too_large", 1),
-        (reply(502, text="<html>"), 502, "no_problem", 1),
+        (reply(502, text="<html>"), 502, "no_problem", 3),
     ],
 )
 def test_what_the_service_refuses_is_raised_with_its_code(
