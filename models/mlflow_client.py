@@ -115,6 +115,11 @@ def reason_of(problem: BaseException) -> str:
     return re.sub(r" ?\((?:Background on this error|sqlite3\.)[^)]*\)| \[SQL: .*\]", "", text)[:400]
 
 
+def is_away(problem: BaseException) -> bool:
+    """Whether the same call may succeed later: nothing answers, or a database is busy, full or away."""
+    return reason_of(problem).startswith(_SILENCE) or getattr(problem, "error_code", "") == "TEMPORARILY_UNAVAILABLE"
+
+
 def public_uri(uri: str) -> str:
     """An address without the password in it."""
     return re.sub(r"//[^/@]*@", "//", uri)

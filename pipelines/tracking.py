@@ -1,7 +1,8 @@
 """MLflow runs, written through a client: no process-wide state, so a worker can resume the driver's run by its id.
 
 To begin a run MLflow must answer, within seconds. After that, what is logged is written by a thread of its own: no step
-waits for it, and a server that is gone costs what it does not take, nothing else.
+waits for it. While the server is away, what is logged waits in memory, up to a thousand entries, and is written when it
+is back; a run that ends before that loses its figures, nothing else.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.mlflow_client import SQLITE, asking, prepare_mlflow, public_uri, reason_of
+from models.mlflow_client import SQLITE, asking, is_away, prepare_mlflow, public_uri, reason_of
 from models.registry import download_model, register_model
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ log = logging.getLogger(__name__)
 LONGEST_VALUE = 500  # the length that MLflow's server and its databases guarantee
 _PARAMS_PER_CALL = 100  # MLflow's own limit
 _PENDING = 1000  # calls that may wait to be written
+_PAUSE_S = 5.0  # before a server that is away is asked again
 PATIENCE_S = 30.0  # for what is still to be written at the end of a run
 
 Call = Callable[["MlflowClient"], object]
@@ -80,6 +82,9 @@ class Tracker:
         self._lost = 0
         self._told = 0
         self._last = ""
+        self._newest = ""
+        self._away = False
+        self._client: MlflowClient | None = None
         self._thread: threading.Thread | None = None
 
     @classmethod
@@ -146,7 +151,7 @@ class Tracker:
             time.sleep(0.01)
         late = self._calls.unfinished_tasks
         if late or self._lost > self._told:
-            named = f", the last of them {self._last}" if self._last else ""
+            named = f", the last of them {self._newest if late else self._last}"
             where = public_uri(self.tracking_uri)
             log.warning("MLflow at %s did not take %d entries%s", where, self._lost + late, named)
         self._told = self._lost
@@ -160,22 +165,37 @@ class Tracker:
         if self._thread is None:
             self._thread = threading.Thread(target=self._write_all, name="mlflow", daemon=True)
             self._thread.start()
+        self._newest = what
         try:
             self._calls.put((what, call), timeout=patience_s)
         except queue.Full:
-            self._lose(what, "it is too slow")
+            self._lose(what, "it is away, or too slow")
 
     def _write_all(self) -> None:
-        client: MlflowClient | None = None
         while True:
             what, call = self._calls.get()
-            try:
-                client = client or _client(self.tracking_uri)
-                call(client)
-            except Exception as problem:  # noqa: BLE001 - training goes on, whatever MLflow and its libraries raise
+            while not self._is_settled(what, call):
+                time.sleep(_PAUSE_S)
+            self._calls.task_done()
+
+    def _is_settled(self, what: str, call: Call) -> bool:
+        """Whether MLflow has taken an entry, or refuses it for good; while it is away, neither."""
+        try:
+            self._client = self._client or _client(self.tracking_uri)
+            call(self._client)
+        except Exception as problem:  # noqa: BLE001 - training goes on, whatever MLflow and its libraries raise
+            if not is_away(problem):
                 self._lose(what, reason_of(problem))
-            finally:
-                self._calls.task_done()
+                return True
+            if not self._away:
+                where, reason = public_uri(self.tracking_uri), reason_of(problem)
+                log.warning("MLflow at %s does not take %s yet: %s; what is logged waits for it", where, what, reason)
+            self._away = True
+            return False
+        if self._away:
+            log.warning("MLflow at %s is back", public_uri(self.tracking_uri))
+        self._away = False
+        return True
 
     def _lose(self, what: str, reason: str) -> None:
         if not self._lost:  # once: the end says how many there were

@@ -174,21 +174,52 @@ class Failing:
     set_terminated = log_artifact = log_batch
 
 
+class Away:
+    """An MLflow that is away for some calls, and then back."""
+
+    def __init__(self, calls: int) -> None:
+        self.left, self.steps = calls, list[int]()
+
+    def log_batch(self, _: str, metrics: Any) -> None:
+        self.left -= 1
+        if self.left >= 0:
+            raise ConnectionError("Max retries exceeded ([Errno 111] Connection refused)")
+        self.steps += [metric.step for metric in metrics]
+
+
 class TestLoggingIsBesideTheWork:
-    def test_a_server_that_is_gone_is_one_warning(
+    @pytest.fixture(autouse=True)
+    def soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tracking, "_PAUSE_S", 0.01)
+
+    def test_what_is_logged_while_the_server_is_away_is_written_when_it_is_back(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        away = Away(calls=5)
+        monkeypatch.setattr(tracking, "_client", lambda uri: away)
+        tracker = Tracker("http://user:secret@127.0.0.1:9", "abc")
+        for step in range(50):
+            tracker.log_metrics({"loss": 1.0}, step)
+        tracker.flush()
+        assert away.steps == list(range(50))
+        assert [record.getMessage() for record in caplog.records] == [
+            (
+                "MLflow at http://127.0.0.1:9 does not take metrics of step 0 yet: nothing answers there "
+                "([Errno 111] Connection refused); what is logged waits for it"
+            ),
+            "MLflow at http://127.0.0.1:9 is back",
+        ]
+
+    def test_a_server_that_does_not_come_back_costs_what_waits_for_it(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         monkeypatch.setattr(tracking, "_client", lambda uri: Failing())
-        gone = Tracker("http://user:secret@127.0.0.1:9", "abc")
+        gone = Tracker("http://127.0.0.1:9", "abc")
         for step in range(50):
             gone.log_metrics({"loss": 1.0}, step)
         gone.log_artifact("nothing.png")
-        gone.finish()
-        first, last = [record.getMessage() for record in caplog.records]
-        assert first == (
-            "MLflow at http://127.0.0.1:9 does not take metrics of step 0: nothing answers there "
-            "([Errno 111] Connection refused); the run goes on without"
-        )
+        gone.finish(patience_s=0.1)
+        _, last = [record.getMessage() for record in caplog.records]
         assert last == "MLflow at http://127.0.0.1:9 did not take 52 entries, the last of them the run's end"
 
     def test_no_step_waits_and_the_queue_has_an_end(
@@ -205,7 +236,7 @@ class TestLoggingIsBesideTheWork:
         tracker.flush(0.1)
         assert time.monotonic() - began < 2
         assert tracker._calls.qsize() <= 20
-        assert "it is too slow" in caplog.text
+        assert "it is away, or too slow" in caplog.text
         assert "did not take 100 entries" in caplog.text
 
     def test_the_end_of_a_run_finds_room(self, tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,13 +293,13 @@ class TestLoggingIsBesideTheWork:
         assert self.client(tracker).get_run(run).info.status == status
 
     def test_a_worker_asks_nobody_and_leaves_nothing_unwritten(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        gone = Failing()
-        monkeypatch.setattr(tracking, "_client", lambda uri: gone)
+        there = Away(calls=0)
+        monkeypatch.setattr(tracking, "_client", lambda uri: there)
         worker: Any = Loop.__new__(Loop)
         worker.host = SimpleNamespace(first=True)
         worker.job = SimpleNamespace(tracking=("http://127.0.0.1:9", "abc"), out="/out")
         worker.tracker = worker._tracker()
-        assert gone.calls == 0
+        assert there.left == 0
 
         def steps() -> None:
             worker.tracker.log_metrics({"loss": 1.0}, 1)
@@ -277,7 +308,7 @@ class TestLoggingIsBesideTheWork:
         worker._steps = steps
         with pytest.raises(FloatingPointError):
             worker.run()
-        assert gone.calls == 1
+        assert there.steps == [1]
 
     def test_a_registration_that_fails_leaves_the_status(
         self, tracker: Tracker, weights: Path, monkeypatch: pytest.MonkeyPatch
