@@ -13,8 +13,8 @@ from pathlib import Path
 from tests.cluster.hosts import Host, HostsError, Network
 from tests.conftest import ENVIRONMENT, ROOT
 
-HEAD, WORKERS, STORAGE, DESK = "head", ("one", "two"), "storage", "desk"
-NAMES = (HEAD, *WORKERS, "three", STORAGE, DESK)
+HEAD, WORKERS, STORAGE, DESK, TRACKING = "head", ("one", "two"), "storage", "desk", "tracking"
+NAMES = (HEAD, *WORKERS, "three", STORAGE, DESK, TRACKING)
 S3_PORT, GCS_PORT, JOBS_PORT = 9000, 6379, 8265
 PATIENCE = {  # of Ray with processes that start slowly; on a head without CPUs it would start one at a time
     "RAY_worker_register_timeout_seconds": "600",
@@ -101,7 +101,7 @@ class Cluster:
         self._started: list[subprocess.Popen[bytes]] = []
         self.environment = self._make_environment()
         self.start(STORAGE, "moto_server", "-H", "0.0.0.0", "-p", str(S3_PORT))
-        self._await_port(STORAGE, S3_PORT)
+        self.await_port(STORAGE, S3_PORT)
         self.start_head()
         for count, name in enumerate(WORKERS, start=1):  # one after the other: together they are slower
             self.start_worker(name)
@@ -137,7 +137,7 @@ class Cluster:
         head = self.host(HEAD)
         options = [f"--port={GCS_PORT}", f"--dashboard-host={head.address}", f"--dashboard-port={JOBS_PORT}"]
         self._start_ray(HEAD, 0, "--head", "--include-dashboard=true", *options)
-        self._await_port(HEAD, JOBS_PORT)
+        self.await_port(HEAD, JOBS_PORT)
         self.await_nodes(0)
 
     def start_worker(self, name: str) -> None:
@@ -149,10 +149,10 @@ class Cluster:
         ray = [*command, "--object-store-memory=200000000", "--disable-usage-stats", *options]
         self.start(name, "bash", "-c", _FOR_EVER, "service", *ray)
 
-    def _await_port(self, name: str, port: int) -> None:
+    def await_port(self, name: str, port: int, seen_from: str = DESK) -> None:
         """Wait until somebody listens there."""
-        probe = f"exec 3<>/dev/tcp/{self.host(name).address}/{port}"
-        command = self.host(DESK).command("bash", "-c", probe)
+        address = "127.0.0.1" if seen_from == name else self.host(name).address
+        command = self.host(seen_from).command("bash", "-c", f"exec 3<>/dev/tcp/{address}/{port}")
         deadline = time.monotonic() + START_SECONDS
         while subprocess.run(command, capture_output=True, check=False).returncode:
             assert time.monotonic() < deadline, f"nothing listens at {name}:{port}: {self.said(name)}"
