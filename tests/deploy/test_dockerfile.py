@@ -45,10 +45,11 @@ def test_what_is_copied_is_in_git_and_reaches_the_builder(parsed: DockerfilePars
 
 
 def test_dependencies_are_those_of_the_lock_with_their_hashes(parsed: DockerfileParser) -> None:
-    installs = [shlex.split(value) for value in values(parsed, "RUN") if "pip install" in value]
+    installs = [shlex.split(value) for value in values(parsed, "RUN") if "uv pip install" in value]
     dependencies, project = installs
     assert "--require-hashes" in dependencies
-    assert dependencies[dependencies.index("--requirement") + 1] == "requirements.lock"
+    assert dependencies[dependencies.index("--constraints") + 1] == "requirements.lock"
+    assert dependencies[dependencies.index("--requirements") + 1] == "pyproject.toml"  # and not what developers need
     assert "--no-deps" in project
     locked = (ROOT / "requirements.lock").read_text()
     assert "--hash=sha256:" in locked
