@@ -1,4 +1,4 @@
-"""The service on several hosts, one of which dies under load."""
+"""The service on several hosts under load: one of them dies, or another configuration is deployed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.cluster
 
 PORT = 8000
 READY_SECONDS = 300.0
-LOAD_SECONDS, KILLED_AFTER = 45.0, 10.0
+LOAD_SECONDS, DEPLOY_SECONDS, KILLED_AFTER = 45.0, 90.0, 10.0
 TOKEN = "of-the-tests-of-hosts"
 CONFIG = {
     "proxy_location": "EveryNode",
@@ -51,11 +51,12 @@ def ask(url):
         while time.monotonic() < until:
             began = time.monotonic()
             try:
-                answer = str(client.post(f"{url}/v1/dehaze", content=picture.getvalue()).status_code)
+                got = client.post(f"{url}/v1/dehaze", content=picture.getvalue())
+                answer, model = str(got.status_code), got.headers.get("x-model", "")
             except httpx.HTTPError as problem:
-                answer = type(problem).__name__
+                answer, model = type(problem).__name__, ""
                 time.sleep(0.5)
-            rows.append((url, answer, began - (until - seconds), time.monotonic() - began))
+            rows.append((url, answer, began - (until - seconds), time.monotonic() - began, model))
 threads = [threading.Thread(target=ask, args=(url,)) for url in urls]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
@@ -89,6 +90,21 @@ def test_a_host_that_dies_takes_only_its_own_requests(cluster: Cluster, service:
     assert len(failed) < len(service), failed
     assert {row[1] for row in failed} <= {"500"}, failed
     assert max(row[3] for row in rows if row[0] == service[left]) < 30
+
+
+def test_another_configuration_is_deployed_without_a_failed_request(cluster: Cluster, service: dict[str, str]) -> None:
+    load = cluster.begin_on_desk(_LOAD, TOKEN, str(DEPLOY_SECONDS), *service.values())
+    time.sleep(KILLED_AFTER)
+    changed = json.loads(json.dumps(CONFIG))
+    changed["applications"][0]["args"]["model"] = "dcp"
+    cluster.serve(yaml.safe_dump(changed))
+    load.end(DEPLOY_SECONDS + 120)
+    rows = json.loads(load.text.splitlines()[-1])
+    print_rows(rows, service)
+    assert {row[1] for row in rows} == {"200"}
+    models = [row[4] for row in sorted(rows, key=lambda row: row[2])]
+    assert models[0].startswith("corun-compact")
+    assert models[-1].startswith("dcp")
 
 
 def print_rows(rows: list[list[Any]], service: dict[str, str]) -> None:
