@@ -298,6 +298,10 @@ class LocalHost:
     def wait_for_all(self) -> None:
         """There is nobody else."""
 
+    def is_leaving(self) -> bool:
+        """Nobody tells."""
+        return False
+
     def report(self, metrics: dict[str, float], step: int, write: Callable[[Path], None] | None = None) -> None:
         """Keep a checkpoint."""
         if write is not None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Batch = dict[str, Any]
 
 PICTURES = "labels"
+_LEAVING_EVERY = 5  # steps between two questions whether a machine is leaving, for which workers wait for each other
 
 
 class Host(Protocol):
@@ -64,6 +65,10 @@ class Host(Protocol):
 
     def wait_for_all(self) -> None:
         """Until all processes of the run have come here."""
+        ...
+
+    def is_leaving(self) -> bool:
+        """Whether a machine of the run is about to be taken away. All processes call this; all get the same answer."""
         ...
 
     def report(self, metrics: dict[str, float], step: int, write: Callable[[Path], None] | None = None) -> None:
@@ -180,6 +185,7 @@ class Loop:
     def _steps(self) -> None:
         train, labels = self.recipe.train, self.recipe.labels
         self._mark = (time.perf_counter(), self.start, 0.0)
+        leaving = False
         for step in range(self.start, train.steps):
             batch = next(self.samples)
             if self.labels is not None:
@@ -197,7 +203,11 @@ class Loop:
                 and done % labels.picture_every == 0
             ):
                 self._picture(done)
-            if done % train.checkpoint_every == 0 or last:
+            told = not leaving and done % _LEAVING_EVERY == 0 and self.host.is_leaving()
+            leaving = leaving or told
+            if told and self.host.first:
+                print(f"a machine of the run is about to leave: a checkpoint of step {done} is written", flush=True)
+            if told or done % train.checkpoint_every == 0 or last:
                 self._checkpoint(done, metrics)
 
     def _log(self, step: int, metrics: dict[str, float]) -> None:

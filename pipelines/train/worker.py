@@ -64,6 +64,12 @@ class TrainWorker:
 
         ray.train.collective.barrier()
 
+    def is_leaving(self) -> bool:
+        """Whether a node with a worker of the run drains: a spot instance before its end, or ``ray drain-node``."""
+        import ray.train
+
+        return ray.train.get_preemption_info() is not None
+
     def report(self, metrics: dict[str, float], step: int, write: Callable[[Path], None] | None = None) -> None:  # noqa: ARG002 - Ray counts itself
         """Hand a checkpoint to Ray Train, which keeps it."""
         import ray.train

@@ -39,6 +39,15 @@ while time.monotonic() < deadline:
     time.sleep(0.25)
 sys.exit(f"{found} hosts")
 """
+_DRAIN = """
+import sys, time
+from ray._raylet import GcsClient
+from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+client, reason = GcsClient(address=sys.argv[1]), DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+alive = [node for node in client.get_all_node_info().values() if node.state == 0]
+name, = [node.node_id.hex() for node in alive if node.node_manager_address == sys.argv[2]]
+print(client.drain_node(name, reason, "a spot instance", int(1000 * (time.time() + float(sys.argv[3])))))
+"""
 
 
 class Job:
@@ -239,6 +248,10 @@ class Cluster:
     def runs(self, name: str, title: str) -> int:
         """How many processes of a host have a title that begins so."""
         return sum(line.startswith(title) for line in self.host(name).check("ps", "-e", "-o", "args=").splitlines())
+
+    def drain(self, name: str, seconds: float) -> None:
+        """Tell Ray that a host will be taken away, as ``ray drain-node`` does when the cloud has said so."""
+        print(self.on_desk(_DRAIN, f"{self.host(HEAD).address}:{GCS_PORT}", self.host(name).address, str(seconds)))
 
     def stop(self, job: Job) -> None:
         """End a job if it is still going on."""

@@ -1,4 +1,4 @@
-"""Colabator's training on hosts that share no disk, when one of them dies, or is cut off and comes back."""
+"""Colabator's training on hosts that share no disk: one dies, is cut off and comes back, or leaves with notice."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ pytestmark = pytest.mark.cluster
 JOB_SECONDS = 900.0  # for a run with a fault; a quiet machine needs a fifth
 STEPS, INTERVAL = 48, 6
 PHOTOGRAPHS = 12
+NOTICE_SECONDS = 60.0  # clouds give 30 to 120
 AWAY_SECONDS = 45.0  # longer than Ray waits for a host before it takes it for dead
 SETTINGS = (
     "network={name: corun, stages: 1, dim: 2}",
@@ -116,4 +117,16 @@ def test_a_host_that_is_cut_off_and_comes_back_costs_an_interval_and_no_label(cl
     print(f"{time.monotonic() - began:.0f} s after the host was cut off it went on")
     time.sleep(max(0.0, AWAY_SECONDS - (time.monotonic() - began)))
     host.mend()  # what is left of the run there can write to the bucket again
+    run.end()
+
+
+def test_a_host_that_leaves_with_notice_costs_what_was_done_after_it(cluster: Cluster, run: Run) -> None:
+    run.until(INTERVAL + 2)
+    name = run.trainer()
+    cluster.drain(name, NOTICE_SECONDS)
+    began = time.monotonic()
+    run.job.says("a machine of the run is about to leave", NOTICE_SECONDS)
+    print(f"{time.monotonic() - began:.0f} s after the notice a checkpoint was written")
+    time.sleep(max(0.0, NOTICE_SECONDS - (time.monotonic() - began)))
+    cluster.host(name).kill()
     run.end()

@@ -28,7 +28,7 @@ from pipelines.corpus.format import CORPUS_SCHEMA, MANIFEST, Manifest, image_id_
 from pipelines.train import __main__ as command
 from pipelines.train import local
 from pipelines.train.data import Sampling
-from pipelines.train.local import Blocks, alone, batches_of, device_of, train_local
+from pipelines.train.local import Blocks, LocalHost, alone, batches_of, device_of, train_local
 from pipelines.train.loop import Loop
 from pipelines.train.recipe import Recipe, load_recipe
 from pipelines.train.run import TrainJob
@@ -247,6 +247,22 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
         assert not list(Path(broken.out, "pool").rglob("*.sqlite"))
         assert (Path(broken.out) / "labels" / "step-0000002.png").is_file()
         assert dehaze(zoo.load(str(result.model)).network, torch.rand(1, 3, 20, 30)).scene.shape == (1, 3, 20, 30)
+
+
+def test_a_machine_that_is_about_to_leave_is_a_checkpoint_out_of_turn(
+    corpora: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept, keep = [], LocalHost.report
+
+    def report(host: LocalHost, metrics: dict[str, float], step: int, write: Any = None) -> None:
+        kept.append(step)
+        keep(host, metrics, step, write)
+
+    monkeypatch.setattr(LocalHost, "is_leaving", lambda _: True)
+    monkeypatch.setattr(LocalHost, "report", report)
+    train_local(job_of("colabator", tmp_path, corpora, "train.steps=12", "train.checkpoint_every=9"))
+    assert kept == [5, 9, 12]
+    assert capsys.readouterr().out.count("a machine of the run is about to leave: a checkpoint of step 5") == 1
 
 
 def test_labels_of_a_run_that_was_lost_before_its_first_checkpoint_are_gone(
