@@ -45,7 +45,7 @@ client = MlflowClient(sys.argv[1], registry_uri=sys.argv[1])
 run = client.get_run(sys.argv[2])
 print(json.dumps({
     "status": run.info.status,
-    "steps": sorted({metric.step for metric in client.get_metric_history(sys.argv[2], "l1")}),
+    "steps": sorted({metric.step for metric in client.get_metric_history(sys.argv[2], "supervised/l1")}),
     "champion": client.get_model_version_by_alias("dehazer", "champion").version,
 }))
 """
