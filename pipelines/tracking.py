@@ -47,7 +47,7 @@ LONGEST_VALUE = 500  # the length that MLflow's server and its databases guarant
 _PARAMS_PER_CALL = 100  # MLflow's own limit
 _PENDING = 1000  # calls that may wait to be written
 _PAUSE_S = 5.0  # before a server that is away is asked again
-PATIENCE_S = 30.0  # for what is still to be written at the end of a run
+PATIENCE_S = 180.0  # for what is still to be written at the end of a run, which may have taken days
 
 Call = Callable[["MlflowClient"], object]
 

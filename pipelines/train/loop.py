@@ -178,9 +178,12 @@ class Loop:
             self._pictures = Path(folder if is_uri(self.job.out) else self.job.out) / PICTURES
             try:
                 self._steps()
-            finally:
+            except BaseException:
                 if self.tracker is not None:
-                    self.tracker.flush()
+                    self.tracker.flush(10.0)  # who stops a run does not wait for minutes
+                raise
+            if self.tracker is not None:
+                self.tracker.flush()
 
     def _steps(self) -> None:
         train, labels = self.recipe.train, self.recipe.labels
