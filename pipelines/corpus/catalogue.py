@@ -1,7 +1,7 @@
 """The catalogue of a corpus: one row for every file that an ingest has seen, and what became of it. No Ray.
 
 It is what makes an ingest resumable and incremental: a file that is listed with the same size and time is not read
-again. About 700 bytes a photograph, held on the driver; images never pass through it.
+again. It is a folder of Parquet files, none of which an ingest holds whole beside another.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
 from models.paths import child, filesystem, replacing
-from pipelines.corpus.format import CATALOGUE
+from pipelines.corpus.format import Corpus
 
 EXAMINED = pa.schema(
     [
@@ -46,29 +46,53 @@ CATALOGUE_SCHEMA = pa.schema(
         ("shard", pa.string()),  # file name of the shard of an accepted one
     ]
 )
+FILE_KEYS = ["uri", "place", "listed", "mtime"]
 _PARTS = ".examined"  # folder of what an unfinished ingest has found out
-_KEYS = ["uri", "place", "listed", "mtime"]
+_GROUP = 1 << 16
+_GROUPS = 2  # row groups of a piece
+Piece = tuple[str, list[int]]  # a Parquet file, and row groups of it: what is read at a time
 
 
-def known(out: str, digest: str, catalogue: pa.Table | None) -> pa.Table:
-    """What is known about files, from a finished ingest and from an interrupted one.
+def pieces(corpus: Corpus) -> list[Piece] | None:
+    """The catalogue of a corpus, or None where there is none that can be read."""
+    found: list[Piece] = []
+    try:
+        for uri in corpus.catalogue():
+            files, path = filesystem(uri)
+            with files.open_input_file(path) as stream:
+                metadata = pq.read_metadata(stream)
+            if set(CATALOGUE_SCHEMA.names) - set(metadata.schema.to_arrow_schema().names):
+                return None  # of another version
+            groups = list(range(metadata.num_row_groups))
+            found += [(uri, groups[first : first + _GROUPS]) for first in range(0, len(groups), _GROUPS)]
+    except (pa.ArrowException, OSError):
+        return None
+    return found
 
-    Args:
-        out: folder of the corpus.
-        digest: stands for how files are examined; what was found in another way does not count.
-        catalogue: of the finished ingest, when it examined files in this way.
 
-    Returns:
-        Table of :data:`EXAMINED`, one row per uri, place, size and time.
-    """
-    tables = [EXAMINED.empty_table()]
-    if catalogue is not None:
-        tables.append(catalogue.select(EXAMINED.names))
-    for uri in _parts(out, digest):
-        files, path = filesystem(uri)
-        with contextlib.suppress(pa.ArrowInvalid, OSError):  # damaged: those files are examined again
-            tables.append(pq.read_table(path, filesystem=files).select(EXAMINED.names).cast(EXAMINED))
-    return first_rows(pa.concat_tables(tables), _KEYS)
+def read_piece(piece: Piece) -> pa.Table:
+    """Its rows."""
+    uri, groups = piece
+    files, path = filesystem(uri)
+    with files.open_input_file(path) as stream:
+        table = pq.ParquetFile(stream).read_row_groups(groups, columns=CATALOGUE_SCHEMA.names)
+    return table.select(CATALOGUE_SCHEMA.names).cast(CATALOGUE_SCHEMA)
+
+
+def as_examined(table: pa.Table) -> pa.Table:
+    """What the catalogue knows about files, as :data:`EXAMINED`, before anything is decided."""
+    decoded = pc.and_(pc.greater(table["width"], 0), pc.not_equal(table["reason"], ""))
+    for name in ("reason", "message"):  # those of decisions are taken anew
+        column = table.schema.get_field_index(name)
+        table = table.set_column(column, name, pc.if_else(decoded, "", table[name]))
+    again = pc.equal(table["reason"], "unreadable")  # perhaps it can be read now
+    return table.filter(pc.invert(again)).select(EXAMINED.names)
+
+
+def write_catalogue_part(uri: str, table: pa.Table) -> None:
+    """Write one file of a catalogue."""
+    with replacing(uri, durable=True) as stream:
+        pq.write_table(table.select(CATALOGUE_SCHEMA.names).cast(CATALOGUE_SCHEMA), stream, row_group_size=_GROUP)
 
 
 def first_rows(table: pa.Table, keys: str | list[str]) -> pa.Table:
@@ -79,9 +103,14 @@ def first_rows(table: pa.Table, keys: str | list[str]) -> pa.Table:
 
 
 def split_known(listed: pa.Table, table: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Files that need not be read again, as :data:`EXAMINED`, and those that have to be, as they were listed."""
+    """Files that need not be read again, as :data:`EXAMINED`, and those that have to be, as they were listed.
+
+    Args:
+        listed: ``uri``, ``key``, ``size``, ``mtime``, ``place`` and ``depth`` of each file.
+        table: of :data:`EXAMINED`, one row for each uri, place, size and time.
+    """
     listed = listed.rename_columns({"size": "listed"}).select(["uri", "key", "listed", "mtime", "place", "depth"])
-    joined = listed.join(table.drop_columns(["key", "depth"]), _KEYS, join_type="left outer")
+    joined = listed.join(table.drop_columns(["key", "depth"]), FILE_KEYS, join_type="left outer")
     fresh = pc.is_null(joined["reason"])
     return joined.filter(pc.invert(fresh)).select(EXAMINED.names), joined.filter(fresh).select(listed.column_names)
 
@@ -92,6 +121,14 @@ def store_part(out: str, digest: str, table: pa.Table) -> None:
         pq.write_table(table, stream)
 
 
+def read_part(uri: str) -> pa.Table:
+    """What a task has found out; nothing when it is damaged: those files are examined again."""
+    files, path = filesystem(uri)
+    with contextlib.suppress(pa.ArrowInvalid, OSError):
+        return pq.read_table(path, filesystem=files).select(EXAMINED.names).cast(EXAMINED)
+    return EXAMINED.empty_table()
+
+
 def drop_parts(out: str) -> None:
     """Delete the parts: the catalogue has them all."""
     files, path = filesystem(child(out, _PARTS))
@@ -99,7 +136,10 @@ def drop_parts(out: str) -> None:
         files.delete_dir(path)
 
 
-def _parts(out: str, digest: str) -> Iterator[str]:
+def stored_parts(out: str, digest: str) -> Iterator[str]:
+    """Files of what tasks of an unfinished ingest have found out, as far as they examined files in the way that
+    ``digest`` stands for.
+    """
     root = child(out, _PARTS)
     files, path = filesystem(root)
     if files.get_file_info(path).type == pafs.FileType.Directory:
@@ -107,20 +147,3 @@ def _parts(out: str, digest: str) -> Iterator[str]:
             name = info.path.rpartition("/")[2]
             if name.startswith(f"{digest}-") and name.endswith(".parquet"):
                 yield child(root, name)
-
-
-def read_catalogue(out: str) -> pa.Table | None:
-    """The catalogue of a corpus, or None where there is none that can be read."""
-    files, path = filesystem(child(out, CATALOGUE))
-    if files.get_file_info(path).type != pafs.FileType.File:
-        return None
-    try:
-        return pq.read_table(path, filesystem=files).select(CATALOGUE_SCHEMA.names).cast(CATALOGUE_SCHEMA)
-    except (pa.ArrowException, KeyError):  # of another version, or damaged
-        return None
-
-
-def write_catalogue(out: str, table: pa.Table) -> None:
-    """Replace the catalogue, in one step."""
-    with replacing(child(out, CATALOGUE), durable=True) as stream:
-        pq.write_table(table.select(CATALOGUE_SCHEMA.names).cast(CATALOGUE_SCHEMA), stream, row_group_size=1 << 16)

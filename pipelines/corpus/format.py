@@ -41,7 +41,8 @@ MANIFEST = "manifest.json"
 REJECTS = "rejects/rejects.jsonl"
 DUPLICATES = "rejects/duplicates.jsonl"
 DEPTH_REPORT = "rejects/depth.jsonl"
-CATALOGUE = "catalogue.parquet"
+CATALOGUE = "catalogue.parquet"  # of earlier versions: all in one file
+CATALOGUE_FOLDER = "catalogue"
 CARD = "card.html"
 
 
@@ -61,6 +62,7 @@ class Manifest(Settings):
         examined: stands for how files were examined.
         sources: fingerprints of the ingests that the corpus was made from: the first, and those that added to it.
         left_out: files of other kinds that the last ingest passed over, by kind.
+        catalogue: files of the catalogue, below the corpus; none: it is ``catalogue.parquet``.
         retired: shards of former manifests that are still there for whoever reads them, and when each was replaced, in
             seconds since 1970.
     """
@@ -83,6 +85,7 @@ class Manifest(Settings):
     examined: str = ""
     sources: tuple[str, ...] = ()
     left_out: dict[str, int] = Field(default_factory=dict)
+    catalogue: tuple[str, ...] = ()
     retired: dict[str, float] = Field(default_factory=dict)
 
     @property
@@ -120,6 +123,10 @@ class Corpus:
     def files(self, split: str | None = None) -> list[str]:
         """Absolute paths or URIs of the shards, of one split or of all."""
         return [child(self.uri, name) for name in self.names(split)]
+
+    def catalogue(self) -> list[str]:
+        """Absolute paths or URIs of the files of the catalogue."""
+        return [child(self.uri, name) for name in self.manifest.catalogue or (CATALOGUE,)]
 
     def count(self, split: str | None = None) -> int:
         """How many photographs there are in one split or in all."""

@@ -19,9 +19,10 @@ Hashes = NDArray[np.uint64]  # (N, 4)
 
 BITS = 256
 WORDS = BITS // 64
-_EXHAUSTIVE = 1_000_000_000  # comparisons: some seconds on one core
+BANDS = 16
+EXHAUSTIVE = 1_000_000_000  # comparisons that are affordable: some seconds on one core
 _CHUNK = 1 << 17  # comparisons at a time: they stay in the cache
-_BANDS = 16
+_STRETCH = 1 << 12  # rows at a time, likewise
 
 
 def perceptual_hash(pixels: NDArray[np.uint8]) -> bytes:
@@ -62,95 +63,88 @@ def _close(a: Hashes, b: Hashes, bits: int) -> tuple[NDArray[Any], NDArray[Any],
     return i[near], j[near], far[near]
 
 
-def closest(hashes: Hashes, others: Hashes, bits: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """For each hash the nearest of ``others`` within ``bits``.
+def close_pairs(hashes: Hashes, bits: int) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
+    """All pairs of rows within ``bits``, the smaller index first: indices and distances, in pieces."""
+    step = max(1, _CHUNK // max(len(hashes), 1))
+    for start in range(0, len(hashes), step):
+        i, j, far = _close(hashes[start : start + step], hashes[start:], bits)
+        use = i < j
+        yield i[use] + start, j[use] + start, far[use]
+
+
+def close_pairs_by(hashes: Hashes, band: int, bits: int) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
+    """Pairs within ``bits`` that agree in one of the sixteen parts of a hash and in none of those before it, so that
+    all sixteen calls together give each pair once. Indices are in no order.
+    """
+    parts = bands(hashes)[:, band]
+    order = np.argsort(parts, kind="stable")
+    parts = parts[order]
+    first, second = (np.ascontiguousarray(hashes[order, word]) for word in (0, 1))
+    ends = np.searchsorted(parts, parts, side="right")
+    for start in range(0, len(order), _STRETCH):
+        stop = min(start + _STRETCH, len(order))
+        places = np.arange(start, stop)
+        for shift in range(1, int((ends[start:stop] - places).max())):
+            end = min(stop, len(order) - shift)
+            half = np.bitwise_count(first[start:end] ^ first[start + shift : end + shift])
+            half += np.bitwise_count(second[start:end] ^ second[start + shift : end + shift])
+            near = np.flatnonzero(half <= bits) + start
+            near = near[near + shift < ends[near]]
+            if len(near):
+                i, j = order[near], order[near + shift]
+                far = distance(hashes[i], hashes[j])
+                use = (far <= bits) & (np.argmax(bands(hashes[i] ^ hashes[j]) == 0, axis=1) == band)
+                yield i[use], j[use], far[use]
+
+
+def bands(hashes: Hashes) -> NDArray[np.uint16]:
+    """Hashes as their sixteen parts of 16 bits, (N, 16). Those that differ in up to 15 bits agree in one of them for
+    sure, in more they likely do.
+    """
+    return np.ascontiguousarray(hashes).view(np.uint16).reshape(-1, BANDS)
+
+
+def closest(hashes: Hashes, others: Hashes, bits: int, every: bool = True) -> tuple[NDArray[Any], NDArray[Any]]:
+    """For each hash the nearest of ``others`` within ``bits``, the first of several.
+
+    Args:
+        hashes, others: rows of (N, 4).
+        bits: how many may differ.
+        every: compare all; else only those that agree in one of the :func:`bands`.
 
     Returns:
         Its index, -1 where none is near enough, and its distance.
     """
     index, best = np.full(len(hashes), -1), np.full(len(hashes), bits + 1, np.int16)
     if len(hashes) and len(others):
-        for rows, found, far in _candidates(hashes, others, bits):
+        for rows, found, far in _all(hashes, others, bits) if every else _alike(hashes, others, bits):
             order = np.lexsort((found, far))[::-1]  # the nearest is written last
             order = order[far[order] < best[rows[order]]]
             best[rows[order]], index[rows[order]] = far[order], found[order]
     return index, best
 
 
-def same_as(hashes: Hashes, bits: int, groups: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Which earlier photograph each one repeats. A photograph that repeats another is no model for later ones, so that
-    a chain of small changes does not swallow photographs that differ.
+def _all(a: Hashes, b: Hashes, bits: int) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
+    step = max(1, _CHUNK // len(b))
+    for start in range(0, len(a), step):
+        i, j, far = _close(a[start : start + step], b, bits)
+        yield i + start, j, far
 
-    Args:
-        hashes: in the order of preference: of two that are close the first is kept.
-        bits: how many may differ.
-        groups: (N,) names or None; photographs of one group never repeat each other (hazes of one scene look alike).
 
-    Returns:
-        The index of the one that is kept instead, -1 for those that are kept themselves, and the distance to it.
+def _alike(a: Hashes, b: Hashes, bits: int) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
+    """Pairs that agree in one of the bands: each row against the next one of its run, then the one after it, until all
+    runs are through.
     """
-    count = len(hashes)
-    kept, far = np.full(count, -1), np.zeros(count, np.int16)
-    if count < 2:
-        return kept, far
-    pairs = [(left, right, d) for left, right, d in _candidates(hashes, hashes, bits, within=True) if len(left)]
-    if not pairs:
-        return kept, far
-    first, second, distances = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-    order = np.lexsort((second, first))
-    for i, j, d in zip(first[order].tolist(), second[order].tolist(), distances[order].tolist(), strict=True):
-        alike = groups[i] is not None and groups[i] == groups[j]
-        if kept[i] < 0 and kept[j] < 0 and not alike:
-            kept[j], far[j] = i, d
-    return kept, far
-
-
-def _candidates(
-    a: Hashes, b: Hashes, bits: int, within: bool = False
-) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
-    """Pairs of rows that differ in at most ``bits``, in pieces; ``within``: of one table, the smaller index first.
-
-    All are compared when that is affordable. Beyond, only those that agree in one of sixteen parts of 16 bits: which
-    is sure up to 15 different bits and likely for more; the work still grows with the square, divided by some
-    thousands.
-    """
-    if len(a) * len(b) <= _EXHAUSTIVE:
-        step = max(1, _CHUNK // len(b))
-        for start in range(0, len(a), step):
-            from_ = start if within else 0
-            i, j, far = _close(a[start : start + step], b[from_:], bits)
-            i, j = i + start, j + from_
-            use = i < j if within else np.ones(len(i), bool)
-            yield i[use], j[use], far[use]
-        return
-    left, right = a.view(np.uint16), b.view(np.uint16)
-    for band in range(_BANDS):
-        yield from _band(a, b, left[:, band], right[:, band], bits, within)
-
-
-def _band(
-    a: Hashes, b: Hashes, left: NDArray[Any], right: NDArray[Any], bits: int, within: bool
-) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
-    """Pairs whose 16-bit parts ``left`` and ``right`` agree: each row against the next one of its run, then the one
-    after it, until all runs are through.
-    """
-    order = np.argsort(right, kind="stable")
-    parts, sorted_b = right[order], b[order]
-    if within:
-        rows, low = order, np.arange(1, len(order) + 1)
-        high = np.searchsorted(parts, parts, side="right")
-    else:
+    for left, right in zip(bands(a).T, bands(b).T, strict=True):
+        order = np.argsort(right, kind="stable")
+        parts, sorted_b = right[order], b[order]
         rows = np.arange(len(a))
         low, high = (np.searchsorted(parts, left, side=side) for side in ("left", "right"))
-    hashes = a[rows]
-    while len(rows := rows[live := low < high]):
-        hashes, low, high = hashes[live], low[live], high[live]
-        for start in range(0, len(rows), _CHUNK):
-            piece = slice(start, start + _CHUNK)
-            far = distance(hashes[piece], sorted_b[low[piece]])
-            near = far <= bits
-            first, second = rows[piece][near], order[low[piece]][near]
-            if within:
-                first, second = np.minimum(first, second), np.maximum(first, second)
-            yield first, second, far[near]
-        low = low + 1
+        while len(rows := rows[live := low < high]):
+            low, high = low[live], high[live]
+            for start in range(0, len(rows), _CHUNK):
+                piece = slice(start, start + _CHUNK)
+                far = distance(a[rows[piece]], sorted_b[low[piece]])
+                near = far <= bits
+                yield rows[piece][near], order[low[piece]][near], far[near]
+            low = low + 1

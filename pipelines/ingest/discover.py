@@ -20,6 +20,7 @@ from models.images import IMAGE_SUFFIXES
 from models.paths import child, filesystem, is_local
 from pipelines.corpus import (
     CATALOGUE,
+    CATALOGUE_FOLDER,
     CONTAINERS,
     Domain,
     Kind,
@@ -51,6 +52,7 @@ LISTED = pa.schema(
 LEFT_OUT = "left out"
 _SIDE_DEPTH = re.compile(r"(.+)\.depth\.(png|tiff?|npy|npz|mat)$", re.IGNORECASE)  # as in a WebDataset: key.depth.png
 _DEPTH_COLUMN = "depth"
+_CATALOGUE = re.compile(rf"(^|/)({re.escape(CATALOGUE)}|{CATALOGUE_FOLDER}/\d{{5,}}-[0-9a-f]{{8}}\.parquet)$")
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def list_source(
     rows, containers = [], []
     left: Counter[str] = Counter()
     for file in _walk(source, what):
-        if PurePosixPath(file.name).name == CATALOGUE:  # the source is itself a corpus
+        if _CATALOGUE.search(file.name):  # the source is itself a corpus
             continue
         kind = container_kind(file.name)
         role = sorter.role(file.name)
@@ -223,10 +225,8 @@ def _file(uri: str, name: str, info: Any) -> SourceFile:
 
 
 def match_depth(photographs: pa.Table, depth: pa.Table) -> dict[str, str]:
-    """Place of a photograph's depth map, by uri: the same key, or else the same name where only one map has it.
-
-    Raises:
-        ConfigError: no photograph has one, which is a wrong folder rather than a wish.
+    """Place of a photograph's depth map, by uri: the same key, or else the same name where only one map has it. Those
+    of other names have no say, so that tables may be cut by name.
     """
     by_path = dict(zip(texts(depth["key"]), texts(depth["place"]), strict=True))
     by_name: dict[str, str | None] = {}
@@ -238,12 +238,13 @@ def match_depth(photographs: pa.Table, depth: pa.Table) -> dict[str, str]:
         match = by_path.get(key) or by_name.get(PurePosixPath(key).name)
         if match is not None:
             found[uri] = match
-    if not found:
-        name = PurePosixPath(texts(photographs["key"])[0]).name
-        raise ConfigError(
-            f"none of the {depth.num_rows} depth maps has the name of a photograph; expected names such as {name}.npy"
-        )
     return found
+
+
+def no_match(maps: int, key: str) -> ConfigError:
+    """What to say when no photograph has a depth map, which is a wrong folder rather than a wish."""
+    name = PurePosixPath(key).name
+    return ConfigError(f"none of the {maps} depth maps has the name of a photograph; expected names such as {name}.npy")
 
 
 def pair_ids(keys: Iterable[str], layout: LayoutName, pair_by: str | None) -> list[str | None]:

@@ -3,8 +3,9 @@
     python -m pipelines.ingest photos/ --domain hazy --out corpus/hazy
 
 Two passes, both in parallel. The first reads and decodes every new file and notes its hashes; what is a duplicate,
-held out or too small is decided from these alone. The second reads what is left once more, and each of its tasks
-writes one shard. An ingest that was cut off goes on where it stopped; a finished one reads only what is new.
+held out or too small is decided from these alone, over parts of the catalogue. The second reads what is left once more,
+and each of its tasks writes one shard. An ingest that was cut off goes on where it stopped; a finished one reads only
+what is new.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -23,26 +24,41 @@ from tqdm import tqdm
 
 from models.config import ConfigError
 from models.paths import child
-from pipelines import corpus as catalogue
 from pipelines.cluster import data_context_defaults, ray_session
-from pipelines.corpus import REJECTS, Manifest, first_rows, left_out_text, words_of
-from pipelines.ingest.banned import banned_by_corpus, banned_by_list, holdout_kind
+from pipelines.corpus import REJECTS, Manifest
 from pipelines.ingest.config import IngestConfig
-from pipelines.ingest.decide import Banned, Examined, decide
+from pipelines.ingest.decide import (
+    ROWS,
+    Banned,
+    PlannedShard,
+    Work,
+    banned_by_corpus,
+    banned_by_list,
+    decide,
+    holdout_kind,
+    plan_shards,
+    store,
+)
 from pipelines.ingest.depth import preflight
-from pipelines.ingest.discover import LISTED, Sorter, SourceFile, expand, left_out, match_depth, pair_ids
-from pipelines.ingest.examine import examine, portions
+from pipelines.ingest.first_pass import (
+    PROGRESS,
+    first_pass,
+    held_out,
+    list_photographs,
+    no_photographs,
+    scatter_known,
+    spool,
+)
 from pipelines.ingest.layouts import LAYOUTS
 from pipelines.ingest.lock import only_ingest
-from pipelines.ingest.plan import PlannedShard, plan_shards
-from pipelines.ingest.publish import Present, check_settings, present, publish, replace_manifest
-from pipelines.ingest.survey import Listing, SourceSurvey, survey
-from pipelines.ingest.write import SHARD_COLUMNS, Written, sample_depth, write_shard
+from pipelines.ingest.publish import LATE, Present, check_settings, present, publish, replace_manifest
+from pipelines.ingest.survey import SourceSurvey, survey
+from pipelines.ingest.write import Written, sample_depth, write_shard
 from pipelines.mapping import map_tables, map_tables_with
 from pipelines.nodes import placed, require_seen
 
-PROGRESS: dict[str, Any] = {"mininterval": 0.5 if sys.stderr.isatty() else 10, "dynamic_ncols": True}
 _DEPTH_SAMPLE, _FEW_MAPS = 24, 8
+_WORK = ".ingest"  # folder of tables while they are decided on
 
 
 def ingest(config: IngestConfig) -> Manifest:
@@ -77,14 +93,31 @@ def _ingest(config: IngestConfig, plan: SourceSurvey) -> Manifest:
             device, gpus = placed(config.depth_device, config.depth_gpus)
             config = config.model_copy(update={"depth_device": device, "depth_gpus": gpus})
             _check_model(config)
-        sheet = _catalogue(config, plan, before)
-        existing = before.shards()
-        settled = {image_id for held in existing.values() for image_id, _ in held}
-        decide(sheet, config, _banned(config, plan), settled)
-        shards = plan_shards(sheet, config, existing)
-        _check_depth(sheet, shards, config)
-        written = _write(sheet, shards, config)
-    return _not_empty(publish(sheet, written, config, plan.fingerprint, before), config)
+        work = Work(child(config.out, _WORK), concurrency=config.concurrency)
+        work.clear()  # of an ingest that was cut off
+        try:
+            manifest = _made(config, plan, before, work)
+        finally:
+            work.clear()
+    return _not_empty(manifest, config)
+
+
+def _made(config: IngestConfig, plan: SourceSurvey, before: Present, work: Work) -> Manifest:
+    spooled = spool(work, "spooled", plan.photographs)
+    if not spooled.photographs:
+        raise no_photographs(config, spooled)
+    depth = spooled if plan.depth is None else spool(work, "spooled-depth", plan.depth)
+    besides = before.require().found if config.append else 0
+    work = replace(work, parts=-(-(spooled.photographs + besides) // ROWS))
+    pieces = before.catalogue or []
+    known = scatter_known(work, pieces, config, examined=before.same_examination, stored=before.same_settings)
+    listed = list_photographs(work, spooled, depth)
+    examined = first_pass(work, config, listed, known.files, "photographs")
+    decide(work, config, examined, known.held, _banned(work, config, plan))
+    shards = plan_shards(work, config, known.held, known.sizes)
+    _check_depth(shards, config)
+    written, late = _write(work, shards, config)
+    return publish(work, shards, written, late, config, plan.fingerprint, before, spooled.left)
 
 
 def _not_empty(manifest: Manifest, config: IngestConfig) -> Manifest:
@@ -96,99 +129,19 @@ def _not_empty(manifest: Manifest, config: IngestConfig) -> Manifest:
     return manifest
 
 
-def _catalogue(config: IngestConfig, plan: SourceSurvey, before: Present) -> Examined:
-    """Every file of the sources, examined; and with ``append`` those that the corpus knows already."""
-    listed = _opened(plan.photographs)
-    photographs = listed.filter(pc.equal(listed["role"], "photograph"))
-    left = plan.photographs.left + left_out(listed)
-    if not photographs.num_rows:
-        passed = f"; left out: {left_out_text(left)}" if left else ""
-        raise ConfigError(f"there are no photographs in the archives of {', '.join(config.sources)}{passed}")
-    photographs = _with_depth(photographs, listed.filter(pc.equal(listed["role"], "depth")), plan)
-    old = before.examined()
-    examined = _examined(photographs, config, old, "photographs")
-    if config.append:
-        new = pc.is_in(old["uri"], value_set=examined["uri"].combine_chunks())
-        examined = pa.concat_tables([old.filter(pc.invert(new)), examined])
-    return Examined(examined, pair_ids(examined["key"].to_pylist(), config.layout, config.pair_by), left)
-
-
-def _opened(listing: Listing) -> pa.Table:
-    """The listing with its containers opened: one task each."""
-    if not listing.containers:
-        return listing.files
-    blocks = [pa.Table.from_pylist([{**asdict(file), "kind": kind}]) for file, kind in listing.containers]
-    tables = [listing.files]
-    with tqdm(total=len(blocks), desc="open archives", unit=" files", **PROGRESS) as bar:
-        for table in map_tables(blocks, partial(_expand_batch, sorter=listing.sorter)):
-            tables.append(table.cast(LISTED))
-            bar.update()
-    return first_rows(pa.concat_tables(tables), "uri")
-
-
-def _expand_batch(batch: pa.Table, sorter: Sorter) -> pa.Table:
-    tables = []
-    for row in batch.to_pylist():
-        kind = row.pop("kind")
-        tables.append(expand(SourceFile(**row), kind, sorter))
-    return pa.concat_tables(tables)
-
-
-def _with_depth(photographs: pa.Table, beside: pa.Table, plan: SourceSurvey) -> pa.Table:
-    """Photographs with the places of their depth maps: those beside them, or those of ``--depth``."""
-    maps = _opened(plan.depth) if plan.depth is not None else beside
-    if not maps.num_rows:
-        return photographs
-    found = match_depth(photographs, maps)
-    places = [
-        found.get(uri, own)
-        for uri, own in zip(photographs["uri"].to_pylist(), photographs["depth"].to_pylist(), strict=True)
+def _banned(work: Work, config: IngestConfig, plan: SourceSurvey) -> list[Banned]:
+    banned = [
+        banned_by_corpus(work, f"against{number}", root, "other_corpus") for number, root in enumerate(config.against)
     ]
-    column = photographs.schema.get_field_index("depth")
-    return photographs.set_column(column, "depth", pa.array(places, pa.string()))
-
-
-def _examined(photographs: pa.Table, config: IngestConfig, old: pa.Table, what: str) -> pa.Table:
-    """First pass: files that are not known yet are read and decoded, in parallel; tasks keep what they find out."""
-    known, fresh = catalogue.split_known(photographs, catalogue.known(config.out, config.examining(), old))
-    if known.num_rows:
-        print(f"{known.num_rows} of {photographs.num_rows} {what} are known from before", flush=True)
-    tables = [known]
-    with tqdm(total=fresh.num_rows, desc=f"examine {what}", unit=" files", **PROGRESS) as bar:
-        function = partial(_examine_batch, config=config)
-        for table in map_tables(list(portions(fresh)), function, config.concurrency):
-            tables.append(table.cast(catalogue.EXAMINED))
-            bar.update(table.num_rows)
-    return pa.concat_tables(tables)
-
-
-def _examine_batch(batch: pa.Table, config: IngestConfig) -> pa.Table:
-    """Runs in a task."""
-    table = examine(batch, config.accepted())
-    catalogue.store_part(config.out, config.examining(), table)
-    return table
-
-
-def _banned(config: IngestConfig, plan: SourceSurvey) -> list[Banned]:
-    banned = [banned_by_corpus(root, "other_corpus") for root in config.against]
-    for root in config.holdout:
-        kind = holdout_kind(root)
+    for number, root in enumerate(config.holdout):
+        kind, stage = holdout_kind(root), f"holdout{number}"
         if kind == "corpus":
-            banned.append(banned_by_corpus(root, "held_out"))
+            banned.append(banned_by_corpus(work, stage, root, "held_out"))
         elif kind == "list":
-            banned.append(banned_by_list(root))
+            banned.append(banned_by_list(work, stage, root))
         else:
-            banned.append(_held_out(plan.holdout[root], config))
+            banned.append(held_out(work, config, plan.holdout[root], stage))
     return banned
-
-
-def _held_out(listing: Listing, config: IngestConfig) -> Banned:
-    listed = _opened(listing)
-    photographs = listed.filter(pc.equal(listed["role"], "photograph"))
-    table = _examined(photographs, config, catalogue.EXAMINED.empty_table(), "held-out photographs")
-    seen = table.filter(pc.greater(table["width"], 0))
-    ids = set(table["image_id"].to_pylist()) - {""}
-    return Banned("held_out", ids, words_of(seen["phash"]), seen["uri"].to_pylist())
 
 
 def _check_model(config: IngestConfig) -> None:
@@ -208,17 +161,21 @@ def _load(config: IngestConfig) -> Any:
     return DepthModel.load(DepthModelConfig(model=str(config.depth), device=config.depth_device))
 
 
-def _check_depth(sheet: Examined, shards: Sequence[PlannedShard], config: IngestConfig) -> None:
+def _check_depth(shards: Sequence[PlannedShard], config: IngestConfig) -> None:
     """Look at a sample of the depth maps before all of them are taken."""
     import ray
 
-    rows = [row for shard in shards for row in shard.rows]
-    table = sheet.rows(rows).select(SHARD_COLUMNS)
-    table = table.filter(pc.is_valid(table["depth"]))
-    if not table.num_rows:
+    having = [shard for shard in shards if shard.depth]
+    if not having:
         return
-    chosen = np.unique(np.linspace(0, table.num_rows - 1, min(_DEPTH_SAMPLE, table.num_rows)).astype(int))
-    sample = table.take(chosen).to_pylist()
+    few = [having[i] for i in np.unique(np.linspace(0, len(having) - 1, min(_DEPTH_SAMPLE, len(having))).astype(int))]
+    each = -(-_DEPTH_SAMPLE // len(few))
+    sample = []
+    for shard in few:
+        table = shard.table()
+        table = table.filter(pc.is_valid(table["depth"]))
+        chosen = np.unique(np.linspace(0, table.num_rows - 1, min(each, table.num_rows)).astype(int))
+        sample += table.take(pa.array(chosen)).to_pylist()
     reports, bad = ray.get(ray.remote(sample_depth).remote(sample, config))
     if len(sample) >= _FEW_MAPS and len(bad) > len(sample) / 2:
         raise ConfigError(f"{len(bad)} of {len(sample)} depth maps cannot be used, as it seems all of them; {bad[0]}")
@@ -227,21 +184,22 @@ def _check_depth(sheet: Examined, shards: Sequence[PlannedShard], config: Ingest
         print(f"warning: {warning}", file=sys.stderr)
 
 
-def _write(sheet: Examined, shards: Sequence[PlannedShard], config: IngestConfig) -> list[Written]:
-    """Second pass: every task writes one shard."""
+def _write(work: Work, shards: Sequence[PlannedShard], config: IngestConfig) -> tuple[list[Written], list[str]]:
+    """Second pass: every task writes one shard; and files of what could not be written after all."""
     if not shards:
-        return []
-    blocks = []
-    for shard in shards:
-        rows = sheet.rows(shard.rows).select(SHARD_COLUMNS)
-        blocks.append(rows.append_column("name", pa.array([shard.name] * rows.num_rows)))
-    written = []
-    with tqdm(total=sum(len(s.rows) for s in shards), desc="write shards", unit=" photos", **PROGRESS) as bar:
+        return [], []
+    blocks = [
+        pa.table({"shard": [json.dumps(asdict(shard))], "late": [work.place("late", number)]})
+        for number, shard in enumerate(shards)
+    ]
+    written, late = [], []
+    with tqdm(total=sum(shard.rows for shard in shards), desc="write shards", unit=" photos", **PROGRESS) as bar:
         for result in _shards_done(blocks, config):
-            for text in result["written"].to_pylist():
-                written.append(Written(**json.loads(text)))
-                bar.update(written[-1].rows + len(written[-1].rejects))
-    return sorted(written, key=lambda shard: shard.name)
+            for row in result.to_pylist():
+                written.append(Written(**json.loads(row["written"])))
+                late += [row["late"]] if row["rejects"] else []
+                bar.update(written[-1].rows + row["rejects"])
+    return sorted(written, key=lambda shard: shard.name), late
 
 
 def _shards_done(blocks: list[pa.Table], config: IngestConfig) -> Iterator[pa.Table]:
@@ -254,8 +212,15 @@ def _shards_done(blocks: list[pa.Table], config: IngestConfig) -> Iterator[pa.Ta
 
 def _write_batch(batch: pa.Table, config: IngestConfig, model: Any = None) -> pa.Table:
     """Runs in a task: the photographs of one shard to what came of them."""
-    result = write_shard(batch["name"][0].as_py(), batch.drop_columns(["name"]), config, model)
-    return pa.table({"written": [json.dumps(asdict(result))]})
+    shard = PlannedShard(**json.loads(batch["shard"][0].as_py()))
+    table = shard.table()
+    result = write_shard(shard.name, table, config, model)
+    if result.rejects:
+        uris = dict(zip(table["image_id"].to_pylist(), table["uri"].to_pylist(), strict=True))
+        rows = [reject | {"uri": uris[reject["image_id"]]} for reject in result.rejects]
+        store(batch["late"][0].as_py(), LATE, [pa.Table.from_pylist(rows, LATE)])
+    written = json.dumps(asdict(replace(result, rejects=[])))
+    return pa.table({"written": [written], "late": batch["late"], "rejects": [len(result.rejects)]})
 
 
 class _Writer:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import time
+import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,10 +20,22 @@ from pyarrow import fs as pafs
 from models.config import ConfigError
 from models.paths import child, filesystem, replacing
 from pipelines import corpus as catalogue
-from pipelines.corpus import DEPTH_REPORT, DUPLICATES, MANIFEST, REJECTS, SPLITS, Manifest, left_out_text, open_corpus
-from pipelines.ingest.card import read_photograph, write_card
+from pipelines.corpus import (
+    CATALOGUE,
+    CATALOGUE_FOLDER,
+    DEPTH_REPORT,
+    DUPLICATES,
+    MANIFEST,
+    REJECTS,
+    SPLITS,
+    Corpus,
+    Manifest,
+    left_out_text,
+    open_corpus,
+)
+from pipelines.ingest.card import read_catalogue, read_photograph, write_card
 from pipelines.ingest.config import IngestConfig
-from pipelines.ingest.decide import Examined
+from pipelines.ingest.decide import PlannedShard, Work, changed, gather, load
 from pipelines.ingest.write import Written
 
 _SHARD = re.compile(r"(train|test)-\d{5}-[0-9a-f]{8}\.parquet")
@@ -29,6 +43,12 @@ _PIECE = re.compile(
     r"\.(train|test)-\d{5}-.*\.parquet\.[0-9a-f]{8}\.tmp"
 )  # `replacing` leaves it when its task is killed
 _DAY = 86400.0
+LATE = pa.schema([("image_id", pa.string()), ("uri", pa.string()), ("reason", pa.string()), ("message", pa.string())])
+"""What turned out to be of no use when it was to be written."""
+_LISTS = {  # for people, a line each
+    REJECTS: ("rejected", ["uri", "reason", "message"]),
+    DUPLICATES: ("duplicate", ["uri", "reason", "same_as", "distance"]),
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +58,7 @@ class Present:
     """
 
     manifest: Manifest | None
-    catalogue: pa.Table | None
+    catalogue: Sequence[catalogue.Piece] | None
     same_settings: bool
     same_examination: bool
 
@@ -59,27 +79,6 @@ class Present:
             return False
         return fingerprint in self.manifest.sources if append else self.manifest.sources == (fingerprint,)
 
-    def examined(self) -> pa.Table:
-        """What is known about its files."""
-        if self.catalogue is None or not self.same_examination:
-            return catalogue.EXAMINED.empty_table()
-        table = self.catalogue
-        decoded = pc.and_(pc.greater(table["width"], 0), pc.not_equal(table["reason"], ""))
-        for name in ("reason", "message"):  # those of decisions are taken anew
-            column = table.schema.get_field_index(name)
-            table = table.set_column(column, name, pc.if_else(decoded, "", table[name]))
-        again = pc.equal(table["reason"], "unreadable")  # perhaps it can be read now
-        return table.filter(pc.invert(again)).select(catalogue.EXAMINED.names)
-
-    def shards(self) -> dict[str, list[tuple[str, str | None]]]:
-        """Image ids and places of depth maps by shard, of the shards that were made with these settings."""
-        if self.catalogue is None or not self.same_settings:
-            return {}
-        rows = self.catalogue.filter(pc.equal(self.catalogue["status"], "accepted"))
-        grouped = rows.group_by("shard").aggregate([("image_id", "list"), ("depth", "list")])
-        columns = (grouped[name].to_pylist() for name in ("shard", "image_id_list", "depth_list"))
-        return {name: list(zip(ids, depth, strict=True)) for name, ids, depth in zip(*columns, strict=True)}
-
 
 def present(config: IngestConfig) -> Present:
     """What there is at ``config.out``. A corpus that is damaged, of another version or incomplete counts as none."""
@@ -94,7 +93,7 @@ def present(config: IngestConfig) -> Present:
     manifest = corpus.manifest
     return Present(
         manifest,
-        catalogue.read_catalogue(config.out),
+        catalogue.pieces(corpus),
         same_settings=manifest.settings == config.storing(),
         same_examination=manifest.examined == config.examining(),
     )
@@ -125,21 +124,61 @@ def check_settings(config: IngestConfig, before: Present) -> None:
 
 
 def publish(
-    sheet: Examined, written: Sequence[Written], config: IngestConfig, fingerprint: str, before: Present
+    work: Work,
+    shards: Sequence[PlannedShard],
+    written: Sequence[Written],
+    late: Sequence[str],
+    config: IngestConfig,
+    fingerprint: str,
+    before: Present,
+    left_out: Mapping[str, int],
 ) -> Manifest:
     """Write what the shards do not hold: rejects, duplicates, catalogue, card and, last, the manifest. What it replaces
     stays, unless ``config.prune`` says otherwise: somebody may be reading it.
+
+    Args:
+        work: holds the sheet.
+        shards: that were planned.
+        written: what came of them.
+        late: files of ``LATE``.
+        config: of the ingest.
+        fingerprint: of its sources.
+        before: what was there.
+        left_out: files of other kinds, which were passed over.
     """
-    _late_rejects(sheet, written)
-    table = sheet.catalogue()
+    token = uuid.uuid4().hex[:8]
+    jobs: list[dict[str, Any]] = [
+        {
+            "part": part,
+            "sheet": work.place("sheet", part),
+            "out": child(config.out, f"{CATALOGUE_FOLDER}/{part:05d}-{token}.parquet"),
+            "lists": [child(work.root, f"{name}-{part:05d}") for name in _LISTS],
+        }
+        for part in range(work.parts)
+    ]
+    names: list[list[str]] = [[] for _ in range(work.parts)]
+    for shard in sorted(shards, key=lambda shard: shard.number):
+        names[shard.part].append(shard.name)
+    assigned = [work.place("assigned", part) for part in range(work.parts)]
+    counts: dict[str, Counter[str]] = {}
+    for found in work.run(partial(_finish, assigned=assigned, names=names, late=late), jobs):
+        for name, values in found.items():
+            counts.setdefault(name, Counter()).update(values)
     suspicious = [line for shard in written for line in shard.suspicious]
-    manifest = _manifest(table, written, config, fingerprint, before)
-    manifest = manifest.model_copy(update={"left_out": sheet.left_out})
-    _write_lists(table, suspicious, config.out)
-    catalogue.write_catalogue(config.out, table)
+    manifest = _manifest(counts, written, config, fingerprint, before).model_copy(
+        update={
+            "left_out": dict(left_out),
+            "catalogue": tuple(f"{CATALOGUE_FOLDER}/{part:05d}-{token}.parquet" for part in range(work.parts)),
+        }
+    )
+    for number, name in enumerate(_LISTS):
+        _join([job["lists"][number] for job in jobs], child(config.out, name))
+    with replacing(child(config.out, DEPTH_REPORT)) as stream:
+        stream.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in suspicious).encode())
     if config.card:
-        write_card(config.out, table, manifest, read_photograph, suspicious)
+        write_card(config.out, read_catalogue(Corpus(config.out, manifest)), manifest, read_photograph, suspicious)
     manifest = replace_manifest(manifest, config, before.manifest)
+    _drop_former_catalogue(config.out, manifest)
     catalogue.drop_parts(config.out)
     return manifest
 
@@ -165,32 +204,60 @@ def replace_manifest(manifest: Manifest, config: IngestConfig, former: Manifest 
     return manifest
 
 
-def _late_rejects(sheet: Examined, written: Sequence[Written]) -> None:
+def _finish(
+    part: int,
+    sheet: str,
+    out: str,
+    lists: Sequence[str],
+    assigned: Sequence[str],
+    names: Sequence[Sequence[str]],
+    late: Sequence[str],
+) -> dict[str, dict[str, int]]:
+    """A part of the sheet to one of the catalogue and of the lists; counts. Runs in a task."""
+    table, said = load(sheet), gather(assigned, part)
+    shards = [names[p][n] for p, n in zip(said["part"].to_pylist(), said["number"].to_pylist(), strict=True)]
+    table = changed(table, said["row"].to_numpy() & 0xFFFFFFFF, shard=np.array(shards, dtype=object))
+    for uri in late:
+        table = _without(table, load(uri))
+    catalogue.write_catalogue_part(out, table)
+    for (status, columns), uri in zip(_LISTS.values(), lists, strict=True):
+        rows = table.filter(pc.equal(table["status"], status)).sort_by("uri").select(columns)
+        with replacing(uri) as stream:
+            for batch in rows.to_batches(max_chunksize=1 << 14):
+                stream.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in batch.to_pylist()).encode())
+    of = {status: table.filter(pc.equal(table["status"], status)) for status in ("accepted", "rejected", "duplicate")}
+    return {
+        "status": {status: rows.num_rows for status, rows in of.items()},
+        "reasons": Counter(of["rejected"]["reason"].to_pylist()),
+        "repeats": Counter(of["duplicate"]["reason"].to_pylist()),
+        "shards": Counter(of["accepted"]["shard"].to_pylist()),
+    }
+
+
+def _without(sheet: pa.Table, late: pa.Table) -> pa.Table:
     """Take in what could not be written after all; what only repeats such a photograph shares its reason."""
-    bad = {row["image_id"]: row for shard in written for row in shard.rejects}
-    if not bad:
-        return
-    by_uri = {}
-    for row in sheet.open():
-        problem = bad.get(sheet.ids[row])
-        if problem is not None:
-            by_uri[sheet.uris[row]] = problem
-            sheet.reject(np.array([row]), problem["reason"], [problem["message"]])
-            sheet.shard[row] = ""
-    for row in np.flatnonzero(sheet.status == "duplicate"):
-        problem = by_uri.get(sheet.same_as[row])
-        if problem is not None:
-            message = f"repeats {sheet.same_as[row]}, which cannot be used: {problem['message']}"
-            sheet.reject(np.array([row]), problem["reason"], [message])
-            sheet.same_as[row] = None
+    index = pc.index_in(sheet["image_id"], value_set=late["image_id"].combine_chunks())
+    good = np.asarray(pc.equal(sheet["status"], "accepted")) & np.asarray(pc.is_valid(index))
+    bad = late.take(index.filter(pa.array(good)))
+    reasons, messages = (np.array(bad[name].to_pylist(), dtype=object) for name in ("reason", "message"))
+    sheet = changed(sheet, np.flatnonzero(good), status="rejected", reason=reasons, message=messages, shard="")
+    index = pc.index_in(sheet["same_as"], value_set=late["uri"].combine_chunks())
+    copies = np.asarray(pc.equal(sheet["status"], "duplicate")) & np.asarray(pc.is_valid(index))
+    bad = late.take(index.filter(pa.array(copies)))
+    reasons = np.array(bad["reason"].to_pylist(), dtype=object)
+    lines = [f"repeats {row['uri']}, which cannot be used: {row['message']}" for row in bad.to_pylist()]
+    messages = np.array(lines, dtype=object)
+    return changed(sheet, np.flatnonzero(copies), status="rejected", reason=reasons, message=messages, same_as=None)
 
 
 def _manifest(
-    table: pa.Table, written: Sequence[Written], config: IngestConfig, fingerprint: str, before: Present
+    counts: dict[str, Counter[str]],
+    written: Sequence[Written],
+    config: IngestConfig,
+    fingerprint: str,
+    before: Present,
 ) -> Manifest:
-    status = Counter(table["status"].to_pylist())
-    accepted = table.filter(pc.equal(table["status"], "accepted"))
-    shards = Counter(accepted["shard"].to_pylist())
+    status, shards = counts["status"], counts["shards"]
     files, _ = filesystem(config.out)
     infos = files.get_file_info([filesystem(child(config.out, name))[1] for name in shards])
     old = before.manifest
@@ -198,16 +265,16 @@ def _manifest(
     depth = (old.depth if old else {}) | {shard.name: shard.depth for shard in written}
     return Manifest(
         domain=config.domain,
-        found=table.num_rows,
-        accepted=accepted.num_rows,
+        found=status.total(),
+        accepted=status["accepted"],
         rejected=status["rejected"],
         duplicates=status["duplicate"],
         splits={split: sum(n for name, n in shards.items() if name.startswith(f"{split}-")) for split in SPLITS},
         files=tuple(sorted(shards, key=lambda name: (SPLITS.index(name.partition("-")[0]), name))),
         row_groups={name: groups[name] for name in sorted(shards)},
         stored_bytes=sum(info.size for info in infos),
-        reasons=_counts(table, "rejected"),
-        repeats=_counts(table, "duplicate"),
+        reasons=dict(sorted(counts["reasons"].items())),
+        repeats=dict(sorted(counts["repeats"].items())),
         depth={name: depth[name] for name in sorted(shards)},
         settings=config.storing(),
         deciding=config.deciding(),
@@ -216,23 +283,25 @@ def _manifest(
     )
 
 
-def _counts(table: pa.Table, status: str) -> dict[str, int]:
-    return dict(sorted(Counter(table.filter(pc.equal(table["status"], status))["reason"].to_pylist()).items()))
+def _join(pieces: Sequence[str], uri: str) -> None:
+    """Files of lines to one, a piece in memory at a time."""
+    with replacing(uri) as stream:
+        for piece in pieces:
+            files, path = filesystem(piece)
+            with files.open_input_stream(path) as lines:
+                while data := lines.read(1 << 20):
+                    stream.write(data)
 
 
-def _write_lists(table: pa.Table, suspicious: list[dict[str, Any]], out: str) -> None:
-    """The lists for people, a line each, sorted by uri."""
-    columns = {
-        REJECTS: ("rejected", ["uri", "reason", "message"]),
-        DUPLICATES: ("duplicate", ["uri", "reason", "same_as", "distance"]),
-    }
-    for name, (status, keep) in columns.items():
-        rows = table.filter(pc.equal(table["status"], status)).sort_by("uri").select(keep)
-        with replacing(child(out, name)) as stream:
-            for batch in rows.to_batches(max_chunksize=1 << 14):
-                stream.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in batch.to_pylist()).encode())
-    with replacing(child(out, DEPTH_REPORT)) as stream:
-        stream.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in suspicious).encode())
+def _drop_former_catalogue(out: str, manifest: Manifest) -> None:
+    """Delete what the manifest does not name, so that the folder can be read as one table."""
+    files, path = filesystem(child(out, CATALOGUE_FOLDER))
+    for info in files.get_file_info(pafs.FileSelector(path)):
+        if f"{CATALOGUE_FOLDER}/{info.path.rpartition('/')[2]}" not in manifest.catalogue:
+            files.delete_file(info.path)
+    files, path = filesystem(child(out, CATALOGUE))
+    if files.get_file_info(path).type == pafs.FileType.File:
+        files.delete_file(path)
 
 
 def _on_disk(out: str) -> tuple[set[str], set[str]]:

@@ -15,8 +15,8 @@ from pyarrow import fs as pafs
 from models.config import ConfigError
 from models.paths import child, filesystem
 from pipelines.corpus import MANIFEST, Domain, Kind, first_rows, is_litter
-from pipelines.ingest.banned import holdout_kind
 from pipelines.ingest.config import IngestConfig
+from pipelines.ingest.decide import holdout_kind
 from pipelines.ingest.depth import DEPTH_SUFFIXES
 from pipelines.ingest.discover import Sorter, SourceFile, list_source
 from pipelines.ingest.layouts import LAYOUTS

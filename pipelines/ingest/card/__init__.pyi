@@ -1,2 +1,3 @@
 from .page import write_card as write_card
+from .tables import read_catalogue as read_catalogue
 from .thumbnails import read_photograph as read_photograph

@@ -12,43 +12,15 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
-from models.config import ConfigError
 from models.paths import child, filesystem
 from pipelines.command import run
-from pipelines.corpus import CARD, CATALOGUE, DEPTH_REPORT, Corpus, open_corpus
-from pipelines.ingest.card.data import COLUMNS, CardSettings
+from pipelines.corpus import CARD, DEPTH_REPORT, Corpus, open_corpus
+from pipelines.ingest.card.data import CardSettings
 from pipelines.ingest.card.page import write_card
+from pipelines.ingest.card.tables import read_catalogue
 from pipelines.ingest.card.thumbnails import read_photograph
-
-
-def read_catalogue(corpus: Corpus) -> pa.Table:
-    """The columns of a corpus's catalogue that a card needs.
-
-    Raises:
-        ConfigError: there is none, it is damaged, or it belongs to another state of the corpus.
-    """
-    uri = child(corpus.uri, CATALOGUE)
-    remedy = "run `python -m pipelines.ingest` with the corpus's sources again"
-    files, path = filesystem(uri)
-    if files.get_file_info(path).type != pafs.FileType.File:
-        raise ConfigError(f"there is no {uri}, which a card is made from; {remedy}")
-    try:
-        with files.open_input_file(path) as stream:
-            catalogue = pq.ParquetFile(stream).read(columns=list(COLUMNS))
-    except pa.ArrowException as problem:
-        raise ConfigError(f"{uri} is damaged ({problem}); {remedy}") from problem
-    missing = [column for column in COLUMNS if column not in catalogue.column_names]
-    if missing:
-        raise ConfigError(f"{uri} has no columns {', '.join(missing)}; {remedy}")
-    if catalogue.num_rows != corpus.manifest.found:
-        raise ConfigError(
-            f"{uri} has {catalogue.num_rows} files, but {corpus.manifest.found} were found by the manifest; {remedy}"
-        )
-    return catalogue
 
 
 def read_suspicious(corpus: Corpus) -> list[dict[str, Any]]:

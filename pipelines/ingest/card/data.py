@@ -7,6 +7,7 @@ become Python objects.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,8 @@ BANDS = ("lowest", "middle", "highest")
 _SIDES = (0, *(digit << bits for bits in range(4, 16) for digit in (2, 3)), 1 << 17)
 _BYTES = (0, *(digit * 10**zeros for zeros in range(3, 9) for digit in (1, 2, 5)))
 _HAZE_BINS = 20
+_HAZE = tuple(i / _HAZE_BINS for i in range(_HAZE_BINS + 1))
+_MOST = 1 << 18
 _FEW_BINS = 5
 
 
@@ -96,27 +99,50 @@ class CardChoice:
     suspects: list[tuple[Mapping[str, Any], Row | None]]
 
 
-def facts(catalogue: pa.Table) -> Facts:
-    """Count everything, by columns."""
-    columns = ["width", "height", "size", "haze", "depth", "pair_id", "shard"]
-    accepted = catalogue.select(columns).filter(pc.equal(catalogue["status"], "accepted"))
-    width, height, size = (_integers(accepted[name]) for name in ("width", "height", "size"))
-    haze = _densities(accepted)
-    test = np.asarray(pc.starts_with(accepted["shard"], "test-").fill_null(False))
-    splits = {"train": haze[~test], "test": haze[test]}
-    splits = {name: values[~np.isnan(values)] for name, values in splits.items()}
-    kinds = _counts(catalogue["reason"].filter(pc.equal(catalogue["status"], "duplicate")))
+def facts(catalogue: Iterable[pa.Table]) -> Facts:
+    """Count everything, by columns, table after table."""
+    kinds: Counter[str] = Counter()
+    total: Counter[str] = Counter()
+    sides, sizes, haze = (Histogram(tuple(edges), {}) for edges in (_SIDES, _BYTES, _HAZE))
+    for table in catalogue:
+        kinds.update(_counts(table["reason"].filter(pc.equal(table["status"], "duplicate"))))
+        columns = ["width", "height", "size", "haze", "depth", "pair_id", "shard"]
+        accepted = table.select(columns).filter(pc.equal(table["status"], "accepted"))
+        width, height, size = (_integers(accepted[name]) for name in ("width", "height", "size"))
+        density = _densities(accepted)
+        test = np.asarray(pc.starts_with(accepted["shard"], "test-").fill_null(False), bool)
+        splits = {"train": density[~test], "test": density[test]}
+        splits = {name: values[~np.isnan(values)] for name, values in splits.items()}
+        total.update(bytes=int(size.sum()), pixels=int((width * height).sum()))
+        total.update({name: accepted.num_rows - accepted[name].null_count for name in ("depth", "pair_id")})
+        total.update({name: float(values.sum()) for name, values in splits.items()})
+        sides = _added(sides, histogram({"photographs": np.maximum(width, height)}, _SIDES))
+        sizes = _added(sizes, histogram({"photographs": size}, _BYTES))
+        haze = _added(haze, histogram(splits, _HAZE))
+    measured = {name: sum(counts) for name, counts in haze.series.items()}
     return Facts(
         duplicates={kind: kinds[kind] for kind in _in_order(kinds)},
-        bytes=int(size.sum()),
-        pixels=int((width * height).sum()),
-        depth=accepted.num_rows - accepted["depth"].null_count,
-        pairs=accepted.num_rows - accepted["pair_id"].null_count,
-        measured=sum(len(values) for values in splits.values()),
-        sides=occupied(histogram({"photographs": np.maximum(width, height)}, _SIDES)),
-        sizes=occupied(histogram({"photographs": size}, _BYTES)),
-        haze=histogram(splits, [i / _HAZE_BINS for i in range(_HAZE_BINS + 1)]),
-        mean_haze={name: float(values.mean()) for name, values in splits.items() if len(values)},
+        bytes=total["bytes"],
+        pixels=total["pixels"],
+        depth=total["depth"],
+        pairs=total["pair_id"],
+        measured=sum(measured.values()),
+        sides=occupied(sides),
+        sizes=occupied(sizes),
+        haze=haze,
+        mean_haze={name: total[name] / count for name, count in measured.items() if count},
+    )
+
+
+def _added(one: Histogram, other: Histogram) -> Histogram:
+    """Of the values of both."""
+    nothing = (0,) * (len(one.edges) - 1)
+    return Histogram(
+        one.edges,
+        {
+            name: tuple(a + b for a, b in zip(one.series.get(name, nothing), counts, strict=True))
+            for name, counts in other.series.items()
+        },
     )
 
 
@@ -142,21 +168,43 @@ def occupied(whole: Histogram) -> Histogram:
     )
 
 
-def choose(catalogue: pa.Table, suspicious: Iterable[Mapping[str, Any]], settings: CardSettings) -> CardChoice:
-    """Choose what to show: at random, but the same for the same catalogue and seed, in whatever order its rows are."""
-    priority = priorities(catalogue, settings.seed)
-    status = catalogue["status"]
+def choose(
+    catalogue: Iterable[pa.Table], suspicious: Iterable[Mapping[str, Any]], settings: CardSettings, most: int = _MOST
+) -> CardChoice:
+    """Choose what to show: at random, but the same for the same catalogue and seed, in whatever order its rows are.
+
+    Args:
+        catalogue: its tables; they are read twice.
+        suspicious: what was said of depth maps.
+        settings: how much to show.
+        most: rows to choose from; of more, so many at random.
+    """
+    tried = _at_random(catalogue, settings.seed, most)
+    priority = priorities(tried, settings.seed)
+    status = tried["status"]
     accepted, rejected, duplicates = (_where(pc.equal(status, s)) for s in ("accepted", "rejected", "duplicate"))
     suspects = _suspects(suspicious, settings.suspects)
-    dropped = _dropped(catalogue, duplicates, priority, settings.pairs)
-    known = _by_uri(catalogue, {row["same_as"] for row in dropped} | {suspect["uri"] for suspect in suspects})
+    dropped = _dropped(tried, duplicates, priority, settings.pairs)
+    wanted = {row["same_as"] for row in dropped} | {suspect["uri"] for suspect in suspects}
+    known = {uri: row for table in catalogue for uri, row in _by_uri(table, wanted).items()} if wanted else {}
     return CardChoice(
-        samples=_rows(catalogue, _first(accepted, settings.samples, priority)),
-        bands=_bands(catalogue, accepted, priority, settings.band),
+        samples=_rows(tried, _first(accepted, settings.samples, priority)),
+        bands=_bands(tried, accepted, priority, settings.band),
         pairs=[(known.get(row["same_as"]), row) for row in dropped],
-        rejects=_by_reason(catalogue, rejected, settings.rejects, (priority,)),
+        rejects=_by_reason(tried, rejected, settings.rejects, (priority,)),
         suspects=[(suspect, known.get(suspect["uri"])) for suspect in suspects],
     )
+
+
+def _at_random(catalogue: Iterable[pa.Table], seed: int, most: int) -> pa.Table:
+    """All rows, or ``most`` of them."""
+    rows = None
+    for table in catalogue:
+        rows = table if rows is None else pa.concat_tables([rows, table])
+        if rows.num_rows > most:
+            chosen = np.sort(np.argpartition(priorities(rows, seed), most)[:most])
+            rows = rows.take(pa.array(chosen))
+    return rows if rows is not None else pa.table({name: [] for name in COLUMNS})
 
 
 def priorities(catalogue: pa.Table, seed: int) -> NDArray[np.uint64]:

@@ -41,7 +41,12 @@ _LABELS = 7  # of a histogram's edges, at most
 
 
 def write_card(
-    out: str, catalogue: pa.Table, manifest: Manifest, read: Read, suspicious: list[dict[str, Any]], **settings: int
+    out: str,
+    catalogue: Iterable[pa.Table],
+    manifest: Manifest,
+    read: Read,
+    suspicious: list[dict[str, Any]],
+    **settings: int,
 ) -> None:
     """Write ``card.html`` into a corpus.
 
@@ -50,7 +55,8 @@ def write_card(
 
     Args:
         out: folder of the corpus, as a path or URI.
-        catalogue: a row per file found, with :data:`~pipelines.ingest.card.data.COLUMNS`.
+        catalogue: tables that are read again and again, together a row per file found, with
+            :data:`~pipelines.ingest.card.data.COLUMNS`.
         manifest: of the same corpus.
         read: the bytes of a row's photograph; raises OSError. One that cannot be read gets a box that says why.
         suspicious: depth maps with ``uri`` (of the photograph), ``depth``, ``suspicions`` and ``message``.

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from models.images import codec as images
 from models.images.codec import Photo
 from pipelines.corpus import similarity as near_duplicates
-from pipelines.corpus.similarity import as_words, closest, distance, perceptual_hash, same_as
+from pipelines.corpus.similarity import (
+    BANDS,
+    as_words,
+    close_pairs,
+    close_pairs_by,
+    closest,
+    distance,
+    perceptual_hash,
+)
 
 Make = Callable[..., np.ndarray]
 
@@ -41,15 +49,11 @@ def words(seed: int, count: int) -> np.ndarray:
     return hashes
 
 
-def none(count: int) -> np.ndarray:
-    return np.full(count, None, dtype=object)
-
-
-@given(st.integers(0, 50), st.integers(0, 40), st.integers(0, 15))
-def test_closest_is_that_of_brute_force(seed: int, count: int, bits: int) -> None:
+@given(st.integers(0, 50), st.integers(0, 40), st.integers(0, 15), st.booleans())
+def test_closest_is_that_of_brute_force(seed: int, count: int, bits: int, every: bool) -> None:
     a, b = words(seed, count), words(seed + 1, 17)
     b[:5] = a[:5] if count >= 5 else b[:5]
-    index, best = closest(a, b, bits)
+    index, best = closest(a, b, bits, every)
     for i in range(count):
         distances = np.bitwise_count(a[i] ^ b).sum(axis=1)
         assert (index[i] < 0) == (distances.min() > bits)
@@ -57,31 +61,35 @@ def test_closest_is_that_of_brute_force(seed: int, count: int, bits: int) -> Non
             assert distances[index[i]] == distances.min() == best[i]
 
 
-@pytest.mark.parametrize("exhaustive", [10**9, 0])
+def brute(hashes: np.ndarray, bits: int) -> dict[tuple[int, int], int]:
+    far = np.bitwise_count(hashes[:, None] ^ hashes[None]).sum(axis=2)
+    return {(i, j): int(far[i, j]) for i, j in zip(*np.nonzero(np.triu(far <= bits, 1)), strict=True)}
+
+
 @given(seed=st.integers(0, 30), count=st.integers(0, 60), bits=st.integers(0, 15))
-def test_first_of_similar_ones_is_kept(exhaustive: int, seed: int, count: int, bits: int) -> None:
+def test_all_close_pairs_are_found_once(seed: int, count: int, bits: int) -> None:
     hashes = words(seed, count)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(near_duplicates, "_EXHAUSTIVE", exhaustive)  # 0: by parts, which is sure up to 15 bits
-        kept, far_ = same_as(hashes, bits, none(count))
-    models: list[int] = []
-    for i in range(count):
-        near = [j for j in models if np.bitwise_count(hashes[i] ^ hashes[j]).sum() <= bits]
-        assert kept[i] == (near[0] if near else -1)
-        if near:
-            assert far_[i] == np.bitwise_count(hashes[i] ^ hashes[near[0]]).sum()
-        else:
-            models.append(i)
+    found = [row for i, j, far in close_pairs(hashes, bits) for row in zip(i, j, far, strict=True)]
+    assert len(found) == len({row[:2] for row in found})
+    assert {(i, j): far for i, j, far in found} == brute(hashes, bits)
+    by_bands = [
+        (min(i, j), max(i, j), far)
+        for band in range(BANDS)  # sure up to 15 bits
+        for pairs in close_pairs_by(hashes, band, bits)
+        for i, j, far in zip(*pairs, strict=True)
+    ]
+    assert sorted(by_bands) == sorted(found)
 
 
-def test_hazes_of_one_scene_are_no_copies() -> None:
-    hashes = np.repeat(words(0, 1), 4, axis=0)
-    groups = np.array(["a", "a", None, None], dtype=object)
-    kept, _ = same_as(hashes, 0, groups)
-    assert kept.tolist() == [-1, -1, 0, 0]
+def test_long_runs_are_compared_across_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near_duplicates, "_STRETCH", 4)
+    hashes = np.zeros((20, 4), np.uint64)
+    hashes[:, 3] = np.arange(20)
+    pairs = [(min(i, j), max(i, j)) for p in close_pairs_by(hashes, 0, 9) for i, j in zip(*p[:2], strict=True)]
+    assert sorted(pairs) == [(i, j) for i in range(20) for j in range(i + 1, 20)]
 
 
 def test_nothing_to_compare() -> None:
     index, _ = closest(words(0, 3), as_words([]), 10)
     assert index.tolist() == [-1, -1, -1]
-    assert same_as(words(0, 1), 10, none(1))[0].tolist() == [-1]
+    assert not [pair for pair in close_pairs(words(0, 1), 10) if len(pair[0])]

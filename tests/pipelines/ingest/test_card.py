@@ -152,12 +152,12 @@ def test_photographs_come_from_the_shards_when_the_sources_have_gone(
     def gone(_: Mapping[str, Any]) -> bytes:
         raise FileNotFoundError(2, "No such file or directory")
 
-    write_card(str(out), table(rows), manifest(rows), gone, [])
+    write_card(str(out), [table(rows)], manifest(rows), gone, [])
     page = parse_page((out / CARD).read_text("utf-8"))
     assert len(page.tags["img"]) == 12 + 12 + 2  # and what was kept of two pairs
     for name in [row["shard"] for row in rows if row["shard"]]:
         (out / name).write_bytes(b"damaged")
-    write_card(str(out), table(rows), manifest(rows), gone, [])
+    write_card(str(out), [table(rows)], manifest(rows), gone, [])
     page = parse_page((out / CARD).read_text("utf-8"))
     assert "img" not in page.tags
     assert page.text.count("no picture") == 12 + 12 + 6 + 2
@@ -168,7 +168,7 @@ def test_names_cannot_break_the_page(tmp_path: Path, parse_page: Any) -> None:
     rows += [line("c" + HOSTILE, "rejected", reason=HOSTILE, message=HOSTILE)]
     said = [{"uri": HOSTILE, "depth": HOSTILE, "suspicions": [HOSTILE], "message": "\udc80" + HOSTILE}]
     out = tmp_path / "<img src=x>"
-    write_card(str(out), table(rows), manifest(rows), read_photograph, said)
+    write_card(str(out), [table(rows)], manifest(rows), read_photograph, said)
     raw = (out / CARD).read_bytes().decode()
     page = parse_page(raw)
     assert not {"script", "img"} & page.tags.keys()
@@ -198,7 +198,7 @@ def test_page_and_reading_are_bounded(tmp_path: Path) -> None:
         calls.append(row["uri"])
         return worst
 
-    write_card(str(tmp_path), table(rows), manifest(rows), read, said)
+    write_card(str(tmp_path), [table(rows)], manifest(rows), read, said)
     assert (tmp_path / CARD).stat().st_size < 2_000_000
     settings = CardSettings()
     assert (
@@ -218,7 +218,7 @@ def test_facts_count_accepted_photographs_only() -> None:
         line("f", "duplicate", reason="near", pair_id="p"),
         line("g", "duplicate", reason="a new kind"),
     ]
-    found = facts(table(rows))
+    found = facts([table(rows)])
     assert found.duplicates == {"near": 1, "a new kind": 1}
     assert (found.bytes, found.pixels) == (76_000, 500_000 + 400_000 + 2 * 128 * 96)
     assert (found.depth, found.pairs, found.measured) == (1, 1, 2)
@@ -233,7 +233,7 @@ def test_facts_count_accepted_photographs_only() -> None:
 
 def test_an_empty_corpus_has_a_page(tmp_path: Path, parse_page: Any) -> None:
     rows = [line("a", "rejected", reason="unreadable", haze=None, width=0, height=0, size=0)]
-    write_card(str(tmp_path), table(rows), manifest(rows), read_photograph, [])
+    write_card(str(tmp_path), [table(rows)], manifest(rows), read_photograph, [])
     page = parse_page((tmp_path / CARD).read_text(encoding="utf-8"))
     assert "There are no photographs" in page.text
     assert "It was not measured" in page.text
@@ -249,10 +249,10 @@ def test_choice_follows_the_rows_and_the_seed_and_not_their_order() -> None:
     rows += [line(f"r{i}", "rejected", reason="corrupt" if i else "truncated", size=i) for i in range(50)]
     said = [{"uri": f"{i}.jpg", "depth": "", "suspicions": ["b" if i else "a"], "message": ""} for i in range(30)]
     settings = CardSettings()
-    choice = choose(table(rows), said, settings)
+    choice = choose([table(rows)], said, settings)
     mixed = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))]
-    assert choose(table(mixed), said[::-1], settings) == choice
-    other = choose(table(rows), said, CardSettings(seed=1))
+    assert choose([table(mixed)], said[::-1], settings) == choice
+    other = choose([table(rows)], said, CardSettings(seed=1))
     assert {r["uri"] for r in other.samples} != {r["uri"] for r in choice.samples}
     assert len(choice.samples) == settings.samples
     assert {row["status"] for row in choice.samples} == {"accepted"}
@@ -318,13 +318,13 @@ def test_what_is_wrong_with_a_corpus_is_one_line(
     assert "run `python -m pipelines.ingest`" in error()
     assert not (out / CARD).exists()
     with pytest.raises(ConfigError, match="unknown key 'sample'"):
-        write_card(str(out), table(rows), manifest(rows), read_photograph, [], sample=3)
+        write_card(str(out), [table(rows)], manifest(rows), read_photograph, [], sample=3)
 
 
 def test_catalogues_in_several_chunks_count_the_same() -> None:
     rows = [line(f"{i}.jpg", phash=looks(i), haze=i / 50) for i in range(50)]
     whole, parts = table(rows), pa.concat_tables([table(rows[i : i + 7]) for i in range(0, 50, 7)])
     assert parts["uri"].num_chunks > 1
-    assert facts(parts) == facts(whole)
-    assert choose(parts, [], CardSettings()) == choose(whole, [], CardSettings())
-    assert pc.sum(whole["size"]).as_py() == facts(parts).bytes
+    assert facts([parts]) == facts([whole])
+    assert choose([parts], [], CardSettings()) == choose([whole], [], CardSettings())
+    assert pc.sum(whole["size"]).as_py() == facts([parts]).bytes

@@ -7,18 +7,22 @@ import io
 import os
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from models.config import ConfigError
+from models.config import ConfigError, parse
 from pipelines.corpus.format import Domain
 from pipelines.corpus.listing import left_out_text
 from pipelines.corpus.sources import Location, read_place
+from pipelines.ingest.config import IngestConfig
 from pipelines.ingest.discover import Sorter, expand, left_out, list_source, match_depth, pair_ids
+from pipelines.ingest.job import ingest
 from pipelines.ingest.layouts import LayoutName
 
 PLAIN = Sorter("plain", "hazy")
@@ -244,6 +248,12 @@ def test_depth_maps_by_path_then_by_name() -> None:
     assert match_depth(photographs, table_of("x/1", "2", "elsewhere/1")) == {"/x/1.x": "@x/1", "/z/2.x": "@2"}
 
 
-def test_no_depth_map_matches() -> None:
-    with pytest.raises(ConfigError, match="none of the 1 depth maps"):
-        match_depth(table_of("a"), table_of("b"))
+@pytest.mark.usefixtures("ray_cluster")
+def test_no_depth_map_matches(photo_folder: Callable[..., Path], tmp_path: Path) -> None:
+    assert match_depth(table_of("a"), table_of("b")) == {}
+    source = photo_folder(count=1)
+    (tmp_path / "depth").mkdir()
+    np.save(tmp_path / "depth" / "other.npy", np.zeros((2, 2)))
+    asked = {"sources": [str(source)], "domain": "hazy", "out": str(tmp_path / "out"), "depth": str(tmp_path / "depth")}
+    with pytest.raises(ConfigError, match=r"none of the 1 depth maps has .* such as photo_000\.npy"):
+        ingest(parse(IngestConfig, asked))

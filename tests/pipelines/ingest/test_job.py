@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from scipy.io import savemat
@@ -20,9 +21,10 @@ from models.config import ConfigError, parse
 from models.images import codec as images
 from models.images.codec import Photo
 from pipelines.corpus.format import Corpus, open_corpus, require_corpus
-from pipelines.ingest import job
+from pipelines.ingest import first_pass, job
 from pipelines.ingest.__main__ import main
 from pipelines.ingest.config import IngestConfig
+from pipelines.ingest.decide.parts import Work
 from pipelines.ingest.job import ingest
 from pipelines.train.data import given_corpus
 
@@ -86,6 +88,49 @@ def test_every_file_is_accounted_for(messy: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_cluster")
+def test_many_parts_make_the_same_corpus(messy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    depth = tmp_path / "depth"
+    depth.mkdir()
+    for number in range(0, 12, 2):
+        np.save(depth / f"photo_{number:03d}.npy", np.linspace(0, 1, 96 * 128).reshape(96, 128))
+    np.save(depth / "small.npy", np.zeros((2, 2)))
+    np.save(depth / "photo_009.npy", np.zeros((96, 128)))  # turns out to be of no use when it is written
+    asked = config(messy, tmp_path / "one", depth=str(depth), holdout=[str(messy / "photo_001.jpg")])
+    one = ingest(asked)
+    monkeypatch.setattr(job, "ROWS", 4)
+    monkeypatch.setattr(first_pass, "ROWS", 5)
+    monkeypatch.setattr(Work, "run", lambda self, function, jobs: [function(**job) for job in jobs])
+    many = ingest(asked.model_copy(update={"out": str(tmp_path / "many")}))
+    assert len(many.catalogue) == 5
+    assert (many.found, many.reasons, many.repeats) == (one.found, one.reasons, one.repeats)
+    assert (one.reasons["bad_depth"], one.reasons["held_out"], sum(one.depth.values())) == (1, 1, 6)
+    found = []
+    for name in ("one", "many"):
+        table = pq.read_table(tmp_path / name / "catalogue").drop_columns(["shard"]).sort_by("uri")
+        haze = pc.if_else(pc.is_nan(table["haze"]), None, table["haze"])  # NaN is not equal to itself
+        found.append(table.set_column(table.schema.get_field_index("haze"), "haze", haze))
+    assert found[0].to_pylist() == found[1].to_pylist()
+    stored = [{row["uri"]: row for row in rows(open_corpus(tmp_path / name))} for name in ("one", "many")]
+    assert stored[0] == stored[1]
+    again = ingest(asked.model_copy(update={"out": str(tmp_path / "many"), "min_side": 33}))  # decided anew, all known
+    assert set(again.files) == set(many.files)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_corpus_with_its_catalogue_in_one_file_is_added_to(photo_folder: Folder, tmp_path: Path) -> None:
+    old, new, out = photo_folder("old", count=12), photo_folder("new", count=3, seed=1), tmp_path / "out"
+    first = ingest(config(old, out))
+    pq.write_table(pq.read_table(out / "catalogue"), out / "catalogue.parquet")
+    shutil.rmtree(out / "catalogue")
+    (out / "manifest.json").write_text(first.model_copy(update={"catalogue": ()}).model_dump_json())
+    second = ingest(config(new, out, append=True))
+    assert (second.found, second.accepted) == (15, 15)
+    assert set(first.files) < set(second.files)
+    assert not (out / "catalogue.parquet").exists()
+    assert pq.read_table(out / "catalogue").num_rows == 15
+
+
+@pytest.mark.usefixtures("ray_cluster")
 def test_any_name_gets_in_and_what_is_passed_over_is_named(
     photo_folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,7 +178,10 @@ def test_a_corpus_follows_its_sources(
     assert gone["image_id"] not in {row["image_id"] for row in rows(open_corpus(out))}
     assert len(set(second.files) - set(first.files)) == 1  # only the shard that held it was written anew
     on_disk = {path.name for path in out.glob("*.parquet")}
-    assert on_disk == {*first.files, *second.files, "mine.parquet", "catalogue.parquet"}
+    assert on_disk == {*first.files, *second.files, "mine.parquet"}
+    table = pq.read_table(out / "catalogue")  # the files of the first ingest are gone
+    assert table.num_rows == second.found == 29
+    assert set(table["shard"].to_pylist()) == set(second.files)
     assert not list(out.glob(".*"))
 
 
@@ -195,7 +243,7 @@ def test_goes_on_where_it_stopped(photo_folder: Folder, tmp_path: Path, monkeypa
         open_corpus(out)
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
     with monkeypatch.context() as patch:
-        patch.setattr(job, "_examine_batch", killed)  # nothing is examined twice
+        patch.setattr(first_pass, "_examine_batch", killed)  # nothing is examined twice
         manifest = ingest(config(source, out))
     assert manifest.accepted == 10
     after = {path.name: path.stat().st_mtime_ns for path in out.glob("t*.parquet")}

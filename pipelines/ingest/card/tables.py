@@ -1,0 +1,57 @@
+"""The catalogue of a corpus as a card reads it: table after table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs as pafs
+
+from models.config import ConfigError
+from models.paths import filesystem
+from pipelines.corpus import Corpus
+from pipelines.ingest.card.data import COLUMNS
+
+
+@dataclass(frozen=True)
+class CatalogueTables:
+    """The files of a catalogue; each time they are gone through, one row group after another is read."""
+
+    files: list[str]
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        """Tables of ``COLUMNS``."""
+        for uri in self.files:
+            files, path = filesystem(uri)
+            with files.open_input_file(path) as stream:
+                parquet = pq.ParquetFile(stream)
+                for group in range(parquet.num_row_groups):
+                    yield parquet.read_row_group(group, columns=list(COLUMNS)).select(COLUMNS)
+
+
+def read_catalogue(corpus: Corpus) -> CatalogueTables:
+    """The columns of a corpus's catalogue that a card needs.
+
+    Raises:
+        ConfigError: there is none, it is damaged, or it belongs to another state of the corpus.
+    """
+    remedy = "run `python -m pipelines.ingest` with the corpus's sources again"
+    found = 0
+    for uri in corpus.catalogue():
+        files, path = filesystem(uri)
+        if files.get_file_info(path).type != pafs.FileType.File:
+            raise ConfigError(f"there is no {uri}, which a card is made from; {remedy}")
+        try:
+            with files.open_input_file(path) as stream:
+                metadata = pq.read_metadata(stream)
+        except pa.ArrowException as problem:
+            raise ConfigError(f"{uri} is damaged ({problem}); {remedy}") from problem
+        missing = [column for column in COLUMNS if column not in metadata.schema.to_arrow_schema().names]
+        if missing:
+            raise ConfigError(f"{uri} has no columns {', '.join(missing)}; {remedy}")
+        found += metadata.num_rows
+    if found != corpus.manifest.found:
+        raise ConfigError(f"{uri} has {found} files, but {corpus.manifest.found} were found by the manifest; {remedy}")
+    return CatalogueTables(corpus.catalogue())
