@@ -10,7 +10,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -171,6 +171,10 @@ class Names:
 
     def __init__(self) -> None:
         self._taken = {MANIFEST}
+
+    def taken(self, names: Iterable[str]) -> None:
+        """These are taken already."""
+        self._taken.update(name.casefold() for name in names)
 
     def free(self, name: str) -> str:
         """Take ``name``, or a numbered one where it is taken."""

@@ -22,6 +22,7 @@ from serving.errors import Problem, ProblemError, http_problem, image_problem
 from serving.http.auth import Tokens
 from serving.http.batch import dehaze_all
 from serving.http.intake import Backend, BodyReader
+from serving.http.jobs import Jobs, add_jobs
 from serving.http.middleware import RequestMiddleware, problem_response
 from serving.http.openapi import ALIVE, BATCH, BEARER, DEHAZE, MODELS, READY, SCORE
 from serving.http.page import add_page
@@ -67,18 +68,23 @@ def make_api(
     """
     metrics = metrics or Metrics()
     service = BodyReader(config, backend, metrics, Admission(config.requests))
-    app = FastAPI(title="dehaze", version=_version(), docs_url=None, redoc_url=None, redirect_slashes=False)
-    app.state.admission = service.admission
     tokens = tokens or Tokens(config.auth)
+    jobs = Jobs(service, tokens) if config.jobs.folder else None
+    app = FastAPI(
+        title="dehaze", version=_version(), docs_url=None, redoc_url=None, redirect_slashes=False,
+        lifespan=None if jobs is None else jobs.running,
+    )  # fmt: skip
+    app.state.admission = service.admission
     app.add_middleware(RequestMiddleware, config=config, tokens=tokens, metrics=metrics, names_requests=names_requests)
     if config.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(config.cors_origins),
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
             expose_headers=[
                 "X-Request-Id",
+                "Location",
                 "X-Model",
                 "X-Clearness-Before",
                 "X-Clearness-After",
@@ -94,6 +100,8 @@ def make_api(
     protected = APIRouter(prefix="/v1", dependencies=[*([Depends(BEARER)] if tokens.required else []), *strict])
     _add_pictures(protected, service)
     _add_models(protected, service)
+    if jobs is not None:
+        add_jobs(protected, jobs, service)
     app.include_router(protected)
     state = APIRouter(dependencies=strict)
     _add_state(state, service)
