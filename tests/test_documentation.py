@@ -38,7 +38,7 @@ ASSIGNMENT = re.compile(r"^\w+=|^\$\w+$")  # or a variable that holds the first 
 
 
 def test_there_is_no_language_that_nothing_checks() -> None:
-    known = {"sh", "python", "yaml", "json", "text", "nginx", ""}
+    known = {"sh", "python", "yaml", "json", "text", "nginx", "pbtxt", ""}
     assert {block.language for block in BLOCKS} <= known
 
 
