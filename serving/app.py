@@ -26,6 +26,7 @@ from serving.config import ServingConfig, require_free_port
 from serving.engine import Answer, Compute, DehazeTask, ModelState, Open, Replica, Score, Together, require_model
 from serving.errors import Problem
 from serving.http import require_protection
+from serving.jobs import require_jobs
 from serving.metrics import Metrics
 from serving.retry import twice
 
@@ -181,6 +182,7 @@ def build(args: Mapping[str, Any]) -> serve.Application:
     """
     config = parse(ServingConfig, args, "args")
     require_protection(config.host, config.auth)
+    require_jobs(config.jobs)
     plain = config.model_dump(mode="json")
     scaling = config.scaling
     dehazer: Any = serve.deployment(
@@ -230,6 +232,7 @@ def start(config: ServingConfig) -> str:
     """
     config = config.with_absolute_paths()
     require_protection(config.host, config.auth)
+    require_jobs(config.jobs)
     require_free_port(config.host, config.port)
     require_model(config)
     _start_ray()

@@ -14,145 +14,38 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import httpx
 
-from models.config import DehazeError
-
-BUSY = (429, 503)
-_NO_PROBLEM = "no_problem"  # the code of answers that are not the service's
-LONGEST_WAIT = 30.0  # seconds before the next try, whatever the service asks for
-Photo = bytes | str | os.PathLike[str]
-Control = str | float | bool
-
-
-class ServiceError(DehazeError):
-    """What the service refused or failed at.
-
-    Attributes:
-        status: of HTTP; 0 where no answer came.
-        code: a name that stays the same, such as ``too_large``; ``unreachable`` where no answer came.
-        detail: for people.
-        request_id: in the service's log.
-    """
-
-    def __init__(self, status: int, code: str, detail: str, request_id: str = "") -> None:
-        super().__init__(f"{code}: {detail}" + (f" (request {request_id})" if request_id else ""))
-        self.status, self.code, self.detail, self.request_id = status, code, detail, request_id
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A file that came back.
-
-    Attributes:
-        content: of the file.
-        media_type: such as ``image/jpeg``.
-        model: what dehazed it, with its version.
-        haze: 0 to 1; None where the model cannot tell.
-        verdict: the same in words.
-        notes: what is not as the photograph had it.
-        request_id: in the service's log.
-        milliseconds: ``decode``, ``queue``, ``model``, ``score`` and ``encode``.
-    """
-
-    content: bytes = field(repr=False)
-    media_type: str
-    model: str
-    haze: float | None
-    verdict: str
-    notes: str
-    request_id: str
-    milliseconds: Mapping[str, float]
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the file; return its path."""
-        target = Path(path)
-        target.write_bytes(self.content)
-        return target
-
-
-def _content(photo: Photo) -> bytes:
-    return photo if isinstance(photo, bytes) else Path(photo).read_bytes()
-
-
-def _parameters(controls: Mapping[str, Control]) -> dict[str, str]:
-    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in controls.items()}
-
-
-def _named(photos: Sequence[str | os.PathLike[str]]) -> list[tuple[str, tuple[str, bytes]]]:
-    return [("file", (Path(photo).name, _content(photo))) for photo in photos]
-
-
-def _times(header: str) -> dict[str, float]:
-    """``decode;dur=1.5, model;dur=20`` as numbers."""
-    parts = (part.strip().partition(";dur=") for part in header.split(",") if ";dur=" in part)
-    return {name: float(milliseconds) for name, _, milliseconds in parts}
-
-
-def _answer(response: httpx.Response) -> Answer:
-    get = response.headers.get
-    return Answer(
-        response.content, get("content-type", ""), get("x-model", ""), float(get("x-haze")) if get("x-haze") else None,
-        get("x-haze-verdict", ""), get("x-notes", ""), get("x-request-id", ""), _times(get("server-timing", "")),
-    )  # fmt: skip
-
-
-def _error(response: httpx.Response) -> ServiceError:
-    try:
-        problem = response.json()
-        told = problem["code"], problem["detail"], problem.get("request_id", "")
-    except (ValueError, KeyError, TypeError):  # of a proxy before the service
-        told = _NO_PROBLEM, f"HTTP {response.status_code} without a reason that the service gives", ""
-    return ServiceError(response.status_code, *told)
-
-
-def _lost_on_the_way(response: httpx.Response) -> bool:
-    """Whether a proxy answers for the service: Serve's does, when the host that has the request dies."""
-    return response.status_code >= 500 and _error(response).code == _NO_PROBLEM
-
-
-class _Tries:
-    """Whether to send a request once more, and when. All requests may be: the service keeps nothing."""
-
-    def __init__(self, most: int) -> None:
-        self._left, self._pause = most, 0.5
-
-    def wait(self, outcome: httpx.Response | httpx.TransportError) -> float | None:
-        """Return the seconds before the next try; None where the outcome is final."""
-        self._left -= 1
-        if isinstance(outcome, httpx.Response) and not _lost_on_the_way(outcome):
-            asked = outcome.headers.get("retry-after", "")
-            if outcome.status_code not in BUSY or not asked.isdecimal():
-                return None
-            pause = float(asked)
-        else:
-            pause, self._pause = self._pause, 2 * self._pause
-        return min(pause, LONGEST_WAIT) if self._left > 0 else None
-
-    @staticmethod
-    def end(outcome: httpx.Response | httpx.TransportError) -> httpx.Response:
-        """Return a good answer.
-
-        Raises:
-            ServiceError: it is none.
-        """
-        if isinstance(outcome, httpx.TransportError):
-            reason = str(outcome) or type(outcome).__name__
-            raise ServiceError(0, "unreachable", f"no answer from the service: {reason}") from outcome
-        if outcome.is_error:
-            raise _error(outcome)
-        return outcome
-
-
-def _options(url: str, token: str | None, timeout: float) -> dict[str, Any]:
-    headers = {"authorization": f"Bearer {token}"} if token else {}
-    return {"base_url": url, "headers": headers, "timeout": timeout}
+from serving.exchange import (
+    ZIP,
+    Control,
+    Jobs,
+    Photo,
+    Tries,
+    answer_of,
+    archived,
+    async_pieces,
+    connection,
+    content_of,
+    error_of,
+    folder_of,
+    job_of,
+    named_files,
+    parameters_of,
+    path_of,
+    paths_of,
+    pieces,
+    require_done,
+)
+from serving.exchange import Answer as Answer
+from serving.exchange import Job as Job
+from serving.exchange import ServiceError as ServiceError
 
 
 class Client:
@@ -170,7 +63,7 @@ class Client:
         self, url: str, token: str | None = None, *, timeout: float = 90.0, tries: int = 5,
         transport: httpx.BaseTransport | None = None,
     ) -> None:  # fmt: skip
-        self._http = httpx.Client(**_options(url, token, timeout), transport=transport)
+        self._http = httpx.Client(**connection(url, token, timeout), transport=transport)
         self._tries = tries
 
     def __enter__(self) -> Self:
@@ -183,9 +76,13 @@ class Client:
         """End the connection."""
         self._http.close()
 
-    def _send(self, method: str, path: str, **what: Any) -> httpx.Response:
-        tries = _Tries(self._tries)
+    def _send(
+        self, method: str, path: str, *, repeatable: bool = True, body: IO[bytes] | None = None, **what: Any
+    ) -> httpx.Response:
+        tries = Tries(self._tries, repeatable=repeatable)
         while True:
+            if body is not None:
+                what["content"] = pieces(body)
             outcome: httpx.Response | httpx.TransportError
             try:
                 outcome = self._http.request(method, path, **what)
@@ -207,20 +104,82 @@ class Client:
         Raises:
             ServiceError: refused, failed, or still busy after all tries.
         """
-        return _answer(self._send("POST", "/v1/dehaze", params=_parameters(controls), content=_content(photo)))
+        return answer_of(self._send("POST", "/v1/dehaze", params=parameters_of(controls), content=content_of(photo)))
 
     def batch(self, photos: Sequence[str | os.PathLike[str]], **controls: Control) -> Answer:
         """Dehaze several files; the answer is a zip archive with a ``manifest.json``. See :meth:`dehaze`."""
-        return _answer(self._send("POST", "/v1/batch", params=_parameters(controls), files=_named(photos)))
+        return answer_of(self._send("POST", "/v1/batch", params=parameters_of(controls), files=named_files(photos)))
 
     def score(self, photo: Photo) -> dict[str, Any]:
         """Return ``clearness`` and ``quality`` of a photograph, 0 to 1; raise as :meth:`dehaze` does."""
-        found: dict[str, Any] = self._send("POST", "/v1/score", content=_content(photo)).json()
+        found: dict[str, Any] = self._send("POST", "/v1/score", content=content_of(photo)).json()
         return found
 
     def models(self) -> Any:
         """Return what the service's ``/v1/models`` lists; raise as :meth:`dehaze` does."""
         return self._send("GET", "/v1/models").json()
+
+    def submit(self, photos: Jobs, *, target: str | None = None, **controls: Control) -> Job:
+        """Hand in long work and return at once.
+
+        Args:
+            photos: a zip archive, or files; with ``target``, a folder or URI that the service can read.
+            target: where the service shall write results, a folder or URI; None keeps them for :meth:`result`.
+            controls: as of :meth:`dehaze`; and ``webhook``, an address that the service calls at the end.
+
+        Raises:
+            ServiceError: as :meth:`dehaze`; where no answer came, the service may have taken the job.
+        """
+        parameters = parameters_of(controls)
+        if target is not None:
+            folders = {"source": folder_of(photos), "target": target}
+            return job_of(self._send("POST", "/v1/jobs", repeatable=False, params=parameters, json=folders))
+        with archived(paths_of(photos)) as file:
+            return job_of(self._send("POST", "/v1/jobs", repeatable=False, params=parameters, body=file, headers=ZIP))
+
+    def job(self, job: Job | str) -> Job:
+        """Return how far a job is; ``job`` may be its id."""
+        return job_of(self._send("GET", path_of(job)))
+
+    def wait(self, job: Job | str, progress: Callable[[Job], object] | None = None, *, every: float = 1.0) -> Job:
+        """Wait until a job has ended, and return how.
+
+        Args:
+            job: or its id.
+            progress: called with the job each time it was asked for.
+            every: seconds between two questions.
+        """
+        while True:
+            now = self.job(job)
+            if progress is not None:
+                progress(now)
+            if now.has_ended:
+                return now
+            time.sleep(every)
+
+    def result(self, job: Job | str, path: str | os.PathLike[str]) -> Path:
+        """Write the result of a job that is done to a file, and return its path: a zip archive with a
+        ``manifest.json``; where the results are in a folder, that manifest alone.
+
+        Raises:
+            ServiceError: the job is not done; or as :meth:`dehaze`.
+        """
+        require_done(self.job(job))
+        target = Path(path)
+        try:
+            with self._http.stream("GET", f"{path_of(job)}/result") as response:
+                if response.is_error:
+                    response.read()
+                    raise error_of(response)
+                with target.open("wb") as file:
+                    file.writelines(response.iter_bytes())
+        except httpx.TransportError as problem:
+            Tries.end(problem)
+        return target
+
+    def cancel(self, job: Job | str) -> None:
+        """End a job, and let the service forget its photographs and results."""
+        self._send("DELETE", path_of(job))
 
 
 class AsyncClient:
@@ -230,7 +189,7 @@ class AsyncClient:
         self, url: str, token: str | None = None, *, timeout: float = 90.0, tries: int = 5,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:  # fmt: skip
-        self._http = httpx.AsyncClient(**_options(url, token, timeout), transport=transport)
+        self._http = httpx.AsyncClient(**connection(url, token, timeout), transport=transport)
         self._tries = tries
 
     async def __aenter__(self) -> Self:
@@ -245,9 +204,13 @@ class AsyncClient:
         """End the connection."""
         await self._http.aclose()
 
-    async def _send(self, method: str, path: str, **what: Any) -> httpx.Response:
-        tries = _Tries(self._tries)
+    async def _send(
+        self, method: str, path: str, *, repeatable: bool = True, body: IO[bytes] | None = None, **what: Any
+    ) -> httpx.Response:
+        tries = Tries(self._tries, repeatable=repeatable)
         while True:
+            if body is not None:
+                what["content"] = async_pieces(body)
             outcome: httpx.Response | httpx.TransportError
             try:
                 outcome = await self._http.request(method, path, **what)
@@ -260,20 +223,65 @@ class AsyncClient:
 
     async def dehaze(self, photo: Photo, **controls: Control) -> Answer:
         """See :meth:`Client.dehaze`."""
-        content = await asyncio.to_thread(_content, photo)
-        return _answer(await self._send("POST", "/v1/dehaze", params=_parameters(controls), content=content))
+        content = await asyncio.to_thread(content_of, photo)
+        return answer_of(await self._send("POST", "/v1/dehaze", params=parameters_of(controls), content=content))
 
     async def batch(self, photos: Sequence[str | os.PathLike[str]], **controls: Control) -> Answer:
         """See :meth:`Client.batch`."""
-        files = await asyncio.to_thread(_named, photos)
-        return _answer(await self._send("POST", "/v1/batch", params=_parameters(controls), files=files))
+        files = await asyncio.to_thread(named_files, photos)
+        return answer_of(await self._send("POST", "/v1/batch", params=parameters_of(controls), files=files))
 
     async def score(self, photo: Photo) -> dict[str, Any]:
         """See :meth:`Client.score`."""
-        content = await asyncio.to_thread(_content, photo)
+        content = await asyncio.to_thread(content_of, photo)
         found: dict[str, Any] = (await self._send("POST", "/v1/score", content=content)).json()
         return found
 
     async def models(self) -> Any:
         """See :meth:`Client.models`."""
         return (await self._send("GET", "/v1/models")).json()
+
+    async def submit(self, photos: Jobs, *, target: str | None = None, **controls: Control) -> Job:
+        """See :meth:`Client.submit`."""
+        parameters = parameters_of(controls)
+        if target is not None:
+            folders = {"source": folder_of(photos), "target": target}
+            return job_of(await self._send("POST", "/v1/jobs", repeatable=False, params=parameters, json=folders))
+        with ExitStack() as stack:
+            file = await asyncio.to_thread(stack.enter_context, archived(paths_of(photos)))
+            sent = self._send("POST", "/v1/jobs", repeatable=False, params=parameters, body=file, headers=ZIP)
+            return job_of(await sent)
+
+    async def job(self, job: Job | str) -> Job:
+        """See :meth:`Client.job`."""
+        return job_of(await self._send("GET", path_of(job)))
+
+    async def wait(self, job: Job | str, progress: Callable[[Job], object] | None = None, *, every: float = 1.0) -> Job:
+        """See :meth:`Client.wait`."""
+        while True:
+            now = await self.job(job)
+            if progress is not None:
+                progress(now)
+            if now.has_ended:
+                return now
+            await asyncio.sleep(every)
+
+    async def result(self, job: Job | str, path: str | os.PathLike[str]) -> Path:
+        """See :meth:`Client.result`."""
+        require_done(await self.job(job))
+        target = Path(path)
+        try:
+            async with self._http.stream("GET", f"{path_of(job)}/result") as response:
+                if response.is_error:
+                    await response.aread()
+                    raise error_of(response)
+                with await asyncio.to_thread(target.open, "wb") as file:
+                    async for piece in response.aiter_bytes():
+                        await asyncio.to_thread(file.write, piece)
+        except httpx.TransportError as problem:
+            Tries.end(problem)
+        return target
+
+    async def cancel(self, job: Job | str) -> None:
+        """See :meth:`Client.cancel`."""
+        await self._send("DELETE", path_of(job))

@@ -13,9 +13,11 @@ from pydantic import Field, model_validator
 from models.config import ConfigError, Settings, nearest, parse
 from models.images import ImageLimits
 from models.options import InferenceConfig
+from models.paths import absolute as place
 from models.paths import name_of
 from models.registry import SCHEME
 from pseudolabel.scorer import ScorerConfig
+from serving.jobs_config import JobsConfig
 from serving.limits import RequestLimits
 
 _TOP = ("proxy_location", "http_options", "logging_config", "applications")  # of the file for `serve deploy`
@@ -122,6 +124,7 @@ class ServingConfig(Settings):
         scorer: scorer of clearness and quality; null serves without.
         limits: which images are accepted.
         requests: how many, how large, for how long.
+        jobs: long work; none unless it has a folder.
         auth: tokens.
         cors_origins: origins whose pages may call this service from a browser; none by default.
         inference: precision and memory. A replica computes on one batch at a time, within this memory for each picture.
@@ -144,6 +147,7 @@ class ServingConfig(Settings):
     scorer: ScorerConfig | None = ScorerConfig()
     limits: ImageLimits = ImageLimits()
     requests: RequestLimits = RequestLimits()
+    jobs: JobsConfig = JobsConfig()
     auth: AuthConfig = AuthConfig()
     cors_origins: tuple[str, ...] = ()
     inference: InferenceConfig = InferenceConfig()
@@ -165,11 +169,12 @@ class ServingConfig(Settings):
         def absolute(source: str) -> str:
             return str(Path(source).absolute()) if Path(source).is_dir() else source
 
-        file = self.auth.token_file
+        file, jobs = self.auth.token_file, self.jobs.folder
         changes: dict[str, Any] = {
             "model": absolute(self.model),
             "models": {name: absolute(source) for name, source in self.models.items()},
             "auth": self.auth.model_copy(update={"token_file": file.absolute() if file else None}),
+            "jobs": self.jobs.model_copy(update={"folder": jobs and place(jobs)}),
         }
         return self.model_copy(update=changes)
 
@@ -177,6 +182,11 @@ class ServingConfig(Settings):
     def _fits(self) -> ServingConfig:
         if self.scaling.max_ongoing_requests < self.batching.max_size:
             raise ValueError("scaling.max_ongoing_requests is below batching.max_size, so no batch could be full")
+        if self.jobs.folder and self.jobs.read_timeout_s > (most := self.requests.longest_s):
+            raise ValueError(
+                f"jobs.read_timeout_s is {self.jobs.read_timeout_s:g}, above the {most:g} s of requests.read_timeout_s "
+                "and batch_timeout_s, at which the server ends any request"
+            )
         if self.default_name in self.models:
             raise ValueError(f"models has '{self.default_name}', which is the name of the default model")
         return self

@@ -156,6 +156,11 @@ class AnswerPace:
         self._since = now
 
     @property
+    def busy(self) -> bool:
+        """A picture is worked on, or waits for it."""
+        return self._under_way > 0
+
+    @property
     def wait_s(self) -> float:
         """Seconds; 0 as long as too little is known."""
         known = len(self._between) > _OF_LATE // 2

@@ -37,6 +37,9 @@ class Metrics:
             "seconds": histogram("dehaze_request_seconds", "Whole request, by route.", SECONDS, ("route",)),
             "stage": histogram("dehaze_stage_seconds", "Parts of a request.", SECONDS, ("stage",)),
             "batch": histogram("dehaze_batch_size", "Pictures that were computed together.", SIZES),
+            "jobs": gauge("dehaze_jobs_open", "Jobs that this ingress works on."),
+            "jobs_ended": counter("dehaze_jobs_ended", "Jobs that ended, by status.", ("status",)),
+            "job_photographs": counter("dehaze_job_photographs", "Photographs of jobs, by outcome.", ("outcome",)),
             "haze": histogram("dehaze_input_haze", "1 - clearness of the inputs: drifts with the cameras.", SHARES),
         }
 
@@ -65,6 +68,18 @@ class Metrics:
     def batch(self, size: int) -> None:
         """So many pictures were computed together."""
         self._call("batch", "observe", size)
+
+    def jobs_open(self, count: int) -> None:
+        """So many jobs are worked on now."""
+        self._call("jobs", "set", count)
+
+    def job_ended(self, status: str) -> None:
+        """A job is done, or failed."""
+        self._call("jobs_ended", "inc", 1, {"status": status})
+
+    def job_photograph(self, outcome: str) -> None:
+        """A photograph of a job is done: ``ok`` or ``failed``."""
+        self._call("job_photographs", "inc", 1, {"outcome": outcome})
 
     def haze(self, clearness: float | None) -> None:
         """A photograph came in."""

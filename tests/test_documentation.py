@@ -23,6 +23,7 @@ from models.config import ConfigError, parse, parse_words
 from pipelines.cli import VERBS
 from pipelines.cli import _names_photographs as names_photographs
 from pipelines.train import Recipe, load_recipe
+from serving.config import ServingConfig
 from tests.documents import PAGES, ROOT, Block, blocks_of
 
 parser_of = cache(pytest.importorskip("docs.hooks", reason="mkdocs is not installed").parser_of)
@@ -37,7 +38,7 @@ ASSIGNMENT = re.compile(r"^\w+=|^\$\w+$")  # or a variable that holds the first 
 
 
 def test_there_is_no_language_that_nothing_checks() -> None:
-    known = {"sh", "python", "yaml", "json", "text", "nginx", ""}
+    known = {"sh", "python", "yaml", "json", "text", "nginx", "pbtxt", ""}
     assert {block.language for block in BLOCKS} <= known
 
 
@@ -184,8 +185,11 @@ def test_python_runs(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "yaml"], ids=str)
-def test_yaml_is_part_of_a_recipe(block: Block) -> None:
+def test_yaml_is_part_of_a_recipe_or_of_the_service(block: Block) -> None:
     tree = yaml.safe_load(block.text)
+    if block.page.name in SERVICE:
+        parse(ServingConfig, tree)
+        return
     if "contrastive" in tree.get("weights", {}):
         tree.setdefault("perceptual", {"backbone": "vgg19"})
     parse(Recipe, {"method": "supervised"} | tree)

@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import asdict
-from pathlib import PurePosixPath
 from typing import Any
 
-from models.images import WRITTEN, ImageError
+from models.images import ImageError
+from serving.archive import ArchiveMember, ResultArchive, done_entry, failed_entry, manifest_of, result_name
 from serving.engine import Answer
 from serving.errors import Problem, ProblemError, image_problem
-from serving.http.archive import ArchiveMember, ResultArchive, safe_name
 
-_SAME = {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".tiff": ".tif"}
 _AHEAD = 4  # results, times those under way, that wait for one before them
 Dehaze = Callable[[bytes], Awaitable[Answer | Problem]]
 
@@ -63,9 +60,7 @@ async def dehaze_all(
     except BaseException:  # nobody waits any more
         archive.close({})
         raise
-    done = sum(entry["status"] == "ok" for entry in entries)
-    told = {"ok": done, "failed": len(entries) - done, "skipped": list(skipped), "files": entries}
-    return archive.close(told)
+    return archive.close(manifest_of(entries, skipped))
 
 
 async def _done(source: ArchiveMember, dehaze: Dehaze) -> Answer | Problem:
@@ -85,18 +80,6 @@ def _entry(archive: ResultArchive, name: str, outcome: Answer | Problem) -> dict
         try:
             file = archive.add(result_name(name, outcome.format), outcome.data)
         except ProblemError as problem:
-            outcome = problem.problem
-        else:
-            told = {key: value for key, value in asdict(outcome).items() if key not in ("data", "timing")}
-            told["verdict"] = outcome.verdict
-            return {"source": name, "status": "ok", "file": file} | told
-    problem_told = {"status": outcome.status, "code": outcome.code, "detail": outcome.detail}
-    return {"source": name, "status": "failed", "file": None, "problem": problem_told}
-
-
-def result_name(source: str, kind: str) -> str:
-    """The name of a result: that of its source, with another suffix when it is of another format."""
-    path = PurePosixPath(safe_name(source))
-    extension = WRITTEN[kind]
-    suffix = path.suffix.lower()
-    return str(path) if _SAME.get(suffix, suffix) == extension else str(path.with_name(path.stem + extension))
+            return failed_entry(name, problem.problem)
+        return done_entry(name, file, outcome)
+    return failed_entry(name, outcome)

@@ -10,10 +10,10 @@ from typing import Protocol, TypeVar
 
 from fastapi import Request
 
+from serving.archive import ArchiveLimits, ArchiveMember, Sources, is_litter, is_zip, unpack
 from serving.config import ServingConfig
 from serving.engine import Answer, DehazeTask, ModelState, Score
 from serving.errors import Problem, ProblemError, refused
-from serving.http.archive import ArchiveLimits, ArchiveMember, Sources, is_litter, is_zip, unpack
 from serving.http.requests import is_form, read_form, read_image, read_raw
 from serving.limits import Admission, AnswerPace, Reservation
 from serving.metrics import Metrics

@@ -20,7 +20,8 @@ _REQUEST_ID = {"X-Request-Id": {"description": "that of the request, or a new on
 _RETRY = {"Retry-After": {"description": "seconds", "schema": {"type": "integer", "minimum": 1}}}
 _REASONS = {
     400: "a parameter, or the form", 401: "no valid token", 403: "no token in use, and not over loopback",
-    408: "the body came too slowly", 413: "too many bytes or pixels", 415: "no accepted format",
+    404: "no such job", 408: "the body came too slowly", 409: "no result", 413: "too many bytes or pixels",
+    415: "no accepted format",
     422: "damaged or truncated", 429: "too many requests of one client", 500: "a fault of the service",
     503: "busy; see Retry-After", 504: "not done in time",
 }  # fmt: skip
@@ -41,9 +42,9 @@ def _problem(status: int) -> dict[str, Any]:
     return {"description": _REASONS[status], "headers": headers, "content": {MEDIA_TYPE: {"schema": schema}}}
 
 
-def _answers(good: dict[str, Any], *statuses: int) -> dict[int | str, dict[str, Any]]:
+def _answers(good: dict[str, Any], *statuses: int, status: int = 200) -> dict[int | str, dict[str, Any]]:
     """``responses`` of a route: the good one, and problems of these statuses."""
-    answers: dict[int | str, dict[str, Any]] = {200: good | {"headers": _REQUEST_ID | good.get("headers", {})}}
+    answers: dict[int | str, dict[str, Any]] = {status: good | {"headers": _REQUEST_ID | good.get("headers", {})}}
     return answers | {status: _problem(status) for status in (*statuses, 500)}
 
 
@@ -104,6 +105,35 @@ BATCH: dict[str, Any] = {
     "responses": _answers(
         {"description": "a zip archive with a manifest.json", "content": {"application/zip": _BINARY}}, *_IN_WORK
     ),
+}
+_LOCATION = {"Location": {"description": "of the job's state", "schema": {"type": "string"}}}
+_FOLDERS = {
+    "type": "object", "required": ["source", "target"], "additionalProperties": False,
+    "properties": {"source": {"type": "string"}, "target": {"type": "string"}},
+}  # fmt: skip
+_ARCHIVE = BATCH["openapi_extra"]["requestBody"]["content"] | {"application/json": {"schema": _FOLDERS}}
+JOBS: dict[str, Any] = {
+    "openapi_extra": {"requestBody": {"required": True, "content": _ARCHIVE}},
+    "responses": _answers(
+        {"description": "the job", "headers": _LOCATION}, 400, 401, 403, 408, 413, 415, 422, 429, 503, status=202
+    ),
+}
+_ASKED = (400, 401, 403, 404, 429, 503)
+JOB: dict[str, Any] = {"responses": _answers({"description": "how far it is"}, *_ASKED)}
+RESULT: dict[str, Any] = {
+    "response_class": Response,
+    "responses": _answers(
+        {
+            "description": "a zip archive with a manifest.json; or that manifest, where the results are in a folder",
+            "content": {"application/zip": _BINARY, "application/json": {"schema": {"type": "object"}}},
+        },
+        *_ASKED,
+        409,
+    ),
+}
+CANCEL: dict[str, Any] = {
+    "response_class": Response,
+    "responses": _answers({"description": "it is no more"}, *_ASKED, status=204),
 }
 SCORE: dict[str, Any] = {
     "openapi_extra": {"requestBody": _IMAGE_BODY},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,7 @@ from serving.limits import Reservation
 
 FORMATS = dict(zip(map(str.lower, MEDIA_TYPES), MEDIA_TYPES, strict=True)) | {"jpg": "JPEG", "tif": "TIFF"}
 MULTIPART_EXTRA = 64 << 10  # what a form may have around each file
+_PIECE = 1 << 20  # of a body that is written as it comes
 
 
 def read_options(name: str | None, **chosen: Any) -> DehazeOptions:
@@ -93,6 +94,40 @@ async def read_raw(request: Request, place: Reservation, limit: int, seconds: fl
     if not body:
         raise refused(400, "the body is empty; send an image as the body or as the form's 'file'")
     return bytes(body)
+
+
+async def read_into(request: Request, stream: Any, limit: int, seconds: float, check: Callable[[bytes], None]) -> int:
+    """Write the body to a stream as it comes, and return its size.
+
+    Args:
+        request: not yet read.
+        stream: takes bytes; it may block.
+        limit: bytes.
+        seconds: in which it has to arrive.
+        check: of its first bytes; raises when they are none that are wanted.
+
+    Raises:
+        ImageTooLarge, ProblemError: as :func:`read_image`, and what ``check`` raises.
+    """
+    size, held = 0, bytearray()
+
+    async def write() -> int:
+        if not size:
+            check(bytes(held))
+        await asyncio.to_thread(stream.write, bytes(held))
+        return len(held)
+
+    async with _in_time(seconds):
+        async for chunk in _chunks(request, None, limit):
+            held += chunk
+            if len(held) >= _PIECE:
+                size += await write()
+                held.clear()
+        if held:
+            size += await write()
+    if not size:
+        raise refused(400, "the body is empty")
+    return size
 
 
 @dataclass(frozen=True)
@@ -168,7 +203,7 @@ async def _in_time(seconds: float) -> AsyncIterator[None]:
         raise refused(408, f"the body did not arrive within {seconds:g} s") from None
 
 
-async def _chunks(request: Request, place: Reservation, limit: int) -> AsyncGenerator[bytes, None]:
+async def _chunks(request: Request, place: Reservation | None, limit: int) -> AsyncGenerator[bytes, None]:
     """The body piece by piece, of at most ``limit`` bytes, for which there is room."""
     encoding = request.headers.get("content-encoding", "").strip().lower()
     if encoding not in ("", "identity"):
@@ -182,7 +217,8 @@ async def _chunks(request: Request, place: Reservation, limit: int) -> AsyncGene
         size += len(chunk)
         if size > limit:
             raise ImageTooLarge(f"the request has more than the {limit:,} bytes that are accepted")
-        place.hold(len(chunk))
+        if place is not None:  # kept in memory
+            place.hold(len(chunk))
         yield chunk
 
 

@@ -5,65 +5,31 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, Response
-from pydantic.json_schema import SkipJsonSchema
 from starlette.exceptions import HTTPException
 
 from models.config import nearest
 from models.images import ImageError
-from models.options import DEFAULT_CONTROLS, MEDIA_TYPES, DehazeOptions, Share, Strength
+from models.options import MEDIA_TYPES, DehazeOptions
 from serving.config import ServingConfig
 from serving.engine import Answer, DehazeTask, ModelState, Score
 from serving.errors import Problem, ProblemError, http_problem, image_problem
 from serving.http.auth import Tokens
 from serving.http.batch import dehaze_all
 from serving.http.intake import Backend, BodyReader
+from serving.http.jobs import Jobs, add_jobs
 from serving.http.middleware import RequestMiddleware, problem_response
-from serving.http.openapi import ALIVE, BATCH, BEARER, DEHAZE, FORMAT, MODELS, READY, SCORE
+from serving.http.openapi import ALIVE, BATCH, BEARER, DEHAZE, MODELS, READY, SCORE
 from serving.http.page import add_page
-from serving.http.requests import answer_headers, read_options, refuse_unknown_parameters
+from serving.http.parameters import Absent, Options, named_model
+from serving.http.requests import answer_headers, refuse_unknown_parameters
 from serving.limits import Admission
 from serving.metrics import Metrics
-
-
-def _said(name: str) -> Any:
-    """What a parameter of the query means, as its option says."""
-    return Query(description=DehazeOptions.model_fields[name].description)
-
-
-Absent = SkipJsonSchema[None]  # a parameter is left out; there is no null in a URL
-Format = Annotated[
-    str | Absent, Query(description="default: that of the input; JPEG for HEIC", json_schema_extra=FORMAT)
-]
-Quality = Annotated[int, Query(ge=1, le=100, description="of JPEG, WebP and AVIF")]
-Wrap = Annotated[
-    bool | Absent, Query(description="the ends meet, as of a panorama of 360 degrees; default: where its XMP says so")
-]
-Output = Annotated[Literal["image", "transmission", "side-by-side"], Query()]
-
-
-async def _options(
-    strength: Annotated[Strength, _said("strength")] = DEFAULT_CONTROLS.strength,
-    distance: Annotated[Share, _said("distance")] = DEFAULT_CONTROLS.distance,
-    keep_exposure: Annotated[bool, _said("keep_exposure")] = DEFAULT_CONTROLS.keep_exposure,
-    protect: Annotated[bool, _said("protect")] = DEFAULT_CONTROLS.protect,
-    format: Format = None,  # noqa: A002 - the name in the URL
-    quality: Quality = 95,
-    output: Output = "image",
-    wrap: Wrap = None,
-) -> DehazeOptions:
-    return read_options(
-        format, strength=strength, distance=distance, keep_exposure=keep_exposure, protect=protect, quality=quality,
-        output=output, wrap=wrap,
-    )  # fmt: skip
-
-
-Options = Annotated[DehazeOptions, Depends(_options)]
 
 
 @dataclass(frozen=True)
@@ -102,18 +68,23 @@ def make_api(
     """
     metrics = metrics or Metrics()
     service = BodyReader(config, backend, metrics, Admission(config.requests))
-    app = FastAPI(title="dehaze", version=_version(), docs_url=None, redoc_url=None, redirect_slashes=False)
-    app.state.admission = service.admission
     tokens = tokens or Tokens(config.auth)
+    jobs = Jobs(service, tokens) if config.jobs.folder else None
+    app = FastAPI(
+        title="dehaze", version=_version(), docs_url=None, redoc_url=None, redirect_slashes=False,
+        lifespan=None if jobs is None else jobs.running,
+    )  # fmt: skip
+    app.state.admission = service.admission
     app.add_middleware(RequestMiddleware, config=config, tokens=tokens, metrics=metrics, names_requests=names_requests)
     if config.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(config.cors_origins),
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
             expose_headers=[
                 "X-Request-Id",
+                "Location",
                 "X-Model",
                 "X-Clearness-Before",
                 "X-Clearness-After",
@@ -129,6 +100,8 @@ def make_api(
     protected = APIRouter(prefix="/v1", dependencies=[*([Depends(BEARER)] if tokens.required else []), *strict])
     _add_pictures(protected, service)
     _add_models(protected, service)
+    if jobs is not None:
+        add_jobs(protected, jobs, service)
     app.include_router(protected)
     state = APIRouter(dependencies=strict)
     _add_state(state, service)
@@ -177,8 +150,7 @@ def _add_problems(app: FastAPI, metrics: Metrics) -> None:
 
 def _add_pictures(app: APIRouter, service: BodyReader) -> None:
     limits = service.config.requests
-    models = [service.config.default_name, *service.config.models]
-    named = Query(None, description="a name of /v1/models", json_schema_extra={"enum": models})
+    named = named_model(service.config)
 
     @app.post("/dehaze", **DEHAZE)
     async def dehaze(request: Request, options: Options, model: str | Absent = named) -> Response:

@@ -1,11 +1,12 @@
 // The page: what people do becomes calls of the gallery, and its state becomes what they see.
 
 import { getJson, hasToken, Problem, setToken } from "./api.js";
-import { fetchResult, Gallery, MOST_PHOTOGRAPHS } from "./gallery.js";
+import { fetchResult, Gallery, MOST_PHOTOGRAPHS, queryOf } from "./gallery.js";
 import { bytes, explain, hazeFound, listed, scores } from "./messages.js";
 import { ownFormat, resultName, written } from "./photo.js";
 import { Stage } from "./stage.js";
 import { Strip } from "./strip.js";
+import { zipped } from "./zip.js";
 
 const SETTLED_MS = 300; // after the last move of a slider
 const SLIDERS = ["strength", "distance"];
@@ -146,6 +147,7 @@ on("clear", "click", () => {
 });
 on("format", "change", () => {
   byId("download-problem").textContent = "";
+  render();
 });
 
 on("download", "click", async () => {
@@ -165,6 +167,61 @@ on("download", "click", async () => {
   saving = false;
   render();
 });
+
+on("download-all", "click", async () => {
+  byId("download-problem").textContent = "";
+  saving = true;
+  render();
+  try {
+    const files = [];
+    for (const item of gallery.items.filter(done)) {
+      const format = byId("format").value || ownFormat(item.format);
+      const made = item.results.image; // null where it gave way to others
+      const wanted = { ...item.wanted, output: "image", format };
+      const result = made?.format === format ? made : await fetchResult(item, wanted);
+      files.push({ name: resultName(item.name, result.format, "dehazed"), blob: result.blob });
+    }
+    save(await zipped(files), "dehazed.zip");
+  } catch (problem) {
+    byId("download-problem").textContent = explain(problem).text;
+  }
+  saving = false;
+  render();
+});
+
+/** There is a result as it is wanted, or there was before it gave way to others. */
+function done(item) {
+  return !item.refusal && (item.has("image") || item.released);
+}
+
+on("copy", "click", async () => {
+  const text = byId("command").textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+    announceText("The command is copied.");
+  } catch { // not allowed, or no https
+    getSelection().selectAllChildren(byId("command"));
+    announceText("The command is selected: copy it.");
+  }
+});
+
+/** What makes the result that is shown, in a shell; the token stays out of it. */
+function command(item) {
+  const format = byId("format").value || null;
+  const url = new URL("v1/dehaze", document.baseURI);
+  const query = queryOf(item, { ...item.wanted, output: gallery.view, format });
+  if (!format && gallery.view === "image") delete query.format; // curl shows nothing: the photograph's own will do
+  for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value);
+  const kind = format ?? (gallery.view === "image" ? ownFormat(item.format) : "PNG");
+  const result = resultName(item.name, kind, gallery.view === "image" ? "dehazed" : "transmission");
+  const token = hasToken() ? ["--header \"Authorization: Bearer $TOKEN\""] : [];
+  const words = [...token, `--data-binary ${quoted(`@${item.name}`)}`, `--output ${quoted(result)}`, quoted(url.href)];
+  return ["curl --fail-with-body", ...words].join(" \\\n  ");
+}
+
+function quoted(text) {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}
 
 function save(blob, name) {
   const url = URL.createObjectURL(blob);
@@ -186,6 +243,8 @@ function render() {
   byId("empty").hidden = items.length > 0;
   strip.render();
   byId("work").hidden = byId("gallery").hidden = !items.length;
+  byId("download-all").hidden = items.filter(done).length < 2;
+  byId("download-all").disabled = saving;
   byId("cancel-all").hidden = !items.some((each) => gallery.needs(each));
   if (item) renderItem(item);
   else stage.show(null, null, null, "After");
@@ -216,6 +275,7 @@ function renderItem(item) {
   for (const id of [...SLIDERS, ...Object.keys(SWITCHES), "model"]) byId(id).disabled = Boolean(item.refusal);
   byId(view === "image" ? "view-image" : "view-map").checked = true;
   byId("map-help").hidden = view === "image";
+  byId("command").textContent = item.read && !item.refusal ? command(item) : "";
   byId("download").disabled = !result || saving;
   byId("download").textContent = saving ? "Preparing…" : "Download";
 }

@@ -262,11 +262,8 @@ export class Gallery {
  * A result of the service: { blob, format, model, haze, verdict, before, after }. `wanted` has the controls, model and
  * output, and perhaps format; without one the result is of the photograph's own format, or of one that browsers show.
  */
-export async function fetchResult(item, { model, output, format = null, ...controls }, signal, onSent) {
-  const query = output === "transmission" ? { output } : asked(controls);
-  if (model) query.model = model;
-  if (format) query.format = format.toLowerCase();
-  else if (output === "transmission" || !SHOWN_BY_BROWSERS.includes(ownFormat(item.format))) query.format = "png";
+export async function fetchResult(item, wanted, signal, onSent) {
+  const query = queryOf(item, wanted);
   const answer = await send("POST", "v1/dehaze", { query, body: item.file, signal, onSent });
   const number = (name) => (answer.header(name) === null ? null : Number(answer.header(name)));
   return {
@@ -278,6 +275,15 @@ export async function fetchResult(item, { model, output, format = null, ...contr
     before: number("X-Clearness-Before"),
     after: number("X-Clearness-After"),
   };
+}
+
+/** What is asked of the service for an item; `wanted` as of fetchResult. */
+export function queryOf(item, { model, output, format = null, ...controls }) {
+  const query = output === "transmission" ? { output } : asked(controls);
+  if (model) query.model = model;
+  if (format) query.format = format.toLowerCase();
+  else if (output === "transmission" || !SHOWN_BY_BROWSERS.includes(ownFormat(item.format))) query.format = "png";
+  return query;
 }
 
 /** The controls as the query has them: only those that change something. */

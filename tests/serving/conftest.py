@@ -107,6 +107,7 @@ def ray_service(ray_cluster: None, registry: Registry, tmp_path_factory: pytest.
             "limits": {"max_bytes": MAX_BYTES, "formats": ["JPEG", "PNG"]},
             "requests": {"max_pending": 8},
             "auth": {"token_file": tokens},
+            "jobs": {"folder": str(tmp_path_factory.mktemp("jobs"))},
         }
     )
     url = app.start(config)

@@ -8,8 +8,10 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import threading
 import time
+import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -382,6 +384,25 @@ class TestOne:
         expected = asked(running, path.read_bytes(), {"strength": 0.5, "format": "png"})
         assert page.downloaded(downloads, "My trip (1)-dehazed.png") == expected
 
+    def test_the_settings_as_a_command(self, page: Page, save: Save, running: Running, tmp_path: Path) -> None:
+        """It makes, in a shell, what the page shows."""
+        path = save("It's hazy $(here).jpg")
+        page.choose(path)
+        page.finished()
+        page.set_strength(10)
+        page.until(lambda: len(running.backend.tasks) == 2)
+        page.finished()
+        page["command-summary"].send_keys(Keys.ENTER)
+        assert page["copy"].is_displayed()
+        command = page["command"].text
+        assert "strength=0.50" in command
+        if shutil.which("curl") is None:
+            pytest.skip("curl is not installed")
+        shell = shutil.which("bash") or "bash"
+        subprocess.run([shell, "-c", command], cwd=tmp_path, check=True, capture_output=True, timeout=PATIENCE_S)
+        made = (tmp_path / "It's hazy $(here)-dehazed.jpg").read_bytes()
+        assert made == asked(running, path.read_bytes(), {"strength": 0.5})
+
     def test_a_format_that_browsers_do_not_show(
         self, page: Page, save: Save, running: Running, downloads: Path
     ) -> None:
@@ -407,6 +428,24 @@ class TestSeveral:
         page.chrome.find_elements(By.CSS_SELECTOR, "#list .pick")[2].send_keys(Keys.ENTER)
         assert page["name"].text == "2.jpg"
         page.finished()
+
+    def test_all_results_as_one_archive(
+        self, page: Page, save: Save, running: Running, downloads: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "other").mkdir()
+        paths = [save("a.jpg", 1), save("other/A.jpg", 2), save("notes.jpg", data=b"this is no photograph")]
+        page.choose(paths[0])
+        page.finished()
+        assert not page["download-all"].is_displayed()
+        page.choose(*paths[1:])
+        page.until(lambda: page.entries()[:2] == ["Done"] * 2 and "Reading" not in page.entries())
+        page["download-all"].send_keys(Keys.ENTER)
+        with zipfile.ZipFile(io.BytesIO(page.downloaded(downloads, "dehazed.zip"))) as archive:
+            assert archive.testzip() is None
+            assert archive.namelist() == ["a-dehazed.jpg", "A-dehazed (2).jpg"]
+            assert [archive.read(name) for name in archive.namelist()] == [
+                asked(running, path.read_bytes()) for path in paths[:2]
+            ]
 
     def test_each_has_its_own_message(self, page: Page, save: Save, jpeg: Jpeg) -> None:
         whole = jpeg(1)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,6 +149,51 @@ def test_batches_scores_and_models(call: Call, service: Service, tmp_path: Path)
     assert b'filename="b.jpg"' in sent
     assert call(service, "score", b"hazy") == {"clearness": 0.2}
     assert call(service, "models") == ["m"]
+
+
+def state(status: str, **more: Any) -> Reply:
+    told = {"id": "j1", "status": status, "total": 2, "done": 1, "failed": 0, "created": "2026-11-28T10:00:00+00:00"}
+    return reply(202 if status == "queued" else 200, json=told | more | {"added_later": 1})
+
+
+@both
+def test_long_work_is_handed_in_waited_for_and_fetched(call: Call, service: Service, tmp_path: Path) -> None:
+    (tmp_path / "day").mkdir()
+    for name in ("a.jpg", "day/a.jpg"):
+        (tmp_path / name).write_bytes(name.encode())
+    service.replies = [BUSY, state("queued")]
+    job = call(service, "submit", [tmp_path / "a.jpg", tmp_path / "day/a.jpg"], strength=0.5)
+    first, request = service.requests
+    assert str(request.url) == "http://service/v1/jobs?strength=0.5"
+    assert request.content == first.content, "sent once more, whole"
+    with zipfile.ZipFile(io.BytesIO(request.content)) as sent:
+        assert [sent.read(entry) for entry in sent.infolist()] == [b"a.jpg", b"day/a.jpg"]
+    seen: list[int] = []
+    service.replies = [state("running"), state("done", done=2)]
+    service.waits.clear()
+    done = call(service, "wait", job, lambda now: seen.append(now.done), every=3)
+    assert (done.status, done.has_ended, seen, service.waits) == ("done", True, [1, 2], [3])
+    service.replies = [state("done"), reply(200, content=b"PK")]
+    assert call(service, "result", "j1", tmp_path / "out.zip").read_bytes() == b"PK"
+    assert service.requests[-1].url.path == "/v1/jobs/j1/result"
+    service.replies = [state("failed", detail="nothing there")]
+    with pytest.raises(ServiceError, match="failed: nothing there"):
+        call(service, "result", job, tmp_path / "none.zip")
+    service.replies = [reply(204)]
+    call(service, "cancel", job)
+    assert (service.requests[-1].method, service.requests[-1].url.path) == ("DELETE", "/v1/jobs/j1")
+
+
+@both
+def test_a_job_that_the_service_may_have_taken_is_not_sent_again(call: Call, service: Service, tmp_path: Path) -> None:
+    (tmp_path / "trip.zip").write_bytes(b"PK")
+    service.replies = [httpx.ConnectError("refused"), httpx.ReadTimeout("slow"), state("queued")]
+    with pytest.raises(ServiceError, match="slow"):
+        call(service, "submit", tmp_path / "trip.zip")
+    assert len(service.requests) == 2
+    service.replies = [state("queued")]
+    call(service, "submit", "s3://bucket/in", target="s3://bucket/out")
+    assert json.loads(service.requests[-1].content) == {"source": "s3://bucket/in", "target": "s3://bucket/out"}
 
 
 def test_a_program_with_the_client_imports_neither_ray_nor_torch() -> None:

@@ -82,7 +82,7 @@ def test_examples_run(block: Block, ray_service: Any, folder: Path) -> None:
         assert {key: got[key] for key in ("status", "code", "detail") if key in told} == {
             key: told[key] for key in ("status", "code", "detail") if key in told
         }
-    for name in re.findall(r"--output (\S+)|Path\(\"(\S+?)\"\)\.write", block.text):
+    for name in re.findall(r"--output (\S+)|Path\(\"(\S+?)\"\)\.write|result\(job, \"(\S+?)\"\)", block.text):
         check_file(folder / "".join(name))
 
 
@@ -101,7 +101,7 @@ def check_file(path: Path) -> None:
 def test_there_are_examples_of_every_route_in_both_languages() -> None:
     assert {block.language for block in EXAMPLES} == {"sh", "python"}
     text = "".join(block.text for block in EXAMPLES)
-    for route in ("/v1/dehaze", "/v1/batch", "/v1/score", "/v1/models", "/readyz"):
+    for route in ("/v1/dehaze", "/v1/batch", "/v1/score", "/v1/jobs", "/v1/models", "/readyz"):
         assert route in text
     unmarked = [str(block) for block in BLOCKS if "$URL" in block.text and block.word != "run"]
     assert not unmarked, f"{unmarked} use $URL and are not run"

@@ -19,10 +19,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from models.images.codec import ImageTooLarge
+from serving.archive import ArchiveLimits, safe_name, unpack
 from serving.engine.engine import Answer
 from serving.engine.slots import ModelState
 from serving.errors import Problem, ProblemError
-from serving.http.archive import ArchiveLimits, safe_name, unpack
 from serving.http.requests import Upload, read_form
 from serving.limits import Admission, AnswerPace, Budget, RequestLimits
 

@@ -1,0 +1,273 @@
+"""Routes of long work: what is sent goes into the folder of jobs, and the answer comes at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import zipfile
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi.responses import Response, StreamingResponse
+
+from models.config import ConfigError, Settings
+from models.options import DehazeOptions
+from models.paths import absolute, replacing, require_writable
+from serving.archive import ArchiveLimits, Names, ZipPhotographs, is_zip, safe_name
+from serving.errors import refused
+from serving.http.auth import Tokens
+from serving.http.intake import BodyReader
+from serving.http.openapi import CANCEL, JOB, JOBS, RESULT
+from serving.http.parameters import Absent, Options, named_model
+from serving.http.requests import Upload, is_form, read_form, read_into, read_raw
+from serving.jobs import Asked, Doors, JobState, Runner, Store, allowed, require_allowed, require_apart, secret_of
+from serving.sniff import explain
+
+_PIECE = 1 << 20
+_DESCRIPTION = 64 << 10  # bytes of a job's JSON
+Webhook = Annotated[str | Absent, Query(description="an address to call at the end, on a host of jobs.webhooks")]
+
+
+class Folders(Settings):
+    """A job on folders; in and out."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True)
+class JobView:
+    """What a client sees of a job: times in UTC; ``code`` and ``detail`` say why one failed."""
+
+    id: str
+    status: Literal["queued", "running", "done", "failed", "cancelled"]
+    total: int
+    done: int
+    failed: int
+    created: str
+    ended: str | None = None
+    expires: str | None = None
+    code: str | None = None
+    detail: str | None = None
+
+
+def _time(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _doors(service: BodyReader) -> Doors:
+    return Doors(
+        service.backend.dehaze, lambda: service.pace.busy, lambda: service.admission.closed,
+        service.config.requests.longest_work_s, service.config.limits.max_bytes, service.metrics,
+    )  # fmt: skip
+
+
+class Jobs:
+    """The jobs of a service.
+
+    Args:
+        service: takes requests, and dehazes.
+        tokens: who may use it.
+
+    Raises:
+        ConfigError: there are webhooks and no secret for them.
+    """
+
+    def __init__(self, service: BodyReader, tokens: Tokens) -> None:
+        self._service, self._tokens, self._config = service, tokens, service.config.jobs
+        self._store = Store(absolute(str(self._config.folder)))
+        self._runner = Runner(
+            self._config, self._store, _doors(service), key=secret_of(self._config),
+            view=lambda job, asked, state: asdict(self.view(job, asked, state)),
+        )  # fmt: skip
+
+    @asynccontextmanager
+    async def running(self, _: FastAPI) -> AsyncIterator[None]:
+        """Work on jobs as long as the application lives."""
+        task = asyncio.create_task(self._runner.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def view(self, job: str, asked: Asked, state: JobState) -> JobView:
+        """What a client sees."""
+        ended = state.ended
+        return JobView(
+            job, state.status, state.total, state.done, state.failed, str(_time(asked.created)),
+            _time(ended), _time(ended and ended + self._config.keep_s), state.code, state.detail,
+        )  # fmt: skip
+
+    async def submit(self, request: Request, options: DehazeOptions, model: str | None, webhook: str | None) -> JobView:
+        """Take a job."""
+        client, job = request.state.client, self._store.new_id()
+        if webhook is not None:
+            require_allowed(webhook, self._config.webhooks)
+        asked: dict[str, Any] = {
+            "client": client, "created": time.time(), "options": options, "model": model, "webhook": webhook,
+        }  # fmt: skip
+        with self._service.admission.admitted(client) as place, self._runner.place(client):
+            try:
+                if request.headers.get("content-type", "").startswith("application/json"):
+                    asked |= await self._folders(await read_raw(request, place, _DESCRIPTION, self._read_s))
+                elif is_form(request):
+                    asked["size"] = await asyncio.to_thread(self._packed, job, await self._uploads(request, place))
+                else:
+                    asked["size"] = await self._archive(request, job)
+                if "size" in asked:
+                    await asyncio.to_thread(self._check, job)
+                known = Asked(**asked)
+                await self._runner.accept(job, known)
+            except Exception:
+                await asyncio.to_thread(self._store.remove, job)
+                raise
+        return self.view(job, known, self._runner.state(job) or JobState())
+
+    async def found(self, request: Request, job: str) -> tuple[Asked, JobState]:
+        """A job of this client.
+
+        Raises:
+            ProblemError: 404 where there is none.
+        """
+        asked = await asyncio.to_thread(self._store.asked, job)
+        if asked is None or (self._tokens.required and asked.client != request.state.client):
+            raise refused(404, "there is no such job; it may have expired")
+        state = self._runner.state(job)
+        return asked, await asyncio.to_thread(self._store.state, job) if state is None else state
+
+    async def result(self, request: Request, job: str) -> Response:
+        """The archive of a job, or its manifest where the results are in a folder."""
+        asked, state = await self.found(request, job)
+        if state.status != "done":
+            said = f"the job is {state.status}" + (f": {state.detail}" if state.detail else "")
+            raise refused(409, f"{said}; only one that is done has a result", "no_result")
+        stack = ExitStack()
+        try:
+            file = await asyncio.to_thread(stack.enter_context, self._store.opened(job, "result"))
+            size = await asyncio.to_thread(file.size)
+        except FileNotFoundError as problem:
+            raise refused(404, "there is no such job; it may have expired") from problem
+        name, kind = ("manifest.json", "application/json") if asked.target else ("dehazed.zip", "application/zip")
+        headers = {
+            "Content-Disposition": f'attachment; filename="{name}"',
+            "Content-Length": str(size),
+        }
+        return StreamingResponse(_pieces(file, stack), media_type=kind, headers=headers)
+
+    async def cancel(self, request: Request, job: str) -> None:
+        """End a job, and forget its files."""
+        await self.found(request, job)
+        await self._runner.cancel(job)
+
+    @property
+    def _read_s(self) -> float:
+        return self._config.read_timeout_s
+
+    async def _folders(self, body: bytes) -> dict[str, str]:
+        try:
+            folders = Folders.model_validate_json(body)
+        except ValueError as problem:
+            raise refused(400, 'the body is no {"source": "...", "target": "..."}') from problem
+        return await asyncio.to_thread(self._places, folders)
+
+    def _places(self, folders: Folders) -> dict[str, str]:
+        source = allowed("source", folders.source, self._config.prefixes)
+        target = allowed("target", folders.target, self._config.prefixes)
+        require_apart(source, target)
+        try:
+            require_writable(target)
+        except ConfigError as problem:
+            raise refused(400, "target: cannot write there") from problem
+        return {"source": source, "target": target}
+
+    async def _uploads(self, request: Request, place: Any) -> list[Upload]:
+        """The files of a form; they are held in memory, so the bytes of a batch count."""
+        limits = self._service.config.requests
+        most = min(limits.batch_bytes, self._config.max_bytes)
+        uploads = await read_form(
+            request, place, total=most, each=most, files=self._config.max_files, seconds=self._read_s
+        )
+        if not uploads:
+            raise refused(400, "the form has no files")
+        return uploads
+
+    def _packed(self, job: str, uploads: list[Upload]) -> int:
+        with replacing(self._store.input(job), durable=True) as stream:
+            if len(uploads) == 1 and is_zip(uploads[0].data):
+                stream.write(uploads[0].data)
+                return int(stream.tell())
+            names = Names()
+            with zipfile.ZipFile(stream, "w") as archive:
+                for upload in uploads:
+                    archive.writestr(zipfile.ZipInfo(names.free(safe_name(upload.name))), upload.data)
+            return int(stream.tell())
+
+    async def _archive(self, request: Request, job: str) -> int:
+        """A zip archive, written as it comes: it may be larger than what fits into memory."""
+
+        def check(head: bytes) -> None:
+            if not is_zip(head):
+                known = explain(head) or "this is no zip archive"
+                raise refused(415, f"{known}; a job is a zip archive, files of a form, or JSON", "unsupported_format")
+
+        most = min(self._config.max_bytes, max(1, self._runner.room))
+        async with _replacing(self._store.input(job)) as stream:
+            return await read_into(request, stream, most, self._read_s, check)
+
+    def _check(self, job: str) -> None:
+        """What is wrong with an archive is said at once."""
+        config, each = self._config, self._service.config.limits.max_bytes
+        with self._store.opened(job) as file:
+            ZipPhotographs(file, ArchiveLimits(config.max_files, each, config.max_bytes))
+
+
+@asynccontextmanager
+async def _replacing(file: str) -> AsyncIterator[Any]:
+    """As :func:`models.paths.replacing`, which blocks."""
+    with ExitStack() as stack:
+        yield await asyncio.to_thread(stack.enter_context, replacing(file, durable=True))
+        await asyncio.to_thread(stack.close)
+
+
+async def _pieces(file: Any, stack: ExitStack) -> AsyncIterator[bytes]:
+    with stack:
+        while piece := await asyncio.to_thread(file.read, _PIECE):
+            yield piece
+
+
+def add_jobs(app: APIRouter, jobs: Jobs, service: BodyReader) -> None:
+    """The routes."""
+    named = named_model(service.config)
+
+    @app.post("/jobs", status_code=202, **JOBS)
+    async def submit(
+        request: Request, response: Response, options: Options, model: str | Absent = named, webhook: Webhook = None
+    ) -> JobView:
+        """Take many photographs, or the name of a folder with them, and dehaze them behind ordinary requests."""
+        view = await jobs.submit(request, options, service.known(model), webhook)
+        response.headers["Location"] = f"/v1/jobs/{view.id}"
+        return view
+
+    @app.get("/jobs/{job}", **JOB)
+    async def state(request: Request, job: str) -> JobView:
+        """How far a job is."""
+        with service.admission.admitted(request.state.client):
+            return jobs.view(job, *await jobs.found(request, job))
+
+    @app.get("/jobs/{job}/result", **RESULT)
+    async def result(request: Request, job: str) -> Response:
+        """The results in a zip archive with a ``manifest.json``; where they are in a folder, that manifest alone."""
+        with service.admission.admitted(request.state.client):
+            return await jobs.result(request, job)
+
+    @app.delete("/jobs/{job}", status_code=204, **CANCEL)
+    async def cancel(request: Request, job: str) -> Response:
+        """End a job, and remove what was sent and what came of it."""
+        with service.admission.admitted(request.state.client):
+            await jobs.cancel(request, job)
+        return Response(status_code=204)

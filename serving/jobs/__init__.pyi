@@ -1,0 +1,10 @@
+from .places import allowed as allowed
+from .places import require_apart as require_apart
+from .running import Runner as Runner
+from .store import Asked as Asked
+from .store import JobState as JobState
+from .store import Store as Store
+from .webhooks import require_allowed as require_allowed
+from .webhooks import require_jobs as require_jobs
+from .webhooks import secret_of as secret_of
+from .work import Doors as Doors
