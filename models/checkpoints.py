@@ -116,7 +116,7 @@ def read_weights(folder: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
 
 
 def read_state(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """What training resumes from; None in a checkpoint without it."""
+    """Read what training resumes from; None in a checkpoint without it."""
     path = Path(folder) / STATE
     if not path.is_file():
         return None

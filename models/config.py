@@ -45,7 +45,7 @@ def nearest(name: str, known: list[str]) -> str:
 
 
 def parse_words(parser: argparse.ArgumentParser, words: Sequence[str] | None = None) -> argparse.Namespace:
-    """As ``parser.parse_args``, but a flag counts only with its whole name, and an unknown one names its nearest.
+    """Do as ``parser.parse_args``, but a flag counts only with its whole name, and an unknown one names its nearest.
 
     Args:
         parser: of a command, perhaps with verbs.

@@ -31,7 +31,7 @@ VERBS = {
 
 
 def usage() -> str:
-    """What ``dehaze --help`` prints."""
+    """Return what ``dehaze --help`` prints."""
     verbs = "\n".join(f"  {verb:<10}{line}" for verb, (_, line) in VERBS.items())
     return (
         "usage: dehaze PHOTO ... | dehaze VERB ...\n\n"

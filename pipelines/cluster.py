@@ -104,14 +104,14 @@ def quiet_worker() -> None:
 
 
 def token_needed() -> bool:
-    """Whether Ray talks only to those who have its token, as this process knows it; False where it cannot tell."""
+    """Return whether Ray wants its token of whoever talks to it, as far as this process can tell; else False."""
     raylet: Any = importlib.import_module("ray._raylet")  # which has no types
     mode = getattr(raylet, "get_authentication_mode", None)  # older ones have none
     return mode is not None and bool(mode() == raylet.AuthenticationMode.TOKEN)
 
 
 def submitted() -> bool:
-    """Whether this is a job of ``ray job submit``, whose current folder is one of Ray's own."""
+    """Return whether this is a job of ``ray job submit``, whose current folder is one of Ray's own."""
     return "job_submission_id" in os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "")
 
 

@@ -165,7 +165,7 @@ def _failed(task: PhotoTask, reason: str) -> PhotoResult:
 
 
 def said(info: DehazeInfo) -> tuple[str, ...]:
-    """What people should know about a result."""
+    """Return what people should know about a result."""
     lost = (f"kinds of metadata that could not be kept: {', '.join(info.lost)}",) if info.lost else ()
     return info.notes + lost
 

@@ -248,7 +248,7 @@ def figures(summary: dict[str, Any]) -> list[str]:
 
 
 def closing_table(stages: dict[str, Any], run: Path, tracking_uri: str) -> str:
-    """What the run came to."""
+    """Return what the run came to, as text."""
     lines = ["", "stage            seconds"]
     lines += [f"{name:<15}{stage['seconds']:>9.0f}" for name, stage in stages.items()]
     lines += figures(stages["evaluate"]["result"]["summary"])

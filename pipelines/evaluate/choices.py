@@ -67,7 +67,7 @@ def result_folders(specs: Sequence[str], taken: Iterable[str]) -> dict[str, Path
 
 
 def describe_model(choice: ModelChoice, allow_networks: Collection[str] = ()) -> dict[str, Any]:
-    """What the summary says of a model, so that its numbers can be traced to its weights.
+    """Return what the summary says of a model, so that its numbers can be traced to its weights.
 
     Raises:
         ConfigError: there is no such model, or it is of a network that is not allowed.

@@ -32,7 +32,7 @@ LPIPS_SMALLEST = 32  # pixels: AlexNet's strides leave nothing of less
 
 
 def torchvision_cache() -> Path:
-    """Where torchvision keeps what it has downloaded."""
+    """Return where torchvision keeps what it has downloaded."""
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
@@ -207,7 +207,7 @@ def without_network() -> Iterator[None]:
 
 
 def problems(names: Sequence[str], weights: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Any]]:
-    """Which of these metrics cannot run and why, and what is to be recorded of the others."""
+    """Find out which of these metrics cannot run and why, and what is to be recorded of the others."""
     reasons: dict[str, str] = {}
     about: dict[str, Any] = {}
     for name in names:

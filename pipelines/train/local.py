@@ -278,7 +278,7 @@ class LocalHost:
         self._streams = _streams(job, step)
 
     def wrap(self, network: torch.nn.Module) -> torch.nn.Module:
-        """As it is."""
+        """Return it as it is."""
         return network
 
     def batches(self, domain: str, batch_size: int) -> Iterator[dict[str, Any]]:  # noqa: ARG002 - as the recipe says

@@ -187,7 +187,7 @@ class Recipe(Settings):
     train: TrainConfig = TrainConfig()
 
     def trained(self) -> dict[str, Any]:
-        """What is trained: the recipe as plain values, without the keys that only say how it runs."""
+        """Return what is trained: the recipe as plain values, without the keys that only say how it runs."""
         values = self.model_dump(mode="json")
         for key in HOW_IT_RUNS:
             part, _, name = key.partition(".")
@@ -221,7 +221,7 @@ class Recipe(Settings):
 
     @property
     def batch_sizes(self) -> dict[str, int]:
-        """What each training worker takes with a step, by its key."""
+        """Return what each training worker takes with a step, by its key."""
         real = {"labels.batch_size": self.labels.batch_size} if self.method == "colabator" else {}
         return {"train.batch_size": self.train.batch_size} | real
 
@@ -278,7 +278,7 @@ def _assign(tree: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def real_config(recipe: Recipe) -> RealConfig:
-    """How real photographs look to the student of a recipe."""
+    """Return how real photographs look to the student of a recipe."""
     labels = recipe.labels
     return RealConfig(
         size=labels.size,
@@ -311,7 +311,7 @@ def load_recipe(name: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 
 
 def trainers_of(recipe: Recipe) -> list[Ask]:
-    """What trains: the workers, and of their data tasks the one per corpus without which none gets a batch."""
+    """List what trains: the workers, and of their data tasks the one per corpus without which none gets a batch."""
     train = recipe.train
     corpora = 2 if recipe.method in ("colabator", "cddgan") else 1
     return [

@@ -62,7 +62,7 @@ def write_json(place: str | os.PathLike[str], values: Mapping[str, Any]) -> None
 
 
 def read_json(place: str | os.PathLike[str]) -> dict[str, Any]:
-    """What such a file says; nothing where there is none."""
+    """Read such a file; nothing where there is none."""
     return dict(json.loads(read_file(os.fspath(place)) or b"{}"))
 
 

@@ -43,7 +43,7 @@ class LabelPoolShard:
         self._began = time.time()
 
     def describe(self) -> tuple[Shard, str, str]:
-        """What it was told, where its store is, and on which host; opens the store."""
+        """Return what it was told, where its store is, and on which host; opens the store."""
         return self._shard, str(self._open().path), socket.gethostname()
 
     @ray.method(concurrency_group="fetch")

@@ -44,7 +44,7 @@ def shard_name(shard: int) -> str:
 
 
 def group_prefix(run: str) -> str:
-    """What the names of the placement groups of a run's pool begin with."""
+    """Return what the names of the placement groups of a run's pool begin with."""
     return f"{namespace_of(run)}/pool-"
 
 
@@ -57,7 +57,7 @@ class Pending(Generic[T]):
         self._finish = finish
 
     def done(self) -> bool:
-        """Whether :meth:`result` would not wait."""
+        """Return whether :meth:`result` would not wait."""
         return len(ray.wait(self._refs, num_returns=len(self._refs), timeout=0)[0]) == len(self._refs)
 
     def result(self, timeout: float | None = None) -> T:
@@ -192,7 +192,7 @@ class LabelPoolClient:
         return self._all("stats", PoolStats.merged)
 
     def history(self) -> History:
-        """What became of the offers over time, of all shards together."""
+        """Return what became of the offers over time, of all shards together."""
         return self._all("history", together).result()
 
     def snapshot(self, uri: str | Path, step: int | None = None, base: str | Path | None = None) -> None:

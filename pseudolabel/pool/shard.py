@@ -64,7 +64,7 @@ class Shard:
 
     @property
     def record(self) -> str | None:
-        """Where its record is."""
+        """Return where its record is."""
         return None if self.snapshots is None else child(self.snapshots, f"shard-{self.number:05d}.json")
 
 

@@ -207,7 +207,7 @@ class Store:
 
 
 def is_store(folder: Path) -> bool:
-    """Whether there is a store, of this version or of an earlier one."""
+    """Return whether there is a store, of this version or of an earlier one."""
     return (folder / OF_LMDB).exists() or any(folder.glob(NAMES))
 
 

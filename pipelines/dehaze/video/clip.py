@@ -66,7 +66,7 @@ class FrameDehazer:
 
 
 def target_of(source: Path, target: str | None, *, overwrite: bool) -> Path:
-    """Where the result goes: the file or folder ``target``, or beside the source.
+    """Return where the result goes: the file or folder ``target``, or beside the source.
 
     Raises:
         ConfigError: it would replace the source, or is there already, or has a suffix that cannot be written.
@@ -165,7 +165,7 @@ def run_video(
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> int:
-    """What ``dehaze apply`` does for a video; 0; 1: parts are missing or damaged; 3: there is no room.
+    """Do what ``dehaze apply`` does for a video; 0; 1: parts are missing or damaged; 3: there is no room.
 
     Raises:
         ConfigError: as :func:`dehaze_video` and :func:`target_of`; no such model or device; a name of no local file.
