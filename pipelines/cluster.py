@@ -11,11 +11,11 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from models.config import ConfigError
+from models.config import ConfigError, environment
 
 NAMESPACE = "ray-dehaze"
 SOURCE_ROOT = Path(__file__).resolve().parents[1]
@@ -212,20 +212,9 @@ def _local_environment() -> dict[str, str]:
     return environment
 
 
-@contextmanager
-def _environment(defaults: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables for a while; those that are set already stay, except that PYTHONPATH is replaced."""
-    changed = {key: value for key, value in defaults.items() if key == "PYTHONPATH" or key not in os.environ}
-    before = {key: os.environ.get(key) for key in changed}
-    os.environ.update(changed)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
+def _environment(defaults: Mapping[str, str]) -> AbstractContextManager[None]:
+    """Set variables for a while; those that are set already stay, except that PYTHONPATH is replaced."""
+    return environment({key: value for key, value in defaults.items() if key == "PYTHONPATH" or key not in os.environ})
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from models.config import ConfigError
 from models.images import quantize, to_tensor
-from models.inference import Look, Tile, as_wanted, content_of, haze_of, look_at, steadied, verdict
+from models.inference import Look, Tile, as_wanted, content_of, device_of, haze_of, look_at, steadied, verdict
 from models.options import InferenceConfig
 from models.paths import absolute
 from models.predictor import Predictor
@@ -24,7 +24,6 @@ from pipelines.dehaze.options import VideoOptions
 from pipelines.dehaze.outcome import NO_SPACE, SOME_FAILED
 from pipelines.dehaze.video.files import WRITABLE, Reader, VideoFrame, Writer
 from pipelines.dehaze.video.smoothing import Smoother
-from pipelines.dehaze.work import device_of
 from pipelines.disk_errors import NoSpaceError
 from pipelines.shown import say
 
