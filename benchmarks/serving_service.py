@@ -87,7 +87,7 @@ def cpu_seconds(root: int) -> Counter[str]:
 
 @contextmanager
 def on_cores(count: int) -> Iterator[None]:
-    """What is started in here runs on the first so many cores, with all that it starts."""
+    """Run what is started in the block, with all that it starts, on the first so many cores."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, set(sorted(before)[:count]))
     try:

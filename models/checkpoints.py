@@ -5,11 +5,10 @@ Nothing is ever unpickled: weights are safetensors, training state is read with 
 
 from __future__ import annotations
 
-import argparse
+import hashlib
 import json
 import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from pydantic import BaseModel
 from safetensors.torch import save_file
 from torch import nn
 
-from models.config import ConfigError, parse_words
+from models.config import ConfigError
 from models.paths import child, is_uri, local_copy
 from models.weights_files import no_weights, read_safetensors, read_torch, read_weights_file
 
@@ -115,8 +114,17 @@ def read_weights(folder: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     return read_safetensors(Path(folder) / MODEL)
 
 
+def weights_hash(network: nn.Module) -> str:
+    """Return the SHA-256 of a network's weights and their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def read_state(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """What training resumes from; None in a checkpoint without it."""
+    """Read what training resumes from; None in a checkpoint without it."""
     path = Path(folder) / STATE
     if not path.is_file():
         return None
@@ -162,27 +170,3 @@ def convert(source: str | os.PathLike[str], folder: str | os.PathLike[str]) -> P
         raise ConfigError(f"{source}: {problem}") from problem
     config: BaseModel = network.config  # type: ignore[assignment]  # both networks have one
     return save(folder, network, {"network": {"name": name, **config.model_dump()}})
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """``python -m models.checkpoints convert CORUN.pth OUT/``; DGUNet's files as well."""
-    parser = argparse.ArgumentParser(
-        prog="python -m models.checkpoints", description="Work with checkpoints.", allow_abbrev=False
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    verb = verbs.add_parser(
-        "convert", help="turn released CORUN or DGUNet weights into a checkpoint folder", allow_abbrev=False
-    )
-    verb.add_argument("source", help="the authors' .pth file")
-    verb.add_argument("folder", help="checkpoint folder to write")
-    args = parse_words(parser, argv)
-    try:
-        print(convert(args.source, args.folder))
-    except ConfigError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

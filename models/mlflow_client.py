@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from models.config import ConfigError
+from models.config import ConfigError, environment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -129,16 +129,9 @@ def public_uri(uri: str) -> str:
 def _impatient() -> Iterator[None]:
     """Short times in the environment, where MLflow looks for them; those that the user has set stay."""
     with _asking:
-        before = {key: os.environ.get(key) for key in _QUESTION}
-        ours = {key: value for key, value in before.items() if value in (None, _ENVIRONMENT.get(key))}
-        os.environ.update({key: _QUESTION[key] for key in ours})
-        try:
+        ours = {key: new for key, new in _QUESTION.items() if os.environ.get(key) in (None, _ENVIRONMENT.get(key))}
+        with environment(ours):
             yield
-        finally:
-            for key, value in ours.items():
-                os.environ.pop(key, None)
-                if value is not None:
-                    os.environ[key] = value
 
 
 def _require_answer(uri: str) -> None:

@@ -39,7 +39,7 @@ def local_files() -> Any:
         """
 
         def get_file_info(self, what: Any) -> Any:
-            """As pyarrow's; a list of paths and a selector are taken too."""
+            """Do as pyarrow's; a list of paths and a selector are taken too."""
             if isinstance(what, pafs.FileSelector):
                 return super().get_file_info(what)
             return super().get_file_info(
@@ -47,39 +47,39 @@ def local_files() -> Any:
             )
 
         def open_input_stream(self, path: str, *args: Any, **options: Any) -> Any:
-            """As pyarrow's."""
+            """Do as pyarrow's."""
             return super().open_input_stream(os.fsencode(path), *args, **options)
 
         def open_input_file(self, path: str) -> Any:
-            """As pyarrow's."""
+            """Do as pyarrow's."""
             return super().open_input_file(os.fsencode(path))
 
         def open_output_stream(self, path: str, *args: Any, **options: Any) -> Any:
-            """As pyarrow's."""
+            """Do as pyarrow's."""
             return super().open_output_stream(os.fsencode(path), *args, **options)
 
         def create_dir(self, path: str, *, recursive: bool = True) -> None:
-            """As pyarrow's."""
+            """Do as pyarrow's."""
             super().create_dir(os.fsencode(path), recursive=recursive)
 
         def move(self, source: str, target: str) -> None:
-            """As pyarrow's."""
+            """Do as pyarrow's."""
             super().move(os.fsencode(source), os.fsencode(target))
 
         def delete_file(self, path: str) -> None:
-            """As pyarrow's."""
+            """Do as pyarrow's."""
             super().delete_file(os.fsencode(path))
 
     return LocalFiles
 
 
 def is_uri(text: str | os.PathLike[str]) -> bool:
-    """Whether it is a URI rather than a local path."""
+    """Return whether it is a URI rather than a local path."""
     return "://" in os.fspath(text)
 
 
 def is_local(files: Any) -> bool:
-    """Whether a pyarrow file system is that of this machine."""
+    """Return whether a pyarrow file system is that of this machine."""
     from pyarrow import fs as pafs
 
     return isinstance(files, pafs.LocalFileSystem)
@@ -145,7 +145,7 @@ def name_of(uri: str | os.PathLike[str]) -> str:
 
 
 def read_file(uri: str) -> bytes | None:
-    """What is in a file; None where there is none.
+    """Read a file; None where there is none.
 
     Raises:
         OSError: it cannot be read.
@@ -169,7 +169,7 @@ def names_in(uri: str, *, folders: bool = False) -> list[str]:
 
 
 def exists(uri: str) -> bool:
-    """Whether there is a file or a folder."""
+    """Return whether there is a file or a folder."""
     from pyarrow import fs as pafs
 
     files, path = filesystem(uri)

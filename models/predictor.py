@@ -45,7 +45,7 @@ class DehazeInfo:
 
 
 def wrapping(photo: Photo, options: DehazeOptions) -> tuple[bool, tuple[str, ...]]:
-    """Whether the ends of a photograph meet, and what to say of it where its XMP decided."""
+    """Return whether the ends of a photograph meet, and what to say of it where its XMP decided."""
     if options.wrap is not None:
         return options.wrap, ()
     found = goes_round(photo)
@@ -129,7 +129,7 @@ class Predictor:
 
     @property
     def limits(self) -> ImageLimits:
-        """What is accepted."""
+        """Return what is accepted."""
         return self._limits
 
     def run(self, hazy: Tensor, *, wrap: bool = False) -> inference.Dehazed:

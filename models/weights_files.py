@@ -37,7 +37,7 @@ _MORE = (
 
 
 def read_weights_file(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a safetensors file holds, or one that ``torch.save`` wrote, whatever its name; on the CPU.
+    """Read a safetensors file, or one that ``torch.save`` wrote, whatever its name; on the CPU.
 
     Raises:
         ConfigError: no such file; no weights, or more than weights, in it. One line, with what it is.
@@ -76,7 +76,7 @@ def read_torch(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def reason_of(problem: BaseException, *files: str | os.PathLike[str]) -> str:
-    """Why a library could not load weights, in one line: what is wrong with one of the files, where that is it."""
+    """Return why a library could not load weights, in one line: what is wrong with one of the files, if that is it."""
     for file in files:
         try:
             _check(file)
@@ -89,7 +89,7 @@ def reason_of(problem: BaseException, *files: str | os.PathLike[str]) -> str:
 
 
 def no_weights(path: str | os.PathLike[str]) -> str | None:
-    """What a file is that people take for weights or their configuration by mistake; None where it is nothing such."""
+    """Say what a file is that people take for weights or their configuration by mistake; None for nothing such."""
     with Path(path).open("rb") as stream:
         head = stream.read(1024)
     if not head:

@@ -22,8 +22,10 @@ VERBS = {
     "train": ("pipelines.train.__main__", "train a dehazing network from a recipe"),
     "pool": ("pseudolabel.__main__", "look into a label pool, export it, list runs and end them"),
     "evaluate": ("pipelines.evaluate.__main__", "measure models on test photographs and write a report"),
-    "convert": ("models.checkpoints", "make a checkpoint of the authors' released weights"),
-    "models": ("pipelines.model_files", "hand a model on: as ONNX, or to the Hugging Face hub"),
+    "models": (
+        "pipelines.model_files",
+        "take over released weights; hand a model on, as ONNX or to a hub",
+    ),
     "doctor": ("pipelines.doctor.__main__", "say what this machine or a cluster has and lacks"),
     "register": ("pipelines.register", "put a checkpoint into the MLflow model registry"),
     "demo": ("pipelines.demo.__main__", "run everything once on small data, from ingest to a served request"),
@@ -31,7 +33,7 @@ VERBS = {
 
 
 def usage() -> str:
-    """What ``dehaze --help`` prints."""
+    """Return what ``dehaze --help`` prints."""
     verbs = "\n".join(f"  {verb:<10}{line}" for verb, (_, line) in VERBS.items())
     return (
         "usage: dehaze PHOTO ... | dehaze VERB ...\n\n"

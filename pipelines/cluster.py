@@ -11,11 +11,11 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from models.config import ConfigError
+from models.config import ConfigError, environment
 
 NAMESPACE = "ray-dehaze"
 SOURCE_ROOT = Path(__file__).resolve().parents[1]
@@ -104,14 +104,14 @@ def quiet_worker() -> None:
 
 
 def token_needed() -> bool:
-    """Whether Ray talks only to those who have its token, as this process knows it; False where it cannot tell."""
+    """Return whether Ray wants its token of whoever talks to it, as far as this process can tell; else False."""
     raylet: Any = importlib.import_module("ray._raylet")  # which has no types
     mode = getattr(raylet, "get_authentication_mode", None)  # older ones have none
     return mode is not None and bool(mode() == raylet.AuthenticationMode.TOKEN)
 
 
 def submitted() -> bool:
-    """Whether this is a job of ``ray job submit``, whose current folder is one of Ray's own."""
+    """Return whether this is a job of ``ray job submit``, whose current folder is one of Ray's own."""
     return "job_submission_id" in os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "")
 
 
@@ -212,20 +212,9 @@ def _local_environment() -> dict[str, str]:
     return environment
 
 
-@contextmanager
-def _environment(defaults: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables for a while; those that are set already stay, except that PYTHONPATH is replaced."""
-    changed = {key: value for key, value in defaults.items() if key == "PYTHONPATH" or key not in os.environ}
-    before = {key: os.environ.get(key) for key in changed}
-    os.environ.update(changed)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
+def _environment(defaults: Mapping[str, str]) -> AbstractContextManager[None]:
+    """Set variables for a while; those that are set already stay, except that PYTHONPATH is replaced."""
+    return environment({key: value for key, value in defaults.items() if key == "PYTHONPATH" or key not in os.environ})
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def add_flags(parser: argparse._ActionsContainer, config: type[BaseModel], witho
 
 
 def given(args: argparse.Namespace, config: type[BaseModel]) -> dict[str, Any]:
-    """What the command line says of the fields of ``config``, as :func:`models.config.parse` takes it.
+    """Return what the command line says of the fields of ``config``, as :func:`models.config.parse` takes it.
 
     Raises:
         SystemExit: 2, a mapping's word without ``=``.

@@ -1,5 +1,6 @@
-"""Hand models on: as ONNX for other programs, or to the Hugging Face hub.
+"""Take over released weights, and hand models on: as ONNX for other programs, or to the Hugging Face hub.
 
+dehaze models convert CORUN.pth checkpoints/corun
 dehaze models export corun-compact corun-compact.onnx
 dehaze models push runs/colabator/model me/my-dehazer --license apache-2.0   # then: load("hf://me/my-dehazer")
 """
@@ -33,6 +34,15 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
     add_allow_networks(export)
     export.set_defaults(act=_export)
+    convert = verbs.add_parser(
+        "convert",
+        help="make a checkpoint of the authors' released weights",
+        description="Make a checkpoint of the authors' weights of CORUN or DGUNet, which their names tell apart.",
+        allow_abbrev=False,
+    )
+    convert.add_argument("source", help="the authors' .pth file")
+    convert.add_argument("folder", help="checkpoint folder to write")
+    convert.set_defaults(act=_convert)
     push = verbs.add_parser(
         "push",
         help="send a checkpoint to the Hugging Face hub",
@@ -72,6 +82,12 @@ def _export(args: argparse.Namespace) -> None:
         partial.unlink(missing_ok=True)
     sizes = ", ".join(f"{height}x{width} {decibels:.0f} dB" for (height, width), decibels in found.items())
     say(f"{args.file}: opset {OPSET}, any height and width; against torch: {sizes}")
+
+
+def _convert(args: argparse.Namespace) -> None:
+    from models.checkpoints import convert
+
+    say(str(convert(args.source, args.folder)))
 
 
 CARD = """# {title}

@@ -103,7 +103,7 @@ def blind_nodes(path: Path) -> list[str]:
 
 
 def ask_nodes(question: Callable[..., Any], *words: Any) -> list[tuple[dict[str, Any], Any]]:
-    """What a function returns on each node of the cluster in use: Ray's description of the node, and the answer.
+    """Call a function on each node of the cluster in use; return Ray's description of the node, and the answer.
 
     The answer is None of a node that gives none in time, or dies; whatever else the function raises is raised here.
     """
@@ -140,7 +140,7 @@ def _sees(path: str) -> bool:
 
 
 def placed(device: str, gpus: float | None = None) -> tuple[str, float]:
-    """Where each worker of a job in this session computes, and how much of a GPU it asks of Ray.
+    """Find out where each worker of a job in this session computes, and how much of a GPU it asks of Ray.
 
     Ray lends GPUs: one that nobody asked for may be somebody else's, or out of sight.
 

@@ -24,7 +24,7 @@ class Ask:
 
     @property
     def bundle(self) -> dict[str, float]:
-        """What each asks of one node, as Ray has it."""
+        """Return what each asks of one node, as Ray has it."""
         return {kind: amount for kind, amount in (("CPU", self.cpus), ("GPU", self.gpus)) if amount}
 
     def __str__(self) -> str:
@@ -54,7 +54,7 @@ def total(bundles: Iterable[Mapping[str, float]]) -> Counter[str]:
 
 
 def refusal(asks: Sequence[Ask], capacity: Capacity) -> str | None:
-    """Why a cluster can never have room for all of this at a time; None when it may, or when its size is not known."""
+    """Return why a cluster can never have room for all of this at a time; None where it may."""
     if not capacity.final:
         return None
     have = total(capacity.nodes)
@@ -74,7 +74,7 @@ def refusal(asks: Sequence[Ask], capacity: Capacity) -> str | None:
 
 
 def capacity_of(launcher: Mapping[str, Any]) -> Capacity | None:
-    """What a file of Ray's cluster launcher (``cluster.yaml``) lets a cluster grow to; None where it does not say."""
+    """Return what a file of Ray's launcher (``cluster.yaml``) lets a cluster grow to; None where it does not say."""
     nodes: list[Mapping[str, float]] = []
     everything = int(launcher.get("max_workers", 0))
     for name, kind in launcher["available_node_types"].items():

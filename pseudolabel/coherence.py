@@ -31,7 +31,7 @@ def admits(
     new_clearness: ArrayLike,
     new_quality: ArrayLike,
 ) -> bool | NDArray[np.bool_]:
-    """Whether a candidate may take the place of what the pool holds (CORUN+Colabator, section 3.2).
+    """Decide whether a candidate may take the place of what the pool holds (CORUN+Colabator, section 3.2).
 
     A candidate is admitted when nothing is held yet, or when it is not worse in clearness *and* not worse in quality:
     both global coherences must agree, so each of them only ever rises. A tie is admitted, because a later teacher's
@@ -54,7 +54,7 @@ def admits(
 
 
 def grid(images: Tensor, size: int) -> tuple[int, int]:
-    """How many whole blocks of `size` pixels there are in a column and in a row of N3HW images.
+    """Return how many whole blocks of `size` pixels there are in a column and in a row of N3HW images.
 
     Raises:
         ValueError: the images are smaller than a block, or `size` is not positive.

@@ -92,7 +92,7 @@ def shrunk_depth(data: bytes | None) -> bytes:
 
 
 def balanced(found: list[Packed], budget: int) -> list[Packed]:
-    """As many as fit, a photograph of each kind in turn; ``found`` in the order in which they are wanted."""
+    """Choose as many as fit, a photograph of each kind in turn; ``found`` in the order in which they are wanted."""
     kinds: dict[str, list[Packed]] = defaultdict(list)
     for one in found:
         kinds[one.kind].append(one)

@@ -89,7 +89,7 @@ def _distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
 
 
 def resumed_difference(name: str, overrides: list[str], device: torch.device, work: Path) -> dict[str, Any]:
-    """How far a resumed method is from the one that went on, after a step, over the change of that step."""
+    """Return how far a resumed method is from the one that went on, after a step, over the change of that step."""
     recipe = load_recipe(name, ["train.steps=4", "crop.size=64", *overrides])
     batch, method = batch_of(recipe, device), make_method(recipe, device)
     method.configure()

@@ -55,7 +55,7 @@ class Stage:
 
     @contextmanager
     def in_time(self) -> Iterator[None]:
-        """What is in the block ends when the seconds do, wherever it is; ``out_of_time`` then says so."""
+        """End what is in the block when the seconds are over, wherever it is; ``out_of_time`` then says so."""
         signal.signal(signal.SIGALRM, _over)
         signal.setitimer(signal.ITIMER_REAL, max(0.01, self.left))
         try:
@@ -73,7 +73,7 @@ class Stage:
 
 
 def reason(problem: Exception) -> str:
-    """Why something failed, in a line."""
+    """Return why something failed, in a line."""
     return f"{type(problem).__name__}: {' '.join(str(problem).split())}"[:300]
 
 
@@ -82,7 +82,7 @@ def _over(_signal: int, _frame: FrameType | None) -> None:
 
 
 def describe(device: torch.device) -> dict[str, Any]:
-    """What figures were made on."""
+    """Return what figures were made on."""
     made: dict[str, Any] = {"device": device.type, "torch": torch.__version__, "cores": os.cpu_count()}
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)

@@ -65,7 +65,7 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def is_whole(data: bytes) -> bool:
-    """Whether a JPEG or PNG file has its end; True for others.
+    """Return whether a JPEG or PNG file has its end; True for others.
 
     Raises:
         CorruptImage: more parts than any encoder writes.
@@ -123,7 +123,7 @@ def open_image(data: bytes, limits: ImageLimits) -> Image.Image:
 
 
 def boxes(data: bytes) -> heif.HeifLayout | None:
-    """What the boxes of an AVIF or HEIC file tell; None for other files.
+    """Return what the boxes of an AVIF or HEIC file tell; None for other files.
 
     Raises:
         ImageError: as :func:`models.images.decode`.
@@ -154,7 +154,7 @@ def _register_heic() -> None:
 
 
 def probe(data: bytes, limits: ImageLimits) -> Header:
-    """As :func:`models.images.probe`, with Pillow's own exceptions besides the typed ones."""
+    """Do as :func:`models.images.probe`, with Pillow's own exceptions besides the typed ones."""
     check_bytes(len(data), limits)
     if (layout := tiff_layout(data, limits)) is not None:
         return _header("TIFF", (layout.width, layout.height), tiff_orientation(layout))

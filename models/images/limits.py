@@ -173,7 +173,7 @@ _TABLE = [(name, re.compile(begin.encode("latin-1"), re.DOTALL)) for name, begin
 
 
 def kind_of(data: bytes) -> str | None:
-    """What a file is by how it begins, such as ``HEIC`` or ``an HTML page``; None where that tells nothing."""
+    """Return what a file is by how it begins, such as ``HEIC`` or ``an HTML page``; None where that tells nothing."""
     if data and data.count(0) == len(data):
         return f"{len(data):,} bytes of nothing but zeros"
     head = data[:_LOOK]

@@ -67,7 +67,7 @@ def _left_out(parts: list[png.Chunk]) -> str:
 
 
 def filled(pixels: Array, other: Array) -> tuple[Array, int, int] | None:
-    """Where two readings differ, nothing of the picture is there: the pixels beside are repeated.
+    """Repeat the pixels beside where two readings differ: nothing of the picture is there.
 
     Returns:
         the picture, how many rows miss something (columns, of a picture that was turned), and how many there are in

@@ -89,14 +89,14 @@ def _table(curve: Array) -> Array:
 
 
 def is_hdr(profile: bytes) -> bool:
-    """Whether a profile is one of PQ or HLG: by its tag cicp (ICC.1:2022, 9.2.17), or by its name (BT.2100)."""
+    """Return whether a profile is one of PQ or HLG: by its tag cicp (ICC.1:2022, 9.2.17) or its name (BT.2100)."""
     at = profile.find(b"cicp\0\0\0\0")
     return (at >= 0 and profile[at + 9 : at + 10] in (b"\x10", b"\x12")) or b"2100" in profile.replace(b"\0", b"")
 
 
 def is_sound(profile: bytes) -> bool:
-    """Whether every tag lies inside the profile and holds what it claims to (ICC.1:2022, sections 7.3 and 10): Little
-    CMS makes room for what is claimed.
+    """Return whether every tag lies inside the profile and holds what it claims to (ICC.1:2022, sections 7.3 and 10):
+    Little CMS makes room for what is claimed.
     """
     if not _HEADER + 4 <= len(profile) <= _LONGEST or profile[36:40] != b"acsp":
         return False

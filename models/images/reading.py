@@ -29,7 +29,7 @@ _MODELS: dict[str, Model] = {"L": "GRAY", "CMYK": "CMYK", "RGB": "RGB"}
 
 
 def photo_of(data: bytes, limits: ImageLimits, shrink_to: int | None = None, *, ended: bool = True) -> Photo:
-    """As :func:`models.images.decode`; Pillow's plugins raise more. ``ended``: its end must be there."""
+    """Do as :func:`models.images.decode`; Pillow's plugins raise more. ``ended``: its end must be there."""
     layout = headers.tiff_layout(data, limits)
     if layout is not None and layout.deep:
         return _photo(tiff.decode(data, layout), data, layout, None)

@@ -41,12 +41,12 @@ class Layout:
 
     @property
     def deep(self) -> bool:
-        """Whether :func:`decode` is needed: Pillow would cut the depth, or cannot read it at all."""
+        """Return whether :func:`decode` is needed: Pillow would cut the depth, or cannot read it at all."""
         return (self.bits > 8 and self.bits % 16 == 0) or self.photometric in _LAB
 
     @property
     def further_samples(self) -> bool:
-        """Whether there are channels beside those of the color model and one of transparency."""
+        """Return whether there are channels beside those of the color model and one of transparency."""
         colors = {3: 1, 6: 3}.get(self.photometric) or _MODELS.get(self.photometric, ("GRAY", self.samples))[1]
         return self.samples > colors + (exif.number(self.tags, _EXTRA, _STRAIGHT) in (_PREMULTIPLIED, _STRAIGHT))
 

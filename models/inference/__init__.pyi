@@ -16,6 +16,7 @@ from .dehazing import as_dehazed as as_dehazed
 from .dehazing import dehaze as dehaze
 from .guided import guided_coefficients as guided_coefficients
 from .guided import guided_filter as guided_filter
+from .memory import device_of as device_of
 from .memory import peak_bytes as peak_bytes
 from .panorama import goes_round as goes_round
 from .pixels import dehaze_pixels as dehaze_pixels

@@ -40,7 +40,7 @@ class NoTransmissionError(ConfigError):
 
 
 def haze_of(transmission: Tensor | None) -> float | None:
-    """How much haze there is in a photograph: 1 - mean transmission, in [0, 1]; None where there is none."""
+    """Return how much haze there is in a photograph: 1 - mean transmission, in [0, 1]; None where there is none."""
     return None if transmission is None else 1.0 - float(transmission.mean())
 
 
@@ -90,7 +90,7 @@ class Look:
 
 
 def look_at(hazy: Tensor, scene: Tensor, transmission: Tensor | None, controls: Controls) -> Look:
-    """What the controls mean for a photograph.
+    """Return what the controls mean for a photograph.
 
     Args:
         hazy: 13HW in [0, 1], of any size: a small one will do.

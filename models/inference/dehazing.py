@@ -48,7 +48,7 @@ class Dehazed:
 
 
 def as_dehazed(output: Any) -> Dehazed:
-    """What a network returned, as scene and transmission: a tensor is a scene; anything else has the attributes.
+    """Return what a network gave as scene and transmission: a tensor is a scene; anything else has the attributes.
 
     Raises:
         TypeError: neither a tensor nor an object with a ``scene``.
@@ -210,7 +210,7 @@ class _Runner:
         self.band = _BAND.get(device.type, _BAND["cuda"])
 
     def plan(self, image: Tensor, budget: int) -> ExecutionPlan:
-        """What fits ``budget`` bytes, as fast as may be."""
+        """Plan what fits ``budget`` bytes, as fast as may be."""
         if self.config.tile is not None and max(image.shape[-2:]) > self.config.tile:
             return ExecutionPlan(self.band, tile=self.config.tile)
         if self.needs(image, budget) <= budget:

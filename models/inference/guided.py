@@ -120,7 +120,7 @@ def enlarged(image: Tensor, small: Tensor, target: Tensor) -> Tensor:
 
 
 def coefficients(small: Tensor, target: Tensor) -> Tensor:
-    """What was done to a small photograph N3hw, as maps of color around each of its pixels: (N, C, 4, h, w)."""
+    """Return what was done to a small photograph N3hw, as maps of color around each of its pixels: (N, C, 4, h, w)."""
     return color_coefficients(small, target, _RADIUS, _EPSILON)
 
 

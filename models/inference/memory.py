@@ -1,4 +1,4 @@
-"""How much memory there is, and how much a computation takes at its peak."""
+"""Devices: which there are, how much memory they have, and how much a computation takes at its peak."""
 
 from __future__ import annotations
 
@@ -11,9 +11,29 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from models.config import ConfigError
+
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 _UNKNOWN = 4 << 30  # where the system does not say what is free
+
+
+def device_of(name: str | torch.device | None = None) -> torch.device:
+    """Return a device by its name; without one, or by ``auto``, the first GPU, or the CPU where there is none.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    try:
+        device = torch.device(("cuda" if there else "cpu") if name in (None, "auto") else str(name))
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"--device is '{name}'; expected auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= there:
+        raise ConfigError(f"--device {name}: there is no such GPU here; expected cpu, or auto")
+    return device
 
 
 def free_memory(device: torch.device) -> int:

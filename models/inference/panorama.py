@@ -14,7 +14,7 @@ _FULL_WIDTH = re.compile(rb"\bGPano:FullPanoWidthPixels(\s*=\s*[\"']|>)\s*([0-9]
 
 
 def goes_round(photo: Photo) -> bool:
-    """Whether the XMP of a photograph says that it is an equirectangular panorama as wide as the whole circle."""
+    """Say whether the XMP of a photograph calls it an equirectangular panorama as wide as the whole circle."""
     packet = photo.metadata.xmp if photo.metadata is not None else None
     if packet is None or not _EQUIRECTANGULAR.search(packet):
         return False

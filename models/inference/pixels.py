@@ -24,7 +24,7 @@ Array = NDArray[Any]
 def dehaze_pixels(
     network: nn.Module, pixels: Array, config: InferenceConfig, controls: Controls, device: torch.device
 ) -> tuple[Array, float | None] | None:
-    """What :func:`dehaze` and :func:`controlled` make of a photograph, bit for bit, with a fraction of the memory.
+    """Do what :func:`dehaze` and :func:`controlled` do to a photograph, bit for bit, with a fraction of the memory.
 
     Args:
         network: on ``device``.

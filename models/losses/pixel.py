@@ -57,7 +57,7 @@ def reconstruction(
 
 
 def light(airlight: Tensor, level: Tensor, amount: Tensor, true: Tensor, tint: Tensor, transmission: Tensor) -> Tensor:
-    """How far the light that a network found is from the one that the haze was made in.
+    """Return how far the light that a network found is from the one that the haze was made in.
 
     ``mean (1 - mean T) (|A - A_true| + |c(L) - c(A_true / tint)|) + 0.1 H(h, haze or none)``: an image says as much of
     its airlight as it has haze. c is a color without its brightness, which the L1 of the scene decides; H the cross

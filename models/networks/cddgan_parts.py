@@ -200,7 +200,7 @@ class ProjectionHeads(nn.Module):
         return [F.normalize(head(sample_patches(feature, positions)), dim=1) for head, feature in pairs]
 
     def of_images(self, features: Sequence[Tensor], positions: Tensor) -> list[Tensor]:
-        """As :meth:`forward`, of each image's mean over the positions, which stands at all of them: (N * P, D)."""
+        """Do as :meth:`forward`, of each image's mean over the positions, which stands at all of them: (N * P, D)."""
         found, count = [], len(positions)
         for head, feature in zip(self.heads, features, strict=True):
             means = sample_patches(feature, positions).view(len(feature), count, -1).mean(dim=1)

@@ -75,7 +75,7 @@ def apply(plan: FolderPlan, args: argparse.Namespace) -> int:
 
 
 def task_of(plan: FolderPlan) -> PhotoTask:
-    """What a plan for one photograph is to do."""
+    """Return what a plan for one photograph is to do."""
     from pipelines.dehaze.plan import tasks
 
     return next(tasks(plan))

@@ -27,7 +27,7 @@ _LISTED = 20  # photographs that a dry run names
 def begin(
     plan: FolderPlan, args: argparse.Namespace, options: DehazeOptions, execution: InferenceConfig
 ) -> WorkerSetup:
-    """What workers need to know. Unless it is a dry run, the folder of results has its record afterwards.
+    """Find out what workers need to know. Unless it is a dry run, the folder of results has its record afterwards.
 
     Raises:
         ConfigError: no such model or device, results of other settings at the target, or a named result that is there.

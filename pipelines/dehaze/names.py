@@ -24,7 +24,7 @@ def is_video(name: str) -> bool:
 
 
 def advice(kinds: Mapping[str, int]) -> str:
-    """What to do about videos that were left out, or nothing."""
+    """Return what to do about videos that were left out, or nothing."""
     there = any(is_video(f"a.{kind}") for kind in kinds)
     return "; videos are dehazed one at a time: dehaze apply CLIP RESULT" if there else ""
 
@@ -42,12 +42,12 @@ def is_own(name: str) -> bool:
 
 
 def is_remote(place: str) -> bool:
-    """Whether a name leads away from this machine; no server is asked."""
+    """Return whether a name leads away from this machine; no server is asked."""
     return "://" in place and not place.startswith("file://")
 
 
 def identity(place: str) -> object:
-    """What is equal for two names of one file or folder, through links, mounts and hard links; None for nothing."""
+    """Return what is equal for two names of one file or folder, through links and mounts; None for nothing."""
     if "://" in place:
         return place.rstrip("/")
     try:
@@ -87,7 +87,7 @@ def _upwards(place: str) -> Iterator[str]:
 
 
 def ignores_case(place: str) -> bool:
-    """Whether the file system holding ``place`` takes ``A`` and ``a`` for one name. Nothing is written to find out:
+    """Return whether the file system holding ``place`` takes ``A`` and ``a`` for one name. Nothing is written for it:
     the nearest folder that is there is looked up by its name in the other case.
     """
     if "://" in place:

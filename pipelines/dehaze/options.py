@@ -39,7 +39,7 @@ class VideoOptions(Controls):
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What decides how a result looks, and where it is computed."""
+    """Add the flags that decide how a result looks, and where it is computed."""
     group = parser.add_argument_group("how")
     group.add_argument(
         "--model",
@@ -60,7 +60,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def place_options(parser: argparse.ArgumentParser) -> None:
-    """What is done, and what about results that are there."""
+    """Add the flags that say what is done, and what about results that are there."""
     group = parser.add_argument_group("what")
     group.add_argument("--out", metavar="DST", help="where the results go, as a flag; all names are then sources")
     group.add_argument(

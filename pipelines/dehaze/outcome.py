@@ -108,7 +108,7 @@ class FolderReport:
             self._place = None
 
     def haze_found(self) -> str:
-        """How much haze there was, in one line; empty where that is not known."""
+        """Return how much haze there was, in one line; empty where that is not known."""
         count = self.verdicts.total()
         if count < 2:
             return "".join(f"{words} ({self._haze:.2f})" for words in self.verdicts)

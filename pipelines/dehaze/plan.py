@@ -45,7 +45,7 @@ class FolderSurvey:
 def make_plan(
     sources: Sequence[str], target: str | None, file_format: str | None, *, recursive: bool = True
 ) -> FolderPlan:
-    """What sources and target mean.
+    """Find out what sources and target mean.
 
     Args:
         sources: folders, globs (``*``, ``?``, ``[ab]``, ``**``) and files; paths or URIs.

@@ -52,7 +52,7 @@ class FolderRecord(Settings):
 
 
 def made_with(model: str, network: nn.Module, options: DehazeOptions, execution: InferenceConfig) -> MadeWith:
-    """How results are made. The memory that a network may use is left out: it changes from call to call."""
+    """Return how results are made. The memory that a network may use is left out: it changes from call to call."""
     return MadeWith(
         model=shown(model),
         weights=fingerprint(network),

@@ -11,13 +11,14 @@ from pyarrow import fs as pafs
 
 from models.config import ConfigError
 from models.images import ImageError
+from models.inference import device_of
 from models.paths import absolute, filesystem
 from models.predictor import Predictor
 from pipelines.dehaze.names import same_place
 from pipelines.dehaze.options import execution_of, options_of
 from pipelines.dehaze.outcome import NO_SPACE, SOME_FAILED
 from pipelines.dehaze.plan import format_of
-from pipelines.dehaze.work import device_of, said, write
+from pipelines.dehaze.work import said, write
 from pipelines.disk_errors import NoSpaceError, no_space, reason_of
 from pipelines.shown import say
 

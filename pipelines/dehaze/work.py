@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 from pyarrow import fs as pafs
 
-from models.config import ConfigError
 from models.images import ImageError, check_bytes
+from models.inference import device_of
 from models.options import DehazeOptions, InferenceConfig
 from models.paths import child, filesystem, replacing
 from models.predictor import DehazeInfo, Predictor
@@ -165,7 +165,7 @@ def _failed(task: PhotoTask, reason: str) -> PhotoResult:
 
 
 def said(info: DehazeInfo) -> tuple[str, ...]:
-    """What people should know about a result."""
+    """Return what people should know about a result."""
     lost = (f"kinds of metadata that could not be kept: {', '.join(info.lost)}",) if info.lost else ()
     return info.notes + lost
 
@@ -245,16 +245,3 @@ def write(place: str, data: bytes) -> None:
         if full is not None:
             raise full from problem
         raise
-
-
-def device_of(name: str) -> torch.device:
-    """``auto`` is the first GPU, or the CPU where there is none.
-
-    Raises:
-        ConfigError: a GPU that is not there.
-    """
-    there = torch.cuda.is_available()
-    device = torch.device(("cuda" if there else "cpu") if name == "auto" else name)
-    if device.type == "cuda" and not (there and (device.index or 0) < torch.cuda.device_count()):
-        raise ConfigError(f"--device {name}: there is no such GPU here; expected cpu, or auto")
-    return device

@@ -10,7 +10,6 @@ import argparse
 import hashlib
 import json
 import os
-import re
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ from typing import Any
 
 from models.config import ConfigError
 from models.imports import package_of
+from models.paths import replacing
 from pipelines.cluster import local_out, ray_session
 from pipelines.train import Recipe, TrainJob, load_recipe, train
 
@@ -36,10 +36,8 @@ class State:
 
     def save(self) -> None:
         """Write the state, atomically."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(self.values, indent=2) + "\n")
-        partial.replace(self.path)
+        with replacing(os.fspath(self.path)) as stream:
+            stream.write((json.dumps(self.values, indent=2) + "\n").encode())
 
     def stage(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The stage's result: from an earlier attempt, or by doing the work now."""
@@ -152,9 +150,10 @@ class Demo:
 
     def register(self, tracker: Any, model: str, evaluation: dict[str, Any]) -> dict[str, Any]:
         """The model, its figures and pictures, in MLflow; the alias ``champion`` points to it."""
+        from pipelines.evaluate import flat
         from pipelines.tracking import register_model
 
-        tracker.log_metrics(flat_means(evaluation["summary"]))
+        tracker.log_metrics(flat(evaluation["summary"]))
         tracker.log_artifact(self.run / "evaluation", "evaluation")
         version = register_model(model, tracking_uri=self.tracking_uri, run_id=tracker.run_id)
         return {"version": str(version)}
@@ -205,17 +204,6 @@ class Demo:
         return 0
 
 
-def flat_means(summary: dict[str, Any]) -> dict[str, float]:
-    """``real/<model>/<metric>``: what MLflow keeps of an evaluation."""
-    return {
-        re.sub(r"[ ,]+", "_", f"{kind}/{model}/{metric}"): float(entry["mean"])
-        for kind, table in summary["tables"].items()
-        for model, metrics in table.items()
-        for metric, entry in metrics.items()
-        if entry and entry.get("mean") is not None
-    }
-
-
 def example_photo(folder: Path) -> Path:
     """The first photograph of a folder that can be decoded."""
     from models import images
@@ -248,7 +236,7 @@ def figures(summary: dict[str, Any]) -> list[str]:
 
 
 def closing_table(stages: dict[str, Any], run: Path, tracking_uri: str) -> str:
-    """What the run came to."""
+    """Return what the run came to, as text."""
     lines = ["", "stage            seconds"]
     lines += [f"{name:<15}{stage['seconds']:>9.0f}" for name, stage in stages.items()]
     lines += figures(stages["evaluate"]["result"]["summary"])

@@ -55,7 +55,7 @@ class SampleSource:
         return Path(self.path).stem
 
     def file(self) -> Path:
-        """Where it is installed.
+        """Return where it is installed.
 
         Raises:
             ConfigError: the package or the picture is missing.

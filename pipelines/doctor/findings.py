@@ -35,7 +35,7 @@ class Node:
 
     @property
     def loopback(self) -> bool:
-        """Whether nobody outside of the machine reaches it."""
+        """Return whether nobody outside of the machine reaches it."""
         return self.address.startswith("127.") or self.address in ("localhost", "::1")
 
 
@@ -56,7 +56,7 @@ def judge(
     out: str | None = None,
     tracks: bool = False,
 ) -> list[Finding]:
-    """What there is and what is lacking.
+    """Find out what there is and what is lacking.
 
     Args:
         nodes: all of the cluster, or one.

@@ -9,3 +9,4 @@ from .metrics import psnr as psnr
 from .metrics import ssim as ssim
 from .naturalness import brisque as brisque
 from .naturalness import niqe as niqe
+from .report import flat as flat

@@ -107,7 +107,7 @@ def _coco(content: Mapping[str, Any]) -> dict[str, Annotated]:
 
 
 def match_annotations(entries: Sequence[SourceEntry], annotations: Mapping[str, Annotated]) -> dict[str, Annotated]:
-    """What is annotated of the photographs, by image id.
+    """Return what is annotated of the photographs, by image id.
 
     Raises:
         ConfigError: nothing is.

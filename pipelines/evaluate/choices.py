@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from models import zoo
+from models.checkpoints import weights_hash
 from models.config import ConfigError
 from pipelines.evaluate.evaluator import CLEAR, HAZY, UNHARMED, Kind, ModelChoice
 from pipelines.evaluate.metrics import METRICS
@@ -67,22 +65,18 @@ def result_folders(specs: Sequence[str], taken: Iterable[str]) -> dict[str, Path
 
 
 def describe_model(choice: ModelChoice, allow_networks: Collection[str] = ()) -> dict[str, Any]:
-    """What the summary says of a model, so that its numbers can be traced to its weights.
+    """Return what the summary says of a model, so that its numbers can be traced to its weights.
 
     Raises:
         ConfigError: there is no such model, or it is of a network that is not allowed.
     """
     loaded = zoo.load(choice.source, allow_networks)
-    digest = hashlib.sha256()
-    for name, tensor in sorted(loaded.network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
     scorer = (loaded.config.get("recipe") or {}).get("scorer") or {}
     return {
         "source": choice.source,
         "network": loaded.config.get("network"),
         "parameters": sum(p.numel() for p in loaded.network.parameters()),
-        "weights_sha256": digest.hexdigest(),
+        "weights_sha256": weights_hash(loaded.network),
         "labels_by_iqa": isinstance(scorer, Mapping) and scorer.get("iqa") is not None,
     }
 

@@ -60,7 +60,7 @@ UNHARMED: Kind = "unharmed"
 
 
 def first_row(kind: str) -> str:
-    """What the other rows of a table of such photographs are compared with: nothing was done to it."""
+    """Return the row that others of a table of such photographs are compared with: nothing was done to it."""
     return CLEAR if kind == UNHARMED else HAZY
 
 

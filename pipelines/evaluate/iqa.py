@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import importlib
 import io
-import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,8 +20,8 @@ import torch
 from torch import nn
 
 from models import images
-from models.checkpoints import read_released
-from models.config import ConfigError
+from models.checkpoints import read_released, weights_hash
+from models.config import ConfigError, environment
 from models.weights_files import reason_of
 from pipelines.evaluate.metrics import METRICS, PYIQA, PYIQA_LICENSE, Pixels
 
@@ -32,7 +31,7 @@ LPIPS_SMALLEST = 32  # pixels: AlexNet's strides leave nothing of less
 
 
 def torchvision_cache() -> Path:
-    """Where torchvision keeps what it has downloaded."""
+    """Return where torchvision keeps what it has downloaded."""
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
@@ -122,7 +121,7 @@ class Pyiqa:
             "network": type(getattr(metric, "net", metric)).__name__,
             "license": PYIQA_LICENSE,
         }
-        self.about |= {"weights_sha256": _state_hash(metric)}
+        self.about |= {"weights_sha256": weights_hash(metric)}
         if weights:
             self.about |= {"weights": Path(weights).name, "file_sha256": file_hash(Path(weights))}
 
@@ -155,14 +154,6 @@ class Pyiqa:
             return float(self._metric(picture).reshape(-1)[0])
 
 
-def _state_hash(network: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 @contextlib.contextmanager
 def _backbone_from_file() -> Iterator[None]:
     """timm makes networks without weights inside: for metrics that fetch a backbone's only to replace all of them."""
@@ -190,24 +181,17 @@ def without_network() -> Iterator[None]:
     def refuse(*_: Any, **__: Any) -> NoReturn:
         raise OSError("the weights are not at hand, and nothing is downloaded")
 
-    wanted = {"HF_HUB_OFFLINE": "1", "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
-    before = {key: os.environ.get(key) for key in wanted}
     resolve = socket.getaddrinfo
-    os.environ.update(wanted)
     socket.getaddrinfo = refuse
     try:
-        yield
+        with environment({"HF_HUB_OFFLINE": "1", "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}):
+            yield
     finally:
         socket.getaddrinfo = resolve
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
 
 
 def problems(names: Sequence[str], weights: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Any]]:
-    """Which of these metrics cannot run and why, and what is to be recorded of the others."""
+    """Find out which of these metrics cannot run and why, and what is to be recorded of the others."""
     reasons: dict[str, str] = {}
     about: dict[str, Any] = {}
     for name in names:

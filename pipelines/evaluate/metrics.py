@@ -73,7 +73,7 @@ class Metric:
         return self.needs == "reference"
 
     def gain(self, value: float | Values, baseline: float | Values) -> Any:
-        """How much better ``value`` is than ``baseline``: positive is an improvement, whichever way is better."""
+        """Return how much better ``value`` is than ``baseline``: positive is better, for every metric."""
         if self.better == "zero":
             return np.abs(baseline) - np.abs(value)
         return baseline - value if self.better == "lower" else value - baseline
@@ -230,7 +230,7 @@ def ciede2000(image: Pixels, reference: Pixels) -> float:
 
 
 def level_shift(image: Pixels, reference: Pixels) -> float:
-    """How much brighter one uint8 (H, W, 3) is than the other on average, in % of the other's mean level.
+    """Return how much brighter one uint8 (H, W, 3) is than the other on average, in % of its mean level.
 
     Negative is darker; NaN for a black reference.
     """

@@ -165,7 +165,7 @@ class Gallery:
             self._offer("worst", -gain, image_id, rows)
 
     def gain(self, rows: Photograph) -> float | None:
-        """How much better the subject is than the first row; None where one of them was not measured."""
+        """Return how much better the subject is than the first row; None where one of them was not measured."""
         before, after = (rows.get(model, {}).get(self.headline) for model in (self.first, self.subject))
         if before is None or after is None or not math.isfinite(before + after):
             return None

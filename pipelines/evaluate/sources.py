@@ -203,7 +203,7 @@ def bases(name: str) -> list[str]:
 
 
 def endings(entries: Sequence[SourceEntry], folder: Folder) -> list[str]:
-    """What files of the folder add to the photographs' names, the commonest first, nothing before anything."""
+    """Return what files of the folder add to the photographs' names, the commonest first, nothing before anything."""
     counts: Counter[str] = Counter()
     stems = sorted(folder.by_stem)
     for entry in entries[:50]:

@@ -75,7 +75,7 @@ Table = dict[str, dict[str, Aggregate]]
 
 
 def weights_of(image_id: str, seed: int, resamples: int = RESAMPLES) -> Values:
-    """How often a photograph counts in each resample: Poisson with mean 1, from its hexadecimal id and the seed."""
+    """Return how often a photograph counts in each resample: Poisson with mean 1, from its id and the seed."""
     generator = np.random.Generator(np.random.PCG64([seed, int(image_id[:16], 16)]))
     return generator.poisson(1.0, resamples).astype(np.float64)
 
@@ -184,7 +184,7 @@ class Statistics:
                     self._better[:, column] += (gains > 0).sum(axis=0)
 
     def values(self, model: str, metric: str) -> Values:
-        """What is kept of a column, without NaN, in the order of the ids."""
+        """Return what is kept of a column, without NaN, in the order of the ids."""
         place, column = self.models.index(model), self.metrics.index(metric)
         ordered = sorted(self._kept, key=lambda entry: (-entry[0], entry[1]))
         kept: Values = np.array([entry[2][place, column] for entry in ordered], dtype=np.float64)

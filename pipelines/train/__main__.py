@@ -56,7 +56,8 @@ def _main(args: argparse.Namespace) -> int:
     job = TrainJob(recipe, out, places.get("clear"), places.get("hazy"), allow_networks=allow)
     device = None
     if args.local:
-        from pipelines.train.local import alone, device_of, train_local
+        from models.inference import device_of
+        from pipelines.train.local import alone, train_local
 
         job, device = alone(job), device_of(args.device)
     prepared = prepare(job, fresh=args.fresh, device=device)

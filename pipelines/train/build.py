@@ -55,7 +55,7 @@ def make_network(recipe: Recipe, allow: Collection[str] = ()) -> nn.Module:
 
 
 def network_config(recipe: Recipe) -> dict[str, Any]:
-    """What :func:`models.zoo.build` takes to make the recipe's network again."""
+    """Return what :func:`models.zoo.build` takes to make the recipe's network again."""
     if recipe.network or recipe.init is None:
         return dict(recipe.network)
     return dict(zoo.config_of(recipe.init)["network"])

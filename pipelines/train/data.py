@@ -166,7 +166,7 @@ def training_units(corpus: Corpus) -> list[Unit]:
 
 
 def sampling_of(recipe: Recipe) -> dict[str, Sampling]:
-    """What a recipe makes of each corpus that it reads, by domain."""
+    """Return what a recipe makes of each corpus that it reads, by domain."""
     from pipelines.train import transforms
     from pipelines.train.recipe import real_config
 
@@ -226,7 +226,7 @@ def given_corpus(uri: str | None, domain: str, pins: str | None = None) -> Corpu
 
 
 def corpus_notes(recipe: Recipe, clear: str | None, hazy: str | None, pins: str) -> list[str]:
-    """What to tell of corpora that were made anew since the run with these ``pins`` began."""
+    """Return what to tell of corpora that were made anew since the run with these ``pins`` began."""
     notes = []
     for domain, uri in (("clear", clear), ("hazy", hazy)):
         if domain not in sampling_of(recipe):

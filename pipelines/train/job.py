@@ -29,7 +29,7 @@ from pipelines.train.data import (
 )
 from pipelines.train.labels import KEPT_CHECKPOINTS, label_summary, labeling
 from pipelines.train.loop import Loop
-from pipelines.train.recipe import Recipe, asks_of, trainers_of
+from pipelines.train.recipe import Recipe
 from pipelines.train.record import (
     MODEL,
     RECIPE_FILE,
@@ -44,6 +44,7 @@ from pipelines.train.record import (
     write_json,
 )
 from pipelines.train.run import TrainJob, TrainResult
+from pipelines.train.shares import asks_of, trainers_of
 
 if TYPE_CHECKING:
     import torch

@@ -46,7 +46,7 @@ def drop_old_snapshots(job: TrainJob, step: int) -> None:
 
 
 def run_id_of(job: TrainJob) -> str:
-    """What tells this run from others into the same ``out``, before and after; made when there is none.
+    """Return what tells this run from others into the same ``out``, before and after; it is made where there is none.
 
     It lies among the run's snapshots and goes with them. Stores of the pool that have another one are of a dead run.
     """
@@ -60,7 +60,7 @@ def run_id_of(job: TrainJob) -> str:
 
 
 def has_begun(job: TrainJob) -> bool:
-    """Whether an earlier attempt came as far as training: then its pool need not be seeded again."""
+    """Return whether an earlier attempt came as far as training: then its pool need not be seeded again."""
     from pseudolabel.pool import SnapshotError, read_manifest
 
     run_id = run_id_of(job)
@@ -196,7 +196,7 @@ def _labelers(job: TrainJob, pool: Any) -> Iterator[Any]:
 
 
 def labeling_config(recipe: Recipe, allow_networks: Sequence[str] = ()) -> Any:
-    """What label workers are told, as a ``LabelingConfig``; ``allow_networks`` as in ``TrainJob``."""
+    """Return what label workers are told, as a ``LabelingConfig``; ``allow_networks`` as in ``TrainJob``."""
     from pipelines.train.build import allowed, network_config
     from pseudolabel.labeling import LabelingConfig, LabelWorkers
 
@@ -278,7 +278,7 @@ class _SeedProgress:
 
 
 def label_summary(service: Any) -> dict[str, Any]:
-    """What :func:`labeling` came to: statistics of the pool, reports of the rounds."""
+    """Return what :func:`labeling` came to: statistics of the pool, reports of the rounds."""
     if service is None:
         return {}
     pool, labeling = service

@@ -8,11 +8,9 @@ goes on with the very batch that it would have had next.
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import sys
-import tempfile
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
@@ -26,19 +24,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from models.config import ConfigError, DehazeError
-from models.paths import (
-    child,
-    exists,
-    filesystem,
-    is_local,
-    is_uri,
-    local_copy,
-    names_in,
-    persist,
-    remove_folder,
-    upload,
-)
+from models.config import DehazeError
+from models.inference import device_of
+from models.paths import child, filesystem, is_local, local_copy
 from pipelines.cluster import local_cpus
 from pipelines.train.data import (
     BLOCK_BYTES,
@@ -51,16 +39,15 @@ from pipelines.train.data import (
     training_units,
 )
 from pipelines.train.job import Prepared, already_trained, begin, finish, prepare
-from pipelines.train.labels import KEPT_CHECKPOINTS, label_summary, pool_of_one
+from pipelines.train.labels import label_summary, pool_of_one
 from pipelines.train.loop import Loop
-from pipelines.train.record import LOCAL
+from pipelines.train.record import LOCAL, METRICS, Checkpoints
 from pipelines.train.run import TrainJob, TrainResult
 from pipelines.train.shares import share_of
 from pipelines.train.transforms import on_device
 
 Stream = Generator[Samples, None, None]
 
-METRICS = ".metrics.json"  # beside a checkpoint; dotted, so that it stays out of the model
 _AT_WORK = (DehazeError, OSError)  # what users are told in a line; anything else is a defect and shows its traceback
 
 
@@ -86,24 +73,6 @@ def alone(job: TrainJob) -> TrainJob:
 
 def _note(text: str) -> None:
     print(f"note: {text}", file=sys.stderr, flush=True)
-
-
-def device_of(name: str | torch.device | None = None) -> torch.device:
-    """A device by its name; without one, or by ``auto``, the first GPU, or the CPU where there is none.
-
-    Raises:
-        ConfigError: no such device here.
-    """
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    try:
-        device = torch.device(("cuda" if there else "cpu") if name in (None, "auto") else str(name))
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"--device is '{name}'; expected auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= there:
-        raise ConfigError(f"--device {name}: there is no such GPU here; expected cpu, or auto")
-    return device
 
 
 class Blocks(Dataset[Any]):
@@ -215,51 +184,6 @@ def _cut(made: Iterator[Any], batch_size: int, offset: int) -> Stream:
         offset = 0
 
 
-class Checkpoints:
-    """Those of a run, ``step-<step>`` in a folder or at a URI; the last few are kept, each counts when it is whole."""
-
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-
-    def _names(self) -> list[str]:
-        return [name for name in names_in(self._folder, folders=True) if name.startswith("step-")]
-
-    def latest(self) -> tuple[int, str] | None:
-        """The most steps, and the checkpoint of them; None where there is none."""
-        for name in reversed(self._names()):
-            place = child(self._folder, name)
-            if exists(child(place, METRICS)):
-                return int(name.partition("-")[2]), place
-        return None
-
-    def keep(self, write: Callable[[Path], None], metrics: Mapping[str, float], step: int) -> None:
-        """The checkpoint that ``write`` puts into a folder."""
-        name = f"step-{step:07d}"
-        if is_uri(self._folder):
-            with tempfile.TemporaryDirectory() as folder:
-                _write(Path(folder), write, metrics)
-                upload(Path(folder), child(self._folder, name), METRICS)
-        else:
-            self._keep_here(Path(self._folder), name, write, metrics)
-        for old in self._names()[:-KEPT_CHECKPOINTS]:
-            remove_folder(child(self._folder, old))
-
-    def _keep_here(self, folder: Path, name: str, write: Callable[[Path], None], metrics: Mapping[str, float]) -> None:
-        partial = folder / ".partial"
-        shutil.rmtree(partial, ignore_errors=True)  # of a run that died here
-        partial.mkdir(parents=True)
-        _write(partial, write, metrics)
-        for path in (*partial.iterdir(), partial):
-            persist(path)
-        partial.rename(folder / name)
-        persist(folder)
-
-
-def _write(folder: Path, write: Callable[[Path], None], metrics: Mapping[str, float]) -> None:
-    write(folder)
-    (folder / METRICS).write_text(json.dumps(metrics))
-
-
 class LocalHost:
     """See :class:`pipelines.train.loop.Host`. Its batches are on their way as soon as it is there."""
 
@@ -278,7 +202,7 @@ class LocalHost:
         self._streams = _streams(job, step)
 
     def wrap(self, network: torch.nn.Module) -> torch.nn.Module:
-        """As it is."""
+        """Return it as it is."""
         return network
 
     def batches(self, domain: str, batch_size: int) -> Iterator[dict[str, Any]]:  # noqa: ARG002 - as the recipe says

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from models.config import ConfigError, Settings, nearest, parse
+from models.config import ConfigError, Settings, parse
 from models.haze import HazeConfig
 from models.losses import PerceptualConfig
-from models.paths import is_uri, read_file
-from pipelines.resources import SHARD_CPUS, Ask
 from pipelines.train.methods import CddganTraining, LossWeights, OptimizerConfig, RealWeights, ScoringConfig
-from pipelines.train.recipes import RECIPES, recipe_names
+from pipelines.train.recipes import recipe_text
 from pipelines.train.transforms import Augmentation, CropConfig, RealConfig
-from pseudolabel.labeling import LabelingConfig, LabelWorkers
+from pseudolabel.labeling import LabelWorkers
 
 
 class LabelConfig(LabelWorkers):
@@ -187,7 +184,7 @@ class Recipe(Settings):
     train: TrainConfig = TrainConfig()
 
     def trained(self) -> dict[str, Any]:
-        """What is trained: the recipe as plain values, without the keys that only say how it runs."""
+        """Return what is trained: the recipe as plain values, without the keys that only say how it runs."""
         values = self.model_dump(mode="json")
         for key in HOW_IT_RUNS:
             part, _, name = key.partition(".")
@@ -221,7 +218,7 @@ class Recipe(Settings):
 
     @property
     def batch_sizes(self) -> dict[str, int]:
-        """What each training worker takes with a step, by its key."""
+        """Return what each training worker takes with a step, by its key."""
         real = {"labels.batch_size": self.labels.batch_size} if self.method == "colabator" else {}
         return {"train.batch_size": self.train.batch_size} | real
 
@@ -246,28 +243,6 @@ class Recipe(Settings):
         return self
 
 
-def _text(name: str | os.PathLike[str]) -> bytes:
-    if not is_uri(name):
-        return _find(name).read_bytes()
-    try:
-        text = read_file(os.fspath(name))
-    except OSError as problem:
-        raise ConfigError(f"cannot read the recipe {name}: {problem}") from problem
-    if text is None:
-        raise ConfigError(f"there is no recipe {name}")
-    return text
-
-
-def _find(name: str | os.PathLike[str]) -> Path:
-    path = Path(name)
-    if path.is_file():
-        return path
-    packaged = RECIPES / f"{path.stem}.yaml"
-    if packaged.is_file() and path.parent == Path():
-        return packaged
-    raise ConfigError(f"there is no recipe {os.fspath(name)!r}{nearest(path.stem, recipe_names())}")
-
-
 def _assign(tree: dict[str, Any], dotted: str, value: Any) -> None:
     *parents, leaf = dotted.split(".")
     for key in parents:
@@ -278,7 +253,7 @@ def _assign(tree: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def real_config(recipe: Recipe) -> RealConfig:
-    """How real photographs look to the student of a recipe."""
+    """Return how real photographs look to the student of a recipe."""
     labels = recipe.labels
     return RealConfig(
         size=labels.size,
@@ -294,7 +269,7 @@ def load_recipe(name: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     Raises:
         ConfigError: no such recipe, not YAML, or an unknown or invalid key.
     """
-    text = _text(name)
+    text = recipe_text(name)
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as problem:
@@ -308,40 +283,3 @@ def load_recipe(name: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
             raise ConfigError(f"--set {override!r}: expected key=value, such as train.steps=100")
         _assign(tree, key.strip(), yaml.safe_load(value))
     return parse(Recipe, tree)
-
-
-def trainers_of(recipe: Recipe) -> list[Ask]:
-    """What trains: the workers, and of their data tasks the one per corpus without which none gets a batch."""
-    train = recipe.train
-    corpora = 2 if recipe.method in ("colabator", "cddgan") else 1
-    return [
-        Ask(
-            "training worker",
-            train.fewest,
-            train.worker_cpus,
-            train.worker_gpus,
-            "train.workers, min_workers, worker_gpus",
-        ),
-        Ask("data task", corpora, train.data_cpus, 0.0, "train.data_cpus"),
-    ]
-
-
-def labelers_of(recipe: Recipe) -> list[Ask]:
-    """The label pool and, unless labels are ``inline``, those who fill it; nothing for other methods."""
-    labels = recipe.labels
-    if recipe.method != "colabator":
-        return []
-    pool = Ask("shard", labels.shards, SHARD_CPUS, 0.0, "labels.shards")
-    if labels.mode == "inline":
-        return [pool]
-    coordinator = float(LabelingConfig.model_fields["coordinator_cpus"].default)
-    return [
-        pool,
-        Ask("coordinator", 1, coordinator, 0.0, "labels.mode"),
-        Ask("label worker", labels.workers, labels.worker_cpus, labels.worker_gpus, "labels.workers, worker_gpus"),
-    ]
-
-
-def asks_of(recipe: Recipe) -> list[Ask]:
-    """Everything that a training run has at a time."""
-    return trainers_of(recipe) + labelers_of(recipe)

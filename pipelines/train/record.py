@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,13 @@ from models.paths import (
     names_in,
     persist,
     read_file,
+    remove_folder,
     replacing,
     temporary_name,
     upload,
 )
 from pipelines.tracking import flatten
+from pipelines.train.labels import KEPT_CHECKPOINTS
 
 MODEL = "model"
 RECIPE_FILE = "recipe.json"
@@ -37,6 +39,7 @@ RUN_FILE = "run.json"
 TRACKING_FILE = "tracking.json"
 EARLIER = "earlier"
 LOCAL = "local"  # checkpoints of a run in one process; those of Ray Train are in `ray`
+METRICS = ".metrics.json"  # beside a checkpoint; dotted, so that it stays out of the model
 _OURS = (
     "ray",
     LOCAL,
@@ -62,7 +65,7 @@ def write_json(place: str | os.PathLike[str], values: Mapping[str, Any]) -> None
 
 
 def read_json(place: str | os.PathLike[str]) -> dict[str, Any]:
-    """What such a file says; nothing where there is none."""
+    """Read such a file; nothing where there is none."""
     return dict(json.loads(read_file(os.fspath(place)) or b"{}"))
 
 
@@ -126,6 +129,51 @@ def set_aside(out: str) -> str | None:
     for name in left:
         move(child(out, name), child(folder, name))
     return folder
+
+
+class Checkpoints:
+    """Those of a run, ``step-<step>`` in a folder or at a URI; the last few are kept, each counts when it is whole."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def _names(self) -> list[str]:
+        return [name for name in names_in(self._folder, folders=True) if name.startswith("step-")]
+
+    def latest(self) -> tuple[int, str] | None:
+        """The most steps, and the checkpoint of them; None where there is none."""
+        for name in reversed(self._names()):
+            place = child(self._folder, name)
+            if exists(child(place, METRICS)):
+                return int(name.partition("-")[2]), place
+        return None
+
+    def keep(self, write: Callable[[Path], None], metrics: Mapping[str, float], step: int) -> None:
+        """The checkpoint that ``write`` puts into a folder."""
+        name = f"step-{step:07d}"
+        if is_uri(self._folder):
+            with tempfile.TemporaryDirectory() as folder:
+                _write(Path(folder), write, metrics)
+                upload(Path(folder), child(self._folder, name), METRICS)
+        else:
+            self._keep_here(Path(self._folder), name, write, metrics)
+        for old in self._names()[:-KEPT_CHECKPOINTS]:
+            remove_folder(child(self._folder, old))
+
+    def _keep_here(self, folder: Path, name: str, write: Callable[[Path], None], metrics: Mapping[str, float]) -> None:
+        partial = folder / ".partial"
+        shutil.rmtree(partial, ignore_errors=True)  # of a run that died here
+        partial.mkdir(parents=True)
+        _write(partial, write, metrics)
+        for path in (*partial.iterdir(), partial):
+            persist(path)
+        partial.rename(folder / name)
+        persist(folder)
+
+
+def _write(folder: Path, write: Callable[[Path], None], metrics: Mapping[str, float]) -> None:
+    write(folder)
+    (folder / METRICS).write_text(json.dumps(metrics))
 
 
 def publish_model(checkpoint: Path, model: str) -> None:

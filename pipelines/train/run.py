@@ -34,7 +34,7 @@ class TrainJob:
 
     @property
     def trained(self) -> dict[str, Any]:
-        """What is trained, on what; without the keys that only say how it runs."""
+        """Return what is trained, on what; without the keys that only say how it runs."""
         return self.recipe.trained() | {"clear": self.clear, "hazy": self.hazy}
 
     @property
@@ -49,7 +49,7 @@ class TrainJob:
 
     @property
     def pins(self) -> str:
-        """Where the run keeps the manifests of its corpora: it reads what it began with to its end."""
+        """Return where the run keeps the manifests of its corpora: it reads what it began with to its end."""
         return child(self.out, f"corpora/{self.name}")
 
     @property

@@ -1,11 +1,13 @@
-"""What each training worker does of a step, when there are fewer than the recipe has."""
+"""What a run asks of a cluster, and what each training worker does of a step when there are fewer than it asks for."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
+from pipelines.resources import SHARD_CPUS, Ask
 from pipelines.train.recipe import Recipe
+from pseudolabel.labeling import LabelingConfig
 
 
 def share_of(recipe: Recipe, count: int) -> Recipe:
@@ -27,3 +29,40 @@ def share_of(recipe: Recipe, count: int) -> Recipe:
         enough = next((n for n in parts if n * count >= optimizer.accumulate * train.workers), common)
         update["optimizer"] = optimizer.model_copy(update={"accumulate": enough})
     return recipe.model_copy(update=update)
+
+
+def trainers_of(recipe: Recipe) -> list[Ask]:
+    """List what trains: the workers, and of their data tasks the one per corpus without which none gets a batch."""
+    train = recipe.train
+    corpora = 2 if recipe.method in ("colabator", "cddgan") else 1
+    return [
+        Ask(
+            "training worker",
+            train.fewest,
+            train.worker_cpus,
+            train.worker_gpus,
+            "train.workers, min_workers, worker_gpus",
+        ),
+        Ask("data task", corpora, train.data_cpus, 0.0, "train.data_cpus"),
+    ]
+
+
+def labelers_of(recipe: Recipe) -> list[Ask]:
+    """The label pool and, unless labels are ``inline``, those who fill it; nothing for other methods."""
+    labels = recipe.labels
+    if recipe.method != "colabator":
+        return []
+    pool = Ask("shard", labels.shards, SHARD_CPUS, 0.0, "labels.shards")
+    if labels.mode == "inline":
+        return [pool]
+    coordinator = float(LabelingConfig.model_fields["coordinator_cpus"].default)
+    return [
+        pool,
+        Ask("coordinator", 1, coordinator, 0.0, "labels.mode"),
+        Ask("label worker", labels.workers, labels.worker_cpus, labels.worker_gpus, "labels.workers, worker_gpus"),
+    ]
+
+
+def asks_of(recipe: Recipe) -> list[Ask]:
+    """Everything that a training run has at a time."""
+    return trainers_of(recipe) + labelers_of(recipe)

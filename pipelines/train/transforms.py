@@ -76,7 +76,7 @@ def draw_square(crop: CropConfig, random: np.random.Generator) -> Square:
 
 
 def least_shorter_side(squares: Sequence[Square], size: int) -> int:
-    """How many pixels the shorter side of a photograph needs so that each square has at least ``size``."""
+    """Return how many pixels the shorter side of a photograph needs so that each square has at least ``size``."""
     return max(math.ceil((size + 1) / max(square.side, 1e-6)) for square in squares)
 
 

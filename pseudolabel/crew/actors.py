@@ -72,7 +72,7 @@ class ActorWorkers:
         return ray.wait(list(tickets), num_returns=1, timeout=seconds)[0]
 
     def answer(self, ticket: Any) -> Any:
-        """What the call returned; raises `WorkerGone`, `UnitFailed`, or what `explain` makes of its error."""
+        """Return what the call did; raise `WorkerGone`, `UnitFailed`, or what `explain` makes of its error."""
         index = self._called.pop(ticket, None)
         try:
             answer = ray.get(ticket)

@@ -52,7 +52,7 @@ class Work(Generic[Unit]):
 
     @property
     def finished(self) -> bool:
-        """Whether every unit is done, given up or left."""
+        """Return whether every unit is done, given up or left."""
         return not (self._out or self._again or self._fetch(1))
 
     def _fetch(self, count: int) -> int:
@@ -123,7 +123,7 @@ class Work(Generic[Unit]):
         return False
 
     def suspicious(self, unit: Unit) -> bool:
-        """Whether a worker that is well has failed it: then it says little about the others that do."""
+        """Return whether a worker that is well has failed it: then it says little about the others that do."""
         return unit in self._troubles and self._troubles[unit].tries > 0
 
     def go_round(self) -> list[Unit]:

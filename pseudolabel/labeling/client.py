@@ -93,7 +93,7 @@ class LabelingClient:
         self._refreshing = self._coordinator().refresh.remote()
 
     def status(self) -> dict[str, Any]:
-        """What is going on.
+        """Say what is going on.
 
         `teacher_step` (published), `weights_step` (oldest in use), `labeled_step` (with this teacher or a later one
         every photograph has been labeled), `workers_ready`, `deaths`, `retired` and `given_up` (see :meth:`troubles`),
@@ -103,7 +103,7 @@ class LabelingClient:
         return status
 
     def troubles(self) -> tuple[int, int]:
-        """How many row groups all rounds together have given up, and how many label workers are retired."""
+        """Return how many row groups all rounds together have given up, and how many label workers are retired."""
         given_up, retired = self._answer(self._coordinator().troubles.remote())
         return given_up, retired
 

@@ -147,7 +147,7 @@ class Round(Work[WorkUnit]):
         self.per_worker[worker] += answer.photographs
 
     def fail(self, unit: WorkUnit, reason: str, worker: str | None = None, *, counts: bool = True) -> bool:
-        """As :meth:`Work.fail`."""
+        """Do as :meth:`Work.fail`."""
         self._steps.pop(unit, None)
         return super().fail(unit, reason, worker, counts=counts)
 

@@ -21,7 +21,6 @@ from models.config import LabelingError, PoolError
 from models.paths import absolute
 from pseudolabel.pool.client import OWNER, LabelPoolClient, group_prefix, namespace_of, shard_name
 from pseudolabel.pool.entries import Record
-from pseudolabel.pool.history import History
 from pseudolabel.pool.label_pool import LabelPool, PoolStats
 from pseudolabel.pool.shard import Shard, open_shard, remove_store
 
@@ -43,7 +42,7 @@ class LabelPoolShard:
         self._began = time.time()
 
     def describe(self) -> tuple[Shard, str, str]:
-        """What it was told, where its store is, and on which host; opens the store."""
+        """Return what it was told, where its store is, and on which host; opens the store."""
         return self._shard, str(self._open().path), socket.gethostname()
 
     @ray.method(concurrency_group="fetch")
@@ -66,11 +65,6 @@ class LabelPoolShard:
     def stats(self) -> PoolStats:
         """See :meth:`LabelPool.stats`."""
         return self._open().stats()
-
-    @ray.method(concurrency_group="fetch")
-    def history(self) -> History:
-        """See :meth:`LabelPool.history`."""
-        return self._open().history()
 
     @ray.method(concurrency_group="slow")
     def ids(self) -> list[str]:

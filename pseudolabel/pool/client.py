@@ -23,7 +23,6 @@ from ray.util.placement_group import PlacementGroup, placement_group_table, remo
 from models.config import LabelingError, PoolError
 from models.paths import absolute
 from pseudolabel.pool.entries import LabelEntry, Record, shard_of, to_entry, to_record
-from pseudolabel.pool.history import History, together
 from pseudolabel.pool.label_pool import PoolStats, new_name
 from pseudolabel.pool.shard import Shard
 from pseudolabel.pool.snapshots import Manifest, Part, write_manifest
@@ -44,7 +43,7 @@ def shard_name(shard: int) -> str:
 
 
 def group_prefix(run: str) -> str:
-    """What the names of the placement groups of a run's pool begin with."""
+    """Return what the names of the placement groups of a run's pool begin with."""
     return f"{namespace_of(run)}/pool-"
 
 
@@ -57,7 +56,7 @@ class Pending(Generic[T]):
         self._finish = finish
 
     def done(self) -> bool:
-        """Whether :meth:`result` would not wait."""
+        """Return whether :meth:`result` would not wait."""
         return len(ray.wait(self._refs, num_returns=len(self._refs), timeout=0)[0]) == len(self._refs)
 
     def result(self, timeout: float | None = None) -> T:
@@ -185,15 +184,7 @@ class LabelPoolClient:
 
     def stats(self) -> PoolStats:
         """Statistics of all shards together."""
-        return self.stats_async().result()
-
-    def stats_async(self) -> Pending[PoolStats]:
-        """Ask for :meth:`stats` now and take them later."""
-        return self._all("stats", PoolStats.merged)
-
-    def history(self) -> History:
-        """What became of the offers over time, of all shards together."""
-        return self._all("history", together).result()
+        return self._all("stats", PoolStats.merged).result()
 
     def snapshot(self, uri: str | Path, step: int | None = None, base: str | Path | None = None) -> None:
         """Write all shards to `uri`, atomically: the snapshot is there when this returns, and not before.
@@ -208,17 +199,9 @@ class LabelPoolClient:
         Raises:
             SnapshotError: the place cannot be written; an older snapshot there stays valid.
         """
-        self.snapshot_async(uri, step, base).result()
-
-    def snapshot_async(self, uri: str | Path, step: int | None = None, base: str | Path | None = None) -> Pending[None]:
-        """Begin :meth:`snapshot`; each shard's part is of about now, and `result` completes it."""
         target, taken = absolute(uri), time.time()
-
-        def finish(parts: list[dict[str, Any]]) -> None:
-            known = tuple(Part.model_validate(part) for part in parts)
-            write_manifest(target, Manifest.of(known, taken, step))
-
-        return self._all("snapshot_part", finish, target, new_name(), None if base is None else absolute(base))
+        parts = self._all("snapshot_part", list, target, new_name(), None if base is None else absolute(base)).result()
+        write_manifest(target, Manifest.of(tuple(Part.model_validate(part) for part in parts), taken, step))
 
     def restore(self, uri: str | Path, step: int | None = None) -> None:
         """Replace the content of all shards by a snapshot, taken with any number of shards.

@@ -53,7 +53,7 @@ class History(Settings):
         return self.moments[-1].at if self.moments else -1
 
     def totals(self) -> tuple[int, int, int]:
-        """How many candidates were offered, accepted, and accepted in place of a label."""
+        """Return how many candidates were offered, accepted, and accepted in place of a label."""
         now = self.moments
         return sum(m.offered for m in now), sum(m.accepted for m in now), sum(m.replaced for m in now)
 

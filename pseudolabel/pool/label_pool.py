@@ -161,12 +161,12 @@ class LabelPool:
             return _stats(db, _state(db).history)
 
     def state(self) -> State:
-        """What is known beside the labels."""
+        """Return what is known beside the labels."""
         with self._store.read() as db:
             return _state(db)
 
     def history(self) -> History:
-        """What became of the offers over time."""
+        """Return what became of the offers over time."""
         return self.state().history
 
     def begin(self, run: str = "", generation: int = 0) -> None:

@@ -48,7 +48,7 @@ def caches(name: str) -> Iterator[Path]:
 
 
 def unfit(folder: Path, room: int, mounts: Path | None = None) -> str | None:
-    """Why a store that is to hold `room` bytes cannot be in `folder`, in a few words; None where it can.
+    """Return why a store of `room` bytes cannot be in `folder`, in a few words; None where it can.
 
     The folder is made, for its owner alone.
     """
@@ -68,7 +68,7 @@ def unfit(folder: Path, room: int, mounts: Path | None = None) -> str | None:
 
 
 def place_for_stores() -> tuple[str, int]:
-    """Where this machine keeps stores that cannot be in `--out`, and the bytes free there; or why nowhere, and 0."""
+    """Return where this machine keeps stores that cannot be in `--out`, and the bytes free; or why nowhere, and 0."""
     whys = []
     for folder in caches(""):
         why = unfit(folder, 0)

@@ -18,7 +18,7 @@ from pseudolabel.pool.entries import shard_folder
 from pseudolabel.pool.label_pool import LabelPool
 from pseudolabel.pool.mounts import caches, network_file_system, unfit
 from pseudolabel.pool.snapshots import latest_snapshot
-from pseudolabel.pool.store import OF_LMDB, own
+from pseudolabel.pool.store import own
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Shard:
 
     @property
     def record(self) -> str | None:
-        """Where its record is."""
+        """Return where its record is."""
         return None if self.snapshots is None else child(self.snapshots, f"shard-{self.number:05d}.json")
 
 
@@ -84,7 +84,6 @@ def open_shard(shard: Shard) -> LabelPool:
         own(other, 0.0).close()  # an error where somebody has it
         _remove(other, "it was made with another number of shards")
     path = folder / shard.store
-    _remove_of_lmdb(path, shard)
     pool = LabelPool(path, sync=shard.sync)
     try:
         known = _read_record(shard)
@@ -141,20 +140,6 @@ def _of_other_counts(folder: Path, shard: Shard) -> Iterator[Path]:
             "as many, or restore a snapshot of it into another folder"
         )
     yield from others
-
-
-def _remove_of_lmdb(path: Path, shard: Shard) -> None:
-    """A store of an earlier version: what it held is in the run's snapshots, but for what came after the latest."""
-    if not (path / OF_LMDB).exists():
-        return
-    own(path, 0.0).close()
-    latest = _latest(shard)
-    if latest is None:
-        raise PoolError(
-            f"the label pool at {path} was written by an earlier version, over LMDB ({OF_LMDB}), and there is no "
-            "snapshot of it: go on with that version, or remove the folder to have its photographs labeled again"
-        )
-    _remove(path, f"an earlier version wrote it, over LMDB; what was offered to it after {latest} is lost")
 
 
 def _latest(shard: Shard) -> str | None:

@@ -94,7 +94,7 @@ class Manifest(Settings):
         return next((part.run for part in self.parts if part.run), "")
 
     def may_be_of(self, run: str) -> bool:
-        """Whether it is a snapshot of `run`, as far as is known."""
+        """Return whether it is a snapshot of `run`, as far as is known."""
         return not run or not self.run or self.run == run
 
 
@@ -193,7 +193,7 @@ def read_manifest(uri: str | Path, step: int | None = None) -> Manifest:
 
 
 def path_of(folder: str, name: str) -> str:
-    """Where a file of a snapshot is, whose folder is given as a path on its file system."""
+    """Return where a file of a snapshot is, whose folder is given as a path on its file system."""
     return f"{folder.rpartition('/')[0] if '/' in name else folder}/{name}"
 
 

@@ -20,8 +20,7 @@ from typing import IO
 from models.config import PoolError
 from models.paths import make_local_folder, persist
 
-VERSION = 2  # as the tables below say; 1 was over LMDB
-OF_LMDB = "data.mdb"
+VERSION = 2  # as the tables below say
 NAMES = "labels-*.sqlite"
 
 # Which file of a snapshot has a label, as it was then: what the next snapshot need not write again.
@@ -151,10 +150,6 @@ class Store:
         return max(self.path.glob(NAMES), default=self.path / NAMES.replace("*", "00000"))
 
     def _check(self) -> None:
-        if (self.path / OF_LMDB).exists():
-            raise PoolError(
-                f"it was written by an earlier version, over LMDB ({OF_LMDB}): use a snapshot of it, or that version"
-            )
         if self._owner is not None and not self._file().exists():
             with self.replace():
                 pass
@@ -207,8 +202,8 @@ class Store:
 
 
 def is_store(folder: Path) -> bool:
-    """Whether there is a store, of this version or of an earlier one."""
-    return (folder / OF_LMDB).exists() or any(folder.glob(NAMES))
+    """Return whether there is a store."""
+    return any(folder.glob(NAMES))
 
 
 def own(folder: Path, patience: float) -> IO[bytes]:

@@ -150,7 +150,7 @@ class ClipScorer(nn.Module):
         return features
 
     def normalized(self, images: Tensor, resolution: int | None = None) -> Tensor:
-        """What the image tower takes: N3HW in [0, 1] resized to a square, normalized, in the tower's precision."""
+        """Return N3HW in [0, 1] as the image tower takes it: a square, normalized, in the tower's precision."""
         images = _resized(images, resolution or self.resolution)
         return ((images - self.mean) / self.std).to(self.dtype)
 

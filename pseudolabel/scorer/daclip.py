@@ -83,7 +83,7 @@ class DaclipScorer(ClipScorer):
         return torch.cat([degradation, super().encode(images, resolution)], dim=-1)
 
     def encode_dense(self, images: Tensor, resolution: int | None = None) -> tuple[Tensor, Tensor]:
-        """As :meth:`encode`, with the patches': -> (N, 2 E), (N, h, w, 2 E)."""
+        """Do as :meth:`encode`, with the patches': -> (N, 2 E), (N, h, w, 2 E)."""
         whole, patches = encode_patches(self.control, self.normalized(images, resolution))
         plain, plain_patches = super().encode_dense(images, resolution)
         local = F.normalize(patches.float().movedim(1, -1), dim=-1)

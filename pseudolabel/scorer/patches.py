@@ -88,5 +88,5 @@ def _places(trunk: Any, features: Tensor, normal: Tensor) -> tuple[Tensor, tuple
 
 
 def has_positions(tower: Any) -> bool:
-    """Whether a tower has an embedding per position, and so one size of image."""
+    """Return whether a tower has an embedding per position, and so one size of image."""
     return any(name.rpartition(".")[2] in ("positional_embedding", "pos_embed") for name, _ in tower.named_parameters())

@@ -178,12 +178,11 @@ def test_training_state_is_never_unpickled(saved: Path, tmp_path: Path) -> None:
     ids=["bare", "params", "averaged first"],
 )
 def test_convert_brings_released_weights_over(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], wrap: Callable[[dict[str, Tensor]], dict[str, Any]]
+    tmp_path: Path, wrap: Callable[[dict[str, Tensor]], dict[str, Any]]
 ) -> None:
     network = corun(3, seed=5)
     torch.save(wrap(released(network)), tmp_path / "released.pth")
-    assert checkpoint.main(["convert", str(tmp_path / "released.pth"), str(tmp_path / "out")]) == 0
-    assert capsys.readouterr().out.strip() == str(tmp_path / "out")
+    assert checkpoint.convert(tmp_path / "released.pth", tmp_path / "out") == tmp_path / "out"
     assert_same_bits(network, zoo.load_network(tmp_path / "out"))
     published = {"name": "corun", "stages": 3, "dim": 2, "airlight": False}
     assert checkpoint.read_config(tmp_path / "out") == {"network": published}
@@ -220,25 +219,22 @@ def narrow() -> dict[str, Tensor]:
     ],
     ids=["names", "shape", "one weight", "empty", "list"],
 )
-def test_what_cannot_be_converted_is_one_error(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: Callable[[], Any], named: list[str]
-) -> None:
+def test_what_cannot_be_converted_is_one_error(tmp_path: Path, content: Callable[[], Any], named: list[str]) -> None:
     source = tmp_path / "released.pth"
     torch.save(content(), source)
-    assert checkpoint.main(["convert", str(source), str(tmp_path / "out")]) == 2
-    text = capsys.readouterr().err
-    assert text.startswith("error: ")
-    assert [name for name in [str(source), *named] if name not in text] == []
+    with pytest.raises(ConfigError) as raised:
+        checkpoint.convert(source, tmp_path / "out")
+    assert [name for name in [str(source), *named] if name not in str(raised.value)] == []
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no weights at all", b"PK\x03\x04 truncated"])
-def test_convert_of_no_weights_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None) -> None:
+def test_convert_of_no_weights_file(tmp_path: Path, content: bytes | None) -> None:
     source = tmp_path / "released.pth"
     if content is not None:
         source.write_bytes(content)
-    assert checkpoint.main(["convert", str(source), str(tmp_path / "out")]) == 2
-    assert str(source) in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=re.escape(str(source))):
+        checkpoint.convert(source, tmp_path / "out")
 
 
 def test_convert_never_unpickles(tmp_path: Path) -> None:

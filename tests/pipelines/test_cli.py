@@ -56,7 +56,7 @@ def test_no_command_guesses_at_a_flag_that_is_cut_short() -> None:
                 assert said.get("allow_abbrev") == "False", f"{file}:{node.lineno}"
 
 
-@pytest.mark.parametrize("verb", sorted(cli.VERBS.keys() - {"convert"}))
+@pytest.mark.parametrize("verb", sorted(cli.VERBS))
 def test_help_of_a_verb_loads_nothing_heavy(verb: str) -> None:
     """Torch and Ray take seconds, which nobody who asks for the flags should wait."""
     code = (

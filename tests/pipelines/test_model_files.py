@@ -11,6 +11,8 @@ from torch import nn
 
 from models import portable, zoo
 from models.checkpoints import save
+from models.networks import Corun, CorunConfig
+from models.networks.corun import released_name
 from pipelines import cli
 
 
@@ -63,3 +65,14 @@ def test_a_checkpoint_of_a_strange_network_asks_for_leave(tmp_path: Path, capsys
     save(tmp_path / "model", nn.Conv2d(3, 3, 1), {"network": {"name": "torch.nn:Identity"}})
     assert cli.main(["models", "export", str(tmp_path / "model"), str(tmp_path / "x.onnx")]) == 2
     assert "--allow-networks torch" in capsys.readouterr().err
+
+
+def test_released_weights_become_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network = Corun(CorunConfig(stages=3, dim=2))
+    theirs = {released_name(name, 3): value for name, value in network.state_dict().items()}
+    torch.save(theirs, tmp_path / "released.pth")
+    assert cli.main(["models", "convert", str(tmp_path / "released.pth"), str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "out")
+    assert zoo.config_of(str(tmp_path / "out"))["network"]["stages"] == 3
+    assert cli.main(["models", "convert", str(tmp_path / "none.pth"), str(tmp_path / "out")]) == 2
+    assert "error: there is no file" in capsys.readouterr().err

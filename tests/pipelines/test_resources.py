@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from pipelines.resources import SHARD_CPUS, Ask, Capacity, capacity_of, refusal, total
-from pipelines.train.recipe import Recipe, asks_of, load_recipe, recipe_names, trainers_of
+from pipelines.train.recipe import Recipe, load_recipe
+from pipelines.train.recipes import recipe_names
+from pipelines.train.shares import asks_of, trainers_of
 
 ROOT = Path(__file__).parents[2]
 LAPTOP = Capacity(({"CPU": 2.0},))

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from models.config import ConfigError
 from models.images import quantize, to_tensor
-from models.inference import Look, Tile, as_wanted, content_of, haze_of, look_at, steadied, verdict
+from models.inference import Look, Tile, as_wanted, content_of, device_of, haze_of, look_at, steadied, verdict
 from models.options import InferenceConfig
 from models.paths import absolute
 from models.predictor import Predictor
@@ -24,7 +24,6 @@ from pipelines.dehaze.options import VideoOptions
 from pipelines.dehaze.outcome import NO_SPACE, SOME_FAILED
 from pipelines.dehaze.video.files import WRITABLE, Reader, VideoFrame, Writer
 from pipelines.dehaze.video.smoothing import Smoother
-from pipelines.dehaze.work import device_of
 from pipelines.disk_errors import NoSpaceError
 from pipelines.shown import say
 
@@ -66,7 +65,7 @@ class FrameDehazer:
 
 
 def target_of(source: Path, target: str | None, *, overwrite: bool) -> Path:
-    """Where the result goes: the file or folder ``target``, or beside the source.
+    """Return where the result goes: the file or folder ``target``, or beside the source.
 
     Raises:
         ConfigError: it would replace the source, or is there already, or has a suffix that cannot be written.
@@ -165,7 +164,7 @@ def run_video(
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> int:
-    """What ``dehaze apply`` does for a video; 0; 1: parts are missing or damaged; 3: there is no room.
+    """Do what ``dehaze apply`` does for a video; 0; 1: parts are missing or damaged; 3: there is no room.
 
     Raises:
         ConfigError: as :func:`dehaze_video` and :func:`target_of`; no such model or device; a name of no local file.

@@ -22,7 +22,7 @@ class Extent:
 
     @property
     def frames(self) -> int | None:
-        """How many frames there should be, as far as the file says; by its length where it gives no number."""
+        """Return how many frames there should be, as far as the file says; by its length where it gives no number."""
         if self._video.frames:
             hidden = sum(entry.is_discard for entry in self._video.index_entries) if self._of(_INDEXED) else 0
             return int(self._video.frames) - hidden
@@ -40,7 +40,7 @@ class Extent:
                 self._video_end = max(self._video_end, end)
 
     def is_short(self, stream: Any) -> bool:
-        """Whether less of a stream came than the file states. Ask when all packets were seen."""
+        """Return whether less of a stream came than the file states. Ask when all packets were seen."""
         seen = self._packets[stream.index]
         if self._of(_INDEXED):
             return seen < len(stream.index_entries)

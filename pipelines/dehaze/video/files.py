@@ -102,7 +102,7 @@ class Reader:
         self._turns: int | None = None
 
     def packets(self) -> Iterator[Any]:
-        """What is in the file, in its order: a :class:`VideoFrame` of the video, or a packet of another stream."""
+        """Yield what is in the file, in its order: a :class:`VideoFrame`, or a packet of another stream."""
         last: int | None = None
         for packet in self._demuxed():
             if packet is None or packet.stream is self.stream:

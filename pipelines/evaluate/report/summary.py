@@ -273,7 +273,7 @@ def sheet_title(group: str, summary: Mapping[str, Any]) -> str:
 
 
 def headline_lines(summary: Mapping[str, Any]) -> list[str]:
-    """What the command prints: per table, the headline metric of each model and how many photographs it improved."""
+    """Return what the command prints: per table, the headline of each model and how many photographs it improved."""
     lines = []
     for group, headline in summary["headline"].items():
         name, count = headline["metric"], summary["photographs"][group]["evaluated"]

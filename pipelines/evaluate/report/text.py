@@ -88,7 +88,7 @@ HARM = (
 
 
 def words(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """What the templates of a summary share."""
+    """Return what the templates of a summary share."""
     return {
         "inputs": (HAZY, CLEAR),
         "harm": HARM,

@@ -109,11 +109,11 @@ def _read_archive(data: bytes, name: str) -> NDArray[Any]:
 
 
 def _read_matlab(data: bytes, name: str) -> NDArray[Any]:
-    found = matrices(data, limit=8 * MAX_PIXELS + (1 << 20))
+    found = matrices(data, limit=8 * MAX_PIXELS)
     likely = {key: matrix.dtype.kind in _REAL and _is_map(matrix.shape) for key, matrix in found.items()}
     chosen = found[_choose(likely, name)]
     _check(chosen.shape, chosen.dtype, name)
-    return chosen.values()
+    return np.asarray(chosen.values)
 
 
 def _is_map(shape: tuple[int, ...]) -> bool:

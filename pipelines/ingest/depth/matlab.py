@@ -1,55 +1,47 @@
-"""Matrices out of MATLAB files: version 5 (``save -v6`` and ``-v7``) and 7.3 (HDF5). No Ray.
+"""Matrices out of MATLAB files: version 5 (``save -v6`` and ``-v7``) by SciPy, 7.3 (HDF5) by h5py. No Ray.
 
-Version 5 is read here because SciPy's reader follows the type codes of a damaged file out of its tables, which ends
-the process. The format is MathWorks' "MAT-File Format": tagged elements, of which a top-level one may be a zlib
-stream; a matrix is an element that holds flags, dimensions, name and numbers, in column-major order.
+Both follow what a damaged file says out of their own memory, which ends the process, or read for ever. So they work in
+a process of their own, which runs this file as a program; another one takes its place when it dies or takes too long.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import math
-import struct
-import zlib
-from collections.abc import Iterator
+import resource
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+SECONDS = 60.0  # for a file
+_MEMORY = 1 << 30  # of the process, beside four times the limit
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _HDF5_STARTS = (0, 512, 1024, 2048)  # MATLAB puts a header of 512 bytes before it
-_HEADER = 128
-_MATRIX, _COMPRESSED = 14, 15
-_NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
-_NUMERIC_CLASSES = range(6, 16)  # double to uint64; cells, structures, text and sparse matrices come before
-_COMPLEX = 0x0800
+_NUMERIC = {"double": "f8", "single": "f4", "logical": "?"}  # SciPy's names, beside those that are NumPy's too
+
+_Variable = tuple[str, tuple[int, ...], str, Callable[[], NDArray[Any]]]
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """A variable: its declared shape, and what :meth:`values` reads it from.
+    """A variable: its declared shape, rows first, and what it holds.
 
-    Attributes:
-        shape: rows first.
-        dtype: of the stored numbers; of kind "O" or "c" for cells, structures, text, sparse and complex matrices.
+    ``dtype`` is of kind "O" for cells, structures, text and sparse matrices; ``values`` are None for these, and for
+    more bytes than were asked for.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    _source: Any
-
-    def values(self) -> NDArray[Any]:
-        """The matrix in its declared shape, rows first.
-
-        Raises:
-            ValueError: there are fewer or more numbers than the shape says.
-        """
-        if isinstance(self._source, memoryview):
-            return np.frombuffer(self._source, self.dtype).reshape(self.shape, order="F")
-        stored: NDArray[Any] = self._source[()]
-        return stored.T
+    values: NDArray[Any] | None
 
 
 def matrices(data: bytes, limit: int) -> dict[str, Matrix]:
@@ -57,71 +49,107 @@ def matrices(data: bytes, limit: int) -> dict[str, Matrix]:
 
     Args:
         data: the whole file.
-        limit: how many bytes all variables of a version 5 file, or a chunk of a newer one, may unpack to.
+        limit: bytes of a variable that is read.
 
     Raises:
-        ValueError: over the limit, or no such file.
-        Exception: almost anything, for damaged files.
+        ValueError: no such file, or a damaged one.
     """
-    if any(data[start : start + len(_HDF5)] == _HDF5 for start in _HDF5_STARTS):
-        return dict(_hdf5(data, limit))
-    order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
-    if order is None:
+    told, _, archive = _answer(limit.to_bytes(8, "big") + data).partition(b"\n")
+    found: dict[str, Any] = json.loads(told)
+    if "" in found:
+        raise ValueError(found[""])
+    with np.load(io.BytesIO(archive), allow_pickle=False) as values:
+        read = {name: values[f"_{place}"] for place, name in enumerate(found) if f"_{place}" in values}
+    return {
+        name: Matrix(tuple(shape), read[name].dtype if name in read else np.dtype(kind), read.get(name))
+        for name, (shape, kind) in found.items()
+    }
+
+
+class _Reader:
+    """The process, and our end of the pipe to it."""
+
+    def __init__(self) -> None:
+        self.pipe, theirs = Pipe()
+        program = [sys.executable, "-P", __file__, str(theirs.fileno())]
+        self.process = subprocess.Popen(program, pass_fds=[theirs.fileno()])
+        theirs.close()
+
+    def answer(self, question: bytes) -> bytes:
+        self.pipe.send_bytes(question)
+        if not self.pipe.poll(SECONDS):
+            raise ValueError(f"reading it takes more than {SECONDS:g} s")
+        return self.pipe.recv_bytes()
+
+
+_idle: list[_Reader] = []  # at most one, in between
+_one_at_a_time = threading.Lock()
+
+
+def _answer(question: bytes) -> bytes:
+    with _one_at_a_time:
+        reader = _idle.pop() if _idle else _Reader()
+        try:
+            answer = reader.answer(question)
+            _idle.append(reader)
+        except (EOFError, OSError) as problem:
+            raise ValueError("it is damaged, and ends the program that reads it") from problem
+        finally:
+            if reader not in _idle:
+                reader.process.kill()
+                reader.process.wait()
+        return answer
+
+
+def _serve(pipe: Connection) -> None:
+    """Answer until the other end is closed."""
+    while True:
+        try:
+            question = pipe.recv_bytes()
+        except EOFError:
+            return
+        try:
+            pipe.send_bytes(_read(question[8:], int.from_bytes(question[:8], "big")))
+        except Exception as problem:  # noqa: BLE001 - the readers raise almost anything on damaged files
+            pipe.send_bytes(json.dumps({"": str(problem) or type(problem).__name__}).encode())
+
+
+def _read(data: bytes, limit: int) -> bytes:
+    """A line with shape and kind of each variable, then an archive of those that are real and not too large."""
+    resource.setrlimit(resource.RLIMIT_DATA, (4 * limit + _MEMORY, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+    found = list(_hdf5(data) if any(data[at : at + len(_HDF5)] == _HDF5 for at in _HDF5_STARTS) else _matlab5(data))
+    real = [(place, *one) for place, one in enumerate(found) if one[2] != "O"]
+    values = {f"_{place}": read() for place, _, shape, kind, read in real if _size(shape, kind) <= limit}
+    archive = io.BytesIO()
+    np.savez(archive, **values)  # type: ignore[arg-type]  # NumPy's stubs take the names for its own options
+    return json.dumps({name: (shape, kind) for name, shape, kind, _ in found}).encode() + b"\n" + archive.getvalue()
+
+
+def _size(shape: tuple[int, ...], kind: str) -> int:
+    return math.prod(shape) * np.dtype(kind).itemsize
+
+
+def _matlab5(data: bytes) -> Iterator[_Variable]:
+    if data[126:128] not in (b"IM", b"MI"):
         raise ValueError("the header is not that of MATLAB 5 or later")
-    found = {}
-    at = _HEADER
-    while at + 8 <= len(data):
-        kind, size = struct.unpack_from(f"{order}II", data, at)
-        content = data[at + 8 : at + 8 + size]
-        at += 8 + size
-        if kind == _COMPRESSED:
-            unpacked = zlib.decompressobj().decompress(content, limit + 9)  # tag, and one too many
-            kind = struct.unpack_from(f"{order}I", unpacked)[0]
-            content = unpacked[8:]
-        limit -= len(content)
-        if limit < 0:
-            raise ValueError("it unpacks to more bytes than are accepted")
-        if kind == _MATRIX:
-            name, matrix = _matrix(memoryview(content), order)
-            found[name] = matrix
-    return found
+    from scipy.io import loadmat, whosmat
+
+    for name, shape, kind in whosmat(io.BytesIO(data)):
+        numeric = _NUMERIC.get(kind) or (kind if kind.lstrip("u").startswith("int") else "O")
+        yield name, shape, numeric, lambda name=name: loadmat(io.BytesIO(data), variable_names=[name])[name]  # type: ignore[misc]
 
 
-def _matrix(content: memoryview, order: str) -> tuple[str, Matrix]:
-    parts = _elements(content, order)
-    flags = struct.unpack_from(f"{order}I", next(parts)[1])[0]
-    sides = next(parts)[1]
-    shape = struct.unpack(f"{order}{len(sides) // 4}i", sides)
-    name = bytes(next(parts)[1]).decode("utf-8", "replace")
-    if flags & 0xFF not in _NUMERIC_CLASSES:
-        return name, Matrix(shape, np.dtype(object), None)
-    if flags & _COMPLEX:
-        return name, Matrix(shape, np.dtype(complex), None)
-    kind, numbers = next(parts)
-    return name, Matrix(shape, np.dtype(order + _NUMBERS[kind]), numbers)
-
-
-def _elements(content: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
-    """Type and bytes of each element inside a matrix: padded to 8 bytes, or small ones of 8 bytes in all."""
-    at = 0
-    while at + 8 <= len(content):
-        kind, size = struct.unpack_from(f"{order}II", content, at)
-        if kind >> 16:
-            yield kind & 0xFFFF, content[at + 4 : at + 4 + min(kind >> 16, 4)]
-            at += 8
-        else:
-            yield kind, content[at + 8 : at + 8 + size]
-            at += 8 + size + -size % 8
-
-
-def _hdf5(data: bytes, limit: int) -> Iterator[tuple[str, Matrix]]:
+def _hdf5(data: bytes) -> Iterator[_Variable]:
     """Data sets of the file itself: one behind a link, or kept in another file, would read whatever that path names."""
     import h5py
 
     file = h5py.File(io.BytesIO(data), "r")
     for key in file:
         entry = file[key] if isinstance(file.get(key, getlink=True), h5py.HardLink) else None
-        if not isinstance(entry, h5py.Dataset) or entry.external is not None or entry.is_virtual:
-            continue
-        if math.prod(entry.chunks or ()) * entry.dtype.itemsize <= limit:
-            yield key, Matrix((entry.shape or ())[::-1], entry.dtype, entry)
+        if isinstance(entry, h5py.Dataset) and entry.external is None and not entry.is_virtual:
+            kind = entry.dtype.str if entry.dtype.kind in "fiub" else "O"
+            yield key, (entry.shape or ())[::-1], kind, lambda entry=entry: entry[()].T  # type: ignore[misc]
+
+
+if __name__ == "__main__":
+    _serve(Connection(int(sys.argv[1])))

@@ -71,6 +71,6 @@ class Colabator(Supervised):
         return self.stepper.teacher.network
 
     def teacher_state(self) -> dict[str, Tensor]:
-        """What the label workers need of the teacher."""
+        """Return what the label workers need of the teacher."""
         state: dict[str, Tensor] = self.teacher.state_dict()
         return state

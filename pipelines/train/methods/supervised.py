@@ -42,7 +42,7 @@ class LossWeights(Settings):
 
 
 def predicted(predict: Predict, images: Tensor) -> Dehazed:
-    """What a network makes of N3HW images, in float32 whatever precision it computes in; not clamped."""
+    """Return what a network makes of N3HW images, in float32 whatever it computes in; not clamped."""
     found = as_dehazed(predict(images))
     transmission = None if found.transmission is None else found.transmission.float()
     return Dehazed(found.scene.float(), transmission, found.light)

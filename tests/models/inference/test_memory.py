@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
-from models.inference import memory
+from models.config import ConfigError
+from models.inference import device_of, memory
 
 
 def test_some_memory_is_free() -> None:
@@ -43,3 +45,16 @@ def test_views_and_changes_in_place_cost_nothing() -> None:
         whole.view(10, 100)[3:5].add_(1)
 
     assert memory.peak_bytes(work) == 4_000
+
+
+def test_the_default_device_is_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert device_of("cpu") == torch.device("cpu")
+    for there, expected in ((1, "cuda"), (0, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: bool(there))
+        monkeypatch.setattr(torch.cuda, "device_count", lambda there=there: there)
+        assert device_of() == device_of("auto") == torch.device(expected)
+    with pytest.raises(ConfigError, match="there is no such GPU"):
+        device_of("cuda:1")
+    for name in ("gpu", "meta"):
+        with pytest.raises(ConfigError, match=f"--device is '{name}'; expected auto, cpu, cuda or cuda:N"):
+            device_of(name)

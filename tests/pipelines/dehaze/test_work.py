@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from models.config import ConfigError
 from models.options import DehazeOptions, InferenceConfig
 from models.predictor import Predictor
 from pipelines.dehaze import work as folder_work
@@ -20,7 +19,6 @@ from pipelines.dehaze.work import (
     NoSpaceError,
     PhotoResult,
     WorkerSetup,
-    device_of,
     states,
     write,
 )
@@ -135,10 +133,3 @@ def test_a_sheet_shows_the_whole_batch_also_after_it_went_on(photo_folder: Folde
     before = sheet.stat().st_mtime_ns
     list(one.work(7, found))
     assert sheet.stat().st_mtime_ns == before
-
-
-def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert device_of("auto").type == "cpu"
-    with pytest.raises(ConfigError, match="there is no such GPU"):
-        device_of("cuda:1")

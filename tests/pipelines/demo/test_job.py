@@ -12,7 +12,7 @@ import pytest
 
 from models.config import ConfigError
 from pipelines.demo import __main__ as demo_command
-from pipelines.demo.job import Demo, State, closing_table, example_photo, flat_means
+from pipelines.demo.job import Demo, State, closing_table, example_photo
 
 Folder = Callable[..., Path]
 
@@ -90,13 +90,6 @@ SUMMARY: dict[str, Any] = {
         }
     }
 }
-
-
-def test_means_have_names_that_mlflow_takes() -> None:
-    table = {"clear, unharmed": {"dehazer": {"psnr": {"mean": 30.0}}}}
-    assert flat_means({"tables": table}) == {"clear_unharmed/dehazer/psnr": 30.0}
-    means = flat_means(SUMMARY)
-    assert means == {"real/hazy_input/fade": 1.5, "real/hazy_input/clearness": 0.5, "real/dehazer/fade": 0.5}
 
 
 def test_the_table_says_times_figures_files_and_what_next(tmp_path: Path) -> None:

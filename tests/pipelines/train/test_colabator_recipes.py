@@ -16,7 +16,8 @@ from models.images.codec import to_tensor
 from pipelines.train.build import make_method, make_scorer
 from pipelines.train.label_streams import InlineLabels, PooledLabels, Stopwatch
 from pipelines.train.labels import labeling_config
-from pipelines.train.recipe import Recipe, load_recipe, recipe_names
+from pipelines.train.recipe import Recipe, load_recipe
+from pipelines.train.recipes import recipe_names
 from pseudolabel.labeling.labeler import Labeler, pack_state
 from pseudolabel.pool.label_pool import LabelPool
 

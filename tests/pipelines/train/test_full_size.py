@@ -16,7 +16,8 @@ from models.images.codec import to_tensor
 from pipelines.train.build import make_method, make_scorer, write_checkpoint
 from pipelines.train.data import sampling_of
 from pipelines.train.label_streams import InlineLabels, Stopwatch
-from pipelines.train.recipe import Recipe, load_recipe, recipe_names
+from pipelines.train.recipe import Recipe, load_recipe
+from pipelines.train.recipes import recipe_names
 from pseudolabel.pool.label_pool import LabelPool
 
 CPU = torch.device("cpu")

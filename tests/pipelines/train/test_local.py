@@ -28,7 +28,7 @@ from pipelines.corpus.format import CORPUS_SCHEMA, MANIFEST, Manifest, image_id_
 from pipelines.train import __main__ as command
 from pipelines.train import local
 from pipelines.train.data import Sampling
-from pipelines.train.local import Blocks, LocalHost, alone, batches_of, device_of, train_local
+from pipelines.train.local import Blocks, LocalHost, alone, batches_of, train_local
 from pipelines.train.loop import Loop
 from pipelines.train.recipe import Recipe, load_recipe
 from pipelines.train.run import TrainJob
@@ -388,14 +388,6 @@ def test_what_cannot_be_is_one_line_before_anything_is_written(
 def test_a_device_without_local_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["--recipe", "demo_pretrain", "--out", str(tmp_path), "--device", "cpu"]) == 2
     assert "--device cpu is for --local" in capsys.readouterr().err
-
-
-def test_the_default_device_is_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert device_of("cpu") == torch.device("cpu")
-    for there, expected in ((1, "cuda"), (0, "cpu")):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: bool(there))
-        monkeypatch.setattr(torch.cuda, "device_count", lambda there=there: there)
-        assert device_of() == device_of("auto") == torch.device(expected)
 
 
 NO_RAY = """

@@ -9,7 +9,8 @@ import pytest
 
 from models import zoo
 from models.config import ConfigError
-from pipelines.train.recipe import AS_EVER, load_recipe, recipe_names
+from pipelines.train.recipe import AS_EVER, load_recipe
+from pipelines.train.recipes import recipe_names
 
 
 def test_packaged_recipes_load_and_say_what_they_train() -> None:

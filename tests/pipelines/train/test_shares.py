@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from models.config import ConfigError
-from pipelines.train.recipe import Recipe, asks_of, load_recipe
-from pipelines.train.shares import share_of
+from pipelines.train.recipe import Recipe, load_recipe
+from pipelines.train.shares import asks_of, share_of
 
 
 def recipe_of(workers: int, size: int, real: int, parts: int, fewest: int = 1) -> Recipe:

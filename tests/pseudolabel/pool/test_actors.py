@@ -134,9 +134,11 @@ def test_snapshots_of_shards_are_one_and_fit_any_number(run, tmp_path):
     client = start_pool(run, tmp_path / "pool", shards=2)
     client.offer([entry(f"photo {i}", i / 30, step=i) for i in range(30)])
     before = client.stats()
-    client.snapshot(tmp_path / "snapshot")
+    client.snapshot(tmp_path / "snapshot", step=7)
     client.offer([entry("late")])
-    client.restore(tmp_path / "snapshot")
+    with pytest.raises(PoolError, match="step 7, not 8"):
+        client.restore(tmp_path / "snapshot", step=8)
+    client.restore(tmp_path / "snapshot", step=7)
     assert client.stats() == before
     other = start_pool(f"{run}-other", tmp_path / "other", shards=1)
     with pytest.raises(PoolError, match="no complete snapshot"):
@@ -176,21 +178,6 @@ def test_slow_answers_slow_those_who_fetch_too(run, tmp_path):
     assert time.monotonic() - started > 0.8
     assert all(fetch.result()[0] is not None for fetch in fetches)
     assert pool.ids() == ["a"]
-
-
-def test_everything_can_be_asked_now_and_taken_later(run, tmp_path):
-    client = start_pool(run, tmp_path / "pool", shards=2)
-    client.offer([entry(f"photo {i}") for i in range(8)])
-    snapshot = client.snapshot_async(tmp_path / "at", step=7)
-    assert snapshot.result() is None
-    client.offer([entry("late")])
-    assert client.stats_async().result().size == 9
-    assert sum(moment.offered for moment in client.history().moments) == 9
-    assert client.history().moments[-1].size == 9
-    with pytest.raises(PoolError, match="step 7, not 8"):
-        client.restore(tmp_path / "at", step=8)
-    assert client.restore_async(tmp_path / "at", step=7).result() is None
-    assert client.stats().size == 8
 
 
 def lose(run, folder, shard):

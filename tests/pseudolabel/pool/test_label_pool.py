@@ -494,15 +494,6 @@ def test_a_store_goes_on_after_a_commit_that_failed(pool):
     assert pool.ids() == ["a", "c"]
 
 
-def test_a_store_of_an_earlier_version_is_refused_and_left_alone(tmp_path):
-    (tmp_path / "data.mdb").write_bytes(b"what LMDB wrote")
-    for readonly in (False, True):
-        with pytest.raises(PoolError, match=r"earlier version, over LMDB .*use a snapshot of it"):
-            LabelPool(tmp_path, readonly=readonly)
-    assert (tmp_path / "data.mdb").read_bytes() == b"what LMDB wrote"
-    assert not list(tmp_path.glob("labels-*"))
-
-
 def test_a_store_of_another_version_is_refused(tmp_path):
     LabelPool(tmp_path, sync=False).close()
     with closing(sqlite3.connect(tmp_path / "labels-00001.sqlite")) as db:

@@ -10,9 +10,8 @@ import pytest
 from models.config import PoolError
 from pseudolabel.pool import mounts
 from pseudolabel.pool.entries import LabelEntry
-from pseudolabel.pool.label_pool import LabelPool
 from pseudolabel.pool.shard import Shard, open_shard, remove_store
-from pseudolabel.pool.snapshots import latest_snapshot, read_manifest
+from pseudolabel.pool.snapshots import latest_snapshot
 
 
 def entry(image_id, score=0.5):
@@ -95,36 +94,6 @@ def test_a_store_is_out_of_date_before_there_is_another_snapshot(shard, tmp_path
     back = open_shard(shard)
     assert back.ids() == []
     back.close()
-
-
-def of_lmdb(path):
-    """What an earlier version left; its content does not matter any more."""
-    path.mkdir(parents=True)
-    (path / "data.mdb").write_bytes(b"what LMDB wrote")
-
-
-def test_a_store_of_an_earlier_version_is_replaced_by_the_latest_snapshot(shard, tmp_path, caplog):
-    pool = LabelPool(tmp_path / "before", sync=False)
-    pool.offer([entry("old")])
-    pool.snapshot(f"{shard.snapshots}/step-1", 1)  # without the id of a run, as the first versions wrote them
-    assert read_manifest(f"{shard.snapshots}/step-1").run == ""
-    pool.close()
-    of_lmdb(tmp_path / "node A" / shard.store)
-    pool = open_shard(shard)
-    assert pool.ids() == ["old"]
-    assert f"what was offered to it after {shard.snapshots}/step-1 is lost" in caplog.text
-    assert not (pool.path / "data.mdb").exists()
-    pool.snapshot(f"{shard.snapshots}/step-2", 2)
-    assert read_manifest(f"{shard.snapshots}/step-2").run == "first"
-    pool.close()
-
-
-def test_a_store_of_an_earlier_version_is_not_lost_where_there_is_no_snapshot(shard, tmp_path):
-    of_lmdb(tmp_path / "node A" / shard.store)
-    for one in (shard, replace(shard, snapshots=None), replace(shard, run="")):
-        with pytest.raises(PoolError, match="there is no snapshot of it: go on with that version, or remove"):
-            open_shard(one)
-    assert (tmp_path / "node A" / shard.store / "data.mdb").exists()
 
 
 def test_another_number_of_shards_begins_with_the_snapshot(shard, tmp_path):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
+import struct
 import zipfile
 from collections.abc import Callable
 from functools import cache
@@ -20,6 +23,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from models.config import ConfigError
+from pipelines.ingest.depth import matlab
 from pipelines.ingest.depth.attach import (
     DEPTH_SUFFIXES,
     BadDepth,
@@ -192,8 +196,27 @@ def test_declared_sizes_are_refused_before_they_are_allocated(name: str, data: b
 
 def test_a_matlab_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.ingest.depth.files.MAX_PIXELS", 1000)
-    with pytest.raises(BadDepth, match="unpacks to more"):
+    with pytest.raises(BadDepth, match="at most 1,000"):
         parse_depth(matlab5(depth=np.zeros((1600, 1600))), "a.mat")
+
+
+def test_a_matlab_file_that_takes_for_ever_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    np.testing.assert_array_equal(parse_depth(matlab5(depth=ramp()), "a.mat"), ramp())
+    os.kill(matlab._idle[0].process.pid, signal.SIGSTOP)
+    monkeypatch.setattr(matlab, "SECONDS", 0.2)
+    with pytest.raises(BadDepth, match=r"takes more than 0\.2 s"):
+        parse_depth(matlab5(depth=ramp()), "a.mat")
+    monkeypatch.undo()
+    np.testing.assert_array_equal(parse_depth(matlab5(depth=ramp()), "a.mat"), ramp())
+
+
+def test_a_matlab_file_that_ends_its_reader_is_refused() -> None:
+    whole = matlab5(compress=False, depth=ramp())
+    kind = whole.index(struct.pack("<II", 9, ramp().nbytes))  # of the numbers: SciPy looks it up in a table of its own
+    for code in (20, 99):
+        with pytest.raises(BadDepth, match="ends the program that reads it"):
+            parse_depth(whole[:kind] + struct.pack("<I", code) + whole[kind + 4 :], "a.mat")
+    np.testing.assert_array_equal(parse_depth(whole, "a.mat"), ramp())
 
 
 def test_hdf5_stays_in_its_file(tmp_path: Path) -> None:
