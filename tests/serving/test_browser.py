@@ -394,6 +394,7 @@ class TestOne:
         page.finished()
         page["command-summary"].send_keys(Keys.ENTER)
         assert page["copy"].is_displayed()
+        assert page.script("const { scrollWidth, clientWidth } = document.body; return scrollWidth <= clientWidth")
         command = page["command"].text
         assert "strength=0.50" in command
         if shutil.which("curl") is None:
