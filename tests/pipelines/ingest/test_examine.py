@@ -80,24 +80,27 @@ def test_parts_of_an_interrupted_ingest_are_known(tmp_path: Path) -> None:
     catalogue.store_part(out, "aa", examined("2", "3", reason="corrupt"))
     catalogue.store_part(out, "bb", examined("4"))
     (tmp_path / "out" / ".examined" / "aa-damaged.parquet").write_bytes(b"PAR1")
-    known = catalogue.known(out, "aa", examined("5"))
+    parts = list(catalogue.stored_parts(out, "aa"))
+    assert len(parts) == 3
+    tables = [examined("5"), *map(catalogue.read_part, sorted(parts))]
+    known = catalogue.first_rows(pa.concat_tables(tables), catalogue.FILE_KEYS)
     assert sorted(known["uri"].to_pylist()) == ["1", "2", "3", "5"]
     old, fresh = catalogue.split_known(files("1", "3", "6"), known)
     assert sorted(old["uri"].to_pylist()) == ["1", "3"]
     assert fresh["uri"].to_pylist() == ["6"]
     assert old.schema.equals(EXAMINED)
     catalogue.drop_parts(out)
-    assert catalogue.known(out, "aa", EXAMINED.empty_table()).num_rows == 0
+    assert list(catalogue.stored_parts(out, "aa")) == []
 
 
-def test_a_file_that_changed_is_new(tmp_path: Path) -> None:
-    known = catalogue.known(str(tmp_path), "aa", examined("1", "2"))
+def test_a_file_that_changed_is_new() -> None:
+    known = examined("1", "2")
     old, fresh = catalogue.split_known(files("1", mtime=2), known)
     assert (old.num_rows, fresh["uri"].to_pylist()) == (0, ["1"])
 
 
-def test_depth_maps_are_those_of_the_new_listing(tmp_path: Path) -> None:
-    known = catalogue.known(str(tmp_path), "aa", examined("1"))
+def test_depth_maps_are_those_of_the_new_listing() -> None:
+    known = examined("1")
     again = files("1").set_column(5, "depth", pa.array(["file|0|0|/map.npy"]))
     assert catalogue.split_known(again, known)[0]["depth"].to_pylist() == ["file|0|0|/map.npy"]
 
