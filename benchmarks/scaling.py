@@ -1,7 +1,7 @@
 """What grows with photographs in an ingest's decisions: those about made-up rows of a catalogue, without pixels.
 
 ``python -m benchmarks.scaling [--photographs 1000000 3000000 10000000]`` prints a row for each count, measured in
-processes of its own: the processor time of all decisions, plans of shards and the catalogue, over all processes, as a
+processes of its own: the processor time of all decisions and of the plan of shards, over all processes, as a
 multiple of that of the first count; the peak of memory of the largest process; and what lay on the disk meanwhile. Of
 the rows one in 50 is an equal file, and one in ten looks like another.
 """

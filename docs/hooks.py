@@ -48,6 +48,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Take the words that tests read (``sh run``) off blocks of code, which Markdown would not take for blocks."""
+    return re.sub(r"^(```\w+) \w+$", r"\1", markdown, flags=re.MULTILINE)
+
+
 def on_page_content(html: str, **_: Any) -> str:
     """Take the roles of docstrings (``:func:`` and the like) out of what mkdocstrings made of them."""
     return re.sub(r":\w+:(?=<code>)", "", html)

@@ -47,6 +47,15 @@ def test_nothing_of_the_hooks_is_published(site: Path) -> None:
     assert not [path for path in site.rglob("*") if path.suffix in (".py", ".pyc")]
 
 
+def test_every_section_is_there_and_no_block_of_code_is_left_open(site: Path) -> None:
+    for source in (ROOT / "docs").rglob("*.md"):
+        text, page = source.read_text(), site / source.relative_to(ROOT / "docs").with_suffix(".html")
+        shown = page.read_text()
+        prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+        assert len(re.findall(r"<h2[ >]", shown)) >= len(re.findall(r"^## ", prose, re.MULTILINE)), source
+        assert "```" not in re.sub(r"<[^>]*>", "", shown), source
+
+
 def test_python_objects_are_found_with_their_docstrings(site: Path) -> None:
     page = (site / "reference" / "python-api.html").read_text()
     for name in re.findall(r"^::: (\S+)", (ROOT / "docs" / "reference" / "python-api.md").read_text(), re.MULTILINE):

@@ -75,7 +75,9 @@ class Runner:
             ProblemError: 429 when the client has too many, 503 when there are too many, or too many bytes.
         """
         config = self._config
-        mine = self._coming[client] + sum(work.asked.client == client for work in self._works.values())
+        mine = self._coming[client] + sum(
+            work.asked.client == client and work.state.ended is None for work in self._works.values()
+        )
         if mine >= config.max_per_client:
             detail = f"this client has {config.max_per_client} jobs here that have not ended; wait for one"
             raise refused(429, detail, retry_after=_LOOK_S)

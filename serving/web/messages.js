@@ -24,6 +24,10 @@ const PROBLEMS = {
   encrypted: { text: "The file in the archive is encrypted." },
   unsupported_compression: { text: "The archive is compressed in a way that the service cannot read." },
   answer_full: { text: "The results are too large for one answer." },
+  // of jobs, which the page does not hand in
+  not_allowed: { text: "The service does not allow this folder or address.", detail: true },
+  no_result: { text: "The job has no result.", detail: true },
+  jobs_full: { text: "The service has no room for another job.", again: true },
   // of the moment
   slow_request: { text: "The photograph took too long to send. Is the connection slow?", again: true },
   too_many_requests: { text: "Too many requests of yours are under way. Wait for one to end.", again: true },
