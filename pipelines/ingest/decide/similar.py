@@ -213,14 +213,15 @@ def _pairs_of_bands(
 
 def _pair_table(table: pa.Table, pairs: Iterator[tuple[NDArray[Any], ...]]) -> pa.Table:
     """Pairs of rows as ranks, the first to be preferred, without those of one scene."""
+    pieces = list(pairs)  # tens of thousands, of a few pairs each
+    if not pieces:
+        return _PAIR.empty_table()
+    one, other, far = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
     rank, row, scene, many = (table[name].to_numpy() for name in ("rank", "row", "scene", "many"))
-    found = [_PAIR.empty_table()]
-    for one, other, far in pairs:
-        use = (scene[one] != scene[other]) | (scene[one] == 0)
-        ordered = rank[one] < rank[other]
-        i, j = np.where(ordered, one, other)[use], np.where(ordered, other, one)[use]
-        found.append(pa.table([rank[i], rank[j], row[j], far[use], many[j]], schema=_PAIR))
-    return pa.concat_tables(found)
+    use = (scene[one] != scene[other]) | (scene[one] == 0)
+    ordered = rank[one] < rank[other]
+    i, j = np.where(ordered, one, other)[use], np.where(ordered, other, one)[use]
+    return pa.table([rank[i], rank[j], row[j], far[use], many[j]], schema=_PAIR)
 
 
 def _resolve(root: str, parts: int, pairs: list[str], starts: list[int]) -> list[str]:
