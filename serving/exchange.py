@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 from urllib.parse import quote
 
 import httpx
@@ -23,6 +23,7 @@ _NO_PROBLEM = "no_problem"  # the code of answers that are not the service's
 LONGEST_WAIT = 30.0  # seconds before the next try, whatever the service asks for
 Photo = bytes | str | os.PathLike[str]
 Control = str | float | bool
+JobStatus = Literal["queued", "running", "done", "failed", "cancelled"]
 Jobs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 ZIP = {"content-type": "application/zip"}
 _PIECE = 1 << 20
@@ -89,7 +90,7 @@ class Job:
     """
 
     id: str
-    status: str
+    status: JobStatus
     total: int
     done: int
     failed: int
@@ -138,12 +139,11 @@ async def async_pieces(file: IO[bytes]) -> AsyncIterator[bytes]:
         yield piece
 
 
-def require_done(job: Job) -> Job:
+def require_done(job: Job) -> None:
     if job.status != "done":
         raise ServiceError(
             409, "no_result", f"job {job.id} is {job.status}" + (f": {job.detail}" if job.detail else "")
         )
-    return job
 
 
 def content_of(photo: Photo) -> bytes:

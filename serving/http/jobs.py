@@ -7,9 +7,9 @@ import time
 import zipfile
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import Response, StreamingResponse
@@ -19,6 +19,7 @@ from models.options import DehazeOptions
 from models.paths import absolute, replacing, require_writable
 from serving.archive import ArchiveLimits, Names, ZipPhotographs, is_zip, safe_name
 from serving.errors import refused
+from serving.exchange import Job
 from serving.http.auth import Tokens
 from serving.http.intake import BodyReader
 from serving.http.openapi import CANCEL, JOB, JOBS, RESULT
@@ -37,22 +38,6 @@ class Folders(Settings):
 
     source: str
     target: str
-
-
-@dataclass(frozen=True)
-class JobView:
-    """What a client sees of a job: times in UTC; ``code`` and ``detail`` say why one failed."""
-
-    id: str
-    status: Literal["queued", "running", "done", "failed", "cancelled"]
-    total: int
-    done: int
-    failed: int
-    created: str
-    ended: str | None = None
-    expires: str | None = None
-    code: str | None = None
-    detail: str | None = None
 
 
 def _time(seconds: float | None) -> str | None:
@@ -95,15 +80,15 @@ class Jobs:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    def view(self, job: str, asked: Asked, state: JobState) -> JobView:
+    def view(self, job: str, asked: Asked, state: JobState) -> Job:
         """What a client sees."""
         ended = state.ended
-        return JobView(
+        return Job(
             job, state.status, state.total, state.done, state.failed, str(_time(asked.created)),
             _time(ended), _time(ended and ended + self._config.keep_s), state.code, state.detail,
         )  # fmt: skip
 
-    async def submit(self, request: Request, options: DehazeOptions, model: str | None, webhook: str | None) -> JobView:
+    async def submit(self, request: Request, options: DehazeOptions, model: str | None, webhook: str | None) -> Job:
         """Take a job."""
         client, job = request.state.client, self._store.new_id()
         if webhook is not None:
@@ -247,14 +232,14 @@ def add_jobs(app: APIRouter, jobs: Jobs, service: BodyReader) -> None:
     @app.post("/jobs", status_code=202, **JOBS)
     async def submit(
         request: Request, response: Response, options: Options, model: str | Absent = named, webhook: Webhook = None
-    ) -> JobView:
+    ) -> Job:
         """Take many photographs, or the name of a folder with them, and dehaze them behind ordinary requests."""
         view = await jobs.submit(request, options, service.known(model), webhook)
         response.headers["Location"] = f"/v1/jobs/{view.id}"
         return view
 
     @app.get("/jobs/{job}", **JOB)
-    async def state(request: Request, job: str) -> JobView:
+    async def state(request: Request, job: str) -> Job:
         """How far a job is."""
         with service.admission.admitted(request.state.client):
             return jobs.view(job, *await jobs.found(request, job))

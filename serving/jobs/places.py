@@ -47,9 +47,9 @@ def require_apart(source: str, target: str) -> None:
     Raises:
         ProblemError: 400 where the target is the source, in it or around it.
     """
-    (files, first), (_, second) = map(_real, (source, target))
+    (files, first), (others, second) = map(_real, (source, target))
     within = _below(first, second) or _below(second, first)
-    if within and type(files) is type(_real(target)[0]):
+    if within and type(files) is type(others):
         raise refused(400, "target: it is the source, or in it, or around it; results need a folder of their own")
 
 
@@ -116,5 +116,7 @@ class FolderPhotographs:
             raise refused(404, "source: there is no such folder") from problem
         paths = sorted(info.path for info in found if info.type == pafs.FileType.File)
         names = [name for name in (path[len(self._root) :].strip("/") for path in paths) if not is_litter(name)]
-        photographs = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
-        return photographs, [name for name in names if name not in set(photographs)]
+        kinds: tuple[list[str], list[str]] = [], []
+        for name in names:
+            kinds[Path(name).suffix.lower() not in SUFFIXES].append(name)
+        return kinds

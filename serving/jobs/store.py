@@ -25,11 +25,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from models.config import ConfigError, Settings, parse
 from models.options import DehazeOptions
 from models.paths import child, exists, filesystem, names_in, read_file, remove_folder, replacing
+from serving.exchange import JobStatus
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class JobState(Settings):
         code, detail: of a job that failed.
     """
 
-    status: Literal["queued", "running", "done", "failed", "cancelled"] = "queued"
+    status: JobStatus = "queued"
     total: int = 0
     done: int = 0
     failed: int = 0
