@@ -9,6 +9,9 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from tests.cluster.hosts import Host, HostsError, Network
 from tests.conftest import ENVIRONMENT, ROOT
@@ -48,6 +51,20 @@ alive = [node for node in client.get_all_node_info().values() if node.state == 0
 name, = [node.node_id.hex() for node in alive if node.node_manager_address == sys.argv[2]]
 print(client.drain_node(name, reason, "a spot instance", int(1000 * (time.time() + float(sys.argv[3])))))
 """
+
+
+def dehazer(port: int, token: str, **args: Any) -> dict[str, Any]:
+    """What ``serve deploy`` takes for the service, open to all hosts; ``args`` are more of its settings."""
+    settings = {"host": "0.0.0.0", "port": port, "scorer": None, "threads": 1} | args
+    application = {
+        "name": "dehaze",
+        "route_prefix": "/",
+        "import_path": "serving.app:build",
+        "runtime_env": {"env_vars": {"DEHAZE_TOKENS": token}},
+        "args": settings,
+    }
+    options = {"host": "0.0.0.0", "port": port, "request_timeout_s": 335}
+    return {"proxy_location": "EveryNode", "http_options": options, "applications": [application]}
 
 
 class Job:
@@ -198,10 +215,10 @@ class Cluster:
         self._started.append(process)
         return Job("", process, log)
 
-    def serve(self, config: str) -> None:
+    def serve(self, config: Mapping[str, Any]) -> None:
         """``serve deploy`` of a configuration, on the desk."""
         path = "tmp/serve.yaml"
-        (self.host(DESK).files / path).write_text(config)
+        (self.host(DESK).files / path).write_text(yaml.safe_dump(dict(config)))
         self.host(DESK).check("serve", "deploy", "--address", self._jobs, f"/{path}", env=self.environment)
 
     def await_ready(self, urls: Iterable[str], seconds: float) -> None:

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import yaml
 
-from tests.cluster.cluster import HEAD, WORKERS, Cluster
+from tests.cluster.cluster import HEAD, WORKERS, Cluster, dehazer
 
 pytestmark = pytest.mark.cluster
 
@@ -18,25 +17,7 @@ PORT = 8000
 READY_SECONDS = 300.0
 LOAD_SECONDS, DEPLOY_SECONDS, KILLED_AFTER = 45.0, 90.0, 10.0
 TOKEN = "of-the-tests-of-hosts"
-CONFIG = {
-    "proxy_location": "EveryNode",
-    "http_options": {"host": "0.0.0.0", "port": PORT, "request_timeout_s": 335},
-    "applications": [
-        {
-            "name": "dehaze",
-            "route_prefix": "/",
-            "import_path": "serving.app:build",
-            "runtime_env": {"env_vars": {"DEHAZE_TOKENS": TOKEN}},
-            "args": {
-                "host": "0.0.0.0",
-                "port": PORT,
-                "scorer": None,
-                "threads": 1,
-                "scaling": {"min_replicas": 2, "max_replicas": 2, "ingresses": 2},
-            },
-        }
-    ],
-}
+CONFIG = {"scaling": {"min_replicas": 2, "max_replicas": 2, "ingresses": 2}}
 _LOAD = """
 import io, json, sys, threading, time
 import httpx
@@ -67,13 +48,12 @@ print(json.dumps(rows))
 @pytest.fixture
 def service(cluster: Cluster, bucket: Callable[[str], str]) -> Iterator[dict[str, str]]:
     """Deployed from the desk; URLs by host."""
-    config = json.loads(json.dumps(CONFIG))
-    cluster.serve(yaml.safe_dump(config))
+    cluster.serve(dehazer(PORT, TOKEN, **CONFIG))
     urls = {name: f"http://{cluster.host(name).address}:{PORT}" for name in (HEAD, *WORKERS)}
     cluster.await_ready(urls.values(), READY_SECONDS)
     yield urls
     cluster.mend()
-    cluster.serve(yaml.safe_dump({"applications": []}))
+    cluster.serve({"applications": []})
 
 
 def test_a_host_that_dies_takes_only_its_own_requests(cluster: Cluster, service: dict[str, str]) -> None:
@@ -95,9 +75,7 @@ def test_a_host_that_dies_takes_only_its_own_requests(cluster: Cluster, service:
 def test_another_configuration_is_deployed_without_a_failed_request(cluster: Cluster, service: dict[str, str]) -> None:
     load = cluster.begin_on_desk(_LOAD, TOKEN, str(DEPLOY_SECONDS), *service.values())
     time.sleep(KILLED_AFTER)
-    changed = json.loads(json.dumps(CONFIG))
-    changed["applications"][0]["args"]["model"] = "dcp"
-    cluster.serve(yaml.safe_dump(changed))
+    cluster.serve(dehazer(PORT, TOKEN, model="dcp", **CONFIG))
     load.end(DEPLOY_SECONDS + 120)
     rows = json.loads(load.text.splitlines()[-1])
     print_rows(rows, service)

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
-from tests.cluster.cluster import TRACKING, WORKERS, Cluster
+from tests.cluster.cluster import TRACKING, WORKERS, Cluster, dehazer
 
 pytestmark = pytest.mark.cluster
 
@@ -87,29 +86,11 @@ def tracking(cluster: Cluster, new_bucket: Callable[[], Callable[[str], str]]) -
 @pytest.fixture
 def served(cluster: Cluster, tracking: str) -> Iterator[str]:
     """URL of a service whose model is the champion of the registry."""
-    arguments = {
-        "host": "0.0.0.0",
-        "port": SERVE_PORT,
-        "scorer": None,
-        "threads": 1,
-        "model": "models:/dehazer@champion",
-        "tracking_uri": tracking,
-    }
-    application = {
-        "name": "dehaze",
-        "route_prefix": "/",
-        "import_path": "serving.app:build",
-        "runtime_env": {"env_vars": {"DEHAZE_TOKENS": TOKEN}},
-        "args": arguments,
-    }
-    options = {"host": "0.0.0.0", "port": SERVE_PORT, "request_timeout_s": 335}
-    cluster.serve(
-        yaml.safe_dump({"proxy_location": "EveryNode", "http_options": options, "applications": [application]})
-    )
+    cluster.serve(dehazer(SERVE_PORT, TOKEN, model="models:/dehazer@champion", tracking_uri=tracking))
     url = f"http://{cluster.host(WORKERS[0]).address}:{SERVE_PORT}"
     cluster.await_ready([url], JOB_SECONDS)
     yield url
-    cluster.serve(yaml.safe_dump({"applications": []}))
+    cluster.serve({"applications": []})
 
 
 def test_the_server_is_away_for_a_minute_and_nothing_is_lost(
