@@ -204,11 +204,11 @@ def test_two_runs_on_one_cluster_do_not_touch_each_others_pools(run, tmp_path):
     one.offer([entry(image_id, 0.9, step=1) for image_id in ids])
     two.offer([entry(image_id, 0.1, step=2) for image_id in ids[:10]])
     two.snapshot(tmp_path / "snapshot of two")
-    before = one.stats(), one.history()
+    before = one.stats()
     kill(f"{run}-other")
     two.restore(tmp_path / "snapshot of two")
     assert two.offer([entry(ids[0], 0.2, step=3)]) == [True]
-    assert (one.stats(), one.history()) == before
+    assert one.stats() == before
     assert {label.teacher_step for label in one.fetch(ids)} == {1}
     assert {label.teacher_step for label in two.fetch(ids[:10])} == {2, 3}
     two.shutdown()
