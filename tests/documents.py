@@ -28,4 +28,4 @@ def blocks_of(page: Path) -> list[Block]:
     """Return the fenced blocks of a page in their order."""
     text = page.read_text()
     found = re.finditer(r"^ *```(\w*) *(\w*)\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
-    return [Block(page, *match.groups(), text.count("\n", 0, match.start()) + 1) for match in found]
+    return [Block(page, match[1], match[2], match[3], text.count("\n", 0, match.start()) + 1) for match in found]

@@ -50,7 +50,7 @@ def test_arrays_agree_with_scalars(rows):
     columns = np.array(rows, dtype=np.float64).T
     columns[:2, 0] = np.nan  # the first photograph has nothing held yet
     mask = admits(*columns)
-    assert mask.tolist() == [True, *(admits(*row) for row in rows[1:])]
+    assert np.asarray(mask).tolist() == [True, *(admits(*row) for row in rows[1:])]
 
 
 def test_blocks_are_cut_row_by_row_and_keep_their_pixels():

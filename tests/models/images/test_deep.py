@@ -398,7 +398,7 @@ def test_other_programs_read_what_is_written() -> None:
         assert (written.mode, written.info["icc_profile"]) == ("RGBA", srgb_profile())
         assert np.abs(np.asarray(written).astype(int)[:, :, :3] - photo.pixels // 256).max() <= 1
     with tifffile.TiffFile(io.BytesIO(images.encode(photo, "TIFF"))) as file:
-        page = file.pages.first
+        page: Any = file.pages.first
         assert (page.photometric.name, page.extrasamples[0].name, page.bitspersample) == ("RGB", "UNASSALPHA", 16)
         assert page.iccprofile == srgb_profile()
     ImageCms.ImageCmsProfile(io.BytesIO(srgb_profile()))

@@ -219,7 +219,7 @@ def test_a_pool_may_take_longer_to_restore_than_torch_waits(ray_cluster: None, t
         scaling_config=ray.train.ScalingConfig(num_workers=2, resources_per_worker={"CPU": 0.5}),
         run_config=ray.train.RunConfig(name="slow", storage_path=str(tmp_path)),
     )
-    waited, workers = trainer.fit().return_value
+    waited, workers = trainer.fit().return_value  # type: ignore[attr-defined]
     assert waited > 6
     assert workers == 2
 

@@ -37,7 +37,8 @@ class BrightnessScorer:
         return images[:, 0].mean((1, 2)), images[:, 1].mean((1, 2))
 
     def score(self, images):
-        return Scores(*self.rate(images), nn.functional.avg_pool2d(images[:, 0], 4))
+        clearness, quality = self.rate(images)
+        return Scores(clearness, quality, nn.functional.avg_pool2d(images[:, 0], 4))
 
 
 def encoded(pixels, kind="PNG"):

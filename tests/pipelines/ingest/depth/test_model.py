@@ -83,7 +83,7 @@ def zoedepth(folder: Path) -> Path:
     from transformers import BeitConfig, ZoeDepthConfig, ZoeDepthForDepthEstimation, ZoeDepthImageProcessor
 
     torch.manual_seed(3)
-    backbone = BeitConfig(
+    backbone = BeitConfig(  # type: ignore[call-arg]
         image_size=64,
         patch_size=16,
         hidden_size=16,
