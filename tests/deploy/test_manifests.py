@@ -37,6 +37,8 @@ CLUSTER = _object(
     {
         "rayVersion": {"type": "string", "pattern": r"^\d+\.\d+\.\d+$"},
         "authOptions": _object({"mode": {"enum": ["token"]}}, "mode"),
+        "enableInTreeAutoscaling": FLAG,
+        "autoscalerOptions": _object({"idleTimeoutSeconds": COUNT, "securityContext": {"type": "object"}}),
         "headGroupSpec": _object(GROUP, *GROUP),
         "workerGroupSpecs": {"type": "array", "minItems": 1, "items": _object(GROUP | WORKERS, *GROUP, *WORKERS)},
     },
@@ -231,13 +233,19 @@ def test_the_job_is_a_command_that_there_is() -> None:
     assert entrypoint[:3] == ["python", "-m", "pipelines.train"]
     arguments = _parser().parse_args(entrypoint[3:])
     load_recipe(arguments.recipe)
-    mounts = {
-        mount["mountPath"]
-        for group in groups("rayjob.yaml")
-        for mount in group["template"]["spec"]["containers"][0]["volumeMounts"]
-    }
-    for path in (arguments.clear, str(arguments.out)):
-        assert any(path.startswith(f"{mount}/") for mount in mounts)
+    assert all(uri.startswith("s3://BUCKET/") for uri in (arguments.clear, str(arguments.out)))
+
+
+def test_the_job_keeps_nothing_in_its_pods_and_can_ask_for_more_of_them() -> None:
+    job = cluster("rayjob.yaml")
+    assert job["enableInTreeAutoscaling"]
+    assert job["workerGroupSpecs"][0]["maxReplicas"] > 1
+    head, *workers = (group["template"]["spec"] for group in groups("rayjob.yaml"))
+    assert head.get("automountServiceAccountToken", True), "the autoscaler is a client of Kubernetes"
+    assert not any(pod["automountServiceAccountToken"] for pod in workers)
+    for pod in (head, *workers):
+        assert [list(volume) for volume in pod["volumes"]] == [["name", "emptyDir"]]
+        assert pod["containers"][0]["envFrom"] == [{"secretRef": {"name": "dehaze-storage"}}]
 
 
 @pytest.mark.parametrize("file", ["nginx.conf", "Caddyfile"])
