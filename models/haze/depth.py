@@ -50,8 +50,7 @@ def procedural_depths(images: Tensor, seeds: Sequence[int]) -> Tensor:
     axis = torch.linspace(0, 1, GRID)
     horizon = between(drawn["horizon"], 0.0, 0.6)
     ramp = ((axis[:, None] - horizon) / (1.0 - horizon)).clamp_(min=0.0)
-    # Ground seen in perspective is near nearly up to the horizon: an exponent far below 1.
-    plane = _powers(ramp, 0.2 * 10 ** drawn["power"]) + between(drawn["tilt"], -0.4, 0.4) * (axis - 0.5)
+    plane = _powers(ramp, between(drawn["power"], 0.6, 2.0)) + between(drawn["tilt"], -0.4, 0.4) * (axis - 0.5)
     smooth = torch.stack([smooth_field(generator) for generator in own])
     counts = between(drawn["sites"], *SITES).flatten().int().tolist()
     objects = torch.stack([_offsets(*of) for of in zip(_colors(images), counts, own, strict=True)])

@@ -22,7 +22,6 @@ from models.haze.depth import between, draw, generators, procedural_depths, smoo
 
 _KIND = 0x5EED  # the kind of haze is drawn from another generator than the haze
 _WARMTH = 0x3A4D  # so is the warmth of the airlight: haze without any stays what it was
-_NEAR = 0x4EA2  # and whether a crop begins at the lens
 
 
 def _ascending(ends: tuple[float, float]) -> tuple[float, float]:
@@ -64,7 +63,6 @@ class HazeConfig(Settings):
         airlight_warmth: what the red of the airlight has more and the blue has less; below 0 the other way round.
         depth_range_min: least share of the depth axis that one crop may span: below 1, a crop gets a random sub-range,
             because a crop of a photograph seldom sees everything from the lens to the horizon.
-        near_probability: of a sub-range that begins at the lens, where haze takes nothing away; others begin anywhere.
         unevenness: strength u of a smooth random field f by which density varies: optical depth times ``exp(u f)``.
         tint_probability: of a scene that is lit in the color of the airlight, more or less; its target is not.
         kinds: kinds of haze by name, each with its ``share`` (1 where it is not given) and what differs from the keys
@@ -82,7 +80,6 @@ class HazeConfig(Settings):
     jpeg_probability: float = Field(0.5, ge=0.0, le=1.0)
     jpeg_quality: Range = (30, 95)
     depth_range_min: float = Field(1.0, gt=0.0, le=1.0)
-    near_probability: float = Field(0.0, ge=0.0, le=1.0)
     unevenness: Range = (0.0, 0.0)
     tint_probability: float = Field(0.0, ge=0.0, le=1.0)
     kinds: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -197,11 +194,7 @@ def _fill(made: Synthesized, depth: Tensor | None, seeds: Sequence[int], config:
     made.depth.copy_(procedural_depths(made.clear, seeds) if depth is None else depth)
     if config.depth_range_min < 1.0:
         span = between(drawn["span"], config.depth_range_min, 1.0)[:, None, None, None]
-        start = drawn["start"]
-        if config.near_probability > 0.0:
-            near = draw(generators([seed ^ _NEAR for seed in seeds]), ("near",))["near"] < config.near_probability
-            start = start.masked_fill(near, 1.0)
-        made.depth.mul_(span).add_((1.0 - span) * start[:, None, None, None])
+        made.depth.mul_(span).add_((1.0 - span) * drawn["start"][:, None, None, None])
     for depth_of, beta, transmission in zip(made.depth, made.beta.tolist(), made.transmission, strict=True):
         torch.sub(depth_of, 1.0, out=transmission).mul_(2.0 * beta)
     if config.unevenness[1] > 0.0:

@@ -97,7 +97,7 @@ def test_the_rest_of_the_batch_does_not_matter(
     seeds: list[int], size: tuple[int, int], block: int, measured: bool, data: st.DataObject
 ) -> None:
     """Bit for bit, whatever is before and behind it, and however the batch is cut into blocks."""
-    count, config = len(seeds), HazeConfig(depth_range_min=0.4, near_probability=0.5)
+    count, config = len(seeds), HazeConfig(depth_range_min=0.4)
     clear = random_images(count, *size, seed=seeds[0] % 1000)
     depth = random_images(count, *size, seed=seeds[1] % 1000)[:, :1] if measured else None
     order = data.draw(st.permutations(range(count)))
@@ -246,18 +246,6 @@ def test_a_crop_may_span_part_of_the_depth_axis() -> None:
     assert 0.85 < (high - low).max() <= 1 + 1e-6
 
 
-@pytest.mark.parametrize(("share", "fewest", "most"), [(0.0, 0, 0), (0.6, 45, 75), (1.0, 100, 100)])
-def test_so_many_crops_begin_at_the_lens_where_haze_takes_nothing(share: float, fewest: int, most: int) -> None:
-    depth = torch.linspace(0, 1, 64).view(1, 1, 8, 8).repeat(100, 1, 1, 1)
-    config = HazeConfig(depth_range_min=0.3, near_probability=share)
-    made = synthesis.synthesize(random_images(100, 8, 8), depth, range(100), config)
-    clear = made.transmission.amax((1, 2, 3)) > 1 - 1e-5
-    assert fewest <= int(clear.sum()) <= most
-    plain = synthesis.synthesize(random_images(100, 8, 8), depth, range(100), HazeConfig(depth_range_min=0.3))
-    assert torch.equal(made.transmission[~clear], plain.transmission[~clear]), "the others are what they were"
-    assert torch.equal(made.airlight, plain.airlight)
-
-
 @pytest.mark.parametrize(
     ("clear", "depth", "seeds", "named"),
     [
@@ -294,14 +282,6 @@ def test_procedural_depth_is_near_at_the_bottom_on_average() -> None:
     image = random_images(1)[0]
     depth = torch.stack([procedural_depth(image, seed) for seed in range(24)])
     assert depth[..., -4:, :].mean() > depth[..., :4, :].mean() + 0.2
-
-
-def test_some_maps_are_near_nearly_up_to_the_horizon() -> None:
-    """As ground is in perspective."""
-    depth = torch.stack([procedural_depth(torch.zeros(3, 64, 64), seed)[0] for seed in range(200)])
-    near = (depth > 0.6).float().mean((1, 2))
-    assert float(near.quantile(0.95)) > 0.55
-    assert float(near.quantile(0.1)) < 0.2
 
 
 def test_procedural_depth_follows_the_colors() -> None:
