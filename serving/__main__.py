@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.config import ConfigError, parse, parse_words
+from models.flags import add_flags, given
 from models.imports import add_allow_networks
+from serving.config import AuthConfig, ServingConfig, local_ray_environment, read_config
 
 CHAMPION = "models:/dehazer@champion"
 
@@ -26,32 +28,25 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--config", type=Path, help="YAML file as serving/config.yaml")
-    parser.add_argument("--model", help="packaged name, checkpoint folder or its URI, ONNX file or models:/name@alias")
-    parser.add_argument("--host", help="address to listen on (default: 127.0.0.1); others need a token")
-    parser.add_argument("--port", type=int, help="(default: 8000)")
-    parser.add_argument("--token-file", type=Path, help="a bearer token on each line; read again when it changes")
-    parser.add_argument("--tracking-uri", help="MLflow registry of models:/ names")
+    add_flags(parser, ServingConfig)
+    add_flags(parser, AuthConfig)
     add_allow_networks(parser)
     parser.add_argument("--out", help=f"folder of a demo: serves {CHAMPION} of the mlflow.db in it")
     return parser
 
 
 def _serve(args: argparse.Namespace) -> None:
-    from serving.config import ServingConfig, local_ray_environment, read_config
     from serving.http import require_protection
 
     base = read_config(args.config) if args.config else ServingConfig()
-    given = {key: getattr(args, key) for key in ("model", "host", "port", "tracking_uri")}
-    changes = {key: value for key, value in given.items() if value is not None}
+    changes = given(args, ServingConfig) | {"allow_networks": [*base.allow_networks, *args.allow_networks]}
     if args.out is not None:
         if "://" in args.out:
             raise ConfigError(f"--out is '{args.out}'; expected a local folder of a demo")
         uri = f"sqlite:///{Path(args.out).resolve() / 'mlflow.db'}"
         changes = {"model": CHAMPION, "tracking_uri": uri} | changes
     values = base.model_dump(mode="json")
-    values["allow_networks"] += args.allow_networks
-    if args.token_file is not None:
-        values["auth"]["token_file"] = str(args.token_file)
+    values["auth"] |= given(args, AuthConfig)
     config = parse(ServingConfig, values | changes, "serving")
     require_protection(config.host, config.auth)
     for key, value in local_ray_environment().items():  # before Ray is imported, which reads some of it then

@@ -49,13 +49,15 @@ class AuthConfig(Settings):
     """Who may use the service.
 
     Attributes:
-        token_file: a file with a token on each line (``#`` begins a comment). It is read again when it changes, so
-            tokens are added and withdrawn while the service runs; a file that is gone or empty lets nobody in.
         token_env: environment variable with tokens between spaces or commas; read once, when a process starts.
         without_token: the words that let the service listen beyond this machine without any token.
     """
 
-    token_file: Path | None = None
+    token_file: Path | None = Field(
+        None,
+        description="a bearer token on each line (# begins a comment); read again when it changes, so that tokens are "
+        "added and withdrawn while the service runs; when it is gone or empty, nobody gets in",
+    )
     token_env: str = "DEHAZE_TOKENS"  # noqa: S105 - the name of a variable
     without_token: Literal["anyone who can reach this service may use it"] | None = None
 
@@ -110,16 +112,11 @@ class ServingConfig(Settings):
     """The dehazing service.
 
     Attributes:
-        host: address that a local service listens on; beyond loopback only with ``auth``.
-        port: port that it listens on.
-        model: model that answers when a request names none: packaged name, checkpoint folder or its URI,
-            ``models:/name@alias`` (followed when the alias moves) or ``models:/name/3``.
         models: further models by the name that requests give, as in ``{candidate: "models:/dehazer@candidate"}``;
             loaded on demand.
         models_per_replica: how many of the further models a replica keeps in memory.
         allow_networks: packages of yours whose networks checkpoints may name, as in ``mypackage.nets:Net``; none by
             default, as whoever can write a checkpoint or to the registry could otherwise run any code here.
-        tracking_uri: address of the MLflow registry for ``models:/`` names.
         poll_s: seconds between two questions to the registry where an alias points.
         scorer: scorer of clearness and quality; null serves without.
         limits: which images are accepted.
@@ -136,13 +133,17 @@ class ServingConfig(Settings):
         max_pixels_held: pixels in a replica's memory at a time; 30 bytes each.
     """
 
-    host: str = "127.0.0.1"
-    port: int = Field(8000, ge=1, le=65535)
-    model: str = "corun-compact"
+    host: str = Field("127.0.0.1", description="address to listen on; others than this machine's need a token")
+    port: int = Field(8000, ge=1, le=65535, description="to listen on")
+    model: str = Field(
+        "corun-compact",
+        description="answers when a request names none: packaged name, checkpoint folder or its URI, ONNX file, "
+        "models:/name@alias (followed when the alias moves) or models:/name/3",
+    )
     models: dict[str, str] = Field(default_factory=dict)
     models_per_replica: int = Field(2, ge=1)
     allow_networks: tuple[str, ...] = ()
-    tracking_uri: str | None = None
+    tracking_uri: str | None = Field(None, description="MLflow registry of models:/ names")
     poll_s: float = Field(15.0, gt=0)
     scorer: ScorerConfig | None = ScorerConfig()
     limits: ImageLimits = ImageLimits()

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.config import ConfigError, parse
+from models.flags import add_flags, given
 from models.options import Controls
 from pipelines.command import run
 from pipelines.dehaze.names import is_video
 from pipelines.dehaze.options import VideoOptions, add_options, execution_of, options_of, place_options, plan_of
 from pipelines.disk_errors import as_config_error
-from pipelines.flags import add_flags, given
 from pipelines.shown import say
 
 STREAM = "-"  # standard input or output

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from models.config import ConfigError, Settings, parse
+from models.flags import add_flags, given
 from pipelines.cluster import ray_session, require_absolute
 from pipelines.command import run, user_error
 from pipelines.dehaze.options import add_options, execution_of, options_of, place_options, plan_of
 from pipelines.disk_errors import as_config_error
-from pipelines.flags import add_flags, given
 from pipelines.nodes import make_room, placed, require_seen
 from pipelines.resources import Ask
 from pseudolabel.crew import Work

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from models.config import ConfigError, parse
+from models.flags import add_flags, given
 from models.imports import add_allow_networks
 from models.options import Controls, DehazeOptions, InferenceConfig
-from pipelines.flags import add_flags, given
 
 if TYPE_CHECKING:  # torch takes seconds that --help need not
     from pipelines.dehaze.plan import FolderPlan

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 
 from models.config import parse
+from models.flags import add_flags, given
 from models.imports import add_allow_networks
 from models.paths import child, is_uri
 from pipelines.command import run
 from pipelines.evaluate.config import EvaluateConfig
-from pipelines.flags import add_flags, given
 
 
 def _parser() -> argparse.ArgumentParser:

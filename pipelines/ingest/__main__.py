@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from models.config import parse
+from models.flags import add_flags, given
 from pipelines.command import run
-from pipelines.flags import add_flags, given
 from pipelines.ingest.config import IngestConfig
 
 

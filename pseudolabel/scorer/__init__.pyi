@@ -1,6 +1,6 @@
 from .backbone import ScorerFeatures as ScorerFeatures
 from .clip import ClipScorer as ClipScorer
-from .clip import ScorerConfig as ScorerConfig
+from .config import ScorerConfig as ScorerConfig
 from .loading import PACKAGED as PACKAGED
 from .loading import WEIGHTS as WEIGHTS
 from .loading import create_clip as create_clip

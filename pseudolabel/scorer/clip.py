@@ -8,79 +8,19 @@ A softmax over prompts about haze gives P(hazy), so ``clearness = 1 - P(hazy)``;
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from models.config import ConfigError, Settings
-from pseudolabel.coherence import TrustRule, blocks, grid, to_grid, trust_from_blocks
-from pseudolabel.scorer.musiq import IqaConfig, load_iqa
+from models.config import ConfigError
+from pseudolabel.coherence import blocks, grid, to_grid, trust_from_blocks
+from pseudolabel.scorer.config import Prompts, ScorerConfig
+from pseudolabel.scorer.musiq import load_iqa
 from pseudolabel.scorer.patches import encode_patches, has_positions
 from pseudolabel.scorer.scores import Scores
 
 DACLIP = "daclip"
-
-
-class Prompts(Settings):
-    """What the scorer asks. A group's probability is the sum over its prompts.
-
-    Attributes:
-        hazy: prompts of a hazy photograph.
-        clear: prompts of a clear one; clearness is their probability against ``hazy``.
-        good: prompts of a good photograph.
-        bad: prompts of a bad one; quality is the probability of ``good`` against them.
-    """
-
-    hazy: tuple[str, ...] = ("a hazy photo",)
-    clear: tuple[str, ...] = ("a clear photo",)
-    good: tuple[str, ...] = ("a good photo",)
-    bad: tuple[str, ...] = ("a bad photo",)
-
-
-class ScorerConfig(Settings):
-    """Which CLIP, and how it looks at an image.
-
-    Attributes:
-        architecture: an ``open_clip`` name (``ViT-B-32``), ``hf-hub:org/repo`` or ``local-dir:/path``; a packaged
-            name (``clip-compact``) and a plain folder path are short for ``local-dir:``; or ``daclip``.
-        pretrained: tag or weights file for an architecture name, the released file for ``daclip``; not used with a
-            folder or a hub name.
-        precision: of the image tower. Texts and similarities stay float32.
-        resolution: side in pixels that the whole image is resized to; None takes the architecture's own.
-        trust: ``blocks`` encodes every block by itself, as the paper does; ``dense`` reads the map from the patches of
-            one encoding of the whole image. :mod:`pseudolabel.scorer.patches` has the figures.
-        trust_rule: whether trust is the ``mean`` of clearness and quality at a place, or their ``product``.
-        block: side in pixels of the blocks of the trust map (32 in the paper).
-        block_resolution: side that a block is resized to before it is encoded; None takes twice the block for
-            convolutional towers and ``resolution`` for transformers, which take one size only.
-        block_batch: how many blocks are encoded at once; bounds memory.
-        dense_resolution: side of the encoding that a dense map is read from; None reads it from the one that gives
-            clearness and quality, at no further cost.
-        prompts: None takes the words that the architecture was trained with.
-        iqa: a metric that gives quality in place of the prompts; see :mod:`pseudolabel.scorer.musiq`.
-    """
-
-    architecture: str = "clip-compact"
-    pretrained: str | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"
-    resolution: int | None = Field(None, ge=32)
-    trust: Literal["blocks", "dense"] = "blocks"
-    trust_rule: TrustRule = "mean"
-    block: int = Field(32, ge=8)
-    block_resolution: int | None = Field(None, ge=32)
-    block_batch: int = Field(256, ge=1)
-    dense_resolution: int | None = Field(None, ge=32)
-    prompts: Prompts | None = None
-    iqa: IqaConfig | None = None
-
-    @model_validator(mode="after")
-    def _fits(self) -> ScorerConfig:
-        if self.iqa is not None and self.trust == "dense":
-            raise ValueError("trust is 'dense', but iqa rates whole pictures only; set trust to blocks, or iqa to null")
-        return self
 
 
 class ClipScorer(nn.Module):

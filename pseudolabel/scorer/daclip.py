@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from models.checkpoints import read_released
 from models.config import ConfigError
 from models.networks import load_renamed
-from pseudolabel.scorer.clip import ClipScorer, Prompts, ScorerConfig, finished
+from pseudolabel.scorer.clip import ClipScorer, finished
+from pseudolabel.scorer.config import Prompts, ScorerConfig
 from pseudolabel.scorer.patches import encode_patches
 
 ARCHITECTURE = "ViT-B-32"

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from models.config import ConfigError, nearest
 from models.weights_files import reason_of
 from pseudolabel.scorer import daclip
-from pseudolabel.scorer.clip import DACLIP, ClipScorer, ScorerConfig, finished
+from pseudolabel.scorer.clip import DACLIP, ClipScorer, finished
+from pseudolabel.scorer.config import ScorerConfig
 from pseudolabel.scorer.daclip import DaclipScorer
 
 WEIGHTS = Path(__file__).parents[1] / "weights"

@@ -10,32 +10,13 @@ from __future__ import annotations
 import importlib
 
 import torch
-from pydantic import field_validator
 from torch import Tensor, nn
 
 from models.checkpoints import read_released
-from models.config import ConfigError, Settings
+from models.config import ConfigError
+from pseudolabel.scorer.config import IqaConfig
 
 LICENSES = "PolyForm Noncommercial 1.0.0 and NTU S-Lab 1.0"
-
-
-class IqaConfig(Settings):
-    """MUSIQ in place of the quality prompts.
-
-    Attributes:
-        weights: file of its weights, such as pyiqa's ``musiq_koniq_ckpt-e95806b9.pth``; nothing is downloaded.
-        scale: the scores that count as 0 and as 1. The weights for KonIQ-10k, SPAQ and PaQ-2-PiQ rate from 0 to 100.
-    """
-
-    weights: str
-    scale: tuple[float, float] = (0.0, 100.0)
-
-    @field_validator("scale")
-    @classmethod
-    def _rises(cls, scale: tuple[float, float]) -> tuple[float, float]:
-        if not scale[0] < scale[1]:
-            raise ValueError("expected a lower and a higher score")
-        return scale
 
 
 class Iqa(nn.Module):

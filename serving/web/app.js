@@ -1,11 +1,11 @@
 // The page: what people do becomes calls of the gallery, and its state becomes what they see.
 
 import { getJson, hasToken, Problem, setToken } from "./api.js";
-import { fetchResult, Gallery, MOST_PHOTOGRAPHS, queryOf } from "./gallery.js";
+import { Gallery, MOST_PHOTOGRAPHS, queryOf } from "./gallery.js";
 import { bytes, explain, hazeFound, listed, scores } from "./messages.js";
 import { ownFormat, resultName, written } from "./photo.js";
 import { Stage } from "./stage.js";
-import { Strip } from "./strip.js";
+import { fill, phase, Strip } from "./strip.js";
 import { zipped } from "./zip.js";
 
 const SETTLED_MS = 300; // after the last move of a slider
@@ -17,7 +17,7 @@ const on = (id, event, action) => byId(id).addEventListener(event, action);
 const gallery = new Gallery(render, announce);
 const stage = new Stage(render);
 const strip = new Strip(gallery);
-let saving = false; // a download that the service has to make first
+let saving = null; // the job of a download that is being made, with a `label` that says which
 
 // --- the service -----------------------------------------------------------------------------------------------
 
@@ -71,7 +71,7 @@ on("token-form", "submit", async (event) => {
 
 on("forget", "click", () => {
   setToken("");
-  gallery.clear();
+  clear();
   connect();
 });
 
@@ -141,8 +141,9 @@ for (const id of ["view-image", "view-map"]) on(id, "change", (event) => gallery
 on("cancel", "click", () => gallery.cancel(gallery.selected));
 on("retry", "click", () => gallery.retry(gallery.selected));
 on("cancel-all", "click", () => gallery.cancelAll());
+on("stop-saving", "click", () => saving?.controller.abort());
 on("clear", "click", () => {
-  gallery.clear();
+  clear();
   byId("files").focus();
 });
 on("format", "change", () => {
@@ -150,44 +151,51 @@ on("format", "change", () => {
   render();
 });
 
-on("download", "click", async () => {
+function clear() {
+  saving?.controller.abort();
+  gallery.clear();
+}
+
+on("download", "click", () => {
   const { selected: item, view } = gallery;
-  const shown = item.results[view];
-  const format = byId("format").value || ownFormat(item.format);
-  byId("download-problem").textContent = "";
-  saving = true;
-  render();
-  try {
-    const wanted = { ...shown.wanted, output: view, format };
-    const result = format === shown.format ? shown : await fetchResult(item, wanted);
-    save(result.blob, resultName(item.name, result.format, view === "image" ? "dehazed" : "transmission"));
-  } catch (problem) {
-    byId("download-problem").textContent = explain(problem).text;
-  }
-  saving = false;
-  render();
+  return download(async (job) => file(item, view, job));
 });
 
-on("download-all", "click", async () => {
+on("download-all", "click", () => download(async (job) => {
+  const items = gallery.items.filter(done);
+  const files = [];
+  for (const item of items) {
+    job.label = `${files.length + 1} of ${items.length}: `;
+    files.push(await file(item, "image", job));
+  }
+  return { name: "dehazed.zip", blob: await zipped(files) };
+}));
+
+/** Save the file that `make(job)` gives, { name, blob }; one download at a time. */
+async function download(make) {
+  const job = { label: "", phase: "sending", progress: 0, controller: new AbortController() };
   byId("download-problem").textContent = "";
-  saving = true;
+  saving = job;
   render();
   try {
-    const files = [];
-    for (const item of gallery.items.filter(done)) {
-      const format = byId("format").value || ownFormat(item.format);
-      const made = item.results.image; // null where it gave way to others
-      const wanted = { ...item.wanted, output: "image", format };
-      const result = made?.format === format ? made : await fetchResult(item, wanted);
-      files.push({ name: resultName(item.name, result.format, "dehazed"), blob: result.blob });
-    }
-    save(await zipped(files), "dehazed.zip");
+    const { name, blob } = await make(job);
+    job.controller.signal.throwIfAborted();
+    save(blob, name);
   } catch (problem) {
-    byId("download-problem").textContent = explain(problem).text;
+    if (!job.controller.signal.aborted) byId("download-problem").textContent = explain(problem).text;
   }
-  saving = false;
+  saving = null;
   render();
-});
+}
+
+/** A result in full size: the one that is shown where it is that already, else the service makes it. */
+async function file(item, output, job) {
+  const format = byId("format").value || ownFormat(item.format);
+  const shown = item.results[output]; // null where it gave way to others
+  const wanted = { ...(shown?.wanted ?? item.wanted), output, format };
+  const result = shown?.format === format && !item.preview ? shown : await gallery.make(item, wanted, job);
+  return { name: resultName(item.name, result.format, output === "image" ? "dehazed" : "transmission"), blob: result.blob };
+}
 
 /** There is a result as it is wanted, or there was before it gave way to others. */
 function done(item) {
@@ -244,7 +252,10 @@ function render() {
   strip.render();
   byId("work").hidden = byId("gallery").hidden = !items.length;
   byId("download-all").hidden = items.filter(done).length < 2;
-  byId("download-all").disabled = saving;
+  byId("download-all").disabled = Boolean(saving);
+  byId("saving").hidden = !saving;
+  byId("saving-text").textContent = saving ? saving.label + phase(saving) : "";
+  fill(byId("saving-progress"), saving);
   byId("cancel-all").hidden = !items.some((each) => gallery.needs(each));
   if (item) renderItem(item);
   else stage.show(null, null, null, "After");
@@ -255,7 +266,7 @@ function renderItem(item) {
   const result = item.results[view];
   const running = job?.item === item ? job : null;
   const kind = view === "image" ? "After" : "Transmission";
-  stage.show(item, item.size && !item.refusal ? item.file : null, result?.blob ?? null, kind);
+  stage.show(item, item.size && !item.refusal ? item.preview ?? item.file : null, result?.blob ?? null, kind);
   renderText(item, result);
   renderProgress(item, running);
   const problem = strip.problem(item) ?? item.problems[view];
@@ -276,8 +287,8 @@ function renderItem(item) {
   byId(view === "image" ? "view-image" : "view-map").checked = true;
   byId("map-help").hidden = view === "image";
   byId("command").textContent = item.read && !item.refusal ? command(item) : "";
-  byId("download").disabled = !result || saving;
-  byId("download").textContent = saving ? "Preparing…" : "Download";
+  byId("download").disabled = !result || Boolean(saving);
+  byId("download").textContent = item.preview ? "Download in full size" : "Download";
 }
 
 function renderText(item, result) {
@@ -294,6 +305,7 @@ function renderText(item, result) {
   let note = "";
   if (item.read && !item.size && !item.refusal) note = "This browser cannot show the original: preview not possible. The result is shown as PNG.";
   else if (stage.differs) note = "This browser turns the original in another way: only the result is shown.";
+  else if (item.preview && result) note = "This is a preview. The photograph is dehazed in full size when you download it.";
   byId("note").hidden = !note;
   byId("note").textContent = note;
   byId("placeholder").textContent = !item.read || strip.problem(item) ? "" : "The result appears here";
@@ -302,9 +314,7 @@ function renderText(item, result) {
 function renderProgress(item, running) {
   byId("state").textContent = strip.state(item);
   byId("cancel").hidden = !gallery.needs(item) && !running;
-  byId("busy").hidden = !running;
-  if (running?.phase === "sending") byId("busy").value = running.progress;
-  else byId("busy").removeAttribute("value");
+  fill(byId("busy"), running);
 }
 
 function percent(share) {

@@ -22,6 +22,7 @@ class Item {
     this.format = null;
     this.size = null; // { width, height } upright, or null where this browser cannot show the file
     this.thumbnail = null;
+    this.preview = null; // of a large photograph: the smaller file that is shown, and whose results are shown
     this.results = { image: null, transmission: null };
     this.problems = { image: null, transmission: null };
     this.refusal = null; // a Problem of the file itself, which was not sent
@@ -150,8 +151,7 @@ export class Gallery {
     if (!this.items.includes(item)) return;
     try {
       item.format = await formatOf(item.file);
-      const seen = item.format === null ? null : await look(item.file);
-      if (seen) Object.assign(item, { size: { width: seen.width, height: seen.height }, thumbnail: seen.thumbnail });
+      if (item.format !== null) Object.assign(item, await look(item.file, item.format));
     } catch (problem) {
       item.refusal = asProblem(problem);
     }
@@ -189,10 +189,10 @@ export class Gallery {
     this.job = job;
     this.onChange();
     try {
-      const result = await this.#patiently(job, () => this.#fetch(job));
-      if (this.job === job) this.#keep(job, result);
-    } catch (error) {
-      const problem = await met(error);
+      const wanted = { ...item.wanted };
+      const result = await this.make(item, { ...wanted, output: kind }, job, item.preview ?? item.file);
+      if (this.job === job) this.#keep(job, { ...result, key: job.key, wanted });
+    } catch (problem) {
       if (!job.controller.signal.aborted) this.#failed(job, problem);
     }
     if (this.job === job) {
@@ -207,13 +207,20 @@ export class Gallery {
     job?.controller.abort();
   }
 
-  async #fetch(job) {
-    const wanted = { ...job.item.wanted };
-    const result = await fetchResult(job.item, { ...wanted, output: job.kind }, job.controller.signal, (share) => {
+  /**
+   * A result of a photograph, in full size unless its preview is the `body`; `wanted` as of fetchResult.
+   * `job`, { phase, progress, controller }, tells how far it is, and cancels it.
+   */
+  async make(item, wanted, job, body = item.file) {
+    const onSent = (share) => {
       Object.assign(job, { phase: share < 1 ? "sending" : "working", progress: share });
       this.onChange();
-    });
-    return { ...result, key: job.key, wanted };
+    };
+    try {
+      return await this.#patiently(job, () => fetchResult(item, body, wanted, job.controller.signal, onSent));
+    } catch (error) {
+      throw await met(error);
+    }
   }
 
   #keep({ item, kind }, result) {
@@ -262,9 +269,9 @@ export class Gallery {
  * A result of the service: { blob, format, model, haze, verdict, before, after }. `wanted` has the controls, model and
  * output, and perhaps format; without one the result is of the photograph's own format, or of one that browsers show.
  */
-export async function fetchResult(item, wanted, signal, onSent) {
+async function fetchResult(item, body, wanted, signal, onSent) {
   const query = queryOf(item, wanted);
-  const answer = await send("POST", "v1/dehaze", { query, body: item.file, signal, onSent });
+  const answer = await send("POST", "v1/dehaze", { query, body, signal, onSent });
   const number = (name) => (answer.header(name) === null ? null : Number(answer.header(name)));
   return {
     blob: answer.blob,

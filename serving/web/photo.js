@@ -15,7 +15,8 @@ const MAGIC = [
   ["TIFF", /^(II[*+]\0|MM\0[*+])/], ["BMP", /^BM/],
 ];
 const THUMBNAIL = [160, 120];
-const MOST_DRAWN = 50e6; // pixels; larger photographs have no thumbnail, as it takes four bytes for each to make one
+const LARGE = 12e6; // pixels; from here on a photograph is shown, and first dehazed, as a preview
+const PREVIEW_SIDE = 1600; // pixels of the longer side
 
 /** The format by the first bytes, or null; what the name says does not matter. */
 export async function formatOf(file) {
@@ -30,16 +31,18 @@ export async function formatOf(file) {
 }
 
 /**
- * What this browser makes of an image file: { width, height, thumbnail }, upright; null when it cannot show it.
- * Nothing of it stays in memory but the thumbnail, a canvas.
+ * What this browser makes of an image file: { size, thumbnail, preview }, upright; null when it cannot show it.
+ * Nothing of it stays in memory but the thumbnail, a canvas, and the preview, a smaller file; null where it is not large.
  */
-export async function look(file) {
+export async function look(file, format) {
   const url = URL.createObjectURL(file);
   const image = new Image();
   try {
     await loaded(image, url);
     const { naturalWidth: width, naturalHeight: height } = image;
-    return { width, height, thumbnail: width * height > MOST_DRAWN ? null : thumbnail(image) };
+    const reduced = width * height < LARGE ? null : await reduce(file, width, height);
+    const preview = reduced && await encoded(reduced, MEDIA[ownFormat(format)]);
+    return { size: { width, height }, preview, thumbnail: thumbnail(reduced ?? image, width / height) };
   } catch {
     return null;
   } finally {
@@ -54,11 +57,28 @@ function loaded(image, url) {
   });
 }
 
-function thumbnail(image) {
+/** Unlike drawing the image, this decodes beside the page's own thread, which stays free. */
+async function reduce(file, width, height) {
+  const [resizeWidth, resizeHeight] = [width, height].map((side) => Math.max(1, Math.round(side * PREVIEW_SIDE / Math.max(width, height))));
+  const bitmap = await createImageBitmap(file, { resizeWidth, resizeHeight, resizeQuality: "high" });
+  const canvas = Object.assign(document.createElement("canvas"), { width: bitmap.width, height: bitmap.height });
+  canvas.getContext("2d").drawImage(bitmap, 0, 0);
+  bitmap.close();
+  return canvas;
+}
+
+/** A canvas as a file; as PNG where this browser does not write the kind. */
+function encoded(canvas, kind) {
+  return new Promise((resolve) => {
+    canvas.toBlob(resolve, kind, 0.95);
+  });
+}
+
+function thumbnail(image, ratio) {
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = THUMBNAIL;
-  const scale = Math.max(canvas.width / image.naturalWidth, canvas.height / image.naturalHeight);
-  const [width, height] = [image.naturalWidth * scale, image.naturalHeight * scale];
+  const width = Math.max(canvas.width, canvas.height * ratio);
+  const height = width / ratio;
   canvas.getContext("2d").drawImage(image, (canvas.width - width) / 2, (canvas.height - height) / 2, width, height);
   return canvas;
 }

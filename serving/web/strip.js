@@ -2,6 +2,11 @@
 
 import { explain } from "./messages.js";
 
+/** How far a job is, in words. */
+export function phase(job) {
+  return PHASES[job.phase] ?? `Sending ${Math.round(job.progress * 100)} %`;
+}
+
 const PHASES = { queueing: "The service is busy; waiting", working: "Dehazing" };
 
 export class Strip {
@@ -27,9 +32,7 @@ export class Strip {
   /** What an item's state is called. */
   state(item) {
     const { job, halted } = this.gallery;
-    if (job?.item === item) {
-      return PHASES[job.phase] ?? `Sending ${Math.round(job.progress * 100)} %`;
-    }
+    if (job?.item === item) return phase(job);
     if (this.problem(item)) return item.refusal ? "Not accepted" : "Failed";
     if (item.stopped) return "Cancelled";
     if (item.released) return "Select it to see the result again";
@@ -74,9 +77,7 @@ export class Strip {
     entry.classList.toggle("failed", problem !== null);
     if (item === selected) pick.setAttribute("aria-current", "true");
     else pick.removeAttribute("aria-current");
-    bar.hidden = !running;
-    if (running && job.phase === "sending") bar.value = job.progress;
-    else bar.removeAttribute("value");
+    fill(bar, running ? job : null);
   }
 
   /** The focus of an entry that goes passes to the next one. */
@@ -86,6 +87,13 @@ export class Strip {
     entry.remove();
     this.entries.delete(item);
   }
+}
+
+/** Show how far a job is, if there is one. */
+export function fill(bar, job) {
+  bar.hidden = !job;
+  if (job?.phase === "sending") bar.value = job.progress;
+  else bar.removeAttribute("value");
 }
 
 function element(tag, className, text = "") {

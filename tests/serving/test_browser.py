@@ -227,6 +227,10 @@ class Page:
 
 @pytest.fixture
 def page(chrome: webdriver.Chrome, running: Running) -> Iterator[Page]:
+    yield from visit(chrome, running)
+
+
+def visit(chrome: webdriver.Chrome, running: Running) -> Iterator[Page]:
     """The page, just opened. In the end: no error in the console, and no request to another host."""
     found = Page(chrome, running)
     for log in ("browser", "performance"):
@@ -417,6 +421,76 @@ class TestOne:
         assert page.downloaded(downloads, "scan-dehazed.tif") == asked(running, path.read_bytes())
 
 
+class TestLarge:
+    """From 12 megapixels on, a preview is shown and dehazed; downloads are of the photograph itself."""
+
+    @pytest.fixture
+    def large(self, chrome: webdriver.Chrome) -> Iterator[Page]:
+        settings = SETTINGS | {"limits": {"max_bytes": 4_000_000, "max_pixels": 13_000_000}}
+        service = Running(Replica(parse(ServingConfig, settings)), settings)
+        service.start()
+        yield from visit(chrome, service)
+        service.stop()
+
+    @pytest.fixture
+    def photograph(self, tmp_path: Path) -> Path:
+        """It lies on its side, and its EXIF says so."""
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        path = tmp_path / "large.jpg"
+        small = Image.effect_noise((40, 30), 60).convert("RGB")
+        small.resize((4000, 3000), Image.Resampling.BICUBIC).save(path, "JPEG", quality=70, exif=exif)
+        return path
+
+    def test_a_preview_first_and_the_download_in_full(
+        self, large: Page, photograph: Path, save: Save, downloads: Path
+    ) -> None:
+        tasks = large.service.backend.tasks
+        large.choose(photograph, save("small.jpg"))
+        large.finished()
+        large.says("note", "preview")
+        assert "3000 × 4000 pixels" in large["facts"].text
+        large.set_strength(0)
+        large.until(lambda: large.script(DIFFERENCE)[4] < 3)
+        assert large.script(DIFFERENCE)[:4] == [1200, 1600] * 2
+        assert large["split"].is_displayed()
+        large.until(lambda: large.entries() == ["Done"] * 2)
+        sent = [Image.open(io.BytesIO(task.data)).size for task in tasks]
+        assert set(sent) == {(1200, 1600), (128, 96)}
+        tasks.clear()
+        large["download"].send_keys(Keys.ENTER)
+        content = large.downloaded(downloads, "large-dehazed.jpg")
+        assert [task.data for task in tasks] == [photograph.read_bytes()]
+        assert tasks[0].options.strength == 0.0
+        assert Image.open(io.BytesIO(content)).size in ((4000, 3000), (3000, 4000))
+        (downloads / "dehazed.zip").unlink(missing_ok=True)
+        large["download-all"].send_keys(Keys.ENTER)
+        with zipfile.ZipFile(io.BytesIO(large.downloaded(downloads, "dehazed.zip"))) as archive:
+            assert archive.read("large-dehazed.jpg") == content
+            assert Image.open(io.BytesIO(archive.read("small-dehazed.jpg"))).size == (128, 96)
+        assert not large["saving"].is_displayed()
+
+    def test_the_download_tells_how_far_it_is_and_can_be_cancelled(
+        self, large: Page, photograph: Path, downloads: Path
+    ) -> None:
+        large.choose(photograph.rename(photograph.with_stem("slow")))
+        large.finished()
+        large.service.backend.problems.append(Problem(503, "overloaded", "full", retry_after=1))
+        large["download"].send_keys(Keys.ENTER)
+        large.says("saving-text", "busy")
+        large.service.backend.free.clear()
+        large.says("saving-text", "Dehazing")
+        assert large.script("return document.documentElement.scrollWidth") <= large.script("return innerWidth")
+        assert not large["download"].is_enabled()
+        large["stop-saving"].send_keys(Keys.ENTER)
+        large.until(lambda: not large["saving"].is_displayed() and large.cancelled() == 1)
+        assert large["download-problem"].text == ""
+        assert large["after"].is_displayed()
+        large.service.backend.free.set()
+        large["download"].send_keys(Keys.ENTER)
+        large.downloaded(downloads, "slow-dehazed.jpg")
+
+
 class TestSeveral:
     def test_one_after_the_other(self, page: Page, save: Save, running: Running) -> None:
         running.backend.free.clear()
@@ -440,6 +514,7 @@ class TestSeveral:
         assert not page["download-all"].is_displayed()
         page.choose(*paths[1:])
         page.until(lambda: page.entries()[:2] == ["Done"] * 2 and "Reading" not in page.entries())
+        (downloads / "dehazed.zip").unlink(missing_ok=True)
         page["download-all"].send_keys(Keys.ENTER)
         with zipfile.ZipFile(io.BytesIO(page.downloaded(downloads, "dehazed.zip"))) as archive:
             assert archive.testzip() is None

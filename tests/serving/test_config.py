@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from models.config import ConfigError, parse
 from models.options import DehazeOptions
 from serving.__main__ import main
-from serving.config import ServingConfig, read_config, require_free_port
+from serving.config import AuthConfig, ServingConfig, read_config, require_free_port
 from serving.errors import ProblemError
 from serving.metrics import Metrics
 from serving.retry import twice
@@ -215,3 +215,21 @@ def test_the_folder_of_a_demo_is_a_local_one(capsys: pytest.CaptureFixture[str])
 
     assert main(["--out", "s3://bucket/demo"]) == 2
     assert capsys.readouterr().err == "error: --out is 's3://bucket/demo'; expected a local folder of a demo\n"
+
+
+def test_flags_are_what_the_configuration_describes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    served: list[ServingConfig] = []
+    monkeypatch.setattr("serving.app.run_until_interrupted", lambda config, _: served.append(config))
+    (tmp_path / "tokens").write_text("a-token-of-some-length\n")
+    file = tmp_path / "config.yaml"
+    args = {"host": "::1", "port": 8001, "allow_networks": ["theirs"], "auth": {"token_env": "T"}}
+    file.write_text(yaml.safe_dump({"applications": [{"args": args}]}))
+    words = {"--model": "dcp", "--port": "9000", "--tracking-uri": "sqlite:////m.db", "--allow-networks": "mine"}
+    words |= {"--config": str(file), "--token-file": str(tmp_path / "tokens")}
+    assert main([word for pair in words.items() for word in pair]) == 0
+    (config,) = served
+    assert (config.host, config.port, config.model, config.tracking_uri) == ("::1", 9000, "dcp", "sqlite:////m.db")
+    assert config.allow_networks == ("theirs", "mine")
+    assert config.auth == AuthConfig(token_file=tmp_path / "tokens", token_env="T")
+    described = [name for name, field in ServingConfig.model_fields.items() if field.description]
+    assert described == ["host", "port", "model", "tracking_uri"]

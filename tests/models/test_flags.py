@@ -9,7 +9,7 @@ import pytest
 from pydantic import Field
 
 from models.config import Settings, parse
-from pipelines.flags import add_flags, given
+from models.flags import add_flags, given
 
 
 class Plain(Settings):
