@@ -204,15 +204,24 @@ def _of_stored_parts(uris: Sequence[str], known: str, parts: int) -> None:
     _scatter_places(known, table.append_column("catalogued", pa.array(np.zeros(table.num_rows, bool))), parts)
 
 
-def first_pass(work: Work, config: IngestConfig, listed: Sequence[str], known: Sequence[str], what: str) -> list[str]:
-    """Files of ``EXAMINED`` about everything listed, cut for the sheet; with ``append`` also about what the catalogue
-    has besides.
+def look_up(
+    work: Work, config: IngestConfig, listed: Sequence[str], known: Sequence[str]
+) -> tuple[list[dict[str, Any]], list[list[int]]]:
+    """What is known of everything listed into the file ``out`` of a job for each part, the files that are not known
+    into ``fresh``; with how many files there are, and how many of them are fresh.
     """
     jobs: list[dict[str, Any]] = [
         {"part": part, "out": work.place("examined", part), "fresh": work.place("fresh", part)}
         for part in range(work.parts)
     ]
-    counts = work.run(partial(_look_up, listed=listed, known=known, append=config.append, parts=work.parts), jobs)
+    return jobs, work.run(partial(_look_up, listed=listed, known=known, append=config.append, parts=work.parts), jobs)
+
+
+def first_pass(work: Work, config: IngestConfig, listed: Sequence[str], known: Sequence[str], what: str) -> list[str]:
+    """Files of ``EXAMINED`` about everything listed, cut for the sheet; with ``append`` also about what the catalogue
+    has besides.
+    """
+    jobs, counts = look_up(work, config, listed, known)
     examined = [job["out"] for job in jobs]
     total, fresh = (sum(count[i] for count in counts) for i in (0, 1))
     if fresh < total:
