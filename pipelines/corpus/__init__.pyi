@@ -34,10 +34,10 @@ from .listing import is_litter as is_litter
 from .listing import kind_of as kind_of
 from .listing import left_out_text as left_out_text
 from .listing import local_path as local_path
+from .listing import look_into as look_into
 from .listing import photographs_below as photographs_below
 from .listing import portable as portable
 from .listing import printable as printable
-from .listing import walk as walk
 from .similarity import BANDS as BANDS
 from .similarity import BITS as BITS
 from .similarity import EXHAUSTIVE as EXHAUSTIVE

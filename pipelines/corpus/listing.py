@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote_to_bytes
@@ -73,7 +73,9 @@ def left_out_text(counts: Mapping[str, int]) -> str:
 
 @dataclass(frozen=True)
 class ListedFile:
-    """A file below a folder: its path from there, bytes, time in ns; or why it, or what is in it, cannot be had."""
+    """A file or folder below a folder: its path from there, bytes, time in ns; or why it, or what is in it, cannot be
+    had.
+    """
 
     name: str
     size: int = 0
@@ -91,30 +93,51 @@ def walk(root: str | os.PathLike[str]) -> list[ListedFile]:
         OSError: ``root`` itself cannot be listed.
     """
     found: list[ListedFile] = []
-    waiting: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", (_key(Path(root).stat()),))]
+    waiting = [""]
     while waiting:
-        folder, above = waiting.pop()
-        try:
-            with os.scandir(os.path.join(root, folder)) as entries:  # noqa: PTH118 - millions of names
-                inside = list(entries)
-        except OSError as problem:
-            if not folder:
-                raise
-            found.append(ListedFile(folder, problem=_reason(problem), is_folder=True))
-            continue
-        for entry in inside:
-            name = f"{folder}/{entry.name}" if folder else entry.name
-            try:
-                status = entry.stat()
-            except OSError as problem:
-                if not isinstance(problem, FileNotFoundError) or entry.is_symlink():  # else it went while we looked
-                    found.append(ListedFile(name, problem=_reason(problem)))
-                continue
-            if stat.S_ISREG(status.st_mode):
-                found.append(ListedFile(name, status.st_size, status.st_mtime_ns))
-            elif stat.S_ISDIR(status.st_mode) and _key(status) not in above:
-                waiting.append((name, (*above, _key(status))))
+        for entry in look_into(root, waiting.pop()):
+            if entry.is_folder and not entry.problem:
+                waiting.append(entry.name)
+            else:
+                found.append(entry)
     return sorted(found, key=lambda entry: entry.name)
+
+
+def look_into(root: str | os.PathLike[str], folder: str = "") -> Iterator[ListedFile]:
+    """What lies right in a folder below ``root``, one at a time: files and folders, with their paths from ``root``; or
+    the folder itself with why it cannot be listed. Links are as for :func:`walk`.
+
+    Raises:
+        OSError: ``root`` itself cannot be listed.
+    """
+    try:
+        with os.scandir(os.path.join(root, folder)) as entries:  # noqa: PTH118 - millions of names
+            for entry in entries:
+                if (found := _seen(root, folder, entry)) is not None:
+                    yield found
+    except OSError as problem:
+        if not folder:
+            raise
+        yield ListedFile(folder, problem=_reason(problem), is_folder=True)
+
+
+def _seen(root: str | os.PathLike[str], folder: str, entry: os.DirEntry[str]) -> ListedFile | None:
+    name = f"{folder}/{entry.name}" if folder else entry.name
+    try:
+        status = entry.stat()
+    except OSError as problem:
+        gone = isinstance(problem, FileNotFoundError) and not entry.is_symlink()  # while we looked
+        return None if gone else ListedFile(name, problem=_reason(problem))
+    if stat.S_ISREG(status.st_mode):
+        return ListedFile(name, status.st_size, status.st_mtime_ns)
+    circle = entry.is_symlink() and _key(status) in _above(root, folder)
+    return ListedFile(name, is_folder=True) if stat.S_ISDIR(status.st_mode) and not circle else None
+
+
+def _above(root: str | os.PathLike[str], folder: str) -> set[tuple[int, int]]:
+    """A folder below ``root`` and those that it lies in. Asked anew: other machines number disks in another way."""
+    below = Path(folder)
+    return {_key((Path(root) / path).stat()) for path in (Path(), below, *below.parents)}
 
 
 def _key(status: os.stat_result) -> tuple[int, int]:

@@ -19,6 +19,11 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add_flags(parser, IngestConfig)
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="write nothing: say what is there, what would be done, and what it costs by a sample of the photographs",
+    )
     return parser
 
 
@@ -29,11 +34,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(args: argparse.Namespace) -> None:
     from pipelines.cluster import require_absolute
+    from pipelines.ingest.dry_run import dry_run, told
     from pipelines.ingest.job import ingest
     from pipelines.ingest.publish import summary
 
     require_absolute(args.out)
     config = parse(IngestConfig, given(args, IngestConfig), "ingest")
+    if args.dry_run:
+        print(told(dry_run(config), config))
+        return
     print(summary(ingest(config), config.out))
 
 

@@ -8,8 +8,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,10 +31,10 @@ from pipelines.corpus import (
     kind_of,
     left_out_text,
     list_members,
+    look_into,
     portable,
     printable,
     split_glob,
-    walk,
 )
 from pipelines.ingest.depth import DEPTH_SUFFIXES
 from pipelines.ingest.layouts import LAYOUTS, LayoutName
@@ -100,41 +101,107 @@ class Sorter:
         return "photograph" if suffix in IMAGE_SUFFIXES and self.photographs.search(name) else None
 
 
-def list_source(
-    source: str, sorter: Sorter, what: str = "photographs"
-) -> tuple[pa.Table, list[tuple[SourceFile, Kind]], Counter[str]]:
-    """What lies at a source: its plain files as a table of :data:`LISTED`, its containers, still closed, and how many
-    files of which kinds are left out. What cannot be read or listed counts as one photograph, which says so.
+class Prefix(NamedTuple):
+    """A folder whose files are still to be listed: its path from ``root``, which is where ``source`` begins, and what
+    the paths of files have to look like (``pattern``; "" for any).
+    """
+
+    source: str
+    root: str
+    folder: str = ""
+    pattern: str = ""
+
+
+class Found:
+    """What files are: rows of :data:`LISTED`, containers, still closed, and how many of which kinds are left out. What
+    cannot be read or listed counts as one photograph, which says so.
+    """
+
+    def __init__(self, sorter: Sorter) -> None:
+        self.sorter = sorter
+        self.rows: list[dict[str, Any]] = []
+        self.containers: list[tuple[SourceFile, Kind]] = []
+        self.left: Counter[str] = Counter()
+
+    def add(self, file: SourceFile) -> bool:
+        """Take a file in; whether it is of interest."""
+        if _CATALOGUE.search(file.name):  # the source is itself a corpus
+            return False
+        kind, role = container_kind(file.name), self.sorter.role(file.name)
+        if file.problem and (file.is_folder or role or kind) and not is_litter(file.name):
+            place = str(Location(file.container, f"broken:{file.problem}"))
+            self.rows.append(_row(file.uri, file.name, file.size, file.mtime, place, "photograph"))
+        elif kind is not None and not is_litter(file.name):
+            self.containers.append((file, kind))
+        elif role is not None:
+            self.rows.append(_row(file.uri, file.name, file.size, file.mtime, _place(file, role), role))
+        else:
+            self.left[kind_of(file.name)] += 1
+            return False
+        return True
+
+    def table(self) -> pa.Table:
+        """The rows so far, by name; they are forgotten here."""
+        rows, self.rows = sorted(self.rows, key=lambda row: str(row["uri"])), []
+        return pa.Table.from_pylist(rows, LISTED)
+
+
+class SourceListing(NamedTuple):
+    """What :func:`list_source` found, and what it left for tasks to list."""
+
+    files: pa.Table
+    containers: list[tuple[SourceFile, Kind]]
+    left: Counter[str]
+    waiting: list[Prefix]
+
+
+def list_source(source: str, sorter: Sorter, what: str = "photographs", most: int = 1 << 17) -> SourceListing:
+    """What lies at a source: its plain files as a table of :data:`LISTED`, its containers, and how many files of which
+    kinds are left out; of local folders only, and until there are more than ``most`` entries: the rest waits.
 
     Args:
         source: a folder (searched recursively), a file, or a glob (``*``, ``?``, ``**``); a path or URI.
         sorter: decides what counts.
         what: what is looked for, for messages.
+        most: files and folders to look at.
 
     Raises:
         ConfigError: nothing there.
     """
-    rows, containers = [], []
-    left: Counter[str] = Counter()
-    for file in _walk(source, what):
-        if _CATALOGUE.search(file.name):  # the source is itself a corpus
-            continue
-        kind = container_kind(file.name)
-        role = sorter.role(file.name)
-        if file.problem and (file.is_folder or role or kind) and not is_litter(file.name):
-            place = str(Location(file.container, f"broken:{file.problem}"))
-            rows.append(_row(file.uri, file.name, file.size, file.mtime, place, "photograph"))
-        elif kind is not None and not is_litter(file.name):
-            containers.append((file, kind))
-        elif role is not None:
-            rows.append(_row(file.uri, file.name, file.size, file.mtime, _place(file, role), role))
-        else:
-            left[kind_of(file.name)] += 1
-    if not rows and not containers:
-        known = " ".join(sorted({*IMAGE_SUFFIXES, *CONTAINERS}))
-        passed = f"; left out: {left_out_text(left)}" if left else ""
-        raise ConfigError(f"there are no {what} in {source}; looked for {known}{passed}")
-    return pa.Table.from_pylist(rows, LISTED), containers, left
+    found = Found(sorter)
+    files, path = filesystem(source)
+    info = files.get_file_info(path)
+    waiting = []
+    if info.type == pafs.FileType.File:
+        found.add(_file(source, PurePosixPath(path).name, info))
+    else:
+        waiting = [_top(source, info.type == pafs.FileType.NotFound, what)]
+    while waiting and is_local(files):
+        inside = list(islice(entries(waiting[-1], recursive=False), most + 1))
+        if len(inside) > most:
+            break
+        most -= len(inside)
+        prefix = waiting.pop()
+        waiting += place_all(prefix, inside, found)
+    if not waiting and not found.rows and not found.containers:
+        raise nothing_at(source, what, found.left)
+    return SourceListing(found.table(), found.containers, found.left, waiting)
+
+
+def nothing_at(source: str, what: str, left: Counter[str]) -> ConfigError:
+    """What to say of a source where nothing is found."""
+    known = " ".join(sorted({*IMAGE_SUFFIXES, *CONTAINERS}))
+    passed = f"; left out: {left_out_text(left)}" if left else ""
+    return ConfigError(f"there are no {what} in {source}; looked for {known}{passed}")
+
+
+def place_all(prefix: Prefix, inside: Iterable[SourceFile], found: Found) -> Iterator[Prefix]:
+    """Take in what lies in a folder; the folders in it."""
+    for file in inside:
+        if file.is_folder and not file.problem:
+            yield prefix._replace(folder=file.name)
+        elif not prefix.pattern or re.fullmatch(prefix.pattern, file.name):
+            found.add(file)
 
 
 def _place(file: SourceFile, role: str) -> str:
@@ -190,34 +257,39 @@ def _row(uri: str, name: str, size: int, mtime: int, place: str, role: str) -> d
     return {"uri": uri, "key": key, "size": size, "mtime": mtime, "place": place, "role": role, "depth": None}
 
 
-def _walk(source: str, what: str) -> Iterator[SourceFile]:
-    """Every file at a source, sorted by name."""
-    files, path = filesystem(source)
-    info = files.get_file_info(path)
-    if info.type == pafs.FileType.File:
-        yield _file(source, PurePosixPath(path).name, info)
-        return
-    root, pattern = source, None
-    if info.type == pafs.FileType.NotFound:
-        root, pattern = split_glob(source)
-        files, path = filesystem(root)
-        if pattern is None or files.get_file_info(path).type == pafs.FileType.NotFound:
-            raise ConfigError(f"there is no folder {root}; expected a folder of {what}")
+def _top(source: str, is_glob: bool, what: str) -> Prefix:
+    if not is_glob:
+        return Prefix(source, source)
+    root, pattern = split_glob(source)
+    files, path = filesystem(root)
+    if pattern is None or files.get_file_info(path).type == pafs.FileType.NotFound:
+        raise ConfigError(f"there is no folder {root}; expected a folder of {what}")
+    return Prefix(source, root, "", pattern.pattern)
+
+
+def entries(prefix: Prefix, recursive: bool) -> Iterator[SourceFile]:
+    """What lies in a folder: files, and folders unless they too are listed here. Those of local folders come one by
+    one, folders among them in any case; object storage tells all at a time.
+    """
+    files, path = filesystem(prefix.root)
     if is_local(files):
-        yield from (file for file in _walk_local(root, path) if pattern is None or pattern.fullmatch(file.name))
+        for entry in look_into(path, prefix.folder):
+            if entry.is_folder and not entry.problem:
+                yield SourceFile("", entry.name, 0, 0, is_folder=True)
+                continue
+            name = printable(entry.name)
+            place = portable(f"{path.rstrip('/')}/{entry.name}") if name != entry.name else ""
+            yield SourceFile(
+                child(prefix.root, name), name, entry.size, entry.mtime, place, entry.problem, entry.is_folder
+            )
         return
-    entries = files.get_file_info(pafs.FileSelector(path, recursive=True))
-    for entry in sorted(entries, key=lambda entry: str(entry.path)):
+    selector = pafs.FileSelector(f"{path}/{prefix.folder}".rstrip("/"), recursive=recursive)
+    for entry in files.get_file_info(selector):
         name = entry.path[len(path) :].lstrip("/")
-        if entry.type == pafs.FileType.File and (pattern is None or pattern.fullmatch(name)):
-            yield _file(child(root, name), name, entry)
-
-
-def _walk_local(root: str, path: str) -> Iterator[SourceFile]:
-    for entry in walk(path):
-        name = printable(entry.name)
-        place = portable(f"{path.rstrip('/')}/{entry.name}") if name != entry.name else ""
-        yield SourceFile(child(root, name), name, entry.size, entry.mtime, place, entry.problem, entry.is_folder)
+        if entry.type == pafs.FileType.File:
+            yield _file(child(prefix.root, name), name, entry)
+        elif entry.type == pafs.FileType.Directory and not recursive:
+            yield SourceFile("", name, 0, 0, is_folder=True)
 
 
 def _file(uri: str, name: str, info: Any) -> SourceFile:

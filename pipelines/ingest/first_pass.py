@@ -57,12 +57,12 @@ class Known:
 
 
 def spool(work: Work, stage: str, listing: Listing) -> Spooled:
-    """Write a listing into files of :data:`ROWS` rows; its containers are opened in tasks, one each."""
-    files: list[str] = []
-    example = ""
-    roles: Counter[str] = Counter()
-    left = Counter(listing.left)
-    for table in _in_rows(_opened(listing)):
+    """Write a listing into files of :data:`ROWS` rows, beside those that tasks wrote; its containers are opened in
+    tasks, one each.
+    """
+    files = list(listing.parts)
+    example, roles, left = listing.example, Counter(listing.roles), Counter(listing.left)
+    for table in _in_rows(_opened(listing, work.alone)):
         for role in ("photograph", "depth"):
             roles[role] += pc.sum(pc.equal(table["role"], role)).as_py() or 0
         left += left_out(table)
@@ -85,13 +85,14 @@ def _in_rows(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield waiting.combine_chunks()
 
 
-def _opened(listing: Listing) -> Iterator[pa.Table]:
+def _opened(listing: Listing, alone: bool) -> Iterator[pa.Table]:
     yield listing.files
     if not listing.containers:
         return
     blocks = [pa.Table.from_pylist([{**asdict(file), "kind": kind}]) for file, kind in listing.containers]
     with tqdm(total=len(blocks), desc="open archives", unit=" files", **PROGRESS) as bar:
-        for table in map_tables(blocks, partial(_expand_batch, sorter=listing.sorter)):
+        function = partial(_expand_batch, sorter=listing.sorter)
+        for table in map(function, blocks) if alone else map_tables(blocks, function):
             yield table.cast(LISTED)
             bar.update()
 
@@ -203,15 +204,24 @@ def _of_stored_parts(uris: Sequence[str], known: str, parts: int) -> None:
     _scatter_places(known, table.append_column("catalogued", pa.array(np.zeros(table.num_rows, bool))), parts)
 
 
-def first_pass(work: Work, config: IngestConfig, listed: Sequence[str], known: Sequence[str], what: str) -> list[str]:
-    """Files of ``EXAMINED`` about everything listed, cut for the sheet; with ``append`` also about what the catalogue
-    has besides.
+def look_up(
+    work: Work, config: IngestConfig, listed: Sequence[str], known: Sequence[str]
+) -> tuple[list[dict[str, Any]], list[list[int]]]:
+    """What is known of everything listed into the file ``out`` of a job for each part, the files that are not known
+    into ``fresh``; with how many files there are, and how many of them are fresh.
     """
     jobs: list[dict[str, Any]] = [
         {"part": part, "out": work.place("examined", part), "fresh": work.place("fresh", part)}
         for part in range(work.parts)
     ]
-    counts = work.run(partial(_look_up, listed=listed, known=known, append=config.append, parts=work.parts), jobs)
+    return jobs, work.run(partial(_look_up, listed=listed, known=known, append=config.append, parts=work.parts), jobs)
+
+
+def first_pass(work: Work, config: IngestConfig, listed: Sequence[str], known: Sequence[str], what: str) -> list[str]:
+    """Files of ``EXAMINED`` about everything listed, cut for the sheet; with ``append`` also about what the catalogue
+    has besides.
+    """
+    jobs, counts = look_up(work, config, listed, known)
     examined = [job["out"] for job in jobs]
     total, fresh = (sum(count[i] for count in counts) for i in (0, 1))
     if fresh < total:

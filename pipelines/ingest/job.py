@@ -53,6 +53,7 @@ from pipelines.ingest.layouts import LAYOUTS
 from pipelines.ingest.lock import only_ingest
 from pipelines.ingest.publish import LATE, Present, check_settings, present, publish, replace_manifest
 from pipelines.ingest.survey import SourceSurvey, survey
+from pipelines.ingest.tree import complete
 from pipelines.ingest.write import Written, sample_depth, write_shard
 from pipelines.mapping import map_tables, map_tables_with
 from pipelines.nodes import placed, require_seen
@@ -80,12 +81,8 @@ def ingest(config: IngestConfig) -> Manifest:
 def _ingest(config: IngestConfig, plan: SourceSurvey) -> Manifest:
     before = present(config)
     check_settings(config, before)
-    if before.has(plan.fingerprint, config.append):
-        print(f"{config.out}: unchanged since the last ingest, {before.accepted} photographs are reused")
-        manifest = before.require()
-        if config.prune is not None and manifest.retired:
-            manifest = replace_manifest(manifest, config, manifest)
-        return _not_empty(manifest, config)
+    if plan.is_complete and before.has(plan.fingerprint, config.append):
+        return _not_empty(_reused(config, before), config)
     with ray_session():
         data_context_defaults()
         require_seen(config.out)
@@ -96,10 +93,20 @@ def _ingest(config: IngestConfig, plan: SourceSurvey) -> Manifest:
         work = Work(child(config.out, _WORK), concurrency=config.concurrency)
         work.clear()  # of an ingest that was cut off
         try:
-            manifest = _made(config, plan, before, work)
+            plan = complete(work, plan)
+            same = before.has(plan.fingerprint, config.append)
+            manifest = _reused(config, before) if same else _made(config, plan, before, work)
         finally:
             work.clear()
     return _not_empty(manifest, config)
+
+
+def _reused(config: IngestConfig, before: Present) -> Manifest:
+    print(f"{config.out}: unchanged since the last ingest, {before.accepted} photographs are reused")
+    manifest = before.require()
+    if config.prune is not None and manifest.retired:
+        return replace_manifest(manifest, config, manifest)
+    return manifest
 
 
 def _made(config: IngestConfig, plan: SourceSurvey, before: Present, work: Work) -> Manifest:

@@ -16,9 +16,9 @@ from models.config import ConfigError
 from models.paths import child, filesystem
 from pipelines.corpus import MANIFEST, Domain, Kind, first_rows, is_litter
 from pipelines.ingest.config import IngestConfig
-from pipelines.ingest.decide import holdout_kind
+from pipelines.ingest.decide import ROWS, holdout_kind
 from pipelines.ingest.depth import DEPTH_SUFFIXES
-from pipelines.ingest.discover import Sorter, SourceFile, list_source
+from pipelines.ingest.discover import Prefix, Sorter, SourceFile, list_source
 from pipelines.ingest.layouts import LAYOUTS
 
 _NOT_PRINTED = {"out", "concurrency", "append", "card", "prune", "depth_gpus"}  # what the corpus does not depend on
@@ -26,35 +26,80 @@ _NOT_PRINTED = {"out", "concurrency", "append", "card", "prune", "depth_gpus"}  
 
 @dataclass(frozen=True)
 class Listing:
-    """Plain files as a table of ``LISTED``, containers still closed, who sorts them, and
-    how many plain files of which kinds are left out.
+    """What lies at sources.
+
+    Attributes:
+        files: plain files, a table of ``LISTED``: those that the driver listed.
+        containers: still closed.
+        sorter: tells what a file is.
+        left: how many plain files of which kinds are left out.
+        waiting: folders that tasks have to list yet.
+        parts: files of ``LISTED`` that tasks have written.
+        roles: how many rows of which role are in ``parts``; ``example`` is the key of a photograph there.
+        digest: stands for every file in ``parts`` with its size and time.
+        seen: files of interest at a source, as far as that is not listed yet.
     """
 
     files: pa.Table
     containers: list[tuple[SourceFile, Kind]]
     sorter: Sorter
     left: Counter[str] = field(default_factory=Counter)
+    waiting: tuple[Prefix, ...] = ()
+    parts: tuple[str, ...] = ()
+    roles: Counter[str] = field(default_factory=Counter)
+    example: str = ""
+    digest: int = 0
+    seen: Counter[str] = field(default_factory=Counter)
 
-    def digest(self) -> str:
-        """Stands for every file with its size and time."""
-        lines = [(row["uri"], row["size"], row["mtime"]) for row in self.files.to_pylist()]
-        lines += [(file.uri, file.size, file.mtime) for file, _ in self.containers]
-        text = "\n".join(f"{uri} {size} {mtime}" for uri, size, mtime in sorted(lines))
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
+    def containers_by_uri(self) -> dict[str, tuple[SourceFile, Kind]]:
+        """The containers, each once."""
+        return {file.uri: (file, kind) for file, kind in self.containers}
+
+    def fingerprint(self) -> str:
+        """Stands for every file with its size and time, however they were listed."""
+        files = [(file.uri, file.size, file.mtime) for file, _ in self.containers]
+        total = self.digest + digest_of(self.files) + sum(_digest(*file) for file in files)
+        return f"{total % (1 << 128):032x}"
+
+
+def digest_of(listed: pa.Table) -> int:
+    """A sum that stands for files with their sizes and times, in any order."""
+    columns = (listed[name].to_pylist() for name in ("uri", "size", "mtime"))
+    return sum(_digest(*row) for row in zip(*columns, strict=True)) % (1 << 128)
+
+
+def _digest(uri: str, size: int, mtime: int) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{uri} {size} {mtime}".encode(), digest_size=16).digest())
 
 
 @dataclass(frozen=True)
 class SourceSurvey:
-    """Everything an ingest depends on. ``holdout`` are held-out photographs, by source."""
+    """Everything an ingest depends on. ``holdout`` are held-out photographs, by source; ``settings`` stands for what is
+    no photograph.
+    """
 
     photographs: Listing
     depth: Listing | None
     holdout: dict[str, Listing] = field(default_factory=dict)
-    fingerprint: str = ""
+    settings: str = ""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all is listed."""
+        return not any(listing.waiting for listing in self._listings() if listing is not None)
+
+    @property
+    def fingerprint(self) -> str:
+        """Stands for all of it."""
+        listings = ["-" if listing is None else listing.fingerprint() for listing in self._listings()]
+        return hashlib.sha256("\n".join([*listings, self.settings]).encode()).hexdigest()[:32]
+
+    def _listings(self) -> tuple[Listing | None, ...]:
+        return self.photographs, self.depth, *self.holdout.values()
 
 
 def survey(config: IngestConfig) -> SourceSurvey:
-    """List everything the ingest depends on.
+    """List everything the ingest depends on, as far as the driver does.
 
     Raises:
         ConfigError: a folder is missing, or there is no photograph in it.
@@ -80,22 +125,27 @@ def survey(config: IngestConfig) -> SourceSurvey:
     }
     lists = [root for root, kind in kinds.items() if kind == "list"]
     corpora = [child(root, MANIFEST) for root in (*config.against, *(r for r, k in kinds.items() if k == "corpus"))]
-    fingerprint = hashlib.sha256(config.model_dump_json(exclude=_NOT_PRINTED).encode())
-    listings = ["-" if listing is None else listing.digest() for listing in (photographs, depth, *held.values())]
-    fingerprint.update("\n".join([*listings, *map(_stamp, (*lists, *corpora))]).encode())
-    return SourceSurvey(photographs, depth, held, fingerprint.hexdigest()[:32])
+    settings = "\n".join([config.model_dump_json(exclude=_NOT_PRINTED), *map(_stamp, (*lists, *corpora))])
+    return SourceSurvey(photographs, depth, held, settings)
 
 
 def _list(sources: tuple[str, ...], sorter: Sorter, what: str) -> Listing:
     tables: list[pa.Table] = []
     containers: dict[str, tuple[SourceFile, Kind]] = {}
     left: Counter[str] = Counter()
+    waiting: list[Prefix] = []
+    seen: Counter[str] = Counter()
+    room = ROWS
     for source in sources:
-        table, found, others = list_source(source, sorter, what)
-        tables.append(table)
-        containers |= {file.uri: (file, kind) for file, kind in found}
-        left += others
-    return Listing(first_rows(pa.concat_tables(tables), "uri"), list(containers.values()), sorter, left)
+        listing = list_source(source, sorter, what, max(room, 0))
+        tables.append(listing.files)
+        containers |= {file.uri: (file, kind) for file, kind in listing.containers}
+        left += listing.left
+        waiting += listing.waiting
+        seen[source] += listing.files.num_rows + len(listing.containers)
+        room -= seen[source]
+    files = first_rows(pa.concat_tables(tables), "uri")
+    return Listing(files, list(containers.values()), sorter, left, tuple(waiting), seen=seen)
 
 
 class _DepthSorter(Sorter):

@@ -25,22 +25,25 @@ Job = dict[str, Any]  # names and numbers, as JSON
 
 @dataclass(frozen=True)
 class Work:
-    """The folder that holds an ingest's tables meanwhile, and into how many parts each is cut."""
+    """The folder that holds an ingest's tables meanwhile, and into how many parts each is cut; ``alone``: without Ray,
+    all of it in this process, a part at a time.
+    """
 
     root: str
     parts: int = 1
     concurrency: int | None = None
+    alone: bool = False
 
     def place(self, stage: str, number: int = 0) -> str:
         """The file of one source of a stage's table."""
         return child(self.root, f"{stage}/{number:05d}.arrow")
 
-    def run(self, function: Callable[..., Any], jobs: Iterable[Job]) -> list[Any]:
-        """Call a function for each job, in tasks; results, which JSON can hold, in the order of the jobs. A single job
-        is done here: a small corpus is decided on without a task.
+    def run(self, function: Callable[..., Any], jobs: Iterable[Job], here: int = 1) -> list[Any]:
+        """Call a function for each job, in tasks; results, which JSON can hold, in the order of the jobs. A single job,
+        or as many as ``here`` says, is done here: a small corpus is decided on without a task.
         """
         waiting = list(jobs)
-        if len(waiting) <= 1:
+        if self.alone or len(waiting) <= here:
             return [function(**job) for job in waiting]
         tables = [pa.table({"number": [n], "job": [json.dumps(job)]}) for n, job in enumerate(waiting)]
         results: list[Any] = [None] * len(waiting)

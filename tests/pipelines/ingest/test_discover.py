@@ -41,7 +41,7 @@ def names(source: Path | str, sorter: Sorter = PLAIN) -> list[str]:
 
 def test_listing_is_recursive_sorted_and_by_suffix(tmp_path: Path) -> None:
     touch(tmp_path, "b.jpg", "a.PNG", "deep/er/c.jpg", "notes.txt", "d", ".hidden.jpg", ".trash/e.jpg")
-    table, containers, _ = list_source(str(tmp_path), PLAIN)
+    table, containers, _, _ = list_source(str(tmp_path), PLAIN)
     assert table["uri"].to_pylist() == [str(tmp_path / n) for n in ("a.PNG", "b.jpg", "deep/er/c.jpg")]
     assert table["key"].to_pylist() == ["a", "b", "deep/er/c"]
     assert table["size"].to_pylist() == [5, 5, 13]
@@ -92,7 +92,7 @@ def test_containers_are_found_and_opened(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
         for name in ("./in/b.jpg", "in/b.depth.npy", "in/c.txt", "__MACOSX/._b.jpg"):
             archive.writestr(name, name)
-    table, containers, _ = list_source(str(tmp_path), PLAIN)
+    table, containers, _, _ = list_source(str(tmp_path), PLAIN)
     assert table.num_rows == 1
     assert [(file.name, kind) for file, kind in containers] == [("more.zip", "zip")]
     table = expand(*containers[0], PLAIN)
@@ -117,7 +117,7 @@ def test_any_name_that_a_file_system_takes_can_be_read_and_printed(tmp_path: Pat
         path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(name)
-    table, _, left = list_source(str(tmp_path), PLAIN)
+    table, _, left, _ = list_source(str(tmp_path), PLAIN)
     assert sorted(read_place(Location.of(place)) for place in table["place"].to_pylist()) == sorted(STRANGE)
     printed = [uri.removeprefix(f"{tmp_path}/") for uri in table["uri"].to_pylist()]
     assert len(set(printed)) == len(STRANGE)
@@ -139,7 +139,7 @@ def test_archives_whose_names_and_members_names_are_not_utf8(suffix: str, tmp_pa
                 member = tarfile.TarInfo(name)
                 member.size = 7
                 tar.addfile(member, io.BytesIO(b"content"))
-    _, containers, _ = list_source(str(tmp_path), PLAIN)
+    _, containers, _, _ = list_source(str(tmp_path), PLAIN)
     table = expand(*containers[0], PLAIN)
     rows = table.filter(pc.equal(table["role"], "photograph")).to_pylist()
     assert [read_place(Location.of(row["place"])) for row in rows] == [b"content"] * 2
@@ -150,7 +150,7 @@ def test_archives_whose_names_and_members_names_are_not_utf8(suffix: str, tmp_pa
 def test_what_is_left_out_is_counted_by_kind(tmp_path: Path) -> None:
     litter = [".DS_Store", "Thumbs.db", "._a.jpg", "__MACOSX/a.jpg", "@eaDir/a.jpg/SYNOPHOTO_THUMB_XL.jpg", ".git/x"]
     touch(tmp_path, "a.jpg", "1.GIF", "2.gif", "notes.txt", "README", *litter)
-    table, _, left = list_source(str(tmp_path), PLAIN)
+    table, _, left, _ = list_source(str(tmp_path), PLAIN)
     assert table.num_rows == 1
     assert left_out_text(left) == "2 GIF, 1 TXT, 1 without a suffix, 6 hidden or system"
     (tmp_path / "a.jpg").unlink()
@@ -166,7 +166,7 @@ def test_links_that_lead_in_circles_or_nowhere(tmp_path: Path) -> None:
     links = {"deep/up": tmp_path / "in", "gone.jpg": tmp_path / "nothing", "own.jpg": "own.jpg", "gone": tmp_path / "x"}
     for name, target in {**links, "linked": tmp_path / "other"}.items():
         (tmp_path / "in" / name).symlink_to(target)
-    table, _, left = list_source(str(tmp_path / "in"), PLAIN)
+    table, _, left, _ = list_source(str(tmp_path / "in"), PLAIN)
     found = dict(zip(table["key"].to_pylist(), table["place"].to_pylist(), strict=True))
     assert set(found) == {"a", "deep/b", "linked/c", "gone", "own"}
     for name, message in (("gone", "No such file"), ("own", "Too many levels of symbolic links")):
@@ -185,7 +185,7 @@ def test_folders_that_may_not_be_read_are_named(tmp_path: Path, monkeypatch: pyt
         return scandir(folder)
 
     monkeypatch.setattr(os, "scandir", guarded)
-    table, _, _ = list_source(str(tmp_path), PLAIN)
+    table, _, _, _ = list_source(str(tmp_path), PLAIN)
     assert [Path(uri).name for uri in table["uri"].to_pylist()] == ["a.jpg", "secret"]
     with pytest.raises(OSError, match="Permission denied"):
         read_place(Location.of(table["place"].to_pylist()[1]))
@@ -222,7 +222,7 @@ def test_layouts_of_datasets(
     pairs: list[str | None],
 ) -> None:  # fmt: skip
     touch(tmp_path, *photographs, *others, *depth)
-    table, _, _ = list_source(str(tmp_path), Sorter(layout, domain))
+    table, _, _, _ = list_source(str(tmp_path), Sorter(layout, domain))
     roles = {Path(r["uri"]).relative_to(tmp_path).as_posix(): r["role"] for r in table.to_pylist()}
     assert roles == dict.fromkeys(photographs, "photograph") | dict.fromkeys(depth, "depth")
     keys = [r["key"] for r in table.to_pylist() if r["role"] == "photograph"]

@@ -229,6 +229,25 @@ def test_photographs_are_added(photo_folder: Folder, tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.usefixtures("ray_cluster")
+def test_what_is_unchanged_is_neither_read_nor_written_again(photo_folder: Folder, tmp_path: Path) -> None:
+    source, out = photo_folder(count=100), tmp_path / "out"
+    first = ingest(config(source, out))
+    for path in source.iterdir():  # whoever reads one of them finds no photograph
+        status = path.stat()
+        path.write_bytes(bytes(status.st_size))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    before = {name: (out / name).stat() for name in first.files}
+    shutil.copy(photo_folder("new", count=1, seed=1) / "photo_000.jpg", source / "new.jpg")
+    second = ingest(config(source, out, append=True))
+    assert (second.found, second.accepted, second.rejected) == (101, first.accepted + 1, first.rejected)
+    (added,) = set(second.files) - set(first.files)
+    for name, status in before.items():
+        now = (out / name).stat()
+        assert (now.st_ino, now.st_mtime_ns) == (status.st_ino, status.st_mtime_ns)
+    assert (out / added).stat().st_size < 0.1 * second.stored_bytes
+
+
+@pytest.mark.usefixtures("ray_cluster")
 def test_goes_on_where_it_stopped(photo_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, out = photo_folder(count=10), tmp_path / "out"
 
