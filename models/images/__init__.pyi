@@ -11,6 +11,7 @@ from .limits import PICTURES as PICTURES
 from .limits import SUFFIXES as SUFFIXES
 from .limits import WRITTEN as WRITTEN
 from .limits import CorruptImage as CorruptImage
+from .limits import Header as Header
 from .limits import ImageError as ImageError
 from .limits import ImageLimits as ImageLimits
 from .limits import ImageTooLarge as ImageTooLarge
@@ -19,6 +20,7 @@ from .limits import UnsupportedFormat as UnsupportedFormat
 from .limits import check_bytes as check_bytes
 from .limits import format_written as format_written
 from .limits import kind_of as kind_of
+from .photo import Metadata as Metadata
 from .photo import Photo as Photo
 from .photo import eight_bits as eight_bits
 from .photo import quantize as quantize

@@ -26,18 +26,16 @@ from models.images.limits import (
     DEFAULT_LIMITS,
     SUFFIXES,
     WRITTEN,
-    CorruptImage,
     Header,
     ImageError,
     ImageLimits,
     ImageTooLarge,
-    TruncatedImage,
     UnsupportedFormat,
     check_bytes,
     format_written,
 )
 from models.images.metadata import lost_in
-from models.images.photo import Metadata, Photo, eight_bits, resize, to_tensor, to_uint8
+from models.images.photo import Metadata, Photo, eight_bits
 from models.images.profile import srgb_gray_profile
 from models.images.reading import copies, nearly_whole, photo_of
 from models.paths import replacing
@@ -63,12 +61,6 @@ def _silence_libtiff() -> None:
         if (setter := getattr(library, name, None)) is not None:  # missing where libtiff is linked statically
             setter(None)
 
-
-__all__ = [
-    "DEFAULT_LIMITS", "IMAGE_SUFFIXES", "CorruptImage", "Header", "ImageError", "ImageLimits", "ImageTooLarge",
-    "Metadata", "Photo", "TruncatedImage", "UnsupportedFormat", "decode", "encode", "lost", "probe", "read_image",
-    "resize", "to_tensor", "to_uint8", "write_image",
-]  # fmt: skip
 
 Array = NDArray[Any]  # uint8 unless a docstring says more
 

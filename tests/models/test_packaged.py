@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from models import zoo
+from models import images, zoo
 from models.haze import HazeConfig, synthesize
-from models.images import codec as images
 from models.inference.dehazing import dehaze
 from pipelines.evaluate import metrics
 

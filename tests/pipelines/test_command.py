@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 from models.config import ConfigError, LabelingError
-from models.images.codec import CorruptImage
+from models.images import CorruptImage
 from pipelines.command import run, sentence, user_error
 from pseudolabel.pool.label_pool import SnapshotError
 

@@ -12,9 +12,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.images import codec as images
+from models import images
 from models.options import DehazeOptions
 from models.predictor import Predictor
+from tests.models.images.mutants import encoded
 
 Pixels = NDArray[np.uint8]
 MODEL = "corun-compact"
@@ -29,12 +30,6 @@ def predictor() -> Predictor:
 def gray(photo: Callable[..., Pixels]) -> Pixels:
     """(H, W)."""
     return np.asarray(Image.fromarray(photo(3, 60, 85, hazy=True)).convert("L"))
-
-
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def mode_of(data: bytes) -> str:

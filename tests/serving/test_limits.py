@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from models.images.codec import ImageTooLarge
+from models.images import ImageTooLarge
 from serving.archive import ArchiveLimits, safe_name, unpack
 from serving.engine.engine import Answer
 from serving.engine.slots import ModelState

@@ -22,7 +22,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from models.images import codec as images
+from models import images
 from models.images.profile import srgb_profile
 from tests.models.images.directories import Entry, with_entries
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image, IptcImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
-from models.images import codec as images
+from models import images
 from models.images.contents import clean_iptc, contents
 from models.images.metadata import clean, collect
+from models.images.png import chunk
 from tests.models.images.directories import EXIF_IFD, Entry, with_directory, with_entries
 from tests.models.images.mutants import encoded, tiff
 
@@ -32,10 +33,6 @@ def segment(marker: int, body: bytes) -> bytes:
 def jpeg(*segments: bytes, behind: bytes = b"", **options: Any) -> bytes:
     data = encoded(PICTURE, "JPEG", **options)
     return data[:2] + b"".join(segments) + data[2:] + behind
-
-
-def chunk(name: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
 def png(depth: int, *chunks: bytes) -> bytes:

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageCms
 
-from models.images import codec as images
+from models import images
+from models.images.png import chunk
 from models.images.profile import is_sound, srgb_profile
 from tests.models.images.directories import Entry, with_entries
 from tests.models.images.mutants import adobe_profile, encoded, tiff
@@ -43,10 +44,6 @@ def test_png_of_16_bits(channels: int) -> None:
     assert (read.alpha is None) == (channels in (1, 3))
     if read.alpha is not None:
         np.testing.assert_array_equal(read.alpha, values[:, :, -1])
-
-
-def chunk(name: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
 def test_interlaced_png_of_16_bits() -> None:

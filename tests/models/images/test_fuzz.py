@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from models.images import codec as images
+from models import images
 from tests.models.images.mutants import LIMITS, mutants, seeds
 
 GROWTH_MB = 120  # 4 million pixels of RGBA at 16 bits are 32 MB, and turning them takes a copy

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from models.images import codec as images
+from models import images
 from models.images import heif
 from models.images.limits import format_written
 

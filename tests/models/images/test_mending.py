@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.images import codec as images
+from models import images
 from tests.models.images.mutants import encoded, tiff
 
 HEIGHT, WIDTH = 480, 200

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from models.images import codec as images
+from models import images
 from models.images.metadata import collect
 from tests.models.images.directories import Entry, packed, with_directory, with_entries
 from tests.models.images.mutants import encoded, tiff

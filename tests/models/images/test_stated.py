@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from models.images import codec as images
+from models import images
+from models.images.png import chunk
 from models.images.profile import (
     is_hdr,
     is_sound,
@@ -52,10 +53,6 @@ def matrix(points: tuple[float, ...]) -> np.ndarray:
 def converted(values: np.ndarray, points: tuple[float, ...]) -> np.ndarray:
     """Linear light of one space with white D65 as sRGB in [0, 1]."""
     return shown(np.clip(values @ (np.linalg.inv(matrix(SRGB)) @ matrix(points)).T, 0, 1))
-
-
-def chunk(name: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
 def gama(value: float) -> bytes:

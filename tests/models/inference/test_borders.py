@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.images.codec import Photo as Picture
-from models.images.codec import decode, encode, to_tensor
+from models.images import Photo as Picture
+from models.images import decode, encode, to_tensor
 from models.inference.borders import content_of
 from models.inference.dehazing import EXACT, dehaze
 from models.inference.tiles import Tile

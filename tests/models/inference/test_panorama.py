@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.images.codec import Metadata, Photo, decode
+from models.images import Metadata, Photo, decode
 from models.inference.panorama import goes_round
 from models.options import DehazeOptions
 from models.predictor import Predictor

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from models.images.codec import Photo
+from models.images import Photo
 from models.inference import guided
 from models.inference.controls import controlled, haze_of
 from models.inference.dehazing import DEFAULT_CONFIG, EXACT, dehaze

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.images import codec as images
-from models.images.codec import Photo
+from models import images
+from models.images import Photo
 from pipelines.corpus import similarity as near_duplicates
 from pipelines.corpus.similarity import (
     BANDS,

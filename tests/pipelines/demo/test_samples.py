@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models import images
 from models.config import ConfigError
-from models.images import codec as images
 from pipelines.demo import samples
 from pipelines.demo.samples import BROKEN, SampleFolders, SampleSource, make_samples
 

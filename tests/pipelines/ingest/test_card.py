@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from models import images
 from models.config import ConfigError, parse
-from models.images import codec as images
 from pipelines.corpus.catalogue import CATALOGUE_SCHEMA
 from pipelines.corpus.format import (
     CARD,

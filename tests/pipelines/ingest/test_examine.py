@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from models.images import codec as images
-from models.images.codec import ImageLimits, Photo
+from models import images
+from models.images import ImageLimits, Photo
 from pipelines.corpus import catalogue
 from pipelines.corpus.catalogue import EXAMINED
 from pipelines.corpus.sources import Location

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.io import savemat
 
+from models import images
 from models.config import ConfigError, parse
-from models.images import codec as images
-from models.images.codec import Photo
+from models.images import Photo
 from pipelines.corpus.format import Corpus, open_corpus, require_corpus
 from pipelines.ingest import first_pass, job
 from pipelines.ingest.__main__ import main

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from models import images
 from models.config import parse
-from models.images import codec as images
-from models.images.codec import ImageLimits, Photo
+from models.images import ImageLimits, Photo
 from pipelines.corpus.format import CORPUS_SCHEMA, image_id_of
 from pipelines.corpus.sources import Location
 from pipelines.ingest.config import IngestConfig

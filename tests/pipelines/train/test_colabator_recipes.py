@@ -12,7 +12,7 @@ import torch
 from ray import cloudpickle
 
 from models import zoo
-from models.images.codec import to_tensor
+from models.images import to_tensor
 from pipelines.train.build import make_method, make_scorer
 from pipelines.train.label_streams import InlineLabels, PooledLabels, Stopwatch
 from pipelines.train.labels import labeling_config

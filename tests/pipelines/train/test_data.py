@@ -86,7 +86,7 @@ def test_the_bytes_of_a_row_are_those_of_its_samples(
     name: str, expected: dict[str, int] | None, photo: Callable[..., Any]
 ) -> None:
     """They size the blocks."""
-    from models.images import codec as images
+    from models import images
 
     data = images.encode(images.Photo(photo(1, height=300, width=400)), "JPEG")
     row = {"image_id": "a" * 32, "image": data, "depth": None}

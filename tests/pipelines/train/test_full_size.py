@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.images.codec import to_tensor
+from models.images import to_tensor
 from pipelines.train.build import make_method, make_scorer, write_checkpoint
 from pipelines.train.data import sampling_of
 from pipelines.train.label_streams import InlineLabels, Stopwatch

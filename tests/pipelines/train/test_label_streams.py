@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from models.config import ConfigError, LabelingError
-from models.images.codec import to_tensor, to_uint8
+from models.images import to_tensor, to_uint8
 from pipelines.train.label_streams import (
     REMEMBERED,
     InlineLabels,

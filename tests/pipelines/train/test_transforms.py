@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from scipy.stats import spearmanr
 
+from models import images
 from models.haze import HazeConfig
-from models.images import codec as images
 from pipelines.train import transforms
 from pipelines.train.methods.scorer import DEFECTS
 from pipelines.train.recipe import load_recipe, real_config

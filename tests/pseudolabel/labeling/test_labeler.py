@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from models.images.codec import resize
+from models.images import resize
 from models.networks.corun import CorunOutput
 from pseudolabel.labeling.labeler import Labeler, implied_transmission, label_batch, pack_state, read_unit
 from pseudolabel.labeling.rounds import LabelingConfig, WorkUnit

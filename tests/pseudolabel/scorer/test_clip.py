@@ -13,9 +13,9 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
+from models import images
 from models.config import ConfigError
 from models.haze import HazeConfig, synthesize
-from models.images import codec as images
 from pipelines.train.build import make_method
 from pipelines.train.recipe import load_recipe
 from pseudolabel.scorer.clip import ClipScorer, Prompts, ScorerConfig

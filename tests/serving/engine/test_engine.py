@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.config import ConfigError, parse
-from models.images.codec import ImageLimits
+from models.images import ImageLimits
 from models.inference.dehazing import Dehazed
 from models.options import DehazeOptions
 from serving.config import ServingConfig

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.images.codec import to_tensor
+from models.images import to_tensor
 from pipelines.dehaze.video.smoothing import Smoother
 
 Photo = Callable[..., NDArray[np.uint8]]

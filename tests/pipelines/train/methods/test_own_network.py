@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from models import zoo
-from models.images.codec import to_uint8
+from models.images import to_uint8
 from models.inference.dehazing import dehaze
 from pipelines.train.build import allowed, make_method, network_config, write_checkpoint
 from pipelines.train.recipe import load_recipe
