@@ -100,9 +100,9 @@ def unexplained(packages: Iterable[str]) -> dict[str, str]:
     }
 
 
-def base_requirements(pyproject: Path = Path(__file__).parents[1] / "pyproject.toml") -> list[str]:
+def base_requirements() -> list[str]:
     """Return the requirements of an installation without extras."""
-    return list(tomllib.loads(pyproject.read_text())["project"]["dependencies"])
+    return list(tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["dependencies"])
 
 
 def main() -> int:

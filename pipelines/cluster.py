@@ -39,7 +39,6 @@ def ray_session(
     address: str | None = None,
     num_cpus: int | None = None,
     *,
-    dashboard: bool = False,
     log_to_driver: bool = True,
 ) -> Iterator[None]:
     """Ray for the length of a ``with`` block.
@@ -51,7 +50,6 @@ def ray_session(
     Args:
         address: ``host:port``, ``ray://host:port`` or ``auto``.
         num_cpus: logical CPUs of a cluster started here, at least 2; a cluster that is joined keeps its own.
-        dashboard: start the dashboard of a cluster started here (about a dozen processes).
         log_to_driver: print what workers print.
 
     Raises:
@@ -69,7 +67,7 @@ def ray_session(
             if joins:
                 _join(str(address), log_to_driver)
             else:
-                _start(num_cpus, dashboard, log_to_driver)
+                _start(num_cpus, log_to_driver)
             yield
 
 
@@ -78,13 +76,13 @@ def _ray_runs() -> bool:
     return ray is not None and bool(ray.is_initialized())
 
 
-def _start(num_cpus: int | None, dashboard: bool, log_to_driver: bool) -> None:
+def _start(num_cpus: int | None, log_to_driver: bool) -> None:
     import ray
 
     ray.init(
         address="local",
         num_cpus=max(MIN_CPUS, num_cpus or local_cpus()),
-        include_dashboard=dashboard,
+        include_dashboard=False,  # about a dozen processes
         namespace=NAMESPACE,
         log_to_driver=log_to_driver,
         logging_level=logging.WARNING,

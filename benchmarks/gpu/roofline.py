@@ -14,15 +14,16 @@ from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_REPEATS, _PATIENCE = 10, 3.0  # at most so many calls, or seconds after the third
 
 
-def seconds_of(work: Callable[[], object], device: torch.device, *, repeats: int = 10, patience: float = 3.0) -> float:
+def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     """Median time of a call after it has warmed up; by CUDA's own clock on a GPU."""
     for _ in range(2):
         work()
     times: list[float] = []
-    until = time.monotonic() + patience
-    while len(times) < repeats and (len(times) < 3 or time.monotonic() < until):
+    until = time.monotonic() + _PATIENCE
+    while len(times) < _REPEATS and (len(times) < 3 or time.monotonic() < until):
         times.append(_one(work, device))
     return statistics.median(times)
 

@@ -47,16 +47,13 @@ class _Clamped(nn.Module):
         return tuple(part.clamp(0.0, 1.0) for part in parts)
 
 
-def export_onnx(
-    network: nn.Module, file: str | os.PathLike[str], config: Mapping[str, Any] | None = None, *, opset: int = OPSET
-) -> Path:
+def export_onnx(network: nn.Module, file: str | os.PathLike[str], config: Mapping[str, Any] | None = None) -> Path:
     """Write a network as ONNX: ``image`` 1 x 3 x height x width in [0, 1] to ``scene`` and perhaps ``transmission``.
 
     Args:
         network: in evaluation mode, on the CPU.
         file: to write.
         config: goes into the file's metadata, as JSON.
-        opset: of ONNX.
 
     Raises:
         ConfigError: the packages of the extra are not installed, or the network cannot be exported for every size.
@@ -66,7 +63,7 @@ def export_onnx(
         import onnxscript  # noqa: F401 - torch's exporter needs it
     except ImportError as problem:
         raise ConfigError(f"the export needs onnx and onnxscript ({problem}): {EXTRA}") from problem
-    model = _any_size(_core(network, opset))
+    model = _any_size(_core(network))
     onnx.helper.set_model_props(model, {CONFIG: json.dumps(config or {}, sort_keys=True, default=str)})
     onnx.checker.check_model(model)
     path = Path(file)
@@ -74,7 +71,7 @@ def export_onnx(
     return path
 
 
-def _core(network: nn.Module, opset: int) -> Any:
+def _core(network: nn.Module) -> Any:
     """Return the network's own graph, for sides that are multiples of 8: ``padded`` to ``whole_scene`` and so on."""
     clamped = _Clamped(network).eval()
     image = torch.rand(1, 3, *_TRACED, generator=torch.Generator().manual_seed(0))
@@ -85,7 +82,7 @@ def _core(network: nn.Module, opset: int) -> Any:
             # By itself: from within the exporter to ONNX, a branch that depends on one size is taken without an error.
             traced = torch.export.export(clamped, (image,), dynamic_shapes={"image": sides})
             program = torch.onnx.export(
-                traced, dynamo=True, opset_version=opset, verbose=False,
+                traced, dynamo=True, opset_version=OPSET, verbose=False,
                 input_names=["padded"], output_names=[f"whole_{name}" for name in names],
             )  # fmt: skip
     except Exception as problem:  # the exporter's kinds have no common parent but this

@@ -25,7 +25,7 @@ from pseudolabel.pool.label_pool import LabelPool, PoolStats
 from pseudolabel.pool.shard import Shard, open_shard, remove_store
 
 PATIENCE = 20.0  # seconds until Ray has surely taken down what belonged to a dead program
-LEAST_CPUS = 0.001  # a place in a placement group cannot ask for nothing
+SHARD_CPUS = 0.05  # what a shard asks of Ray; a place in a placement group cannot ask for nothing
 GROUPS = {"fetch": 1, "slow": 1}  # threads of a shard, beside the one for offers
 
 
@@ -152,9 +152,6 @@ def start_pool(
     path: str | Path,
     shards: int = 1,
     *,
-    num_cpus: float = 0.05,
-    max_pending: int = 8,
-    sync: bool = True,
     snapshots: str | Path | None = None,
     run_id: str = "",
     fixed: bool = True,
@@ -166,9 +163,6 @@ def start_pool(
         run: name of the run; its actors are in a namespace of their own.
         path: folder of the stores, on the machines where the shards run; an existing pool there is reopened.
         shards: number of actors. One does for a machine; more spread memory and faults over nodes.
-        num_cpus: what each shard asks of Ray.
-        max_pending: see :class:`LabelPoolClient`.
-        sync: see :class:`pseudolabel.pool.store.Store`.
         snapshots: folder (path or URI) below which this run takes its snapshots. A shard whose store is not there, as
             when its node is gone, begins with the latest of them; without this it begins empty.
         run_id: another one for each run that began anew under this name: stores and snapshots of others are not gone on
@@ -181,14 +175,13 @@ def start_pool(
         PoolError: the folder cannot be used, or the run has another pool already; no shard that was not running before
             is left behind.
     """
-    told = Shard(
-        absolute(path), fixed, run, run_id, 0, shards, sync, None if snapshots is None else absolute(snapshots), room
-    )
+    kept = None if snapshots is None else absolute(snapshots)
+    told = Shard(absolute(path), fixed, run, run_id, count=shards, snapshots=kept, room=room)
     running = [_is_running(shard_name(shard), run) for shard in range(shards)]
     # A shard's place in the group is bound to a node for as long as that lives: it starts again where its store is.
-    group = None if all(running) else _spread(run, shards, num_cpus)
-    actors = [_start_shard(replace(told, number=shard), num_cpus, group) for shard in range(shards)]
-    client = LabelPoolClient(run, shards, max_pending=max_pending, actors=actors)
+    group = None if all(running) else _spread(run, shards)
+    actors = [_start_shard(replace(told, number=shard), group) for shard in range(shards)]
+    client = LabelPoolClient(run, shards, actors=actors)
     try:
         _check_pool(client, told)
     except BaseException:
@@ -200,7 +193,7 @@ def start_pool(
     return client
 
 
-def _start_shard(shard: Shard, num_cpus: float, group: PlacementGroup | None) -> Any:
+def _start_shard(shard: Shard, group: PlacementGroup | None) -> Any:
     """The actor of a shard, which may be running already."""
     remote = ray.remote(concurrency_groups=GROUPS)(LabelPoolShard)  # type: ignore[call-overload]  # Ray's stubs lag
     options = remote.options(
@@ -209,14 +202,14 @@ def _start_shard(shard: Shard, num_cpus: float, group: PlacementGroup | None) ->
         get_if_exists=True,
         max_restarts=-1,
         max_task_retries=-1,
-        num_cpus=num_cpus,
+        num_cpus=SHARD_CPUS,
         scheduling_strategy=None if group is None else PlacementGroupSchedulingStrategy(group, shard.number),
     )
     return options.remote(shard)
 
 
-def _spread(run: str, shards: int, num_cpus: float) -> PlacementGroup:
-    bundles = [{"CPU": max(num_cpus, LEAST_CPUS)} for _ in range(shards)]
+def _spread(run: str, shards: int) -> PlacementGroup:
+    bundles = [{"CPU": SHARD_CPUS} for _ in range(shards)]
     group: PlacementGroup = placement_group(bundles, "SPREAD", name=f"{group_prefix(run)}{uuid.uuid4().hex[:8]}")
     return group
 

@@ -47,12 +47,12 @@ def caches(name: str) -> Iterator[Path]:
         yield Path(folder) / f"ray-dehaze-{os.getuid()}" / "pools" / name
 
 
-def unfit(folder: Path, room: int, mounts: Path | None = None) -> str | None:
+def unfit(folder: Path, room: int) -> str | None:
     """Return why a store of `room` bytes cannot be in `folder`, in a few words; None where it can.
 
     The folder is made, for its owner alone.
     """
-    kind = _file_system(folder, mounts or MOUNTS)
+    kind = _file_system(folder, MOUNTS)
     if NETWORK.fullmatch(kind):
         return f"lies on {kind}"
     if MEMORY.fullmatch(kind):
