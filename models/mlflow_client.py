@@ -116,7 +116,7 @@ def reason_of(problem: BaseException) -> str:
 
 
 def is_away(problem: BaseException) -> bool:
-    """Whether the same call may succeed later: nothing answers, or a database is busy, full or away."""
+    """Return whether the same call may succeed later: nothing answers, or a database is busy, full or away."""
     return reason_of(problem).startswith(_SILENCE) or getattr(problem, "error_code", "") == "TEMPORARILY_UNAVAILABLE"
 
 

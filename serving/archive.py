@@ -231,7 +231,7 @@ def manifest_text(manifest: dict[str, Any]) -> bytes:
 
 
 def manifest_of(entries: list[dict[str, Any]], skipped: Sequence[str]) -> dict[str, Any]:
-    """What came of all photographs."""
+    """Return the manifest of an archive: the outcome of each photograph."""
     done = sum(entry["status"] == "ok" for entry in entries)
     return {"ok": done, "failed": len(entries) - done, "skipped": list(skipped), "files": entries}
 

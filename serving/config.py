@@ -161,7 +161,7 @@ class ServingConfig(Settings):
 
     @property
     def default_name(self) -> str:
-        """What ``model=`` calls the default model."""
+        """Return the name by which ``model=`` asks for the default model."""
         return self.model if self.model.startswith(SCHEME) else name_of(self.model)
 
     def with_absolute_paths(self) -> ServingConfig:
@@ -210,8 +210,8 @@ def read_config(path: str | os.PathLike[str]) -> ServingConfig:
 
 
 def local_ray_environment() -> dict[str, str]:
-    """What a Ray of our own needs in the environment before Ray is imported: it listens on loopback only, and its proxy
-    guards its connections.
+    """Return the environment that a Ray of our own needs before Ray is imported, to listen on loopback alone and to
+    guard the connections of its proxy.
     """
     return HOOK | {
         "RAY_AUTH_MODE": "disabled",

@@ -96,11 +96,11 @@ def refused(status: int, detail: str, code: str | None = None, retry_after: floa
 
 
 def image_problem(error: ImageError) -> Problem:
-    """What a bad image answers; its ``code`` is the error's own."""
+    """Return the problem of a bad image; its ``code`` is the error's own."""
     status = next((status for kind, status in _IMAGE_STATUS.items() if isinstance(error, kind)), 422)
     return Problem(status, error.code, str(error))
 
 
 def http_problem(status: int, detail: str) -> Problem:
-    """What the framework refused."""
+    """Return the problem of a request that the framework refused."""
     return Problem(status, _USUAL.get(status, "bad_request"), detail)

@@ -74,7 +74,7 @@ class OnnxNetwork(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """What the file was made of, as in a checkpoint; the network is named ``onnx`` where the file does not say."""
+        """Return the config of the checkpoint that it was made of; the network is ``onnx`` where it does not say."""
         text = self._session.get_modelmeta().custom_metadata_map.get(CONFIG, "")
         try:
             found = json.loads(text)

@@ -80,7 +80,7 @@ def read_piece(piece: Piece) -> pa.Table:
 
 
 def as_examined(table: pa.Table) -> pa.Table:
-    """What the catalogue knows about files, as :data:`EXAMINED`, before anything is decided."""
+    """Return what the catalogue knows about files, as :data:`EXAMINED`, before anything is decided."""
     decoded = pc.and_(pc.greater(table["width"], 0), pc.not_equal(table["reason"], ""))
     for name in ("reason", "message"):  # those of decisions are taken anew
         column = table.schema.get_field_index(name)
@@ -122,7 +122,7 @@ def store_part(out: str, digest: str, table: pa.Table) -> None:
 
 
 def read_part(uri: str) -> pa.Table:
-    """What a task has found out; nothing when it is damaged: those files are examined again."""
+    """Return what a task has found out; nothing when it is damaged: those files are examined again."""
     files, path = filesystem(uri)
     with contextlib.suppress(pa.ArrowInvalid, OSError):
         return pq.read_table(path, filesystem=files).select(EXAMINED.names).cast(EXAMINED)

@@ -129,7 +129,7 @@ class Corpus:
         return [child(self.uri, name) for name in self.manifest.catalogue or (CATALOGUE,)]
 
     def count(self, split: str | None = None) -> int:
-        """How many photographs there are in one split or in all."""
+        """Return how many photographs there are in one split or in all."""
         splits = self.manifest.splits
         return sum(count for name, count in splits.items() if split in (None, name))
 

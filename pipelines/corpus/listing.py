@@ -24,7 +24,7 @@ _LONGEST = 5  # letters of a suffix that says a kind
 
 
 def is_litter(name: str) -> bool:
-    """Whether a path below a source is hidden (as ``.DS_Store`` and AppleDouble's ``._x.jpg`` are), belongs to an
+    """Tell whether a path below a source is hidden (as ``.DS_Store`` and AppleDouble's ``._x.jpg`` are), belongs to an
     operating system, or lies in such a folder.
     """
     return any(part.startswith(".") or part.lower() in _LITTER for part in name.split("/"))
@@ -47,12 +47,12 @@ def local_path(text: str) -> Path:
 
 
 def is_raw(text: str) -> bool:
-    """Whether a path is one of :func:`portable` whose name is not UTF-8."""
+    """Return whether a path is one of :func:`portable` whose name is not UTF-8."""
     return text.startswith(_RAW)
 
 
 def kind_of(name: str) -> str:
-    """What to call a file that is left out: its suffix, such as ``HEIC``."""
+    """Return what to call a file that is left out: its suffix, such as ``HEIC``."""
     if is_litter(name):
         return LITTER
     suffix = PurePosixPath(name).suffix
@@ -104,7 +104,7 @@ def walk(root: str | os.PathLike[str]) -> list[ListedFile]:
 
 
 def look_into(root: str | os.PathLike[str], folder: str = "") -> Iterator[ListedFile]:
-    """What lies right in a folder below ``root``, one at a time: files and folders, with their paths from ``root``; or
+    """Yield what lies right in a folder below ``root``: files and folders, with their paths from ``root``; or
     the folder itself with why it cannot be listed. Links are as for :func:`walk`.
 
     Raises:

@@ -88,7 +88,7 @@ class Location:
 
     @property
     def sequential(self) -> bool:
-        """Whether neighbors should be read together."""
+        """Return whether neighbors should be read together."""
         return self.base in SEQUENTIAL
 
 

@@ -170,15 +170,15 @@ class IngestConfig(Settings):
         return value
 
     def order(self) -> DepthOrder:
-        """What larger values of the depth maps mean."""
+        """Return what larger values of the depth maps mean."""
         return self.depth_order or LAYOUTS[self.layout].depth_order or "near"
 
     def estimates_depth(self) -> bool:
-        """Whether ``depth`` is a model."""
+        """Return whether ``depth`` is a model."""
         return self.depth is not None and is_depth_model(self.depth)
 
     def accepted(self) -> ImageLimits:
-        """What the decoder accepts, with ``strict_files``."""
+        """Return the limits of the decoder, with ``strict_files``."""
         return self.limits.model_copy(update={"strict": self.limits.strict or self.strict_files})
 
     def examining(self) -> str:
@@ -186,12 +186,12 @@ class IngestConfig(Settings):
         return hashlib.sha256(f"{VERSION} {self.accepted().model_dump_json()}".encode()).hexdigest()[:8]
 
     def storing(self) -> dict[str, Any]:
-        """What a corpus must have been made with for its shards to stay, and for photographs to be added to it."""
+        """Return the settings that must be as they were for shards to stay, and for photographs to be added."""
         names = {"domain", "max_side", "encode", "quality", "test_fraction", "depth_order", "layout", "pair_by"}
         model = self.depth if self.estimates_depth() else None
         return {"version": VERSION, "depth_model": model, **self.model_dump(mode="json", include=names)}
 
     def deciding(self) -> dict[str, Any]:
-        """What photographs are turned down by; adding some to a corpus decides on all of it anew."""
+        """Return the settings that turn photographs down; adding some to a corpus decides on all of it anew."""
         names = {"near_duplicates", "holdout_bits", "min_side", "max_aspect", "holdout", "against"}
         return self.model_dump(mode="json", include=names)

@@ -79,7 +79,7 @@ class SourceFile:
 
     @property
     def container(self) -> str:
-        """What to open."""
+        """Return the container to open."""
         return self.path or self.uri
 
 
@@ -156,7 +156,7 @@ class SourceListing(NamedTuple):
 
 
 def list_source(source: str, sorter: Sorter, what: str = "photographs", most: int = 1 << 17) -> SourceListing:
-    """What lies at a source: its plain files as a table of :data:`LISTED`, its containers, and how many files of which
+    """List a source: its plain files as a table of :data:`LISTED`, its containers, and how many files of which
     kinds are left out; of local folders only, and until there are more than ``most`` entries: the rest waits.
 
     Args:
@@ -189,7 +189,7 @@ def list_source(source: str, sorter: Sorter, what: str = "photographs", most: in
 
 
 def nothing_at(source: str, what: str, left: Counter[str]) -> ConfigError:
-    """What to say of a source where nothing is found."""
+    """Return the error of a source where nothing is found."""
     known = " ".join(sorted({*IMAGE_SUFFIXES, *CONTAINERS}))
     passed = f"; left out: {left_out_text(left)}" if left else ""
     return ConfigError(f"there are no {what} in {source}; looked for {known}{passed}")
@@ -243,7 +243,7 @@ def expand(file: SourceFile, kind: Kind, sorter: Sorter) -> pa.Table:
 
 
 def left_out(listed: pa.Table) -> Counter[str]:
-    """How many members of which kinds :func:`expand` left out."""
+    """Return how many members of which kinds :func:`expand` left out."""
     rows = listed.filter(pc.equal(listed["role"], LEFT_OUT))
     found: Counter[str] = Counter()
     for what, count in zip(rows["key"].to_pylist(), rows["size"].to_pylist(), strict=True):
@@ -268,7 +268,7 @@ def _top(source: str, is_glob: bool, what: str) -> Prefix:
 
 
 def entries(prefix: Prefix, recursive: bool) -> Iterator[SourceFile]:
-    """What lies in a folder: files, and folders unless they too are listed here. Those of local folders come one by
+    """Yield the files in a folder, and folders unless they too are listed here. Those of local folders come one by
     one, folders among them in any case; object storage tells all at a time.
     """
     files, path = filesystem(prefix.root)
@@ -314,7 +314,7 @@ def match_depth(photographs: pa.Table, depth: pa.Table) -> dict[str, str]:
 
 
 def no_match(maps: int, key: str) -> ConfigError:
-    """What to say when no photograph has a depth map, which is a wrong folder rather than a wish."""
+    """Return the error when no photograph has a depth map, which is a wrong folder rather than a wish."""
     name = PurePosixPath(key).name
     return ConfigError(f"none of the {maps} depth maps has the name of a photograph; expected names such as {name}.npy")
 

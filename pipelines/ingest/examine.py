@@ -94,7 +94,7 @@ def _nothing(reason: str, message: str) -> dict[str, Any]:
 
 
 def haze_density(pixels: NDArray[np.uint8]) -> float:
-    """How much haze a photograph seems to hold: 1 - mean transmission by the dark channel prior (He et al., TPAMI
+    """Estimate the haze of a photograph: 1 - mean transmission by the dark channel prior (He et al., TPAMI
     2011).
 
     A rough figure from a thumbnail, to sort and to draw a histogram by; white walls and snow count as haze.

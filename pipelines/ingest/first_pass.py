@@ -158,7 +158,7 @@ def _match(part: int, out: str, sources: dict[str, list[str]], parts: int) -> in
 def scatter_known(
     work: Work, pieces: Sequence[catalogue.Piece], config: IngestConfig, examined: bool, stored: bool
 ) -> Known:
-    """What is known from the present catalogue and from an ingest that was cut off, by part.
+    """Write what is known from the present catalogue and from an ingest that was cut off, by part.
 
     Args:
         work: where it goes.
@@ -207,8 +207,8 @@ def _of_stored_parts(uris: Sequence[str], known: str, parts: int) -> None:
 def look_up(
     work: Work, config: IngestConfig, listed: Sequence[str], known: Sequence[str]
 ) -> tuple[list[dict[str, Any]], list[list[int]]]:
-    """What is known of everything listed into the file ``out`` of a job for each part, the files that are not known
-    into ``fresh``; with how many files there are, and how many of them are fresh.
+    """Look up all that is listed: what is known goes into the file ``out`` of a job for each part, the rest
+    into ``fresh``. Return the jobs with how many files each has, and how many of them are fresh.
     """
     jobs: list[dict[str, Any]] = [
         {"part": part, "out": work.place("examined", part), "fresh": work.place("fresh", part)}
@@ -283,6 +283,6 @@ def _as_banned(examined: str, out: str, parts: int) -> int:
 
 
 def no_photographs(config: IngestConfig, spooled: Spooled) -> ConfigError:
-    """What to say when archives hold none."""
+    """Return the error when archives hold no photographs."""
     passed = f"; left out: {catalogue.left_out_text(spooled.left)}" if spooled.left else ""
     return ConfigError(f"there are no photographs in the archives of {', '.join(config.sources)}{passed}")

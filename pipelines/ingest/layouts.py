@@ -32,7 +32,7 @@ class DatasetLayout:
     pair: str | None = None
 
     def photographs(self, domain: Domain, name: LayoutName) -> re.Pattern[str]:
-        """What the paths of the domain's photographs look like.
+        """Return what the paths of the domain's photographs look like.
 
         Raises:
             ConfigError: the dataset has none.

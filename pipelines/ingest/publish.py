@@ -74,14 +74,14 @@ class Present:
         return self.manifest
 
     def has(self, fingerprint: str, append: bool) -> bool:
-        """Whether it was made from just these sources, or already holds them when they are to be added."""
+        """Return whether it was made from just these sources, or already holds them when they are to be added."""
         if self.manifest is None or not self.same_settings or not self.same_examination:
             return False
         return fingerprint in self.manifest.sources if append else self.manifest.sources == (fingerprint,)
 
 
 def present(config: IngestConfig) -> Present:
-    """What there is at ``config.out``. A corpus that is damaged, of another version or incomplete counts as none."""
+    """Return the corpus at ``config.out``. One that is damaged, of another version or incomplete counts as none."""
     try:
         corpus = open_corpus(config.out)
     except ConfigError:

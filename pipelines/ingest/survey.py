@@ -85,7 +85,7 @@ class SourceSurvey:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all is listed."""
+        """Tell whether all is listed."""
         return not any(listing.waiting for listing in self._listings() if listing is not None)
 
     @property

@@ -117,7 +117,7 @@ class _Part:
             self.example = next((key for key, role in rows if role == "photograph"), "")
 
     def said(self) -> dict[str, Any]:
-        """What there is to know of the files, for JSON."""
+        """Return what there is to know of the files, for JSON."""
         if self.found.rows:
             self.put()
         return {

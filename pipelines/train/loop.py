@@ -68,7 +68,7 @@ class Host(Protocol):
         ...
 
     def is_leaving(self) -> bool:
-        """Whether a machine of the run is about to be taken away. All processes call this; all get the same answer."""
+        """Tell whether a machine of the run is to be taken away. All processes call this; all get the same answer."""
         ...
 
     def report(self, metrics: dict[str, float], step: int, write: Callable[[Path], None] | None = None) -> None:

@@ -65,7 +65,7 @@ class TrainWorker:
         ray.train.collective.barrier()
 
     def is_leaving(self) -> bool:
-        """Whether a node with a worker of the run drains: a spot instance before its end, or ``ray drain-node``."""
+        """Tell whether a node with a worker drains: a spot instance before its end, or ``ray drain-node``."""
         import ray.train
 
         return ray.train.get_preemption_info() is not None

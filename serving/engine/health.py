@@ -58,7 +58,7 @@ class Health:
         self.sick: str | None = None
 
     def watched(self, works: Sequence[Work], compute: Callable[[], list[Outcome]]) -> list[Outcome]:
-        """What ``compute`` makes of the works, in the computing thread; failures that are the replica's are
+        """Return what ``compute`` makes of the works, in the computing thread; failures that are the replica's are
         :class:`SickError`.
         """
         self._job = _Job(works)

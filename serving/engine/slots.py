@@ -138,7 +138,7 @@ class ModelSlot:
             return True
 
     def state(self, *, default: bool = False) -> ModelState:
-        """How it is."""
+        """Return how a slot is."""
         return ModelState(self.name, public(self.source), public(self.current[0]), "ready", self.problem, default)
 
     def _keep(self, told: str, problem: Exception) -> None:

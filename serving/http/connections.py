@@ -128,7 +128,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - ours is a sentence
-        """What came is not HTTP."""
+        """Answer what is not HTTP with 400."""
         self._refuse(400, "this is no valid HTTP request")
 
     @property

@@ -33,7 +33,7 @@ class Backend(Protocol):
         """One photograph, as it is."""
 
     async def models(self) -> list[ModelState] | Problem:
-        """What there is; answers only when the default model is warm."""
+        """Return the models that there are, once the default one is warm."""
 
     async def there(self) -> bool:
         """There is somebody who works, though perhaps too busy to answer :meth:`models`."""
@@ -50,7 +50,7 @@ class BodyReader:
     pace: AnswerPace = field(default_factory=AnswerPace)
 
     async def worked(self, answer: Awaitable[R]) -> R:
-        """What the backend makes of a picture, which those that come later wait for."""
+        """Return what the backend makes of a picture, which those that come later wait for."""
         with self.pace.under_way():
             found = await answer
             if isinstance(found, Answer | Score):

@@ -81,7 +81,7 @@ class Jobs:
             await asyncio.gather(task, return_exceptions=True)
 
     def view(self, job: str, asked: Asked, state: JobState) -> Job:
-        """What a client sees."""
+        """Return a job as a client sees it."""
         ended = state.ended
         return Job(
             job, state.status, state.total, state.done, state.failed, str(_time(asked.created)),
@@ -240,7 +240,7 @@ def add_jobs(app: APIRouter, jobs: Jobs, service: BodyReader) -> None:
 
     @app.get("/jobs/{job}", **JOB)
     async def state(request: Request, job: str) -> Job:
-        """How far a job is."""
+        """Return how far a job is."""
         with service.admission.admitted(request.state.client):
             return jobs.view(job, *await jobs.found(request, job))
 

@@ -23,7 +23,7 @@ POLICY = (
 
 
 def is_page(path: str) -> bool:
-    """Whether a path is one of the page's files: no token is asked for, and :data:`POLICY` holds."""
+    """Return whether a path is one of the page's files: no token is asked for, and :data:`POLICY` holds."""
     return path in _PAGES or path.startswith(f"{FOLDER}/")
 
 

@@ -95,7 +95,7 @@ class Runner:
         await self._take(job, asked)
 
     def state(self, job: str) -> JobState | None:
-        """How far it is, where this process works on it."""
+        """Return how far a job is, where this process works on it."""
         work = self._works.get(job)
         return None if work is None else work.state
 

@@ -109,7 +109,7 @@ class Store:
         return child(self._folder, "/".join((job, *names)))
 
     def asked(self, job: str) -> Asked | None:
-        """What was asked; None where there is no such job."""
+        """Return what was asked; None where there is no such job."""
         return self._read(Asked, self.file(job, "job.json")) if _ID.fullmatch(job) else None
 
     def add(self, job: str, asked: Asked) -> None:
@@ -118,7 +118,7 @@ class Store:
             stream.write(asked.model_dump_json().encode())
 
     def state(self, job: str) -> JobState:
-        """How far it is."""
+        """Return how far a job is."""
         state = self._read(JobState, self.file(job, "ended.json"))
         state = state or self._read(JobState, self.file(job, "state.json")) or JobState()
         cancelled = read_file(self.file(job, "cancelled"))
@@ -202,14 +202,14 @@ class Store:
             files.delete_file(path)
 
     def keep(self, job: str, index: int, entry: dict[str, Any], data: bytes | None) -> None:
-        """What came of a photograph: the file first, so that what has an entry is there."""
+        """Keep the outcome of a photograph: the file first, so that what has an entry is there."""
         if data is not None:
             with replacing(self.file(job, "results", f"{index:06d}.bin")) as stream:
                 stream.write(data)
         self._write(self.file(job, "results", f"{index:06d}.json"), json.dumps(entry))
 
     def entries(self, job: str) -> dict[int, dict[str, Any]]:
-        """What came of photographs so far, by their index."""
+        """Return the outcome of each photograph so far, by its index."""
         names = [name for name in names_in(self.file(job, "results")) if name[0] != "." and name.endswith(".json")]
         found = {int(name[:-5]): read_file(self.file(job, "results", name)) for name in names}
         return {index: json.loads(content) for index, content in found.items() if content is not None}

@@ -100,7 +100,7 @@ class Photographs(Protocol):
 
     @property
     def skipped(self) -> Sequence[str]:
-        """What is no photograph."""
+        """Return the names of files that are no photographs."""
 
     def read(self, index: int) -> bytes | Problem:
         """One of them."""

@@ -24,7 +24,7 @@ from pipelines.ingest.card.thumbnails import read_photograph
 
 
 def read_suspicious(corpus: Corpus) -> list[dict[str, Any]]:
-    """What ``rejects/depth.jsonl`` says; nothing when there is no such file."""
+    """Return what ``rejects/depth.jsonl`` says; nothing when there is no such file."""
     files, path = filesystem(child(corpus.uri, DEPTH_REPORT))
     if files.get_file_info(path).type != pafs.FileType.File:
         return []

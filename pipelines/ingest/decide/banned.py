@@ -41,7 +41,7 @@ class Banned:
 
 
 def holdout_kind(root: str) -> Literal["photographs", "corpus", "list"]:
-    """What a held-out set is: a folder or file of photographs, a corpus, or a text file of image ids."""
+    """Return what a held-out set is: a folder or file of photographs, a corpus, or a text file of image ids."""
     files, path = filesystem(root)
     if files.get_file_info(f"{path}/{MANIFEST}").type == pafs.FileType.File:
         return "corpus"

@@ -56,7 +56,7 @@ class DepthModelConfig(Settings):
 
 
 def is_depth_model(text: str) -> bool:
-    """Whether ``--depth TEXT`` means a model: its folder, or ``organization/name`` where there is no such path."""
+    """Tell whether ``--depth TEXT`` is a model: its folder, or ``organization/name`` where there is no such path."""
     path = Path(text)
     if not path.exists():
         return _HUB_NAME.fullmatch(text) is not None
