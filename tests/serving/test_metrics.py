@@ -96,7 +96,7 @@ def test_the_dashboard_shows_what_there_is(exported: Samples) -> None:
     expressions = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
     used = {name for expression in expressions for name in re.findall(r"\bray_\w+", expression)}
     assert len(used) >= 8
-    # Not exported before it happens, as in another test of this service; tests/deploy knows that there is such a metric.
+    # Not exported before it happens, as in another test of this service; tests/deploy knows of them.
     later = {"ray_dehaze_retries_total", "ray_dehaze_job_photographs_total", "ray_dehaze_jobs_ended_total"}
     assert used - later <= set(exported)
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
