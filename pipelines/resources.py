@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-SHARD_CPUS = 0.05  # of an actor of the label pool
 _TINY = 1e-6  # what adding fractions may be off by
 _KINDS = ("GPU", "CPU")
 

@@ -137,7 +137,7 @@ def _seen(root: str | os.PathLike[str], folder: str, entry: os.DirEntry[str]) ->
 def _above(root: str | os.PathLike[str], folder: str) -> set[tuple[int, int]]:
     """A folder below ``root`` and those that it lies in. Asked anew: other machines number disks in another way."""
     below = Path(folder)
-    return {_key((Path(root) / path).stat()) for path in (Path(), below, *below.parents)}
+    return {_key((Path(root) / path).stat()) for path in (below, *below.parents)}
 
 
 def _key(status: os.stat_result) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 
 from pipelines.corpus import left_out_text
 from pipelines.ingest.config import IngestConfig
-from pipelines.ingest.decide import ROWS, Work, load
+from pipelines.ingest.decide import Work, load
 from pipelines.ingest.examine import examine
-from pipelines.ingest.first_pass import list_photographs, look_up, no_photographs, scatter_known, spool
+from pipelines.ingest.first_pass import look_up, prepare
 from pipelines.ingest.publish import Present, check_settings, present
 from pipelines.ingest.survey import SourceSurvey, survey
 from pipelines.ingest.tree import complete
@@ -62,14 +62,8 @@ def dry_run(config: IngestConfig) -> Estimate:
 def _estimate(config: IngestConfig, plan: SourceSurvey, before: Present, work: Work) -> Estimate:
     plan = complete(work, plan)
     unchanged = before.has(plan.fingerprint, config.append)
-    spooled = spool(work, "spooled", plan.photographs)
-    if not spooled.photographs:
-        raise no_photographs(config, spooled)
-    depth = spooled if plan.depth is None else spool(work, "spooled-depth", plan.depth)
-    work = replace(work, parts=-(-spooled.photographs // ROWS))
-    pieces = before.catalogue or []
-    known = scatter_known(work, pieces, config, examined=before.same_examination, stored=before.same_settings)
-    jobs, counts = look_up(work, config, list_photographs(work, spooled, depth), known.files)
+    work, spooled, known, listed = prepare(work, config, plan, before)
+    jobs, counts = look_up(work, config, listed, known.files)
     kinds: Counter[str] = Counter()
     total = 0
     for uri in spooled.files:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,8 @@ from pipelines.ingest.config import IngestConfig
 from pipelines.ingest.decide import BANNED, HELD, ROWS, Banned, Work, by_content, by_text, gather, load, scatter, store
 from pipelines.ingest.discover import LISTED, Sorter, SourceFile, expand, left_out, match_depth, no_match
 from pipelines.ingest.examine import examine, portions
-from pipelines.ingest.survey import Listing
+from pipelines.ingest.publish import Present
+from pipelines.ingest.survey import Listing, SourceSurvey
 from pipelines.mapping import map_tables
 
 PROGRESS: dict[str, Any] = {"mininterval": 0.5 if sys.stderr.isatty() else 10, "dynamic_ncols": True}
@@ -71,6 +72,28 @@ def spool(work: Work, stage: str, listing: Listing) -> Spooled:
         files.append(work.place(stage, len(files)))
         store(files[-1], LISTED, [table])
     return Spooled(files, roles["photograph"], roles["depth"], example, left)
+
+
+def prepare(
+    work: Work, config: IngestConfig, plan: SourceSurvey, before: Present
+) -> tuple[Work, Spooled, Known, list[str]]:
+    """Spool all that is listed, and cut it and what is known of it into the same parts.
+
+    Returns:
+        The work in so many parts, what is spooled, what is known, and files of photographs (:func:`list_photographs`).
+
+    Raises:
+        ConfigError: there are no photographs, or depth maps of others only.
+    """
+    spooled = spool(work, "spooled", plan.photographs)
+    if not spooled.photographs:
+        raise _no_photographs(config, spooled)
+    depth = spooled if plan.depth is None else spool(work, "spooled-depth", plan.depth)
+    besides = before.require().found if config.append else 0
+    work = replace(work, parts=-(-(spooled.photographs + besides) // ROWS))
+    pieces = before.catalogue or []
+    known = scatter_known(work, pieces, config, examined=before.same_examination, stored=before.same_settings)
+    return work, spooled, known, list_photographs(work, spooled, depth)
 
 
 def _in_rows(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -282,7 +305,7 @@ def _as_banned(examined: str, out: str, parts: int) -> int:
     return sum(pc.sum(good).as_py() or 0 for good in seen)
 
 
-def no_photographs(config: IngestConfig, spooled: Spooled) -> ConfigError:
+def _no_photographs(config: IngestConfig, spooled: Spooled) -> ConfigError:
     """Return the error when archives hold no photographs."""
     passed = f"; left out: {catalogue.left_out_text(spooled.left)}" if spooled.left else ""
     return ConfigError(f"there are no photographs in the archives of {', '.join(config.sources)}{passed}")

@@ -28,7 +28,6 @@ from pipelines.cluster import data_context_defaults, ray_session
 from pipelines.corpus import REJECTS, Manifest
 from pipelines.ingest.config import IngestConfig
 from pipelines.ingest.decide import (
-    ROWS,
     Banned,
     PlannedShard,
     Work,
@@ -44,10 +43,7 @@ from pipelines.ingest.first_pass import (
     PROGRESS,
     first_pass,
     held_out,
-    list_photographs,
-    no_photographs,
-    scatter_known,
-    spool,
+    prepare,
 )
 from pipelines.ingest.layouts import LAYOUTS
 from pipelines.ingest.lock import only_ingest
@@ -110,15 +106,7 @@ def _reused(config: IngestConfig, before: Present) -> Manifest:
 
 
 def _made(config: IngestConfig, plan: SourceSurvey, before: Present, work: Work) -> Manifest:
-    spooled = spool(work, "spooled", plan.photographs)
-    if not spooled.photographs:
-        raise no_photographs(config, spooled)
-    depth = spooled if plan.depth is None else spool(work, "spooled-depth", plan.depth)
-    besides = before.require().found if config.append else 0
-    work = replace(work, parts=-(-(spooled.photographs + besides) // ROWS))
-    pieces = before.catalogue or []
-    known = scatter_known(work, pieces, config, examined=before.same_examination, stored=before.same_settings)
-    listed = list_photographs(work, spooled, depth)
+    work, spooled, known, listed = prepare(work, config, plan, before)
     examined = first_pass(work, config, listed, known.files, "photographs")
     decide(work, config, examined, known.held, _banned(work, config, plan))
     shards = plan_shards(work, config, known.held, known.sizes)

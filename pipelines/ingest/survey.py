@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import PurePosixPath
 
 import pyarrow as pa
@@ -51,10 +52,6 @@ class Listing:
     digest: int = 0
     seen: Counter[str] = field(default_factory=Counter)
 
-    def containers_by_uri(self) -> dict[str, tuple[SourceFile, Kind]]:
-        """The containers, each once."""
-        return {file.uri: (file, kind) for file, kind in self.containers}
-
     def fingerprint(self) -> str:
         """Stands for every file with its size and time, however they were listed."""
         files = [(file.uri, file.size, file.mtime) for file, _ in self.containers]
@@ -88,7 +85,7 @@ class SourceSurvey:
         """Tell whether all is listed."""
         return not any(listing.waiting for listing in self._listings() if listing is not None)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Stands for all of it."""
         listings = ["-" if listing is None else listing.fingerprint() for listing in self._listings()]

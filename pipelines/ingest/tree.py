@@ -25,6 +25,8 @@ def complete(work: Work, plan: SourceSurvey) -> SourceSurvey:
     Raises:
         ConfigError: there is nothing at a source.
     """
+    if plan.is_complete:
+        return plan
     held = {
         root: _complete(work, f"tree-held{number}", listing, "held-out photographs")
         for number, (root, listing) in enumerate(plan.holdout.items())
@@ -36,7 +38,8 @@ def complete(work: Work, plan: SourceSurvey) -> SourceSurvey:
 
 def _complete(work: Work, stage: str, listing: Listing, what: str) -> Listing:
     waiting, seen = list(listing.waiting), Counter(listing.seen)
-    containers, left, roles = dict(listing.containers_by_uri()), Counter(listing.left), Counter(listing.roles)
+    containers = {file.uri: (file, kind) for file, kind in listing.containers}
+    left, roles = Counter(listing.left), Counter(listing.roles)
     parts, digest, example = list(listing.parts), listing.digest, listing.example
     level = 0
     while waiting:

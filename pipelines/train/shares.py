@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from pipelines.resources import SHARD_CPUS, Ask
+from pipelines.resources import Ask
 from pipelines.train.recipe import Recipe
 from pseudolabel.labeling import LabelingConfig
+from pseudolabel.pool import SHARD_CPUS
 
 
 def share_of(recipe: Recipe, count: int) -> Recipe:

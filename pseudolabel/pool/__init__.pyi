@@ -19,6 +19,7 @@ from .history import together as together
 from .increments import drop_snapshots as drop_snapshots
 from .label_pool import LabelPool as LabelPool
 from .mounts import place_for_stores as place_for_stores
+from .shard import SHARD_CPUS as SHARD_CPUS
 from .shard import Shard as Shard
 from .shard import open_shard as open_shard
 from .shard import remove_store as remove_store

@@ -22,10 +22,9 @@ from models.paths import absolute
 from pseudolabel.pool.client import OWNER, LabelPoolClient, group_prefix, namespace_of, shard_name
 from pseudolabel.pool.entries import Record
 from pseudolabel.pool.label_pool import LabelPool, PoolStats
-from pseudolabel.pool.shard import Shard, open_shard, remove_store
+from pseudolabel.pool.shard import SHARD_CPUS, Shard, open_shard, remove_store
 
 PATIENCE = 20.0  # seconds until Ray has surely taken down what belonged to a dead program
-SHARD_CPUS = 0.05  # what a shard asks of Ray; a place in a placement group cannot ask for nothing
 GROUPS = {"fetch": 1, "slow": 1}  # threads of a shard, beside the one for offers
 
 

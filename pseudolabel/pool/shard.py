@@ -20,6 +20,7 @@ from pseudolabel.pool.mounts import caches, network_file_system, unfit
 from pseudolabel.pool.snapshots import latest_snapshot
 from pseudolabel.pool.store import own
 
+SHARD_CPUS = 0.05  # that its actor asks Ray for; a place in a placement group cannot ask for nothing
 log = logging.getLogger(__name__)
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.resources import SHARD_CPUS, Ask, Capacity, capacity_of, refusal, total
+from pipelines.resources import Ask, Capacity, capacity_of, refusal, total
 from pipelines.train.recipe import Recipe, load_recipe
 from pipelines.train.recipes import recipe_names
 from pipelines.train.shares import asks_of, trainers_of
+from pseudolabel.pool import SHARD_CPUS
 
 ROOT = Path(__file__).parents[2]
 LAPTOP = Capacity(({"CPU": 2.0},))
@@ -54,7 +55,8 @@ def test_all_that_a_run_has_at_a_time_is_added_up() -> None:
 def test_a_shard_asks_for_what_the_sum_says() -> None:
     from pseudolabel.pool import actors
 
-    assert actors.SHARD_CPUS == SHARD_CPUS
+    asked = {ask.what: ask.cpus for ask in asks_of(load_recipe("colabator_corun"))}
+    assert asked["shard"] == actors.SHARD_CPUS
 
 
 def test_five_gpus_of_four_are_refused_with_who_wants_them() -> None:

@@ -97,8 +97,7 @@ def test_many_parts_make_the_same_corpus(messy: Path, tmp_path: Path, monkeypatc
     np.save(depth / "photo_009.npy", np.zeros((96, 128)))  # turns out to be of no use when it is written
     asked = config(messy, tmp_path / "one", depth=str(depth), holdout=[str(messy / "photo_001.jpg")])
     one = ingest(asked)
-    monkeypatch.setattr(job, "ROWS", 4)
-    monkeypatch.setattr(first_pass, "ROWS", 5)
+    monkeypatch.setattr(first_pass, "ROWS", 4)
     monkeypatch.setattr(Work, "run", lambda self, function, jobs: [function(**job) for job in jobs])
     many = ingest(asked.model_copy(update={"out": str(tmp_path / "many")}))
     assert len(many.catalogue) == 5
