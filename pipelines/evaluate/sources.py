@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import operator
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -105,26 +107,24 @@ def folder_entries(folder: Path) -> tuple[list[SourceEntry], list[str]]:
     return list(entries.values()), warnings
 
 
-def corpus_entries(corpus: Corpus) -> list[SourceEntry]:
-    """Photographs of a corpus; only their ids, names and splits are read."""
-    entries = []
-    for path in corpus.files():
+def corpus_entries(corpus: Corpus, split: str | None = None) -> Iterator[SourceEntry]:
+    """Yield the photographs of a corpus, of one split or of all; only their ids, names, splits and sizes are read."""
+    for path in corpus.files(split):
         files, inner = filesystem(path)
         with files.open_input_file(inner) as stream:
             shard = pq.ParquetFile(stream)
             for group in range(shard.num_row_groups):
                 rows = shard.read_row_group(group, columns=["image_id", "uri", "split", "width", "height"]).to_pylist()
-                entries += [
-                    SourceEntry(row["image_id"], row["uri"], row["split"], path, group, (row["width"], row["height"]))
-                    for row in rows
-                ]
-    return entries
+                for row in rows:
+                    size = (row["width"], row["height"])
+                    yield SourceEntry(row["image_id"], row["uri"], row["split"], path, group, size)
 
 
 def choose(path: str, domain: str, split: Split | None, limit: int | None, default: Split) -> Selection:
     """Choose photographs deterministically: by split, then the first ``limit`` by image id.
 
-    Ids are hashes of the content, so the first few are a random sample that stays the same.
+    Ids are hashes of the content, so the first few are a random sample that stays the same. Of a corpus no more than the
+    chosen ones are in memory at a time.
 
     Args:
         path: a corpus (folder or URI with a manifest) or a plain folder of photographs.
@@ -136,23 +136,37 @@ def choose(path: str, domain: str, split: Split | None, limit: int | None, defau
         ConfigError: nothing there, or a corpus of the other domain.
     """
     corpus = is_corpus(path)
-    entries, notes = (corpus_entries(require_corpus(path, domain)), []) if corpus else folder_entries(Path(path))
+    if corpus:
+        opened = require_corpus(path, domain)
+        found, notes = opened.count(), []
+    else:
+        listed, notes = folder_entries(Path(path))
+        found = len(listed)
+
+    def first(split: Split) -> list[SourceEntry]:
+        if corpus:
+            entries = corpus_entries(opened, None if split == "all" else split)
+        else:
+            entries = (e for e in listed if split in ("all", e.split))
+        key = operator.attrgetter("image_id", "name")
+        return sorted(entries, key=key) if limit is None else heapq.nsmallest(limit, entries, key)
+
     wanted: Split = split or ("test" if corpus else default)
-    chosen = [e for e in entries if wanted in ("all", e.split)]
+    chosen = first(wanted)
     warnings: list[str] = []
     if not chosen:
         warnings.append(
-            f"the {wanted} split of {path} is empty: all {len(entries)} photographs are evaluated, "
+            f"the {wanted} split of {path} is empty: all {found} photographs are evaluated, "
             "so a model may have been trained on them and the figures are not held out"
         )
-        chosen, wanted = entries, "all"
-    chosen = sorted(chosen, key=lambda e: (e.image_id, e.name))[:limit]
+        wanted = "all"
+        chosen = first(wanted)
     fallback = bool(warnings)
     # A folder evaluated as a whole, unasked, is the user's own: nothing says that a model was trained on it.
     in_sample = any(e.split == "train" for e in chosen) and (corpus or fallback or split is not None)
     if in_sample and not fallback:
         warnings.append(f"photographs of the training split of {path} are evaluated: the figures are not held out")
-    return Selection(path, corpus, len(entries), wanted, in_sample, tuple(chosen), (*warnings, *notes))
+    return Selection(path, corpus, found, wanted, in_sample, tuple(chosen), (*warnings, *notes))
 
 
 _INPUT = ("_hazy", "-hazy", "_haze", "_input", "_lq", "_LQ")  # what names of inputs end with, and of outputs may lack

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,6 +59,25 @@ def test_the_limit_takes_the_first_by_id(photo_folder: Folder) -> None:
     folder = photo_folder(count=6)
     everything = choose(str(folder), "hazy", None, None, default="all").entries
     assert choose(str(folder), "hazy", None, 2, default="all").entries == everything[:2]
+
+
+def test_with_a_limit_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
+    peaks = []
+    for count in (100, 1000):
+        source = tmp_path / f"source-{count}"
+        source.mkdir()
+        for index in range(count):
+            (source / f"{index}.jpg").write_bytes(b"%d" % index)
+        corpus = make_corpus(source, tmp_path / f"corpus-{count}")
+        choose(str(corpus), "hazy", None, 10, default="all")  # what is loaded once
+        tracemalloc.start()
+        chosen = choose(str(corpus), "hazy", "all", 10, default="all")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        everything = choose(str(corpus), "hazy", "all", None, default="all")
+        assert chosen.found == everything.found == count
+        assert chosen.entries == everything.entries[:10]
+    assert peaks[1] - peaks[0] < 100_000, "all entries would take 250 bytes each"
 
 
 def test_the_same_photograph_twice_is_one_entry(photo_folder: Folder) -> None:
