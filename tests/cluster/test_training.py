@@ -17,7 +17,7 @@ pytestmark = pytest.mark.cluster
 JOB_SECONDS = 900.0  # for a run with a fault; a quiet machine needs a fifth
 STEPS, INTERVAL = 48, 6
 PHOTOGRAPHS = 12
-NOTICE_SECONDS = 60.0  # clouds give 30 to 120
+NOTICE_SECONDS = 30.0  # clouds give 30 to 120; shorter than what is left of the run
 AWAY_SECONDS = 45.0  # longer than Ray waits for a host before it takes it for dead
 SETTINGS = (
     "network={name: corun, stages: 1, dim: 2}",
@@ -66,7 +66,7 @@ class Run:
         resumed = re.findall(r"goes on after step (\d+), with the label pool of then: (\d+) labels", self.job.text)
         backwards = [(before, after) for before, after in itertools.pairwise(steps) if after <= before]
         assert set(steps) == set(range(1, STEPS + 1)), "every step was done"
-        assert len(backwards) >= 1, "the host was part of the run"
+        assert len(resumed) >= 1, "the host was part of the run"
         assert all(before - after < INTERVAL for before, after in backwards), backwards
         assert all(int(labels) == PHOTOGRAPHS for _, labels in resumed), resumed
         result = json.loads(self._cluster.read(f"{self.out}/result.json"))
