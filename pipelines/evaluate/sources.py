@@ -123,8 +123,8 @@ def corpus_entries(corpus: Corpus, split: str | None = None) -> Iterator[SourceE
 def choose(path: str, domain: str, split: Split | None, limit: int | None, default: Split) -> Selection:
     """Choose photographs deterministically: by split, then the first ``limit`` by image id.
 
-    Ids are hashes of the content, so the first few are a random sample that stays the same. Of a corpus no more than the
-    chosen ones are in memory at a time.
+    Ids are hashes of the content, so the first few are a random sample that stays the same. Of a corpus only the chosen
+    ones are held in memory.
 
     Args:
         path: a corpus (folder or URI with a manifest) or a plain folder of photographs.

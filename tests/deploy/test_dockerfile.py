@@ -1,4 +1,4 @@
-"""The Dockerfile as text: no image is built here."""
+"""The Dockerfile as text; test_image.py builds it."""
 
 from __future__ import annotations
 
@@ -46,8 +46,11 @@ def test_what_is_copied_is_in_git_and_reaches_the_builder(parsed: DockerfilePars
 
 def test_dependencies_are_those_of_the_lock_with_their_hashes(parsed: DockerfileParser) -> None:
     installs = [shlex.split(value) for value in values(parsed, "RUN") if "uv pip install" in value]
-    dependencies, project = installs
+    torch, dependencies, project = installs
+    assert "--require-hashes" not in torch  # the lock has the hashes of PyPI's files
+    assert {"torch.txt", "--index-url"} <= set(torch)
     assert "--require-hashes" in dependencies
+    assert dependencies[dependencies.index("--excludes") + 1] == "torch.txt"
     assert dependencies[dependencies.index("--constraints") + 1] == "requirements.lock"
     assert dependencies[dependencies.index("--requirements") + 1] == "pyproject.toml"  # and not what developers need
     assert "--no-deps" in project
