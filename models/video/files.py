@@ -15,16 +15,15 @@ from numpy.typing import NDArray
 
 from models.config import ConfigError
 from models.paths import temporary_name
-from pipelines.disk_errors import no_space, reason_of
 
 try:
     import av
 except ImportError as problem:
     raise ConfigError("videos need PyAV: pip install 'ray-dehaze[video]'") from problem
 
-from pipelines.dehaze.video.extent import Extent
-from pipelines.dehaze.video.extras import copied_streams, copy_extras, tags_of
-from pipelines.dehaze.video.interlaced import Deinterlacer
+from models.video.extent import Extent
+from models.video.extras import copied_streams, copy_extras, tags_of
+from models.video.interlaced import Deinterlacer
 
 # suffix: (container, encoder when none is asked for)
 WRITABLE = {
@@ -188,6 +187,7 @@ class Writer:
 
     Raises:
         ConfigError: an encoder that is not there, or streams that do not fit the container.
+        OSError: it cannot be written.
     """
 
     def __init__(self, path: Path, reader: Reader, codec: str | None, crf: int | None, *, metadata: bool) -> None:
@@ -228,7 +228,7 @@ class Writer:
 
         Raises:
             ConfigError: it has another size than those before, or the encoder refuses it.
-        NoSpaceError: there is no room.
+            OSError: it cannot be written.
         """
         try:
             if self._stream is None:
@@ -253,7 +253,7 @@ class Writer:
 
         Raises:
             ConfigError: there was no frame.
-        NoSpaceError: there is no room.
+            OSError: it cannot be written.
         """
         if self._stream is None:
             raise ConfigError(f"{self._reader.path} has no frame that can be decoded")
@@ -307,11 +307,8 @@ class Writer:
         return picture
 
     def _refused(self, problem: Exception) -> Exception:
-        full = no_space(problem, str(self._path)) if isinstance(problem, OSError) else None
-        if full is not None:
-            return full
         if isinstance(problem, OSError):
-            return ConfigError(f"cannot write {self._path}: {reason_of(problem)}")
+            return OSError(problem.errno, problem.strerror or str(problem), str(self._path))
         return ConfigError(f"{self._path.name} cannot be written with '{self._codec}': {problem}")
 
     def _discard(self) -> None:

@@ -16,8 +16,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from models.video import Reader, VideoFrame, Writer
 from pipelines.dehaze.apply import main
-from pipelines.dehaze.video.files import Reader, VideoFrame, Writer
 
 Photo = Callable[..., NDArray[np.uint8]]
 RATE, BASE = 25, Fraction(1, 12_800)
