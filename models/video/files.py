@@ -30,6 +30,11 @@ WRITABLE = {
     ".mp4": ("mp4", "libx264"), ".m4v": ("mp4", "libx264"), ".mov": ("mov", "libx264"), ".mkv": ("matroska", "libx264"),
     ".webm": ("webm", "libvpx-vp9"),
 }  # fmt: skip
+# Demuxers of files; others, such as those of playlists, would open whatever their text names.
+_OPENING = {
+    "format_whitelist": "mov,matroska,avi,asf,dv,flv,mpegts,mpeg,mpegvideo,m4v,h264,hevc,mxf,ogg",
+    "protocol_whitelist": "file",
+}
 _UNSPECIFIED = 2  # of color spaces, transfers and primaries, as in ITU-T H.273
 _SPACES = {1: "ITU709", 5: "ITU601", 6: "SMPTE170M", 7: "SMPTE240M", 9: "BT2020", 10: "BT2020"}  # H.273: libswscale's
 _HDR = {16: "PQ", 18: "HLG"}
@@ -84,7 +89,7 @@ class Reader:
 
     def __init__(self, path: Path) -> None:
         try:
-            self.container = av.open(str(path), metadata_errors="replace")
+            self.container = av.open(str(path), metadata_errors="replace", options=_OPENING)
         except (av.error.FFmpegError, OSError) as problem:
             raise ConfigError(f"{path} cannot be read as a video: {problem.strerror or problem}") from problem
         stream: Any = self.container.streams.best("video")

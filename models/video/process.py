@@ -38,24 +38,29 @@ class Coming:
 
 
 class ClipProcess:
-    """Our end of the pipe. All methods raise OSError where the process failed, and
+    """Our end of the pipe. All methods raise ConfigError where the source cannot be read or the target cannot hold it,
+    and OSError where the process fails.
 
-    Raises:
-        ConfigError: the source cannot be read, or the target cannot hold it.
+    Attributes:
+        told: what there is to say of the result, after the last frame.
     """
 
     def __init__(self, pipe: Connection, process: subprocess.Popen[bytes]) -> None:
         self._pipe, self._process = pipe, process
+        self.told = Told()
 
     async def frames(self) -> int | None:
         """How many there are, as far as the file says; to be asked first, once."""
         found: int | None = json.loads(await self._received())["frames"]
         return found
 
-    async def next(self) -> Coming | Told:
-        """The next frame, whose :meth:`pixels` have to be read and answered; at the end, what there is to say."""
+    async def next(self) -> Coming | None:
+        """The next frame, whose :meth:`pixels` have to be read and answered; None at the end."""
         message: dict[str, Any] = json.loads(await self._received())
-        return Coming(**message) if "kind" in message else Told(*map(tuple, message.values()))
+        if "kind" in message:
+            return Coming(**message)
+        self.told = Told(**{name: tuple(lines) for name, lines in message.items()})
+        return None
 
     async def pixels(self, coming: Coming) -> Pixels:
         """Those of a frame."""

@@ -30,7 +30,9 @@ TOKENS = ("a-token-of-sixteen-1", "a-token-of-sixteen-2")
 
 
 class Fake:
-    """A backend that gives back what it gets; photographs named in ``held`` wait until they are let go."""
+    """A backend that gives back what it gets; photographs wait until they are let go, and there are no videos."""
+
+    frame = None
 
     def __init__(self) -> None:
         self.seen: list[bytes] = []
