@@ -10,12 +10,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from models.video.clip import Told, rewrite_video
 from models.video.files import Pixels, VideoFrame
 
 _NICENESS = 10  # of the process: an encoder takes all processors
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -69,19 +70,22 @@ class ClipProcess:
 
     async def answer(self, pixels: Pixels) -> None:
         """What the frame becomes; of the same size and kind."""
-        await asyncio.to_thread(self._pipe.send_bytes, np.ascontiguousarray(pixels).data.cast("B"))
+        await self._passed(self._pipe.send_bytes, np.ascontiguousarray(pixels).data.cast("B"))
 
     async def _received(self) -> bytes:
+        data = await self._passed(self._pipe.recv_bytes)
+        if data.startswith(b'{"refused"'):
+            raise ConfigError(json.loads(data)["refused"])
+        return data
+
+    async def _passed(self, call: Callable[..., R], *words: Any) -> R:
         try:
-            data = await asyncio.to_thread(self._pipe.recv_bytes)
+            return await asyncio.to_thread(call, *words)
         except (EOFError, ConnectionError) as problem:
             code = await asyncio.to_thread(self._process.wait)
             if code < 0:
                 raise ConfigError(f"the file ends the program that reads it (signal {-code})") from problem
             raise OSError(f"the process of a video ended with code {code}; the lines above say why") from problem
-        if data.startswith(b'{"refused"'):
-            raise ConfigError(json.loads(data)["refused"])
-        return data
 
 
 @asynccontextmanager

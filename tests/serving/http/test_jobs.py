@@ -486,4 +486,8 @@ def test_the_interface_describes_jobs(service: Service, backend: Fake, folder: P
         "application/zip",
         "multipart/form-data",
         "application/json",
+        "video/mp4",
+        "video/quicktime",
+        "video/x-matroska",
+        "video/webm",
     }

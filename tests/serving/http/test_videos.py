@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 import threading
 import time
@@ -145,17 +146,23 @@ def test_what_fails_says_why_without_naming_folders(
     )
 
 
-def test_a_cancelled_video_ends_its_process(
-    service: Service, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun: list[subprocess.Popen[bytes]] = []
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
+    """The processes that were begun."""
+    found: list[subprocess.Popen[bytes]] = []
 
     class Noted(subprocess.Popen):  # type: ignore[type-arg]
         def __init__(self, *words: Any, **options: Any) -> None:
             super().__init__(*words, **options)
-            begun.append(self)
+            found.append(self)
 
     monkeypatch.setattr("models.video.process.subprocess.Popen", Noted)
+    return found
+
+
+def test_a_cancelled_video_ends_its_process(
+    service: Service, clip: Path, tmp_path: Path, begun: list[subprocess.Popen[bytes]]
+) -> None:
     slow = Slow()
     client = service(slow, jobs={"folder": str(tmp_path / "jobs")})
     slow.open.clear()
@@ -171,6 +178,22 @@ def test_a_cancelled_video_ends_its_process(
         "state.json",
         "cancelled",
     }
+
+
+def test_a_file_that_crashes_its_reader_fails_alone(
+    service: Service, clip: Path, tmp_path: Path, begun: list[subprocess.Popen[bytes]]
+) -> None:
+    slow = Slow()
+    client = service(slow, jobs={"folder": str(tmp_path / "jobs")})
+    slow.open.clear()
+    job = submitted(client, clip.read_bytes())
+    wait_for(lambda: slow.frames)
+    begun[0].send_signal(signal.SIGSEGV)
+    begun[0].wait()
+    slow.open.set()
+    state = ended(client, job)
+    assert (state["status"], state["code"], len(begun)) == ("failed", "bad_video", 1)
+    assert "signal 11" in state["detail"]
 
 
 def test_a_video_begins_anew_where_the_service_stopped(service: Service, clip: Path, tmp_path: Path) -> None:
