@@ -205,7 +205,7 @@ def test_what_is_refused_is_one_line(
     clip = make_video(tmp_path / "clip.mp4", frames)
     hdr = make_video(tmp_path / "hdr.mp4", frames, transfer=16)
     (tmp_path / "text.mp4").write_text("no video")
-    (tmp_path / "list.mp4").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nclip.mp4\n#EXT-X-ENDLIST\n")
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile clip.mp4\n")
     (tmp_path / "there.mp4").touch()
     for words, message in (
         ((clip, clip), "is the input"),
