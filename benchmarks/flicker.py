@@ -35,7 +35,7 @@ from models import images
 from models.haze import procedural_depth, scatter, transmission_from_depth
 from models.images import to_tensor, to_uint8
 from models.predictor import Predictor
-from pipelines.dehaze.video import Reader, Smoother, VideoFrame
+from models.video import Reader, Smoother, VideoFrame
 
 HEIGHT, WIDTH, STEP, RATE, BLOCK = 256, 384, 2, 25, 32
 NOISE, CRF, BETA, AIRLIGHT = 3.0 / 255, 26, 0.9, 0.88

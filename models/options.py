@@ -1,4 +1,4 @@
-"""How one photograph is dehazed, for every door: command line, HTTP, MLflow. No torch, so that help is quick."""
+"""How a photograph or a video is dehazed, for every door: command line, HTTP, MLflow. No torch, so help is quick."""
 
 from __future__ import annotations
 
@@ -66,6 +66,27 @@ class DehazeOptions(Controls):
         None,
         description="the picture is a panorama of 360 degrees whose ends meet (default: where its XMP says so)",
     )
+
+
+class VideoOptions(Controls):
+    """How a video is dehazed, beside the controls.
+
+    Attributes:
+        keep_metadata: copy the file's tags, with the place where it was taken.
+        keep_dates: give the result the time of modification of the source.
+        wrap: the picture goes on from its right end to its left.
+    """
+
+    codec: str | None = Field(None, description="encoder, such as libx265 (default: libx264; in WebM libvpx-vp9)")
+    crf: int | None = Field(
+        None, ge=0, le=63, description="of the encoder, lower is better (default: the encoder's own)"
+    )
+    smoothing: float = Field(
+        0.5, ge=0.0, le=10.0, description="seconds of the average over time, its time constant; 0: none"
+    )
+    keep_metadata: bool = False
+    keep_dates: bool = False
+    wrap: bool = False
 
 
 MULTIPLE = 8  # that networks want of sides; images are padded, tiles are made so

@@ -23,7 +23,19 @@ from ray.serve.handle import DeploymentHandle
 
 from models.config import parse
 from serving.config import ServingConfig, require_free_port
-from serving.engine import Answer, Compute, DehazeTask, ModelState, Open, Replica, Score, Together, require_model
+from serving.engine import (
+    Answer,
+    Compute,
+    DehazeTask,
+    Frame,
+    FrameTask,
+    ModelState,
+    Open,
+    Replica,
+    Score,
+    Together,
+    require_model,
+)
 from serving.errors import Problem
 from serving.http import require_protection
 from serving.jobs import require_jobs
@@ -75,6 +87,10 @@ class Dehazer:
         """One photograph."""
         return await self._replica.dehaze(task)
 
+    async def frame(self, task: FrameTask) -> Frame | Problem:
+        """One frame of a video."""
+        return await self._replica.frame(task)
+
     async def score(self, data: bytes) -> Score | Problem:
         """One photograph, as it is."""
         return await self._replica.score(data)
@@ -107,8 +123,12 @@ class Replicas:
 
     async def dehaze(self, task: DehazeTask) -> Answer | Problem:
         """One photograph."""
-        handle = self._handle if task.model is None else self._handle.options(multiplexed_model_id=task.model)
-        answer: Answer | Problem = await self._ask(lambda: handle.dehaze.remote(task))
+        answer: Answer | Problem = await self._ask(lambda: self._for(task.model).dehaze.remote(task))
+        return answer
+
+    async def frame(self, task: FrameTask) -> Frame | Problem:
+        """One frame of a video."""
+        answer: Frame | Problem = await self._ask(lambda: self._for(task.model).frame.remote(task))
         return answer
 
     async def score(self, data: bytes) -> Score | Problem:
@@ -126,6 +146,9 @@ class Replicas:
         if self._asking is None or self._asking.done():  # one question at a time, however many ask
             self._asking = asyncio.create_task(asyncio.to_thread(_runs))
         return await asyncio.shield(self._asking)
+
+    def _for(self, model: str | None) -> DeploymentHandle[Any]:
+        return self._handle if model is None else self._handle.options(multiplexed_model_id=model)
 
     async def _ask(self, call: Callable[[], Any]) -> Any:
         return await twice(lambda: _awaited(call), (RayActorError,), self._metrics)

@@ -23,7 +23,7 @@ from typing import IO, Any, Self
 import httpx
 
 from serving.exchange import (
-    ZIP,
+    BYTES,
     Control,
     Jobs,
     Photo,
@@ -123,7 +123,8 @@ class Client:
         """Hand in long work and return at once.
 
         Args:
-            photos: a zip archive, or files; with ``target``, a folder or URI that the service can read.
+            photos: a zip archive, a video, or a list of files; with ``target``, a folder or URI that the service can
+                read.
             target: where the service shall write results, a folder or URI; None keeps them for :meth:`result`.
             controls: as of :meth:`dehaze`; and ``webhook``, an address that the service calls at the end.
 
@@ -135,7 +136,7 @@ class Client:
             folders = {"source": folder_of(photos), "target": target}
             return job_of(self._send("POST", "/v1/jobs", repeatable=False, params=parameters, json=folders))
         with archived(paths_of(photos)) as file:
-            return job_of(self._send("POST", "/v1/jobs", repeatable=False, params=parameters, body=file, headers=ZIP))
+            return job_of(self._send("POST", "/v1/jobs", repeatable=False, params=parameters, body=file, headers=BYTES))
 
     def job(self, job: Job | str) -> Job:
         """Return how far a job is; ``job`` may be its id."""
@@ -159,7 +160,7 @@ class Client:
 
     def result(self, job: Job | str, path: str | os.PathLike[str]) -> Path:
         """Write the result of a job that is done to a file, and return its path: a zip archive with a
-        ``manifest.json``; where the results are in a folder, that manifest alone.
+        ``manifest.json``; where the results are in a folder, that manifest alone; of a video, a video.
 
         Raises:
             ServiceError: the job is not done; or as :meth:`dehaze`.
@@ -249,7 +250,7 @@ class AsyncClient:
             return job_of(await self._send("POST", "/v1/jobs", repeatable=False, params=parameters, json=folders))
         with ExitStack() as stack:
             file = await asyncio.to_thread(stack.enter_context, archived(paths_of(photos)))
-            sent = self._send("POST", "/v1/jobs", repeatable=False, params=parameters, body=file, headers=ZIP)
+            sent = self._send("POST", "/v1/jobs", repeatable=False, params=parameters, body=file, headers=BYTES)
             return job_of(await sent)
 
     async def job(self, job: Job | str) -> Job:

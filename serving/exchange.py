@@ -25,7 +25,7 @@ Photo = bytes | str | os.PathLike[str]
 Control = str | float | bool
 JobStatus = Literal["queued", "running", "done", "failed", "cancelled"]
 Jobs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-ZIP = {"content-type": "application/zip"}
+BYTES = {"content-type": "application/octet-stream"}  # which say themselves what they are
 _PIECE = 1 << 20
 
 
@@ -82,11 +82,11 @@ class Job:
     Attributes:
         id: its name; all that :meth:`Client.job` needs later, in another program too.
         status: ``queued``, ``running``; at the end ``done``, ``failed`` or ``cancelled``.
-        total: photographs; 0 until they were counted.
+        total: photographs, or frames of a video; 0 until they were counted.
         done: of them, with those that failed.
         failed: photographs that failed; the manifest of the result says why.
         created, ended, expires: times in UTC, as in ``2026-11-28T10:15:00+00:00``; the last two None until the end.
-        code, detail: why the whole job failed.
+        code, detail: why the whole job failed; ``detail`` also says what a video lacks.
     """
 
     id: str
@@ -113,7 +113,7 @@ def job_of(response: httpx.Response) -> Job:
 
 @contextmanager
 def archived(photos: Path | Sequence[Path]) -> Iterator[IO[bytes]]:
-    """A zip archive to send: the one that is given, or one of the files, made on the disk."""
+    """What to send: the archive or video that is given, or an archive of the files, made on the disk."""
     if isinstance(photos, Path):
         with photos.open("rb") as file:
             yield file

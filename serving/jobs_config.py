@@ -20,12 +20,15 @@ class JobsConfig(Settings):
         max_jobs: jobs that are kept, those that have ended too; further ones get 503.
         max_per_client: jobs of one client (a token, else an address) that have not ended; further ones get 429.
         max_files: photographs in a job.
+        max_frames: frames of a video; 27,000 are a quarter of an hour.
+        max_frame_pixels: pixels of a video's frame.
         max_bytes: bytes of what is sent for a job, packed and unpacked.
         store_bytes: bytes that all jobs together may take in the folder; while a result is packed, twice its size.
         read_timeout_s: seconds in which the body has to arrive; not above ``requests.read_timeout_s`` and
             ``requests.batch_timeout_s`` together.
-        parallel: photographs of all jobs that an ingress has worked on at a time.
-        yield_s: longest time in seconds for which a photograph of a job waits because ordinary requests are worked on.
+        parallel: photographs and frames of all jobs that an ingress has worked on at a time.
+        yield_s: longest time in seconds for which a photograph or a frame of a job waits because ordinary requests are
+            worked on.
         prefixes: folders or URIs below which jobs may read photographs and write results; none by default.
         webhooks: addresses without a path, as in ``https://hooks.example.org``, to which a job may tell that it has
             ended; none by default.
@@ -37,6 +40,8 @@ class JobsConfig(Settings):
     max_jobs: int = Field(100, ge=1)
     max_per_client: int = Field(10, ge=1)
     max_files: int = Field(10_000, ge=1)
+    max_frames: int = Field(27_000, ge=1)
+    max_frame_pixels: int = Field(4096 * 2160, ge=1)
     max_bytes: int = Field(1 << 30, ge=1)
     store_bytes: int = Field(10 << 30, ge=1)
     read_timeout_s: float = Field(300.0, gt=0)

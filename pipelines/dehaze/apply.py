@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING
 
 from models.config import ConfigError, parse
 from models.flags import add_flags, given
-from models.options import Controls
+from models.options import Controls, VideoOptions
 from pipelines.command import run
 from pipelines.dehaze.names import is_video
-from pipelines.dehaze.options import VideoOptions, add_options, execution_of, options_of, place_options, plan_of
+from pipelines.dehaze.options import add_options, execution_of, options_of, place_options, plan_of
 from pipelines.disk_errors import as_config_error
 from pipelines.shown import say
 
@@ -127,7 +127,7 @@ def _chosen(args: argparse.Namespace) -> int:
 
 
 def _video(source: str, target: str | None, args: argparse.Namespace) -> int:
-    from pipelines.dehaze.video import run_video
+    from pipelines.dehaze.clip import run_video
 
     if args.preview:
         raise ConfigError("--preview is for photographs")

@@ -6,36 +6,13 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
 from models.config import ConfigError, parse
 from models.flags import add_flags, given
 from models.imports import add_allow_networks
-from models.options import Controls, DehazeOptions, InferenceConfig
+from models.options import DehazeOptions, InferenceConfig
 
 if TYPE_CHECKING:  # torch takes seconds that --help need not
     from pipelines.dehaze.plan import FolderPlan
-
-
-class VideoOptions(Controls):
-    """How a video is dehazed, beside the controls.
-
-    Attributes:
-        keep_metadata: copy the file's tags, with the place where it was taken.
-        keep_dates: give the result the time of modification of the source.
-        wrap: the picture goes on from its right end to its left.
-    """
-
-    codec: str | None = Field(None, description="encoder, such as libx265 (default: libx264; in WebM libvpx-vp9)")
-    crf: int | None = Field(
-        None, ge=0, le=63, description="of the encoder, lower is better (default: the encoder's own)"
-    )
-    smoothing: float = Field(
-        0.5, ge=0.0, le=10.0, description="seconds of the average over time, its time constant; 0: none"
-    )
-    keep_metadata: bool = False
-    keep_dates: bool = False
-    wrap: bool = False
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

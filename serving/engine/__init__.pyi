@@ -1,6 +1,8 @@
 from .engine import Answer as Answer
 from .engine import Compute as Compute
 from .engine import DehazeTask as DehazeTask
+from .engine import Frame as Frame
+from .engine import FrameTask as FrameTask
 from .engine import Score as Score
 from .replica import Open as Open
 from .replica import Replica as Replica

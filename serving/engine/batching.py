@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -69,6 +70,7 @@ class Work:
         hazy: (1, 3, H, W) in [0, 1].
         controls: of the result, for its score.
         wrap: the picture goes on at its right end where it begins at its left.
+        rated: the scorer sees it and its result, where there is one.
         created: when it was made, of ``time.perf_counter``.
         dropped: nobody waits for it any more, so it is not done.
     """
@@ -77,6 +79,7 @@ class Work:
     hazy: Tensor
     controls: Controls = DEFAULT_CONTROLS
     wrap: bool = False
+    rated: bool = True
     created: float = field(default_factory=time.perf_counter)
     dropped: bool = False
 
@@ -125,8 +128,10 @@ def run(works: Sequence[Work], scorer: Rater | None, *, stack: bool) -> list[Out
                 outcomes[index] = modeled
             else:
                 found.append(replace(modeled, index=index))
-    for one, rated in zip(found, _each(lambda part: _rated(part, scorer), found), strict=True):
-        outcomes[one.index] = rated
+    for rater, wanted in ((scorer, True), (None, False)):
+        parts = [one for one in found if one.work.rated is wanted]
+        for one, rated in zip(parts, _each(partial(_rated, scorer=rater), parts), strict=True):
+            outcomes[one.index] = rated
     return outcomes
 
 

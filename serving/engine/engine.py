@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from models.config import ConfigError
-from models.images import ImageError, ImageLimits, Photo, decode, encode, format_written, probe
-from models.inference import NoTransmissionError, haze_of, verdict
+from models.images import Array, ImageError, ImageLimits, Photo, decode, encode, format_written, probe
+from models.inference import Dehazed, NoTransmissionError, haze_of, verdict
 from models.options import DehazeOptions
 from models.predictor import render, wrapping
+from models.video import FrameDehazer
 from serving.engine.batching import Done, Outcome, Work
 from serving.engine.health import SickError
 from serving.engine.slots import ModelSlot, public
@@ -71,6 +72,27 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class FrameTask:
+    """A frame of a video to dehaze: (H, W, 3) pixels, its time in seconds, what is remembered of those before it,
+    whether its ends meet, and the model (None: the default).
+    """
+
+    pixels: Array
+    time: float
+    dehazer: FrameDehazer
+    wrap: bool
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A dehazed frame: its pixels, and what the next one has to be dehazed with."""
+
+    pixels: Array
+    dehazer: FrameDehazer
+
+
+@dataclass(frozen=True)
 class Score:
     """A photograph as it is: clearness and quality in [0, 1], higher is better."""
 
@@ -105,6 +127,10 @@ class Engine:
         """Dehaze a photograph; what is wrong with it, or with the service, is a value."""
         return await self._guarded(self._dehaze(task), task.data)
 
+    async def frame(self, task: FrameTask) -> Frame | Problem:
+        """Dehaze a frame, with the smoothing over time."""
+        return await self._guarded(self._frame(task), b"")
+
     async def score(self, data: bytes) -> Score | Problem:
         """Score a photograph."""
         return await self._guarded(self._score(data), data)
@@ -127,6 +153,15 @@ class Engine:
         scores = done.clearness_before, done.clearness_after
         haze = None if done.found is None else haze_of(done.found.transmission)
         return Answer(data, name, *size, public(version), *scores, timing, photo.notes + notes, haze)
+
+    async def _frame(self, task: FrameTask) -> Frame:
+        _, network = (await self._find(task.model)).current
+        height, width, _ = task.pixels.shape
+        async with self._pixels.taken(width * height):
+            whole, hazy = await self._in_thread(task.dehazer.opened, task.pixels)
+            done = await self._computed(Work(network, hazy, wrap=task.wrap, rated=False))
+            pixels = await self._in_thread(task.dehazer.shown, whole, hazy, _found(done), task.time, task.pixels.dtype)
+        return Frame(pixels, task.dehazer)
 
     async def _score(self, data: bytes) -> Score:
         header = await self._in_thread(probe, data, self._limits)
@@ -185,10 +220,14 @@ def _opened(data: bytes, limits: ImageLimits) -> tuple[Photo, Tensor]:
     return photo, photo.tensor()
 
 
+def _found(done: Done) -> Dehazed:
+    if done.found is None:
+        raise RuntimeError("there is nothing to show: the work was only scored")
+    return done.found
+
+
 def _written(photo: Photo, hazy: Tensor, done: Done, options: DehazeOptions) -> tuple[bytes, tuple[int, int]]:
     """The file, and its width and height."""
-    if done.found is None:
-        raise RuntimeError("there is nothing to write: the work was only scored")
-    picture = render(photo, hazy, done.found, options, done.picture)
+    picture = render(photo, hazy, _found(done), options, done.picture)
     height, width = picture.pixels.shape[:2]
     return encode(picture, options.format, options.quality, options.keep_metadata), (width, height)

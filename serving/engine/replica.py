@@ -15,7 +15,7 @@ from models.predictor import Predictor
 from serving.config import ServingConfig
 from serving.engine import batching
 from serving.engine.batching import Outcome, Rater, Work, make_interruptible
-from serving.engine.engine import Answer, Compute, DehazeTask, Engine, Score
+from serving.engine.engine import Answer, Compute, DehazeTask, Engine, Frame, FrameTask, Score
 from serving.engine.health import Health
 from serving.engine.slots import ModelSlot, ModelState, Refused, public, warm_up
 from serving.errors import Problem, refused
@@ -98,6 +98,10 @@ class Replica:
     async def dehaze(self, task: DehazeTask) -> Answer | Problem:
         """See :meth:`Engine.dehaze`."""
         return await self._engine.dehaze(task)
+
+    async def frame(self, task: FrameTask) -> Frame | Problem:
+        """See :meth:`Engine.frame`."""
+        return await self._engine.frame(task)
 
     async def score(self, data: bytes) -> Score | Problem:
         """See :meth:`Engine.score`."""

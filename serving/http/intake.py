@@ -12,7 +12,7 @@ from fastapi import Request
 
 from serving.archive import ArchiveLimits, ArchiveMember, Sources, is_litter, is_zip, unpack
 from serving.config import ServingConfig
-from serving.engine import Answer, DehazeTask, ModelState, Score
+from serving.engine import Answer, DehazeTask, Frame, FrameTask, ModelState, Score
 from serving.errors import Problem, ProblemError, refused
 from serving.http.requests import is_form, read_form, read_image, read_raw
 from serving.limits import Admission, AnswerPace, Reservation
@@ -28,6 +28,9 @@ class Backend(Protocol):
 
     async def dehaze(self, task: DehazeTask) -> Answer | Problem:
         """One photograph."""
+
+    async def frame(self, task: FrameTask) -> Frame | Problem:
+        """One frame of a video."""
 
     async def score(self, data: bytes) -> Score | Problem:
         """One photograph, as it is."""

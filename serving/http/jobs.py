@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from models.config import ConfigError, Settings
+from models.images import kind_of
 from models.options import DehazeOptions
 from models.paths import absolute, replacing, require_writable
 from serving.archive import ArchiveLimits, Names, ZipPhotographs, is_zip, safe_name
@@ -25,7 +27,20 @@ from serving.http.intake import BodyReader
 from serving.http.openapi import CANCEL, JOB, JOBS, RESULT
 from serving.http.parameters import Absent, Options, named_model
 from serving.http.requests import Upload, is_form, read_form, read_into, read_raw
-from serving.jobs import Asked, Doors, JobState, Runner, Store, allowed, require_allowed, require_apart, secret_of
+from serving.jobs import (
+    TYPES,
+    Asked,
+    Doors,
+    JobState,
+    Runner,
+    Store,
+    allowed,
+    require_allowed,
+    require_apart,
+    secret_of,
+    suffix_of,
+    video_options,
+)
 from serving.sniff import explain
 
 _PIECE = 1 << 20
@@ -46,7 +61,7 @@ def _time(seconds: float | None) -> str | None:
 
 def _doors(service: BodyReader) -> Doors:
     return Doors(
-        service.backend.dehaze, lambda: service.pace.busy, lambda: service.admission.closed,
+        service.backend.dehaze, service.backend.frame, lambda: service.pace.busy, lambda: service.admission.closed,
         service.config.requests.longest_work_s, service.config.limits.max_bytes, service.metrics,
     )  # fmt: skip
 
@@ -101,10 +116,13 @@ class Jobs:
                 if request.headers.get("content-type", "").startswith("application/json"):
                     asked |= await self._folders(await read_raw(request, place, _DESCRIPTION, self._read_s))
                 elif is_form(request):
-                    asked["size"] = await asyncio.to_thread(self._packed, job, await self._uploads(request, place))
+                    uploads = await self._uploads(request, place)
+                    asked["video"] = _video(uploads[0].data, options) if len(uploads) == 1 else None
+                    alone = len(uploads) == 1 and (asked["video"] is not None or is_zip(uploads[0].data))
+                    asked["size"] = await asyncio.to_thread(self._packed, job, uploads, alone=alone)
                 else:
-                    asked["size"] = await self._archive(request, job)
-                if "size" in asked:
+                    asked["video"], asked["size"] = await self._body(request, job, options)
+                if "size" in asked and asked["video"] is None:
                     await asyncio.to_thread(self._check, job)
                 known = Asked(**asked)
                 await self._runner.accept(job, known)
@@ -126,7 +144,7 @@ class Jobs:
         return asked, await asyncio.to_thread(self._store.state, job) if state is None else state
 
     async def result(self, request: Request, job: str) -> Response:
-        """The archive of a job, or its manifest where the results are in a folder."""
+        """The archive of a job, its manifest where the results are in a folder, or its video."""
         asked, state = await self.found(request, job)
         if state.status != "done":
             said = f"the job is {state.status}" + (f": {state.detail}" if state.detail else "")
@@ -138,6 +156,8 @@ class Jobs:
         except FileNotFoundError as problem:
             raise refused(404, "there is no such job; it may have expired") from problem
         name, kind = ("manifest.json", "application/json") if asked.target else ("dehazed.zip", "application/zip")
+        if asked.video is not None:
+            name, kind = f"dehazed{asked.video}", TYPES[asked.video]
         headers = {
             "Content-Disposition": f'attachment; filename="{name}"',
             "Content-Length": str(size),
@@ -181,9 +201,9 @@ class Jobs:
             raise refused(400, "the form has no files")
         return uploads
 
-    def _packed(self, job: str, uploads: list[Upload]) -> int:
+    def _packed(self, job: str, uploads: list[Upload], *, alone: bool) -> int:
         with replacing(self._store.input(job), durable=True) as stream:
-            if len(uploads) == 1 and is_zip(uploads[0].data):
+            if alone:
                 stream.write(uploads[0].data)
                 return int(stream.tell())
             names = Names()
@@ -192,23 +212,37 @@ class Jobs:
                     archive.writestr(zipfile.ZipInfo(names.free(safe_name(upload.name))), upload.data)
             return int(stream.tell())
 
-    async def _archive(self, request: Request, job: str) -> int:
-        """A zip archive, written as it comes: it may be larger than what fits into memory."""
+    async def _body(self, request: Request, job: str, options: DehazeOptions) -> tuple[str | None, int]:
+        """A zip archive or a video, written as it comes: it may be larger than what fits into memory."""
+        video = None
 
         def check(head: bytes) -> None:
-            if not is_zip(head):
-                known = explain(head) or "this is no zip archive"
-                raise refused(415, f"{known}; a job is a zip archive, files of a form, or JSON", "unsupported_format")
+            nonlocal video
+            if (video := _video(head, options)) is None and not is_zip(head):
+                known = explain(head) or "this is neither a zip archive nor a video"
+                detail = f"{known}; a job is a zip archive, a video, files of a form, or JSON"
+                raise refused(415, detail, "unsupported_format")
 
         most = min(self._config.max_bytes, max(1, self._runner.room))
         async with _replacing(self._store.input(job)) as stream:
-            return await read_into(request, stream, most, self._read_s, check)
+            size = await read_into(request, stream, most, self._read_s, check)
+        return video, size
 
     def _check(self, job: str) -> None:
         """What is wrong with an archive is said at once."""
         config, each = self._config, self._service.config.limits.max_bytes
         with self._store.opened(job) as file:
             ZipPhotographs(file, ArchiveLimits(config.max_files, each, config.max_bytes))
+
+
+def _video(head: bytes, options: DehazeOptions) -> str | None:
+    """The suffix of the result, where a video begins so; what is wrong with its options is said at once."""
+    suffix = suffix_of(head, kind_of(head))
+    if suffix is not None and find_spec("av") is None:
+        raise refused(415, "this service takes no videos: PyAV is not installed", "unsupported_format")
+    if suffix is not None:
+        video_options(options)
+    return suffix
 
 
 @asynccontextmanager
@@ -233,7 +267,7 @@ def add_jobs(app: APIRouter, jobs: Jobs, service: BodyReader) -> None:
     async def submit(
         request: Request, response: Response, options: Options, model: str | Absent = named, webhook: Webhook = None
     ) -> Job:
-        """Take many photographs, or the name of a folder with them, and dehaze them behind ordinary requests."""
+        """Take many photographs, a folder's name or a video, and dehaze them behind ordinary requests."""
         view = await jobs.submit(request, options, service.known(model), webhook)
         response.headers["Location"] = f"/v1/jobs/{view.id}"
         return view
@@ -246,7 +280,7 @@ def add_jobs(app: APIRouter, jobs: Jobs, service: BodyReader) -> None:
 
     @app.get("/jobs/{job}/result", **RESULT)
     async def result(request: Request, job: str) -> Response:
-        """The results in a zip archive with a ``manifest.json``; where they are in a folder, that manifest alone."""
+        """A video, or photographs in a zip archive with a ``manifest.json``; with a folder, that manifest alone."""
         with service.admission.admitted(request.state.client):
             return await jobs.result(request, job)
 

@@ -11,6 +11,7 @@ from models.inference import VERDICTS
 from models.options import MEDIA_TYPES
 from serving.errors import CODES, MEDIA_TYPE
 from serving.http.requests import FORMATS
+from serving.jobs import TYPES
 
 FORMAT: dict[str, Any] = {"enum": [*sorted(FORMATS), *sorted(set(FORMATS.values()))]}
 BEARER = HTTPBearer(auto_error=False, description="a token of the service")  # says so; serving.http.middleware checks
@@ -111,9 +112,16 @@ _FOLDERS = {
     "type": "object", "required": ["source", "target"], "additionalProperties": False,
     "properties": {"source": {"type": "string"}, "target": {"type": "string"}},
 }  # fmt: skip
-_ARCHIVE = BATCH["openapi_extra"]["requestBody"]["content"] | {"application/json": {"schema": _FOLDERS}}
+_VIDEOS = dict.fromkeys(TYPES.values(), _BINARY)
+_LONG = {
+    "application/zip": _BINARY,
+    "application/json": {"schema": _FOLDERS},
+    "multipart/form-data": _form(
+        {"type": "array", "minItems": 1, "items": _FILE}, *_READ, "application/zip", *TYPES.values()
+    ),
+}
 JOBS: dict[str, Any] = {
-    "openapi_extra": {"requestBody": {"required": True, "content": _ARCHIVE}},
+    "openapi_extra": {"requestBody": {"required": True, "content": _LONG | _VIDEOS}},
     "responses": _answers(
         {"description": "the job", "headers": _LOCATION}, 400, 401, 403, 408, 413, 415, 422, 429, 503, status=202
     ),
@@ -124,8 +132,8 @@ RESULT: dict[str, Any] = {
     "response_class": Response,
     "responses": _answers(
         {
-            "description": "a zip archive with a manifest.json; or that manifest, where the results are in a folder",
-            "content": {"application/zip": _BINARY, "application/json": {"schema": {"type": "object"}}},
+            "description": "a video; a zip archive with a manifest.json; or that manifest, with results in a folder",
+            "content": {"application/zip": _BINARY, "application/json": {"schema": {"type": "object"}}} | _VIDEOS,
         },
         *_ASKED,
         409,

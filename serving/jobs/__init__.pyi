@@ -4,6 +4,9 @@ from .running import Runner as Runner
 from .store import Asked as Asked
 from .store import JobState as JobState
 from .store import Store as Store
+from .video import TYPES as TYPES
+from .video import suffix_of as suffix_of
+from .video import video_options as video_options
 from .webhooks import require_allowed as require_allowed
 from .webhooks import require_jobs as require_jobs
 from .webhooks import secret_of as secret_of

@@ -14,6 +14,7 @@ from typing import Any
 
 from serving.errors import ProblemError, refused
 from serving.jobs.store import Asked, JobState, Store
+from serving.jobs.video import VideoWork
 from serving.jobs.webhooks import tell
 from serving.jobs.work import Doors, LeftError, Work
 from serving.jobs_config import JobsConfig
@@ -157,7 +158,8 @@ class Runner:
         await asyncio.to_thread(self._store.take, job, self._name)
         if job in self._tasks:  # by the look that came in between
             return
-        work = Work(self._store, self._doors, self._slots, lambda: self.room, job, self._name, asked, self._config)
+        kind = Work if asked.video is None else VideoWork
+        work = kind(self._store, self._doors, self._slots, lambda: self.room, job, self._name, asked, self._config)
         self._works[job] = work
         self._begin(job, self._work(job, work))
 

@@ -2,14 +2,14 @@
 
     20261128T101500-0123456789abcdef/
         job.json          what was asked; the job exists as soon as this is there
-        input.zip         the photographs, where they were sent
+        input             what was sent: an archive of photographs, or a video
         names.json        those of a folder, as they were when the job began
         runner            who works on it: whoever wrote last
         cancelled         nobody wants it any more
         state.json        how far it is
         ended.json        how it ended: a file of its own, as one who has lost the job may still write how far it was
         results/000017.*  what came of a photograph: its entry (.json), its file (.bin), how often it was begun (.tried)
-        result            the end: an archive, or the manifest of a folder
+        result            the end: an archive, the manifest of a folder, or a video
         told              its webhook was called, or given up
 
 Names begin with the time, so their order is that in which the jobs came. All calls block.
@@ -34,7 +34,7 @@ from serving.exchange import JobStatus
 
 log = logging.getLogger(__name__)
 
-INPUT, RESULT = "input.zip", "result"
+INPUT, RESULT = "input", "result"
 _ID = re.compile(r"(\d{8}T\d{6})-[0-9a-f]{16}")
 _TIME = "%Y%m%dT%H%M%S"
 S = TypeVar("S", bound=Settings)
@@ -48,6 +48,7 @@ class Asked(Settings):
         created: seconds since 1970.
         options, model: how the photographs are dehazed.
         source, target: folders or URIs; None where the photographs were sent.
+        video: the suffix of the result, where a video was sent; None for photographs.
         webhook: what to call at the end.
         size: bytes of what was sent.
     """
@@ -58,6 +59,7 @@ class Asked(Settings):
     model: str | None = None
     source: str | None = None
     target: str | None = None
+    video: str | None = None
     webhook: str | None = None
     size: int = 0
 
@@ -67,12 +69,12 @@ class JobState(Settings):
 
     Attributes:
         status: ``queued``, ``running``; at the end ``done``, ``failed`` (nothing could be done) or ``cancelled``.
-        total: photographs; 0 until they were counted.
+        total: photographs, or frames of a video; 0 until they were counted.
         done: of them, with those that failed.
         failed: photographs that failed.
         size: bytes that its results take.
         ended: seconds since 1970.
-        code, detail: of a job that failed.
+        code, detail: of a job that failed; ``detail`` also of a video that is not all that was sent.
     """
 
     status: JobStatus = "queued"

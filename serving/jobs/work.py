@@ -8,7 +8,8 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from models.paths import child, replacing
 from serving.archive import (
@@ -22,7 +23,7 @@ from serving.archive import (
     manifest_text,
     result_name,
 )
-from serving.engine import Answer, DehazeTask
+from serving.engine import Answer, DehazeTask, Frame, FrameTask
 from serving.errors import Problem, ProblemError
 from serving.jobs.places import FolderPhotographs
 from serving.jobs.store import INPUT, RESULT, Asked, JobState, Store
@@ -31,11 +32,12 @@ from serving.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-_BEGUN = 2  # times that a photograph may be begun and its process end: then it is left out
+BEGUN = 2  # times that a photograph may be begun and its process end: then it is left out
 _AGAIN_S = 2.0  # after a fault of the service
 _TRIES = 3  # of a photograph that the service cannot take at the moment
 _WRITE_S = 1.0  # between two notes of how far a job is
 _LOOK_S = 0.05  # how often a photograph looks whether it is its turn
+R = TypeVar("R")
 
 
 class LeftError(Exception):
@@ -44,10 +46,11 @@ class LeftError(Exception):
 
 @dataclass(frozen=True)
 class Doors:
-    """What photographs of jobs need of the service.
+    """What photographs and frames of jobs need of the service.
 
     Attributes:
         dehaze: one photograph.
+        frame: one frame of a video.
         busy: ordinary requests are worked on.
         closed: the service is about to end.
         timeout_s: for a photograph.
@@ -56,6 +59,7 @@ class Doors:
     """
 
     dehaze: Callable[[DehazeTask], Awaitable[Answer | Problem]]
+    frame: Callable[[FrameTask], Awaitable[Frame | Problem]]
     busy: Callable[[], bool]
     closed: Callable[[], bool]
     timeout_s: float
@@ -68,26 +72,27 @@ class Doors:
         while self.closed() or (self.busy() and time.monotonic() < end):  # noqa: ASYNC110 - requests come and go all the time
             await asyncio.sleep(_LOOK_S)
 
-    async def outcome(self, task: DehazeTask) -> Answer | Problem:
-        """Dehaze a photograph, again where the service cannot at the moment."""
+    async def outcome(self, ask: Callable[[], Awaitable[R | Problem]]) -> R | Problem:
+        """Have a photograph or a frame dehazed, again where the service cannot at the moment."""
         for left in reversed(range(_TRIES)):
-            found = await self._once(task)
-            lost = isinstance(found, Problem) and found.code == "replica_lost"  # perhaps by this photograph
-            if isinstance(found, Answer) or found.retry_after is None or lost or not left:
+            found = await self._once(ask)
+            if not isinstance(found, Problem) or found.retry_after is None or not left:
+                break
+            if found.code == "replica_lost":  # perhaps by this photograph
                 break
             await asyncio.sleep(found.retry_after)
         return found
 
-    async def _once(self, task: DehazeTask) -> Answer | Problem:
+    async def _once(self, ask: Callable[[], Awaitable[R | Problem]]) -> R | Problem:
         try:
             async with asyncio.timeout(self.timeout_s):
-                return await self.dehaze(task)
+                return await ask()
         except TimeoutError:
             return Problem(504, "timeout", f"not done within {self.timeout_s:g} s; send a smaller picture")
         except ProblemError as problem:
             return problem.problem
         except Exception:
-            log.exception("a photograph of a job failed")
+            log.exception("a photograph or frame of a job failed")
             return Problem(500, "internal", "the service failed; its log says why", _AGAIN_S)
 
 
@@ -194,12 +199,13 @@ class Work:
             raise LeftError
 
     async def _outcome(self, index: int, photographs: Photographs) -> Answer | Problem:
-        if await asyncio.to_thread(self._store.begin, self._job, index) > _BEGUN:
-            return Problem(503, "replica_lost", f"the service ended {_BEGUN} times while it worked on this photograph")
+        if await asyncio.to_thread(self._store.begin, self._job, index) > BEGUN:
+            return Problem(503, "replica_lost", f"the service ended {BEGUN} times while it worked on this photograph")
         data = await asyncio.to_thread(photographs.read, index)
         if isinstance(data, Problem):
             return data
-        return await self._doors.outcome(DehazeTask(data, self.asked.options, self.asked.model))
+        task = DehazeTask(data, self.asked.options, self.asked.model)
+        return await self._doors.outcome(partial(self._doors.dehaze, task))
 
     def _keep(self, index: int, name: str, outcome: Answer | Problem) -> None:
         if isinstance(outcome, Answer) and self.asked.target is None and len(outcome.data) > self._room():
@@ -223,6 +229,7 @@ class Work:
     async def _note(self) -> None:
         if time.monotonic() - self._written > _WRITE_S:
             self._written = time.monotonic()
+            await self._require_ours()
             await asyncio.to_thread(self._store.write_state, self._job, self.state)
 
     def _packed(self, photographs: Photographs) -> int:

@@ -3,7 +3,7 @@
 // `again`: the same photograph may well pass later, so the page offers to try again.
 const PROBLEMS = {
   // of the photograph
-  too_large: { text: "This photograph is too large for the service.", detail: true },
+  too_large: { text: "This is too large for the service.", detail: true },
   unsupported_format: { text: "This is not a photograph that the service can read.", detail: true },
   corrupt: { text: "The file is damaged and cannot be read." },
   truncated: { text: "The file is incomplete: it ends before the picture does." },
@@ -19,6 +19,7 @@ const PROBLEMS = {
   not_found: { text: "The service does not know this address. Reload the page: it may have been updated." },
   method_not_allowed: { text: "The service does not know this request. Reload the page: it may have been updated." },
   too_many_files: { text: "These are too many files for one request." },
+  bad_video: { text: "This video cannot be dehazed.", detail: true },
   corrupt_archive: { text: "The archive is damaged and cannot be read." },
   head_too_large: { text: "The request has too many headers for the service." },
   encrypted: { text: "The file in the archive is encrypted." },

@@ -191,6 +191,7 @@ def test_a_job_that_the_service_may_have_taken_is_not_sent_again(call: Call, ser
     with pytest.raises(ServiceError, match="slow"):
         call(service, "submit", tmp_path / "trip.zip")
     assert len(service.requests) == 2
+    assert service.requests[-1].content == b"PK", "a file by itself, such as a video, is sent as it is"
     service.replies = [state("queued")]
     call(service, "submit", "s3://bucket/in", target="s3://bucket/out")
     assert json.loads(service.requests[-1].content) == {"source": "s3://bucket/in", "target": "s3://bucket/out"}

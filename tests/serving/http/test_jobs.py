@@ -30,7 +30,9 @@ TOKENS = ("a-token-of-sixteen-1", "a-token-of-sixteen-2")
 
 
 class Fake:
-    """A backend that gives back what it gets; photographs named in ``held`` wait until they are let go."""
+    """A backend that gives back what it gets; photographs wait until they are let go, and there are no videos."""
+
+    frame = None
 
     def __init__(self) -> None:
         self.seen: list[bytes] = []
@@ -484,4 +486,8 @@ def test_the_interface_describes_jobs(service: Service, backend: Fake, folder: P
         "application/zip",
         "multipart/form-data",
         "application/json",
+        "video/mp4",
+        "video/quicktime",
+        "video/x-matroska",
+        "video/webm",
     }

@@ -15,22 +15,26 @@ from numpy.typing import NDArray
 
 from models.config import ConfigError
 from models.paths import temporary_name
-from pipelines.disk_errors import no_space, reason_of
 
 try:
     import av
 except ImportError as problem:
     raise ConfigError("videos need PyAV: pip install 'ray-dehaze[video]'") from problem
 
-from pipelines.dehaze.video.extent import Extent
-from pipelines.dehaze.video.extras import copied_streams, copy_extras, tags_of
-from pipelines.dehaze.video.interlaced import Deinterlacer
+from models.video.extent import Extent
+from models.video.extras import copied_streams, copy_extras, tags_of
+from models.video.interlaced import Deinterlacer
 
 # suffix: (container, encoder when none is asked for)
 WRITABLE = {
     ".mp4": ("mp4", "libx264"), ".m4v": ("mp4", "libx264"), ".mov": ("mov", "libx264"), ".mkv": ("matroska", "libx264"),
     ".webm": ("webm", "libvpx-vp9"),
 }  # fmt: skip
+# Demuxers of files; others, such as those of playlists, would open whatever their text names.
+_OPENING = {
+    "format_whitelist": "mov,matroska,avi,asf,dv,flv,mpegts,mpeg,mpegvideo,m4v,h264,hevc,mxf,ogg",
+    "protocol_whitelist": "file",
+}
 _UNSPECIFIED = 2  # of color spaces, transfers and primaries, as in ITU-T H.273
 _SPACES = {1: "ITU709", 5: "ITU601", 6: "SMPTE170M", 7: "SMPTE240M", 9: "BT2020", 10: "BT2020"}  # H.273: libswscale's
 _HDR = {16: "PQ", 18: "HLG"}
@@ -85,7 +89,7 @@ class Reader:
 
     def __init__(self, path: Path) -> None:
         try:
-            self.container = av.open(str(path), metadata_errors="replace")
+            self.container = av.open(str(path), metadata_errors="replace", options=_OPENING)
         except (av.error.FFmpegError, OSError) as problem:
             raise ConfigError(f"{path} cannot be read as a video: {problem.strerror or problem}") from problem
         stream: Any = self.container.streams.best("video")
@@ -188,6 +192,7 @@ class Writer:
 
     Raises:
         ConfigError: an encoder that is not there, or streams that do not fit the container.
+        OSError: it cannot be written.
     """
 
     def __init__(self, path: Path, reader: Reader, codec: str | None, crf: int | None, *, metadata: bool) -> None:
@@ -228,7 +233,7 @@ class Writer:
 
         Raises:
             ConfigError: it has another size than those before, or the encoder refuses it.
-        NoSpaceError: there is no room.
+            OSError: it cannot be written.
         """
         try:
             if self._stream is None:
@@ -253,7 +258,7 @@ class Writer:
 
         Raises:
             ConfigError: there was no frame.
-        NoSpaceError: there is no room.
+            OSError: it cannot be written.
         """
         if self._stream is None:
             raise ConfigError(f"{self._reader.path} has no frame that can be decoded")
@@ -307,11 +312,8 @@ class Writer:
         return picture
 
     def _refused(self, problem: Exception) -> Exception:
-        full = no_space(problem, str(self._path)) if isinstance(problem, OSError) else None
-        if full is not None:
-            return full
         if isinstance(problem, OSError):
-            return ConfigError(f"cannot write {self._path}: {reason_of(problem)}")
+            return OSError(problem.errno, problem.strerror or str(problem), str(self._path))
         return ConfigError(f"{self._path.name} cannot be written with '{self._codec}': {problem}")
 
     def _discard(self) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.images import to_tensor
-from pipelines.dehaze.video.smoothing import Smoother
+from models.video.smoothing import Smoother
 
 Photo = Callable[..., NDArray[np.uint8]]
 

@@ -16,8 +16,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from models.video import Reader, VideoFrame, Writer
 from pipelines.dehaze.apply import main
-from pipelines.dehaze.video.files import Reader, VideoFrame, Writer
 
 Photo = Callable[..., NDArray[np.uint8]]
 RATE, BASE = 25, Fraction(1, 12_800)
@@ -205,12 +205,14 @@ def test_what_is_refused_is_one_line(
     clip = make_video(tmp_path / "clip.mp4", frames)
     hdr = make_video(tmp_path / "hdr.mp4", frames, transfer=16)
     (tmp_path / "text.mp4").write_text("no video")
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile clip.mp4\n")
     (tmp_path / "there.mp4").touch()
     for words, message in (
         ((clip, clip), "is the input"),
         ((clip, tmp_path / "there.mp4"), "--overwrite replaces it"),
         ((clip, tmp_path / "out.gif"), "cannot write a video out.gif"),
         ((tmp_path / "text.mp4", tmp_path / "out.mp4"), "cannot be read as a video"),
+        ((tmp_path / "list.mp4", tmp_path / "out.mp4"), "cannot be read as a video"),
         ((tmp_path / "nothing.mp4", tmp_path / "out.mp4"), "cannot be read as a video"),
         ((hdr, tmp_path / "out.mp4"), "is HDR (PQ)"),
         ((clip, tmp_path / "out.mp4", "--codec", "no-such"), "no encoder 'no-such'"),
