@@ -22,7 +22,7 @@ class Line:
 
 
 def contact_sheet(lines: Sequence[Line], heads: Sequence[str], title: str = "", across: int = 1) -> Image.Image:
-    """Lines under each other, or ``across`` of them side by side and the others below. Words that are too long for
+    """Draw lines under each other, or ``across`` of them side by side and the others below. Words that are too long for
     their place are shortened.
 
     Args:
@@ -40,7 +40,7 @@ def contact_sheet(lines: Sequence[Line], heads: Sequence[str], title: str = "", 
 
 
 def joined(pictures: Sequence[Image.Image], *, down: bool = False) -> Image.Image:
-    """Pictures from left to right, or from top to bottom."""
+    """Join pictures from left to right, or from top to bottom."""
     widths, heights = [p.width for p in pictures], [p.height for p in pictures]
     whole = Image.new("RGB", (max(widths), sum(heights)) if down else (sum(widths), max(heights)), _PAPER)
     place = 0

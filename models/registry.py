@@ -41,7 +41,7 @@ class RefusedError(ConfigError):
 
 
 def download_model(name: str, tracking_uri: str | None = None) -> Path:
-    """The checkpoint folder of a registered model, on this machine.
+    """Fetch a registered model and return its checkpoint folder on this machine.
 
     Args:
         name: ``models:/dehazer@champion`` or ``models:/dehazer/3``.
@@ -68,8 +68,8 @@ def download_model(name: str, tracking_uri: str | None = None) -> Path:
 
 
 def cache() -> Path:
-    """Folder of the versions that were fetched: ``$DEHAZE_CACHE``, else ``ray-dehaze/models`` in ``$XDG_CACHE_HOME`` or
-    ``~/.cache``; where nothing can be written there, one of this process alone.
+    """Return the folder of the versions that were fetched: ``$DEHAZE_CACHE``, else ``ray-dehaze/models`` in
+    ``$XDG_CACHE_HOME`` or ``~/.cache``; where nothing can be written there, one of this process alone.
     """
     try:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -158,8 +158,8 @@ def _clean(folder: Path) -> None:
 
 
 def resolve(name: str, tracking_uri: str | None = None) -> str:
-    """The version that a name stands for now: ``models:/dehazer@champion`` becomes ``models:/dehazer/3``, and other
-    names stay as they are.
+    """Return the version that a name stands for now: ``models:/dehazer@champion`` becomes ``models:/dehazer/3``, and
+    other names stay as they are.
 
     Raises:
         ConfigError: there is no such alias, or the registry cannot be asked.

@@ -145,7 +145,7 @@ def _jpeg_by_pillow(pixels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8
 
 
 def jpeg(image: Tensor, quality: int) -> Tensor:
-    """3HW in [0, 1] through a JPEG encoder and back."""
+    """Pass 3HW in [0, 1] through a JPEG encoder and back."""
     levels = (image.clamp(0, 1) * 255 + 0.5).numpy().astype(np.uint8)
     back = np.ascontiguousarray(_jpeg_codec()(np.stack(list(levels), axis=-1), quality).transpose(2, 0, 1))
     return torch.from_numpy(np.divide(back, 255, dtype=np.float32))

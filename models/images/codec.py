@@ -104,7 +104,7 @@ def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, shrink_to: int | N
 
 
 def probe(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Header:
-    """Format and upright size from the header, with the checks of :func:`decode` but without its pixels.
+    """Read format and upright size from the header, with the checks of :func:`decode` but without its pixels.
 
     Args:
         data: the whole file, or as much of its beginning as holds the header: for JPEG, PNG and BMP 256 KiB will
@@ -156,7 +156,8 @@ def encode(photo: Photo, format: str | None = None, quality: int = 95, metadata:
 
 
 def lost(photo: Photo, format: str | None = None) -> tuple[str, ...]:  # noqa: A002 - the contract
-    """Kinds of metadata that the source holds and that :func:`encode` does not write into ``format``, even on request.
+    """List the kinds of metadata that the source holds and that :func:`encode` does not write into ``format``, even on
+    request.
 
     Args:
         photo: what was decoded.
@@ -167,7 +168,7 @@ def lost(photo: Photo, format: str | None = None) -> tuple[str, ...]:  # noqa: A
 
 
 def read_image(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> Photo:
-    """:func:`decode` a local file; errors name it.
+    """Read a local file and :func:`decode` it; errors name it.
 
     Raises:
         ImageError: as :func:`decode`.
@@ -182,7 +183,7 @@ def read_image(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMIT
 
 
 def write_image(photo: Photo, path: str | os.PathLike[str], quality: int = 95, metadata: bool = False) -> None:
-    """:func:`encode` to a file in the format of its suffix; readers see the old file or the whole new one.
+    """Write to a file, by :func:`encode`, in the format of its suffix; readers see the old file or the whole new one.
 
     Args:
         photo: to write.

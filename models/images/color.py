@@ -20,7 +20,8 @@ _BLOCK = 1 << 20  # pixels that are converted at once, so that memory stays that
 
 
 def to_srgb(samples: Samples, source: bytes | None) -> tuple[Array, Array | None, bytes | None]:
-    """
+    """Convert samples as a file stores them to sRGB.
+
     Returns:
         (H, W, 3) sRGB, uint8 or uint16. (H, W) alpha of the same type or None. The profile to embed, when there was one
         that is sound and made for this color model; or None.

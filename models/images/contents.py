@@ -79,7 +79,7 @@ NOTHING = Contents()
 
 
 def webp_chunks(data: bytes) -> Iterator[bytes]:
-    """The chunks of a WebP that are all there, with their names and lengths."""
+    """Yield the chunks of a WebP that are all there, with their names and lengths."""
     at = 12
     while at + 8 <= len(data):
         length = struct.unpack_from("<I", data, at + 4)[0]
@@ -227,8 +227,8 @@ def _iptc_of(resources: bytes) -> tuple[bytes | None, set[str]]:
 
 
 def clean_iptc(block: bytes) -> bytes | None:
-    """Without the records that hold a picture (IIM 4.2: 2:200 to 2:202, and the records 7 to 9); None when it is
-    damaged, empty or too long.
+    """Return a block of IPTC without the records that hold a picture (IIM 4.2: 2:200 to 2:202, and the records 7 to 9);
+    None when it is damaged, empty or too long.
     """
     kept, at = [], 0
     while at + 5 <= len(block) and block[at] == 0x1C:
@@ -243,6 +243,6 @@ def clean_iptc(block: bytes) -> bytes | None:
 
 
 def iptc_segment(block: bytes) -> bytes:
-    """A whole JPEG segment that holds it."""
+    """Return a whole JPEG segment that holds the block."""
     body = b"Photoshop 3.0\0" + b"8BIM" + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(block)) + block
     return b"\xff\xed" + struct.pack(">H", 2 + len(body) + len(block) % 2) + body + bytes(len(block) % 2)

@@ -44,7 +44,7 @@ class Mended:
 
 
 def candidates(data: bytes, limits: ImageLimits) -> Iterator[Mended]:
-    """Copies that may decode, those with the least changes first. What this raises says that there are no more."""
+    """Yield copies that may decode, those with the least changes first. An exception means that there are no more."""
     note = ""
     if data.startswith(b"\x89PNG"):
         extra = [part for part in png.chunks(data) if part[0] not in png.NEEDED and part[0][0] & 0x20]
@@ -94,7 +94,7 @@ def _few(side: int) -> int:
 
 
 def ends_early(rows: int, height: int) -> str:
-    """The note on rows that are missing."""
+    """Return the note on rows that are missing."""
     return f"the file ends early: {rows} of {height} rows miss something, which repeats what is beside it"
 
 

@@ -46,7 +46,7 @@ def photo_of(data: bytes, limits: ImageLimits, shrink_to: int | None = None, *, 
 
 
 def copies(data: bytes, limits: ImageLimits, error: ImageError) -> Iterator[Mended]:
-    """Copies of a damaged file that may decode."""
+    """Yield copies of a damaged file that may decode."""
     if limits.strict or not isinstance(error, CorruptImage | TruncatedImage):
         return
     with contextlib.suppress(Exception):  # whatever comes of damage: there are no more
@@ -54,7 +54,7 @@ def copies(data: bytes, limits: ImageLimits, error: ImageError) -> Iterator[Mend
 
 
 def nearly_whole(data: bytes, limits: ImageLimits, error: ImageError) -> Photo | None:
-    """The photo of a file that is nearly whole, with a note."""
+    """Decode the photo of a file that is nearly whole, with a note; None where no copy of it decodes."""
     for found in copies(data, limits, error):
         with contextlib.suppress(Exception):  # this copy does not decode either
             photo, note = photo_of(found.data, limits, ended=not found.other), found.note

@@ -52,7 +52,7 @@ class Layout:
 
     @property
     def xmp(self) -> bytes:
-        """The embedded XMP packet, or nothing."""
+        """Return the embedded XMP packet, or no bytes."""
         return exif.raw(self.tags, _XMP)
 
 
@@ -77,7 +77,7 @@ def layout(data: bytes) -> Layout:
 
 
 def decode(data: bytes, page: Layout) -> Samples:
-    """The pixels of a deep TIFF, as they are stored (not turned, not converted).
+    """Decode the pixels of a deep TIFF, as they are stored (not turned, not converted).
 
     Raises:
         UnsupportedFormat: a color model, depth or compression that is not on the list.

@@ -22,7 +22,7 @@ Lines = Callable[[int], Tensor]  # a line by its number, counted from the edge: 
 
 
 def content_of(image: Tensor, known: Tile | None = None) -> Tile:
-    """The picture without uniform black or white borders; all of it where there are none.
+    """Find the part of a picture without uniform black or white borders; all of it where there are none.
 
     Args:
         image: 13HW in [0, 1], or of whole numbers.

@@ -45,17 +45,18 @@ def haze_of(transmission: Tensor | None) -> float | None:
 
 
 def verdict(haze: float) -> str:
-    """An amount of haze in words."""
+    """Return an amount of haze in words."""
     return next(words for below, words in VERDICTS if haze < below)
 
 
 def blend(hazy: Tensor, scene: Tensor, strength: float) -> Tensor:
-    """``strength`` 0 gives the hazy image, 1 the dehazed one. Shapes N3HW."""
+    """Blend N3HW images: ``strength`` 0 gives the hazy image, 1 the dehazed one."""
     return scene if strength == 1.0 else torch.lerp(hazy, scene, strength)
 
 
 def estimate_airlight(hazy: Tensor, scene: Tensor, transmission: Tensor) -> Tensor:
-    """The airlight A that a result amounts to: weighted least squares of ``P - J T = A (1 - T)``, weights ``1 - T``.
+    """Estimate the airlight A that a result implies, by weighted least squares of ``P - J T = A (1 - T)``, weights ``1
+    - T``.
 
     Where there is next to no haze, it is the color of what is farthest.
 
@@ -126,7 +127,9 @@ def look_at(hazy: Tensor, scene: Tensor, transmission: Tensor | None, controls: 
 
 
 def steadied(before: Look, now: Look, kept: float) -> Look:
-    """The look of a frame of a video, nearer to that of the frame before: ``kept`` 0 is ``now``, 1 ``before``."""
+    """Return the look of a frame of a video, drawn toward that of the frame before: ``kept`` 0 is ``now``, 1
+    ``before``.
+    """
     look = replace(now, strength=now.strength + kept * (before.strength - now.strength))
     if before.airlight is not None and now.airlight is not None:
         look = replace(look, airlight=torch.lerp(now.airlight, before.airlight, kept))
@@ -204,7 +207,7 @@ def _sky(hazy: Tensor) -> Tensor:
 def adjusted(
     hazy: Tensor, scene: Tensor, transmission: Tensor | None, look: Look, top: int = 0, height: int = 0
 ) -> Tensor:
-    """Some rows of a photograph, or all, as a look wants them.
+    """Adjust some rows of a photograph, or all, to a look.
 
     Args:
         hazy: 13RW in [0, 1], and what a network made of it, likewise.
@@ -242,7 +245,7 @@ def _strong(hazy: Tensor, scene: Tensor, transmission: Tensor | None, look: Look
 
 
 def as_wanted(hazy: Tensor, scene: Tensor, transmission: Tensor | None, look: Look) -> Tensor:
-    """The picture that a look wants. Beside it, only a band of rows is held.
+    """Adjust a whole photograph to a look, with only a band of rows in memory beside the result.
 
     Args:
         hazy: 13HW in [0, 1].
@@ -262,13 +265,13 @@ def as_wanted(hazy: Tensor, scene: Tensor, transmission: Tensor | None, look: Lo
 
 
 def is_plain(controls: Controls) -> bool:
-    """All that is wanted is a strength from 0 to 1."""
+    """Say whether the controls ask for a strength from 0 to 1 and nothing else."""
     others = controls.distance or controls.keep_exposure or controls.protect
     return not others and controls.strength != "auto" and 0.0 <= controls.strength <= 1.0
 
 
 def controlled(hazy: Tensor, scene: Tensor, transmission: Tensor | None, controls: Controls) -> Tensor:
-    """The picture that the controls want, of a photograph: :func:`as_wanted`, of its :func:`look_at`, in its borders.
+    """Apply the controls to a photograph: :func:`as_wanted` with its :func:`look_at`, within its borders.
 
     Raises:
         NoTransmissionError: as :func:`look_at`.

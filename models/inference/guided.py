@@ -38,7 +38,7 @@ def box_mean(field: Tensor, radius: int) -> Tensor:
 
 
 def guided_coefficients(guide: Tensor, target: Tensor, radius: int, epsilon: float) -> tuple[Tensor, Tensor]:
-    """Slope and offset of the guided filter (He et al., TPAMI 2013): within (2r+1)^2 windows ``target`` is about
+    """Return slope and offset of the guided filter (He et al., TPAMI 2013): within (2r+1)^2 windows ``target`` is about
     ``slope * guide + offset``. NCHW, channel by channel; fields of the same shape.
     """
     radius = min(radius, min(guide.shape[-2:]) - 1)
@@ -50,7 +50,7 @@ def guided_coefficients(guide: Tensor, target: Tensor, radius: int, epsilon: flo
 
 
 def guided_filter(guide: Tensor, target: Tensor, radius: int, epsilon: float) -> Tensor:
-    """Guided filter (He et al., TPAMI 2013) with a gray guide: both N1HW."""
+    """Filter with a gray guide (He et al., TPAMI 2013): both N1HW."""
     slope, offset = guided_coefficients(guide, target, radius, epsilon)
     return slope * guide + offset
 
@@ -89,7 +89,7 @@ def is_large(size: Sequence[int], side: int) -> bool:
 
 
 def small_size(size: Sequence[int], side: int) -> tuple[int, int]:
-    """Height and width with the long side ``side`` pixels."""
+    """Return height and width with the long side ``side`` pixels."""
     height, width = (max(1, round(length * (side / max(size)))) for length in size)
     return height, width
 
@@ -125,7 +125,7 @@ def coefficients(small: Tensor, target: Tensor) -> Tensor:
 
 
 def bands(height: int, width: int) -> Iterator[tuple[int, int]]:
-    """First and last row, excluded, of each part of an image that a processor's cache holds."""
+    """Yield first and last row, excluded, of each part of an image that a processor's cache holds."""
     rows = max(1, _BAND // width)
     for top in range(0, height, rows):
         yield top, min(height, top + rows)

@@ -23,7 +23,7 @@ _STD = (0.229, 0.224, 0.225)  # ImageNet's, which torchvision divides by
 
 
 def vgg16_weights() -> dict[str, Tensor]:
-    """A state dict of torchvision's ``vgg16`` without its classifier, for normalized RGB images.
+    """Return a state dict of torchvision's ``vgg16`` without its classifier, for normalized RGB images.
 
     The package's first layer takes BGR from 0 to 255 less a mean, as Caffe does. Here it takes RGB less ImageNet's mean
     (the same up to one level) over ImageNet's deviation: its filters are turned round and scaled accordingly.
