@@ -51,11 +51,11 @@ class Workers(Protocol):
         ...
 
     def wait(self, tickets: Sequence[Any], seconds: float) -> Sequence[Any]:
-        """Tickets that are answered; waits for at least one, `seconds` at most."""
+        """Return tickets that are answered; wait for at least one, `seconds` at most."""
         ...
 
     def answer(self, ticket: Any) -> Any:
-        """The answer; raises WorkerGone or UnitFailed; anything else ends the work."""
+        """Return the answer; raise WorkerGone or UnitFailed; any other exception ends the work."""
         ...
 
     def dismiss(self) -> None:
@@ -113,13 +113,13 @@ class Crew:
 
     @property
     def ready(self) -> list[int]:
-        """Workers that can take work."""
+        """Return the workers that can take work."""
         away = set(self._coming.values())
         return [i for i, known in enumerate(self._known) if i not in away and not known.retired]
 
     @property
     def retired(self) -> int:
-        """Workers that were given up."""
+        """Return the number of workers that were given up."""
         return sum(known.retired for known in self._known)
 
     def work_off(

@@ -56,7 +56,7 @@ class Contents:
 
 
 def open_contents(pool: str) -> Contents:
-    """The pool at a folder or URI.
+    """Open the pool at a folder or URI.
 
     Args:
         pool: folder of a run's stores, folder of one store, or a snapshot (path or URI).
@@ -82,7 +82,7 @@ def open_contents(pool: str) -> Contents:
 
 
 def rows(file: Any, image_ids: Collection[str], columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Rows of a Parquet file with these `image_id`; of row groups that have none, no other column is read."""
+    """Yield rows of a Parquet file with these `image_id`; of row groups that have none, no other column is read."""
     wanted = pa.array(image_ids, pa.string())
     for group in range(file.num_row_groups):
         found = pc.is_in(file.read_row_group(group, ["image_id"])["image_id"], value_set=wanted)

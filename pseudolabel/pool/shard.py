@@ -70,7 +70,7 @@ class Shard:
 
 
 def open_shard(shard: Shard) -> LabelPool:
-    """The pool of a shard, open, with what it is to begin with.
+    """Open the pool of a shard, with the content that it is to begin with.
 
     A store that is the run's own and its latest is gone on with. Otherwise, as when a node is gone or has come back
     after others took over, or when the store is that of another run, it begins with the run's latest snapshot, or

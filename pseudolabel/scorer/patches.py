@@ -28,7 +28,7 @@ from models.config import ConfigError
 
 
 def encode_patches(tower: nn.Module, normal: Tensor) -> tuple[Tensor, Tensor]:
-    """Features of the images and of their patches from one pass through `tower`.
+    """Return features of the images and of their patches from one pass through `tower`.
 
     The last layer's tokens (or the places of the last feature map) go one by one through what the tower does to the
     pooled one: final norm and projection. For a convolutional tower with average pooling this is exact: the features
