@@ -35,7 +35,7 @@ def make_interruptible(network: nn.Module) -> None:
 
 @contextmanager
 def interrupted_when(done: Callable[[], bool]) -> Iterator[None]:
-    """Networks that this thread runs in here end with :class:`InterruptedWorkError` soon after ``done()`` is true."""
+    """End networks that this thread runs inside with :class:`InterruptedWorkError`, soon after ``done()`` is true."""
     _thread.done = done
     try:
         yield
@@ -57,7 +57,7 @@ class Rater(Protocol):
     """:class:`pseudolabel.scorer.clip.ClipScorer`, as much of it as is used here."""
 
     def rate_each(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Clearness and quality, N each in [0, 1], of N pictures (1, 3, H, W) in [0, 1] of any sizes."""
+        """Return clearness and quality, N each in [0, 1], of N pictures (1, 3, H, W) in [0, 1] of any sizes."""
 
 
 @dataclass

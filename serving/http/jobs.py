@@ -114,7 +114,7 @@ class Jobs:
         return self.view(job, known, self._runner.state(job) or JobState())
 
     async def found(self, request: Request, job: str) -> tuple[Asked, JobState]:
-        """A job of this client.
+        """Find a job of this client.
 
         Raises:
             ProblemError: 404 where there is none.
@@ -126,7 +126,7 @@ class Jobs:
         return asked, await asyncio.to_thread(self._store.state, job) if state is None else state
 
     async def result(self, request: Request, job: str) -> Response:
-        """The archive of a job, or its manifest where the results are in a folder."""
+        """Return the archive of a job, or its manifest where the results are in a folder."""
         asked, state = await self.found(request, job)
         if state.status != "done":
             said = f"the job is {state.status}" + (f": {state.detail}" if state.detail else "")
@@ -226,7 +226,7 @@ async def _pieces(file: Any, stack: ExitStack) -> AsyncIterator[bytes]:
 
 
 def add_jobs(app: APIRouter, jobs: Jobs, service: BodyReader) -> None:
-    """The routes."""
+    """Add the routes of jobs."""
     named = named_model(service.config)
 
     @app.post("/jobs", status_code=202, **JOBS)

@@ -31,7 +31,7 @@ _HEADERS = {
 
 
 def problem_response(problem: Problem, identity: str) -> JSONResponse:
-    """A problem as an answer."""
+    """Return a problem as an answer."""
     return JSONResponse(problem.body(identity), problem.status, problem.headers(), MEDIA_TYPE)
 
 
@@ -53,7 +53,7 @@ class RequestMiddleware:
         self._names_requests = names_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
+        """Serve a request as ASGI, with its id, its client and its metrics."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -49,6 +49,6 @@ Options = Annotated[DehazeOptions, Depends(_options)]
 
 
 def named_model(config: ServingConfig) -> Any:
-    """The query's ``model``."""
+    """Return the query's parameter ``model``."""
     models = [config.default_name, *config.models]
     return Query(None, description="a name of /v1/models", json_schema_extra={"enum": models})
