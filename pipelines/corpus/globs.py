@@ -6,7 +6,7 @@ import re
 
 
 def split_glob(source: str) -> tuple[str, re.Pattern[str] | None]:
-    """The folder before the first wildcard, and what paths below it have to look like (None: no wildcard)."""
+    """Return the folder before the first wildcard, and a pattern that paths below it must match (None: no wildcard)."""
     scheme, separator, rest = source.rpartition("://")
     parts = rest.split("/")
     first = next((i for i, part in enumerate(parts) if set(part) & set("*?[")), None)

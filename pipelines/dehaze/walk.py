@@ -37,7 +37,7 @@ class FolderEntry:
 
 
 def entries(files: Any, folder: str) -> list[FolderEntry]:
-    """All of a folder, sorted.
+    """List all entries of a folder, sorted.
 
     Raises:
         OSError: it cannot be read.
@@ -109,7 +109,7 @@ class FolderPlan:
 
     @property
     def single(self) -> bool:
-        """One photograph, named: there is no folder to keep a record of."""
+        """Say whether the plan is one photograph, named: there is no folder to keep a record of."""
         return len(self.roots) == 1 and self.roots[0].is_file
 
 
@@ -122,7 +122,7 @@ class FoundFiles:
 
 
 def walk(root: Root, plan: FolderPlan) -> Iterator[FoundFiles]:
-    """The photographs of a root, one folder after the other.
+    """Yield the photographs of a root, one folder after the other.
 
     Raises:
         ConfigError: the root cannot be read. What cannot be read below it is a task with a problem.

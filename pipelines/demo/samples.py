@@ -51,7 +51,7 @@ class SampleSource:
 
     @property
     def name(self) -> str:
-        """File name without suffix."""
+        """Return the file name without suffix."""
         return Path(self.path).stem
 
     def file(self) -> Path:

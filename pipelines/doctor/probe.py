@@ -113,7 +113,7 @@ def _ask(tracking_uri: str) -> str:
 
 
 def now() -> float:
-    """Seconds since 1970, by this machine's clock."""
+    """Return the seconds since 1970, by this machine's clock."""
     return time.time()
 
 

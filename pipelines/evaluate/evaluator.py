@@ -167,7 +167,9 @@ class Measures:
     def __call__(
         self, result: PhotoMeasures, case: Case, *, is_clear: bool
     ) -> tuple[dict[str, float | None], list[str]]:
-        """Every metric that the result can have, None where it is not finite; and why others failed on this picture."""
+        """Return every metric that the result can have, None where it is not finite; and why others failed on this
+        picture.
+        """
         found: dict[str, float] = {}
         notes: list[str] = []
         for names, measure in self._measures(result, case, is_clear=is_clear):
@@ -240,7 +242,8 @@ class Evaluator:
         return pa.Table.from_pylist(rows, schema=ROW_SCHEMA)
 
     def rows(self, item: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Rows of one photograph: the hazy input, each model, each result, and the clear reference if there is one.
+        """Return the rows of one photograph: the hazy input, each model, each result, and the clear reference if there
+        is one.
 
         A clear photograph that is to stay as it is comes first as its own reference, measured against itself.
 

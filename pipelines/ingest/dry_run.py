@@ -102,7 +102,7 @@ def _tried(files: pa.Table, config: IngestConfig, folder: str) -> tuple[int, flo
 
 
 def told(found: Estimate, config: IngestConfig) -> str:
-    """An estimate as a short table."""
+    """Return an estimate as a short table."""
     if found.unchanged:
         return f"{config.out}: unchanged since the last ingest; nothing would be done (dry run, nothing was written)"
     shards = max(1, round(found.stored / (config.shard_mb * 2**20))) if found.new else 0

@@ -64,11 +64,11 @@ class Present:
 
     @property
     def accepted(self) -> int:
-        """Photographs in it."""
+        """Return the number of its photographs."""
         return self.manifest.accepted if self.manifest is not None else 0
 
     def require(self) -> Manifest:
-        """The manifest of a corpus that is known to be there."""
+        """Return the manifest of a corpus that is known to be there."""
         if self.manifest is None:
             raise ValueError("there is no finished corpus")
         return self.manifest
@@ -312,7 +312,7 @@ def _on_disk(out: str) -> tuple[set[str], set[str]]:
 
 
 def summary(manifest: Manifest, out: str) -> str:
-    """The counts as a short table."""
+    """Return the counts as a short table."""
     rows = [("found", manifest.found), ("accepted", manifest.accepted)]
     rows += [(f"  {split}", count) for split, count in manifest.splits.items()]
     rows += [("  with depth", sum(manifest.depth.values()))]

@@ -67,7 +67,7 @@ class Prepared:
 
 
 def prepare(job: TrainJob, *, fresh: bool = False, device: torch.device | None = None) -> Prepared:
-    """All that can be refused before anything is started; needs no Ray.
+    """Refuse all that can be refused before anything is started; needs no Ray.
 
     Args:
         job: what to train.
@@ -247,7 +247,7 @@ def finish(job: TrainJob, checkpoint: Path, figures: Mapping[str, Any], labels: 
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """The recipe with the local files that it names made absolute: workers have another current folder."""
+    """Return the recipe with the local files that it names made absolute: workers have another current folder."""
     update: dict[str, Any] = {"scorer": _absolute_path(recipe.scorer)}
     if recipe.init is not None and Path(recipe.init).is_dir():
         update["init"] = str(Path(recipe.init).absolute())
@@ -265,7 +265,7 @@ def _absolute_path(value: Any) -> Any:
 
 
 def open_tracker(job: TrainJob, uri: str) -> Any:
-    """The MLflow run of the job's earlier attempt, or a new one."""
+    """Resume the MLflow run of the job's earlier attempt, or start a new one."""
     from pipelines.tracking import Tracker
 
     record = child(job.out, TRACKING_FILE)

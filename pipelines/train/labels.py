@@ -24,12 +24,12 @@ STEP = "step-"
 
 
 def snapshots_of(job: TrainJob) -> str:
-    """Folder of the snapshots of a run's pool."""
+    """Return the folder of the snapshots of a run's pool."""
     return child(job.out, f"pool-snapshots/{job.digest}")
 
 
 def snapshot_of(job: TrainJob, step: int) -> str:
-    """The snapshot that belongs to the checkpoint of ``step``; 0 is the pool that training began with."""
+    """Return the snapshot that belongs to the checkpoint of ``step``; 0 is the pool that training began with."""
     return child(snapshots_of(job), f"{STEP}{step:07d}")
 
 
@@ -73,7 +73,7 @@ def has_begun(job: TrainJob) -> bool:
 
 @contextmanager
 def labeling(job: TrainJob) -> Iterator[Any]:
-    """The label pool of a Colabator run, and its label workers where there are any; None for other methods.
+    """Run the label pool of a Colabator run, and its label workers where there are any; yield None for other methods.
 
     Yields:
         the pool's client and that of the labeling, or None with labels ``inline``.
@@ -91,7 +91,7 @@ def labeling(job: TrainJob) -> Iterator[Any]:
 
 
 def store_of(job: TrainJob) -> str:
-    """Folder of the pool's stores, on the machines where its shards run; below a URI it cannot be, and is not."""
+    """Return the folder of the pool's stores, on the machines where its shards run. It cannot lie below a URI."""
     given = job.recipe.labels.store
     return child(job.out, f"pool/{job.digest}") if given is None else child(absolute(given), job.cluster_name)
 
@@ -103,7 +103,7 @@ def _room(job: TrainJob) -> int:
 
 @contextmanager
 def pool_of_one(job: TrainJob) -> Iterator[Any]:
-    """The label pool of a Colabator run in one process, as a ``LabelPool``; None for other methods.
+    """Open the label pool of a Colabator run in one process, as a ``LabelPool``; yield None for other methods.
 
     Raises:
         PoolError: another process has it; or its store cannot be used.
@@ -239,7 +239,7 @@ def _seed(job: TrainJob, pool: Any, labeling: Any) -> None:
 
 
 def check_seeded(photographs: int, labels: int, report: Mapping[str, Any], allowed: float) -> None:
-    """That nearly all photographs have a label; those that have none are counted, with the reasons.
+    """Check that nearly all photographs have a label; count those that have none, with the reasons.
 
     Raises:
         LabelingError: more than the share that is ``allowed`` have none.

@@ -52,19 +52,19 @@ class Host(Protocol):
     labeling: Any
 
     def wrap(self, network: nn.Module) -> nn.Module:
-        """The network as several processes train it together."""
+        """Wrap the network for several processes that train it together."""
         ...
 
     def batches(self, domain: str, batch_size: int) -> Iterator[Batch]:
-        """Samples of a corpus without end, from the step of the checkpoint on where that can be told."""
+        """Yield samples of a corpus without end, from the step of the checkpoint on where that can be told."""
         ...
 
     def checkpoint(self) -> AbstractContextManager[Path | None]:
-        """The folder of the checkpoint to go on from; None at the beginning."""
+        """Yield the folder of the checkpoint to go on from; None at the beginning."""
         ...
 
     def wait_for_all(self) -> None:
-        """Until all processes of the run have come here."""
+        """Wait until all processes of the run have come here."""
         ...
 
     def is_leaving(self) -> bool:
@@ -282,6 +282,6 @@ class Loop:
 
 
 def unpaired(streams: Mapping[str, Iterator[Batch]]) -> Iterator[Batch]:
-    """The ``image`` of each stream under its name, N3SS in [0, 1], without end."""
+    """Yield the ``image`` of each stream under its name, N3SS in [0, 1], without end."""
     while True:
         yield {domain: next(stream)["image"] for domain, stream in streams.items()}

@@ -104,10 +104,10 @@ def _features(blocks: Values, outside: Literal["wrap", "constant"], *, variances
 
 
 def brisque(image: Pixels) -> float:
-    """Blind image spatial quality (Mittal et al., TIP 2012) of uint8 RGB (H, W, 3), about 0 to 100, lower is better.
+    """Return BRISQUE (Mittal et al., TIP 2012) of uint8 RGB (H, W, 3), about 0 to 100, lower is better.
 
-    As OpenCV computes it, with its model, which was trained on the LIVE database, but not cut off at 0 and 100, beyond
-    which pictures would no longer differ. NaN for a constant image.
+    It is computed as OpenCV does it, with its model, which was trained on the LIVE database, but not cut off at 0 and
+    100, beyond which pictures would no longer differ. NaN for a constant image.
     """
     gray = _gray(image)
     size = [side // 2 for side in gray.shape]
@@ -141,10 +141,11 @@ def _blocks(normalized: Values, side: int) -> Values:
 
 
 def niqe(image: Pixels) -> float:
-    """Distance from natural scenes (Mittal et al., SPL 2013) of uint8 RGB (H, W, 3): 0 and up, lower is better.
+    """Return NIQE, the distance from natural scenes (Mittal et al., SPL 2013), of uint8 RGB (H, W, 3): 0 and up, lower
+    is better.
 
-    With the authors' parameters of pristine photographs. NaN for fewer than two blocks of 96x96 that are not flat; of
-    few blocks the distance is uncertain.
+    It uses the authors' parameters of pristine photographs. NaN for fewer than two blocks of 96x96 that are not flat;
+    of few blocks the distance is uncertain.
     """
     rows, columns = (side // BLOCK * BLOCK for side in image.shape[:2])
     if not rows or not columns:

@@ -34,7 +34,7 @@ class Section:
 
 
 def report_html(summary: Mapping[str, Any], sections: Sequence[Section], subject: str) -> str:
-    """The page. Pure: the same arguments give the same text.
+    """Return the page as HTML. Pure: the same arguments give the same text.
 
     Args:
         summary: as written to JSON.

@@ -147,7 +147,7 @@ def _added(one: Histogram, other: Histogram) -> Histogram:
 
 
 def histogram(series: Mapping[str, NDArray[Any]], edges: Sequence[float]) -> Histogram:
-    """Values outside the edges count in the first or the last bin."""
+    """Count values between the edges; values outside of them count in the first or the last bin."""
     counts = {}
     for name, values in series.items():
         bins = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
@@ -156,7 +156,9 @@ def histogram(series: Mapping[str, NDArray[Any]], edges: Sequence[float]) -> His
 
 
 def occupied(whole: Histogram) -> Histogram:
-    """Without the empty bins at both ends; a few stay, as a single bar says little about where it stands."""
+    """Return a histogram without the empty bins at both ends; a few stay, as a single bar says little about where it
+    stands.
+    """
     filled = np.flatnonzero(np.sum(list(whole.series.values()), axis=0))
     if not len(filled):
         return Histogram(whole.edges[:2], {name: counts[:1] for name, counts in whole.series.items()})
@@ -208,7 +210,7 @@ def _at_random(catalogue: Iterable[pa.Table], seed: int, most: int) -> pa.Table:
 
 
 def priorities(catalogue: pa.Table, seed: int) -> NDArray[np.uint64]:
-    """A random number per row that follows from the row and the seed, not from its place in the table.
+    """Return a random number per row that follows from the row and the seed, not from its place in the table.
 
     Numbers of the row are folded together with SplitMix64's finaliser (Steele et al., OOPSLA 2014).
     """

@@ -44,7 +44,7 @@ class PlannedShard:
     depth: int
 
     def table(self) -> pa.Table:
-        """Its photographs, in order: ``SHARD_COLUMNS``."""
+        """Read its photographs, in order: ``SHARD_COLUMNS``."""
         return load(self.uri, self.number, SHARD_COLUMNS)
 
 
@@ -171,7 +171,9 @@ def _stored_bytes(table: pa.Table, config: IngestConfig) -> NDArray[Any]:
 
 
 def cut(sizes: NDArray[Any], largest: float) -> list[NDArray[Any]]:
-    """Consecutive parts of about equal size, at most about ``largest``, and several even when there are few rows."""
+    """Cut rows into consecutive parts of about equal size, at most about ``largest``, and several even when there are
+    few rows.
+    """
     if not len(sizes):
         return []
     total = np.cumsum(sizes)

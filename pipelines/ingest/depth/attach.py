@@ -40,7 +40,7 @@ Mask = NDArray[np.bool_]
 
 
 def store_depth(values: Array, width: int, height: int, order: DepthOrder, *, name: str = "") -> bytes:
-    """A depth map as the system keeps it.
+    """Convert a depth map to the form that the system stores.
 
     - *Ends.* Smallest and largest value become the ends of the range. Where the outer 0.1 % of values at both ends
       make the range more than 1.5 times as long, they are outliers and clipped; other maps lose nothing.

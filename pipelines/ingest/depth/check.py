@@ -134,7 +134,7 @@ def _most(part: Sequence[DepthReport], whole: Sequence[DepthReport]) -> bool:
 
 
 def suspicious_line(uri: str, depth_uri: str, report: DepthReport) -> dict[str, Any]:
-    """A row of ``rejects/depth.jsonl``: the photograph stays, its depth map is worth a look."""
+    """Return a row of ``rejects/depth.jsonl``: the photograph stays, its depth map is worth a look."""
     why = {
         "inverted": f"far and near seem swapped (score {report.score:.2f})",
         "few levels": f"{report.levels} levels hold nearly all pixels",

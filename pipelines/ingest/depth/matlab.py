@@ -45,7 +45,7 @@ class Matrix:
 
 
 def matrices(data: bytes, limit: int) -> dict[str, Matrix]:
-    """The top-level variables of a MATLAB file of either generation.
+    """Read the top-level variables of a MATLAB file of either generation.
 
     Args:
         data: the whole file.

@@ -111,12 +111,12 @@ class CddganMethod:
             _branch(generator, _rank())
 
     def rate_share(self, step: int) -> float:
-        """Share of the learning rates at ``step``: 1, then in a line towards 0 (CycleGAN's schedule)."""
+        """Return the share of the learning rates at ``step``: 1, then in a line towards 0 (CycleGAN's schedule)."""
         start = self.config.constant_share * self.steps
         return 1.0 if step < start else max(0.0, (self.steps - step) / (self.steps - start + 1))
 
     def training_step(self, batch: Batch, step: int) -> dict[str, float]:
-        """``hazy`` and ``clear`` N3HW in [0, 1], unpaired -> losses.
+        """Take a step on ``hazy`` and ``clear`` N3HW in [0, 1], unpaired -> losses.
 
         Raises:
             FloatingPointError: a loss is not finite.
@@ -137,8 +137,8 @@ class CddganMethod:
     def contrasts(
         self, made: Translated, fresh: list[Tensor], loss: ContrastLoss = losses.adversarial_contrastive
     ) -> dict[str, Tensor]:
-        """``loss`` against the queue and ``fresh`` negatives (draws, M, D), the mean over the layers; for dehazed crops
-        and, where there is one, for the identity pass. The mean of the two is what counts.
+        """Return ``loss`` against the queue and ``fresh`` negatives (draws, M, D), the mean over the layers; for
+        dehazed crops and, where there is one, for the identity pass. The mean of the two enters the objective.
         """
         contrast = self.config.contrast
         sides = {"contrastive": (made.query, made.positives)}
@@ -159,7 +159,9 @@ class CddganMethod:
         return [torch.cat([q.content, made.flatten(0, 1)]) for q, made in zip(self.queues, fresh, strict=True)]
 
     def translation_losses(self, batch: Batch, made: Translated, fresh: list[Tensor]) -> dict[str, Tensor]:
-        """Weighted losses of generators and projections; discriminators and negative generators stand still."""
+        """Return the weighted losses of generators and projections; discriminators and negative generators stand
+        still.
+        """
         weights = self.config.weights
         with frozen(self.critics.module) as critics:
             (clear,), (hazy,) = self._run(critics, [made.dehazed], [made.hazed])
@@ -240,7 +242,7 @@ class CddganMethod:
         return {name: float(part.detach()) for name, part in parts.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """All players, the averaged generator, queues, histories and the state of the random numbers."""
+        """Return all players, the averaged generator, queues, histories and the state of the random numbers."""
         return {
             "translators": self.translators.state_dict(),
             "negatives": self.negatives.state_dict(),
@@ -266,5 +268,5 @@ class CddganMethod:
         self._branch()
 
     def export(self) -> nn.Module:
-        """The averaged G: hazy to clear."""
+        """Return the averaged G: hazy to clear."""
         return self.teacher.network
