@@ -114,7 +114,7 @@ class Client:
 
 
 async def _head(reader: asyncio.StreamReader) -> tuple[int, int, bool]:
-    """Status, bytes of the body, and whether the connection closes then."""
+    """Read the head of an answer: status, bytes of the body, and whether the connection closes then."""
     lines = (await reader.readuntil(b"\r\n\r\n")).lower().split(b"\r\n")
     length = next(int(line.partition(b":")[2]) for line in lines if line.startswith(b"content-length"))
     return int(lines[0].split()[1]), length, any(line == b"connection: close" for line in lines)

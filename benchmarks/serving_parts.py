@@ -117,7 +117,7 @@ def _level(service: Service, loading: Any, request: Request, level: int, seconds
 
 
 def _summary(cores: int, level: int, rows: list[Row], loops: list[Loop]) -> Row:
-    """Medians over the rounds; each round against the loops before and after it."""
+    """Return the medians over the rounds; each round is compared with the loops before and after it."""
     rates, around = [row["rate"] for row in rows], list(itertools.pairwise(loops))
     same = [rate / statistics.mean(one.rate for one in pair) for rate, pair in zip(rates, around, strict=True)]
     alone = [rate / statistics.mean(one.alone for one in pair) for rate, pair in zip(rates, around, strict=True)]
@@ -181,7 +181,7 @@ def overload(plan: Plan, request: Request, seconds: float, sources: int) -> Row:
 
 
 def _until_normal(service: Service, request: Request, limit: float, since: float) -> float:
-    """Seconds from the end of an overload to the first answer as fast as without load."""
+    """Wait for the first answer as fast as without load; return its seconds from the end of the overload."""
     with process() as single:
         while True:
             one: Load = single.submit(closed, service.port, [request], 1, 2 * limit).result()

@@ -61,7 +61,7 @@ def _strip(line: Line, width: int) -> Image.Image:
 
 
 def _words(texts: Iterable[str], width: int) -> Image.Image:
-    """Texts side by side, with so much room for each."""
+    """Draw texts side by side, each in ``width`` pixels."""
     fitting = [_fit(text, width) for text in texts]
     band = Image.new("RGB", (len(fitting) * (width + _GAP) + _GAP, _LINE + _GAP // 2), _PAPER)
     draw = ImageDraw.Draw(band)
@@ -71,7 +71,7 @@ def _words(texts: Iterable[str], width: int) -> Image.Image:
 
 
 def _fit(text: str, width: int) -> str:
-    """On one line, and without its middle if that is too long: both ends of a file's name tell it apart."""
+    """Return a text on one line, and without its middle if it is too long: both ends of a file's name tell it apart."""
     plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     font, kept, shown = ImageFont.load_default(_SIZE), len(plain), plain
     while font.getlength(shown) > width and kept > 2:

@@ -127,7 +127,7 @@ def public_uri(uri: str) -> str:
 
 @contextmanager
 def _impatient() -> Iterator[None]:
-    """Short times in the environment, where MLflow looks for them; those that the user has set stay."""
+    """Set short times in the environment, where MLflow looks for them; those that the user has set stay."""
     with _asking:
         ours = {key: new for key, new in _QUESTION.items() if os.environ.get(key) in (None, _ENVIRONMENT.get(key))}
         with environment(ours):
@@ -135,7 +135,7 @@ def _impatient() -> Iterator[None]:
 
 
 def _require_answer(uri: str) -> None:
-    """MLflow tries databases for two minutes, whatever the reason is that they cannot be opened."""
+    """Refuse an address that does not answer: MLflow would try a database for two minutes, whatever its fault."""
     if uri.startswith(SQLITE):
         _require_file(Path(uri.removeprefix(SQLITE)))
         return

@@ -119,7 +119,7 @@ def filesystem(uri: str) -> tuple[Any, str]:
 
 
 def _require_no_secret(uri: str) -> None:
-    """URIs are written down: in corpora, records of runs, MLflow, messages."""
+    """Refuse a password in a URI, because URIs are written down: in corpora, records of runs, MLflow, messages."""
     parts = urlsplit(uri)
     user, at, host = parts.netloc.rpartition("@")
     keys = [key for key, _ in parse_qsl(parts.query, keep_blank_values=True) if _SECRETS.search(key)]

@@ -146,7 +146,7 @@ class Predictor:
         return self._dehazed(photo, options)[0]
 
     def _dehazed(self, photo: Photo, options: DehazeOptions) -> tuple[Photo, float | None]:
-        """With the haze that was found."""
+        """Return the dehazed photograph, and the amount of haze that was found."""
         wrap, _ = wrapping(photo, options)
         if options.output == "image" and not wrap:
             done = inference.dehaze_pixels(self._network, photo.pixels, self._execution, options, self._device)

@@ -242,7 +242,7 @@ def _code(staged: Path) -> list[str]:
 
 
 def _with_params(signature: ModelSignature) -> ModelSignature:
-    """MLflow hands on only params that a signature names: those of ``DehazeOptions``."""
+    """Add the params of ``DehazeOptions`` to a signature: MLflow hands on only those that it names."""
     from mlflow.types import ParamSchema, ParamSpec
 
     from models.options import DEFAULT_OPTIONS
@@ -256,7 +256,7 @@ def _with_params(signature: ModelSignature) -> ModelSignature:
 
 
 def _require_database(tracking_uri: str | None) -> None:
-    """MLflow would make an empty database instead of saying that there is none."""
+    """Refuse a database that is not there: MLflow would make an empty one without a word."""
     if tracking_uri is not None and tracking_uri.startswith(SQLITE):
         path = Path(tracking_uri.removeprefix(SQLITE))
         if not path.exists():

@@ -136,7 +136,7 @@ def _is_safetensors(path: str | os.PathLike[str]) -> bool:
 
 
 def _cut_off(path: str | os.PathLike[str]) -> str | None:
-    """A safetensors file says in its header how long it is."""
+    """Say how much of a safetensors file is missing, by the length in its header; None where nothing is."""
     size = Path(path).stat().st_size
     with Path(path).open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")

@@ -197,7 +197,7 @@ def _require_answer(address: str) -> None:
 
 
 def _local_environment() -> dict[str, str]:
-    """What a cluster on this machine needs that one elsewhere has from its own set-up."""
+    """Return the environment of a cluster on this machine; one elsewhere has such settings from its own set-up."""
     environment = {
         # Confined to loopback, where a token would protect from nobody but this machine's other users; anything that
         # listens elsewhere sets RAY_AUTH_MODE=token (see cluster.yaml).

@@ -238,7 +238,9 @@ def _client(tracking_uri: str) -> MlflowClient:
 
 
 def _artifacts(tracking_uri: str, experiment: str) -> str | None:
-    """Beside a local database, where MLflow would use the current folder; a server has a place of its own."""
+    """Return a folder beside a local database, where MLflow would use the current folder; a server has a place of its
+    own.
+    """
     if not tracking_uri.startswith(SQLITE):
         return None
     name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in experiment)

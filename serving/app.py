@@ -138,7 +138,7 @@ def _runs() -> bool:
 
 
 async def _awaited(call: Callable[[], Any]) -> Any:
-    """The result; work that nobody waits for any more is cancelled."""
+    """Return the result; cancel work that nobody waits for any more."""
     response = call()
     try:
         return await response

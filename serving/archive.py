@@ -120,7 +120,7 @@ def unpack(data: bytes, limits: ArchiveLimits) -> Sources:
 
 
 def _name(entry: zipfile.ZipInfo) -> str:
-    """Of a file; macOS writes UTF-8 without saying so, and it is read as code page 437."""
+    """Return the name of a file; macOS writes UTF-8 without saying so, and it is read as code page 437."""
     if entry.flag_bits & _SAYS_UTF8:
         return entry.filename
     try:

@@ -86,7 +86,7 @@ def trained(method: Any) -> dict[str, Tensor]:
 
 
 def _distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
-    """The largest; NaN where there is one."""
+    """Return the largest difference; NaN where there is one."""
     return float(torch.stack([(one[name] - other[name]).abs().max() for name in one]).max())
 
 
@@ -113,7 +113,7 @@ def resumed_difference(name: str, overrides: list[str], device: torch.device, wo
 
 
 def _row(stage: Stage, rows: dict[str, Any], label: str, function: Callable[..., dict[str, Any]], *args: Any) -> None:
-    """What ``function`` finds, or why it failed."""
+    """Call ``function`` and keep its figures, or the reason why it failed."""
     try:
         rows[label] = function(*args)
     except Exception as problem:  # noqa: BLE001 - a network that fails on a device is what is looked for; others go on

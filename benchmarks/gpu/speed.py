@@ -206,7 +206,7 @@ def _measure(stage: Stage, model: str, size: str, shape: tuple[int, int, int], v
 
 
 def _add(stage: Stage, row: dict[str, Any]) -> None:
-    """A row with its speed over that of eager float32, where that was measured."""
+    """Add a row with its speed over that of eager float32, where that was measured."""
     rows = stage.found["rows"]
     rows.append(row)
     eager = next(

@@ -63,7 +63,9 @@ def procedural_depths(images: Tensor, seeds: Sequence[int]) -> Tensor:
 
 
 def _powers(bases: Tensor, exponents: Tensor) -> Tensor:
-    """Each image by itself: torch rounds the last numbers of an array differently, and those depend on the batch."""
+    """Raise each image's bases by itself: torch rounds the last numbers of an array differently, and those depend on
+    the batch.
+    """
     return torch.stack([base ** float(exponent) for base, exponent in zip(bases, exponents, strict=True)])
 
 
@@ -80,7 +82,9 @@ def smooth_field(generator: torch.Generator) -> Tensor:
 
 @functools.cache
 def _places() -> tuple[Tensor, Tensor]:
-    """Row and column of every place of the grid, from 0 to 2: position counts twice as much as a color channel."""
+    """Return row and column of every place of the grid, from 0 to 2: position counts twice as much as a color
+    channel.
+    """
     y, x = torch.meshgrid(torch.linspace(0, 2, GRID), torch.linspace(0, 2, GRID), indexing="ij")
     return y.flatten(), x.flatten()
 

@@ -127,7 +127,7 @@ def _of_jpeg(data: bytes) -> Contents:
 
 
 def _behind(rest: bytes) -> set[str]:
-    """What stands behind a JPEG's end: the pictures of a multi-picture file, the video of a motion photo."""
+    """Name the kinds of data behind a JPEG's end: the pictures of a multi-picture file, the video of a motion photo."""
     found = set()
     if b"ftyp" in rest:
         found.add("motion photo")
@@ -158,7 +158,7 @@ def _of_png(data: bytes) -> Contents:
 
 
 def _png_text(name: bytes, body: bytes, longest: int) -> tuple[str, str] | None:
-    """(keyword, text), or None for what is damaged or longer."""
+    """Return (keyword, text), or None for a text that is damaged or longer than ``longest``."""
     keyword, _, rest = body.partition(b"\0")
     packed = name == b"zTXt" or (name == b"iTXt" and rest[:1] == b"\1")
     if name == b"iTXt":
@@ -209,7 +209,7 @@ def _made(dropped: set[str], texts: list[tuple[str, str]], iptc: bytes | None) -
 
 
 def _iptc_of(resources: bytes) -> tuple[bytes | None, set[str]]:
-    """The IPTC block among Photoshop's image resources, and what is lost of them."""
+    """Return the IPTC block among Photoshop's image resources, and the kinds of metadata that are lost of them."""
     at, iptc, lost = 0, None, set()
     while resources[at : at + 4] == b"8BIM" and at + 12 <= len(resources):
         number, name = struct.unpack_from(">HB", resources, at + 4)

@@ -43,7 +43,7 @@ def inner(data: bytes, tags: Tags, pointer: int) -> Tags | None:
 
 
 def _empty(data: bytes, group: int | None = None) -> Tags:
-    """In the byte order of a file; Pillow wants the same mark of BigTIFF for both orders."""
+    """Make an empty directory in the byte order of a file; Pillow wants the same mark of BigTIFF for both orders."""
     head = b"II+\0" + data[4:16].ljust(12, b"\xff") if b"+" in data[2:4] else b"II*\0" + data[4:8].ljust(4, b"\xff")
     return Tags(head, data[:2], group)
 
@@ -59,7 +59,9 @@ def _loaded(tags: Tags, data: bytes, at: int) -> Tags:
 
 
 def _check(data: bytes, at: int, big: bool, order: Literal["<", ">"]) -> None:
-    """Every number becomes an object of Python, and a fraction a large one: a file of 64 MB would take gigabytes."""
+    """Refuse a directory of too many numbers: each becomes an object of Python, and a file of 64 MB would take
+    gigabytes.
+    """
     long, start = ("u8", at + 8) if big else ("u4", at + 2)
     entry = np.dtype([("tag", "u2"), ("type", "u2"), ("count", long), ("value", long)]).newbyteorder(order)
     count = int.from_bytes(data[at:start], "little" if order == "<" else "big")

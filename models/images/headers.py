@@ -137,8 +137,8 @@ def boxes(data: bytes) -> heif.HeifLayout | None:
 
 
 def _plugins(data: bytes, limits: ImageLimits) -> list[str]:
-    """Pillow's names of the formats that a file may have: AVIF and HEIC share their boxes, so that one of the two is
-    told to look at it.
+    """Return Pillow's names of the formats that a file may have: AVIF and HEIC share their boxes, so that one of the
+    two is told to look at it.
     """
     kind = kind_of(data) if data[4:8] == b"ftyp" else None
     if kind == "HEIC":
@@ -217,7 +217,7 @@ def _header(name: str, size: tuple[int, int], turn: int) -> Header:
 
 
 def _ends_early(data: bytes) -> bool:
-    """Whether a length in the header of a WebP or BMP, or the missing end of a PNG or JPEG, shows a cut file."""
+    """Say whether a length in the header of a WebP or BMP, or the missing end of a PNG or JPEG, shows a cut file."""
     if data.startswith(b"RIFF"):
         return len(data) < 12 or struct.unpack("<I", data[4:8])[0] + 8 > len(data)
     if data.startswith(b"BM"):

@@ -75,8 +75,8 @@ def _planes(photo: Photo) -> Array:
 
 
 def _photo(samples: Samples | None, data: bytes, layout: tiff.Layout | None, image: Image.Image | None) -> Photo:
-    """Of deep samples, or of what Pillow reads. With what the file tells beside its pixels, and the names of what is
-    left out.
+    """Make a photo of deep samples, or of Pillow's image, with the file's metadata and the names of those that are left
+    out.
     """
     boxed = None if image is None else headers.boxes(data)
     beside = contents(data, layout, boxed)
@@ -119,7 +119,7 @@ def _icc(image: Image.Image, data: bytes, boxed: HeifLayout | None) -> bytes | N
 
 
 def _samples(image: Any) -> Samples:
-    """What Pillow reads."""
+    """Decode the samples of Pillow's image."""
     stated = image.size
     image.load()
     if image.format == "HEIF" and image.size != stated:

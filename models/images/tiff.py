@@ -101,7 +101,7 @@ def decode(data: bytes, page: Layout) -> Samples:
 
 
 def _check(first: Any, page: Layout, length: int) -> None:
-    """Before anything is decoded: ``first`` is tifffile's reading of the same page."""
+    """Check a page before it is decoded: ``first`` is tifffile's reading of the same page."""
     depths = "u1 u2" if page.photometric in _LAB else "u1 u2 u4 i2 i4 f2 f4 f8"
     if page.photometric not in _MODELS or first.dtype is None or first.dtype.str[1:] not in depths:
         raise UnsupportedFormat(

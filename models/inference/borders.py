@@ -57,7 +57,7 @@ def _lines(image: Tensor, axis: int) -> tuple[Lines, Lines]:
 
 
 def _thickness(lines: Lines, count: int) -> int:
-    """How many lines from an edge are of one color, black or white; 0 where they make no border."""
+    """Count the lines from an edge that are of one color, black or white; 0 where they make no border."""
     color = lines(0).mean(dim=1, keepdim=True)
     if min(float(color.max()), 1.0 - float(color.min())) > _EXTREME:
         return 0
@@ -80,7 +80,7 @@ def _edge(lines: Lines, start: int, count: int) -> int:
 
 
 def _still(image: Tensor, known: Tile) -> bool:
-    """The borders of the frame before are borders in this one."""
+    """Say whether the borders of the frame before are borders in this one."""
     sides = (
         image[:, : known.top],
         image[:, known.bottom :],

@@ -151,20 +151,20 @@ def _strength(controls: Controls, transmission: Tensor | None) -> float:
 
 
 def _step(values: Tensor, start: float, end: float) -> Tensor:
-    """From 0 at ``start`` to 1 at ``end``, smoothly."""
+    """Rise smoothly from 0 at ``start`` to 1 at ``end``."""
     share = ((values - start) / (end - start)).clamp_(0.0, 1.0)
     return share.mul(share).mul_(share.mul_(-2.0).add_(3.0))
 
 
 def _farther(transmission: Tensor, distance: float) -> Tensor:
-    """Where a small 11HW is farther than that share of its optical distance, ``-ln T``, softly."""
+    """Mark, softly, where a small 11HW lies beyond that share of its optical distance, ``-ln T``."""
     optical = transmission.clamp(min=1e-3).log_().neg_()
     farthest = max(float(torch.quantile(optical.flatten(), _FARTHEST)), 1e-3)
     return _step(optical / farthest, distance - _SOFT, distance + _SOFT)
 
 
 def _nearness(hazy: Tensor, transmission: Tensor | None) -> Tensor:
-    """How much the pixels count for the exposure: those nearest, or all alike where nothing is known of that."""
+    """Weigh pixels for the exposure: the nearest count most, or all alike where there is no transmission."""
     if transmission is None:
         return torch.ones_like(hazy[:, :1])
     return (transmission / transmission.amax().clamp(min=1e-3)) ** _NEARNESS
@@ -175,7 +175,9 @@ def _luminance(image: Tensor) -> Tensor:
 
 
 def _gain(before: Tensor, made: Tensor, weight: Tensor) -> float:
-    """The gain with which the weighed mean of the luminance is what it was before: bisection, as it grows with it."""
+    """Find the gain that restores the weighted mean of the luminance; bisection works, as the mean grows with the
+    gain.
+    """
     wanted, total = float((weight * before).sum()), float(weight.sum())
     if total <= 0.0:
         return 1.0
@@ -188,12 +190,12 @@ def _gain(before: Tensor, made: Tensor, weight: Tensor) -> float:
 
 
 def _exposed(image: Tensor, gain: float) -> Tensor:
-    """Brighter or darker in place, hue and saturation kept, black and white too: ``g / (1 + (g - 1) max(R, G, B))``."""
+    """Brighten or darken in place, and keep hue, saturation, black and white: ``g / (1 + (g - 1) max(R, G, B))``."""
     return image.mul_(gain / (1.0 + (gain - 1.0) * image.amax(dim=1, keepdim=True)))
 
 
 def _sky(hazy: Tensor) -> Tensor:
-    """Where the sky is in a small 13HW, about: 11HW. It is smooth, bright, and begins at the upper end."""
+    """Find the sky in a small 13HW, roughly: 11HW. It is smooth, bright, and begins at the upper end."""
     luminance = _luminance(hazy)
     radius = min(2, min(hazy.shape[-2:]) - 1)
     mean = box_mean(luminance, radius)
@@ -231,7 +233,7 @@ def adjusted(
 
 
 def _strong(hazy: Tensor, scene: Tensor, transmission: Tensor | None, look: Look) -> Tensor:
-    """The strength alone. Below 0 the optical distance grows, ``A + (P - A) T^-s``; beyond 1 the scene is dehazed
+    """Apply the strength alone. Below 0 the optical distance grows, ``A + (P - A) T^-s``; beyond 1 the scene is dehazed
     again, ``A + (J - A) T^(1-s)``, or it goes on in a straight line where there is no transmission.
     """
     strength, airlight = look.strength, look.airlight

@@ -54,7 +54,9 @@ def _machine(meminfo: Path) -> int:
 
 
 def _container(cgroup: Path) -> int:
-    """What the control group has left; page cache counts as used there, so this errs on the small side."""
+    """Return the bytes that the control group has left; page cache counts as used there, so this errs on the small
+    side.
+    """
     limit, current = cgroup / "memory.max", cgroup / "memory.current"
     if not limit.is_file() or not current.is_file() or limit.read_text().strip() == "max":
         return 1 << 62

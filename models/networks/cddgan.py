@@ -213,5 +213,7 @@ class Cddgan(nn.Module):
 
 
 def _clamp(image: Tensor) -> Tensor:
-    """To [0, 1], with the gradient of the identity: what has left the range could never come back otherwise."""
+    """Clamp to [0, 1] with the gradient of the identity: values that have left the range could never come back
+    otherwise.
+    """
     return image.clamp(0.0, 1.0).detach() + (image - image.detach())

@@ -218,7 +218,7 @@ def released_name(name: str) -> str:
 
 
 def _config_of(state_dict: Mapping[str, Tensor], stages: int) -> DgunConfig:
-    """Widths from shapes; the number of stages is in no weight."""
+    """Read the widths from shapes; the number of stages is in no weight."""
     try:
         dim = state_dict["shallow_feat1.0.weight"].shape[0]
         wide = state_dict["stage1_encoder.body.0.conv_1.weight"].shape[0]

@@ -18,7 +18,7 @@ def split_glob(source: str) -> tuple[str, re.Pattern[str] | None]:
 
 
 def _translate(part: str) -> str:
-    """A glob for one path component as a regular expression that does not cross slashes."""
+    """Translate a glob for one path component to a regular expression that does not cross slashes."""
     classes = re.split(r"(\*|\?|\[[^\]]+\])", part)
     known = {"*": "[^/]*", "?": "[^/]"}
     return "".join(

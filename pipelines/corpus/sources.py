@@ -159,7 +159,7 @@ def _one(place: Location) -> bytes | OSError:
 
 
 def _open(container: str, *, in_order: bool = False) -> Any:
-    """A file for reading, at any place unless ``in_order``; also one whose name is not UTF-8."""
+    """Open a file for reading, at any place unless ``in_order``; also one whose name is not UTF-8."""
     if is_raw(container):
         return pa.OSFile(os.fsencode(local_path(container)), "rb")
     files, path = filesystem(container)
@@ -312,7 +312,9 @@ def _parquet(container: str) -> pq.ParquetFile:
 
 
 def _record_batches(container: str) -> Iterator[pa.RecordBatch]:
-    """Of an Arrow file: the streaming format, which Hugging Face datasets are saved in, or the file format."""
+    """Yield the batches of an Arrow file: the streaming format, which Hugging Face datasets are saved in, or the file
+    format.
+    """
     local = "://" not in container and not is_raw(container)
     with pa.memory_map(container) if local else _open(container) as stream:
         if stream.read(6) == b"ARROW1":

@@ -161,7 +161,7 @@ def _sorted_out(listed: list[FolderEntry], root: Root, path: str, plan: FolderPl
 def _below(
     listed: list[FolderEntry], root: Root, path: str, above: frozenset[object], plan: FolderPlan
 ) -> Iterator[tuple[str, frozenset[object]]]:
-    """The folders to look into next, each with the identities of those that it lies in."""
+    """Yield the folders to look into next, each with the identities of those that it lies in."""
     for entry in listed if plan.recursive else ():
         if entry.kind == "folder" and not _passed_over(entry.name):
             uri = _uri(root, path, entry.path)
@@ -175,7 +175,7 @@ def _uri(root: Root, path: str, inner: str) -> str:
 
 
 def _passed_over(name: str) -> bool:
-    """Hidden folders, and before/after sheets among results."""
+    """Say whether a folder is hidden, or holds before/after sheets of results."""
     return name.startswith(".") or name.casefold() == SHEETS
 
 

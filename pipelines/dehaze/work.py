@@ -171,7 +171,7 @@ def said(info: DehazeInfo) -> tuple[str, ...]:
 
 
 def _stamp(place: str) -> tuple[int, int] | None:
-    """What tells that a local file has changed: its time of modification, in ns, and its size."""
+    """Return values that change with a local file: its time of modification, in ns, and its size."""
     if "://" in place:
         return None  # objects behind a URI are replaced as a whole
     found = os.stat(place)  # noqa: PTH116 - Path.stat is slow, and this is called twice for every photograph

@@ -92,7 +92,7 @@ def _gpus() -> tuple[int, str]:
 
 
 def _write(out: str) -> tuple[str, str]:
-    """The name of a new file, or why there is none."""
+    """Write a new file and return its name, or the reason why there is none."""
     if not is_uri(out) and not Path(out).is_dir():
         return "", "it is not there"
     name = temporary_name("doctor")

@@ -163,7 +163,7 @@ def average_precision(
 
 
 def _mean(precision: NDArray[np.float64]) -> float:
-    """Over what is defined: -1 stands for a class without an object."""
+    """Return the mean of the defined values: -1 stands for a class without an object."""
     known = precision[precision > -1]
     return float(known.mean()) if known.size else float("nan")
 

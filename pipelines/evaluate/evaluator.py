@@ -184,7 +184,7 @@ class Measures:
     def _measures(
         self, result: PhotoMeasures, case: Case, *, is_clear: bool
     ) -> Iterator[tuple[tuple[str, ...], Callable[[], dict[str, float]]]]:
-        """What is to be measured, each piece with the metrics that it gives."""
+        """Yield the measurements to make, each with the metrics that it gives."""
         pixels, clear, transmission = result.pixels, case.clear, result.transmission
         if self.scorer is not None:
             own = tuple(name for name in self.names if METRICS[name].provider == "scorer")
@@ -206,7 +206,7 @@ class Measures:
         return float(measure(pixels, clear))
 
     def _scores(self, scorer: ClipScorer, pixels: Pixels) -> dict[str, float]:
-        """Clearness and quality in one encoding."""
+        """Return clearness and quality, from one encoding."""
         batch = images.to_tensor(np.ascontiguousarray(pixels)[None]).to(self.device)
         with torch.inference_mode():  # not `score`: its trust map costs a hundred times more and is not in the table
             clearness, quality = scorer.judge(scorer.encode(batch))
@@ -316,7 +316,7 @@ class Evaluator:
 
 
 def _dehazed(network: nn.Module, hazy: Tensor) -> PhotoMeasures:
-    """A network's result for 13HW in [0, 1], with the transmission where it has one."""
+    """Return a network's result for 13HW in [0, 1], with the transmission where it has one."""
     started = time.perf_counter()
     found = dehaze(network, hazy, EXACT)
     pixels = images.to_uint8(found.scene)[0]

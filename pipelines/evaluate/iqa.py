@@ -156,7 +156,9 @@ class Pyiqa:
 
 @contextlib.contextmanager
 def _backbone_from_file() -> Iterator[None]:
-    """timm makes networks without weights inside: for metrics that fetch a backbone's only to replace all of them."""
+    """Make timm build networks without weights inside: for metrics that fetch a backbone's only to replace all of
+    them.
+    """
     import timm
 
     make = timm.create_model

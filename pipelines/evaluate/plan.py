@@ -289,7 +289,7 @@ def row_settings(
 
 
 def _absolute(detector: str | None) -> str | None:
-    """Its file with its whole path: workers have another current folder."""
+    """Return the detector with its file's whole path: workers have another current folder."""
     name, equals, file = (detector or "").partition("=")
     if equals:
         return f"{name}={Path(file).resolve()}"
@@ -297,7 +297,7 @@ def _absolute(detector: str | None) -> str | None:
 
 
 def _items(name: str, group: Group, plan: EvaluationPlan) -> list[dict[str, Any]]:
-    """`ITEM_SCHEMA` without blocks; neighbors in a row group together, so that it is read once."""
+    """Return `ITEM_SCHEMA` without blocks; neighbors in a row group together, so that it is read once."""
     results = [group.results.get(label, {}) for label in plan.settings.results]
     return [
         {

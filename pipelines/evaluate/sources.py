@@ -324,7 +324,7 @@ def clear_selection(root: Path, paths: Iterable[str]) -> Selection:
 
 
 def _looser(name: str, folder: Folder, tries: Sequence[str]) -> Iterator[Path | None]:
-    """By each ending, then by what comes before the first underscore; looked up as far as asked for."""
+    """Yield candidates by each ending, then by the text before the first underscore; looked up as far as asked for."""
     yield from (folder.find(name, ending) for ending in tries if ending)
     yield folder.find(PurePosixPath(name).name.partition("_")[0])
 

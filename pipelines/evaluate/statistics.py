@@ -97,7 +97,7 @@ class _Sums:
         self.weighted = np.zeros_like(self.weight)
 
     def add(self, values: Values, weights: Values) -> None:
-        """Values (photographs, columns), NaN where there is none; weights (photographs, resamples)."""
+        """Add values (photographs, columns), NaN where there is none, with weights (photographs, resamples)."""
         there = np.isfinite(values)
         known = np.where(there, values, 0.0)
         self.count += there.sum(axis=0)

@@ -213,7 +213,7 @@ def _finish(
     names: Sequence[Sequence[str]],
     late: Sequence[str],
 ) -> dict[str, dict[str, int]]:
-    """A part of the sheet to one of the catalogue and of the lists; counts. Runs in a task."""
+    """Write a part of the sheet to the catalogue and to the lists, and return counts. Runs in a task."""
     table, said = load(sheet), gather(assigned, part)
     shards = [names[p][n] for p, n in zip(said["part"].to_pylist(), said["number"].to_pylist(), strict=True)]
     table = changed(table, said["row"].to_numpy() & 0xFFFFFFFF, shard=np.array(shards, dtype=object))
@@ -284,7 +284,7 @@ def _manifest(
 
 
 def _join(pieces: Sequence[str], uri: str) -> None:
-    """Files of lines to one, a piece in memory at a time."""
+    """Join files of lines to one, a piece in memory at a time."""
     with replacing(uri) as stream:
         for piece in pieces:
             files, path = filesystem(piece)
@@ -305,7 +305,7 @@ def _drop_former_catalogue(out: str, manifest: Manifest) -> None:
 
 
 def _on_disk(out: str) -> tuple[set[str], set[str]]:
-    """What lies in the folder and is named like a shard, or like a piece of one."""
+    """Return the names in the folder that are those of shards, and those of pieces of one."""
     files, path = filesystem(out)
     names = {info.path.rpartition("/")[2] for info in files.get_file_info(pafs.FileSelector(path))}
     return {n for n in names if _SHARD.fullmatch(n)}, {n for n in names if _PIECE.fullmatch(n)}

@@ -152,12 +152,12 @@ class _DepthSorter(Sorter):
         super().__init__("plain", domain)
 
     def role(self, name: str) -> str | None:
-        """``depth`` or None."""
+        """Return ``depth`` or None."""
         return "depth" if PurePosixPath(name).suffix.lower() in DEPTH_SUFFIXES and not is_litter(name) else None
 
 
 def _stamp(uri: str) -> str:
-    """Stands for a file that is no photograph: a manifest, or a list of ids."""
+    """Return a mark of a file that is no photograph, such as a manifest or a list of ids: its size and time."""
     files, path = filesystem(uri)
     info = files.get_file_info(path)
     if info.type != pafs.FileType.File:

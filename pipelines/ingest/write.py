@@ -121,7 +121,7 @@ def _rows(
     model: Estimator | None,
     report: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:
-    """Rows of a chunk; what cannot be used, and depth maps that look wrong, go to the report."""
+    """Yield rows of a chunk; photographs that cannot be used, and depth maps that look wrong, go to the report."""
     photographs = dict(read_places([Location.of(row["place"]) for row in chunk]))
     maps = dict(_read_depth(chunk))
     for i, row in enumerate(chunk):

@@ -70,13 +70,13 @@ def make_scorer(recipe: Recipe, device: torch.device) -> ClipScorer:
 
 
 def _scorer(recipe: Recipe, device: torch.device) -> ClipScorer | None:
-    """The scorer whose gradients train the network, if any do; label workers have their own."""
+    """Load the scorer whose gradients train the network, if any do; label workers have their own."""
     wanted = recipe.weights.haze_density or (recipe.method == "colabator" and recipe.real.haze_density)
     return make_scorer(recipe, device) if recipe.scorer is not None and wanted else None
 
 
 def _backbone(recipe: Recipe) -> str:
-    """What the perceptual losses compare by; ``none`` where neither has a weight."""
+    """Return the backbone of the perceptual losses; ``none`` where neither has a weight."""
     weights = [recipe.weights.contrastive, recipe.weights.perceptual]
     if recipe.method == "colabator":
         weights.append(recipe.real.contrastive)

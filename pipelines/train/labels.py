@@ -34,7 +34,7 @@ def snapshot_of(job: TrainJob, step: int) -> str:
 
 
 def _snapshots(job: TrainJob) -> list[str]:
-    """Names of those that there are, in the order of their steps."""
+    """Return the names of the snapshots that are there, in the order of their steps."""
     return [name for name in names_in(snapshots_of(job), folders=True) if name.startswith(STEP)]
 
 
@@ -97,7 +97,7 @@ def store_of(job: TrainJob) -> str:
 
 
 def _room(job: TrainJob) -> int:
-    """Bytes that the pool's stores want; a pool that is restored is written beside the old one."""
+    """Return the bytes that the pool's stores want; a pool that is restored is written beside the old one."""
     return round(2 * LABEL_BYTES * given_corpus(job.hazy, "hazy", job.pins).count("train") * job.recipe.labels.size**2)
 
 
@@ -137,7 +137,7 @@ def _tell_removed(job: TrainJob, size: int) -> None:
 
 @contextmanager
 def _pool(job: TrainJob) -> Iterator[Any]:
-    """The pool; its stores stay when the run breaks off, and are removed when it is done."""
+    """Start the pool; its stores stay when the run breaks off, and are removed when it is done."""
     from pseudolabel.pool import start_pool
 
     labels = job.recipe.labels
@@ -160,7 +160,7 @@ def _pool(job: TrainJob) -> Iterator[Any]:
 
 
 def _tell_where(pool: Any) -> None:
-    """Where the stores are, when that is not below ``out`` or where the user said, and how many share a machine."""
+    """Print where the stores are, unless below ``out`` or where the user said, and how many share a machine."""
     found = pool.describe()
     for shard, store, host in found:
         if not Path(store).is_relative_to(shard.folder):

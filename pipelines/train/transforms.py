@@ -147,12 +147,12 @@ def _crops(rows: Iterable[Row], crop: CropConfig, seed: int | None, *, with_dept
 
 
 def _scaled(crops: Sequence[_Crop]) -> Tensor:
-    """N3SS in [0, 1]."""
+    """Return the crops as N3SS in [0, 1]."""
     return torch.from_numpy(np.divide(np.stack([crop.planes for crop in crops]), 255, dtype=np.float32))
 
 
 def _interleaved(crops: Sequence[_Crop]) -> NDArray[np.uint8]:
-    """(N, S, S, 3)."""
+    """Return the crops as (N, S, S, 3) uint8."""
     planes = np.stack([crop.planes for crop in crops])
     return np.stack([planes[:, channel] for channel in range(3)], axis=-1)
 

@@ -99,7 +99,7 @@ class SharedPool(LabelPoolClient):
 
 
 def _service(job: TrainJob) -> tuple[Any, Any]:
-    """Clients of the pool and of the label workers, None where the run has none."""
+    """Return clients of the pool and of the label workers, None where the run has none."""
     from pseudolabel.labeling import LabelingClient
 
     labels = job.recipe.labels

@@ -226,7 +226,7 @@ class Crew:
             self._acquit([unit], but=known)
 
     def _succeeded(self, known: _Known | None, unit: Unit) -> None:
-        """Whoever has failed this unit is to blame for it; what the worker that did it has failed is not its fault."""
+        """Blame the workers that failed this unit, and acquit the one that did it of its own failures."""
         if known is not None:
             failed = list(known.row)
             known.row.clear()
@@ -263,7 +263,7 @@ class Crew:
         self._call_up(index)
 
     def _at_a_loss(self, work: Work[Unit]) -> None:
-        """Units are left and workers ready, and nothing can be handed out."""
+        """Go on where units are left and workers ready, and nothing can be handed out."""
         patient = self._coming and time.monotonic() - self._at_work < self._patience
         if not all(self._rests(index) for index in self.ready):
             for unit in [] if patient else work.go_round():

@@ -161,7 +161,7 @@ def _stores(folder: Path) -> tuple[list[Path], int] | None:
 
 
 def _holders(files: pafs.FileSystem, folder: str, depth: int) -> Iterator[str]:
-    """Pools and snapshots so many folders down, as in the output folder of a run."""
+    """Yield pools and snapshots up to ``depth`` folders down, as in the output folder of a run."""
     below = files.get_file_info(pafs.FileSelector(folder, allow_not_found=True))
     names = {info.base_name for info in below}
     snapshot = MANIFEST in names and any(name.startswith("labels-") for name in names)

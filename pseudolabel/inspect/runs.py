@@ -110,7 +110,7 @@ def _about(run: str, names: set[str]) -> Running:
 
 
 def _ask(name: str, run: str) -> dict[str, Any]:
-    """What an actor says about itself; nothing where it is gone or does not answer soon."""
+    """Ask an actor about itself; an empty answer where it is gone or does not answer soon."""
     about: dict[str, Any] = {}
     with suppress(RayError, PoolError, TimeoutError):
         ref = find_actor(name, run, "nobody").about.remote()

@@ -70,7 +70,7 @@ class LabelWorker:
 
 
 def _explained(problem: RayTaskError) -> UnitFailed:
-    """Any error counts against the unit or the worker, never ends the round."""
+    """Turn any error into one that counts against the unit or the worker and never ends the round."""
     cause = problem.cause
     return UnitFailed(
         str(cause) if isinstance(cause, LabelingError | PoolError) else f"{type(cause).__name__}: {cause}"

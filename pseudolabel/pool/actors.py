@@ -214,7 +214,7 @@ def _spread(run: str, shards: int) -> PlacementGroup:
 
 
 def _check_pool(client: LabelPoolClient, told: Shard) -> None:
-    """That every shard can open its store, and that it is the store that was asked for."""
+    """Check that every shard can open its store, and that it is the store that was asked for."""
     for found, _, _ in client.describe():
         if (found.folder, found.count, found.run) != (told.folder, told.count, told.run):
             raise PoolError(

@@ -91,7 +91,7 @@ class _Window:
         self._refs: list[Any] = []
 
     def send(self, call: Callable[[], Any]) -> Any:
-        """The reference that `call` returns, as soon as there is room for it."""
+        """Return the reference that `call` returns, as soon as there is room for it."""
         with self._lock:
             while len(self._refs) >= self._size:
                 self._refs = ray.wait(self._refs, num_returns=1)[1]
@@ -298,7 +298,7 @@ def remove_groups(run: str) -> None:
 
 
 def _in_order(answers: list[list[T]], places: Mapping[int, list[int]], count: int) -> list[T]:
-    """What the shards answered, back in the order of the question."""
+    """Return the answers of the shards in the order of the question."""
     slots: dict[int, T] = {}
     for answer, shard in zip(answers, sorted(places), strict=True):
         slots.update(zip(places[shard], answer, strict=True))

@@ -217,7 +217,9 @@ class LabelPool:
         return Part(counters=counters, files=tuple(files), history=state.history, run=state.run)
 
     def _note(self, scores: Sequence[tuple[Any, ...]], file: str) -> None:
-        """That a file of a snapshot has labels with these scores. Whether that snapshot was completed says its base."""
+        """Note that a file of a snapshot has labels with these scores. The snapshot's base says whether it was
+        completed.
+        """
         with self._store.write() as db:
             db.executemany(_NOTE, ((*values, file) for values in scores))
 
@@ -265,7 +267,7 @@ def _scores(record: Record) -> tuple[Any, ...]:
 
 
 def _noting(records: Iterable[Record], noted: list[tuple[Any, ...]]) -> Iterator[Record]:
-    """The records, each of which is noted as it passes."""
+    """Yield the records and note each as it passes."""
     for record in records:
         noted.append(_scores(record))
         yield record

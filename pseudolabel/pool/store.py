@@ -181,7 +181,7 @@ class Store:
             self._writer = None
 
     def _remove_but(self, kept: Path) -> None:
-        """What a restore has replaced, or has not come to an end with."""
+        """Remove databases that a restore has replaced, or has not finished."""
         for path in self.path.glob("labels-*"):
             if not path.name.startswith(kept.name):
                 path.unlink(missing_ok=True)

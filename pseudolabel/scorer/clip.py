@@ -166,7 +166,7 @@ class ClipScorer(nn.Module):
         return trust_from_blocks(clearness, quality, self.config.trust_rule)
 
     def _dense(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit features of the images, and their trust maps."""
+        """Return unit features of the images, and their trust maps."""
         size = grid(images, self.config.block)
         whole, patches = self.encode_dense(images, self.dense_resolution)
         return whole, to_grid(trust_from_blocks(*self.judge(patches), self.config.trust_rule), size)
@@ -181,7 +181,7 @@ class ClipScorer(nn.Module):
 
 
 def _resized(images: Tensor, side: int) -> Tensor:
-    """N3HW as squares."""
+    """Resize N3HW to squares."""
     if images.shape[-2:] == (side, side):
         return images
     return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True, align_corners=False)

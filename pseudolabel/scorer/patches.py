@@ -73,7 +73,9 @@ def _timm(tower: Any, normal: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _places(trunk: Any, features: Tensor, normal: Tensor) -> tuple[Tensor, tuple[int, int]]:
-    """Each place as an image of its own, (N h w) of them, so that pooling over it is the identity; and (h, w)."""
+    """Return each place as an image of its own, (N h w) of them, so that pooling over it is the identity; and (h,
+    w).
+    """
     if features.ndim == 4:
         if getattr(trunk, "output_fmt", "NCHW") == "NHWC":
             rows, columns = features.shape[1:3]

@@ -140,7 +140,7 @@ def _groups(works: Sequence[Work], *, stack: bool) -> list[list[int]]:
 
 
 def _each(do: Callable[[list[S]], Sequence[T]], items: list[S]) -> list[T | Exception]:
-    """What ``do`` makes of the items together; where that fails, of each by itself, or why it fails."""
+    """Call ``do`` on the items together; where that fails, on each by itself, with its result or its error."""
     if not items:
         return []
     try:
@@ -166,7 +166,7 @@ class _Found:
 
 
 def _modeled(works: list[Work]) -> list[_Found]:
-    """What the network that they share makes of them."""
+    """Run the network that the works share."""
     start = time.perf_counter()
     hazy = works[0].hazy if len(works) == 1 else torch.cat([work.hazy for work in works])
     found = None
@@ -186,7 +186,7 @@ def _row(found: Dehazed | None, index: int) -> Dehazed | None:
 
 @torch.inference_mode()
 def _rated(parts: list[_Found], scorer: Rater | None) -> list[Done]:
-    """With clearness and quality of the inputs, and clearness of the results, from one call of the scorer."""
+    """Add clearness and quality of the inputs, and clearness of the results, from one call of the scorer."""
     if scorer is None:
         return [_done(part) for part in parts]
     start = time.perf_counter()

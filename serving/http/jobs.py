@@ -205,7 +205,7 @@ class Jobs:
             return await read_into(request, stream, most, self._read_s, check)
 
     def _check(self, job: str) -> None:
-        """What is wrong with an archive is said at once."""
+        """Refuse an archive with a fault at once."""
         config, each = self._config, self._service.config.limits.max_bytes
         with self._store.opened(job) as file:
             ZipPhotographs(file, ArchiveLimits(config.max_files, each, config.max_bytes))
@@ -213,7 +213,7 @@ class Jobs:
 
 @asynccontextmanager
 async def _replacing(file: str) -> AsyncIterator[Any]:
-    """As :func:`models.paths.replacing`, which blocks."""
+    """Run :func:`models.paths.replacing`, which blocks, in a thread."""
     with ExitStack() as stack:
         yield await asyncio.to_thread(stack.enter_context, replacing(file, durable=True))
         await asyncio.to_thread(stack.close)

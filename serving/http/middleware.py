@@ -94,7 +94,7 @@ class RequestMiddleware:
             self._metrics.request(route, status[0], time.perf_counter() - start)
 
     def _client(self, scope: Scope, headers: Headers) -> str:
-        """Who sends: a token's name, or an address.
+        """Return the sender: a token's name, or an address.
 
         Raises:
             ProblemError: 401 without a valid token; 403 when there are none and the request comes over a network.
@@ -113,7 +113,9 @@ class RequestMiddleware:
         return address[:64]
 
     def _require_local(self, scope: Scope) -> None:
-        """However the server was told to listen, without tokens it answers this machine only, unless told in words."""
+        """Refuse requests from other machines without tokens, however the server listens, unless the configuration says
+        so.
+        """
         address = str((scope.get("server") or ("127.0.0.1",))[0])
         if self._config.auth.without_token is None and not is_loopback(address) and address != "testserver":
             raise refused(403, "this service has no token and answers only on loopback", "unprotected")

@@ -14,7 +14,7 @@ from serving.http.requests import read_options
 
 
 def _said(name: str) -> Any:
-    """What a parameter of the query means, as its option says."""
+    """Describe a parameter of the query as its option does."""
     return Query(description=DehazeOptions.model_fields[name].description)
 
 

@@ -49,7 +49,7 @@ def _gaussian() -> Values:
 
 
 def _blurred(gray: Values) -> Values:
-    """By a Gaussian of 7x7 and 7/6 pixels, borders repeated."""
+    """Blur by a Gaussian of 7x7 and 7/6 pixels, borders repeated."""
     kernel = _gaussian()
     found: Values = correlate1d(correlate1d(gray, kernel, axis=0, mode="nearest"), kernel, axis=1, mode="nearest")
     return found
@@ -66,7 +66,7 @@ def _normalized(gray: Values) -> Values:
 
 
 def _fit(values: Values) -> tuple[Values, Values, Values]:
-    """Asymmetric generalized Gaussians of (N, pixels): shape, and the deviation left and right of zero, N each.
+    """Fit asymmetric generalized Gaussians to (N, pixels): shape, and the deviation left and right of zero, N each.
 
     By moments (Lasmar et al., ICIP 2009), NaN where nothing is on a side.
     """
@@ -134,7 +134,7 @@ def _halved(gray: Values) -> Values:
 
 
 def _blocks(normalized: Values, side: int) -> Values:
-    """(H, W) of whole blocks to (N, side, side)."""
+    """Cut (H, W) of whole blocks to (N, side, side)."""
     height, width = normalized.shape
     parts = normalized.reshape(height // side, side, width // side, side).swapaxes(1, 2)
     return parts.reshape(-1, side, side)

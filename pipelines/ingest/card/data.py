@@ -135,7 +135,7 @@ def facts(catalogue: Iterable[pa.Table]) -> Facts:
 
 
 def _added(one: Histogram, other: Histogram) -> Histogram:
-    """Of the values of both."""
+    """Add up two histograms of the same edges."""
     nothing = (0,) * (len(one.edges) - 1)
     return Histogram(
         one.edges,
@@ -199,7 +199,7 @@ def choose(
 
 
 def _at_random(catalogue: Iterable[pa.Table], seed: int, most: int) -> pa.Table:
-    """All rows, or ``most`` of them."""
+    """Choose ``most`` rows at random; all where there are no more."""
     rows = None
     for table in catalogue:
         rows = table if rows is None else pa.concat_tables([rows, table])
@@ -268,7 +268,7 @@ def _suspects(suspicious: Iterable[Mapping[str, Any]], most: int) -> list[Mappin
 
 
 def _in_order(kinds: Iterable[str]) -> list[str]:
-    """Kinds of duplicates, those that may be wrong first; one that is not known goes last."""
+    """Sort kinds of duplicates, those that may be wrong first; an unknown one goes last."""
     known = {kind: place for place, kind in enumerate(DUPLICATE_KINDS)}
     return sorted(kinds, key=lambda kind: (known.get(kind, len(known)), kind))
 
@@ -296,7 +296,7 @@ def _first(rows: Rows, count: int, *keys: NDArray[Any]) -> Rows:
 
 
 def _rows(catalogue: pa.Table, rows: Rows) -> list[Row]:
-    """Few rows as objects; slices, because `take` on a column of more than 2 GiB of text would fail."""
+    """Return few rows as objects; slices, because `take` on a column of more than 2 GiB of text would fail."""
     return [catalogue.slice(int(row), 1).to_pylist()[0] for row in rows]
 
 
@@ -315,6 +315,6 @@ def _integers(column: Any) -> NDArray[np.int64]:
 
 
 def _densities(table: pa.Table) -> NDArray[np.float64]:
-    """(rows,) in [0, 1], NaN where it was not measured."""
+    """Return the haze of each row, in [0, 1], NaN where it was not measured."""
     values: NDArray[np.float64] = table["haze"].fill_null(float("nan")).to_numpy().astype(np.float64)
     return values

@@ -89,7 +89,7 @@ def plan_shards(
 
 
 def _rows_held(sheet: pa.Table, held: pa.Table) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Accepted rows that the corpus holds, with the same depth map; and the shards that they are in."""
+    """Return accepted rows that the corpus holds, with the same depth map; and the shards that they are in."""
     rows = accepted(sheet)
     keys = ["image_id", "depth"]
     mine = sheet.select(keys).take(pa.array(rows)).append_column("row", pa.array(rows))
@@ -124,13 +124,15 @@ def _stay(
 
 
 def _split_keys(table: pa.Table) -> Iterable[str]:
-    """A hash: of the scene where it is known, so that its hazy and its clear photographs are on one side."""
+    """Yield a hash of the scene where it is known, so that its hazy and its clear photographs are on one side; else the
+    id.
+    """
     for image_id, scene in zip(table["image_id"].to_pylist(), table["pair_id"].to_pylist(), strict=True):
         yield image_id if scene is None else hashlib.sha256(scene.encode()).hexdigest()
 
 
 def _order(table: pa.Table, part: int, parts: int) -> tuple[list[str], NDArray[np.int64]]:
-    """What photographs are sorted by, and the parts of the plan that they go to."""
+    """Return the keys that photographs are sorted by, and the parts of the plan that they go to."""
     order, containers = [], []
     for text, image_id in zip(table["place"].to_pylist(), table["image_id"].to_pylist(), strict=True):
         place = Location.of(text)
@@ -189,7 +191,7 @@ def _next_number(names: Sequence[str], split: str) -> int:
 
 
 def _digest(piece: pa.Table, config: IngestConfig) -> str:
-    """Stands for a shard's content: a file of that name that is there already need not be written again."""
+    """Return a digest of a shard's content: a file of that name that is there already need not be written again."""
     ids, depth = piece["image_id"].to_pylist(), piece["depth"].to_pylist()
     content = [config.storing(), ids, depth, config.rows_per_group]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]

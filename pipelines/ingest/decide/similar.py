@@ -82,7 +82,7 @@ def find_similar(work: Work, bits: int) -> list[str]:
 
 
 def _open(sheet: str) -> tuple[pa.Table, NDArray[Any]]:
-    """What is accepted, with what it is ordered by."""
+    """Load the accepted rows, with the columns that order them."""
     table = load(sheet, columns=["old", "width", "height", "size", "uri", "phash", "pair_id", "status"])
     rows = accepted(table)
     table = table.take(pa.array(rows))
@@ -123,7 +123,7 @@ def _to_ranks(sheet: str, part: int, out: str, cuts: list[dict[str, Any]]) -> li
 
 
 def _scenes(table: pa.Table) -> pa.Array:
-    """A number for each scene, 0 for none."""
+    """Return a number for each scene, 0 for none."""
     numbers = hashes_of(pc.fill_null(table["pair_id"], "")) | np.uint64(1)
     return pa.array(np.where(np.asarray(pc.is_valid(table["pair_id"])), numbers, np.uint64(0)))
 
@@ -140,7 +140,7 @@ def _rank(part: int, start: int, out: str, looks: str, sources: Sequence[str]) -
 
 
 def _models(part: int, out: str, followers: str, sources: Sequence[str], starts: list[int]) -> None:
-    """Of photographs with the very same hash and no scene, what holds for the first holds for all: only it is compared.
+    """Keep one of photographs with the very same hash and no scene: a finding about the first holds for all of them.
     Thousands of blank pictures would be millions of pairs.
     """
     table = gather(sources, part)

@@ -140,7 +140,7 @@ def _ends(values: Array) -> tuple[float, float]:
 
 
 def _resample(unit: NDArray[np.float32], valid: Mask, width: int, height: int) -> NDArray[np.float32]:
-    """Bilinear over what is valid; what has no valid pixel around takes the nearest one's value."""
+    """Resample bilinearly over valid pixels; a pixel with none around it takes the nearest one's value."""
     if valid.all():
         return _bilinear(unit, width, height)
     from scipy.ndimage import distance_transform_edt

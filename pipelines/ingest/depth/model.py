@@ -214,7 +214,7 @@ def _working_size(height: int, width: int, max_side: int) -> tuple[int, int]:
 
 
 def _resized(depth: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Bilinear, to the photograph's (H, W)."""
+    """Resize bilinearly to the photograph's (H, W)."""
     from PIL import Image
 
     if depth.shape == shape[:2]:
