@@ -51,6 +51,7 @@ def procedural_depths(images: Tensor, seeds: Sequence[int]) -> Tensor:
     drawn = {name: values[:, None, None] for name, values in draw(own, _DEPTH_DRAWS).items()}
     axis = torch.linspace(0, 1, GRID)
     horizon = between(drawn["horizon"], 0.0, 0.6)
+    # 0 down to the horizon, and from there up to 1 at the bottom of the picture.
     ramp = ((axis[:, None] - horizon) / (1.0 - horizon)).clamp_(min=0.0)
     plane = _powers(ramp, between(drawn["power"], 0.6, 2.0)) + between(drawn["tilt"], -0.4, 0.4) * (axis - 0.5)
     smooth = torch.stack([smooth_field(generator) for generator in own])

@@ -74,6 +74,7 @@ def color_coefficients(guide: Tensor, target: Tensor, radius: int, epsilon: floa
     both = torch.cat([guide, target], dim=1)
     means = box_mean(both, radius)
     products = box_mean((guide[:, :, None] * both[:, None]).flatten(1, 2), radius)
+    # Covariances, E[gx] - E[g] E[x]: of the guide with itself in the first three columns, with the target in the rest.
     moments = products.view(images, 3, 3 + channels, height, width) - means[:, :3, None] * means[:, None]
     moments = moments.permute(0, 3, 4, 1, 2)  # of each pixel a matrix of 3 by 3 + C
     variance = moments[..., :3] + epsilon * torch.eye(3, dtype=guide.dtype, device=guide.device)
@@ -145,6 +146,7 @@ def mapped(fields: Tensor, band: Tensor, top: int, height: int, out: Tensor | No
         NCRW in [0, 1].
     """
     maps = _rows_of(fields, top, top + band.shape[-2], (height, band.shape[-1]))
+    # b + a . (R, G, B), a color at a time and in place.
     made = torch.addcmul(maps[:, :, 3], maps[:, :, 0], band[:, None, 0], out=out)
     return made.addcmul_(maps[:, :, 1], band[:, None, 1]).addcmul_(maps[:, :, 2], band[:, None, 2]).clamp_(0.0, 1.0)
 
@@ -152,11 +154,13 @@ def mapped(fields: Tensor, band: Tensor, top: int, height: int, out: Tensor | No
 def _rows_of(fields: Tensor, top: int, bottom: int, size: tuple[int, int]) -> Tensor:
     """Rows ``top`` to ``bottom`` of the fields NCKhw enlarged bilinearly to ``size``: NCKHW."""
     height, width = size
+    # Rows are interpolated by hand, between pixel centers as `F.interpolate` does, because only a band of them is made.
     place = (torch.arange(top, bottom, device=fields.device) + 0.5) * (fields.shape[-2] / height) - 0.5
     place = place.clamp_(0.0, fields.shape[-2] - 1.0)
     above = place.floor().long()
     below = (above + 1).clamp_(max=fields.shape[-2] - 1)
     weight = (place - above).to(fields.dtype)[:, None]
     some = torch.lerp(fields[..., above, :], fields[..., below, :], weight)
+    # The height is right already, so this enlarges the width alone.
     wide = F.interpolate(some.flatten(1, 2), size=(bottom - top, width), mode="bilinear", align_corners=False)
     return wide.view(*fields.shape[:3], bottom - top, width)

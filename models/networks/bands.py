@@ -198,6 +198,7 @@ class _Output:
 
     def write(self, piece: Tensor, span: Span, seen: Span) -> None:
         """Keep rows ``span`` of a piece that was made from the input rows ``seen``."""
+        # `rows` input rows gave `out` output rows: all places scale by their ratio, up or down. `skip` is the halo.
         out, rows = piece.shape[-2], seen[1] - seen[0]
         if not span[0]:
             shape = (*piece.shape[:2], self.height * out // rows, piece.shape[-1])

@@ -109,6 +109,7 @@ class ChannelAttention(nn.Module):
         query, key, value = (part.weight.view(by_head) for part in (self.query, self.key, self.value))
         moment = moment[:, None]
         key_moment = key @ moment
+        # The diagonal of W M W^T without the rest of it; rounding may leave a square just below 0.
         query_norm = ((query @ moment) * query).sum(-1).clamp(min=0).sqrt().clamp(min=1e-12)
         key_norm = (key_moment * key).sum(-1).clamp(min=0).sqrt().clamp(min=1e-12)
         similarity = key_moment @ query.transpose(-1, -2) / (key_norm[..., :, None] * query_norm[..., None, :])
@@ -165,6 +166,7 @@ class GlobalNorm(nn.Module):
         """Return ``scale, shift`` NC11 in float32 with which ``scale * x + shift`` is the normalized NCHW ``x``."""
         moments = pixel_mean(_first_two_moments, x)
         mean, square = (moments if self.per_channel else moments.mean(2, keepdim=True)).unbind(1)
+        # Rounding may leave the variance of a flat picture just below 0.
         scale = (square - mean * mean).clamp(min=0.0).add(self.epsilon).rsqrt() * self.weight
         return scale[..., None, None], (self.bias - mean * scale)[..., None, None]
 
@@ -261,7 +263,7 @@ class SpectralTransformer(nn.Module):
             feature = in_bands(down, feature, halo=2)
         feature = self.bottleneck(feature)
         for up, fuse, decode in zip(self.up, self.fuse, self.decode, strict=True):
-
+            # Defaults bind the layers of this level; a closure would see those that the loop has come to.
             def join(low: Tensor, skip: Tensor, up: nn.Module = up, fuse: nn.Module = fuse) -> Tensor:
                 joined: Tensor = fuse(torch.cat([up(low), skip], dim=1))
                 return joined

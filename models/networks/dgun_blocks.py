@@ -174,6 +174,7 @@ def _basis_moments(basis: Tensor, features: Tensor) -> Tensor:
 def _least_squares(moments: Tensor, size: int) -> Tensor:
     """``(V V^T)^-1 V b^T`` from both moments, in float64, with a unit diagonal and a trace of damping."""
     gram, cross = moments.double().tensor_split([size], dim=-1)
+    # With S = diag(G)^-1/2, G^-1 = S (S G S)^-1 S. S G S has a unit diagonal, so the damping is relative to each row.
     scale = gram.diagonal(dim1=-2, dim2=-1).clamp(min=1e-30).rsqrt()[..., None]
     damped = gram * scale * scale.transpose(-1, -2) + 1e-9 * torch.eye(size, dtype=gram.dtype, device=gram.device)
     # It cannot be singular, and `solve` would wait for a GPU to hear so, which CUDA graphs do not allow.

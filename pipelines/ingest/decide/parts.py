@@ -93,6 +93,7 @@ def load_all(uri: str) -> pa.Table:
 
 def scatter(uri: str, table: pa.Table, targets: NDArray[Any], count: int) -> None:
     """Write a table cut by rows into ``count`` parts."""
+    # Rows of a part end up side by side, in their old order; `bounds` are the places where the parts begin.
     order = np.argsort(targets, kind="stable")
     bounds = np.searchsorted(targets[order], np.arange(count + 1))
     ordered = table.take(pa.array(order)).combine_chunks()

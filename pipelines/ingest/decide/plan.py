@@ -136,10 +136,12 @@ def _order(table: pa.Table, part: int, parts: int) -> tuple[list[str], NDArray[n
     order, containers = [], []
     for text, image_id in zip(table["place"].to_pylist(), table["image_id"].to_pylist(), strict=True):
         place = Location.of(text)
+        # The first digit keeps the two kinds apart; zeros before the position make texts sort as numbers do.
         order.append(f"1 {place.container} {place.position:012d}" if place.sequential else f"0 {image_id}")
         containers.append(place.container if place.sequential else None)
     column = pa.chunked_array([pa.array(containers, pa.string())])
     near = np.asarray(pc.is_valid(column))
+    # Neighbors in a container have to meet in one part of the plan; the others stay in the part of the sheet.
     target = np.full(len(order), part)
     target[near] = by_text(column.filter(pa.array(near)), parts)
     return order, target
@@ -160,6 +162,7 @@ def _cut(part: int, out: str, assigned: str, sources: Sequence[str], config: Ing
     rows = np.concatenate([np.zeros(0, np.int64), *(piece["row"].to_numpy() for piece in parts)])
     numbers = np.repeat(np.arange(len(parts)), [piece.num_rows for piece in parts])
     found = pa.table([rows, np.full(len(rows), part), numbers], schema=ASSIGNED)
+    # The upper 32 bits of a row are its part of the sheet.
     scatter(assigned, found, rows >> 32, len(sources))
     return shards
 
@@ -180,6 +183,7 @@ def cut(sizes: NDArray[Any], largest: float) -> list[NDArray[Any]]:
         return []
     total = np.cumsum(sizes)
     count = max(int(-(-total[-1] // largest)), min(_MIN_FILES, len(sizes) // _MIN_ROWS), 1)
+    # The rows at which each share of the bytes is reached; a photograph larger than a share makes equal edges.
     edges = np.searchsorted(total, np.arange(1, count) * total[-1] / count)
     bounds = [0, *np.unique(edges).tolist(), len(sizes)]
     return [np.arange(a, b) for a, b in itertools.pairwise(bounds) if b > a]

@@ -145,6 +145,7 @@ def _resample(unit: NDArray[np.float32], valid: Mask, width: int, height: int) -
         return _bilinear(unit, width, height)
     from scipy.ndimage import distance_transform_edt
 
+    # Missing pixels count 0 in both sums, so the quotient is the mean over the valid ones alone.
     weight = _bilinear(valid.astype(np.float32), width, height)
     total = _bilinear(np.where(valid, unit, 0).astype(np.float32), width, height)
     known = weight > 1e-3
