@@ -43,13 +43,13 @@ Values = dict[str, list[float]]
 
 
 def photographs(uri: str, domain: str, count: int, side: int) -> Iterator[NDArray[np.uint8]]:
-    """Held-out photographs (H, W, 3), their long side at most ``side``."""
+    """Yield held-out photographs as uint8 (H, W, 3), their long side at most ``side`` pixels."""
     for _, data in itertools.islice(held_out(uri, domain), count):
         yield metrics.bounded(decode_pixels(data), side)
 
 
 def measure(network: Any, clear: Sequence[NDArray[np.uint8]], hazy: Sequence[NDArray[np.uint8]]) -> Values:
-    """Every metric of every photograph, in their order."""
+    """Return the values of every metric, one per photograph in the order given."""
 
     def dehazed(image: torch.Tensor) -> NDArray[np.uint8]:
         return images.to_uint8(dehaze(network, image).scene)[0]
@@ -70,7 +70,7 @@ def measure(network: Any, clear: Sequence[NDArray[np.uint8]], hazy: Sequence[NDA
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """All runs as Markdown: means of the seeds, and paired differences to the recipe as it is."""
+    """Return all runs as a Markdown table: means of the seeds, and paired differences to the unchanged recipe."""
     variants = list(dict.fromkeys(row["variant"] for row in rows))
     by_seed = {(row["variant"], row["seed"]): row["values"] for row in rows}
     lines = ["| | " + " | ".join(COLUMNS.values()) + " |", "| --- |" + " ---: |" * len(COLUMNS)]

@@ -54,7 +54,9 @@ def _rows(folder: Path, domain: str) -> Iterator[dict[str, Any]]:
 
 
 def make_corpora(out: Path, count: int) -> dict[str, str]:
-    """A clear and a hazy corpus of ``count`` sample photographs each, in small row groups; repeated with other ids."""
+    """Make a clear and a hazy corpus of ``count`` photographs each and return their folders by domain. The samples
+    repeat under other ids, in small row groups.
+    """
     samples, made = make_samples(out / "samples"), {}
     for domain, source in (("clear", samples.clear), ("hazy", samples.hazy)):
         folder = out / domain
@@ -74,7 +76,7 @@ def make_corpora(out: Path, count: int) -> dict[str, str]:
 
 
 def recipe_of(mode: str, steps: int, interval: int, settings: Sequence[str]) -> Recipe:
-    """The recipe of a mode; all modes have the same network, synthetic batches and steps."""
+    """Return the recipe of a mode; all modes have the same network, synthetic batches and steps."""
     overrides = [
         f"train.steps={steps}",
         f"train.log_every={interval}",
@@ -94,7 +96,9 @@ def recipe_of(mode: str, steps: int, interval: int, settings: Sequence[str]) -> 
 
 
 def student(mode: str, recipe: Recipe, out: Path, corpora: dict[str, str]) -> dict[str, float]:
-    """Steps per second and waiting share of a whole training run."""
+    """Train once and return the steps per second, the share of time spent waiting for labels, and the candidates
+    offered.
+    """
     from mlflow import MlflowClient
 
     tracker = Tracker.start("benchmark", mode, default_uri(out))
@@ -114,7 +118,7 @@ def student(mode: str, recipe: Recipe, out: Path, corpora: dict[str, str]) -> di
 
 
 def scoring(workers: int, recipe: Recipe, out: Path, corpora: dict[str, str]) -> dict[str, float]:
-    """Candidates per second of so many label workers, that have nothing else beside them."""
+    """Return the candidates per second of ``workers`` label workers that have nothing else beside them."""
     from pipelines.train import given_corpus, make_network
     from pseudolabel.labeling import WorkUnit, start_labeling
     from pseudolabel.pool import start_pool
@@ -142,7 +146,7 @@ def scoring(workers: int, recipe: Recipe, out: Path, corpora: dict[str, str]) ->
 
 
 def table(found: dict[str, Any]) -> str:
-    """Everything, as Markdown."""
+    """Return all results as Markdown tables."""
     base = found["student"]["without"]["steps_per_second"]
     lines = [
         "| student | steps/s | of *without* | waiting for labels | candidates |",
@@ -162,7 +166,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.colabator", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -43,7 +43,7 @@ SMOOTHING = (0.0, 0.25, 0.5, 1.0)
 
 
 def scenes(folder: Path, count: int, frames: int) -> list[Path]:
-    """Photographs that are wide enough, spread evenly over the folder."""
+    """Return ``count`` photographs that are wide enough for all frames, spread evenly over the folder."""
     needed = WIDTH + STEP * (frames - 1)
     wide = []
     for path in sorted(folder.iterdir()):
@@ -103,7 +103,9 @@ class Row:
         self.psnr += [float(-10 * (a - b).pow(2).mean().log10()) for a, b in zip(found, clear, strict=True)]
 
     def result(self) -> dict[str, float]:
-        """Means over everything."""
+        """Return the means over all that was measured: flicker of the picture and of the whole as root mean squares,
+        and PSNR in dB.
+        """
         return {
             "flicker": float(np.sqrt(np.mean(self.flicker))),
             "whole": float(np.sqrt(np.mean(self.whole))),

@@ -40,7 +40,7 @@ KINDS = {"driver": "pipelines.dehaze", "worker": "ray::Dehazer", "lister": "ray:
 
 
 def make_folder(root: Path, count: int) -> Path:
-    """``count`` names of a few photographs."""
+    """Make a folder of ``count`` files, which are hard links to a few photographs."""
     folder = root / f"photos-{count}"
     random = np.random.default_rng(0)
     for start in range(0, count, PER_FOLDER):
@@ -55,14 +55,14 @@ def make_folder(root: Path, count: int) -> Path:
 
 
 def make_model(root: Path) -> Path:
-    """A checkpoint of the identity."""
+    """Save a checkpoint of the identity and return its folder."""
     folder = root / "identity"
     save(folder, nn.Identity(), {"network": {"name": "torch.nn:Identity"}})
     return folder
 
 
 def sample(session: int) -> dict[str, float]:
-    """MiB of PSS now: the largest process of each kind, and all of the session."""
+    """Return the present memory (PSS) in MiB: of the largest process of each kind, and of the whole session."""
     found = dict.fromkeys((*KINDS, "all"), 0.0)
     for process in Path("/proc").iterdir():
         if not process.name.isdigit():

@@ -38,14 +38,14 @@ SIZES = {
 
 
 def network_of(name: str, device: torch.device) -> nn.Module:
-    """A packaged model, or a full-size network with random weights: speed does not depend on them."""
+    """Return a packaged model, or a full-size network with random weights: speed does not depend on them."""
     torch.manual_seed(0)
     network = zoo.load(name).network if name in zoo.NAMES else zoo.build({"name": name})
     return network.eval().to(device, memory_format=torch.channels_last)
 
 
 def variant_of(network: nn.Module, variant: str) -> Callable[[Tensor], Tensor]:
-    """The function that a variant is."""
+    """Return the function that a variant stands for: N3HW to scenes N3HW."""
     if variant == "textbook":
         plain = as_textbook(network)
         return lambda image: as_dehazed(plain(image)).scene.clamp(0, 1)
@@ -58,7 +58,9 @@ def variant_of(network: nn.Module, variant: str) -> Callable[[Tensor], Tensor]:
 
 
 def photograph(size: tuple[int, int], device: torch.device) -> Tensor:
-    """A hazy picture, made of smooth fields at many scales: speed does not depend on it, rounding errors do."""
+    """Return a hazy picture, 13HW in [0, 1], of smooth fields at many scales: speed does not depend on it, rounding
+    errors do.
+    """
     torch.manual_seed(1)
     fields = [
         nn.functional.interpolate(torch.rand(1, 3, 2**k, 2**k), size=size, mode="bicubic") / 2 ** (k / 2)
@@ -79,7 +81,7 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 
 @torch.inference_mode()
 def compare(model: str, size: str, variants: list[str], rounds: int, device: torch.device) -> list[Any]:
-    """Best time and agreement with the textbook of each variant, timed in turn."""
+    """Return a row per variant with its best time and its agreement with the textbook, all timed in turn."""
     network, image = network_of(model, device), photograph(SIZES[size], device)
     functions = {variant: variant_of(network, variant) for variant in variants}
     results = {variant: function(image) for variant, function in functions.items()}  # also warms up
@@ -115,7 +117,7 @@ def _peak(work: Callable[[], object], device: torch.device) -> int:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown."""
+    """Return the rows as a Markdown table."""
     lines = [
         "| model | size | variant | speed over textbook | peak memory, share of textbook's | dB to textbook |",
         "| --- | --- | --- | ---: | ---: | ---: |",
@@ -130,7 +132,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Bars of speed and of memory, by model and size."""
+    """Plot bars of speed and of memory, by model and size, to a file."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -167,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     args = _parser().parse_args()
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)

@@ -172,7 +172,7 @@ def _resident(pid: int) -> int:
 
 
 def measure(kind: str, cores: int, *, memory: bool = False, **todo: Any) -> dict[str, float]:
-    """One measurement in a process of its own; ``memory`` adds its peak in bytes, which costs it some time.
+    """Measure once in a process of its own; ``memory`` adds its peak in bytes, which costs it some time.
 
     It is tried again when it fails: Ray gives up when a session takes 30 s to start, as on a busy machine.
     """
@@ -204,7 +204,7 @@ def _median(rounds: list[dict[str, float]]) -> dict[str, float]:
 
 
 def speeds(corpus: str, cores: int, rounds: int) -> dict[str, Any]:
-    """Ray Data and DataLoader in turn on the same cores, the other one first in every second round."""
+    """Measure Ray Data and DataLoader in turn on the same cores, the other one first in every second round."""
     found: dict[str, list[dict[str, float]]] = {"ray": [], "loader": []}
     for number in range(rounds):
         for kind in sorted(found, reverse=number % 2 == 0):
@@ -215,7 +215,9 @@ def speeds(corpus: str, cores: int, rounds: int) -> dict[str, Any]:
 
 
 def feeding(corpus: str, cores: int, seconds: float) -> dict[str, float]:
-    """Samples per second of the recipe as it is: made by Ray Data, and used by training on the same cores."""
+    """Return the samples per second of the unchanged recipe: made by Ray Data, and used by training on the same
+    cores.
+    """
     from pipelines.train import load_recipe
 
     made = measure("ray", cores, corpus=corpus, set=())["steady"] * load_recipe(RECIPE).crop.per_photo
@@ -224,7 +226,7 @@ def feeding(corpus: str, cores: int, seconds: float) -> dict[str, float]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """Everything, as Markdown."""
+    """Return all results as Markdown tables."""
     first = found["speed"][0]
     lines = [
         "| cores | | photographs/s | steady | scaling (steady) | first batch, s | again, s | session, s |",
@@ -263,7 +265,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     args = _parser().parse_args()
     if args.child:
         _child(args.child)

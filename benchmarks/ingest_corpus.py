@@ -36,7 +36,7 @@ def _corpus_rows(uri: str) -> Iterator[dict[str, Any]]:
 
 
 def make_corpus(out: Path, count: int, clear: str | None) -> str:
-    """A clear corpus of ``count`` photographs below ``out``, in whole shards: one real shard, and links to it.
+    """Make a clear corpus of ``count`` photographs below ``out``, in whole shards: one real shard, and links to it.
 
     The photographs are up to 256 of the corpus ``clear``, or else of those inside scikit-image and scikit-learn.
     """

@@ -50,13 +50,13 @@ def held_out(uri: str, domain: str) -> Iterator[tuple[str, bytes]]:
 
 
 def clipped(made: Pixels, photo: Pixels) -> float:
-    """Share of pixels with a channel at 0 or 255, in percent, beyond that of the photograph."""
+    """Return the percent of pixels with a channel at 0 or 255, beyond that of the photograph."""
     share, before = (((p == 0) | (p == 255)).any(axis=2).mean() for p in (made, photo))
     return float(100.0 * (share - before))
 
 
 def paired(made: Pixels, clear: Pixels) -> dict[str, float]:
-    """Figures of a picture whose truth is known."""
+    """Return the metrics of a picture whose clear truth is known."""
     return {
         "psnr": min(metrics.psnr(made, clear), 60.0),
         "ciede2000": metrics.ciede2000(made, clear),
@@ -66,7 +66,7 @@ def paired(made: Pixels, clear: Pixels) -> dict[str, float]:
 
 
 def real(made: Pixels, hazy: Pixels) -> dict[str, float]:
-    """Figures of a picture whose truth nobody knows."""
+    """Return the metrics of a picture whose clear truth nobody knows."""
     return {
         "fade": metrics.fade(made),
         "brisque": metrics.brisque(made),
@@ -81,7 +81,7 @@ def _network(name: str) -> Change:
 
 
 def interval(differences: ArrayLike, digits: int) -> str:
-    """Mean with a 95 % interval over photographs; empty where fewer than two have a difference."""
+    """Return the mean with its 95 % interval over photographs as text; empty where fewer than two have a difference."""
     there = np.asarray(differences, np.float64)
     there = there[np.isfinite(there)]
     if len(there) < 2:
@@ -91,7 +91,7 @@ def interval(differences: ArrayLike, digits: int) -> str:
 
 
 def table(rows: Rows, columns: dict[str, str]) -> str:
-    """Means, and differences to the first model."""
+    """Return a Markdown table of the means, and of the differences to the first model."""
     first = next(iter(rows))
     lines = ["| | " + " | ".join(columns.values()) + " |", "| --- |" + " ---: |" * len(columns)]
     for name, figures in rows.items():
@@ -135,7 +135,7 @@ class Study:
 
 
 def main() -> None:
-    """Haze, dehaze, measure, print."""
+    """Haze, dehaze, measure and print, as the command line says."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.kinds",
         description=__doc__,

@@ -20,7 +20,7 @@ from benchmarks.scaling import STORE, Watch
 
 
 def make(folder: Path, count: int, each: int) -> None:
-    """So many empty files, ``each`` in a folder."""
+    """Make ``count`` empty files, ``each`` in a folder."""
     for number in range(count):
         below = folder / f"{number // each:06d}"
         if number % each == 0:
@@ -29,7 +29,7 @@ def make(folder: Path, count: int, each: int) -> None:
 
 
 def peak() -> int:
-    """Of this process's memory so far, bytes."""
+    """Return the peak memory of this process so far, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

@@ -24,7 +24,7 @@ WEIGHTS = Path(__file__).parents[1] / "pipelines" / "evaluate" / "naturalness"
 
 
 def member(archive: Path, ending: str) -> bytes:
-    """The one file of an archive whose path ends so."""
+    """Read the one file of an archive whose path ends in ``ending``."""
     with tarfile.open(archive) as tar:
         names = [name for name in tar.getnames() if name.endswith(ending)]
         if len(names) != 1:
@@ -35,7 +35,7 @@ def member(archive: Path, ending: str) -> bytes:
 
 
 def opencv_yaml(data: bytes) -> Any:
-    """OpenCV's dialect: its header and its tags are not YAML's."""
+    """Parse OpenCV's dialect of YAML, whose header and tags are not YAML's."""
     text = re.sub(r"^%YAML:1.0\n|!!opencv-matrix|(?<=[{,]) *", "", data.decode())
     return yaml.safe_load(re.sub(r"(?<=\w):(?=[\d.-])", ": ", text))
 

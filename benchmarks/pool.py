@@ -46,18 +46,18 @@ FILL = 5000  # entries per transaction when a pool is filled
 
 
 def image_id(number: int) -> str:
-    """An identifier like those of photographs: 32 hexadecimal digits, in no order."""
+    """Return an identifier like those of photographs: 32 hexadecimal digits, in no order."""
     return f"{number * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**128:032x}"
 
 
 def record(number: int, score: float, label: bytes) -> Record:
-    """A record whose transmission is a tenth of its label, as with photographs."""
+    """Return a record whose transmission has a tenth of its label's bytes, as with photographs."""
     trust = b"\0" * min(324, len(label))
     return Record(image_id(number), score, score, 0, label, label[: len(label) // 10], trust, (len(trust) // 4, 1))
 
 
 def offers(entries: int, label_bytes: int, seed: int) -> Iterator[list[Record]]:
-    """Batches of candidates for full-size entries at random, each better than all before, from whichever process.
+    """Yield batches of candidates for random full-size entries, each better than all before it from any process.
 
     Otherwise the pool would refuse some, or take them for repetitions: it would answer without writing.
     """
@@ -69,7 +69,7 @@ def offers(entries: int, label_bytes: int, seed: int) -> Iterator[list[Record]]:
 
 
 def questions(entries: int, seed: int) -> Iterator[list[str]]:
-    """Batches of identifiers of full-size entries at random."""
+    """Yield batches of identifiers of random full-size entries."""
     random = np.random.default_rng(seed)
     while True:
         yield [image_id(int(n)) for n in random.integers(0, min(entries, FULL), BATCH)]
@@ -84,7 +84,7 @@ def fill(store: LabelPool, numbers: Sequence[int], label_bytes: int) -> None:
 
 
 def rate(calls: Iterator[Any], call: Callable[[Any], Any], seconds: float) -> float:
-    """Items per second, one batch after the other, once it runs warm."""
+    """Return the items per second, one batch after the other, once the calls have warmed up."""
     warm = time.perf_counter() + WARM
     while time.perf_counter() < warm:
         call(next(calls))
@@ -96,7 +96,7 @@ def rate(calls: Iterator[Any], call: Callable[[Any], Any], seconds: float) -> fl
 
 
 def stores(folder: Path, entries: int, label_bytes: int, seconds: float) -> None:
-    """The store alone."""
+    """Measure the store alone and print its figures."""
     path = folder / f"store-{entries}"
     store = LabelPool(path)
     fill(store, range(entries), label_bytes)
@@ -127,7 +127,7 @@ class Client:
         self._pool.stats()
 
     def run(self, kind: str, seconds: float) -> tuple[int, float]:
-        """Items done in so many seconds."""
+        """Return the items done and the seconds they took; no call is begun after ``seconds``."""
         calls: Iterator[Any] = self._offers if kind == "offers" else self._questions
         send: Any = self._pool.offer_records_async if kind == "offers" else self._pool.prefetch_records
         under_way: deque[Any] = deque()
@@ -141,7 +141,7 @@ class Client:
 
 
 def anonymous_bytes() -> int:
-    """Memory of this process that is not the page cache's."""
+    """Return the bytes of memory of this process that are not the page cache's."""
     for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
         if line.startswith("Anonymous:"):
             return int(line.split()[1]) * 1024
@@ -149,13 +149,13 @@ def anonymous_bytes() -> int:
 
 
 def shard_memory(run: str, shards: int) -> int:
-    """Anonymous memory of the shards' processes together."""
+    """Return the bytes of anonymous memory of all shards' processes together."""
     actors = [ray.get_actor(shard_name(shard), namespace=namespace_of(run)) for shard in range(shards)]
     return sum(ray.get([actor.__ray_call__.remote(lambda _: anonymous_bytes()) for actor in actors]))
 
 
 def pools(folder: Path, entries: int, shards: int, args: argparse.Namespace) -> None:
-    """The pool behind its actors."""
+    """Measure the pool behind its actors and print its figures."""
     path, run = folder / f"pool-{entries}-{shards}", f"benchmark-{entries}-{shards}"
     for shard in range(shards):
         store = LabelPool(path / shard_folder(shard, shards), sync=False)
@@ -187,7 +187,7 @@ def pools(folder: Path, entries: int, shards: int, args: argparse.Namespace) -> 
 
 
 def restores(folder: Path, entries: int, shards: int, args: argparse.Namespace) -> None:
-    """A snapshot put back, as a resumed run does; all shards at once."""
+    """Measure how fast a snapshot is put back, as by a resumed run: all shards at once, twice."""
     path, run, snapshot = folder / f"restore-{shards}", f"restore-{shards}", folder / f"snapshot-{shards}"
     client, label = start_pool(run, path, shards), np.random.default_rng(0).bytes(args.label_bytes)
     for first in range(0, entries, BATCH):
@@ -204,7 +204,7 @@ def restores(folder: Path, entries: int, shards: int, args: argparse.Namespace) 
 
 
 def tell(what: str, **values: Any) -> None:
-    """One JSON line."""
+    """Print one JSON line."""
     shown = {
         key: round(value, 3 if abs(value) < 10 else 1) if isinstance(value, float) else value
         for key, value in values.items()

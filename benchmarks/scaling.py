@@ -23,7 +23,7 @@ STORE = 256 << 20  # of Ray's objects: nothing large passes through them
 
 
 def made_up(source: int, out: str, count: int, parts: int) -> None:
-    """What was found out about so many photographs, as the first pass leaves it. Runs in a task."""
+    """Write made-up findings about ``count`` photographs in the form that the first pass leaves. Runs in a task."""
     import numpy as np
     import pyarrow as pa
 
@@ -102,7 +102,7 @@ class Watch:
         self.thread.start()
 
     def run(self) -> None:
-        """Until told to stop."""
+        """Watch until told to stop."""
         while not self.ended.wait(0.1):
             self.look()
 
@@ -120,7 +120,9 @@ class Watch:
         self.disk = max(self.disk, sum(path.stat().st_size for path in Path(self.folder).rglob("*.arrow")))
 
     def stop(self) -> dict[str, float]:
-        """What was seen."""
+        """Stop watching and return what was seen: processor seconds, wall seconds, and peaks of memory and disk in
+        bytes.
+        """
         self.ended.set()
         self.thread.join()
         self.look()

@@ -35,7 +35,7 @@ def _density(scorer: ClipScorer, pixels: torch.Tensor) -> float:
 
 
 def measure(scorer: ClipScorer, clear: str, hazy: str, per_photo: int = 3) -> dict[str, float]:
-    """Spearman correlation and areas under the ROC curve; see the module's docstring."""
+    """Return the Spearman correlation and the areas under the ROC curve; see the module's docstring."""
     haze = HazeConfig(
         beta=(0.1, 2.2), airlight=(0.5, 1.0), darken_probability=0.0, noise_probability=0.0, jpeg_probability=0.0
     )

@@ -35,17 +35,17 @@ PARTS = ("overhead", "overload", "soak")
 
 
 def photograph() -> Photo:
-    """One of those that the demo's samples are cut from, 640x427. Its haze makes no difference here."""
+    """Read one of the photographs that the demo's samples are cut from, 640x427. Its haze makes no difference here."""
     return images.read_image(next(source for source in SOURCES if source.name == PHOTOGRAPH).file())
 
 
 def file_of(photo: Photo, width: int, height: int, kind: str = "JPEG") -> bytes:
-    """A photograph of this size as a file."""
+    """Return a photograph, resized, as a file."""
     return images.encode(Photo(images.resize(photo.pixels, width, height)), kind, 92)
 
 
 def mixture(photo: Photo) -> list[Request]:
-    """Requests of all kinds, the same every time, in an order without a pattern."""
+    """Return requests of all kinds, the same every time, in an order without a pattern."""
     made = []
     for width, height in SIZES:
         for kind in ("JPEG", "PNG", "WEBP", "TIFF", "BMP"):
@@ -68,7 +68,7 @@ def _archive(files: dict[str, bytes]) -> bytes:
 
 
 def overhead_table(rows: list[Row]) -> str:
-    """Markdown."""
+    """Return the rows as a Markdown table."""
     lines = [
         "| cores | clients | answers/s | share of the loop | of dehazing alone | p50, s | p99, s | failed |",
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -84,7 +84,7 @@ def overhead_table(rows: list[Row]) -> str:
 
 
 def overload_table(row: Row) -> str:
-    """Markdown."""
+    """Return the row as Markdown."""
     seconds = {name: row[f"{name}_s"] for name in ("unloaded", "saturated", "accepted", "refused")}
     lines = ["| | p50, s | p99, s |", "| --- | ---: | ---: |"]
     lines += [f"| {name} | {pair['p50']:.3f} | {pair['p99']:.3f} |" for name, pair in seconds.items()]
@@ -100,7 +100,7 @@ def overload_table(row: Row) -> str:
 
 
 def soak_table(row: Row) -> str:
-    """Markdown."""
+    """Return the row as Markdown."""
     lines = ["| process | after warm-up, MiB | at the end, MiB |", "| --- | ---: | ---: |"]
     lines += [f"| {title} | {pair[0]:.0f} | {pair[1]:.0f} |" for title, pair in row["by_process_mb"].items()]
     lines.append(f"| all | {row['warm_mb']:.0f} | {row['end_mb']:.0f} ({row['growth']:+.1%}) |")

@@ -29,7 +29,7 @@ class Request:
     media_type: str = "application/octet-stream"
 
     def raw(self) -> bytes:
-        """The bytes on the wire."""
+        """Return the bytes that are sent: head and body."""
         head = (
             f"POST {self.path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {self.media_type}\r\n"
             f"Content-Length: {len(self.body)}\r\n\r\n"
@@ -47,7 +47,7 @@ class Sent:
 
     @property
     def seconds(self) -> float:
-        """From the first byte sent to the last received."""
+        """Return the seconds from the first byte sent to the last received."""
         return self.ended - self.begun
 
 
@@ -114,22 +114,22 @@ class Client:
 
 
 async def _head(reader: asyncio.StreamReader) -> tuple[int, int, bool]:
-    """Status, bytes of the body, and whether the connection closes then."""
+    """Read the head of an answer: status, bytes of the body, and whether the connection closes then."""
     lines = (await reader.readuntil(b"\r\n\r\n")).lower().split(b"\r\n")
     length = next(int(line.partition(b":")[2]) for line in lines if line.startswith(b"content-length"))
     return int(lines[0].split()[1]), length, any(line == b"connection: close" for line in lines)
 
 
 def closed(port: int, requests: Sequence[Request], concurrency: int, seconds: float) -> Load:
-    """So many clients, each sending its next request when the last was answered, or ``RETRY_S`` after it was refused.
-    What is under way at the end is given up, so the service has nothing more to do then.
+    """Run ``concurrency`` clients, each of which sends its next request when the last was answered, or ``RETRY_S``
+    after it was refused. What is under way at the end is given up, so the service has nothing more to do then.
     """
     return asyncio.run(_measured(_closed(port, requests, concurrency, seconds)))
 
 
 def opened(port: int, requests: Sequence[Request], rate: float, seconds: float, sources: int = 1) -> Load:
-    """Requests that arrive by chance, ``rate`` per second on average, whether the last ones were answered or not, from
-    so many addresses in turn. Ends when the last is answered.
+    """Send requests at random times, ``rate`` per second on average, whether the last ones were answered or not, from
+    ``sources`` addresses in turn. Ends when the last is answered.
     """
     return asyncio.run(_measured(_opened(port, requests, rate, seconds, sources)))
 

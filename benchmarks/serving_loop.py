@@ -26,12 +26,12 @@ class Loop:
 
     @property
     def alone(self) -> float:
-        """Photographs per second, dehazing alone."""
+        """Return the photographs per second of dehazing alone."""
         return self.count / self.dehazing_s
 
     @property
     def rate(self) -> float:
-        """Photographs per second of the work that the service does: with the scores in its headers."""
+        """Return the photographs per second of the work that the service does: with the scores in its headers."""
         return self.count / (self.dehazing_s + self.scoring_s)
 
 

@@ -35,18 +35,18 @@ class Plan:
     settings: dict[str, Any]
 
     def service(self) -> Service:
-        """The service, not started yet."""
+        """Return the service, not started yet."""
         return Service({"model": self.model, "threads": self.threads} | self.settings)
 
 
 def tell(text: str) -> None:
-    """Progress."""
+    """Print progress to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def process(cores: set[int] | None = None, prepared: Callable[..., None] | None = None, *args: Any) -> Iterator[Any]:
-    """A process of its own to call functions in."""
+    """Yield a pool of one process of its own to call functions in."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context, prepared, args) as pool:
         process_id = pool.submit(os.getpid).result()
@@ -56,18 +56,18 @@ def process(cores: set[int] | None = None, prepared: Callable[..., None] | None 
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that ``share`` of them do not exceed; NaN without any."""
+    """Return the smallest value that ``share`` of them do not exceed; NaN without any."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
 
 
 def answered(sent: Sequence[Sent], begin: float, end: float) -> list[Sent]:
-    """Those that were answered with a picture in this time, in order."""
+    """Return the requests that were answered with a picture between ``begin`` and ``end``, by the time of their end."""
     return sorted((one for one in sent if one.status == 200 and begin <= one.ended <= end), key=lambda one: one.ended)
 
 
 def rate(good: Sequence[Sent]) -> float:
-    """Answers per second, from the first to the last of them."""
+    """Return the answers per second, from the first to the last of them; NaN with fewer than two."""
     span = good[-1].ended - good[0].ended if len(good) > 1 else 0.0
     return (len(good) - 1) / span if span else float("nan")
 
@@ -76,7 +76,7 @@ def rate(good: Sequence[Sent]) -> float:
 
 
 def overhead(plan: Plan, request: Request, cores: Sequence[int], seconds: float, rounds: int) -> list[Row]:
-    """The service against the loop, in turn, on the same cores."""
+    """Measure the service against the loop, in turn, on the same cores."""
     return [row for count in cores for row in _overhead(plan, request, count, seconds, rounds)]
 
 
@@ -117,7 +117,7 @@ def _level(service: Service, loading: Any, request: Request, level: int, seconds
 
 
 def _summary(cores: int, level: int, rows: list[Row], loops: list[Loop]) -> Row:
-    """Medians over the rounds; each round against the loops before and after it."""
+    """Return the medians over the rounds; each round is compared with the loops before and after it."""
     rates, around = [row["rate"] for row in rows], list(itertools.pairwise(loops))
     same = [rate / statistics.mean(one.rate for one in pair) for rate, pair in zip(rates, around, strict=True)]
     alone = [rate / statistics.mean(one.alone for one in pair) for rate, pair in zip(rates, around, strict=True)]
@@ -139,7 +139,7 @@ def _summary(cores: int, level: int, rows: list[Row], loops: list[Loop]) -> Row:
 
 
 def overload(plan: Plan, request: Request, seconds: float, sources: int) -> Row:
-    """Five times what the service can do, and what is accepted, refused and held meanwhile."""
+    """Send five times what the service can do, and measure what it accepts, refuses and holds meanwhile."""
     with plan.service() as service, process() as loading:
         tell("overload: unloaded, then saturated")
         loading.submit(closed, service.port, [request], 1, 2.0).result()
@@ -181,7 +181,7 @@ def overload(plan: Plan, request: Request, seconds: float, sources: int) -> Row:
 
 
 def _until_normal(service: Service, request: Request, limit: float, since: float) -> float:
-    """Seconds from the end of an overload to the first answer as fast as without load."""
+    """Wait for the first answer as fast as without load; return its seconds from the end of the overload."""
     with process() as single:
         while True:
             one: Load = single.submit(closed, service.port, [request], 1, 2 * limit).result()
@@ -204,7 +204,7 @@ def _total(service: Service) -> int:
 
 
 def soak(plan: Plan, requests: Sequence[Request], minutes: float, concurrency: int) -> Row:
-    """Mixed work for a long time: memory at the end against that after the first fifth, and errors."""
+    """Send mixed work for a long time, and compare memory at the end with that after the first fifth; count errors."""
     samples: list[tuple[float, Counter[str]]] = []
     with plan.service() as service, process() as loading:
         begun_with = replicas(service.process)

@@ -21,14 +21,14 @@ MB = 1 << 20
 
 
 def free_port() -> int:
-    """A port of loopback that nothing listens on."""
+    """Return a port of loopback that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def descendants(root: int) -> list[int]:
-    """A process and all that it started, and they."""
+    """Return a process and all that descend from it, as process ids."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -43,7 +43,7 @@ def descendants(root: int) -> list[int]:
 
 
 def titles(root: int) -> dict[int, str]:
-    """Of a process and its descendants, by process id; Ray's actors carry their names in them."""
+    """Return the titles of a process and its descendants, by process id; Ray's actors carry their names in them."""
     found = {}
     for process in descendants(root):
         try:
@@ -56,13 +56,13 @@ def titles(root: int) -> dict[int, str]:
 
 
 def replicas(root: int, deployment: str = "") -> dict[int, str]:
-    """Those processes that are replicas on Serve, of one deployment or of all."""
+    """Return the processes that are replicas on Serve, of one deployment or of all, with their titles."""
     begin = f"ray::ServeReplica:dehaze:{deployment}"
     return {process: title for process, title in titles(root).items() if title.startswith(begin)}
 
 
 def memory(root: int) -> Counter[str]:
-    """Bytes of a process and its descendants, by title; pages that several share count in parts (PSS)."""
+    """Return the bytes of a process and its descendants, by title; pages that several share count in parts (PSS)."""
     found: Counter[str] = Counter()
     for process, title in titles(root).items():
         try:
@@ -74,7 +74,7 @@ def memory(root: int) -> Counter[str]:
 
 
 def cpu_seconds(root: int) -> Counter[str]:
-    """Processor seconds of a process and its descendants, by title."""
+    """Return the processor seconds of a process and its descendants, by title."""
     found: Counter[str] = Counter()
     for process, title in titles(root).items():
         try:
@@ -132,6 +132,6 @@ class Service:
 
     @property
     def process(self) -> int:
-        """Its first process, from which all others descend."""
+        """Return the id of the service's first process, from which all others descend."""
         assert self._process is not None
         return self._process.pid

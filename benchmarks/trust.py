@@ -36,19 +36,21 @@ AIRLIGHTS = (0.65, 0.8, 0.95)
 
 
 def photographs(folder: str) -> Tensor:
-    """All photographs of a folder as squares: N3HW in [0, 1]."""
+    """Read all photographs of a folder as squares: N3HW in [0, 1]."""
     paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
     squares = [images.resize(images.decode(path.read_bytes()).pixels, SIZE, SIZE) for path in paths]
     return images.to_tensor(np.stack(squares))
 
 
 def in_batches(work: Callable[[Tensor], Tensor], pictures: Tensor) -> Tensor:
-    """`work` on a few pictures at a time."""
+    """Call ``work`` on a few pictures at a time and join the results."""
     return torch.cat([work(batch) for batch in pictures.split(BATCH)])
 
 
 def variants(scorer: str, resolutions: list[int]) -> dict[str, ClipScorer]:
-    """Scorers by name: by blocks, in bfloat16, dense from the encoding at hand, and from one of each resolution."""
+    """Return scorers by name: by blocks, in bfloat16, dense from the encoding at hand, and from one of each
+    resolution.
+    """
     made = {
         "blocks": ScorerConfig(architecture=scorer, trust="blocks"),
         "blocks, bfloat16": ScorerConfig(architecture=scorer, trust="blocks", precision="bfloat16"),
@@ -60,19 +62,19 @@ def variants(scorer: str, resolutions: list[int]) -> dict[str, ClipScorer]:
 
 
 def correlations(one: Tensor, other: Tensor) -> list[float]:
-    """Spearman's over the blocks of each picture."""
+    """Return Spearman's correlation over the blocks of each picture."""
     return [float(spearmanr(a.flatten(), b.flatten()).statistic) for a, b in zip(one, other, strict=True)]
 
 
 def correlation(one: Tensor, other: Tensor) -> dict[str, float]:
-    """Median and lowest of a picture's, and Spearman's over the blocks of all."""
+    """Return the median and the lowest of the pictures' correlations, and the one over the blocks of all."""
     each = correlations(one, other)
     pooled = float(spearmanr(one.flatten(), other.flatten()).statistic)
     return {"median": float(np.median(each)), "lowest": min(each), "pooled": pooled}
 
 
 def hazed(labels: Tensor, airlight: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Labels under smooth haze, and its transmission per block."""
+    """Return labels under smooth haze, and the transmission of that haze per block."""
     random = torch.Generator().manual_seed(seed)
     coarse = torch.rand(len(labels), 1, 3, 3, generator=random)
     transmission = F.interpolate(coarse, size=(SIZE, SIZE), mode="bicubic", align_corners=False).clamp(0, 1) * 0.9 + 0.1
@@ -80,7 +82,7 @@ def hazed(labels: Tensor, airlight: float, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def halves(scorer: ClipScorer, labels: Tensor) -> float:
-    """Share of labels that are trusted less on whichever half lies under haze of transmission 0.4."""
+    """Return the share of labels that are trusted less on whichever half lies under haze of transmission 0.4."""
     middle = SIZE // 2
     veiled = labels * 0.4 + 0.8 * 0.6
     left = in_batches(scorer.trust, torch.cat([veiled[..., :middle], labels[..., middle:]], dim=-1))
@@ -92,7 +94,7 @@ def halves(scorer: ClipScorer, labels: Tensor) -> float:
 
 
 def costs(works: dict[str, Callable[[Tensor], object]], batch: Tensor, rounds: int) -> dict[str, float]:
-    """Best processor seconds of each on a batch, timed in turn."""
+    """Return the best processor seconds of each work on a batch, timed in turn."""
     best = dict.fromkeys(works, math.inf)
     for _ in range(rounds + 1):  # the first round also warms up
         for name, work in works.items():
@@ -104,7 +106,7 @@ def costs(works: dict[str, Callable[[Tensor], object]], batch: Tensor, rounds: i
 
 @torch.inference_mode()
 def measure(folder: str, model: str, scorer: str, resolutions: list[int], rounds: int) -> dict[str, Any]:
-    """Agreement, truth and cost of each variant; see the module's docstring."""
+    """Measure agreement, truth and cost of each variant; see the module's docstring."""
     teacher = zoo.load(model).network
     photos = photographs(folder)
     labels = images.to_tensor(images.to_uint8(in_batches(lambda batch: dehaze(teacher, batch).scene, photos)))

@@ -62,7 +62,7 @@ def save(
 
 
 def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """The resolved configuration of a checkpoint, in a local folder or at a URI.
+    """Read the resolved configuration of a checkpoint, in a local folder or at a URI.
 
     Raises:
         ConfigError: no checkpoint there, or an unreadable one.
@@ -103,7 +103,7 @@ def _parsed(file: Path, path: str | Path) -> dict[str, Any]:
 
 
 def read_weights(folder: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    """The weights of a checkpoint, in a local folder or at a URI, on the CPU.
+    """Read the weights of a checkpoint, in a local folder or at a URI, to the CPU.
 
     Raises:
         ConfigError: not a safetensors file.
@@ -141,7 +141,7 @@ def _released(state_dict: dict[str, torch.Tensor]) -> tuple[str, nn.Module]:
 
 
 def read_released(source: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    """Weights by name, from a file that somebody else's program wrote, on the CPU; nothing in it is run.
+    """Read weights by name, to the CPU, from a file that somebody else's program wrote; nothing in it is run.
 
     Args:
         source: safetensors, or what ``torch.save`` wrote: a state dict, or one under ``params_ema``, ``params`` or

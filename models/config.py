@@ -39,7 +39,7 @@ S = TypeVar("S", bound=Settings)
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """`; did you mean 'x'?` when something known is close to ``name``, else the list of what is known."""
+    """Return `; did you mean 'x'?` when something known is close to ``name``, else the list of what is known."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if close:
         return f"; did you mean '{close[0]}'?"

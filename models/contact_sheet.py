@@ -22,7 +22,7 @@ class Line:
 
 
 def contact_sheet(lines: Sequence[Line], heads: Sequence[str], title: str = "", across: int = 1) -> Image.Image:
-    """Lines under each other, or ``across`` of them side by side and the others below. Words that are too long for
+    """Draw lines under each other, or ``across`` of them side by side and the others below. Words that are too long for
     their place are shortened.
 
     Args:
@@ -40,7 +40,7 @@ def contact_sheet(lines: Sequence[Line], heads: Sequence[str], title: str = "", 
 
 
 def joined(pictures: Sequence[Image.Image], *, down: bool = False) -> Image.Image:
-    """Pictures from left to right, or from top to bottom."""
+    """Join pictures from left to right, or from top to bottom."""
     widths, heights = [p.width for p in pictures], [p.height for p in pictures]
     whole = Image.new("RGB", (max(widths), sum(heights)) if down else (sum(widths), max(heights)), _PAPER)
     place = 0
@@ -61,7 +61,7 @@ def _strip(line: Line, width: int) -> Image.Image:
 
 
 def _words(texts: Iterable[str], width: int) -> Image.Image:
-    """Texts side by side, with so much room for each."""
+    """Draw texts side by side, each in ``width`` pixels."""
     fitting = [_fit(text, width) for text in texts]
     band = Image.new("RGB", (len(fitting) * (width + _GAP) + _GAP, _LINE + _GAP // 2), _PAPER)
     draw = ImageDraw.Draw(band)
@@ -71,7 +71,7 @@ def _words(texts: Iterable[str], width: int) -> Image.Image:
 
 
 def _fit(text: str, width: int) -> str:
-    """On one line, and without its middle if that is too long: both ends of a file's name tell it apart."""
+    """Return a text on one line, and without its middle if it is too long: both ends of a file's name tell it apart."""
     plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     font, kept, shown = ImageFont.load_default(_SIZE), len(plain), plain
     while font.getlength(shown) > width and kept > 2:

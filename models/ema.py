@@ -28,7 +28,7 @@ class MeanTeacher:
 
     @property
     def in_force(self) -> float:
-        """The momentum of the next update."""
+        """Return the momentum of the next update."""
         return min(self.momentum, (1 + self.updates) / (10 + self.updates)) if self.warm_up else self.momentum
 
     @torch.no_grad()

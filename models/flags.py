@@ -59,7 +59,7 @@ def given(args: argparse.Namespace, config: type[BaseModel]) -> dict[str, Any]:
 
 
 def _plain(annotation: Any) -> Any:
-    """The type without ``| None``."""
+    """Return the type without ``| None``."""
     if get_origin(annotation) in (Union, types.UnionType):
         some = [one for one in get_args(annotation) if one is not type(None)]
         return some[0] if len(some) == 1 else annotation  # of several, the word itself will tell
@@ -96,7 +96,7 @@ def _pair(word: str) -> str:
 
 
 def _help(field: FieldInfo) -> str:
-    """The description, and the default where it says more than nothing and the description has none."""
+    """Return the description, with the default where it tells something and the description does not."""
     text = str(field.description).replace("%", "%%")
     silent = field.default in (None, PydanticUndefined, (), "") or isinstance(field.default, bool)
     if silent or field.default_factory is not None or "default" in text:

@@ -20,13 +20,16 @@ FLAG = "--allow-networks"
 
 
 def package_of(network: Mapping[str, Any]) -> tuple[str, ...]:
-    """The package that a network's configuration names, as what to allow; nothing for the project's own networks."""
+    """Return the package that a network's configuration names, to be allowed; nothing for the project's own
+    networks.
+    """
     module, colon, _ = str(network.get("name", "")).partition(":")
     return (module.partition(".")[0],) if colon else ()
 
 
 def network_class(path: str, allow: Collection[str]) -> type[nn.Module]:
-    """The class that an import path names. Nothing is imported from packages that are not allowed, and nothing called.
+    """Return the class that an import path names. Nothing is imported from packages that are not allowed, and nothing
+    called.
 
     Args:
         path: ``package.module:Class``.
@@ -63,7 +66,7 @@ def _require(path: str, module: str, allow: Collection[str]) -> None:
 
 
 def add_allow_networks(parser: Any) -> None:
-    """The flag of all commands that load checkpoints; ``allow_networks`` is then a list of packages."""
+    """Add the flag of all commands that load checkpoints; ``allow_networks`` is then a list of packages."""
     parser.add_argument(
         FLAG,
         type=_packages,

@@ -34,7 +34,7 @@ _PATIENCE_S = 5.0  # for a database server to take a connection
 
 
 def prepare_mlflow(environment: Mapping[str, str] = _ENVIRONMENT) -> None:
-    """Settings that MLflow reads when it is imported, and less to read on the terminal. Call before importing it."""
+    """Set what MLflow reads when it is imported, and quiet its log. Call this before importing it."""
     for key, value in environment.items():
         os.environ.setdefault(key, value)
     for name in ("alembic", "alembic.runtime.migration", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
@@ -48,7 +48,7 @@ _addresses = threading.RLock()  # they are the process's, and a service loads mo
 
 @contextmanager
 def mlflow_at(tracking_uri: str | None) -> Iterator[None]:
-    """MLflow's process-wide tracking and registry addresses for a while; None keeps those that are set."""
+    """Set MLflow's process-wide tracking and registry addresses for a while; None keeps those that are set."""
     prepare_mlflow()
 
     if tracking_uri is None:
@@ -73,7 +73,7 @@ def _with_addresses(tracking_uri: str) -> Iterator[None]:
 
 @contextmanager
 def asking(what: str, tracking_uri: str | None) -> Iterator[MlflowClient]:
-    """A client for a short question. Inside, MLflow is not patient, and whatever it raises becomes one line.
+    """Yield a client for a short question. Inside, MLflow gives up soon, and each of its exceptions becomes one line.
 
     Args:
         what: the line begins with ``cannot``, this, and the address.
@@ -100,7 +100,7 @@ def asking(what: str, tracking_uri: str | None) -> Iterator[MlflowClient]:
 
 
 def reason_of(problem: BaseException) -> str:
-    """MLflow's errors in few words and one line."""
+    """Return one of MLflow's errors in few words and one line."""
     text = " ".join(str(problem).split()) or type(problem).__name__
     if "filesystem tracking backend" in text:
         return f"MLflow does not write to folders any more; use a database, as in {SQLITE}/abs/mlflow.db, or a server"
@@ -121,13 +121,13 @@ def is_away(problem: BaseException) -> bool:
 
 
 def public_uri(uri: str) -> str:
-    """An address without the password in it."""
+    """Return an address without the password in it."""
     return re.sub(r"//[^/@]*@", "//", uri)
 
 
 @contextmanager
 def _impatient() -> Iterator[None]:
-    """Short times in the environment, where MLflow looks for them; those that the user has set stay."""
+    """Set short times in the environment, where MLflow looks for them; those that the user has set stay."""
     with _asking:
         ours = {key: new for key, new in _QUESTION.items() if os.environ.get(key) in (None, _ENVIRONMENT.get(key))}
         with environment(ours):
@@ -135,7 +135,7 @@ def _impatient() -> Iterator[None]:
 
 
 def _require_answer(uri: str) -> None:
-    """MLflow tries databases for two minutes, whatever the reason is that they cannot be opened."""
+    """Refuse an address that does not answer: MLflow would try a database for two minutes, whatever its fault."""
     if uri.startswith(SQLITE):
         _require_file(Path(uri.removeprefix(SQLITE)))
         return

@@ -30,7 +30,7 @@ _NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # of file systems that
 
 @functools.cache
 def local_files() -> Any:
-    """The class of the local file system."""
+    """Return the class of the local file system."""
     from pyarrow import fs as pafs
 
     class LocalFiles(pafs.LocalFileSystem):  # type: ignore[misc]  # untyped
@@ -86,7 +86,9 @@ def is_local(files: Any) -> bool:
 
 
 def absolute(uri: str | os.PathLike[str]) -> str:
-    """A URI as it is, a local path made absolute (jobs change their working directory), ``file://`` as a path."""
+    """Return a URI as it is, a local path made absolute (jobs change their working directory), ``file://`` as a
+    path.
+    """
     text = os.fspath(uri)
     if "://" not in text:
         home = text == "~" or text.startswith("~/")  # as shells have it; ~a.jpg may be a file
@@ -96,7 +98,7 @@ def absolute(uri: str | os.PathLike[str]) -> str:
 
 
 def filesystem(uri: str) -> tuple[Any, str]:
-    """The pyarrow file system of a path or URI, and the path on it.
+    """Return the pyarrow file system of a path or URI, and the path on it.
 
     Raises:
         ConfigError: a URI that pyarrow does not understand, or with a password.
@@ -117,7 +119,7 @@ def filesystem(uri: str) -> tuple[Any, str]:
 
 
 def _require_no_secret(uri: str) -> None:
-    """URIs are written down: in corpora, records of runs, MLflow, messages."""
+    """Refuse a password in a URI, because URIs are written down: in corpora, records of runs, MLflow, messages."""
     parts = urlsplit(uri)
     user, at, host = parts.netloc.rpartition("@")
     keys = [key for key, _ in parse_qsl(parts.query, keep_blank_values=True) if _SECRETS.search(key)]
@@ -131,7 +133,7 @@ def _require_no_secret(uri: str) -> None:
 
 
 def child(uri: str, name: str) -> str:
-    """The path or URI of ``name`` (which may hold slashes) below a folder."""
+    """Return the path or URI of ``name`` (which may hold slashes) below a folder."""
     if "://" not in uri:
         return str(Path(uri) / name)
     base, question, query = uri.partition("?")
@@ -139,7 +141,7 @@ def child(uri: str, name: str) -> str:
 
 
 def name_of(uri: str | os.PathLike[str]) -> str:
-    """The last part of a path or URI, without the options of a URI."""
+    """Return the last part of a path or URI, without the options of a URI."""
     text = os.fspath(uri)
     return Path(unquote(urlsplit(text).path) if is_uri(text) else text).name
 
@@ -160,7 +162,7 @@ def read_file(uri: str) -> bytes | None:
 
 
 def names_in(uri: str, *, folders: bool = False) -> list[str]:
-    """Names of what lies directly in a folder, or of the folders there, in order; none where there is no folder."""
+    """List the names directly in a folder, or of the folders there, in order; none where there is no folder."""
     from pyarrow import fs as pafs
 
     files, path = filesystem(uri)
@@ -212,7 +214,7 @@ def upload(folder: Path, uri: str, last: str) -> None:
 
 @contextmanager
 def local_copy(uri: str, names: Collection[str] | None = None) -> Iterator[Path]:
-    """A folder of files as one on this machine: itself where it is local, else a copy for a while.
+    """Yield a folder of files as one on this machine: itself where it is local, else a copy for a while.
 
     Args:
         uri: of the folder.
@@ -252,7 +254,7 @@ def require_writable(uri: str) -> None:
 
 @contextmanager
 def replacing(uri: str, *, durable: bool = False) -> Iterator[Any]:
-    """A stream to write a file with: readers see the old file or the whole new one, and nothing after an error.
+    """Yield a stream to write a file with: readers see the old file or the whole new one, and nothing after an error.
 
     Args:
         uri: of the file.
@@ -301,8 +303,8 @@ def make_local_folder(path: Path) -> None:
 
 
 def temporary_name(name: str) -> str:
-    """A name beside ``name`` to write under, hidden and never taken; ``.photo.jpg.0123abcd.tmp``. A long name comes
-    shortened, as file systems bound names by their bytes.
+    """Return a name beside ``name`` to write under, hidden and never taken; ``.photo.jpg.0123abcd.tmp``. A long name
+    comes shortened, as file systems bound names by their bytes.
     """
     return f".{name[:_KEPT]}.{uuid.uuid4().hex[:8]}.tmp"
 

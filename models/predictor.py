@@ -40,7 +40,7 @@ class DehazeInfo:
 
     @property
     def verdict(self) -> str:
-        """The haze in words; empty where it is not known."""
+        """Return the haze in words; empty where it is not known."""
         return "" if self.haze is None else inference.verdict(self.haze)
 
 
@@ -55,7 +55,7 @@ def wrapping(photo: Photo, options: DehazeOptions) -> tuple[bool, tuple[str, ...
 def render(
     photo: Photo, hazy: Tensor, found: inference.Dehazed, options: DehazeOptions, clear: Tensor | None = None
 ) -> Photo:
-    """The picture that the options ask for.
+    """Make the picture that the options ask for.
 
     Args:
         photo: the input.
@@ -124,7 +124,7 @@ class Predictor:
 
     @property
     def network(self) -> torch.nn.Module:
-        """The network, in evaluation mode."""
+        """Return the network, in evaluation mode."""
         return self._network
 
     @property
@@ -133,12 +133,12 @@ class Predictor:
         return self._limits
 
     def run(self, hazy: Tensor, *, wrap: bool = False) -> inference.Dehazed:
-        """Scene and transmission, in the machine's memory, of N3HW in [0, 1]; ``wrap`` as in the options."""
+        """Return scene and transmission, in the machine's memory, of N3HW in [0, 1]; ``wrap`` as in the options."""
         found = inference.dehaze(self._network, hazy.to(self._device), self._execution, wrap=wrap)
         return inference.Dehazed(found.scene.cpu(), None if found.transmission is None else found.transmission.cpu())
 
     def dehaze_photo(self, photo: Photo, options: DehazeOptions = DEFAULT_OPTIONS) -> Photo:
-        """A decoded photograph, dehazed; its size, alpha, bit depth and profile stay.
+        """Dehaze a decoded photograph; its size, alpha, bit depth and profile stay.
 
         Raises:
             NoTransmissionError: the options ask for a transmission that the model does not give.
@@ -146,7 +146,7 @@ class Predictor:
         return self._dehazed(photo, options)[0]
 
     def _dehazed(self, photo: Photo, options: DehazeOptions) -> tuple[Photo, float | None]:
-        """With the haze that was found."""
+        """Return the dehazed photograph, and the amount of haze that was found."""
         wrap, _ = wrapping(photo, options)
         if options.output == "image" and not wrap:
             done = inference.dehaze_pixels(self._network, photo.pixels, self._execution, options, self._device)
@@ -157,7 +157,7 @@ class Predictor:
         return render(photo, hazy, found, options), inference.haze_of(found.transmission)
 
     def dehaze_bytes(self, data: bytes, options: DehazeOptions = DEFAULT_OPTIONS) -> tuple[bytes, DehazeInfo]:
-        """An image file, dehazed.
+        """Dehaze an image file.
 
         Args:
             data: the file.

@@ -41,7 +41,7 @@ class RefusedError(ConfigError):
 
 
 def download_model(name: str, tracking_uri: str | None = None) -> Path:
-    """The checkpoint folder of a registered model, on this machine.
+    """Fetch a registered model and return its checkpoint folder on this machine.
 
     Args:
         name: ``models:/dehazer@champion`` or ``models:/dehazer/3``.
@@ -68,8 +68,8 @@ def download_model(name: str, tracking_uri: str | None = None) -> Path:
 
 
 def cache() -> Path:
-    """Folder of the versions that were fetched: ``$DEHAZE_CACHE``, else ``ray-dehaze/models`` in ``$XDG_CACHE_HOME`` or
-    ``~/.cache``; where nothing can be written there, one of this process alone.
+    """Return the folder of the versions that were fetched: ``$DEHAZE_CACHE``, else ``ray-dehaze/models`` in
+    ``$XDG_CACHE_HOME`` or ``~/.cache``; where nothing can be written there, one of this process alone.
     """
     try:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -158,8 +158,8 @@ def _clean(folder: Path) -> None:
 
 
 def resolve(name: str, tracking_uri: str | None = None) -> str:
-    """The version that a name stands for now: ``models:/dehazer@champion`` becomes ``models:/dehazer/3``, and other
-    names stay as they are.
+    """Return the version that a name stands for now: ``models:/dehazer@champion`` becomes ``models:/dehazer/3``, and
+    other names stay as they are.
 
     Raises:
         ConfigError: there is no such alias, or the registry cannot be asked.
@@ -242,7 +242,7 @@ def _code(staged: Path) -> list[str]:
 
 
 def _with_params(signature: ModelSignature) -> ModelSignature:
-    """MLflow hands on only params that a signature names: those of ``DehazeOptions``."""
+    """Add the params of ``DehazeOptions`` to a signature: MLflow hands on only those that it names."""
     from mlflow.types import ParamSchema, ParamSpec
 
     from models.options import DEFAULT_OPTIONS
@@ -256,7 +256,7 @@ def _with_params(signature: ModelSignature) -> ModelSignature:
 
 
 def _require_database(tracking_uri: str | None) -> None:
-    """MLflow would make an empty database instead of saying that there is none."""
+    """Refuse a database that is not there: MLflow would make an empty one without a word."""
     if tracking_uri is not None and tracking_uri.startswith(SQLITE):
         path = Path(tracking_uri.removeprefix(SQLITE))
         if not path.exists():

@@ -46,7 +46,7 @@ def read_weights_file(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU.
+    """Read the tensors of a safetensors file to the CPU.
 
     Raises:
         ConfigError: as :func:`read_weights_file`.
@@ -60,7 +60,7 @@ def read_safetensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def read_torch(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A dictionary that ``torch.save`` wrote, on the CPU.
+    """Read a dictionary that ``torch.save`` wrote, to the CPU.
 
     Raises:
         ConfigError: as :func:`read_weights_file`.
@@ -136,7 +136,7 @@ def _is_safetensors(path: str | os.PathLike[str]) -> bool:
 
 
 def _cut_off(path: str | os.PathLike[str]) -> str | None:
-    """A safetensors file says in its header how long it is."""
+    """Say how much of a safetensors file is missing, by the length in its header; None where nothing is."""
     size = Path(path).stat().st_size
     with Path(path).open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")

@@ -41,7 +41,7 @@ class Loaded:
 
 
 def build(config: Mapping[str, Any], allow: Collection[str] = ()) -> nn.Module:
-    """A network with fresh weights from its configuration.
+    """Build a network with fresh weights from its configuration.
 
     Args:
         config: ``{"name": "corun", "stages": 4, "dim": 30}``, likewise ``dgun`` and ``cddgan``; ``{"name": "dcp"}``; or
@@ -71,7 +71,7 @@ def _made(name: str, make: Callable[..., nn.Module], options: Mapping[str, Any])
 
 
 def config_of(name_or_path: str) -> dict[str, Any]:
-    """The resolved configuration of what :func:`load` takes, without building anything.
+    """Return the resolved configuration of a model that :func:`load` takes, without building anything.
 
     Raises:
         ConfigError: neither a known name (the nearest is named), nor a checkpoint folder, nor an ONNX file.
@@ -82,8 +82,8 @@ def config_of(name_or_path: str) -> dict[str, Any]:
 
 
 def load(name_or_path: str, allow: Collection[str] = ()) -> Loaded:
-    """A network with trained weights: a packaged name, ``dcp``, a checkpoint folder or its URI (``s3://bucket/model``),
-    or an ONNX file.
+    """Load a network with trained weights: a packaged name, ``dcp``, a checkpoint folder or its URI
+    (``s3://bucket/model``), or an ONNX file.
 
     Args:
         name_or_path: see there.
@@ -116,7 +116,8 @@ def folder_of(name_or_path: str) -> str | Path:
 
 
 def load_network(folder: str | os.PathLike[str], allow: Collection[str] = ()) -> nn.Module:
-    """The network of a checkpoint, in evaluation mode on the CPU, laid out channels-last (faster convolutions there).
+    """Load the network of a checkpoint, in evaluation mode on the CPU, laid out channels-last (faster convolutions
+    there).
 
     Args:
         folder: of the checkpoint.

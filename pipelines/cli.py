@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _names_photographs(word: str) -> bool:
-    """A file, a path, a glob, a URI, standard input or a flag rather than a misspelt verb."""
+    """Say whether a word is a file, a path, a glob, a URI, standard input or a flag rather than a misspelt verb."""
     return word.startswith("-") or any(sign in word for sign in "./\\*?[:~") or os.path.lexists(word)
 
 

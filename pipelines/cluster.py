@@ -41,7 +41,7 @@ def ray_session(
     *,
     log_to_driver: bool = True,
 ) -> Iterator[None]:
-    """Ray for the length of a ``with`` block.
+    """Run Ray for the length of a ``with`` block.
 
     Uses, in this order: Ray as this process already runs it; the cluster at ``address``; the cluster at
     ``RAY_ADDRESS`` (as in ``ray job submit``); a new one on this machine with all its cores. On the way
@@ -91,7 +91,7 @@ def _start(num_cpus: int | None, log_to_driver: bool) -> None:
 
 
 def quiet_worker() -> None:
-    """Runs in every worker of a job: hide the notices of libraries that nobody can act on.
+    """Hide the notices of libraries that nobody can act on; this runs in every worker of a job.
 
     Some of Ray's own processes set the levels of their loggers anew after this: for them, the process-wide switch.
     """
@@ -114,7 +114,7 @@ def submitted() -> bool:
 
 
 def local_out(out: str | os.PathLike[str]) -> Path:
-    """The ``--out`` of a job that writes to local folders only, absolute.
+    """Return the absolute ``--out`` of a job that writes to local folders only.
 
     Raises:
         ConfigError: it is a URI, or relative in a submitted job.
@@ -139,7 +139,7 @@ def require_absolute(out: str) -> None:
 
 
 def local_cpus() -> int:
-    """CPUs that this process may use: its affinity mask, within the container's quota."""
+    """Return the number of CPUs that this process may use: its affinity mask, within the container's quota."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -197,7 +197,7 @@ def _require_answer(address: str) -> None:
 
 
 def _local_environment() -> dict[str, str]:
-    """What a cluster on this machine needs that one elsewhere has from its own set-up."""
+    """Return the environment of a cluster on this machine; one elsewhere has such settings from its own set-up."""
     environment = {
         # Confined to loopback, where a token would protect from nobody but this machine's other users; anything that
         # listens elsewhere sets RAY_AUTH_MODE=token (see cluster.yaml).

@@ -61,7 +61,7 @@ def run(
 
 
 def user_error(problem: BaseException | None) -> BaseException | None:
-    """The expected error behind an exception, None where there is none.
+    """Find the expected error behind an exception; None where there is none.
 
     Ray wraps what is raised in its tasks, actors and training workers, sometimes several times over; its own text would
     be a traceback.
@@ -78,7 +78,7 @@ def user_error(problem: BaseException | None) -> BaseException | None:
 
 
 def sentence(problem: BaseException) -> str:
-    """The message of an expected error, on one line."""
+    """Return the message of an expected error, on one line."""
     text = in_words(problem) if isinstance(problem, OSError) else str(problem)
     text = text.partition(_RAY_DATA)[0] or type(problem).__name__
     return shown(" ".join(text.split()))

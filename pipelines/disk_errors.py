@@ -23,18 +23,20 @@ class NoSpaceError(OSError):
 
     @property
     def advice(self) -> str:
-        """The reason, and what to do."""
+        """Return the reason, and what to do."""
         return f"{self.strerror}{remedy(self)}"
 
 
 def remedy(problem: OSError) -> str:
-    """``; free some space and repeat the command``: what to do, as the end of a sentence; or nothing."""
+    """Return ``; free some space and repeat the command``: a remedy, as the end of a sentence; no text where none is
+    known.
+    """
     return f"; {_ADVICE[problem.errno]}" if problem.errno in _ADVICE else ""
 
 
 @contextmanager
 def as_config_error() -> Iterator[None]:
-    """Turns what a disk or a server of files refuses into an error of one line.
+    """Turn an error of a disk or a server of files into an error of one line.
 
     Raises:
         ConfigError: the reason, and the name where it is known.
@@ -46,7 +48,9 @@ def as_config_error() -> Iterator[None]:
 
 
 def in_words(problem: OSError) -> str:
-    """``No space left on device: /out/a.jpg; free some space and repeat the command``, as much of it as is known."""
+    """Return ``No space left on device: /out/a.jpg; free some space and repeat the command``, as much of it as is
+    known.
+    """
     return f"{reason_of(problem)}{_place(problem)}{remedy(problem)}"
 
 
@@ -58,12 +62,12 @@ def _place(problem: OSError) -> str:
 
 
 def reason_of(problem: OSError) -> str:
-    """The reason of an error in few words."""
+    """Return the reason of an error in few words."""
     return os.strerror(problem.errno) if problem.errno else " ".join(str(problem).split())
 
 
 def no_space(problem: OSError, place: str) -> NoSpaceError | None:
-    """The error for a place where nothing can be written any more; None when it is another one."""
+    """Return the error for a place where nothing can be written any more; None when ``problem`` is another one."""
     if problem.errno not in NO_PLACE:
         return None
     return NoSpaceError(problem.errno, f"{reason_of(problem)}: {place}")

@@ -37,7 +37,8 @@ def map_tables_with(
     gpus: float = 0.0,
     retries: int | None = None,
 ) -> Iterator[pa.Table]:
-    """The same with objects that are dear to make, such as models: each actor makes one and calls it.
+    """Map tables as :func:`map_tables` does, with objects that are dear to make, such as models: each actor makes one
+    and calls it.
 
     Args:
         tables: as for :func:`map_tables`.

@@ -22,7 +22,7 @@ LAUNCHED = Path("~/ray_bootstrap_config.yaml")  # `ray up` leaves it on the head
 
 
 def capacity() -> Capacity:
-    """Of the cluster in use: what it may grow to where that is known, else what it has."""
+    """Return the capacity of the cluster in use: what it may grow to where that is known, else what it has."""
     import ray
 
     alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # Ray has no hint here
@@ -98,7 +98,7 @@ def require_seen(folder: str, blind: Callable[[Path], Sequence[str]] | None = No
 
 
 def blind_nodes(path: Path) -> list[str]:
-    """Addresses of the nodes where a file is not there; those that do not answer are not among them."""
+    """Return addresses of the nodes where a file is not there; those that do not answer are not among them."""
     return [str(node["NodeManagerAddress"]) for node, sees in ask_nodes(_sees, str(path)) if sees is False]
 
 

@@ -45,7 +45,7 @@ class Capacity:
 
 
 def total(bundles: Iterable[Mapping[str, float]]) -> Counter[str]:
-    """Bundles added up, by kind."""
+    """Add up bundles, by kind."""
     sums: Counter[str] = Counter()
     for bundle in bundles:
         sums.update(bundle)
@@ -86,7 +86,7 @@ def capacity_of(launcher: Mapping[str, Any]) -> Capacity | None:
 
 
 def listed(asks: Sequence[Ask]) -> str:
-    """For a message."""
+    """Return the asks as text for a message."""
     return ", ".join(map(str, asks))
 
 

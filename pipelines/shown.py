@@ -14,7 +14,7 @@ _FIRST_BYTE = 0xDC00  # Python spells byte 0xNN of a name that is not UTF-8 as t
 
 
 def shown(text: str) -> str:
-    """``text`` on one line, with whatever is not to be seen spelled as in Python: ``\\n``, ``\\x1b``, ``\\xff``."""
+    """Return ``text`` on one line, with invisible characters spelled as in Python: ``\\n``, ``\\x1b``, ``\\xff``."""
     return text if text.isprintable() else "".join(map(_plain, text))
 
 

@@ -29,7 +29,7 @@ from importlib import metadata
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Of Python, this project and ``packages``, which are distribution names."""
+    """Return the versions of Python, this project and ``packages``, which are distribution names."""
     found = {"python": platform.python_version()}
     for name in ("ray-dehaze", *packages):
         try:
@@ -53,7 +53,7 @@ Call = Callable[["MlflowClient"], object]
 
 
 def default_uri(out: str | os.PathLike[str]) -> str:
-    """The tracking address of a database file in ``out``; absolute, because Ray's workers change folders."""
+    """Return the tracking address of a database file in ``out``; absolute, because Ray's workers change folders."""
     return f"{SQLITE}{Path(out).resolve() / 'mlflow.db'}"
 
 
@@ -207,7 +207,7 @@ class Tracker:
 
 @contextmanager
 def running(tracker: Tracker | None) -> Iterator[None]:
-    """The work of a run, which ends with it: finished, failed, or killed by Ctrl-C or a signal."""
+    """End a run with the block: as finished, failed, or killed by Ctrl-C or a signal."""
     try:
         yield
     except BaseException as problem:
@@ -220,7 +220,7 @@ def running(tracker: Tracker | None) -> Iterator[None]:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
+    """Return ``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
@@ -238,7 +238,9 @@ def _client(tracking_uri: str) -> MlflowClient:
 
 
 def _artifacts(tracking_uri: str, experiment: str) -> str | None:
-    """Beside a local database, where MLflow would use the current folder; a server has a place of its own."""
+    """Return a folder beside a local database, where MLflow would use the current folder; a server has a place of its
+    own.
+    """
     if not tracking_uri.startswith(SQLITE):
         return None
     name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in experiment)

@@ -17,7 +17,7 @@ POOL = "folder of a run's label pool (it may be running), or a snapshot: a folde
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
+    """Return the parser of the command's arguments."""
     command = argparse.ArgumentParser(
         prog="python -m pseudolabel", description="Look into label pools, end them.", allow_abbrev=False
     )

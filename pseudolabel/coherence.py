@@ -66,7 +66,7 @@ def grid(images: Tensor, size: int) -> tuple[int, int]:
 
 
 def to_grid(trust: Tensor, size: tuple[int, int]) -> Tensor:
-    """A map resampled to another grid over the same area: (N, h, w) -> (N, gh, gw), averaged where coarser."""
+    """Resample a map to another grid over the same area: (N, h, w) -> (N, gh, gw), averaged where coarser."""
     import torch.nn.functional as F
 
     rows, columns = trust.shape[-2:]

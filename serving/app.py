@@ -84,19 +84,19 @@ class Dehazer:
         self._following = asyncio.create_task(self._replica.follow())
 
     async def dehaze(self, task: DehazeTask) -> Answer | Problem:
-        """One photograph."""
+        """Dehaze one photograph."""
         return await self._replica.dehaze(task)
 
     async def frame(self, task: FrameTask) -> Frame | Problem:
-        """One frame of a video."""
+        """Dehaze one frame of a video."""
         return await self._replica.frame(task)
 
     async def score(self, data: bytes) -> Score | Problem:
-        """One photograph, as it is."""
+        """Score one photograph, as it is."""
         return await self._replica.score(data)
 
     async def models(self) -> list[ModelState] | Problem:
-        """The models."""
+        """Return the states of the models."""
         return await self._replica.models()
 
     async def check_health(self) -> None:
@@ -122,22 +122,22 @@ class Replicas:
         self._asking: asyncio.Task[bool] | None = None
 
     async def dehaze(self, task: DehazeTask) -> Answer | Problem:
-        """One photograph."""
+        """Dehaze one photograph."""
         answer: Answer | Problem = await self._ask(lambda: self._for(task.model).dehaze.remote(task))
         return answer
 
     async def frame(self, task: FrameTask) -> Frame | Problem:
-        """One frame of a video."""
+        """Dehaze one frame of a video."""
         answer: Frame | Problem = await self._ask(lambda: self._for(task.model).frame.remote(task))
         return answer
 
     async def score(self, data: bytes) -> Score | Problem:
-        """One photograph, as it is."""
+        """Score one photograph, as it is."""
         score: Score | Problem = await self._ask(lambda: self._handle.score.remote(data))
         return score
 
     async def models(self) -> list[ModelState] | Problem:
-        """The models."""
+        """Return the states of the models."""
         states: list[ModelState] | Problem = await self._ask(self._handle.models.remote)
         return states
 
@@ -161,7 +161,7 @@ def _runs() -> bool:
 
 
 async def _awaited(call: Callable[[], Any]) -> Any:
-    """The result; work that nobody waits for any more is cancelled."""
+    """Return the result; cancel work that nobody waits for any more."""
     response = call()
     try:
         return await response
@@ -179,7 +179,7 @@ class Ingress:
         self._dehazer = dehazer
 
     def __serve_build_asgi_app__(self) -> Any:
-        """The application, as Serve asks for it."""
+        """Make the application, as Serve asks for it."""
         from serving.http import make_api
 
         metrics = Metrics(ray.util.metrics)
@@ -198,7 +198,7 @@ class Ingress:
 
 
 def build(args: Mapping[str, Any]) -> serve.Application:
-    """The application from plain values, as ``serve deploy`` calls it.
+    """Make the application from plain values, as ``serve deploy`` calls it.
 
     Raises:
         ConfigError: an unknown or bad key, or a host beyond loopback without a token.
@@ -289,8 +289,8 @@ def stop() -> None:
 
 
 def run_until_interrupted(config: ServingConfig, announce: Callable[[str], None]) -> None:
-    """:func:`start`, tell the URL, wait for Ctrl-C or SIGTERM, answer what is under way, :func:`stop`. A second Ctrl-C
-    ends it at once.
+    """Call :func:`start`, tell the URL, wait for Ctrl-C or SIGTERM, answer what is under way, :func:`stop`. A second
+    Ctrl-C ends it at once.
     """
     _end_on_sigterm()
     url = start(config)

@@ -55,13 +55,13 @@ class Sources:
 
 
 def is_litter(name: str) -> bool:
-    """A file that macOS, Windows or a network disk put beside the photographs."""
+    """Say whether a name is that of a file that macOS, Windows or a network disk put beside the photographs."""
     *folders, last = (part.lower() for part in name.replace("\\", "/").split("/"))
     return last in _LITTER or last.startswith("._") or any(folder in _LITTER_FOLDERS for folder in folders)
 
 
 def is_zip(data: bytes) -> bool:
-    """The bytes begin as a zip archive does."""
+    """Say whether the bytes begin as a zip archive does."""
     return data.startswith(_MAGIC)
 
 
@@ -110,7 +110,7 @@ class ZipPhotographs:
 
 
 def unpack(data: bytes, limits: ArchiveLimits) -> Sources:
-    """The files of an archive, each unpacked when it is asked for.
+    """Return the files of an archive, each unpacked when it is asked for.
 
     Raises:
         ProblemError: as :class:`ZipPhotographs`.
@@ -120,7 +120,7 @@ def unpack(data: bytes, limits: ArchiveLimits) -> Sources:
 
 
 def _name(entry: zipfile.ZipInfo) -> str:
-    """Of a file; macOS writes UTF-8 without saying so, and it is read as code page 437."""
+    """Return the name of a file; macOS writes UTF-8 without saying so, and it is read as code page 437."""
     if entry.flag_bits & _SAYS_UTF8:
         return entry.filename
     try:
@@ -159,7 +159,7 @@ def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, max_bytes: int) -
 
 
 def safe_name(name: str) -> str:
-    """A relative path that stays where it is unpacked: no root, no drive, no ``..``, nothing unprintable."""
+    """Return a relative path that stays where it is unpacked: no root, no drive, no ``..``, nothing unprintable."""
     cleaned = "".join(letter if letter.isprintable() and letter not in '<>:"|?*' else "_" for letter in name)
     parts = [part.strip() for part in cleaned.replace("\\", "/").split("/")]
     kept = [part[-120:] for part in parts if part not in ("", ".", "..")]
@@ -173,7 +173,7 @@ class Names:
         self._taken = {MANIFEST}
 
     def taken(self, names: Iterable[str]) -> None:
-        """These are taken already."""
+        """Mark names as taken already."""
         self._taken.update(name.casefold() for name in names)
 
     def free(self, name: str) -> str:
@@ -219,14 +219,14 @@ class ResultArchive:
         self._zip.close()
 
     def close(self, manifest: dict[str, Any]) -> bytes:
-        """The archive, where it is in memory."""
+        """Close the archive and return its bytes, where it is in memory."""
         self.end(manifest)
         content: bytes = self._file.getvalue()
         return content
 
 
 def manifest_text(manifest: dict[str, Any]) -> bytes:
-    """The manifest as it is written."""
+    """Return the manifest as it is written."""
     return json.dumps(manifest, indent=1, ensure_ascii=False).encode()
 
 
@@ -237,13 +237,13 @@ def manifest_of(entries: list[dict[str, Any]], skipped: Sequence[str]) -> dict[s
 
 
 def done_entry(name: str, file: str, answer: Answer) -> dict[str, Any]:
-    """A line of the manifest: a photograph that was dehazed, and the name of its result."""
+    """Return an entry of the manifest: a photograph that was dehazed, and the name of its result."""
     told = {key: value for key, value in asdict(answer).items() if key not in ("data", "timing")}
     return {"source": name, "status": "ok", "file": file} | told | {"verdict": answer.verdict}
 
 
 def failed_entry(name: str, problem: Problem) -> dict[str, Any]:
-    """A line of the manifest: a photograph that failed."""
+    """Return an entry of the manifest: a photograph that failed."""
     told = {"status": problem.status, "code": problem.code, "detail": problem.detail}
     return {"source": name, "status": "failed", "file": None, "problem": told}
 
@@ -252,7 +252,7 @@ _SAME = {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".tiff": ".tif"}
 
 
 def result_name(source: str, kind: str) -> str:
-    """The name of a result: that of its source, with another suffix when it is of another format."""
+    """Return the name of a result: that of its source, with another suffix when it is of another format."""
     path = PurePosixPath(safe_name(source))
     extension = WRITTEN[kind]
     suffix = path.suffix.lower()

@@ -165,7 +165,7 @@ class ServingConfig(Settings):
         return self.model if self.model.startswith(SCHEME) else name_of(self.model)
 
     def with_absolute_paths(self) -> ServingConfig:
-        """The same for processes with another working directory."""
+        """Return the same configuration for processes with another working directory."""
 
         def absolute(source: str) -> str:
             return str(Path(source).absolute()) if Path(source).is_dir() else source
@@ -194,7 +194,7 @@ class ServingConfig(Settings):
 
 
 def read_config(path: str | os.PathLike[str]) -> ServingConfig:
-    """The configuration in a YAML file in the form that ``serve deploy`` takes.
+    """Read the configuration in a YAML file in the form that ``serve deploy`` takes.
 
     Raises:
         ConfigError: no such file, not that form, or an unknown or bad key.

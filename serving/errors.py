@@ -67,7 +67,7 @@ class Problem:
     retry_after: float | None = None
 
     def body(self, request_id: str) -> dict[str, Any]:
-        """The JSON object."""
+        """Return the problem as a JSON object."""
         return {
             "type": "about:blank",
             "title": HTTPStatus(self.status).phrase,
@@ -78,7 +78,7 @@ class Problem:
         }
 
     def headers(self) -> dict[str, str]:
-        """The headers that belong to the status."""
+        """Return the headers that belong to the status."""
         headers = {} if self.retry_after is None else {"Retry-After": str(max(1, math.ceil(self.retry_after)))}
         return headers | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
 
@@ -92,7 +92,7 @@ class ProblemError(Exception):
 
 
 def refused(status: int, detail: str, code: str | None = None, retry_after: float | None = None) -> ProblemError:
-    """The error that answers with ``status``; ``code`` is that of the status unless given."""
+    """Return the error that answers with ``status``; ``code`` is that of the status unless given."""
     return ProblemError(Problem(status, code or _USUAL.get(status, "bad_request"), detail, retry_after))
 
 

@@ -102,7 +102,7 @@ class Job:
 
     @property
     def has_ended(self) -> bool:
-        """Nothing more will come of it."""
+        """Say whether the job is over."""
         return self.status not in ("queued", "running")
 
 
@@ -113,7 +113,7 @@ def job_of(response: httpx.Response) -> Job:
 
 @contextmanager
 def archived(photos: Path | Sequence[Path]) -> Iterator[IO[bytes]]:
-    """What to send: the archive or video that is given, or an archive of the files, made on the disk."""
+    """Open what to send: the archive or video that is given, or an archive of the files, made on the disk."""
     if isinstance(photos, Path):
         with photos.open("rb") as file:
             yield file
@@ -127,7 +127,7 @@ def archived(photos: Path | Sequence[Path]) -> Iterator[IO[bytes]]:
 
 
 def pieces(file: IO[bytes]) -> Iterator[bytes]:
-    """All of a file, also when it is sent once more."""
+    """Yield all of a file, also when it is sent once more."""
     file.seek(0)
     while piece := file.read(_PIECE):
         yield piece

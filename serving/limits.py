@@ -55,12 +55,12 @@ class RequestLimits(Settings):
 
     @property
     def longest_work_s(self) -> float:
-        """For so many seconds a request whose body is there may be worked on."""
+        """Return the most seconds that a request whose body is there may be worked on."""
         return max(self.timeout_s, self.batch_timeout_s)
 
     @property
     def longest_s(self) -> float:
-        """After so many seconds every request has its answer."""
+        """Return the seconds after which every request has its answer."""
         return self.read_timeout_s + self.longest_work_s
 
 
@@ -96,7 +96,7 @@ class Admission:
 
     @contextmanager
     def admitted(self, client: str) -> Iterator[Reservation]:
-        """A place for a request of ``client``, before any of its body is read.
+        """Take a place for a request of ``client``, before any of its body is read.
 
         Raises:
             ProblemError: 429 when the client has too many requests already, 503 when there are too many in all, or
@@ -140,7 +140,7 @@ class AnswerPace:
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
-        """A picture is worked on, or waits for it."""
+        """Count a picture as worked on, or waiting for it, while the block runs."""
         if not self._under_way:
             self._since = self._clock()
         self._under_way += 1
@@ -150,19 +150,19 @@ class AnswerPace:
             self._under_way -= 1
 
     def answered(self) -> None:
-        """One of them is done."""
+        """Note that one of the pictures is done."""
         now = self._clock()
         self._between.append(now - self._since)
         self._since = now
 
     @property
     def busy(self) -> bool:
-        """A picture is worked on, or waits for it."""
+        """Say whether a picture is worked on, or waits for it."""
         return self._under_way > 0
 
     @property
     def wait_s(self) -> float:
-        """Seconds; 0 as long as too little is known."""
+        """Return the seconds until a new picture's turn; 0 as long as too little is known."""
         known = len(self._between) > _OF_LATE // 2
         return self._under_way * statistics.median(self._between) if known else 0.0
 

@@ -44,45 +44,45 @@ class Metrics:
         }
 
     def request(self, route: str, status: int, seconds: float) -> None:
-        """A request ended."""
+        """Count a request that ended, and its seconds."""
         self._call("requests", "inc", 1, {"route": route, "status": str(status)})
         self._call("seconds", "observe", seconds, {"route": route})
 
     def rejected(self, code: str) -> None:
-        """A request, or a file of a batch, got a problem."""
+        """Count a request, or a file of a batch, that got a problem."""
         self._call("rejected", "inc", 1, {"code": code})
 
     def retried(self) -> None:
-        """A replica died, and its work was sent again."""
+        """Count work that was sent again because a replica died."""
         self._call("retries", "inc", 1)
 
     def pending(self, count: int) -> None:
-        """So many requests are held now."""
+        """Set the number of requests that are held now."""
         self._call("pending", "set", count)
 
     def stages(self, timing: dict[str, float]) -> None:
-        """Seconds of each part of an answer."""
+        """Observe the seconds of each part of an answer."""
         for stage, seconds in timing.items():
             self._call("stage", "observe", seconds, {"stage": stage})
 
     def batch(self, size: int) -> None:
-        """So many pictures were computed together."""
+        """Observe the number of pictures that were computed together."""
         self._call("batch", "observe", size)
 
     def jobs_open(self, count: int) -> None:
-        """So many jobs are worked on now."""
+        """Set the number of jobs that are worked on now."""
         self._call("jobs", "set", count)
 
     def job_ended(self, status: str) -> None:
-        """A job is done, or failed."""
+        """Count a job that ended, by its status."""
         self._call("jobs_ended", "inc", 1, {"status": status})
 
     def job_photograph(self, outcome: str) -> None:
-        """A photograph of a job is done: ``ok`` or ``failed``."""
+        """Count a photograph of a job that is done: ``ok`` or ``failed``."""
         self._call("job_photographs", "inc", 1, {"outcome": outcome})
 
     def haze(self, clearness: float | None) -> None:
-        """A photograph came in."""
+        """Observe the haze of a photograph that came in, as 1 - clearness."""
         if clearness is not None:
             self._call("haze", "observe", max(1.0 - clearness, 1e-9))  # Ray takes no zero
 

@@ -14,7 +14,7 @@ R = TypeVar("R")
 
 
 async def twice(send: Callable[[], Awaitable[R]], deaths: tuple[type[Exception], ...], metrics: Metrics) -> R:
-    """The answer of ``send``, called again when it raises one of ``deaths``.
+    """Return the answer of ``send``, called again when it raises one of ``deaths``.
 
     Raises:
         ProblemError: 503 when it happens again.

@@ -54,7 +54,7 @@ _BASE64 = re.compile(rb"\s*[A-Za-z0-9+/_-]{16}[A-Za-z0-9+/_\s=-]*\Z")
 
 
 def explain(data: bytes) -> str | None:
-    """``this is ...; do ...`` for bytes that are recognized as no photograph; None where nothing is known."""
+    """Return ``this is ...; do ...`` for bytes that are recognized as no photograph; None where nothing is known."""
     head = data[:_LOOK]
     if (name := _in_base64(head)) is not None:
         return f"this is {name} in base64; decode it, and send the bytes themselves"

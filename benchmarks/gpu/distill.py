@@ -41,14 +41,14 @@ class Labels(InlineLabels):
 
 
 def seen_as_hazier(network: nn.Module, amount: float) -> nn.Module:
-    """The network with more added to the logit of the amount of haze."""
+    """Add ``amount`` to the bias of the logit of the amount of haze, in place, and return the network."""
     with torch.no_grad():
         network.get_submodule("light").output.bias[_AMOUNT] += amount  # type: ignore[union-attr, index, operator]
     return network
 
 
 def average(one: nn.Module, other: nn.Module, share: float) -> nn.Module:
-    """``one`` with so much of ``other``'s weights."""
+    """Replace ``one``'s weights by their mix with ``other``'s, of which it takes ``share``, and return ``one``."""
     theirs = other.state_dict()
     mixed = {name: torch.lerp(value, theirs[name], share) for name, value in one.state_dict().items()}
     one.load_state_dict(mixed)

@@ -51,7 +51,7 @@ def split(folder: Path, name: str, network: nn.Module, config: Mapping[str, Any]
 
 
 def join(out: Path, name: str, folder: Path) -> Path:
-    """A checkpoint folder from the parts of a stage; weights are float32 again.
+    """Join the parts of a stage's weights to a checkpoint folder, as float32, and return the folder.
 
     Raises:
         ConfigError: no parts, or parts that make no whole.
@@ -76,7 +76,7 @@ def join(out: Path, name: str, folder: Path) -> Path:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line."""
+    """Run the command line and return the exit status: 2 where there is nothing to join, or parts make no whole."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.join", description=__doc__, allow_abbrev=False)
     parser.add_argument("out", type=Path, help="what came back")
     parser.add_argument("folder", type=Path, help="of the checkpoints")

@@ -47,25 +47,25 @@ class Packed:
 
     @property
     def size(self) -> int:
-        """Bytes in the archive."""
+        """Return the bytes that this photograph takes in the archive."""
         return len(self.image) + len(self.depth) + 500  # with its entries in index and directory
 
 
 def kind_of(uri: str) -> str:
-    """The letters that the file's name begins with; ``other`` where it begins otherwise."""
+    """Return the letters that the file's name begins with, in lower case; ``other`` where it begins otherwise."""
     found = re.match(r"[^\W\d_]+", PurePath(uri.rpartition("#")[2] or uri).name.rpartition(".")[0])
     return found.group().lower() if found else "other"
 
 
 def rows_of(corpus: Corpus) -> Iterator[dict[str, Any]]:
-    """All rows of a corpus, by their content hash within each shard."""
+    """Yield all rows of a corpus, shard by shard, ordered by content hash within each."""
     for file in corpus.files():
         for batch in pq.ParquetFile(file).iter_batches(batch_size=16, columns=list(COLUMNS)):
             yield from batch.to_pylist()
 
 
 def shrunk(data: bytes, side: int, quality: int) -> bytes:
-    """A photograph as a JPEG whose shorter side has at most ``side`` pixels."""
+    """Return a photograph as a JPEG whose shorter side has at most ``side`` pixels."""
     pixels = images.decode(data, shrink_to=side).pixels
     if pixels.dtype != np.uint8:
         pixels = images.to_uint8(images.to_tensor(pixels))[0]
@@ -79,7 +79,7 @@ def shrunk(data: bytes, side: int, quality: int) -> bytes:
 
 
 def shrunk_depth(data: bytes | None) -> bytes:
-    """A depth map as an 8-bit PNG, near is white as in a corpus; nothing where there is none."""
+    """Return a depth map as an 8-bit PNG, near is white as in a corpus; empty bytes where there is none."""
     if data is None:
         return b""
     levels = images.decode(data).pixels[..., 0]
@@ -106,7 +106,9 @@ def balanced(found: list[Packed], budget: int) -> list[Packed]:
 
 
 def packed(corpus: Corpus, side: int, quality: int) -> list[Packed]:
-    """Photographs of a corpus, all that are trained on and :data:`HELD_OUT` others, small, by their content hashes."""
+    """Shrink the photographs of a corpus and return them ordered by content hash: all of the training split, and
+    :data:`HELD_OUT` others.
+    """
     found = [
         Packed(
             row["image_id"], kind_of(row["uri"]), row["split"], shrunk(row["image"], side, quality),
@@ -120,7 +122,7 @@ def packed(corpus: Corpus, side: int, quality: int) -> list[Packed]:
 
 
 def write(out: Path, chosen: dict[str, list[Packed]]) -> Path:
-    """The archive; JPEGs are not compressed again."""
+    """Write the archive and return its path; JPEGs are not compressed again."""
     index = [
         {"image_id": one.image_id, "domain": domain, "kind": one.kind, "split": one.split, "depth": bool(one.depth)}
         for domain, some in chosen.items()
@@ -137,7 +139,7 @@ def write(out: Path, chosen: dict[str, list[Packed]]) -> Path:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line."""
+    """Run the command line and return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu.pack", description=__doc__, allow_abbrev=False,
     )  # fmt: skip

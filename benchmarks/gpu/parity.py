@@ -45,7 +45,9 @@ METHODS = {
 
 
 def network_difference(config: dict[str, Any], side: int, device: torch.device) -> dict[str, Any]:
-    """The largest absolute difference between a network here and on the CPU."""
+    """Compare a network on ``device`` with the same on the CPU and return the largest absolute difference of the
+    scenes.
+    """
     torch.manual_seed(0)
     network = zoo.build(config).eval()
     image = torch.rand(1, 3, side, side)
@@ -57,7 +59,7 @@ def network_difference(config: dict[str, Any], side: int, device: torch.device) 
 
 
 def batch_of(recipe: Recipe, device: torch.device) -> dict[str, Tensor]:
-    """A random batch with all that a method takes."""
+    """Return a random batch with the keys that the recipe's method takes."""
     generator = torch.Generator().manual_seed(3)
     size = recipe.crop.size
 
@@ -79,12 +81,12 @@ def batch_of(recipe: Recipe, device: torch.device) -> dict[str, Tensor]:
 
 
 def trained(method: Any) -> dict[str, Tensor]:
-    """The weights that a method exports, without counters and statistics, which change more."""
+    """Return the weights that a method exports, without counters and statistics, which change more."""
     return {name: value.detach().double().cpu() for name, value in method.export().named_parameters()}
 
 
 def _distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
-    """The largest; NaN where there is one."""
+    """Return the largest difference; NaN where there is one."""
     return float(torch.stack([(one[name] - other[name]).abs().max() for name in one]).max())
 
 
@@ -111,7 +113,7 @@ def resumed_difference(name: str, overrides: list[str], device: torch.device, wo
 
 
 def _row(stage: Stage, rows: dict[str, Any], label: str, function: Callable[..., dict[str, Any]], *args: Any) -> None:
-    """What ``function`` finds, or why it failed."""
+    """Call ``function`` and keep its figures, or the reason why it failed."""
     try:
         rows[label] = function(*args)
     except Exception as problem:  # noqa: BLE001 - a network that fails on a device is what is looked for; others go on
@@ -125,7 +127,7 @@ def _row(stage: Stage, rows: dict[str, Any], label: str, function: Callable[...,
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line; 1 where something is not as it should be."""
+    """Run the command line; return 1 where a comparison fails or is missing."""
     args = parser_of("parity", __doc__).parse_args(argv)
     stage = Stage("parity", args)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

@@ -24,7 +24,7 @@ Samples = dict[str, NDArray[Any]]
 
 
 def read_rows(folder: Path, domain: str, split: str) -> list[dict[str, Any]]:
-    """``image_id``, ``image``, ``depth`` and ``kind`` of the photographs of a domain and split.
+    """Read ``image_id``, ``image``, ``depth`` and ``kind`` of the photographs of a domain and split.
 
     Raises:
         ConfigError: no pack there, or none of these in it.
@@ -67,8 +67,8 @@ def _as_it_is(samples: Samples) -> Samples:
 def batches(
     rows: list[dict[str, Any]], count: int, function: Callable[..., Samples], device: torch.device, *, seed: int
 ) -> Iterator[dict[str, Any]]:
-    """Batches without end, made by the processes' worth of cores that are allowed here but two: images as N3HW in
-    [0, 1], maps as N1HW, numbers as they are, on ``device``.
+    """Yield batches without end, made by as many processes as cores are allowed here but two: images as N3HW in [0, 1],
+    maps as N1HW, numbers as they are, on ``device``.
 
     Args:
         rows: photographs.

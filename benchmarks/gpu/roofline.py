@@ -18,7 +18,7 @@ _REPEATS, _PATIENCE = 10, 3.0  # at most so many calls, or seconds after the thi
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """Median time of a call after it has warmed up; by CUDA's own clock on a GPU."""
+    """Return the median seconds of a call after it has warmed up; by CUDA's own clock on a GPU."""
     for _ in range(2):
         work()
     times: list[float] = []
@@ -43,7 +43,9 @@ def _one(work: Callable[[], object], device: torch.device) -> float:
 
 
 def limits(device: torch.device, *, small: bool = False) -> dict[str, float]:
-    """Operations per second of matrix products by precision, and bytes per second of a copy, read and written."""
+    """Measure the operations per second of matrix products, by precision, and the bytes per second of a copy, read and
+    written.
+    """
     side = 512 if small else 8192
     found = {}
     for name, dtype in DTYPES.items():
@@ -73,7 +75,7 @@ class _Traffic(TorchDispatchMode):
 
 @torch.no_grad()
 def demand(network: nn.Module, image: Tensor) -> dict[str, float]:
-    """Floating point operations of a forward pass, and the bytes that its operators move in eager float32."""
+    """Count the floating point operations of a forward pass, and the bytes that its operators move in eager float32."""
     with FlopCounterMode(display=False) as flops:
         network(image)
     with _Traffic() as traffic:

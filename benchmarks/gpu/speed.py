@@ -49,7 +49,7 @@ AIM = {"speedup": 3.0, "db": 50.0}
 
 
 def network_of(model: str, device: torch.device) -> nn.Module:
-    """A packaged model, or a network with random weights: speed does not depend on them."""
+    """Return a packaged model, or a network with random weights: speed does not depend on them."""
     torch.manual_seed(0)
     what = MODELS[model]
     network = zoo.load(what).network if isinstance(what, str) else zoo.build(what)
@@ -57,7 +57,7 @@ def network_of(model: str, device: torch.device) -> nn.Module:
 
 
 def photograph(shape: tuple[int, int, int], device: torch.device) -> Tensor:
-    """A hazy picture, made of smooth fields at many scales: rounding errors depend on it."""
+    """Return hazy pictures, N3HW in [0, 1], made of smooth fields at many scales: rounding errors depend on them."""
     torch.manual_seed(1)
     count, height, width = shape
     fields = [
@@ -72,7 +72,7 @@ def photograph(shape: tuple[int, int, int], device: torch.device) -> Tensor:
 
 
 def variant_of(network: nn.Module, image: Tensor, variant: str) -> Call:
-    """A call that dehazes ``image``; the scene stays where the next call writes its own."""
+    """Return a call that dehazes ``image``; its scene stays valid until the next call, which may write over it."""
     if variant == "product":
         return lambda: dehaze(network, image, InferenceConfig()).scene
     precision, _, how = variant.partition(", ")
@@ -118,7 +118,7 @@ def _peak(call: Call, device: torch.device) -> float | None:
 
 
 def decibels(scene: Tensor, expected: Tensor) -> float:
-    """PSNR of scenes in [0, 1], 150 at most; 0 for one with numbers that are none."""
+    """Return the PSNR in dB of scenes in [0, 1], at most 150; 0 where a value of the scene is not finite."""
     error = float((scene.float().clamp(0, 1) - expected.clamp(0, 1)).double().square().mean())
     return min(150.0, -10 * math.log10(error + 1e-30)) if math.isfinite(error) else 0.0
 
@@ -149,7 +149,7 @@ class Case:
 
 
 def aim(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The fastest variant of each model and size that is close enough, and whether it is fast enough."""
+    """Return for each model and size the fastest variant that is close enough, and whether it is fast enough."""
     found: dict[str, Any] = {}
     for place in dict.fromkeys((row["model"], row["size"]) for row in rows):
         close = [r for r in rows if (r["model"], r["size"]) == place and "speedup" in r and r["db"] >= AIM["db"]]
@@ -166,7 +166,7 @@ def aim(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def variants_for(device: torch.device, tiny: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Quick and slow ones; graphs are CUDA's, and a CPU is only to show that it runs."""
+    """Return the quick and the slow variants; graphs are CUDA's, and a CPU is only to show that it runs."""
     if device.type == "cuda":
         return QUICK, SLOW
     return ("float32", "bfloat16", "product"), () if tiny else SLOW[1:]
@@ -174,7 +174,7 @@ def variants_for(device: torch.device, tiny: bool) -> tuple[tuple[str, ...], tup
 
 @torch.inference_mode()
 def measure(stage: Stage, *, tiny: bool) -> None:
-    """Rows of all cases into the results, one by one."""
+    """Measure all cases and append their rows to the stage's results, one by one."""
     stage.found |= {"aim": AIM, "rows": []}
     stage.found["measured_limits"] = limits(stage.device, small=stage.device.type != "cuda")
     passes = variants_for(stage.device, tiny)
@@ -206,7 +206,7 @@ def _measure(stage: Stage, model: str, size: str, shape: tuple[int, int, int], v
 
 
 def _add(stage: Stage, row: dict[str, Any]) -> None:
-    """A row with its speed over that of eager float32, where that was measured."""
+    """Add a row with its speed over that of eager float32, where that was measured."""
     rows = stage.found["rows"]
     rows.append(row)
     eager = next(
@@ -223,7 +223,7 @@ def _add(stage: Stage, row: dict[str, Any]) -> None:
 
 
 def told(row: dict[str, Any]) -> str:
-    """A row as a line of the log."""
+    """Return a row as a line of the log."""
     place = ", ".join(row[key] for key in ("model", "size", "variant") if key in row)
     if "error" in row:
         return f"{place}: failed: {row['error']}"
@@ -242,7 +242,7 @@ def _free(device: torch.device) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line; 1 where not one row came of it."""
+    """Run the command line; return 1 where every row failed."""
     args = parser_of("speed", __doc__).parse_args(argv)
     stage = Stage("speed", args)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

@@ -37,7 +37,7 @@ class Stage:
 
     @property
     def left(self) -> float:
-        """Seconds that are left."""
+        """Return the seconds that are left."""
         return self.seconds - (time.monotonic() - self.began)
 
     def write(self) -> None:
@@ -50,7 +50,7 @@ class Stage:
         partial.replace(path)
 
     def say(self, text: str) -> None:
-        """A line for the log."""
+        """Print a line of the log, with the stage and the seconds since it began."""
         print(f"[{self.name} {time.monotonic() - self.began:6.1f} s] {text}", flush=True)
 
     @contextmanager
@@ -67,7 +67,7 @@ class Stage:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def finish(self) -> None:
-        """The stage came to its end."""
+        """Note that the stage came to its end, and write the results."""
         self.found["finished"] = True
         self.write()
 
@@ -93,7 +93,7 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 
 def parser_of(name: str, doc: str | None) -> argparse.ArgumentParser:
-    """The flags that all stages have."""
+    """Return a parser with the flags that all stages have."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.gpu.{name}", description=doc, allow_abbrev=False)
     parser.add_argument("--data", type=Path, required=True, help="folder with photographs.zip")
     parser.add_argument("--out", type=Path, required=True, help="folder for what comes back")

@@ -70,7 +70,7 @@ EVERY = 60.0  # seconds between checkpoints
 
 
 def recipe_of(name: str, args: Any) -> Recipe:
-    """The stage's recipe; Colabator starts from the teacher in ``--work``."""
+    """Return the stage's recipe; Colabator starts from the teacher in ``--work``."""
     base, changes = RECIPES[name]
     tiny = (TINY + (TINY_LABELS if name == "colabator" else [])) if args.steps else []
     init = [f"init={args.work / 'teacher'}"] if name == "colabator" else []
@@ -78,26 +78,26 @@ def recipe_of(name: str, args: Any) -> Recipe:
 
 
 def with_steps(recipe: Recipe, steps: int) -> Recipe:
-    """The recipe with a schedule of so many steps."""
+    """Return the recipe with a schedule of ``steps`` steps."""
     return recipe.model_copy(update={"train": recipe.train.model_copy(update={"steps": steps})})
 
 
 def pairs_of(recipe: Recipe, data: Path, device: torch.device) -> Iterator[dict[str, Any]]:
-    """Synthetic batches."""
+    """Yield synthetic batches without end."""
     function = functools.partial(synthetic_pairs, crop=recipe.crop, haze=recipe.haze)
     count = max(1, recipe.train.batch_size // recipe.crop.per_photo)
     return batches(read_rows(data, "clear", "train"), count, function, device, seed=recipe.train.seed)
 
 
 def photographs_of(recipe: Recipe, data: Path, device: torch.device) -> Iterator[dict[str, Any]]:
-    """Batches of real photographs."""
+    """Yield batches of real photographs without end."""
     function = functools.partial(real_photographs, config=real_config(recipe))
     rows = read_rows(data, "hazy", "train")
     return batches(rows, recipe.labels.batch_size, function, device, seed=recipe.train.seed + 1)
 
 
 def labels_of(recipe: Recipe, method: Any, args: Any, device: torch.device) -> InlineLabels | None:
-    """Batches of real photographs with their labels, where the method takes them."""
+    """Return batches of real photographs with their labels; None where the method takes none."""
     if recipe.method != "colabator":
         return None
     photos = photographs_of(recipe, args.data, device)
@@ -107,24 +107,24 @@ def labels_of(recipe: Recipe, method: Any, args: Any, device: torch.device) -> I
 
 
 def started(recipe: Recipe, device: torch.device) -> Any:
-    """The recipe's method, ready to train."""
+    """Return the recipe's method, ready to train."""
     method = make_method(recipe, device)
     method.configure()
     return method
 
 
 def reserve(stage: Stage) -> float:
-    """Seconds for what comes after training."""
+    """Return the seconds to keep free for what comes after training."""
     return max(10.0, 0.04 * stage.seconds)
 
 
 def fitted(stage: Stage, pace: float, step: int) -> int:
-    """Steps in all that fit into the time, when a step takes ``pace`` seconds from here on."""
+    """Return the total of steps that fit into the time, when each takes ``pace`` seconds from here on."""
     return step + max(1, int((stage.left - reserve(stage)) / pace))
 
 
 def keep(name: str, method: Any, recipe: Recipe, step: int, args: Any) -> None:
-    """A checkpoint in ``--work``, whole or not at all, and the weights of now in ``--out``."""
+    """Write a checkpoint to ``--work``, whole or not at all, and the present weights to ``--out``."""
     target, partial = args.work / name, args.work / f"{name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     write_checkpoint(partial, method, recipe, {}, step)
@@ -186,7 +186,7 @@ def _loop(
 
 
 def psnr(one: Any, other: Any) -> float:
-    """Of uint8 images."""
+    """Return the PSNR in dB of uint8 images."""
     error = float(np.mean((one.astype(np.float64) - other) ** 2)) / 255**2
     return -10 * math.log10(max(error, 1e-10))
 
@@ -194,7 +194,9 @@ def psnr(one: Any, other: Any) -> float:
 def on_pairs(
     network: torch.nn.Module, recipe: Recipe, data: Path, device: torch.device, count: int = PAIRS
 ) -> dict[str, float]:
-    """Mean PSNR on held-out synthetic pairs, of the hazy image and dehazed; and what becomes of the clear image."""
+    """Return the mean PSNR in dB on held-out synthetic pairs: of the hazy images, of the dehazed ones, and of clear
+    images that were dehazed needlessly.
+    """
     rows = read_rows(data, "clear", "test")[:count]
     whole = recipe.crop.model_copy(update={"size": max(recipe.crop.size, 64), "scale": (0.9, 1.0), "per_photo": 1})
     haze = recipe.haze.of_kind("plain") if "plain" in recipe.haze.kinds else recipe.haze
@@ -212,7 +214,7 @@ def on_pairs(
 
 
 def shown(data: Path, count: int) -> list[dict[str, Any]]:
-    """Held-out hazy photographs, of as many kinds as there are."""
+    """Return held-out hazy photographs, of as many kinds as there are."""
     kinds: dict[str, list[dict[str, Any]]] = {}
     for row in read_rows(data, "hazy", "test"):
         kinds.setdefault(row["kind"], []).append(row)
@@ -226,7 +228,7 @@ def shown(data: Path, count: int) -> list[dict[str, Any]]:
 
 
 def draw(networks: dict[str, torch.nn.Module], args: Any, device: torch.device) -> None:
-    """The sheet: photographs and what each network makes of them."""
+    """Draw the contact sheet of held-out photographs and each network's result, and save it in ``--out``."""
     lines = []
     for row in shown(args.data, 2 if args.steps else SHOWN):
         pixels = decode_pixels(row["image"])
@@ -240,7 +242,7 @@ def draw(networks: dict[str, torch.nn.Module], args: Any, device: torch.device) 
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line; 1 where nothing was trained."""
+    """Run the command line; return 1 where nothing was trained."""
     parser = parser_of("training", __doc__)
     parser.add_argument("--stage", choices=tuple(PARTS), required=True)
     args = parser.parse_args(argv)

@@ -15,23 +15,23 @@ _DEPTH_DRAWS = ("horizon", "power", "tilt", "plane", "smooth", "objects", "sites
 
 
 def generators(seeds: Sequence[int]) -> list[torch.Generator]:
-    """A generator of its own for every image, so that its draws do not depend on the rest of the batch."""
+    """Return a generator for each image, so that its draws do not depend on the rest of the batch."""
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def draw(own: Sequence[torch.Generator], names: Sequence[str]) -> dict[str, Tensor]:
-    """One uniform number in [0, 1) per name and image, N each; an image's come from its own generator."""
+    """Draw one uniform number in [0, 1) per name and image, N each; an image's come from its own generator."""
     table = torch.stack([torch.rand(len(names), generator=generator) for generator in own])
     return dict(zip(names, table.unbind(1), strict=True))
 
 
 def between(drawn: Tensor, low: float, high: float) -> Tensor:
-    """Uniform numbers in [0, 1) stretched to [low, high)."""
+    """Stretch uniform numbers in [0, 1) to [low, high)."""
     return low + (high - low) * drawn
 
 
 def procedural_depth(image: Tensor, seed: int) -> Tensor:
-    """A plausible depth map for a photograph without one.
+    """Make a plausible depth map for a photograph without one.
 
     Args:
         image: 3HW in [0, 1]; object borders follow its colors.
@@ -44,11 +44,14 @@ def procedural_depth(image: Tensor, seed: int) -> Tensor:
 
 
 def procedural_depths(images: Tensor, seeds: Sequence[int]) -> Tensor:
-    """:func:`procedural_depth` of a batch, N3HW to N1HW; every map is what the image would get alone."""
+    """Make the :func:`procedural_depth` of each of a batch, N3HW to N1HW; every map is what the image would get
+    alone.
+    """
     own = generators(seeds)
     drawn = {name: values[:, None, None] for name, values in draw(own, _DEPTH_DRAWS).items()}
     axis = torch.linspace(0, 1, GRID)
     horizon = between(drawn["horizon"], 0.0, 0.6)
+    # 0 down to the horizon, and from there up to 1 at the bottom of the picture.
     ramp = ((axis[:, None] - horizon) / (1.0 - horizon)).clamp_(min=0.0)
     plane = _powers(ramp, between(drawn["power"], 0.6, 2.0)) + between(drawn["tilt"], -0.4, 0.4) * (axis - 0.5)
     smooth = torch.stack([smooth_field(generator) for generator in own])
@@ -61,7 +64,9 @@ def procedural_depths(images: Tensor, seeds: Sequence[int]) -> Tensor:
 
 
 def _powers(bases: Tensor, exponents: Tensor) -> Tensor:
-    """Each image by itself: torch rounds the last numbers of an array differently, and those depend on the batch."""
+    """Raise each image's bases by itself: torch rounds the last numbers of an array differently, and those depend on
+    the batch.
+    """
     return torch.stack([base ** float(exponent) for base, exponent in zip(bases, exponents, strict=True)])
 
 
@@ -72,13 +77,15 @@ def _cubic() -> Tensor:
 
 
 def smooth_field(generator: torch.Generator) -> Tensor:
-    """A smooth random field, (GRID, GRID)."""
+    """Draw a smooth random field, (GRID, GRID)."""
     return _cubic() @ torch.randn(4, 4, generator=generator) @ _cubic().T
 
 
 @functools.cache
 def _places() -> tuple[Tensor, Tensor]:
-    """Row and column of every place of the grid, from 0 to 2: position counts twice as much as a color channel."""
+    """Return row and column of every place of the grid, from 0 to 2: position counts twice as much as a color
+    channel.
+    """
     y, x = torch.meshgrid(torch.linspace(0, 2, GRID), torch.linspace(0, 2, GRID), indexing="ij")
     return y.flatten(), x.flatten()
 

@@ -20,7 +20,7 @@ class Estimate:
 
 
 def dark_channel(image: Tensor, radius: int) -> Tensor:
-    """Minimum over channels and a (2r+1)^2 window: N3HW -> N1HW."""
+    """Return the minimum over channels and a (2r+1)^2 window: N3HW -> N1HW."""
     lowest = image.amin(dim=1, keepdim=True)
     padded = F.pad(-lowest, (radius, radius, radius, radius), mode="replicate")
     rows = F.max_pool2d(padded, (2 * radius + 1, 1), stride=1)  # the minimum of a window is that of its rows' minima
@@ -46,7 +46,7 @@ class DarkChannelPrior(nn.Module):
         self.radius, self.omega, self.floor, self.guide_radius = radius, omega, floor, guide_radius
 
     def forward(self, hazy: Tensor) -> Estimate:
-        """N3HW in [0, 1] -> scene N3HW and transmission N1HW."""
+        """Dehaze N3HW in [0, 1]: -> scene N3HW and transmission N1HW."""
         radius = min(self.radius, min(hazy.shape[-2:]) - 1)
         airlight = shared(lambda: _airlight(hazy, radius))
         rough = 1.0 - self.omega * dark_channel(hazy / airlight, radius)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def scatter(scene: Tensor, transmission: Tensor, airlight: Tensor | float) -> Tensor:
-    """``P = J*T + A*(1 - T)``.
+    """Add haze to a scene: ``P = J*T + A*(1 - T)``.
 
     Args:
         scene: J, N3HW in [0, 1].
@@ -24,7 +24,7 @@ def scatter(scene: Tensor, transmission: Tensor, airlight: Tensor | float) -> Te
 
 
 def transmission_from_depth(depth: Tensor, beta: Tensor | float) -> Tensor:
-    """``T = exp(-2 * beta * (1 - depth))``: depth N1HW in [0, 1] with 1 = near, beta a number or N."""
+    """Return ``T = exp(-2 * beta * (1 - depth))``: depth N1HW in [0, 1] with 1 = near, beta a number or N."""
     if isinstance(beta, Tensor) and beta.dim() == 1:
         beta = beta[:, None, None, None]
     return torch.exp(-2.0 * beta * (1.0 - depth))

@@ -145,7 +145,7 @@ def _jpeg_by_pillow(pixels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8
 
 
 def jpeg(image: Tensor, quality: int) -> Tensor:
-    """3HW in [0, 1] through a JPEG encoder and back."""
+    """Pass 3HW in [0, 1] through a JPEG encoder and back."""
     levels = (image.clamp(0, 1) * 255 + 0.5).numpy().astype(np.uint8)
     back = np.ascontiguousarray(_jpeg_codec()(np.stack(list(levels), axis=-1), quality).transpose(2, 0, 1))
     return torch.from_numpy(np.divide(back, 255, dtype=np.float32))
@@ -173,7 +173,7 @@ def _spoil(scene: Tensor, drawn: dict[str, Tensor], own: Sequence[torch.Generato
 
 
 def _densities(strengths: Tensor, own: Sequence[torch.Generator], like: Tensor) -> Tensor:
-    """How dense the haze is in each place, 1 on the whole: N strengths to the shape N1HW of ``like``."""
+    """Draw the density of the haze in each place, 1 on the whole: N strengths to the shape N1HW of ``like``."""
     fields = torch.stack([smooth_field(generator) for generator in own])
     fields = F.interpolate(fields[:, None], size=like.shape[2:], mode="bilinear", align_corners=False)
     return fields.clamp_(-2.0, 2.0).mul_(strengths[:, None, None, None]).exp_()
@@ -254,7 +254,7 @@ def kinds_of(seeds: Sequence[int], config: HazeConfig) -> list[str]:
 
 
 def _blocks(seeds: Sequence[int], config: HazeConfig, most: int) -> Iterator[tuple[HazeConfig, slice]]:
-    """Neighboring images of one kind of haze, at most so many at a time."""
+    """Yield slices of neighboring images with one kind of haze, at most ``most`` at a time."""
     configs = {name: config.of_kind(name) for name in config.kinds} or {"": config}
     start = 0
     for name, run in itertools.groupby(kinds_of(seeds, config)):

@@ -44,8 +44,8 @@ _LIBRARIES = ("PIL", "tifffile", "imagecodecs")
 
 
 def _quiet() -> None:
-    """What these libraries have to say of a damaged file is in the errors and the notes. For the whole process: filters
-    of warnings, and log levels, are not one thread's.
+    """Quiet the libraries: their complaints about a damaged file are in our errors and notes. This is for the whole
+    process: filters of warnings, and log levels, are not one thread's.
     """
     _silence_libtiff()
     warnings.filterwarnings("ignore", module=rf"({'|'.join(_LIBRARIES)})(\.|$)")
@@ -55,7 +55,7 @@ def _quiet() -> None:
 
 @functools.cache
 def _silence_libtiff() -> None:
-    """Pillow's libtiff writes to the process's stderr what it also reports, and Pillow has no switch for it."""
+    """Stop Pillow's libtiff from writing to stderr; Pillow reports the same, and has no switch for it."""
     library = ctypes.CDLL(_imaging.__file__)  # also finds what it is linked with
     for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
         if (setter := getattr(library, name, None)) is not None:  # missing where libtiff is linked statically
@@ -104,7 +104,7 @@ def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, shrink_to: int | N
 
 
 def probe(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Header:
-    """Format and upright size from the header, with the checks of :func:`decode` but without its pixels.
+    """Read format and upright size from the header, with the checks of :func:`decode` but without its pixels.
 
     Args:
         data: the whole file, or as much of its beginning as holds the header: for JPEG, PNG and BMP 256 KiB will
@@ -156,7 +156,8 @@ def encode(photo: Photo, format: str | None = None, quality: int = 95, metadata:
 
 
 def lost(photo: Photo, format: str | None = None) -> tuple[str, ...]:  # noqa: A002 - the contract
-    """Kinds of metadata that the source holds and that :func:`encode` does not write into ``format``, even on request.
+    """List the kinds of metadata that the source holds and that :func:`encode` does not write into ``format``, even on
+    request.
 
     Args:
         photo: what was decoded.
@@ -167,7 +168,7 @@ def lost(photo: Photo, format: str | None = None) -> tuple[str, ...]:  # noqa: A
 
 
 def read_image(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMITS) -> Photo:
-    """:func:`decode` a local file; errors name it.
+    """Read a local file and :func:`decode` it; errors name it.
 
     Raises:
         ImageError: as :func:`decode`.
@@ -182,7 +183,7 @@ def read_image(path: str | os.PathLike[str], limits: ImageLimits = DEFAULT_LIMIT
 
 
 def write_image(photo: Photo, path: str | os.PathLike[str], quality: int = 95, metadata: bool = False) -> None:
-    """:func:`encode` to a file in the format of its suffix; readers see the old file or the whole new one.
+    """Write to a file, by :func:`encode`, in the format of its suffix; readers see the old file or the whole new one.
 
     Args:
         photo: to write.
@@ -204,8 +205,8 @@ def write_image(photo: Photo, path: str | os.PathLike[str], quality: int = 95, m
 
 
 def _channels(photo: Photo, name: str) -> tuple[Array, bytes | None]:
-    """(H, W) where the source was gray and the pixels still are, else (H, W, 3), with alpha and as deep as the format
-    holds; and the profile to embed.
+    """Return the array to encode: (H, W) where the source was gray and the pixels still are, else (H, W, 3), with alpha
+    and as deep as the format holds; and the profile to embed.
     """
     pixels, icc = photo.pixels, photo.icc
     if photo.gray and name != "WEBP" and (pixels == pixels[:, :, :1]).all():  # WebP knows no gray

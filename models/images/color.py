@@ -20,7 +20,8 @@ _BLOCK = 1 << 20  # pixels that are converted at once, so that memory stays that
 
 
 def to_srgb(samples: Samples, source: bytes | None) -> tuple[Array, Array | None, bytes | None]:
-    """
+    """Convert samples as a file stores them to sRGB.
+
     Returns:
         (H, W, 3) sRGB, uint8 or uint16. (H, W) alpha of the same type or None. The profile to embed, when there was one
         that is sound and made for this color model; or None.
@@ -45,7 +46,7 @@ def to_srgb(samples: Samples, source: bytes | None) -> tuple[Array, Array | None
 
 
 def _profiled(values: Array, model: str, source: bytes) -> Array | None:
-    """Converted to sRGB; None when the profile is damaged or made for another color model."""
+    """Convert to sRGB; None when the profile is damaged or made for another color model."""
     import imagecodecs
 
     try:
@@ -63,8 +64,8 @@ def _profiled(values: Array, model: str, source: bytes) -> Array | None:
 
 
 def _transform(values: Array, source: bytes, model: str, dtype: str | None = None) -> Array:
-    """Through Little CMS. Its optimized tables are off by thousands of 65535 in the shadows,
-    and by ten of 255 in those of gray; they are good for colors of 8 bits alone.
+    """Convert by Little CMS. Its optimized tables are off by thousands of 65535 in the shadows, and by ten of 255 in
+    those of gray; they are good for colors of 8 bits alone.
     """
     import imagecodecs
 
@@ -88,7 +89,7 @@ def _transform(values: Array, source: bytes, model: str, dtype: str | None = Non
 
 
 def _plain(values: Array) -> Array:
-    """Gray, RGB or CMYK without a profile as RGB; CMYK as if inks were ideal."""
+    """Return gray, RGB or CMYK without a profile as RGB; CMYK as if inks were ideal."""
     if values.shape[2] == 1:
         return np.repeat(values, 3, axis=2)
     if values.shape[2] == 3:
@@ -101,7 +102,9 @@ def _plain(values: Array) -> Array:
 
 
 def _lab(samples: Samples) -> Array:
-    """CIELAB (D50) of 8 or 16 bits in TIFF's two encodings: a and b signed, or as in ICC profiles of version 2."""
+    """Convert CIELAB (D50) of 8 or 16 bits in TIFF's two encodings: a and b signed, or as in ICC profiles of version
+    2.
+    """
     import imagecodecs
 
     values, deep = samples.values, samples.values.dtype.itemsize == 2

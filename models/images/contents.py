@@ -79,7 +79,7 @@ NOTHING = Contents()
 
 
 def webp_chunks(data: bytes) -> Iterator[bytes]:
-    """The chunks of a WebP that are all there, with their names and lengths."""
+    """Yield the chunks of a WebP that are all there, with their names and lengths."""
     at = 12
     while at + 8 <= len(data):
         length = struct.unpack_from("<I", data, at + 4)[0]
@@ -127,7 +127,7 @@ def _of_jpeg(data: bytes) -> Contents:
 
 
 def _behind(rest: bytes) -> set[str]:
-    """What stands behind a JPEG's end: the pictures of a multi-picture file, the video of a motion photo."""
+    """Name the kinds of data behind a JPEG's end: the pictures of a multi-picture file, the video of a motion photo."""
     found = set()
     if b"ftyp" in rest:
         found.add("motion photo")
@@ -158,7 +158,7 @@ def _of_png(data: bytes) -> Contents:
 
 
 def _png_text(name: bytes, body: bytes, longest: int) -> tuple[str, str] | None:
-    """(keyword, text), or None for what is damaged or longer."""
+    """Return (keyword, text), or None for a text that is damaged or longer than ``longest``."""
     keyword, _, rest = body.partition(b"\0")
     packed = name == b"zTXt" or (name == b"iTXt" and rest[:1] == b"\1")
     if name == b"iTXt":
@@ -209,7 +209,7 @@ def _made(dropped: set[str], texts: list[tuple[str, str]], iptc: bytes | None) -
 
 
 def _iptc_of(resources: bytes) -> tuple[bytes | None, set[str]]:
-    """The IPTC block among Photoshop's image resources, and what is lost of them."""
+    """Return the IPTC block among Photoshop's image resources, and the kinds of metadata that are lost of them."""
     at, iptc, lost = 0, None, set()
     while resources[at : at + 4] == b"8BIM" and at + 12 <= len(resources):
         number, name = struct.unpack_from(">HB", resources, at + 4)
@@ -227,8 +227,8 @@ def _iptc_of(resources: bytes) -> tuple[bytes | None, set[str]]:
 
 
 def clean_iptc(block: bytes) -> bytes | None:
-    """Without the records that hold a picture (IIM 4.2: 2:200 to 2:202, and the records 7 to 9); None when it is
-    damaged, empty or too long.
+    """Return a block of IPTC without the records that hold a picture (IIM 4.2: 2:200 to 2:202, and the records 7 to 9);
+    None when it is damaged, empty or too long.
     """
     kept, at = [], 0
     while at + 5 <= len(block) and block[at] == 0x1C:
@@ -243,6 +243,6 @@ def clean_iptc(block: bytes) -> bytes | None:
 
 
 def iptc_segment(block: bytes) -> bytes:
-    """A whole JPEG segment that holds it."""
+    """Return a whole JPEG segment that holds the block."""
     body = b"Photoshop 3.0\0" + b"8BIM" + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(block)) + block
     return b"\xff\xed" + struct.pack(">H", 2 + len(body) + len(block) % 2) + body + bytes(len(block) % 2)

@@ -24,8 +24,8 @@ _FRACTION = 16  # what one of them costs, in numbers
 
 
 def first(data: bytes) -> Tags:
-    """The first directory of a TIFF file, or of an EXIF block without its ``Exif\\0\\0``. Values of unknown types, or
-    that leave the file, count as missing.
+    """Read the first directory of a TIFF file, or of an EXIF block without its ``Exif\\0\\0``. Values of unknown types,
+    or that leave the file, count as missing.
 
     Raises:
         CorruptImage: no such header.
@@ -38,12 +38,12 @@ def first(data: bytes) -> Tags:
 
 
 def inner(data: bytes, tags: Tags, pointer: int) -> Tags | None:
-    """The directory that a tag points to, if there is one."""
+    """Read the directory that a tag points to; None where there is none."""
     return _loaded(_empty(data, pointer), data, at) if (at := number(tags, pointer)) else None
 
 
 def _empty(data: bytes, group: int | None = None) -> Tags:
-    """In the byte order of a file; Pillow wants the same mark of BigTIFF for both orders."""
+    """Make an empty directory in the byte order of a file; Pillow wants the same mark of BigTIFF for both orders."""
     head = b"II+\0" + data[4:16].ljust(12, b"\xff") if b"+" in data[2:4] else b"II*\0" + data[4:8].ljust(4, b"\xff")
     return Tags(head, data[:2], group)
 
@@ -59,7 +59,9 @@ def _loaded(tags: Tags, data: bytes, at: int) -> Tags:
 
 
 def _check(data: bytes, at: int, big: bool, order: Literal["<", ">"]) -> None:
-    """Every number becomes an object of Python, and a fraction a large one: a file of 64 MB would take gigabytes."""
+    """Refuse a directory of too many numbers: each becomes an object of Python, and a file of 64 MB would take
+    gigabytes.
+    """
     long, start = ("u8", at + 8) if big else ("u4", at + 2)
     entry = np.dtype([("tag", "u2"), ("type", "u2"), ("count", long), ("value", long)]).newbyteorder(order)
     count = int.from_bytes(data[at:start], "little" if order == "<" else "big")
@@ -70,20 +72,20 @@ def _check(data: bytes, at: int, big: bool, order: Literal["<", ">"]) -> None:
 
 
 def numbers(tags: Tags, tag: int) -> tuple[Any, ...]:
-    """The numbers of a tag; none where it is missing or holds something else."""
+    """Return the numbers of a tag; none where it is missing or holds something else."""
     value = tags.get(tag, ())
     values = value if isinstance(value, tuple) else (value,)
     return () if any(isinstance(item, str | bytes) for item in values) else values
 
 
 def number(tags: Tags, tag: int, default: int = 0) -> int:
-    """The first number of a tag, as far as it is a whole one and not negative."""
+    """Return the first number of a tag if it is whole and not negative, else ``default``."""
     value = next(iter(numbers(tags, tag)), default)
     return value if isinstance(value, int) and value >= 0 else default
 
 
 def raw(tags: Tags, tag: int) -> bytes:
-    """The bytes of a tag, also where they are written as numbers of 32 bits, as some programs do."""
+    """Return the bytes of a tag, also where they are written as numbers of 32 bits, as some programs do."""
     value = tags.get(tag, ())
     parts = value if isinstance(value, tuple) else (value,)
     if all(isinstance(part, bytes) for part in parts):
@@ -93,7 +95,7 @@ def raw(tags: Tags, tag: int) -> bytes:
 
 
 def copied(source: Tags, wanted: Iterable[int]) -> Tags:
-    """A little-endian directory of these tags."""
+    """Copy the wanted tags to a new little-endian directory."""
     result = Tags(HEAD, group=source.group)
     for tag in wanted:
         parts = source[tag] if isinstance(source[tag], tuple) else (source[tag],)
@@ -104,7 +106,7 @@ def copied(source: Tags, wanted: Iterable[int]) -> Tags:
 
 
 def directories(block: bytes) -> tuple[Tags, dict[int, Tags]]:
-    """A block's first directory, and those of the exposure and of the place, by the tags that point to them."""
+    """Read a block's first directory, and those of the exposure and of the place, by the tags that point to them."""
     source = first(block)
     found = {pointer: inner(block, source, pointer) for pointer in (EXIF, GPS)}
     children = {pointer: copied(tags, tags) for pointer, tags in found.items() if tags is not None}
@@ -112,7 +114,7 @@ def directories(block: bytes) -> tuple[Tags, dict[int, Tags]]:
 
 
 def packed(tags: Tags, children: Mapping[int, Tags], at: int = 8) -> bytes:
-    """A directory, to stand at byte ``at`` of a file, with those that it points to."""
+    """Serialize a directory, to stand at byte ``at`` of a file, with those that it points to."""
     for pointer in children:
         tags[pointer] = at
     place = at + len(tags.tobytes(at))

@@ -38,8 +38,8 @@ _TURN = re.compile(rb"\btiff:Orientation(?:\s*=\s*[\"']|>)\s*([1-8])")
 
 
 def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(marker, first byte, length) of the segments up to the end marker, which comes last, with length 0. What lies
-    between them, scans' data among it, is passed over, as decoders do.
+    """Yield (marker, first byte, length) of the segments up to the end marker, which comes last, with length 0. What
+    lies between them, scans' data among it, is passed over, as decoders do.
 
     Raises:
         CorruptImage: so many segments, scans or bytes between segments that reading them would take minutes.
@@ -76,7 +76,7 @@ def is_whole(data: bytes) -> bool:
 
 
 def tiff_layout(data: bytes, limits: ImageLimits) -> tiff.Layout | None:
-    """The checked header of a TIFF file; None for other files, and where TIFF is not accepted.
+    """Read and check the header of a TIFF file; None for other files, and where TIFF is not accepted.
 
     Raises:
         ImageError: as :func:`models.images.decode`.
@@ -90,7 +90,7 @@ def tiff_layout(data: bytes, limits: ImageLimits) -> tiff.Layout | None:
 
 
 def open_image(data: bytes, limits: ImageLimits) -> Image.Image:
-    """A Pillow image whose header was read and checked, and whose pixels were not.
+    """Open a Pillow image: its header is read and checked, its pixels are not.
 
     Raises:
         ImageError: as :func:`models.images.decode`; Pillow's plugins raise more.
@@ -137,8 +137,8 @@ def boxes(data: bytes) -> heif.HeifLayout | None:
 
 
 def _plugins(data: bytes, limits: ImageLimits) -> list[str]:
-    """Pillow's names of the formats that a file may have: AVIF and HEIC share their boxes, so that one of the two is
-    told to look at it.
+    """Return Pillow's names of the formats that a file may have: AVIF and HEIC share their boxes, so that one of the
+    two is told to look at it.
     """
     kind = kind_of(data) if data[4:8] == b"ftyp" else None
     if kind == "HEIC":
@@ -163,7 +163,9 @@ def probe(data: bytes, limits: ImageLimits) -> Header:
 
 
 def orientation(image: Image.Image, data: bytes) -> int:
-    """EXIF orientation 1..8 of a file whose pixels are not read yet. Not for TIFF: see :func:`tiff_orientation`."""
+    """Return the EXIF orientation 1..8 of a file whose pixels are not read yet. Not for TIFF: see
+    :func:`tiff_orientation`.
+    """
     if image.format == "PNG" and "exif" not in image.info and (block := png.exif(data)) is not None:
         image.info["exif"] = block  # it stands behind the pixels
     try:
@@ -177,7 +179,7 @@ def orientation(image: Image.Image, data: bytes) -> int:
 
 
 def tiff_orientation(layout: tiff.Layout) -> int:
-    """The orientation of a TIFF, 1..8; that of its XMP counts where the directory tells none."""
+    """Return the orientation of a TIFF, 1..8; that of its XMP counts where the directory tells none."""
     value = exif.number(layout.tags, exif.ORIENTATION)
     return value if 1 <= value <= 8 else _xmp_orientation(layout.xmp) if value == 0 else 1
 
@@ -189,12 +191,12 @@ def _xmp_orientation(packet: bytes) -> int:
 
 
 def name_of(image: Image.Image) -> str:
-    """The format's name in this contract."""
+    """Return the format's name as this package spells it."""
     return {"MPO": "JPEG", "HEIF": "HEIC"}.get(str(image.format), str(image.format))
 
 
 def typed(problem: Exception, data: bytes) -> ImageError:
-    """The typed error for what a plugin raised."""
+    """Return the typed error for an exception that a plugin raised."""
     if isinstance(problem, ImageError):
         return problem
     if isinstance(problem, MemoryError):
@@ -215,7 +217,7 @@ def _header(name: str, size: tuple[int, int], turn: int) -> Header:
 
 
 def _ends_early(data: bytes) -> bool:
-    """Whether a length in the header of a WebP or BMP, or the missing end of a PNG or JPEG, shows a cut file."""
+    """Say whether a length in the header of a WebP or BMP, or the missing end of a PNG or JPEG, shows a cut file."""
     if data.startswith(b"RIFF"):
         return len(data) < 12 or struct.unpack("<I", data[4:8])[0] + 8 > len(data)
     if data.startswith(b"BM"):

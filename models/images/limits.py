@@ -81,7 +81,9 @@ DEFAULT_LIMITS = ImageLimits()
 
 
 def format_written(source: str, wanted: str | None = None) -> str:
-    """The format of a result: the one that is wanted, or that of its source; JPEG where that one is only read."""
+    """Return the format of a result: the one that is wanted, or that of its source; JPEG where that one is only
+    read.
+    """
     name = (wanted or source).upper()
     return name if wanted or name in WRITTEN else "JPEG"
 
@@ -95,7 +97,8 @@ class Header(NamedTuple):
 
 
 def check_bytes(size: int, limits: ImageLimits) -> None:
-    """
+    """Check the length of a file.
+
     Raises:
         ImageTooLarge: the file is longer than the limits allow.
     """
@@ -104,7 +107,8 @@ def check_bytes(size: int, limits: ImageLimits) -> None:
 
 
 def check_size(width: int, height: int, limits: ImageLimits) -> None:
-    """
+    """Check the size and the shape of a picture.
+
     Raises:
         ImageTooLarge: more pixels, or a longer shape, than the limits allow.
     """
@@ -115,7 +119,8 @@ def check_size(width: int, height: int, limits: ImageLimits) -> None:
 
 
 def check_frames(several: bool, name: str, limits: ImageLimits) -> None:
-    """
+    """Check that a file holds one picture, unless the first frame will do.
+
     Raises:
         UnsupportedFormat: an animation or several pages, unless the first frame will do.
     """

@@ -44,7 +44,7 @@ class Mended:
 
 
 def candidates(data: bytes, limits: ImageLimits) -> Iterator[Mended]:
-    """Copies that may decode, those with the least changes first. What this raises says that there are no more."""
+    """Yield copies that may decode, those with the least changes first. An exception means that there are no more."""
     note = ""
     if data.startswith(b"\x89PNG"):
         extra = [part for part in png.chunks(data) if part[0] not in png.NEEDED and part[0][0] & 0x20]
@@ -89,17 +89,19 @@ def filled(pixels: Array, other: Array) -> tuple[Array, int, int] | None:
 
 
 def _few(side: int) -> int:
-    """Rows that may be missing."""
+    """Return the number of rows that may be missing."""
     return min(_MOST_ROWS, math.floor(_MOST_SHARE * side))
 
 
 def ends_early(rows: int, height: int) -> str:
-    """The note on rows that are missing."""
+    """Return the note on rows that are missing."""
     return f"the file ends early: {rows} of {height} rows miss something, which repeats what is beside it"
 
 
 def _ended(data: bytes, limits: ImageLimits) -> Mended | None:
-    """A file whose end was missing, with two kinds of something for it: what they make of it tells what is missing."""
+    """Complete a file whose end is missing, twice and differently: rows that decode differently are the missing
+    ones.
+    """
     if data.startswith(b"RIFF"):
         return _webp(data)
     if data.startswith(b"\x89PNG"):
@@ -140,7 +142,7 @@ def _noise(size: int, seed: int) -> bytes:
 
 
 def _png(data: bytes, limits: ImageLimits) -> Mended | None:
-    """Its pixel data packed anew, with the row above for a few rows that are missing at the end."""
+    """Pack the pixel data anew, with the row above for a few rows that are missing at the end."""
     width, height, depth, kind, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
     check_size(width, height, limits)
     row = 1 + math.ceil(width * depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[kind] / 8)
@@ -163,7 +165,7 @@ def _png(data: bytes, limits: ImageLimits) -> Mended | None:
 
 
 def _webp(data: bytes) -> Mended | None:
-    """Without what stands behind the picture and is not all there."""
+    """Remove incomplete chunks behind the picture."""
     chunks = [chunk + bytes(len(chunk) % 2) for chunk in webp_chunks(data)]
     names = {chunk[:4] for chunk in chunks}
     if names.isdisjoint((b"VP8 ", b"VP8L")):

@@ -56,7 +56,7 @@ _KINDS = tuple(
 def collect(
     exif: bytes | None, xmp: Any, dpi: Any, orientation: int, beside: Contents = NOTHING, *, pages: bool = False
 ) -> tuple[Metadata | None, tuple[str, ...]]:
-    """Clean what a file tells. Whatever is damaged, or longer than a JPEG can hold, is left out.
+    """Clean a file's metadata. Parts that are damaged, or longer than a JPEG can hold, are left out.
 
     Args:
         exif: an EXIF block, or a TIFF file, which is one.
@@ -84,7 +84,7 @@ def collect(
 
 
 def lost_in(data: Metadata, name: str) -> set[str]:
-    """Kinds of metadata that a format has no place for."""
+    """List the kinds of metadata that a format has no place for."""
     texts = {"PNG": False, "JPEG": any(keyword != COMMENT for keyword, _ in data.texts) or len(data.texts) > 1}
     kinds = {
         "EXIF": data.exif is not None and name == "BMP",
@@ -96,14 +96,14 @@ def lost_in(data: Metadata, name: str) -> set[str]:
 
 
 def tiff_resolution(tags: image_exif.Tags) -> tuple[float, float] | None:
-    """Dots per inch that a TIFF directory tells, or None."""
+    """Return the dots per inch that a TIFF directory tells, across and down; None where it tells none."""
     per_inch = {2: 1.0, 3: 2.54}.get(image_exif.number(tags, RESOLUTION_UNIT, 2), math.nan)
     values = [image_exif.numbers(tags, tag)[:1] for tag in (X_RESOLUTION, Y_RESOLUTION)]
     return _resolution([per_inch * float(number) for value in values for number in value])
 
 
 def pillow_options(data: Metadata, name: str) -> dict[str, Any]:
-    """Arguments of Pillow's ``save`` for JPEG, WebP, AVIF and BMP."""
+    """Return the arguments of Pillow's ``save`` for JPEG, WebP, AVIF and BMP."""
     options: dict[str, Any] = {} if data.dpi is None or name in ("WEBP", "AVIF") else {"dpi": data.dpi}
     if name == "BMP":
         return options
@@ -119,7 +119,9 @@ def pillow_options(data: Metadata, name: str) -> dict[str, Any]:
 
 
 def exif_block(data: Metadata) -> bytes | None:
-    """The EXIF block with the resolution in it, where readers of JPEG, WebP and AVIF look; None without either."""
+    """Return the EXIF block with the resolution in it, where readers of JPEG, WebP and AVIF look; None without
+    either.
+    """
     if data.exif is None and data.dpi is None:
         return None
     tags, children = image_exif.directories(data.exif or image_exif.EMPTY)
@@ -161,7 +163,7 @@ def _resolution(dpi: Any) -> tuple[float, float] | None:
 
 
 def clean(packet: Any) -> tuple[bytes | None, set[str]]:
-    """A packet whose orientation is 1 and that holds nothing of the old picture; and what was lost.
+    """Clean an XMP packet: set its orientation to 1, and remove all that describes the old picture.
 
     Args:
         packet: bytes or text; anything else counts as none.

@@ -22,7 +22,7 @@ Model = Literal["GRAY", "RGB", "CMYK", "LAB", "ICCLAB"]
 
 
 def to_tensor(pixels: Array) -> Tensor:
-    """(H, W, 3) or (N, H, W, 3) uint8 or uint16 to float32 NCHW in [0, 1]; one image becomes a batch of one."""
+    """Convert (H, W, 3) or (N, H, W, 3) uint8 or uint16 to float32 NCHW in [0, 1]; one image becomes a batch of one."""
     import torch
 
     if pixels.ndim not in (3, 4) or pixels.dtype not in (np.uint8, np.uint16):
@@ -33,7 +33,7 @@ def to_tensor(pixels: Array) -> Tensor:
 
 
 def to_uint8(image: Tensor) -> NDArray[np.uint8]:
-    """NCHW float to NHWC uint8: clamped to [0, 1], half rounded up. Inverse of :func:`to_tensor` on uint8."""
+    """Convert NCHW float to NHWC uint8: clamped to [0, 1], half rounded up. Inverse of :func:`to_tensor` on uint8."""
     return quantize(image, np.dtype(np.uint8))
 
 
@@ -53,7 +53,7 @@ def resize(pixels: Array, width: int, height: int) -> Array:
 
 
 def quantize(image: Tensor, dtype: np.dtype[Any]) -> Array:
-    """NCHW float to NHWC of an unsigned ``dtype``: clamped to [0, 1], half rounded up."""
+    """Convert NCHW float to NHWC of an unsigned ``dtype``: clamped to [0, 1], half rounded up."""
     images, channels, height, width = image.shape
     levels, rows = np.empty((images, height, width, channels), dtype), max(1, _BAND // max(1, width))
     for top in range(0, height, rows):
@@ -109,11 +109,11 @@ class Photo:
     dropped: tuple[str, ...] = ()
 
     def tensor(self) -> Tensor:
-        """The pixels as float32 (1, 3, H, W) in [0, 1]."""
+        """Return the pixels as float32 (1, 3, H, W) in [0, 1]."""
         return to_tensor(self.pixels)
 
     def with_tensor(self, image: Tensor) -> Photo:
-        """This photo with other pixels: ``image`` is (1, 3, H, W) float, clamped to [0, 1].
+        """Return this photo with other pixels: ``image`` is (1, 3, H, W) float, clamped to [0, 1].
 
         Raises:
             ValueError: another shape than (1, 3, H, W), or another size while there is alpha to go with it.
@@ -145,7 +145,7 @@ class Samples:
 
 
 def whole_numbers(values: Array) -> Array:
-    """Samples of any depth as uint8 or uint16, in native byte order.
+    """Convert samples of any depth to uint8 or uint16, in native byte order.
 
     Raises:
         UnsupportedFormat: floats outside [0, 1] or integers outside 0..65535, whose white is anyone's guess.
@@ -167,7 +167,7 @@ def whole_numbers(values: Array) -> Array:
 
 
 def straight(values: Array, alpha: Array) -> Array:
-    """(H, W, C) colors that were multiplied by ``alpha``, as they were before; black where it is 0."""
+    """Divide (H, W, C) colors by the ``alpha`` that they were multiplied by; black where it is 0."""
     white = np.iinfo(values.dtype).max
     whole = np.maximum(alpha.astype(np.uint32), 1)[:, :, None]
     result: Array = np.minimum((values * np.uint32(white) + whole // 2) // whole, white).astype(values.dtype)
@@ -186,7 +186,7 @@ def upright(pixels: Array, orientation: int) -> Array:
 
 
 def eight_bits(values: Array) -> Array:
-    """uint16 rounded to uint8; uint8 as it is."""
+    """Round uint16 to uint8; return uint8 as it is."""
     if values.dtype == np.uint8:
         return values
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)

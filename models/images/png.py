@@ -24,7 +24,7 @@ _MOST_CHUNKS = 100_000  # 64 MiB in the smallest pieces that encoders write
 
 
 def chunks(data: bytes, cut: bool = False) -> Iterator[Chunk]:
-    """The chunks up to the end of the file, whatever it is; ``cut``: also a last one of which a part is missing.
+    """Yield the chunks up to the last whole one or ``IEND``; with ``cut`` also a last one of which a part is missing.
 
     Raises:
         CorruptImage: more chunks than any encoder writes.
@@ -55,7 +55,7 @@ def is_sound(data: bytes, part: Chunk) -> bool:
 
 
 def without(data: bytes, parts: Collection[Chunk]) -> bytes:
-    """The file without these of its chunks, and without what is behind its end."""
+    """Return the file without the given chunks, and without bytes behind its end."""
     left = set(parts)
     kept = (
         data[at - 8 : at + length + 4] for name, at, length in chunks(data, cut=True) if (name, at, length) not in left
@@ -64,18 +64,18 @@ def without(data: bytes, parts: Collection[Chunk]) -> bytes:
 
 
 def chunk(name: bytes, body: bytes) -> bytes:
-    """A chunk as it stands in a file."""
+    """Return a chunk as it stands in a file."""
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
 def exif(data: bytes) -> bytes | None:
-    """The EXIF block, wherever in the file it stands."""
+    """Find the EXIF block, wherever in the file it stands; None where there is none."""
     found = (part for part in chunks(data) if part[0] == b"eXIf" and is_sound(data, part))
     return next((data[at : at + length] for _, at, length in found), None)
 
 
 def decode(data: bytes, size: tuple[int, int]) -> Samples:
-    """The pixels of a 16-bit PNG of ``size`` (width, height), as they are stored.
+    """Decode the pixels of a 16-bit PNG of ``size`` (width, height), as they are stored.
 
     Raises:
         CorruptImage: as the name says.

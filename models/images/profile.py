@@ -66,13 +66,13 @@ _CURVES: dict[int, float | Array | None] = {
 
 @functools.cache
 def srgb_profile() -> bytes:
-    """An sRGB profile, the same bytes every time."""
+    """Return an sRGB profile, the same bytes every time."""
     return _dated(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
 
 
 @functools.cache
 def srgb_gray_profile() -> bytes:
-    """The same for gray."""
+    """Return a gray profile with the curve of sRGB, the same bytes every time."""
     import imagecodecs
 
     table = _table(np.interp(np.linspace(0, 1, _GRAY_POINTS), np.linspace(0, 1, _POINTS), _SRGB_CURVE))
@@ -122,8 +122,8 @@ def _fits(tag: bytes) -> bool:
 
 
 def png(data: bytes, icc: bytes | None) -> bytes | None:
-    """The profile of a PNG by the order of precedence of its specification (third edition, 4.3): cICP, iCCP, sRGB, then
-    gAMA with cHRM. A gamma close to 1/2.2 counts as sRGB, which it stands for in nearly all files.
+    """Find the profile of a PNG by the order of precedence of its specification (third edition, 4.3): cICP, iCCP, sRGB,
+    then gAMA with cHRM. A gamma close to 1/2.2 counts as sRGB, which it stands for in nearly all files.
 
     Args:
         data: the file.
@@ -162,8 +162,8 @@ def _coded(code: bytes, gray: bool) -> bytes | None:
 
 
 def heif(code: tuple[int, ...] | None, icc: bytes | None, gray: bool) -> bytes | None:
-    """The profile of an AVIF or HEIC: the embedded one, or what the numbers of its colors say. BT.709's curve counts as
-    sRGB's: stills that tell it are made, and shown, like others.
+    """Find the profile of an AVIF or HEIC: the embedded one, or one made from its color numbers. BT.709's curve counts
+    as sRGB's: stills that tell it are made, and shown, like others.
 
     Args:
         code: primaries, transfer and more, as in cICP; None where it tells none.
@@ -183,8 +183,9 @@ def heif(code: tuple[int, ...] | None, icc: bytes | None, gray: bool) -> bytes |
 
 
 def tiff(data: bytes, tags: image_exif.Tags, photometric: int, floating: bool) -> bytes | None:
-    """The profile of a TIFF: the embedded one, or what its WhitePoint, PrimaryChromaticities and TransferFunction say
-    (TIFF 6.0, section 20), or its EXIF. A transfer function close to the sRGB curve counts as that.
+    """Find the profile of a TIFF: the embedded one, or one made from its WhitePoint, PrimaryChromaticities and
+    TransferFunction (TIFF 6.0, section 20), or from its EXIF. A transfer function close to the sRGB curve counts as
+    that.
     """
     icc = image_exif.raw(tags, _ICC) or None
     if photometric not in _MATRIX_MODELS or (icc and is_sound(icc)):
@@ -198,7 +199,9 @@ def tiff(data: bytes, tags: image_exif.Tags, photometric: int, floating: bool) -
 
 
 def exif(block: Any, gray: bool) -> bytes | None:
-    """Adobe RGB, where EXIF says so: by its interoperability index (DCF 2.0: R03), or as many programs do."""
+    """Return a profile of Adobe RGB where EXIF says so: by its interoperability index (DCF 2.0: R03), or as many
+    programs do.
+    """
     if not isinstance(block, bytes):
         return None
     block = block.removeprefix(b"Exif\0\0")
@@ -213,7 +216,7 @@ def exif(block: Any, gray: bool) -> bytes | None:
 
 
 def bmp(data: bytes) -> bytes | None:
-    """The profile inside a BMP, version 5."""
+    """Read the profile inside a BMP, version 5; None where there is none."""
     if len(data) < 138 or struct.unpack_from("<I", data, 14)[0] < 124 or data[70:74] != b"DEBM":
         return None
     at, size = struct.unpack_from("<II", data, 126)
@@ -247,8 +250,8 @@ def _spans(points: Chromaticities) -> bool:
 
 
 def stated(points: Chromaticities, curve: float | Array | None, gray: bool = False) -> bytes | None:
-    """A profile of these chromaticities and this curve from stored values to light: a power, or a table, or three;
-    None for sRGB's. No profile for what is sRGB, and for what cannot be.
+    """Make a profile of these chromaticities and this curve from stored values to light: a power, a table, three
+    tables, or None for sRGB's. Return None for sRGB itself, and where no profile can be made.
     """
     if not _spans(points):
         points = _SRGB

@@ -46,7 +46,7 @@ def photo_of(data: bytes, limits: ImageLimits, shrink_to: int | None = None, *, 
 
 
 def copies(data: bytes, limits: ImageLimits, error: ImageError) -> Iterator[Mended]:
-    """Copies of a damaged file that may decode."""
+    """Yield copies of a damaged file that may decode."""
     if limits.strict or not isinstance(error, CorruptImage | TruncatedImage):
         return
     with contextlib.suppress(Exception):  # whatever comes of damage: there are no more
@@ -54,7 +54,7 @@ def copies(data: bytes, limits: ImageLimits, error: ImageError) -> Iterator[Mend
 
 
 def nearly_whole(data: bytes, limits: ImageLimits, error: ImageError) -> Photo | None:
-    """The photo of a file that is nearly whole, with a note."""
+    """Decode the photo of a file that is nearly whole, with a note; None where no copy of it decodes."""
     for found in copies(data, limits, error):
         with contextlib.suppress(Exception):  # this copy does not decode either
             photo, note = photo_of(found.data, limits, ended=not found.other), found.note
@@ -75,8 +75,8 @@ def _planes(photo: Photo) -> Array:
 
 
 def _photo(samples: Samples | None, data: bytes, layout: tiff.Layout | None, image: Image.Image | None) -> Photo:
-    """Of deep samples, or of what Pillow reads. With what the file tells beside its pixels, and the names of what is
-    left out.
+    """Make a photo of deep samples, or of Pillow's image, with the file's metadata and the names of those that are left
+    out.
     """
     boxed = None if image is None else headers.boxes(data)
     beside = contents(data, layout, boxed)
@@ -119,7 +119,7 @@ def _icc(image: Image.Image, data: bytes, boxed: HeifLayout | None) -> bytes | N
 
 
 def _samples(image: Any) -> Samples:
-    """What Pillow reads."""
+    """Decode the samples of Pillow's image."""
     stated = image.size
     image.load()
     if image.format == "HEIF" and image.size != stated:

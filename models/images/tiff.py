@@ -52,7 +52,7 @@ class Layout:
 
     @property
     def xmp(self) -> bytes:
-        """The embedded XMP packet, or nothing."""
+        """Return the embedded XMP packet, or no bytes."""
         return exif.raw(self.tags, _XMP)
 
 
@@ -77,7 +77,7 @@ def layout(data: bytes) -> Layout:
 
 
 def decode(data: bytes, page: Layout) -> Samples:
-    """The pixels of a deep TIFF, as they are stored (not turned, not converted).
+    """Decode the pixels of a deep TIFF, as they are stored (not turned, not converted).
 
     Raises:
         UnsupportedFormat: a color model, depth or compression that is not on the list.
@@ -101,7 +101,7 @@ def decode(data: bytes, page: Layout) -> Samples:
 
 
 def _check(first: Any, page: Layout, length: int) -> None:
-    """Before anything is decoded: ``first`` is tifffile's reading of the same page."""
+    """Check a page before it is decoded: ``first`` is tifffile's reading of the same page."""
     depths = "u1 u2" if page.photometric in _LAB else "u1 u2 u4 i2 i4 f2 f4 f8"
     if page.photometric not in _MODELS or first.dtype is None or first.dtype.str[1:] not in depths:
         raise UnsupportedFormat(

@@ -26,7 +26,7 @@ _STRAIGHT = 2
 
 
 def pillow(pixels: Array, name: str, icc: bytes | None, quality: int, told: Metadata) -> bytes:
-    """A JPEG, WebP, AVIF, BMP or PNG of uint8."""
+    """Encode uint8 pixels as JPEG, WebP, AVIF, BMP or PNG."""
     options = pillow_options(told, name)
     if name in _LOSSY:
         options["quality"] = quality
@@ -42,7 +42,7 @@ def pillow(pixels: Array, name: str, icc: bytes | None, quality: int, told: Meta
 
 
 def png(pixels: Array, icc: bytes | None, told: Metadata) -> bytes:
-    """A PNG of (H, W) gray or (H, W, 2..4), uint8 or uint16; 2 and 4 have alpha last."""
+    """Encode a PNG of (H, W) gray or (H, W, 2..4), uint8 or uint16; 2 and 4 have alpha last."""
     if pixels.dtype == np.uint8:
         data = pillow(pixels, "PNG", None, 0, Metadata())
     else:
@@ -63,7 +63,7 @@ def png(pixels: Array, icc: bytes | None, told: Metadata) -> bytes:
 
 
 def tiff(pixels: Array, icc: bytes | None, told: Metadata) -> bytes:
-    """A deflated little-endian TIFF of the same."""
+    """Encode a deflated little-endian TIFF of (H, W) gray or (H, W, 2..4), uint8 or uint16; 2 and 4 have alpha last."""
     import imagecodecs
 
     height, width = pixels.shape[:2]

@@ -22,7 +22,7 @@ Lines = Callable[[int], Tensor]  # a line by its number, counted from the edge: 
 
 
 def content_of(image: Tensor, known: Tile | None = None) -> Tile:
-    """The picture without uniform black or white borders; all of it where there are none.
+    """Find the part of a picture without uniform black or white borders; all of it where there are none.
 
     Args:
         image: 13HW in [0, 1], or of whole numbers.
@@ -57,7 +57,7 @@ def _lines(image: Tensor, axis: int) -> tuple[Lines, Lines]:
 
 
 def _thickness(lines: Lines, count: int) -> int:
-    """How many lines from an edge are of one color, black or white; 0 where they make no border."""
+    """Count the lines from an edge that are of one color, black or white; 0 where they make no border."""
     color = lines(0).mean(dim=1, keepdim=True)
     if min(float(color.max()), 1.0 - float(color.min())) > _EXTREME:
         return 0
@@ -80,7 +80,7 @@ def _edge(lines: Lines, start: int, count: int) -> int:
 
 
 def _still(image: Tensor, known: Tile) -> bool:
-    """The borders of the frame before are borders in this one."""
+    """Say whether the borders of the frame before are borders in this one."""
     sides = (
         image[:, : known.top],
         image[:, known.bottom :],

@@ -45,17 +45,18 @@ def haze_of(transmission: Tensor | None) -> float | None:
 
 
 def verdict(haze: float) -> str:
-    """An amount of haze in words."""
+    """Return an amount of haze in words."""
     return next(words for below, words in VERDICTS if haze < below)
 
 
 def blend(hazy: Tensor, scene: Tensor, strength: float) -> Tensor:
-    """``strength`` 0 gives the hazy image, 1 the dehazed one. Shapes N3HW."""
+    """Blend N3HW images: ``strength`` 0 gives the hazy image, 1 the dehazed one."""
     return scene if strength == 1.0 else torch.lerp(hazy, scene, strength)
 
 
 def estimate_airlight(hazy: Tensor, scene: Tensor, transmission: Tensor) -> Tensor:
-    """The airlight A that a result amounts to: weighted least squares of ``P - J T = A (1 - T)``, weights ``1 - T``.
+    """Estimate the airlight A that a result implies, by weighted least squares of ``P - J T = A (1 - T)``, weights ``1
+    - T``.
 
     Where there is next to no haze, it is the color of what is farthest.
 
@@ -126,7 +127,9 @@ def look_at(hazy: Tensor, scene: Tensor, transmission: Tensor | None, controls: 
 
 
 def steadied(before: Look, now: Look, kept: float) -> Look:
-    """The look of a frame of a video, nearer to that of the frame before: ``kept`` 0 is ``now``, 1 ``before``."""
+    """Return the look of a frame of a video, drawn toward that of the frame before: ``kept`` 0 is ``now``, 1
+    ``before``.
+    """
     look = replace(now, strength=now.strength + kept * (before.strength - now.strength))
     if before.airlight is not None and now.airlight is not None:
         look = replace(look, airlight=torch.lerp(now.airlight, before.airlight, kept))
@@ -148,20 +151,20 @@ def _strength(controls: Controls, transmission: Tensor | None) -> float:
 
 
 def _step(values: Tensor, start: float, end: float) -> Tensor:
-    """From 0 at ``start`` to 1 at ``end``, smoothly."""
+    """Rise smoothly from 0 at ``start`` to 1 at ``end``."""
     share = ((values - start) / (end - start)).clamp_(0.0, 1.0)
     return share.mul(share).mul_(share.mul_(-2.0).add_(3.0))
 
 
 def _farther(transmission: Tensor, distance: float) -> Tensor:
-    """Where a small 11HW is farther than that share of its optical distance, ``-ln T``, softly."""
+    """Mark, softly, where a small 11HW lies beyond that share of its optical distance, ``-ln T``."""
     optical = transmission.clamp(min=1e-3).log_().neg_()
     farthest = max(float(torch.quantile(optical.flatten(), _FARTHEST)), 1e-3)
     return _step(optical / farthest, distance - _SOFT, distance + _SOFT)
 
 
 def _nearness(hazy: Tensor, transmission: Tensor | None) -> Tensor:
-    """How much the pixels count for the exposure: those nearest, or all alike where nothing is known of that."""
+    """Weigh pixels for the exposure: the nearest count most, or all alike where there is no transmission."""
     if transmission is None:
         return torch.ones_like(hazy[:, :1])
     return (transmission / transmission.amax().clamp(min=1e-3)) ** _NEARNESS
@@ -172,7 +175,9 @@ def _luminance(image: Tensor) -> Tensor:
 
 
 def _gain(before: Tensor, made: Tensor, weight: Tensor) -> float:
-    """The gain with which the weighed mean of the luminance is what it was before: bisection, as it grows with it."""
+    """Find the gain that restores the weighted mean of the luminance; bisection works, as the mean grows with the
+    gain.
+    """
     wanted, total = float((weight * before).sum()), float(weight.sum())
     if total <= 0.0:
         return 1.0
@@ -185,12 +190,12 @@ def _gain(before: Tensor, made: Tensor, weight: Tensor) -> float:
 
 
 def _exposed(image: Tensor, gain: float) -> Tensor:
-    """Brighter or darker in place, hue and saturation kept, black and white too: ``g / (1 + (g - 1) max(R, G, B))``."""
+    """Brighten or darken in place, and keep hue, saturation, black and white: ``g / (1 + (g - 1) max(R, G, B))``."""
     return image.mul_(gain / (1.0 + (gain - 1.0) * image.amax(dim=1, keepdim=True)))
 
 
 def _sky(hazy: Tensor) -> Tensor:
-    """Where the sky is in a small 13HW, about: 11HW. It is smooth, bright, and begins at the upper end."""
+    """Find the sky in a small 13HW, roughly: 11HW. It is smooth, bright, and begins at the upper end."""
     luminance = _luminance(hazy)
     radius = min(2, min(hazy.shape[-2:]) - 1)
     mean = box_mean(luminance, radius)
@@ -204,7 +209,7 @@ def _sky(hazy: Tensor) -> Tensor:
 def adjusted(
     hazy: Tensor, scene: Tensor, transmission: Tensor | None, look: Look, top: int = 0, height: int = 0
 ) -> Tensor:
-    """Some rows of a photograph, or all, as a look wants them.
+    """Adjust some rows of a photograph, or all, to a look.
 
     Args:
         hazy: 13RW in [0, 1], and what a network made of it, likewise.
@@ -228,7 +233,7 @@ def adjusted(
 
 
 def _strong(hazy: Tensor, scene: Tensor, transmission: Tensor | None, look: Look) -> Tensor:
-    """The strength alone. Below 0 the optical distance grows, ``A + (P - A) T^-s``; beyond 1 the scene is dehazed
+    """Apply the strength alone. Below 0 the optical distance grows, ``A + (P - A) T^-s``; beyond 1 the scene is dehazed
     again, ``A + (J - A) T^(1-s)``, or it goes on in a straight line where there is no transmission.
     """
     strength, airlight = look.strength, look.airlight
@@ -242,7 +247,7 @@ def _strong(hazy: Tensor, scene: Tensor, transmission: Tensor | None, look: Look
 
 
 def as_wanted(hazy: Tensor, scene: Tensor, transmission: Tensor | None, look: Look) -> Tensor:
-    """The picture that a look wants. Beside it, only a band of rows is held.
+    """Adjust a whole photograph to a look, with only a band of rows in memory beside the result.
 
     Args:
         hazy: 13HW in [0, 1].
@@ -262,13 +267,13 @@ def as_wanted(hazy: Tensor, scene: Tensor, transmission: Tensor | None, look: Lo
 
 
 def is_plain(controls: Controls) -> bool:
-    """All that is wanted is a strength from 0 to 1."""
+    """Say whether the controls ask for a strength from 0 to 1 and nothing else."""
     others = controls.distance or controls.keep_exposure or controls.protect
     return not others and controls.strength != "auto" and 0.0 <= controls.strength <= 1.0
 
 
 def controlled(hazy: Tensor, scene: Tensor, transmission: Tensor | None, controls: Controls) -> Tensor:
-    """The picture that the controls want, of a photograph: :func:`as_wanted`, of its :func:`look_at`, in its borders.
+    """Apply the controls to a photograph: :func:`as_wanted` with its :func:`look_at`, within its borders.
 
     Raises:
         NoTransmissionError: as :func:`look_at`.

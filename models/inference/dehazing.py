@@ -62,8 +62,8 @@ def as_dehazed(output: Any) -> Dehazed:
 
 
 def native_precision(device: torch.device) -> torch.dtype:
-    """float16 on a GPU, which is 18 dB nearer to float32 than bfloat16 and as fast; on a CPU bfloat16 where it has
-    instructions for it, else float32.
+    """Return the fastest precision of a device: float16 on a GPU, which is 18 dB nearer to float32 than bfloat16 and as
+    fast; on a CPU bfloat16 where it has instructions for it, else float32.
     """
     if device.type == "cuda":
         return torch.float16
@@ -129,7 +129,7 @@ def dehaze(
 
 
 def _insides(image: Tensor) -> list[Tile] | None:
-    """Where the picture is in each image, without black or white borders; None where none has any."""
+    """Find the picture in each image, without black or white borders; None where no image has any."""
     whole = Tile(0, image.shape[-2], 0, image.shape[-1])
     found = [content_of(one) for one in torch.split(image, 1)]
     return None if all(tile == whole for tile in found) else found
@@ -158,7 +158,7 @@ def _guided(network: nn.Module, image: Tensor, config: InferenceConfig, side: in
 
 
 def _neutral(image: Tensor, found: Dehazed) -> Dehazed:
-    """Gray in, gray out: of an image with equal channels the scene becomes its own luminance, in place."""
+    """Keep gray pictures gray: of an image with equal channels the scene becomes its own luminance, in place."""
     for picture, scene in zip(image, found.scene, strict=True):
         if torch.equal(picture[0], picture[1]) and torch.equal(picture[0], picture[2]):
             luminance = torch.einsum("chw,c->hw", scene, scene.new_tensor(LUMINANCE))
@@ -167,7 +167,8 @@ def _neutral(image: Tensor, found: Dehazed) -> Dehazed:
 
 
 def _around(network: nn.Module, image: Tensor, config: InferenceConfig) -> Dehazed:
-    """Each end sees the columns that follow on the other; whatever way the wider image is run, they are cut off again.
+    """Dehaze with the columns of each end repeated at the other; they are cut off again, whatever way the wider image
+    is run.
 
     The columns that are there twice count twice in means over the image, which are the same for all of its pixels.
     """
@@ -221,7 +222,7 @@ class _Runner:
         return ExecutionPlan(self.band, tile=_tile_side(max(0.0, budget - fixed) / per_pixel))
 
     def less(self, image: Tensor, plan: ExecutionPlan) -> ExecutionPlan | None:
-        """The next plan, which needs less memory; None when there is none."""
+        """Return the next plan, which needs less memory; None when there is none."""
         if plan.compile and self.in_bands:
             return replace(plan, compile=False)
         if plan.tile:
@@ -238,7 +239,7 @@ class _Runner:
         return self._tiled(image, plan) if plan.tile else self.whole(image, plan)
 
     def whole(self, image: Tensor, plan: ExecutionPlan) -> Dehazed:
-        """All of an image at once: padded, in bands, clamped."""
+        """Dehaze all of an image at once: padded, in bands, clamped."""
         height, width = image.shape[-2:]
         padded = pad_to_multiple(image, MULTIPLE).contiguous(memory_format=torch.channels_last)
         with self._execution(plan):
@@ -297,7 +298,7 @@ class _Runner:
         return Dehazed(means["scene"], means.get("transmission"))
 
     def _statistics(self, image: Tensor, plan: ExecutionPlan) -> list[Tensor]:
-        """Of the whole image, at the resolution at which it is no larger than a tile."""
+        """Record the statistics of the whole image, at the resolution at which it is no larger than a tile."""
         scale = min(1.0, plan.tile / math.sqrt(image.shape[-2] * image.shape[-1]))
         size = tuple(max(1, int(length * scale)) for length in image.shape[-2:])
         small = F.interpolate(image, size=size, mode="bilinear", antialias=True)

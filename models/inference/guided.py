@@ -38,7 +38,7 @@ def box_mean(field: Tensor, radius: int) -> Tensor:
 
 
 def guided_coefficients(guide: Tensor, target: Tensor, radius: int, epsilon: float) -> tuple[Tensor, Tensor]:
-    """Slope and offset of the guided filter (He et al., TPAMI 2013): within (2r+1)^2 windows ``target`` is about
+    """Return slope and offset of the guided filter (He et al., TPAMI 2013): within (2r+1)^2 windows ``target`` is about
     ``slope * guide + offset``. NCHW, channel by channel; fields of the same shape.
     """
     radius = min(radius, min(guide.shape[-2:]) - 1)
@@ -50,7 +50,7 @@ def guided_coefficients(guide: Tensor, target: Tensor, radius: int, epsilon: flo
 
 
 def guided_filter(guide: Tensor, target: Tensor, radius: int, epsilon: float) -> Tensor:
-    """Guided filter (He et al., TPAMI 2013) with a gray guide: both N1HW."""
+    """Filter with a gray guide (He et al., TPAMI 2013): both N1HW."""
     slope, offset = guided_coefficients(guide, target, radius, epsilon)
     return slope * guide + offset
 
@@ -74,6 +74,7 @@ def color_coefficients(guide: Tensor, target: Tensor, radius: int, epsilon: floa
     both = torch.cat([guide, target], dim=1)
     means = box_mean(both, radius)
     products = box_mean((guide[:, :, None] * both[:, None]).flatten(1, 2), radius)
+    # Covariances, E[gx] - E[g] E[x]: of the guide with itself in the first three columns, with the target in the rest.
     moments = products.view(images, 3, 3 + channels, height, width) - means[:, :3, None] * means[:, None]
     moments = moments.permute(0, 3, 4, 1, 2)  # of each pixel a matrix of 3 by 3 + C
     variance = moments[..., :3] + epsilon * torch.eye(3, dtype=guide.dtype, device=guide.device)
@@ -89,7 +90,7 @@ def is_large(size: Sequence[int], side: int) -> bool:
 
 
 def small_size(size: Sequence[int], side: int) -> tuple[int, int]:
-    """Height and width with the long side ``side`` pixels."""
+    """Return height and width with the long side ``side`` pixels."""
     height, width = (max(1, round(length * (side / max(size)))) for length in size)
     return height, width
 
@@ -125,7 +126,7 @@ def coefficients(small: Tensor, target: Tensor) -> Tensor:
 
 
 def bands(height: int, width: int) -> Iterator[tuple[int, int]]:
-    """First and last row, excluded, of each part of an image that a processor's cache holds."""
+    """Yield first and last row, excluded, of each part of an image that a processor's cache holds."""
     rows = max(1, _BAND // width)
     for top in range(0, height, rows):
         yield top, min(height, top + rows)
@@ -145,6 +146,7 @@ def mapped(fields: Tensor, band: Tensor, top: int, height: int, out: Tensor | No
         NCRW in [0, 1].
     """
     maps = _rows_of(fields, top, top + band.shape[-2], (height, band.shape[-1]))
+    # b + a . (R, G, B), a color at a time and in place.
     made = torch.addcmul(maps[:, :, 3], maps[:, :, 0], band[:, None, 0], out=out)
     return made.addcmul_(maps[:, :, 1], band[:, None, 1]).addcmul_(maps[:, :, 2], band[:, None, 2]).clamp_(0.0, 1.0)
 
@@ -152,11 +154,13 @@ def mapped(fields: Tensor, band: Tensor, top: int, height: int, out: Tensor | No
 def _rows_of(fields: Tensor, top: int, bottom: int, size: tuple[int, int]) -> Tensor:
     """Rows ``top`` to ``bottom`` of the fields NCKhw enlarged bilinearly to ``size``: NCKHW."""
     height, width = size
+    # Rows are interpolated by hand, between pixel centers as `F.interpolate` does, because only a band of them is made.
     place = (torch.arange(top, bottom, device=fields.device) + 0.5) * (fields.shape[-2] / height) - 0.5
     place = place.clamp_(0.0, fields.shape[-2] - 1.0)
     above = place.floor().long()
     below = (above + 1).clamp_(max=fields.shape[-2] - 1)
     weight = (place - above).to(fields.dtype)[:, None]
     some = torch.lerp(fields[..., above, :], fields[..., below, :], weight)
+    # The height is right already, so this enlarges the width alone.
     wide = F.interpolate(some.flatten(1, 2), size=(bottom - top, width), mode="bilinear", align_corners=False)
     return wide.view(*fields.shape[:3], bottom - top, width)

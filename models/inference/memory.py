@@ -37,7 +37,9 @@ def device_of(name: str | torch.device | None = None) -> torch.device:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be used on a device: of the GPU, or of the machine and its container, whichever is less."""
+    """Return the bytes that can still be used on a device: of the GPU, or of the machine and its container, whichever
+    is less.
+    """
     if device.type == "cuda":
         free, _total = torch.cuda.mem_get_info(device)
         return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -52,7 +54,9 @@ def _machine(meminfo: Path) -> int:
 
 
 def _container(cgroup: Path) -> int:
-    """What the control group has left; page cache counts as used there, so this errs on the small side."""
+    """Return the bytes that the control group has left; page cache counts as used there, so this errs on the small
+    side.
+    """
     limit, current = cgroup / "memory.max", cgroup / "memory.current"
     if not limit.is_file() or not current.is_file() or limit.read_text().strip() == "max":
         return 1 << 62
@@ -90,7 +94,9 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
-    """The most memory that the tensors made by ``work`` take at any moment, in bytes, on all devices together."""
+    """Return the most memory that the tensors made by ``work`` take at any moment, in bytes, on all devices
+    together.
+    """
     meter = _Meter()
     with meter:
         work()

@@ -67,7 +67,9 @@ def _is_gray(pixels: Array) -> bool:
 
 
 def _shrunk(pixels: Array, side: int) -> Tensor:
-    """As :func:`models.inference.guided.shrunk`: along the rows first, a band at a time, then along the columns."""
+    """Shrink as :func:`models.inference.guided.shrunk` does: along the rows first, a band at a time, then along the
+    columns.
+    """
     height, width = pixels.shape[:2]
     rows, columns = small_size((height, width), side)
     narrow = torch.empty(1, 3, height, columns)

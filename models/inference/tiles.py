@@ -19,7 +19,7 @@ class Tile:
     right: int
 
     def of(self, image: Tensor) -> Tensor:
-        """That part of NCHW, a view."""
+        """Return that part of NCHW, a view."""
         return image[..., self.top : self.bottom, self.left : self.right]
 
 
@@ -57,7 +57,9 @@ def _ramp(start: int, end: int, length: int, overlap: int, device: torch.device)
 
 
 def feather(tile: Tile, height: int, width: int, overlap: int, device: torch.device) -> Tensor:
-    """Weights of a tile's pixels in an image of ``height`` by ``width``: HW in [0, 1]; divide by their sum."""
+    """Return the weights of a tile's pixels in an image of ``height`` by ``width``: HW in [0, 1]; divide by their
+    sum.
+    """
     rows = _ramp(tile.top, tile.bottom, height, overlap, device)
     columns = _ramp(tile.left, tile.right, width, overlap, device)
     return rows[:, None] * columns[None, :]

@@ -10,29 +10,29 @@ from models.losses.pixel import l1
 
 
 def generator_gan(fake: Tensor) -> Tensor:
-    """``mean (D(G(x)) - 1)^2``, least squares (LSGAN, Mao et al., ICCV 2017). Scores of any shape."""
+    """Return ``mean (D(G(x)) - 1)^2``, least squares (LSGAN, Mao et al., ICCV 2017), of scores of any shape."""
     return (fake - 1.0).square().mean()
 
 
 def discriminator_gan(real: Tensor, fake: Tensor) -> Tensor:
-    """``(mean (D(y) - 1)^2 + mean D(G(x))^2) / 2``, least squares (LSGAN). Scores of any shape."""
+    """Return ``(mean (D(y) - 1)^2 + mean D(G(x))^2) / 2``, least squares (LSGAN), of scores of any shape."""
     return 0.5 * ((real - 1.0).square().mean() + fake.square().mean())
 
 
 def cycle(again: Tensor, image: Tensor) -> Tensor:
-    """``mean |F(G(x)) - x|`` (CycleGAN). N3HW in [0, 1]; half of what it is over [-1, 1]."""
+    """Return ``mean |F(G(x)) - x|`` (CycleGAN), N3HW in [0, 1]; half of its value over [-1, 1]."""
     return l1(again, image)
 
 
 def identity(same: Tensor, image: Tensor) -> Tensor:
-    """``mean |G(y) - y|``: what is clear already stays as it is (CycleGAN). N3HW in [0, 1]."""
+    """Return ``mean |G(y) - y|``, N3HW in [0, 1]: an image that is clear already should stay as it is (CycleGAN)."""
     return l1(same, image)
 
 
 def adversarial_contrastive(
     query: Tensor, positives: Tensor, negatives: Tensor, *, temperature: float = 0.07, partners: bool = False
 ) -> Tensor:
-    """InfoNCE with many positives, ``mean_q -log( S+ / (S+ + S-) )``, ``S = sum exp(q k / temperature)``.
+    """Return InfoNCE with many positives, ``mean_q -log( S+ / (S+ + S-) )``, ``S = sum exp(q k / temperature)``.
 
     CDD-GAN's adversarial contrastive loss: the encoder minimizes it, the negative generators maximize it. The positives
     are a set, not partners of the queries: their order changes nothing.
@@ -53,7 +53,8 @@ def adversarial_contrastive(
 def negatives_contrastive(
     query: Tensor, positives: Tensor, negatives: Tensor, *, temperature: float = 0.07, partners: bool = False
 ) -> Tensor:
-    """``mean_q -log( S- / (S+ + S-) )``: what the negative generators minimize; arguments as in the loss they oppose.
+    """Return ``mean_q -log( S- / (S+ + S-) )``, which the negative generators minimize; arguments as in the loss they
+    oppose.
 
     Query by query it falls as :func:`adversarial_contrastive` rises. That loss itself, negated, is flat where the
     negatives are easy, where they most need to move: the remedy is Goodfellow's for a GAN's generator (2014).
@@ -62,7 +63,7 @@ def negatives_contrastive(
 
 
 def similarity(query: Tensor, others: Tensor, *, partners: bool = False) -> Tensor:
-    """Mean cosine of unit vectors (N, D) to all of (M, D); with ``partners`` to the one in the same row."""
+    """Return the mean cosine of unit vectors (N, D) to all of (M, D); with ``partners`` to the one in the same row."""
     return (query * others).sum(dim=1).mean() if partners else query.mean(dim=0) @ others.mean(dim=0)
 
 
@@ -81,7 +82,7 @@ def _log_odds(query: Tensor, positives: Tensor, negatives: Tensor, temperature: 
 
 
 def diversity(first: Tensor, second: Tensor, noise_first: Tensor, noise_second: Tensor) -> Tensor:
-    """``-mean |n(z1) - n(z2)| / |z1 - z2|``, the mode-seeking term (Mao et al., CVPR 2019).
+    """Return ``-mean |n(z1) - n(z2)| / |z1 - z2|``, the mode-seeking term (Mao et al., CVPR 2019).
 
     Lengths in the noise are per square root of its dimension. 0 when the noise changes nothing, about -1 when the two
     negatives are at right angles.

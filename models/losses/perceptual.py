@@ -82,7 +82,7 @@ class Vgg19Features(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """N3HW in [0, 1], at least 16 x 16 -> five feature maps, each half the size of the one before.
+        """Return five feature maps of N3HW in [0, 1], at least 16 x 16; each is half the size of the one before.
 
         Raises:
             ValueError: smaller images.
@@ -116,14 +116,14 @@ class ContrastivePerceptual:
         self.features, self.weights = features, tuple(weights)
 
     def plain(self, scene: Tensor, target: Tensor) -> Tensor:
-        """:func:`models.losses.perceptual` of N3HW dehazed and clear images; gradients go to ``scene`` alone."""
+        """Return :func:`models.losses.perceptual` of N3HW dehazed and clear images; gradients go to ``scene`` alone."""
         with torch.no_grad():
             goal = self.features(target)
         return losses.perceptual(self.features(scene), goal, self.weights)
 
     def __call__(self, scene: Tensor, positive: Tensor, negative: Tensor, trust: Tensor | None = None) -> Tensor:
-        """:func:`models.losses.contrastive_perceptual` of N3HW dehazed, clear (or label) and hazy images, trust N1HW;
-        gradients go to ``scene`` alone.
+        """Return :func:`models.losses.contrastive_perceptual` of N3HW dehazed, clear (or label) and hazy images, trust
+        N1HW; gradients go to ``scene`` alone.
 
         Raises:
             ValueError: shapes disagree.
@@ -135,7 +135,7 @@ class ContrastivePerceptual:
 
 
 def load_vgg(source: str = "vgg19") -> Mapping[str, Tensor]:
-    """Trained weights of a VGG, on the CPU: what :func:`vgg_features` takes.
+    """Load trained weights of a VGG to the CPU, in the form that :func:`vgg_features` takes.
 
     Args:
         source: ``vgg19`` for torchvision's ImageNet weights, from its cache or downloaded into it; a path of a state
@@ -155,7 +155,7 @@ def load_vgg(source: str = "vgg19") -> Mapping[str, Tensor]:
 
 
 def vgg_features(source: str, state: Mapping[str, Tensor], *, normalize: bool = True) -> Vgg19Features:
-    """The network that weights of :func:`load_vgg` are of."""
+    """Return the network that weights of :func:`load_vgg` belong to."""
     return (Vgg16Features if source == "vgg16" else Vgg19Features)(state, normalize=normalize)
 
 

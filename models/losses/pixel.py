@@ -17,7 +17,7 @@ _HAZE = 0.01  # 1 - mean T, above rounding to 8 bits
 
 
 def l1(scene: Tensor, target: Tensor, trust: Tensor | None = None) -> Tensor:
-    """``mean |J - gt|``; with a trust map ``mean(W |J - gt|)`` (CORUN + Colabator, Fang et al., NeurIPS 2024).
+    """Return ``mean |J - gt|``; with a trust map ``mean(W |J - gt|)`` (CORUN + Colabator, Fang et al., NeurIPS 2024).
 
     Trust is not renormalized: a label that is trusted half as much teaches half as much.
 
@@ -40,7 +40,8 @@ def l1(scene: Tensor, target: Tensor, trust: Tensor | None = None) -> Tensor:
 def reconstruction(
     scene: Tensor, transmission: Tensor, hazy: Tensor, trust: Tensor | None = None, airlight: Tensor | float = 1.0
 ) -> Tensor:
-    """Global physical coherence: ``mean(W |J T + A (1 - T) - P|)``, W = 1 without trust (CORUN, where A = 1).
+    """Return the loss of global physical coherence: ``mean(W |J T + A (1 - T) - P|)``, W = 1 without trust (CORUN,
+    where A = 1).
 
     Args:
         scene: J, N3HW.
@@ -91,7 +92,7 @@ def contrastive_perceptual(
     weights: Sequence[float],
     trust: Tensor | None = None,
 ) -> Tensor:
-    """``sum_i w_i |f_i(J) - f_i(gt)|_1 / |f_i(J) - f_i(P)|_1`` (AECR-Net, Wu et al., CVPR 2021; used by CORUN).
+    """Return ``sum_i w_i |f_i(J) - f_i(gt)|_1 / |f_i(J) - f_i(P)|_1`` (AECR-Net, Wu et al., CVPR 2021; used by CORUN).
 
     The quotient is taken image by image, as in the equation. AECR-Net's program divides means over the batch, whose
     value depends on what else is in the batch, and on how many workers share it.
@@ -126,7 +127,7 @@ def contrastive_perceptual(
 
 
 def perceptual(anchor: Sequence[Tensor], target: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """``sum_i w_i |f_i(J) - f_i(gt)|_1`` (Johnson et al., ECCV 2016), without a negative.
+    """Return ``sum_i w_i |f_i(J) - f_i(gt)|_1`` (Johnson et al., ECCV 2016), without a negative.
 
     Args:
         anchor, target: features of the dehazed and the clear image, NCHW by layer. No gradient goes to the latter.
@@ -154,7 +155,7 @@ def _near_over_far(anchor: Tensor, positive: Tensor, negative: Tensor, trust: Te
 
 
 def haze_density(scene: Tensor, density: Callable[[Tensor], Tensor]) -> Tensor:
-    """Mean P(hazy) of the dehazed images (CORUN's density loss, with its gradients).
+    """Return the mean P(hazy) of the dehazed images (CORUN's density loss, with its gradients).
 
     Args:
         scene: N3HW; clamped to [0, 1] first.

@@ -23,7 +23,7 @@ _STD = (0.229, 0.224, 0.225)  # ImageNet's, which torchvision divides by
 
 
 def vgg16_weights() -> dict[str, Tensor]:
-    """A state dict of torchvision's ``vgg16`` without its classifier, for normalized RGB images.
+    """Return a state dict of torchvision's ``vgg16`` without its classifier, for normalized RGB images.
 
     The package's first layer takes BGR from 0 to 255 less a mean, as Caffe does. Here it takes RGB less ImageNet's mean
     (the same up to one level) over ImageNet's deviation: its filters are turned round and scaled accordingly.
@@ -53,7 +53,9 @@ LAST = 24  # conv5_1, behind which no loss looks
 
 
 def _places() -> list[int]:
-    """Places of the convolutions in torchvision's ``features``: each has a ReLU behind it, each block a pooling."""
+    """Return the places of the convolutions in torchvision's ``features``: each has a ReLU behind it, each block a
+    pooling.
+    """
     found, place = [], 0
     for count in CONVOLUTIONS:
         found += [place + 2 * index for index in range(count)]
@@ -68,7 +70,7 @@ def _layer(stored: Any, block: int, index: int) -> tuple[Tensor, Tensor]:
 
 
 def _file() -> Path:
-    """Where the package has its weights; it is not imported, which would import TensorFlow."""
+    """Find the file with the package's weights; the package is not imported, which would import TensorFlow."""
     found = importlib.util.find_spec(PACKAGE)
     for folder in (found.submodule_search_locations or ()) if found else ():
         if (Path(folder) / FILE).is_file():

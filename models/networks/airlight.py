@@ -52,7 +52,7 @@ class AirlightHead(nn.Module):
             self.output.bias.copy_(torch.tensor([2.0] * 3 + [0.0] * 3 + [2.0]))
 
     def forward(self, hazy: Tensor) -> Light:
-        """N3HW in [0, 1] -> its light. The whole image decides, also for a piece of it."""
+        """Estimate the light of N3HW in [0, 1]. The whole image decides, also for a piece of it."""
         found = shared(lambda: self._estimate(hazy))[:, :, None, None]
         airlight = _DARKEST + (1.0 - _DARKEST) * torch.sigmoid(found[:, :3])
         return Light(airlight, airlight * torch.exp(torch.tanh(found[:, 3:6])), torch.sigmoid(found[:, 6:]))
@@ -70,12 +70,13 @@ class AirlightHead(nn.Module):
 
     @staticmethod
     def fold(hazy: Tensor, light: Light) -> Tensor:
-        """``P/A``, at most 1: what is brighter than the airlight waits for :meth:`unfold`."""
+        """Return ``P/A``, at most 1: the part that is brighter than the airlight is left for :meth:`unfold`."""
         return in_bands(lambda part: (part / light.airlight).clamp(max=1.0), hazy, halo=0)
 
     @staticmethod
     def unfold(scene: Tensor, hazy: Tensor, light: Light) -> Tensor:
-        """The scene J/A at its level, as much of it as there was haze; what was brighter than the airlight stays so:
+        """Return the scene J/A at its level, as much of it as there was haze; pixels brighter than the airlight stay
+        so:
 
         ``P + amount (level (J/A + max(0, P/A - 1)) - P)``
         """

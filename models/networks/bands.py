@@ -100,7 +100,7 @@ def replaying(statistics: list[Tensor]) -> Iterator[None]:
 
 
 def shared(compute: Callable[[], Tensor]) -> Tensor:
-    """A statistic of the whole image: what ``compute`` gives, or what was recorded where one is replayed.
+    """Return a statistic of the whole image: computed, or, while statistics are replayed, the recorded one.
 
     It must not depend on the size of the image, so that another resolution can stand in: a mean, not a sum.
     """
@@ -120,7 +120,7 @@ def shared(compute: Callable[[], Tensor]) -> Tensor:
 
 
 def pixel_mean(total: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """Mean over all pixels, shared between the pieces of an image.
+    """Return the mean over all pixels, shared between the pieces of an image.
 
     Args:
         total: from NCHW to a sum over its pixels, N first; it adds up over bands.
@@ -139,7 +139,7 @@ def pixel_mean(total: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
 
 
 def in_bands(function: Callable[..., Tensor], *inputs: Tensor, halo: int) -> Tensor:
-    """``function(*inputs)``, over bands of rows where the caller asked for it.
+    """Return ``function(*inputs)``, computed over bands of rows where the caller asked for it.
 
     Args:
         function: from NCHW tensors to one NCHW tensor. Its height is a whole multiple of, or half, the lowest input's;
@@ -198,6 +198,7 @@ class _Output:
 
     def write(self, piece: Tensor, span: Span, seen: Span) -> None:
         """Keep rows ``span`` of a piece that was made from the input rows ``seen``."""
+        # `rows` input rows gave `out` output rows: all places scale by their ratio, up or down. `skip` is the halo.
         out, rows = piece.shape[-2], seen[1] - seen[0]
         if not span[0]:
             shape = (*piece.shape[:2], self.height * out // rows, piece.shape[-1])

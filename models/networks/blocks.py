@@ -34,7 +34,7 @@ def _fused(x: Tensor) -> bool:
 
 
 def conv_gelu(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """``gelu(conv(x))``, NCHW -> NCHW; without gradients in one pass on a CPU, and in place elsewhere.
+    """Return ``gelu(conv(x))``, NCHW -> NCHW; without gradients in one pass on a CPU, and in place elsewhere.
 
     The fused operation is what ``torch.compile`` uses on CPUs; it halves the time of the pair.
     """
@@ -59,7 +59,7 @@ class ConvGelu(nn.Sequential):
         super().__init__(*layers[:-1])
 
     def forward(self, x: Tensor) -> Tensor:
-        """NCHW -> NCHW."""
+        """Apply the convolutions with GELU between them: NCHW -> NCHW."""
         *inner, last = (layer for layer in self if isinstance(layer, nn.Conv2d))
         for conv in inner:
             x = conv_gelu(conv, x)
@@ -68,7 +68,7 @@ class ConvGelu(nn.Sequential):
 
 
 def second_moment(x: Tensor) -> Tensor:
-    """``x x^T`` over the pixels, in float32: NCHW -> NCC."""
+    """Return ``x x^T`` over the pixels, in float32: NCHW -> NCC."""
     rows = x.permute(0, 2, 3, 1).flatten(1, 2)
     with torch.autocast(x.device.type, enabled=False):
         rows = rows.float() if rows.dtype in (torch.bfloat16, torch.float16) else rows
@@ -100,7 +100,7 @@ class ChannelAttention(nn.Module):
         )
 
     def mixing_matrix(self, moment: Tensor) -> Tensor:
-        """``W_p A W_v`` for second moments ``x x^T``: NCC -> NCC."""
+        """Return ``W_p A W_v`` for second moments ``x x^T``: NCC -> NCC."""
         with torch.autocast(moment.device.type, enabled=False):
             return self._mixing_matrix(moment)
 
@@ -109,6 +109,7 @@ class ChannelAttention(nn.Module):
         query, key, value = (part.weight.view(by_head) for part in (self.query, self.key, self.value))
         moment = moment[:, None]
         key_moment = key @ moment
+        # The diagonal of W M W^T without the rest of it; rounding may leave a square just below 0.
         query_norm = ((query @ moment) * query).sum(-1).clamp(min=0).sqrt().clamp(min=1e-12)
         key_norm = (key_moment * key).sum(-1).clamp(min=0).sqrt().clamp(min=1e-12)
         similarity = key_moment @ query.transpose(-1, -2) / (key_norm[..., :, None] * query_norm[..., None, :])
@@ -117,7 +118,7 @@ class ChannelAttention(nn.Module):
         return mixing
 
     def mix(self, x: Tensor, mixing: Tensor) -> Tensor:
-        """The attention's output from its mixing matrix: NCHW, NCC -> NCHW; a local operation, halo 2."""
+        """Return the attention's output from its mixing matrix: NCHW, NCC -> NCHW; a local operation, halo 2."""
         pixels = x.permute(0, 2, 3, 1)
         rows = pixels.flatten(1, 2)
         mixed = torch.baddbmm(self.project.bias, rows, mixing.transpose(1, 2).to(rows.dtype))
@@ -125,7 +126,7 @@ class ChannelAttention(nn.Module):
         return mixed.view(pixels.shape).permute(0, 3, 1, 2).add_(self.position(value))
 
     def forward(self, x: Tensor) -> Tensor:
-        """NCHW -> NCHW."""
+        """Apply the attention: NCHW -> NCHW."""
         mixing = self.mixing_matrix(pixel_mean(second_moment, x))
         return in_bands(lambda part: self.mix(part, mixing), x, halo=2)
 
@@ -162,14 +163,15 @@ class GlobalNorm(nn.Module):
             self.register_buffer("bias", torch.zeros(channels), persistent=False)
 
     def affine(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``scale, shift`` NC11 in float32 with which ``scale * x + shift`` is the normalized NCHW ``x``."""
+        """Return ``scale, shift`` NC11 in float32 with which ``scale * x + shift`` is the normalized NCHW ``x``."""
         moments = pixel_mean(_first_two_moments, x)
         mean, square = (moments if self.per_channel else moments.mean(2, keepdim=True)).unbind(1)
+        # Rounding may leave the variance of a flat picture just below 0.
         scale = (square - mean * mean).clamp(min=0.0).add(self.epsilon).rsqrt() * self.weight
         return scale[..., None, None], (self.bias - mean * scale)[..., None, None]
 
     def forward(self, x: Tensor) -> Tensor:
-        """NCHW -> NCHW."""
+        """Normalize: NCHW -> NCHW."""
         scale, shift = self.affine(x)
         return in_bands(lambda part: part * scale.to(part.dtype) + shift.to(part.dtype), x, halo=0)
 
@@ -181,7 +183,7 @@ def _first_two_moments(x: Tensor) -> Tensor:
 
 
 def feed_forward(channels: int) -> ConvGelu:
-    """1x1 to 4C, GELU, depthwise 3x3, GELU, 1x1 back to C; no biases."""
+    """Make the feed-forward part: 1x1 to 4C, GELU, depthwise 3x3, GELU, 1x1 back to C; no biases."""
     inner = 4 * channels
     return ConvGelu(
         nn.Conv2d(channels, inner, 1, bias=False),
@@ -200,7 +202,7 @@ class AttentionBlock(nn.Module):
         self.feed_forward = feed_forward(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """NCHW -> NCHW."""
+        """Apply attention, then the feed-forward part, each with a skip: NCHW -> NCHW."""
         mixing = self.attention.mixing_matrix(pixel_mean(second_moment, x))
 
         def local(part: Tensor) -> Tensor:
@@ -212,19 +214,21 @@ class AttentionBlock(nn.Module):
 
 
 def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
-    """A layer whose output is composed into an image: half precision would leave steps in smooth places."""
+    """Run a layer whose output is composed into an image in float32: half precision would leave steps in smooth
+    places.
+    """
     with torch.autocast(x.device.type, enabled=False):
         out: Tensor = layer(x.float() if x.dtype in (torch.bfloat16, torch.float16) else x)
     return out
 
 
 def downsample(channels: int) -> nn.Sequential:
-    """Half the size, twice the channels: 3x3 convolution, then pixel-unshuffle."""
+    """Make a layer to half the size and twice the channels: 3x3 convolution, then pixel-unshuffle."""
     return nn.Sequential(nn.Conv2d(channels, channels // 2, 3, padding=1, bias=False), nn.PixelUnshuffle(2))
 
 
 def upsample(channels: int) -> nn.Sequential:
-    """Twice the size, half the channels: 3x3 convolution, then pixel-shuffle."""
+    """Make a layer to twice the size and half the channels: 3x3 convolution, then pixel-shuffle."""
     return nn.Sequential(nn.Conv2d(channels, channels * 2, 3, padding=1, bias=False), nn.PixelShuffle(2))
 
 
@@ -250,7 +254,7 @@ class SpectralTransformer(nn.Module):
         self.output = nn.Conv2d(dim, out_channels, 3, padding=1, bias=False)
 
     def forward(self, first: Tensor, *more: Tensor) -> Tensor:
-        """Images that have ``in_channels`` together, NCHW -> N, out_channels, height, width."""
+        """Map images that have ``in_channels`` together, NCHW -> N, out_channels, height, width."""
         feature = in_bands(lambda *parts: self.embed(torch.cat(parts, dim=1)), first, *more, halo=1)
         skips = []
         for encode, down in zip(self.encode, self.down, strict=True):
@@ -259,7 +263,7 @@ class SpectralTransformer(nn.Module):
             feature = in_bands(down, feature, halo=2)
         feature = self.bottleneck(feature)
         for up, fuse, decode in zip(self.up, self.fuse, self.decode, strict=True):
-
+            # Defaults bind the layers of this level; a closure would see those that the loop has come to.
             def join(low: Tensor, skip: Tensor, up: nn.Module = up, fuse: nn.Module = fuse) -> Tensor:
                 joined: Tensor = fuse(torch.cat([up(low), skip], dim=1))
                 return joined

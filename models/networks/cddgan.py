@@ -80,7 +80,7 @@ class Convolution(nn.Module):
         return out
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        """NCHW -> NCHW; ``skip`` is added at the end."""
+        """Convolve and normalize, NCHW -> NCHW; ``skip`` is added at the end."""
         x = in_bands(self._convolved, x, halo=self.halo)
         scale, shift = (x.new_ones(1), x.new_zeros(1)) if self.norm is None else self.norm.affine(x)
 
@@ -93,7 +93,9 @@ class Convolution(nn.Module):
 
 
 def normalized(channels: int, kind: Normalization) -> GlobalNorm | None:
-    """A normalization without running statistics, so that training and evaluation compute the same."""
+    """Make a normalization without running statistics, so that training and evaluation compute the same; None for
+    none.
+    """
     if kind == "none":
         return None
     return GlobalNorm(channels, per_channel=kind == "instance", affine=kind == "group")
@@ -108,7 +110,7 @@ class ResidualBlock(nn.Module):
         self.second = Convolution(channels, channels, 3, normalization, relu=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """NCHW -> NCHW."""
+        """Apply both convolutions and add ``x``: NCHW -> NCHW."""
         out: Tensor = self.second(self.first(x), x)
         return out
 
@@ -143,7 +145,7 @@ class Cddgan(nn.Module):
             nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
 
     def channels(self, layer: int) -> int:
-        """Channels of the feature that :meth:`encode` gives for ``layer``.
+        """Return the channels of the feature that :meth:`encode` gives for ``layer``.
 
         Raises:
             ConfigError: the encoder has no such layer.
@@ -156,7 +158,7 @@ class Cddgan(nn.Module):
         return self.config.width * (1, 2, 4)[min(2, layer)]
 
     def encode(self, image: Tensor, layers: Sequence[int]) -> list[Tensor]:
-        """Features of the encoder, in the order of ``layers``.
+        """Return features of the encoder, in the order of ``layers``.
 
         Args:
             image: N3HW in [0, 1], any size; padded at the right and bottom to a multiple of 8.
@@ -182,11 +184,11 @@ class Cddgan(nn.Module):
         return feature, found
 
     def forward(self, image: Tensor) -> Tensor:
-        """N3HW in [0, 1], any size -> N3HW in [0, 1] of the same size."""
+        """Translate N3HW in [0, 1], any size -> N3HW in [0, 1] of the same size."""
         return self.translate(image, ())[0]
 
     def translate(self, image: Tensor, layers: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
-        """:meth:`forward` and :meth:`encode` of one image in one pass."""
+        """Do :meth:`forward` and :meth:`encode` of one image in one pass."""
         height, width = image.shape[-2:]
         padded = pad_to_multiple(image, self.MULTIPLE)
         feature, found = self._features(padded, layers, len(self.encoder) - 1)
@@ -211,5 +213,7 @@ class Cddgan(nn.Module):
 
 
 def _clamp(image: Tensor) -> Tensor:
-    """To [0, 1], with the gradient of the identity: what has left the range could never come back otherwise."""
+    """Clamp to [0, 1] with the gradient of the identity: values that have left the range could never come back
+    otherwise.
+    """
     return image.clamp(0.0, 1.0).detach() + (image - image.detach())

@@ -31,7 +31,7 @@ class NegativeQueue:
         self.content = content[max(0, len(content) - self.size) :]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The negatives, oldest first."""
+        """Return the negatives, oldest first."""
         return {"content": self.content}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -52,8 +52,8 @@ class ImageHistory:
         self.generator = torch.Generator().manual_seed(seed)
 
     def exchange(self, images: Tensor) -> Tensor:
-        """N3HW -> N3HW: each image or an older one, on the same device; without gradients. ``size`` 0 gives the images
-        back.
+        """Return for each image itself or an older one, N3HW -> N3HW, on the same device; without gradients. ``size`` 0
+        gives the images back.
         """
         if not self.size:
             return images.detach()
@@ -71,7 +71,7 @@ class ImageHistory:
         return older
 
     def state_dict(self) -> dict[str, Any]:
-        """The images (K, 3, H, W) or None when there are none yet, and the state of the random numbers."""
+        """Return the images (K, 3, H, W) or None when there are none yet, and the state of the random numbers."""
         return {
             "images": torch.stack(self.images) if self.images else None,
             "generator": self.generator.get_state(),
@@ -154,7 +154,7 @@ class PatchDiscriminator(nn.Module):
         self.smallest = 4 * 2**config.layers  # leaves 2x2 scores, and more than a pixel to normalize
 
     def forward(self, image: Tensor) -> Tensor:
-        """N3HW in [0, 1] -> scores N1hw; high is real.
+        """Score patches of N3HW in [0, 1] -> N1hw; high is real.
 
         Raises:
             ConfigError: the image is too small to have a patch.
@@ -169,7 +169,7 @@ class PatchDiscriminator(nn.Module):
 
 
 def sample_patches(feature: Tensor, positions: Tensor) -> Tensor:
-    """The feature vectors under some positions, image after image.
+    """Return the feature vectors under some positions, image after image.
 
     Args:
         feature: NCHW.
@@ -195,7 +195,9 @@ class ProjectionHeads(nn.Module):
         self.heads = nn.ModuleList(_mlp(inputs, projection) for inputs in channels)
 
     def forward(self, features: Sequence[Tensor], positions: Tensor) -> list[Tensor]:
-        """Features NCHW of each layer and positions (P, 2) in [0, 1) -> (N * P, D) of length 1, layer by layer."""
+        """Project features NCHW of each layer at positions (P, 2) in [0, 1) -> (N * P, D) of length 1, layer by
+        layer.
+        """
         pairs = zip(self.heads, features, strict=True)
         return [F.normalize(head(sample_patches(feature, positions)), dim=1) for head, feature in pairs]
 
@@ -224,7 +226,9 @@ class NegativeGenerators(nn.Module):
         )
 
     def forward(self, hazy: Sequence[Tensor], noise: Tensor) -> list[Tensor]:
-        """Projections (M, D) of haze, layer by layer, and noise (layers, draws, M, Z) -> (draws, M, D) each."""
+        """Make negatives of projections (M, D) of haze, layer by layer, and noise (layers, draws, M, Z) -> (draws, M,
+        D) each.
+        """
         made = []
         for maker, projected, z in zip(self.makers, hazy, noise, strict=True):
             inputs = torch.cat([projected.expand(len(z), -1, -1), z], dim=2)
@@ -234,7 +238,7 @@ class NegativeGenerators(nn.Module):
 
 
 def initialize(module: nn.Module, gain: float) -> None:
-    """Xavier's normal initialization (Glorot and Bengio, 2010) of convolutions and linear layers; biases are 0.
+    """Initialize convolutions and linear layers by Xavier's normal rule (Glorot and Bengio, 2010); biases are 0.
 
     The weights before a normalization, or before a projection onto the sphere, may be of any size: the smaller, the
     more a step of Adam changes them.

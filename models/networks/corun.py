@@ -50,12 +50,12 @@ class CorunOutput:
 
     @property
     def scene(self) -> Tensor:
-        """The last stage's scene J_K; not clamped."""
+        """Return the last stage's scene J_K; not clamped."""
         return self.scenes[-1]
 
     @property
     def transmission(self) -> Tensor:
-        """The last stage's transmission T_K."""
+        """Return the last stage's transmission T_K."""
         return self.transmissions[-1]
 
 
@@ -71,7 +71,7 @@ class TransmissionStep(nn.Module):
         self.step = nn.Parameter(torch.sigmoid(torch.tensor([0.3])))
 
     def forward(self, hazy: Tensor, scene: Tensor, transmission: Tensor) -> Tensor:
-        """``T_hat = clamp(sum_c[(1-P) + l T/(1-J)] / sum_c[(1-J) + l/(1-J)])``; J N3HW, T N1HW -> N1HW."""
+        """Return ``T_hat = clamp(sum_c[(1-P) + l T/(1-J)] / sum_c[(1-J) + l/(1-J)])``; J N3HW, T N1HW -> N1HW."""
         absent = _nonzero(1.0 - scene)
         numerator = (1.0 - hazy) + self.step * transmission / absent
         denominator = absent + self.step / absent
@@ -87,7 +87,7 @@ class SceneStep(nn.Module):
         self.step = nn.Parameter(torch.sigmoid(torch.tensor([0.3])))
 
     def forward(self, hazy: Tensor, scene: Tensor, transmission: Tensor) -> Tensor:
-        """``J_hat = clamp((T P + T^2 - T + g J) / (T^2 + g), 0, 1)``; -> N3HW."""
+        """Return ``J_hat = clamp((T P + T^2 - T + g J) / (T^2 + g), 0, 1)``; -> N3HW."""
         numerator = transmission * hazy + transmission**2 - transmission + self.step * scene
         return (numerator / _nonzero(transmission**2 + self.step)).clamp(0.0, 1.0)
 
@@ -105,7 +105,7 @@ class Stage(nn.Module):
     def forward(
         self, hazy: Tensor, scene: Tensor, scene_hat: Tensor, transmission: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """``(P, J_{k-1}, J_hat_{k-1}, T_{k-1}) -> (J_k, J_hat_k, T_k, T_hat_k)``."""
+        """Run a stage: ``(P, J_{k-1}, J_hat_{k-1}, T_{k-1}) -> (J_k, J_hat_k, T_k, T_hat_k)``."""
         transmission_hat = in_bands(self.transmission_step, hazy, scene_hat, transmission, halo=0)
         transmission = transmission_hat
         if self.transmission_prior is not None:
@@ -129,7 +129,7 @@ class Corun(nn.Module):
         self.light = AirlightHead() if self.config.airlight else None
 
     def forward(self, hazy: Tensor) -> CorunOutput:
-        """N3HW in [0, 1], any size -> scenes N3HW (not clamped) and transmissions N1HW of the stages."""
+        """Dehaze N3HW in [0, 1], any size -> scenes N3HW (not clamped) and transmissions N1HW of the stages."""
         if self.light is None:
             return self._unfolded(hazy)
         light = self.light(hazy)
@@ -187,7 +187,7 @@ def _released_transformer(name: str) -> str:
 
 
 def released_name(name: str, stages: int) -> str:
-    """The name that the authors' program gives to parameter ``name`` of a ``stages``-stage :class:`Corun`."""
+    """Return the name that the authors' program gives to parameter ``name`` of a ``stages``-stage :class:`Corun`."""
     _, index, part, rest = name.split(".", 3)
     place = "first" if index == "0" else "last" if int(index) == stages - 1 else f"basic.{int(index) - 1}"
     module = {
@@ -200,7 +200,7 @@ def released_name(name: str, stages: int) -> str:
 
 
 def load_released_corun(state_dict: Mapping[str, Tensor]) -> Corun:
-    """A :class:`Corun` with the authors' released weights (their ``params_ema`` or ``params`` state dict).
+    """Make a :class:`Corun` with the authors' released weights (their ``params_ema`` or ``params`` state dict).
 
     Raises:
         ValueError: names that do not match, each listed.

@@ -62,7 +62,7 @@ class DgunOutput:
 
     @property
     def scene(self) -> Tensor:
-        """The last stage's scene."""
+        """Return the last stage's scene."""
         return self.scenes[-1]
 
 
@@ -87,7 +87,7 @@ class Stage(nn.Module):
     def forward(
         self, scene: Tensor, hazy: Tensor, before: Tensor | None = None, memory: Memory | None = None
     ) -> tuple[Tensor, Tensor, Memory]:
-        """Scene of this stage, features for the next one, and its encoder's and decoder's features."""
+        """Return the scene of this stage, features for the next one, and its encoder's and decoder's features."""
         rough = self.gradient(scene, hazy)
         x = self.shallow(rough)
         if self.merge is not None and before is not None:
@@ -119,7 +119,7 @@ class LastStage(nn.Module):
         self.tail = conv(config.dim + config.tail, 3, bias=False)
 
     def forward(self, scene: Tensor, hazy: Tensor, before: Tensor) -> Tensor:
-        """The last scene."""
+        """Return the last scene."""
         x = self.shallow(self.gradient(scene, hazy))
 
         def local(x: Tensor, before: Tensor, hazy: Tensor) -> Tensor:
@@ -142,7 +142,7 @@ class Dgun(nn.Module):
         self.last = LastStage(self.config)
 
     def forward(self, hazy: Tensor) -> DgunOutput:
-        """N3HW in [0, 1], any size -> scenes N3HW (not clamped) of every stage."""
+        """Dehaze N3HW in [0, 1], any size -> scenes N3HW (not clamped) of every stage."""
         height, width = hazy.shape[-2:]
         padded = pad_to_multiple(hazy, self.MULTIPLE)
         scene, features, memory = self.first(padded, padded)
@@ -183,7 +183,7 @@ _DECODER = {
 
 
 def released_name(name: str) -> str:
-    """The name that the authors' program gives to parameter ``name`` of a :class:`Dgun`.
+    """Return the name that the authors' program gives to parameter ``name`` of a :class:`Dgun`.
 
     Raises:
         ValueError: there is none.
@@ -218,7 +218,7 @@ def released_name(name: str) -> str:
 
 
 def _config_of(state_dict: Mapping[str, Tensor], stages: int) -> DgunConfig:
-    """Widths from shapes; the number of stages is in no weight."""
+    """Read the widths from shapes; the number of stages is in no weight."""
     try:
         dim = state_dict["shallow_feat1.0.weight"].shape[0]
         wide = state_dict["stage1_encoder.body.0.conv_1.weight"].shape[0]
@@ -230,7 +230,7 @@ def _config_of(state_dict: Mapping[str, Tensor], stages: int) -> DgunConfig:
 
 
 def load_released_dgunet(state_dict: Mapping[str, Tensor], stages: int = 7) -> Dgun:
-    """A :class:`Dgun` with the authors' released weights.
+    """Make a :class:`Dgun` with the authors' released weights.
 
     Args:
         state_dict: of the authors' DGUNet.

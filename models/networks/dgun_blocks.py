@@ -19,7 +19,7 @@ _OPERATOR_CHANNELS, _REDUCTION = 64, 4
 
 
 def conv(inside: int, outside: int, *, bias: bool = True) -> nn.Conv2d:
-    """3x3, same size."""
+    """Make a 3x3 convolution that keeps the size."""
     return nn.Conv2d(inside, outside, 3, padding=1, bias=bias)
 
 
@@ -31,7 +31,7 @@ class ResidualOperator(nn.Module):
         self.body = nn.Sequential(conv(3, _OPERATOR_CHANNELS), nn.PReLU(), conv(_OPERATOR_CHANNELS, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """N3HW -> N3HW."""
+        """Add the body's output to ``x``: N3HW -> N3HW."""
         out: Tensor = x + self.body(x)
         return out
 
@@ -46,7 +46,7 @@ class GradientStep(nn.Module):
         self.step = nn.Parameter(torch.tensor([0.5]))
 
     def forward(self, scene: Tensor, hazy: Tensor) -> Tensor:
-        """x, y N3HW -> N3HW."""
+        """Take a gradient step from scene x, given the hazy image y: N3HW -> N3HW."""
 
         def local(x: Tensor, y: Tensor) -> Tensor:
             out: Tensor = x - self.step * self.transpose(self.degrade(x) - y)
@@ -68,7 +68,7 @@ class ShallowFeatures(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """N3HW -> N, dim, H, W."""
+        """Extract features: N3HW -> N, dim, H, W."""
         feature = in_bands(self.embed, image, halo=1)
         body = in_bands(self.body, feature, halo=2)
         gate = self.gate(pixel_mean(lambda part: part.sum((2, 3), keepdim=True, dtype=torch.float32), body))
@@ -84,7 +84,7 @@ class StageFusion(nn.Module):
         self.scale, self.shift = conv(outside, outside), conv(outside, outside)
 
     def forward(self, x: Tensor, encoded: Tensor, decoded: Tensor) -> Tensor:
-        """``x + x * sigmoid(scale(s)) + shift(s)``; halo 2."""
+        """Return ``x + x * sigmoid(scale(s)) + shift(s)``; halo 2."""
         memory = F.leaky_relu(self.encoded(encoded) + self.decoded(decoded), _FUSE_SLOPE)
         out: Tensor = x + x * torch.sigmoid(self.scale(memory)) + self.shift(memory)
         return out
@@ -102,7 +102,7 @@ class EncoderBlock(nn.Module):
         self.down = nn.Conv2d(outside, outside, 4, stride=2, padding=1, bias=False) if down else None
 
     def forward(self, x: Tensor, memory: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """Features before downsampling; ``memory`` are encoder and decoder features of the stage before."""
+        """Return features before downsampling; ``memory`` are encoder and decoder features of the stage before."""
         normed = self.norm.channels
         inner = in_bands(self.first, x, halo=1)
         scale, shift = self.norm.affine(inner[:, :normed])
@@ -127,7 +127,7 @@ class DecoderBlock(nn.Module):
         self.first, self.second = conv(2 * outside, outside), conv(outside, outside)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """Lower level's features and the encoder's of this one -> features of this level."""
+        """Join the lower level's features with the encoder's of this one -> features of this level."""
 
         def local(x: Tensor, skip: Tensor) -> Tensor:
             joined = torch.cat([self.up(x), self.skip(skip)], dim=1)
@@ -150,7 +150,7 @@ class SubspaceFusion(nn.Module):
         self.fuse = conv(2 * dim, dim)
 
     def forward(self, x: Tensor, before: Tensor) -> Tensor:
-        """Features of this stage and of the one before, N, dim, H, W -> the same."""
+        """Fuse features of this stage and of the one before, N, dim, H, W -> the same."""
         basis = in_bands(lambda x, b: self.basis(torch.cat([x, b], dim=1)), x, before, halo=1)
         moments = pixel_mean(_basis_moments, basis, before)
         with torch.autocast(x.device.type, enabled=False):
@@ -174,6 +174,7 @@ def _basis_moments(basis: Tensor, features: Tensor) -> Tensor:
 def _least_squares(moments: Tensor, size: int) -> Tensor:
     """``(V V^T)^-1 V b^T`` from both moments, in float64, with a unit diagonal and a trace of damping."""
     gram, cross = moments.double().tensor_split([size], dim=-1)
+    # With S = diag(G)^-1/2, G^-1 = S (S G S)^-1 S. S G S has a unit diagonal, so the damping is relative to each row.
     scale = gram.diagonal(dim1=-2, dim2=-1).clamp(min=1e-30).rsqrt()[..., None]
     damped = gram * scale * scale.transpose(-1, -2) + 1e-9 * torch.eye(size, dtype=gram.dtype, device=gram.device)
     # It cannot be singular, and `solve` would wait for a GPU to hear so, which CUDA graphs do not allow.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def renamed(name: str, table: Mapping[str, str]) -> str:
-    """``name`` with the first prefix that ``table`` knows, up to a dot, replaced.
+    """Return ``name`` with the first prefix that ``table`` knows, up to a dot, replaced.
 
     Raises:
         ValueError: the table knows none.

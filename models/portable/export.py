@@ -158,14 +158,14 @@ def check_onnx(
 
 
 def _psnr(one: Tensor, other: Tensor) -> float:
-    """Of two tensors in [0, 1], in dB; infinite where they are equal."""
+    """Return the PSNR of two tensors in [0, 1], in dB; infinite where they are equal."""
     error = float((one.double() - other.double()).square().mean())
     return -10.0 * math.log10(error) if error else math.inf
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Warnings and log lines of the exporter, which concern its own authors, are not shown."""
+    """Hide warnings and log lines of the exporter, which concern its own authors."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

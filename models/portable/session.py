@@ -84,7 +84,7 @@ class OnnxNetwork(nn.Module):
         return dict(found) if known else {"network": {"name": "onnx"}}
 
     def forward(self, image: Tensor) -> _Output:
-        """N3HW in [0, 1] -> scene N3HW and perhaps transmission N1HW, on the image's device."""
+        """Run the network: N3HW in [0, 1] -> scene N3HW and perhaps transmission N1HW, on the image's device."""
         parts = [self._one(part) for part in torch.split(image.detach().float().cpu(), 1)]
         both = [torch.cat(found).to(image.device) for found in zip(*parts, strict=True)]
         return _Output(both[0], both[1] if len(both) > 1 else None)

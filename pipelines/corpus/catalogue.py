@@ -54,7 +54,7 @@ Piece = tuple[str, list[int]]  # a Parquet file, and row groups of it: what is r
 
 
 def pieces(corpus: Corpus) -> list[Piece] | None:
-    """The catalogue of a corpus, or None where there is none that can be read."""
+    """Return the catalogue of a corpus, or None where there is none that can be read."""
     found: list[Piece] = []
     try:
         for uri in corpus.catalogue():
@@ -71,7 +71,7 @@ def pieces(corpus: Corpus) -> list[Piece] | None:
 
 
 def read_piece(piece: Piece) -> pa.Table:
-    """Its rows."""
+    """Read the rows of a piece of the catalogue."""
     uri, groups = piece
     files, path = filesystem(uri)
     with files.open_input_file(path) as stream:
@@ -96,14 +96,15 @@ def write_catalogue_part(uri: str, table: pa.Table) -> None:
 
 
 def first_rows(table: pa.Table, keys: str | list[str]) -> pa.Table:
-    """The first row for each value of the keys."""
+    """Return the first row for each value of the keys."""
     numbered = table.append_column("row", pa.array(range(table.num_rows), pa.int64()))
     rows = numbered.group_by(keys, use_threads=False).aggregate([("row", "min")])["row_min"]
     return table.take(rows)
 
 
 def split_known(listed: pa.Table, table: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Files that need not be read again, as :data:`EXAMINED`, and those that have to be, as they were listed.
+    """Divide listed files into those that need not be read again, as :data:`EXAMINED`, and those that have to be, as
+    listed.
 
     Args:
         listed: ``uri``, ``key``, ``size``, ``mtime``, ``place`` and ``depth`` of each file.
@@ -137,7 +138,7 @@ def drop_parts(out: str) -> None:
 
 
 def stored_parts(out: str, digest: str) -> Iterator[str]:
-    """Files of what tasks of an unfinished ingest have found out, as far as they examined files in the way that
+    """Yield the files with the findings of an unfinished ingest's tasks, as far as these examined files in the way that
     ``digest`` stands for.
     """
     root = child(out, _PARTS)

@@ -90,7 +90,7 @@ class Manifest(Settings):
 
     @property
     def digest(self) -> str:
-        """Stands for the photographs: shards are named for what they hold, so other ones have other names."""
+        """Return a digest of the photographs: shards are named for their content, so other ones have other names."""
         return hashlib.sha256(
             json.dumps([self.files, self.row_groups, self.accepted], sort_keys=True).encode()
         ).hexdigest()[:12]
@@ -117,15 +117,15 @@ class Corpus:
     manifest: Manifest
 
     def names(self, split: str | None = None) -> list[str]:
-        """File names of the shards, of one split or of all."""
+        """Return file names of the shards, of one split or of all."""
         return [name for name in self.manifest.files if split is None or name.startswith(f"{split}-")]
 
     def files(self, split: str | None = None) -> list[str]:
-        """Absolute paths or URIs of the shards, of one split or of all."""
+        """Return absolute paths or URIs of the shards, of one split or of all."""
         return [child(self.uri, name) for name in self.names(split)]
 
     def catalogue(self) -> list[str]:
-        """Absolute paths or URIs of the files of the catalogue."""
+        """Return absolute paths or URIs of the files of the catalogue."""
         return [child(self.uri, name) for name in self.manifest.catalogue or (CATALOGUE,)]
 
     def count(self, split: str | None = None) -> int:
@@ -134,13 +134,13 @@ class Corpus:
         return sum(count for name, count in splits.items() if split in (None, name))
 
     def row_groups(self, split: str | None = None) -> list[tuple[str, int]]:
-        """Every (file, row group): the smallest pieces that can be read alone."""
+        """Return every (file, row group): the smallest pieces that can be read alone."""
         counts = self.manifest.row_groups
         return [(child(self.uri, name), group) for name in self.names(split) for group in range(counts[name])]
 
 
 def split_of(image_id: str, test: float = 0.2) -> Split:
-    """The split of a photograph: a pure function of its content, the same in every corpus.
+    """Return the split of a photograph: a pure function of its content, the same in every corpus.
 
     Args:
         image_id: hexadecimal content hash.
@@ -150,7 +150,7 @@ def split_of(image_id: str, test: float = 0.2) -> Split:
 
 
 def image_id_of(data: bytes) -> str:
-    """The identity of a photograph: the first 32 hexadecimal digits of the SHA-256 of its file."""
+    """Return the identity of a photograph: the first 32 hexadecimal digits of the SHA-256 of its file."""
     return hashlib.sha256(data).hexdigest()[:32]
 
 
@@ -181,7 +181,7 @@ def open_corpus(uri: str | os.PathLike[str]) -> Corpus:
 
 
 def require_corpus(uri: str | os.PathLike[str], domain: str) -> Corpus:
-    """:func:`open_corpus` that also checks what is inside.
+    """Open a corpus as :func:`open_corpus` does, and check its domain and that it holds photographs.
 
     Raises:
         ConfigError: no corpus, an empty one, or one of the other domain.
@@ -202,7 +202,7 @@ class _Pin(Settings):
 
 
 def pinned(place: str, corpus: Corpus) -> Corpus:
-    """The corpus as it was when it was pinned at ``place`` first, which is now where nothing is there yet.
+    """Return the corpus as it was when it was first pinned at ``place``, and pin it there now if nothing is there yet.
 
     A run reads one and the same corpus to its end, over interruptions too, whatever ingests make of it meanwhile.
 

@@ -6,7 +6,7 @@ import re
 
 
 def split_glob(source: str) -> tuple[str, re.Pattern[str] | None]:
-    """The folder before the first wildcard, and what paths below it have to look like (None: no wildcard)."""
+    """Return the folder before the first wildcard, and a pattern that paths below it must match (None: no wildcard)."""
     scheme, separator, rest = source.rpartition("://")
     parts = rest.split("/")
     first = next((i for i, part in enumerate(parts) if set(part) & set("*?[")), None)
@@ -18,7 +18,7 @@ def split_glob(source: str) -> tuple[str, re.Pattern[str] | None]:
 
 
 def _translate(part: str) -> str:
-    """A glob for one path component as a regular expression that does not cross slashes."""
+    """Translate a glob for one path component to a regular expression that does not cross slashes."""
     classes = re.split(r"(\*|\?|\[[^\]]+\])", part)
     known = {"*": "[^/]*", "?": "[^/]"}
     return "".join(

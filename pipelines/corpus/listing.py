@@ -31,18 +31,18 @@ def is_litter(name: str) -> bool:
 
 
 def printable(name: str) -> str:
-    """A name with its bytes that are not UTF-8 as ``\\xff``: for people, tables and files of text."""
+    """Return a name with its bytes that are not UTF-8 as ``\\xff``: for people, tables and files of text."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def portable(path: str | os.PathLike[str]) -> str:
-    """A local path as text that every library takes; :func:`local_path` turns it back."""
+    """Return a local path as text that every library takes; :func:`local_path` turns it back."""
     text = os.fspath(path)
     return text if printable(text) == text else _RAW + quote(os.fsencode(text))
 
 
 def local_path(text: str) -> Path:
-    """The inverse of :func:`portable`."""
+    """Return the path that :func:`portable` made this text of."""
     return Path(os.fsdecode(unquote_to_bytes(text[len(_RAW) :])) if is_raw(text) else text)
 
 
@@ -63,7 +63,7 @@ def kind_of(name: str) -> str:
 
 
 def left_out_text(counts: Mapping[str, int]) -> str:
-    """``12 HEIC, 3 TXT``: the commonest first; "" when there is nothing."""
+    """Return ``12 HEIC, 3 TXT``: the commonest first; "" when there is nothing."""
     ordered = sorted(counts.items(), key=lambda item: (item[0] == LITTER, -item[1], item[0]))
     found = [f"{count:,} {kind}" for kind, count in ordered[:_NAMED]]
     if len(ordered) > _NAMED:
@@ -85,7 +85,7 @@ class ListedFile:
 
 
 def walk(root: str | os.PathLike[str]) -> list[ListedFile]:
-    """Every file below a local folder, by name, and every folder that cannot be listed.
+    """List every file below a local folder, by name, and every folder that cannot be listed.
 
     Links are followed, except those to a folder that they lie in. Names may hold surrogates (PEP 383).
 
@@ -149,7 +149,7 @@ def _reason(problem: OSError) -> str:
 
 
 def photographs_below(folder: Path) -> tuple[list[Path], Counter[str]]:
-    """Photographs below a local folder, by suffix, and how many files of which kinds are left out.
+    """List photographs below a local folder, by suffix, and count the files that are left out, by kind.
 
     Those that cannot be had are among the photographs when their names say so: reading them tells why.
     """

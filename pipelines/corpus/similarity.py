@@ -26,19 +26,19 @@ _STRETCH = 1 << 12  # rows at a time, likewise
 
 
 def perceptual_hash(pixels: NDArray[np.uint8]) -> bytes:
-    """The hash of an upright photograph (H, W, 3): 32 bytes."""
+    """Hash an upright photograph (H, W, 3): 32 bytes."""
     import imagehash
 
     return np.packbits(imagehash.phash(Image.fromarray(pixels), hash_size=16).hash.ravel()).tobytes()
 
 
 def as_words(hashes: list[bytes]) -> Hashes:
-    """32-byte hashes as (N, 4)."""
+    """Return 32-byte hashes as (N, 4) uint64."""
     return np.frombuffer(b"".join(hashes), np.uint64).reshape(-1, WORDS)
 
 
 def words_of(column: pa.ChunkedArray) -> Hashes:
-    """A column of 32-byte hashes without nulls as (N, 4)."""
+    """Return a column of 32-byte hashes without nulls as (N, 4) uint64."""
     arrays = [chunk for chunk in column.chunks if len(chunk)]
     parts = [
         np.frombuffer(array.buffers()[1], np.uint64).reshape(-1, WORDS)[array.offset : array.offset + len(array)]
@@ -48,7 +48,7 @@ def words_of(column: pa.ChunkedArray) -> Hashes:
 
 
 def distance(a: Hashes, b: Hashes) -> NDArray[Any]:
-    """Different bits of rows, 0..256."""
+    """Count the bits in which rows differ, 0..256."""
     bits: NDArray[Any] = np.bitwise_count(a ^ b).sum(axis=-1, dtype=np.int16)
     return bits
 
@@ -64,7 +64,7 @@ def _close(a: Hashes, b: Hashes, bits: int) -> tuple[NDArray[Any], NDArray[Any],
 
 
 def close_pairs(hashes: Hashes, bits: int) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
-    """All pairs of rows within ``bits``, the smaller index first: indices and distances, in pieces."""
+    """Yield all pairs of rows within ``bits``, the smaller index first: indices and distances, in pieces."""
     step = max(1, _CHUNK // max(len(hashes), 1))
     for start in range(0, len(hashes), step):
         i, j, far = _close(hashes[start : start + step], hashes[start:], bits)
@@ -73,8 +73,8 @@ def close_pairs(hashes: Hashes, bits: int) -> Iterator[tuple[NDArray[Any], NDArr
 
 
 def close_pairs_by(hashes: Hashes, band: int, bits: int) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
-    """Pairs within ``bits`` that agree in one of the sixteen parts of a hash and in none of those before it, so that
-    all sixteen calls together give each pair once. Indices are in no order.
+    """Yield pairs within ``bits`` that agree in one of the sixteen parts of a hash and in none of those before it, so
+    that all sixteen calls together give each pair once. Indices are in no order.
     """
     parts = bands(hashes)[:, band]
     order = np.argsort(parts, kind="stable")
@@ -98,14 +98,14 @@ def close_pairs_by(hashes: Hashes, band: int, bits: int) -> Iterator[tuple[NDArr
 
 
 def bands(hashes: Hashes) -> NDArray[np.uint16]:
-    """Hashes as their sixteen parts of 16 bits, (N, 16). Those that differ in up to 15 bits agree in one of them for
-    sure, in more they likely do.
+    """Split hashes into their sixteen parts of 16 bits, (N, 16). Two hashes that differ in up to 15 bits agree in at
+    least one part; with more bits they likely do.
     """
     return np.ascontiguousarray(hashes).view(np.uint16).reshape(-1, BANDS)
 
 
 def closest(hashes: Hashes, others: Hashes, bits: int, every: bool = True) -> tuple[NDArray[Any], NDArray[Any]]:
-    """For each hash the nearest of ``others`` within ``bits``, the first of several.
+    """Find for each hash the nearest of ``others`` within ``bits``, the first of several.
 
     Args:
         hashes, others: rows of (N, 4).

@@ -69,18 +69,18 @@ class Location:
 
     @classmethod
     def of(cls, text: str) -> Location:
-        """The inverse of ``str``."""
+        """Parse a location from its ``str``."""
         kind, position, length, container = text.split("|", 3)
         return cls(container, kind, int(position), int(length))
 
     @property
     def base(self) -> str:
-        """The kind without what follows the colon."""
+        """Return the kind without its part from the colon on."""
         return self.kind.partition(":")[0]
 
     @property
     def label(self) -> str:
-        """A name for messages that ends with the suffix of what is there; of a cell ``.png``."""
+        """Return a name for messages that ends with the suffix of the entry; of a table's cell ``.png``."""
         if self.base == "file":
             return self.container
         extra = self.kind.partition(":")[2]
@@ -102,13 +102,13 @@ class Member:
 
 
 def container_kind(path: str) -> Kind | None:
-    """The kind of container that a file name stands for, or None."""
+    """Return the kind of container that a file name stands for, or None."""
     lower = path.lower()
     return next((kind for suffix, kind in CONTAINERS.items() if lower.endswith(suffix)), None)
 
 
 def read_place(place: Location) -> bytes:
-    """The bytes of one entry; :func:`read_places` is far cheaper for many of a sequential container.
+    """Read the bytes of one entry; :func:`read_places` is far cheaper for many of a sequential container.
 
     Raises:
         OSError: gone or unreadable.
@@ -159,7 +159,7 @@ def _one(place: Location) -> bytes | OSError:
 
 
 def _open(container: str, *, in_order: bool = False) -> Any:
-    """A file for reading, at any place unless ``in_order``; also one whose name is not UTF-8."""
+    """Open a file for reading, at any place unless ``in_order``; also one whose name is not UTF-8."""
     if is_raw(container):
         return pa.OSFile(os.fsencode(local_path(container)), "rb")
     files, path = filesystem(container)
@@ -233,7 +233,7 @@ def _cell(value: Any, container: str, row: int) -> bytes | OSError:
 
 
 def list_members(container: str, kind: Kind) -> list[Member]:
-    """The entries of a container: every file of an archive, every row of a table.
+    """List the entries of a container: every file of an archive, every row of a table.
 
     Raises:
         ConfigError: a table without a column of images.
@@ -293,7 +293,9 @@ def _table(container: str, kind: Kind) -> tuple[pa.Schema, int]:
 
 
 def image_column(schema: pa.Schema) -> str | None:
-    """The column that holds the photographs: a usual name, or else the only one that can."""
+    """Return the column that holds the photographs: a usual name, or else the only one that can; None without
+    either.
+    """
     able = [name for name in schema.names if _holds_bytes(schema.field(name).type)]
     named = [name for name in _IMAGE_COLUMNS if name in able]
     return named[0] if named else able[0] if len(able) == 1 else None
@@ -310,7 +312,9 @@ def _parquet(container: str) -> pq.ParquetFile:
 
 
 def _record_batches(container: str) -> Iterator[pa.RecordBatch]:
-    """Of an Arrow file: the streaming format, which Hugging Face datasets are saved in, or the file format."""
+    """Yield the batches of an Arrow file: the streaming format, which Hugging Face datasets are saved in, or the file
+    format.
+    """
     local = "://" not in container and not is_raw(container)
     with pa.memory_map(container) if local else _open(container) as stream:
         if stream.read(6) == b"ARROW1":

@@ -139,7 +139,7 @@ class _Batches(Work[_Batch]):
 
 
 def list_batches(plan: FolderPlan, size: int) -> Iterator[list[PhotoTask]]:
-    """The batches of a plan; a task that streams."""
+    """Yield the batches of a plan; a task that streams."""
     from pipelines.dehaze.plan import batches
 
     yield from batches(plan, size)
@@ -183,7 +183,7 @@ def execute(plan: FolderPlan, setup: WorkerSetup, pool: WorkerPool, report: Fold
 
 
 def survey_remotely(plan: FolderPlan) -> Any:
-    """:func:`pipelines.dehaze.plan.survey` in a task, so that the driver holds no names."""
+    """Run :func:`pipelines.dehaze.plan.survey` in a task, so that the driver holds no names."""
     import ray
 
     from pipelines.dehaze.plan import survey

@@ -109,7 +109,7 @@ def _refuse_existing(target: str) -> None:
 
 
 def _found(model: str, tracking_uri: str | None) -> tuple[str, str]:
-    """``model`` as workers elsewhere find it, and as :func:`models.zoo.load` does here; it is not loaded.
+    """Return ``model`` as workers elsewhere find it, and as :func:`models.zoo.load` does here; it is not loaded.
 
     Raises:
         ConfigError: no such model.

@@ -19,7 +19,7 @@ OTHER = "pipes or devices"
 
 
 def is_video(name: str) -> bool:
-    """By its suffix."""
+    """Say whether a name is a video's, by its suffix."""
     return PurePosixPath(name).suffix.lower() in VIDEOS
 
 
@@ -35,8 +35,8 @@ SHEETS = "dehaze-previews"  # beside results: the folder of before/after sheets
 
 
 def is_own(name: str) -> bool:
-    """A name that this program keeps for itself, whatever the file system makes of case: below the results no
-    photograph's result has it.
+    """Say whether this program keeps a name for itself, in any case of its letters: below the results no photograph's
+    result has it.
     """
     return name.casefold() in (RECORD, FAILURES, SHEETS)
 
@@ -58,14 +58,14 @@ def identity(place: str) -> object:
 
 
 def same_place(first: str, second: str) -> bool:
-    """Two paths or URIs name one file or folder that is there."""
+    """Say whether two paths or URIs name one file or folder that is there."""
     known = identity(first)
     return known is not None and known == identity(second)
 
 
 def inside(place: str, folders: Sequence[str], below: str) -> bool:
-    """``place`` is one of ``folders`` or below one, unless ``below``, which is looked for first, lies between: a
-    folder of results within its source is left out of the inputs.
+    """Say whether ``place`` is one of ``folders`` or below one, unless ``below``, which is looked for first, lies
+    between: a folder of results within its source is left out of the inputs.
     """
     end = below if "://" in below else os.path.realpath(below)  # which need not be there yet
     for step in _upwards(place):

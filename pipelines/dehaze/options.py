@@ -56,7 +56,7 @@ def place_options(parser: argparse.ArgumentParser) -> None:
 
 
 def options_of(args: argparse.Namespace) -> DehazeOptions:
-    """The options that the flags say.
+    """Return the options that the flags ask for.
 
     Raises:
         ConfigError: one is out of range.
@@ -65,7 +65,7 @@ def options_of(args: argparse.Namespace) -> DehazeOptions:
 
 
 def execution_of(args: argparse.Namespace) -> InferenceConfig:
-    """Precision and memory that the flags say.
+    """Return the precision and memory that the flags ask for.
 
     Raises:
         ConfigError: one is out of range.
@@ -75,7 +75,7 @@ def execution_of(args: argparse.Namespace) -> InferenceConfig:
 
 
 def plan_of(sources: Sequence[str], target: str | None, args: argparse.Namespace) -> FolderPlan:
-    """The plan that the flags say.
+    """Return the plan that the flags ask for.
 
     Raises:
         ConfigError: a source is missing, dates cannot be kept there, or the target is a file where a folder is needed.

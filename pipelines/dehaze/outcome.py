@@ -116,7 +116,7 @@ class FolderReport:
         return f"{words} ({self._haze / count:.2f} on average)"
 
     def summary(self) -> str:
-        """One line; more where not every note was shown."""
+        """Return one line of counts; more where not every note was shown."""
         counts = self.counts
         text = f"{counts['written']} dehazed, {counts['kept']} there already, {counts['failed']} failed"
         text = f"{text}; see {shown(self._place)}" if counts["failed"] and self._place is not None else text
@@ -127,7 +127,7 @@ class FolderReport:
 
     @property
     def exit_code(self) -> int:
-        """0, or :data:`SOME_FAILED`."""
+        """Return 0, or :data:`SOME_FAILED` where a photograph failed."""
         return SOME_FAILED if self.counts["failed"] else 0
 
 

@@ -38,7 +38,7 @@ class FolderSurvey:
 
     @property
     def passed_over(self) -> str:
-        """A line on what was left out, or nothing."""
+        """Return a line on the files that were left out, or no text."""
         return f"left out: {left_out_text(self.left_out)}{advice(self.left_out)}" if self.left_out else ""
 
 
@@ -74,7 +74,7 @@ def make_plan(
 
 
 def format_of(target: str, file_format: str | None) -> str:
-    """The format of a file to write, by its suffix.
+    """Return the format of a file to write, by its suffix.
 
     Args:
         target: its name.
@@ -107,7 +107,7 @@ def _root(uri: str) -> Root:
 
 
 def tasks(plan: FolderPlan) -> Iterator[PhotoTask]:
-    """Every photograph, folder by folder, sorted within each; always in the same order.
+    """Yield every photograph, folder by folder, sorted within each; always in the same order.
 
     Raises:
         ConfigError: a source is gone.
@@ -118,7 +118,7 @@ def tasks(plan: FolderPlan) -> Iterator[PhotoTask]:
 
 
 def batches(plan: FolderPlan, size: int) -> Iterator[list[PhotoTask]]:
-    """:func:`tasks`, ``size`` at a time."""
+    """Yield :func:`tasks`, ``size`` at a time."""
     found = tasks(plan)
     while batch := list(itertools.islice(found, size)):
         yield batch

@@ -17,7 +17,7 @@ _WIDE, _HIGH, _QUALITY = 232, 174, 85
 
 
 def sheet_of(pairs: Sequence[tuple[str, str]]) -> bytes | None:
-    """A JPEG of photographs and results side by side, in the order given.
+    """Draw a JPEG of photographs and results side by side, in the order given.
 
     Args:
         pairs: paths or URIs of photograph and result; pairs that cannot be read, such as those that failed, are left

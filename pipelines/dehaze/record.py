@@ -64,7 +64,7 @@ def made_with(model: str, network: nn.Module, options: DehazeOptions, execution:
 
 
 def fingerprint(network: nn.Module) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of a network's class and weights."""
+    """Return the first 16 hexadecimal digits of the SHA-256 of a network's class and weights."""
     digest = hashlib.sha256(repr(network).encode())
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode())
@@ -73,7 +73,7 @@ def fingerprint(network: nn.Module) -> str:
 
 
 def read_record(folder: str) -> FolderRecord | None:
-    """The record of a folder of results, or None.
+    """Read the record of a folder of results; None where there is none.
 
     Raises:
         ConfigError: it is there and damaged.
@@ -90,7 +90,7 @@ def read_record(folder: str) -> FolderRecord | None:
 
 
 def compare(old: FolderRecord | None, made: MadeWith, folder: str, *, overwrite: bool) -> FolderRecord | None:
-    """The record that a call goes on with; None when it starts a new one.
+    """Return the record that a call goes on with; None when it starts a new one.
 
     Raises:
         ConfigError: results of other settings are there, and are not to be replaced.
@@ -106,8 +106,8 @@ def compare(old: FolderRecord | None, made: MadeWith, folder: str, *, overwrite:
 
 
 def open_record(folder: str, made: MadeWith, *, overwrite: bool) -> FolderRecord:
-    """The record to work under, as it stands in the folder from now on. With ``overwrite`` all results are made anew;
-    a call that was interrupted in that goes on.
+    """Return the record to work under, and write it to the folder. With ``overwrite`` all results are made anew; a call
+    that was interrupted in that goes on.
 
     Raises:
         ConfigError: as :func:`compare`; the folder cannot be written to.

@@ -63,7 +63,7 @@ def run_stream(source: str, target: str, args: argparse.Namespace) -> int:
 
 
 def _checked(target: str, file_format: str | None, *, overwrite: bool) -> str:
-    """The format of a file to write.
+    """Return the format of a file to write.
 
     Raises:
         ConfigError: it is no file that can be written.

@@ -37,7 +37,7 @@ class FolderEntry:
 
 
 def entries(files: Any, folder: str) -> list[FolderEntry]:
-    """All of a folder, sorted.
+    """List all entries of a folder, sorted.
 
     Raises:
         OSError: it cannot be read.
@@ -109,7 +109,7 @@ class FolderPlan:
 
     @property
     def single(self) -> bool:
-        """One photograph, named: there is no folder to keep a record of."""
+        """Say whether the plan is one photograph, named: there is no folder to keep a record of."""
         return len(self.roots) == 1 and self.roots[0].is_file
 
 
@@ -122,7 +122,7 @@ class FoundFiles:
 
 
 def walk(root: Root, plan: FolderPlan) -> Iterator[FoundFiles]:
-    """The photographs of a root, one folder after the other.
+    """Yield the photographs of a root, one folder after the other.
 
     Raises:
         ConfigError: the root cannot be read. What cannot be read below it is a task with a problem.
@@ -161,7 +161,7 @@ def _sorted_out(listed: list[FolderEntry], root: Root, path: str, plan: FolderPl
 def _below(
     listed: list[FolderEntry], root: Root, path: str, above: frozenset[object], plan: FolderPlan
 ) -> Iterator[tuple[str, frozenset[object]]]:
-    """The folders to look into next, each with the identities of those that it lies in."""
+    """Yield the folders to look into next, each with the identities of those that it lies in."""
     for entry in listed if plan.recursive else ():
         if entry.kind == "folder" and not _passed_over(entry.name):
             uri = _uri(root, path, entry.path)
@@ -175,7 +175,7 @@ def _uri(root: Root, path: str, inner: str) -> str:
 
 
 def _passed_over(name: str) -> bool:
-    """Hidden folders, and before/after sheets among results."""
+    """Say whether a folder is hidden, or holds before/after sheets of results."""
     return name.startswith(".") or name.casefold() == SHEETS
 
 

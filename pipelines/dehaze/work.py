@@ -91,7 +91,7 @@ class FolderWorker:
 
     @property
     def network(self) -> torch.nn.Module:
-        """The network, in evaluation mode."""
+        """Return the network, in evaluation mode."""
         return self._predictor.network
 
     def work(self, number: int | None, batch: Sequence[PhotoTask]) -> Iterator[PhotoResult]:
@@ -171,7 +171,7 @@ def said(info: DehazeInfo) -> tuple[str, ...]:
 
 
 def _stamp(place: str) -> tuple[int, int] | None:
-    """What tells that a local file has changed: its time of modification, in ns, and its size."""
+    """Return values that change with a local file: its time of modification, in ns, and its size."""
     if "://" in place:
         return None  # objects behind a URI are replaced as a whole
     found = os.stat(place)  # noqa: PTH116 - Path.stat is slow, and this is called twice for every photograph
@@ -179,7 +179,7 @@ def _stamp(place: str) -> tuple[int, int] | None:
 
 
 def states(batch: Sequence[PhotoTask], rules: ExistingResults) -> list[str]:
-    """Of each photograph ``done``, ``todo``, or why it must not be done."""
+    """Return for each photograph ``done``, ``todo``, or the reason why it must not be done."""
     can = [task for task in batch if not task.problem]
     places = [filesystem(task.target) for task in can]
     try:
@@ -231,7 +231,7 @@ def _keeps_date(task: PhotoTask, made: int, since_ns: int) -> bool:
 
 
 def write(place: str, data: bytes) -> None:
-    """A file that is whole or not there.
+    """Write a file that is whole or not there.
 
     Raises:
         NoSpaceError: there is no room, or the file system is read-only.

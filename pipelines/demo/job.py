@@ -40,7 +40,7 @@ class State:
             stream.write((json.dumps(self.values, indent=2) + "\n").encode())
 
     def stage(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The stage's result: from an earlier attempt, or by doing the work now."""
+        """Return the stage's result: from an earlier attempt, or by doing the work now."""
         stages = self.values["stages"]
         if name in stages:
             print(f"\n== {name}: done before, in {stages[name]['seconds']:.0f} s", flush=True)
@@ -86,13 +86,13 @@ class Demo:
 
     @property
     def tracking_uri(self) -> str:
-        """Of the demo's own MLflow database."""
+        """Return the address of the demo's own MLflow database."""
         from pipelines.tracking import default_uri
 
         return default_uri(self.out)
 
     def tracker(self) -> Any:
-        """The run in MLflow: begun once, found again after an interruption."""
+        """Return the run in MLflow: begun once, found again after an interruption."""
         from pipelines.tracking import Tracker
 
         if "mlflow_run" in self.state.values:
@@ -105,7 +105,7 @@ class Demo:
         return tracker
 
     def ingest(self) -> dict[str, Any]:
-        """Both corpora."""
+        """Make both corpora."""
         from pipelines.demo.samples import make_samples
         from pipelines.ingest import IngestConfig, ingest, summary
 
@@ -128,12 +128,12 @@ class Demo:
         return TrainJob(recipe, str(self.run / name), tracking=tracking, allow_networks=allow, **corpora)
 
     def train(self, name: str, recipe: Recipe, run_id: str) -> dict[str, Any]:
-        """One of the two training stages."""
+        """Run one of the two training stages."""
         result = train(self._job(name, recipe, run_id))
         return {"model": str(result.model), "metrics": result.metrics, "labels": result.labels}
 
     def evaluate(self, pretrained: str, dehazer: str) -> dict[str, Any]:
-        """Held-out photographs before and after."""
+        """Measure held-out photographs before and after."""
         from pipelines.evaluate import EvaluateConfig, evaluate
 
         found = evaluate(
@@ -149,7 +149,7 @@ class Demo:
         return {"summary": found.summary, "files": [str(f) for f in (found.sheet, found.csv, found.json) if f]}
 
     def register(self, tracker: Any, model: str, evaluation: dict[str, Any]) -> dict[str, Any]:
-        """The model, its figures and pictures, in MLflow; the alias ``champion`` points to it."""
+        """Register the model in MLflow with its figures and pictures; the alias ``champion`` points to it."""
         from pipelines.evaluate import flat
         from pipelines.tracking import register_model
 
@@ -185,7 +185,7 @@ class Demo:
         return {"file": str(target), "url": url}
 
     def main(self) -> int:
-        """All stages that are not done yet, then the table."""
+        """Run all stages that are not done yet, then print the table."""
         print(f"run folder: {self.run}", flush=True)
         from pipelines.tracking import running
 
@@ -205,7 +205,7 @@ class Demo:
 
 
 def example_photo(folder: Path) -> Path:
-    """The first photograph of a folder that can be decoded."""
+    """Return the first photograph of a folder that can be decoded."""
     from models import images
 
     for path in sorted(folder.rglob("*")):
@@ -219,7 +219,7 @@ def example_photo(folder: Path) -> Path:
 
 
 def figures(summary: dict[str, Any]) -> list[str]:
-    """The means of an evaluation as a table for the terminal: a line per model, a column per metric."""
+    """Return the means of an evaluation as a table for the terminal: a line per model, a column per metric."""
     from pipelines.evaluate import METRICS
 
     arrows = {"lower": "v", "higher": "^", "zero": "~"}

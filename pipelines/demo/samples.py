@@ -51,7 +51,7 @@ class SampleSource:
 
     @property
     def name(self) -> str:
-        """File name without suffix."""
+        """Return the file name without suffix."""
         return Path(self.path).stem
 
     def file(self) -> Path:
@@ -136,7 +136,7 @@ def _crops(pixels: Pixels, count: int, random: np.random.Generator) -> Iterator[
 
 
 def _fit(height: float, width: float, aspect: float) -> tuple[int, int]:
-    """The largest (height, width) inside that is ``aspect`` times as wide as high."""
+    """Return the largest (height, width) inside that is ``aspect`` times as wide as high."""
     return (
         (round(width / aspect), round(width)) if width / aspect <= height else (round(height), round(height * aspect))
     )

@@ -80,7 +80,7 @@ def _nodes(address: str, out: str | None, tracking_uri: str | None) -> list[Node
 
 
 def _seen(nodes: Sequence[Node], out: str | None) -> list[Node]:
-    """The nodes, with whether what they wrote to ``out`` is seen here; it is taken away."""
+    """Return the nodes, with whether their files in ``out`` are seen here; these files are removed."""
     from pipelines.doctor.probe import clean
 
     found = []

@@ -191,7 +191,9 @@ def _list(names: Sequence[str]) -> str:
 
 
 def table(findings: Iterable[Finding]) -> str:
-    """For a terminal: a line for each, and one more with the remedy where there is something to remedy."""
+    """Return findings for a terminal: a line for each, and one more with the remedy where there is something to
+    remedy.
+    """
     lines = []
     for one in findings:
         lines.append(f"{'FAILED' if one.remedy else 'ok':<8}{one.what:<22}{shown(one.found)}")

@@ -92,7 +92,7 @@ def _gpus() -> tuple[int, str]:
 
 
 def _write(out: str) -> tuple[str, str]:
-    """The name of a new file, or why there is none."""
+    """Write a new file and return its name, or the reason why there is none."""
     if not is_uri(out) and not Path(out).is_dir():
         return "", "it is not there"
     name = temporary_name("doctor")
@@ -113,7 +113,7 @@ def _ask(tracking_uri: str) -> str:
 
 
 def now() -> float:
-    """Seconds since 1970, by this machine's clock."""
+    """Return the seconds since 1970, by this machine's clock."""
     return time.time()
 
 

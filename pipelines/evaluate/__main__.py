@@ -27,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def config_of(args: argparse.Namespace) -> EvaluateConfig:
-    """The configuration that the arguments ask for.
+    """Return the configuration that the arguments ask for.
 
     Raises:
         ConfigError: a value out of its range, or of another form.
@@ -57,7 +57,7 @@ def _main(args: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line of the job; returns its exit code."""
+    """Run the command line of the job and return its exit code."""
     return run(_main, _parser(), argv)
 
 

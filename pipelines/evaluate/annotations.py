@@ -40,7 +40,7 @@ class Annotated:
 
 
 def read_annotations(path: Path) -> dict[str, Annotated]:
-    """By the photograph's stem: from a folder of VOC XML files, at any depth, or a COCO JSON file.
+    """Read annotations by the photograph's stem: from a folder of VOC XML files, at any depth, or a COCO JSON file.
 
     Raises:
         ConfigError: nothing there, or not in either format; the file is named.
@@ -124,13 +124,13 @@ def match_annotations(entries: Sequence[SourceEntry], annotations: Mapping[str, 
 
 
 def canonical(name: str) -> str:
-    """A class's name as COCO writes it."""
+    """Return a class's name as COCO writes it."""
     plain = name.strip().lower()
     return ALIASES.get(plain, plain)
 
 
 def shared_classes(annotations: Iterable[Annotated], classes: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Annotated classes that the detector knows, and those that it does not.
+    """Return annotated classes that the detector knows, and those that it does not.
 
     Raises:
         ConfigError: it knows none.

@@ -49,7 +49,7 @@ class Haze:
 
 @lru_cache(maxsize=2)
 def stored(path: str, row_group: int) -> dict[str, tuple[bytes, bytes | None]]:
-    """Image and depth bytes by image id of one row group; cached, because a batch of items shares it."""
+    """Read image and depth bytes by image id of one row group; cached, because a batch of items shares it."""
     files, inner = filesystem(path)
     with files.open_input_file(inner) as stream:
         table = pq.ParquetFile(stream).read_row_group(row_group, columns=["image_id", "image", "depth"])
@@ -57,7 +57,9 @@ def stored(path: str, row_group: int) -> dict[str, tuple[bytes, bytes | None]]:
 
 
 def photo_seed(image_id: str, seed: int) -> int:
-    """The haze of a photograph depends on its content and the run's seed, not on its place in the corpus."""
+    """Return the seed of a photograph's haze: it depends on its content and the run's seed, not on its place in the
+    corpus.
+    """
     return (int(image_id[:8], 16) + seed) % 2**31
 
 
@@ -84,13 +86,13 @@ def _cover(width: int, height: int, size: int) -> tuple[int, int, int, int]:
 
 
 def square(pixels: Pixels, size: int) -> Pixels:
-    """The center square of the photograph, its shorter side resized to ``size``."""
+    """Cut the center square of the photograph, its shorter side resized to ``size``."""
     wide, high, left, top = _cover(pixels.shape[1], pixels.shape[0], size)
     return images.resize(pixels, wide, high)[top : top + size, left : left + size]
 
 
 def square_depth(data: bytes, size: int) -> Tensor:
-    """A 16-bit depth PNG as 1x1xSxS in [0, 1] (1 = near), cut as `square` cuts its photograph."""
+    """Read a 16-bit depth PNG as 1x1xSxS in [0, 1] (1 = near), cut as `square` cuts its photograph."""
     with Image.open(io.BytesIO(data)) as picture:
         depth = torch.from_numpy(np.array(picture, dtype=np.float32))[None, None] / 65535.0
     wide, high, left, top = _cover(depth.shape[3], depth.shape[2], size)
@@ -110,14 +112,14 @@ def synthetic_case(pixels: Pixels, depth: bytes | None, image_id: str, haze: Haz
 
 
 def thumbnail(pixels: Pixels, side: int) -> bytes:
-    """JPEG bytes of the image, at most ``side`` pixels on its longer side."""
+    """Return JPEG bytes of the image, at most ``side`` pixels on its longer side."""
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(bounded(pixels, side))).save(buffer, "JPEG", quality=82)
     return buffer.getvalue()
 
 
 def beside(path: str, photograph: Pixels, what: str) -> Pixels:
-    """A picture that must have the size of a photograph.
+    """Read a picture that must have the size of a photograph.
 
     Raises:
         ImageError, OSError: it cannot be read, or has another size.

@@ -21,7 +21,7 @@ HEADLINE: dict[Kind, tuple[str, ...]] = {
 
 
 def model_choices(specs: Sequence[str]) -> tuple[ModelChoice, ...]:
-    """``label=source`` or ``source``, paths made absolute because workers have another current folder.
+    """Parse ``label=source`` or ``source``, paths made absolute because workers have another current folder.
 
     Raises:
         ConfigError: a label that is taken twice or is a row of every table.
@@ -39,14 +39,14 @@ def model_choices(specs: Sequence[str]) -> tuple[ModelChoice, ...]:
 
 
 def with_baseline(choices: tuple[ModelChoice, ...]) -> tuple[ModelChoice, ...]:
-    """The dark channel prior before the others, unless it is among them."""
+    """Put the dark channel prior before the others, unless it is among them."""
     if any(choice.source == BASELINE for choice in choices):
         return choices
     return (ModelChoice(label=BASELINE, source=BASELINE), *choices)
 
 
 def result_folders(specs: Sequence[str], taken: Iterable[str]) -> dict[str, Path]:
-    """Folders of other programs' results by the label of their row.
+    """Return folders of other programs' results by the label of their row.
 
     Raises:
         ConfigError: a specification without a name, or a name that is taken.
@@ -82,14 +82,16 @@ def describe_model(choice: ModelChoice, allow_networks: Collection[str] = ()) ->
 
 
 def label_metrics(described: Iterable[Mapping[str, Any]]) -> frozenset[str]:
-    """Metrics that selected pseudo labels: the scorer's, and MUSIQ where a model's scorer had it for quality."""
+    """Return the metrics that selected pseudo labels: the scorer's, and MUSIQ where a model's scorer had it for
+    quality.
+    """
     own = {name for name, metric in METRICS.items() if metric.selected_labels}
     by_iqa = any(model.get("labels_by_iqa") for model in described)
     return frozenset(own | ({name for name in METRICS if name.startswith("musiq")} if by_iqa else set()))
 
 
 def headline_of(kind: Kind, measured: Sequence[str], wanted: str | None, banned: frozenset[str]) -> str:
-    """The metric that a table is judged by.
+    """Choose the metric that a table is judged by.
 
     Args:
         kind: of its photographs.

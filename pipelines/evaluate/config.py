@@ -136,7 +136,7 @@ class EvaluateConfig(Settings):
     @field_validator("models", "metrics", "classes", mode="before")
     @classmethod
     def _with_commas(cls, words: Any) -> Any:
-        """``A,B`` as well as ``A B``; ``none`` is none."""
+        """Take ``A,B`` as well as ``A B``; ``none`` means no names."""
         if not isinstance(words, (list, tuple)):
             return words
         names = tuple(name.strip() for word in words for name in str(word).split(",") if name.strip())

@@ -63,7 +63,7 @@ class Detector:
 
     @torch.inference_mode()
     def __call__(self, image: Pixels) -> Boxes:
-        """Of uint8 RGB (H, W, 3): (n, 6) with x1, y1, x2, y2, score and label, the best `MOST`."""
+        """Detect objects in uint8 RGB (H, W, 3): (n, 6) with x1, y1, x2, y2, score and label, the best `MOST`."""
         found = self._network([images.to_tensor(np.ascontiguousarray(image)[None])[0].to(self._device)])[0]
         parts = [found["boxes"], found["scores"][:, None], found["labels"][:, None].float()]
         rows: Boxes = torch.cat(parts, dim=1).float().cpu().numpy()
@@ -122,7 +122,7 @@ def average_precision(
     truth: Mapping[str, Annotated], found: Detections, labels: Sequence[str], classes: Sequence[str], seed: int,
     resamples: int = RESAMPLES,
 ) -> Precision:  # fmt: skip
-    """mAP of one model by pycocotools.
+    """Compute the mAP of one model by pycocotools.
 
     Args:
         truth: by image id; boxes are scaled to the size at which the detector saw the picture.
@@ -163,7 +163,7 @@ def average_precision(
 
 
 def _mean(precision: NDArray[np.float64]) -> float:
-    """Over what is defined: -1 stands for a class without an object."""
+    """Return the mean of the defined values: -1 stands for a class without an object."""
     known = precision[precision > -1]
     return float(known.mean()) if known.size else float("nan")
 

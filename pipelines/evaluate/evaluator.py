@@ -167,7 +167,9 @@ class Measures:
     def __call__(
         self, result: PhotoMeasures, case: Case, *, is_clear: bool
     ) -> tuple[dict[str, float | None], list[str]]:
-        """Every metric that the result can have, None where it is not finite; and why others failed on this picture."""
+        """Return every metric that the result can have, None where it is not finite; and why others failed on this
+        picture.
+        """
         found: dict[str, float] = {}
         notes: list[str] = []
         for names, measure in self._measures(result, case, is_clear=is_clear):
@@ -182,7 +184,7 @@ class Measures:
     def _measures(
         self, result: PhotoMeasures, case: Case, *, is_clear: bool
     ) -> Iterator[tuple[tuple[str, ...], Callable[[], dict[str, float]]]]:
-        """What is to be measured, each piece with the metrics that it gives."""
+        """Yield the measurements to make, each with the metrics that it gives."""
         pixels, clear, transmission = result.pixels, case.clear, result.transmission
         if self.scorer is not None:
             own = tuple(name for name in self.names if METRICS[name].provider == "scorer")
@@ -204,7 +206,7 @@ class Measures:
         return float(measure(pixels, clear))
 
     def _scores(self, scorer: ClipScorer, pixels: Pixels) -> dict[str, float]:
-        """Clearness and quality in one encoding."""
+        """Return clearness and quality, from one encoding."""
         batch = images.to_tensor(np.ascontiguousarray(pixels)[None]).to(self.device)
         with torch.inference_mode():  # not `score`: its trust map costs a hundred times more and is not in the table
             clearness, quality = scorer.judge(scorer.encode(batch))
@@ -240,7 +242,8 @@ class Evaluator:
         return pa.Table.from_pylist(rows, schema=ROW_SCHEMA)
 
     def rows(self, item: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Rows of one photograph: the hazy input, each model, each result, and the clear reference if there is one.
+        """Return the rows of one photograph: the hazy input, each model, each result, and the clear reference if there
+        is one.
 
         A clear photograph that is to stay as it is comes first as its own reference, measured against itself.
 
@@ -313,7 +316,7 @@ class Evaluator:
 
 
 def _dehazed(network: nn.Module, hazy: Tensor) -> PhotoMeasures:
-    """A network's result for 13HW in [0, 1], with the transmission where it has one."""
+    """Return a network's result for 13HW in [0, 1], with the transmission where it has one."""
     started = time.perf_counter()
     found = dehaze(network, hazy, EXACT)
     pixels = images.to_uint8(found.scene)[0]

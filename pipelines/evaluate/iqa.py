@@ -36,7 +36,7 @@ def torchvision_cache() -> Path:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Return the SHA-256 of a file in hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -80,7 +80,7 @@ class Lpips:
         self.about = {"backbone": "AlexNet", "weights": path.name, "weights_sha256": file_hash(path)}
 
     def __call__(self, image: Pixels, reference: Pixels) -> float:
-        """Distance of two uint8 RGB (H, W, 3) of one size; NaN where they are too small for AlexNet."""
+        """Return the distance of two uint8 RGB (H, W, 3) of one size; NaN where they are too small for AlexNet."""
         if min(image.shape[:2]) < LPIPS_SMALLEST:
             return float("nan")
         pair = images.to_tensor(np.stack([image, reference])).to(self._device) * 2 - 1
@@ -156,7 +156,9 @@ class Pyiqa:
 
 @contextlib.contextmanager
 def _backbone_from_file() -> Iterator[None]:
-    """timm makes networks without weights inside: for metrics that fetch a backbone's only to replace all of them."""
+    """Make timm build networks without weights inside: for metrics that fetch a backbone's only to replace all of
+    them.
+    """
     import timm
 
     make = timm.create_model
@@ -173,7 +175,7 @@ def _backbone_from_file() -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_network() -> Iterator[None]:
-    """No name is resolved and nothing is unpickled inside: what a library would download is missing instead.
+    """Resolve no name and unpickle nothing inside: a file that a library would download is missing instead.
 
     Its own loaders would fetch weights and read them with ``weights_only=False``.
     """
@@ -203,7 +205,7 @@ def problems(names: Sequence[str], weights: Mapping[str, str]) -> tuple[dict[str
 
 
 def load(name: str, weights: str | None, device: str = "cpu") -> Lpips | Pyiqa:
-    """The metric, ready to run.
+    """Load the metric, ready to run.
 
     Raises:
         ConfigError: it cannot.

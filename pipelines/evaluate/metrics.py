@@ -69,7 +69,7 @@ class Metric:
 
     @property
     def needs_reference(self) -> bool:
-        """Only photographs with a clear version have it."""
+        """Say whether the metric exists only for photographs with a clear version."""
         return self.needs == "reference"
 
     def gain(self, value: float | Values, baseline: float | Values) -> Any:
@@ -156,7 +156,7 @@ fade-python is not installed, an evaluation leaves ``fade`` out of these and say
 
 
 def chosen(names: Iterable[str], *, scorer: bool = True) -> tuple[str, ...]:
-    """Metrics in the order of the table; ``default`` among the names stands for :data:`DEFAULT`.
+    """Return the chosen metrics in the order of the table; ``default`` among the names stands for :data:`DEFAULT`.
 
     Args:
         names: as the user gave them.
@@ -195,7 +195,8 @@ def fade_program() -> Any:
 
 
 def fade(image: Pixels) -> float:
-    """Fog aware density of uint8 RGB (H, W, 3): no reference needed, lower is clearer; NaN for a constant image.
+    """Return the fog aware density of uint8 RGB (H, W, 3): no reference needed, lower is clearer; NaN for a constant
+    image.
 
     The value depends on the size of the image, so compare only within one run.
 
@@ -208,21 +209,23 @@ def fade(image: Pixels) -> float:
 
 
 def psnr(image: Pixels, reference: Pixels) -> float:
-    """``10 log10(255^2 / MSE)`` in dB over all pixels and channels of two uint8 (H, W, 3); at most ``PSNR_CAP``."""
+    """Return ``10 log10(255^2 / MSE)`` in dB over all pixels and channels of two uint8 (H, W, 3); at most
+    ``PSNR_CAP``.
+    """
     difference = image.astype(np.float64) - reference.astype(np.float64)
     error = float(np.mean(difference * difference))
     return PSNR_CAP if error == 0.0 else min(PSNR_CAP, 10.0 * math.log10(255.0**2 / error))
 
 
 def ssim(image: Pixels, reference: Pixels) -> float:
-    """Structural similarity of two uint8 (H, W, 3), mean over channels, with ``SSIM_SETTINGS``."""
+    """Return the structural similarity of two uint8 (H, W, 3), mean over channels, with ``SSIM_SETTINGS``."""
     from skimage.metrics import structural_similarity
 
     return float(structural_similarity(image, reference, **SSIM_SETTINGS))  # type: ignore[no-untyped-call]
 
 
 def ciede2000(image: Pixels, reference: Pixels) -> float:
-    """Mean CIEDE2000 color difference of two uint8 sRGB (H, W, 3); about 1 is what an eye just notices."""
+    """Return the mean CIEDE2000 color difference of two uint8 sRGB (H, W, 3); an eye just notices about 1."""
     from skimage.color import deltaE_ciede2000, rgb2lab
 
     first, second = rgb2lab(image), rgb2lab(reference)
@@ -239,7 +242,7 @@ def level_shift(image: Pixels, reference: Pixels) -> float:
 
 
 def hue_shift(image: Pixels, reference: Pixels) -> float:
-    """Mean absolute change of hue of two uint8 sRGB (H, W, 3), in degrees of CIELAB from 0 to 180.
+    """Return the mean absolute change of hue of two uint8 sRGB (H, W, 3), in degrees of CIELAB from 0 to 180.
 
     Pixels weigh as much as the geometric mean of their chromas: grays have no hue, and of near grays it is noise.
     NaN where nothing is colored in both.
@@ -255,7 +258,7 @@ def hue_shift(image: Pixels, reference: Pixels) -> float:
 
 
 def rehazing_error(scene: Pixels, transmission: NDArray[np.float32], hazy: Pixels) -> float:
-    """Mean absolute difference of ``J T + A (1 - T)`` and the photograph, in 8-bit levels.
+    """Return the mean absolute difference of ``J T + A (1 - T)`` and the photograph, in 8-bit levels.
 
     The airlight of each channel is the least-squares one, ``A = sum (P - J T)(1 - T) / sum (1 - T)^2``, within [0, 1]:
     the models differ in how they estimate it, and few of them tell.
@@ -275,5 +278,5 @@ def rehazing_error(scene: Pixels, transmission: NDArray[np.float32], hazy: Pixel
 
 
 def shown_metrics(names: Sequence[str], headline: str) -> list[str]:
-    """Columns in the order of the table, the headline first."""
+    """Return the columns in the order of the table, the headline first."""
     return sorted((name for name in METRICS if name in names), key=lambda name: name != headline)

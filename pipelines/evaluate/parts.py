@@ -32,7 +32,8 @@ _PICTURES = ("thumbnail",)  # of every row, but never on disk
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """A path to write a file at, which replaces ``path`` at the end: readers see the old file or the whole new one.
+    """Yield a path to write a file at, which replaces ``path`` at the end: readers see the old file or the whole new
+    one.
 
     Raises:
         ConfigError: it cannot be written, such as on a full disk.
@@ -54,8 +55,8 @@ def writing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def results_in(out: str) -> Iterator[Path]:
-    """A local folder for the results: ``out`` itself, or for a URI one that is uploaded at the end, in place of what an
-    earlier evaluation left there.
+    """Yield a local folder for the results: ``out`` itself, or for a URI one that is uploaded at the end, in place of
+    what an earlier evaluation left there.
 
     Raises:
         ConfigError: nothing can be written to the URI.
@@ -89,7 +90,7 @@ class Parts:
             old.unlink()
 
     def write(self, rows: pa.Table) -> None:
-        """The rows of one batch.
+        """Write the rows of one batch.
 
         Raises:
             ConfigError: the disk takes no more.
@@ -99,21 +100,21 @@ class Parts:
             pq.write_table(rows.drop_columns(list(_PICTURES)), path, compression="zstd")
 
     def files(self) -> list[Path]:
-        """In the order of the batches."""
+        """Return the files in the order of the batches."""
         return sorted(self.folder.glob("part-*.parquet"))
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """Part by part, in the order of the batches, whatever the order in which they were done."""
+        """Yield the tables part by part, in the order of the batches, whatever the order in which they were done."""
         for path in self.files():
             yield pq.read_table(path, columns=list(columns) if columns else None)
 
     def rows(self) -> Iterator[Row]:
-        """Row by row, without detections."""
+        """Yield the rows one by one, without detections."""
         for table in self.tables([name for name in ROW_SCHEMA.names if name not in ("boxes", *_PICTURES)]):
             yield from table.to_pylist()
 
     def photographs(self) -> Iterator[tuple[str, str, Photograph]]:
-        """Group, image id and the rows by model, of every photograph that was measured."""
+        """Yield group, image id and the rows by model, of every photograph that was measured."""
         key: tuple[str, str] | None = None
         found: Photograph = {}
         for row in self.rows():
@@ -129,7 +130,7 @@ class Parts:
             yield (*key, found)
 
     def write_csv(self, path: Path, metrics: Sequence[str]) -> Path:
-        """One line per photograph and model, in full precision; an empty cell means not measured."""
+        """Write one line per photograph and model, in full precision; an empty cell means not measured."""
         columns = ("group", "image_id", "name", "model", "width", "height", *metrics, "seconds", "error", "note")
         with writing(path) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, fieldnames=columns, extrasaction="ignore", lineterminator="\n")
@@ -180,16 +181,16 @@ class Gallery:
             heapq.heapreplace(heap, entry)
 
     def worst(self) -> list[Photograph]:
-        """The worst first."""
+        """Return the worst photographs, the worst first."""
         return [rows for _, _, rows in sorted(self._heaps["worst"], key=lambda entry: (-entry[0], entry[1]))]
 
     def random(self) -> list[Photograph]:
-        """In the order of their ids."""
+        """Return photographs at random, in the order of their ids."""
         return [rows for _, _, rows in sorted(self._heaps["random"], key=lambda entry: entry[1])]
 
 
 def by_photograph(table: pa.Table) -> list[tuple[Mapping[str, Any], Photograph]]:
-    """Rows of a batch, photograph by photograph: its first row, and those that were measured, by model."""
+    """Return the rows of a batch by photograph: its first row, and those that were measured, by model."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in table.to_pylist():
         found.setdefault((row["group"], row["image_id"]), []).append(row)

@@ -94,17 +94,17 @@ class EvaluationPlan:
 
     @property
     def photographs(self) -> int:
-        """To be measured."""
+        """Return the number of photographs to be measured."""
         return sum(len(group.selection.entries) for group in self.groups.values())
 
     def rows(self, name: str) -> tuple[str, ...]:
-        """Rows of a table from top to bottom; what the others are compared with comes first."""
+        """Return the rows of a table from top to bottom; the one that the others are compared with comes first."""
         first = first_row(self.groups[name].kind)
         return (first, *(row for row in self.order if row not in (HAZY, first)))
 
 
 def prepare(config: EvaluateConfig) -> EvaluationPlan:
-    """Everything that can be refused, refused before any photograph is measured.
+    """Make the plan, and refuse all that can be refused before any photograph is measured.
 
     Raises:
         ConfigError: as :func:`evaluate`.
@@ -145,7 +145,7 @@ def prepare(config: EvaluateConfig) -> EvaluationPlan:
 
 
 def select(config: EvaluateConfig, folders: Mapping[str, Path]) -> dict[str, Group]:
-    """The tables: one for each source, and of photographs with a clear version one of their own."""
+    """Return the tables: one for each source, and of photographs with a clear version one of their own."""
     groups: dict[str, Group] = {}
     several = len(config.data) > 1
     referenced = 0
@@ -174,7 +174,9 @@ def select(config: EvaluateConfig, folders: Mapping[str, Path]) -> dict[str, Gro
 
 
 def unharmed(config: EvaluateConfig, groups: Mapping[str, Group]) -> dict[str, Group]:
-    """Tables of what models do to clear photographs: of those that pairs are made of, and of the references."""
+    """Return tables of clear photographs, to see what models do to them: those that pairs are made of, and the
+    references.
+    """
     found: dict[str, Selection] = {}
     if config.clear is not None:
         found[config.clear] = groups[SYNTHETIC].selection
@@ -193,7 +195,7 @@ def _unique(source: str, sources: Sequence[str]) -> str:
 
 
 def learned(config: EvaluateConfig, names: Sequence[str]) -> tuple[dict[str, str], dict[str, Any]]:
-    """Metrics that cannot run and why, and what is to be said of those that can.
+    """Return the metrics that cannot run, with the reasons, and a description of those that can.
 
     FADE is left out where its package is not installed and nobody asked for it by name.
 
@@ -228,7 +230,8 @@ def _without_fade(names: Sequence[str]) -> dict[str, str]:
 def detection(
     config: EvaluateConfig, groups: Mapping[str, Group]
 ) -> tuple[dict[str, Annotated], list[str], dict[str, str], dict[str, Any]]:
-    """Annotations by image id, the classes that count, the reason why there is no detector, and what it is.
+    """Return annotations by image id, the classes that count, the reason why there is no detector, and the detector's
+    description.
 
     Raises:
         ConfigError: annotations without a detector or the other way round; or either cannot be used.
@@ -265,7 +268,7 @@ def check_scorer(name: str | None) -> None:
 def row_settings(
     config: EvaluateConfig, choices: tuple[ModelChoice, ...], measured: tuple[str, ...], results: tuple[str, ...]
 ) -> RowSettings:
-    """The part of the configuration that travels to the workers."""
+    """Return the part of the configuration that travels to the workers."""
     weights = {name: str(Path(file).resolve()) for name, file in config.metric_weights.items() if name in measured}
     return RowSettings(
         models=choices,
@@ -286,7 +289,7 @@ def row_settings(
 
 
 def _absolute(detector: str | None) -> str | None:
-    """Its file with its whole path: workers have another current folder."""
+    """Return the detector with its file's whole path: workers have another current folder."""
     name, equals, file = (detector or "").partition("=")
     if equals:
         return f"{name}={Path(file).resolve()}"
@@ -294,7 +297,7 @@ def _absolute(detector: str | None) -> str | None:
 
 
 def _items(name: str, group: Group, plan: EvaluationPlan) -> list[dict[str, Any]]:
-    """`ITEM_SCHEMA` without blocks; neighbors in a row group together, so that it is read once."""
+    """Return `ITEM_SCHEMA` without blocks; neighbors in a row group together, so that it is read once."""
     results = [group.results.get(label, {}) for label in plan.settings.results]
     return [
         {
@@ -313,7 +316,7 @@ def _items(name: str, group: Group, plan: EvaluationPlan) -> list[dict[str, Any]
 
 
 def item_blocks(plan: EvaluationPlan, config: EvaluateConfig) -> list[pa.Table]:
-    """Small tables of pointers to photographs (`ITEM_SCHEMA`): each is one batch of a worker."""
+    """Return small tables of pointers to photographs (`ITEM_SCHEMA`): each is one batch of a worker."""
     items = [item for name, group in plan.groups.items() for item in _items(name, group, plan)]
     size = max(1, min(config.batch, len(items) // (4 * config.concurrency)))
     return [

@@ -63,12 +63,12 @@ class Selection:
 
 
 def is_corpus(path: str) -> bool:
-    """A URI or a folder with a manifest is a corpus; any other folder holds photographs."""
+    """Say whether a path is a corpus: a URI, or a folder with a manifest; any other folder holds photographs."""
     return "://" in path or (Path(path) / MANIFEST).is_file()
 
 
 def size_of(data: bytes) -> tuple[int, int] | None:
-    """Upright width and height by the header; None for what is no picture."""
+    """Return upright width and height by the header; None where the bytes are no picture."""
     try:
         header = images.probe(data)
     except images.ImageError:
@@ -77,8 +77,8 @@ def size_of(data: bytes) -> tuple[int, int] | None:
 
 
 def folder_entries(folder: Path) -> tuple[list[SourceEntry], list[str]]:
-    """Photographs of a plain folder with the ids and splits that ingest would give them, one entry per content; and
-    warnings of what is left out.
+    """List the photographs of a plain folder with the ids and splits that ingest would give them, one entry per
+    content; and warnings of what is left out.
 
     Raises:
         ConfigError: the folder is missing or holds no photograph.
@@ -186,7 +186,9 @@ class Folder:
 
     @classmethod
     def of(cls, root: Path, paths: Iterable[Path]) -> Folder:
-        """The later of two files with one stem and other suffixes is the one found by its path."""
+        """Index files below ``root``, by path and by stem; of two with one path but for the suffix, the later is found
+        by it.
+        """
         by_path: dict[str, Path] = {}
         by_stem: dict[str, tuple[Path, ...]] = {}
         for path in paths:
@@ -196,7 +198,7 @@ class Folder:
         return cls(root, by_path, by_stem)
 
     def find(self, name: str, ending: str = "") -> Path | None:
-        """The file of a photograph's name with ``ending`` added, by path, else by a stem that only it has."""
+        """Find the file of a photograph's name with ``ending`` added, by path, else by a stem that only it has."""
         for base in bases(name):
             path = self.by_path.get(base + ending)
             if path is not None:
@@ -208,7 +210,7 @@ class Folder:
 
 
 def bases(name: str) -> list[str]:
-    """A photograph's name without its suffix, and without what marks it as the hazy one."""
+    """Return a photograph's name without its suffix, and also without an ending that marks it as the hazy one."""
     plain = PurePosixPath(name)
     if plain.suffix.lower() in IMAGE_SUFFIXES:
         plain = plain.with_suffix("")
@@ -229,7 +231,7 @@ def endings(entries: Sequence[SourceEntry], folder: Folder) -> list[str]:
 
 
 def match_results(label: str, root: Path, entries: Sequence[SourceEntry]) -> dict[str, str]:
-    """The file of every photograph in a folder of another program's results, by image id.
+    """Return the file of every photograph in a folder of another program's results, by image id.
 
     Raises:
         ConfigError: the folder is missing; results are missing, of another size, shared by two photographs, or several
@@ -281,7 +283,7 @@ def _require_sizes(label: str, entries: Sequence[SourceEntry], found: Mapping[st
 
 
 def header_size(path: Path) -> tuple[int, int] | None:
-    """Upright width and height of a file, from its beginning where that is enough; None where it has none."""
+    """Return upright width and height of a file, from its beginning where that is enough; None where it has none."""
     try:
         with path.open("rb") as stream:
             size = size_of(stream.read(_HEAD))
@@ -291,7 +293,7 @@ def header_size(path: Path) -> tuple[int, int] | None:
 
 
 def match_references(entries: Sequence[SourceEntry], root: Path) -> dict[str, str]:
-    """The clear version by image id, for the photographs that have one.
+    """Return the clear version by image id, for the photographs that have one.
 
     The same name with any suffix; with an ending that all share (``01_hazy`` and ``01_GT``); or what comes before the
     first underscore, as in RESIDE (``0001_0.8_0.2`` and ``0001``).
@@ -319,7 +321,9 @@ def match_references(entries: Sequence[SourceEntry], root: Path) -> dict[str, st
 
 
 def clear_selection(root: Path, paths: Iterable[str]) -> Selection:
-    """References as photographs of their own, each content once; what cannot be read fails where it is a reference."""
+    """Select references as photographs of their own, each content once; unreadable ones fail where they are
+    references.
+    """
     entries: dict[str, SourceEntry] = {}
     for path in sorted(set(paths)):
         file = local_path(path)
@@ -334,7 +338,7 @@ def clear_selection(root: Path, paths: Iterable[str]) -> Selection:
 
 
 def _looser(name: str, folder: Folder, tries: Sequence[str]) -> Iterator[Path | None]:
-    """By each ending, then by what comes before the first underscore; looked up as far as asked for."""
+    """Yield candidates by each ending, then by the text before the first underscore; looked up as far as asked for."""
     yield from (folder.find(name, ending) for ending in tries if ending)
     yield folder.find(PurePosixPath(name).name.partition("_")[0])
 

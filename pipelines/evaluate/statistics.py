@@ -66,7 +66,7 @@ class Paired:
 
     @property
     def decided(self) -> bool:
-        """The interval leaves out zero."""
+        """Say whether the interval leaves out zero."""
         interval = self.difference.interval
         return interval is not None and not interval[0] <= 0.0 <= interval[1]
 
@@ -97,7 +97,7 @@ class _Sums:
         self.weighted = np.zeros_like(self.weight)
 
     def add(self, values: Values, weights: Values) -> None:
-        """Values (photographs, columns), NaN where there is none; weights (photographs, resamples)."""
+        """Add values (photographs, columns), NaN where there is none, with weights (photographs, resamples)."""
         there = np.isfinite(values)
         known = np.where(there, values, 0.0)
         self.count += there.sum(axis=0)
@@ -147,7 +147,7 @@ class Statistics:
         self._waiting: list[tuple[str, Values]] = []
 
     def add(self, image_id: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
-        """A photograph: its row by model; metrics that are missing or None are left out."""
+        """Add a photograph: its row by model; metrics that are missing or None are left out."""
         values = np.full((len(self.models), len(self.metrics)), math.nan)
         for place, model in enumerate(self.models):
             for column, name in enumerate(self.metrics):
@@ -191,7 +191,7 @@ class Statistics:
         return kept[np.isfinite(kept)]
 
     def table(self) -> Table:
-        """Statistics per model and metric; what no photograph has is left out."""
+        """Return statistics per model and metric, without those that no photograph has."""
         self._work()
         found: Table = {}
         for place, model in enumerate(self.models):
@@ -210,7 +210,9 @@ class Statistics:
         return found
 
     def paired(self) -> list[Paired]:
-        """Every two models that were measured on the same photographs, each later one against each earlier one."""
+        """Return every two models that were measured on the same photographs, each later one against each earlier
+        one.
+        """
         self._work()
         found = []
         for first, second in self._pairs:

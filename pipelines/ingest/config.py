@@ -182,7 +182,7 @@ class IngestConfig(Settings):
         return self.limits.model_copy(update={"strict": self.limits.strict or self.strict_files})
 
     def examining(self) -> str:
-        """Stands for how files are examined: what was found out in another way has to be found out again."""
+        """Return a digest of how files are examined: findings made in another way have to be made again."""
         return hashlib.sha256(f"{VERSION} {self.accepted().model_dump_json()}".encode()).hexdigest()[:8]
 
     def storing(self) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class Sorter:
         self.depth = None if depth is None else re.compile(depth, re.IGNORECASE)
 
     def role(self, name: str) -> str | None:
-        """``photograph``, ``depth`` or None; hidden files and those of operating systems are nothing."""
+        """Return ``photograph``, ``depth`` or None; hidden files and those of operating systems have no role."""
         if is_litter(name):
             return None
         suffix = PurePosixPath(name).suffix.lower()
@@ -141,7 +141,7 @@ class Found:
         return True
 
     def table(self) -> pa.Table:
-        """The rows so far, by name; they are forgotten here."""
+        """Return the rows so far, by name, and forget them."""
         rows, self.rows = sorted(self.rows, key=lambda row: str(row["uri"])), []
         return pa.Table.from_pylist(rows, LISTED)
 
@@ -210,8 +210,8 @@ def _place(file: SourceFile, role: str) -> str:
 
 
 def expand(file: SourceFile, kind: Kind, sorter: Sorter) -> pa.Table:
-    """The photographs and depth maps in a container, as :data:`LISTED`, and a row with the role :data:`LEFT_OUT` for
-    each kind of member that is neither, its ``size`` their number. A container that is damaged counts as one
+    """List the photographs and depth maps in a container, as :data:`LISTED`, and a row with the role :data:`LEFT_OUT`
+    for each kind of member that is neither, its ``size`` their number. A container that is damaged counts as one
     photograph, which cannot be read.
 
     Raises:
@@ -320,7 +320,9 @@ def no_match(maps: int, key: str) -> ConfigError:
 
 
 def pair_ids(keys: Iterable[str], layout: LayoutName, pair_by: str | None) -> list[str | None]:
-    """The scene of each photograph, by its key: group 1 of ``pair_by``, or as the layout says; None without one."""
+    """Return the scene of each photograph, by its key: group 1 of ``pair_by``, or as the layout says; None without
+    one.
+    """
     pattern = pair_by or LAYOUTS[layout].pair
     if pattern is None:
         return [None for _ in keys]
@@ -334,6 +336,6 @@ def pair_ids(keys: Iterable[str], layout: LayoutName, pair_by: str | None) -> li
 
 
 def texts(column: Any) -> list[str]:
-    """A string column as a list."""
+    """Return a string column as a list."""
     values: list[str] = column.to_pylist()
     return values

@@ -87,7 +87,7 @@ def _estimate(config: IngestConfig, plan: SourceSurvey, before: Present, work: W
 
 
 def _tried(files: pa.Table, config: IngestConfig, folder: str) -> tuple[int, float, float]:
-    """How many of these were examined and written, in how many seconds of a processor, to how many bytes."""
+    """Examine and write some files: return their number, the processor seconds that it took, and the bytes written."""
     files = files.slice(0, max(1, int(np.searchsorted(np.cumsum(files["listed"].to_numpy()), _BYTES))))
     began = time.process_time()
     table = examine(files, config.accepted())
@@ -102,7 +102,7 @@ def _tried(files: pa.Table, config: IngestConfig, folder: str) -> tuple[int, flo
 
 
 def told(found: Estimate, config: IngestConfig) -> str:
-    """An estimate as a short table."""
+    """Return an estimate as a short table."""
     if found.unchanged:
         return f"{config.out}: unchanged since the last ingest; nothing would be done (dry run, nothing was written)"
     shards = max(1, round(found.stored / (config.shard_mb * 2**20))) if found.new else 0

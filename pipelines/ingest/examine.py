@@ -22,8 +22,9 @@ _FILES, _BYTES = 64, 256 << 20  # of a task: what an interruption may cost
 
 
 def portions(files: pa.Table) -> Iterator[pa.Table]:
-    """Files for one task each, bounded in number and bytes. Entries of a container are side by side, in its order, and
-    those of a compressed archive in one portion, because each portion has to unpack it from its beginning.
+    """Yield the files of one task after the other, bounded in number and bytes. Entries of a container are side by
+    side, in its order, and those of a compressed archive in one portion, because each portion has to unpack it from its
+    beginning.
     """
     places = [Location.of(text) for text in files["place"].to_pylist()]
     order = sorted(range(len(places)), key=lambda row: (places[row].container, places[row].position))

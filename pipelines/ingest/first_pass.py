@@ -130,8 +130,8 @@ def _expand_batch(batch: pa.Table, sorter: Sorter) -> pa.Table:
 
 
 def list_photographs(work: Work, spooled: Spooled, depth: Spooled | None) -> list[str]:
-    """Photographs of a listing by part, with the places of their depth maps: those of ``depth``, which may be the
-    listing itself.
+    """List the photographs of a listing by part, with the places of their depth maps: those of ``depth``, which may be
+    the listing itself.
 
     Raises:
         ConfigError: there are depth maps, and none is of a photograph.
@@ -241,8 +241,8 @@ def look_up(
 
 
 def first_pass(work: Work, config: IngestConfig, listed: Sequence[str], known: Sequence[str], what: str) -> list[str]:
-    """Files of ``EXAMINED`` about everything listed, cut for the sheet; with ``append`` also about what the catalogue
-    has besides.
+    """Examine all that is listed, and return files of ``EXAMINED``, cut for the sheet; with ``append`` also of
+    photographs that only the catalogue has.
     """
     jobs, counts = look_up(work, config, listed, known)
     examined = [job["out"] for job in jobs]
@@ -285,7 +285,7 @@ def _examine_batch(batch: pa.Table, config: IngestConfig) -> pa.Table:
 
 
 def held_out(work: Work, config: IngestConfig, listing: Listing, stage: str) -> Banned:
-    """Held-out photographs, examined."""
+    """Examine the held-out photographs and ban them."""
     own = Work(child(work.root, stage), work.parts, work.concurrency)
     spooled = spool(own, "spooled", listing)
     known = scatter_known(own, [], config, examined=False, stored=False)

@@ -180,7 +180,9 @@ def _check_depth(shards: Sequence[PlannedShard], config: IngestConfig) -> None:
 
 
 def _write(work: Work, shards: Sequence[PlannedShard], config: IngestConfig) -> tuple[list[Written], list[str]]:
-    """Second pass: every task writes one shard; and files of what could not be written after all."""
+    """Write the shards, one per task (the second pass); return them, and files of photographs that could not be
+    written.
+    """
     if not shards:
         return [], []
     blocks = [
@@ -206,7 +208,7 @@ def _shards_done(blocks: list[pa.Table], config: IngestConfig) -> Iterator[pa.Ta
 
 
 def _write_batch(batch: pa.Table, config: IngestConfig, model: Any = None) -> pa.Table:
-    """Runs in a task: the photographs of one shard to what came of them."""
+    """Write the photographs of one shard, and return the outcome. Runs in a task."""
     shard = PlannedShard(**json.loads(batch["shard"][0].as_py()))
     table = shard.table()
     result = write_shard(shard.name, table, config, model)

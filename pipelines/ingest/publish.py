@@ -64,11 +64,11 @@ class Present:
 
     @property
     def accepted(self) -> int:
-        """Photographs in it."""
+        """Return the number of its photographs."""
         return self.manifest.accepted if self.manifest is not None else 0
 
     def require(self) -> Manifest:
-        """The manifest of a corpus that is known to be there."""
+        """Return the manifest of a corpus that is known to be there."""
         if self.manifest is None:
             raise ValueError("there is no finished corpus")
         return self.manifest
@@ -213,7 +213,7 @@ def _finish(
     names: Sequence[Sequence[str]],
     late: Sequence[str],
 ) -> dict[str, dict[str, int]]:
-    """A part of the sheet to one of the catalogue and of the lists; counts. Runs in a task."""
+    """Write a part of the sheet to the catalogue and to the lists, and return counts. Runs in a task."""
     table, said = load(sheet), gather(assigned, part)
     shards = [names[p][n] for p, n in zip(said["part"].to_pylist(), said["number"].to_pylist(), strict=True)]
     table = changed(table, said["row"].to_numpy() & 0xFFFFFFFF, shard=np.array(shards, dtype=object))
@@ -284,7 +284,7 @@ def _manifest(
 
 
 def _join(pieces: Sequence[str], uri: str) -> None:
-    """Files of lines to one, a piece in memory at a time."""
+    """Join files of lines to one, a piece in memory at a time."""
     with replacing(uri) as stream:
         for piece in pieces:
             files, path = filesystem(piece)
@@ -305,14 +305,14 @@ def _drop_former_catalogue(out: str, manifest: Manifest) -> None:
 
 
 def _on_disk(out: str) -> tuple[set[str], set[str]]:
-    """What lies in the folder and is named like a shard, or like a piece of one."""
+    """Return the names in the folder that are those of shards, and those of pieces of one."""
     files, path = filesystem(out)
     names = {info.path.rpartition("/")[2] for info in files.get_file_info(pafs.FileSelector(path))}
     return {n for n in names if _SHARD.fullmatch(n)}, {n for n in names if _PIECE.fullmatch(n)}
 
 
 def summary(manifest: Manifest, out: str) -> str:
-    """The counts as a short table."""
+    """Return the counts as a short table."""
     rows = [("found", manifest.found), ("accepted", manifest.accepted)]
     rows += [(f"  {split}", count) for split, count in manifest.splits.items()]
     rows += [("  with depth", sum(manifest.depth.values()))]

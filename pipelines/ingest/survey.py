@@ -53,14 +53,14 @@ class Listing:
     seen: Counter[str] = field(default_factory=Counter)
 
     def fingerprint(self) -> str:
-        """Stands for every file with its size and time, however they were listed."""
+        """Return a digest of every file with its size and time, however they were listed."""
         files = [(file.uri, file.size, file.mtime) for file, _ in self.containers]
         total = self.digest + digest_of(self.files) + sum(_digest(*file) for file in files)
         return f"{total % (1 << 128):032x}"
 
 
 def digest_of(listed: pa.Table) -> int:
-    """A sum that stands for files with their sizes and times, in any order."""
+    """Return a sum that identifies files with their sizes and times, in any order."""
     columns = (listed[name].to_pylist() for name in ("uri", "size", "mtime"))
     return sum(_digest(*row) for row in zip(*columns, strict=True)) % (1 << 128)
 
@@ -87,7 +87,7 @@ class SourceSurvey:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Stands for all of it."""
+        """Return a digest of all listings and of the settings."""
         listings = ["-" if listing is None else listing.fingerprint() for listing in self._listings()]
         return hashlib.sha256("\n".join([*listings, self.settings]).encode()).hexdigest()[:32]
 
@@ -152,12 +152,12 @@ class _DepthSorter(Sorter):
         super().__init__("plain", domain)
 
     def role(self, name: str) -> str | None:
-        """``depth`` or None."""
+        """Return ``depth`` or None."""
         return "depth" if PurePosixPath(name).suffix.lower() in DEPTH_SUFFIXES and not is_litter(name) else None
 
 
 def _stamp(uri: str) -> str:
-    """Stands for a file that is no photograph: a manifest, or a list of ids."""
+    """Return a mark of a file that is no photograph, such as a manifest or a list of ids: its size and time."""
     files, path = filesystem(uri)
     info = files.get_file_info(path)
     if info.type != pafs.FileType.File:

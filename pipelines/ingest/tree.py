@@ -69,7 +69,7 @@ def _complete(work: Work, stage: str, listing: Listing, what: str) -> Listing:
 
 
 def list_part(out: str, prefixes: Sequence[Sequence[str]], shallow: bool, sorter: Sorter) -> dict[str, Any]:
-    """Runs in a task: list folders into files of at most :data:`ROWS` rows, and say what is in them.
+    """List folders into files of at most :data:`ROWS` rows, and count what is in them. Runs in a task.
 
     Args:
         out: folder for these files.

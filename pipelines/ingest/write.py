@@ -121,7 +121,7 @@ def _rows(
     model: Estimator | None,
     report: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:
-    """Rows of a chunk; what cannot be used, and depth maps that look wrong, go to the report."""
+    """Yield rows of a chunk; photographs that cannot be used, and depth maps that look wrong, go to the report."""
     photographs = dict(read_places([Location.of(row["place"]) for row in chunk]))
     maps = dict(_read_depth(chunk))
     for i, row in enumerate(chunk):
@@ -151,8 +151,8 @@ def make_row(
     config: IngestConfig,
     model: Estimator | None = None,
 ) -> tuple[dict[str, Any], DepthReport | None]:
-    """One photograph as a row of :data:`~pipelines.corpus.CORPUS_SCHEMA` without ``split``, and what its depth map is
-    like.
+    """Return one photograph as a row of :data:`~pipelines.corpus.CORPUS_SCHEMA` without ``split``, and a report on its
+    depth map.
 
     The file's own bytes are kept, unless the photograph is longer than ``max_side`` or ``encode`` names another
     format: then it is encoded anew, by default as JPEG of quality 95, or as PNG when it has alpha or 16 bits.
@@ -222,8 +222,8 @@ def _depth(
 
 
 def sample_depth(rows: Iterable[dict[str, Any]], config: IngestConfig) -> tuple[list[DepthReport], list[str]]:
-    """Depth maps of a few photographs, looked at before all of them are taken; and what is wrong with those that
-    cannot be used at all.
+    """Check the depth maps of a few photographs, before all of them are taken: return reports, and the faults of those
+    that cannot be used at all.
     """
     rows = list(rows)
     photographs = dict(read_places([Location.of(row["place"]) for row in rows]))

@@ -27,7 +27,7 @@ Drawn = Callable[[Any], object]
 
 
 def draw_chart(draw: Drawn, title: str, height: float = 2.1) -> Markup:
-    """An ``<svg>`` element. The same drawing gives the same text.
+    """Draw an ``<svg>`` element. The same drawing gives the same text.
 
     Args:
         draw: gets matplotlib's Axes; takes its colors from :data:`SERIES`.

@@ -44,7 +44,7 @@ class Picture:
 
 
 def render(template: str, *, script: str = "", **values: Any) -> str:
-    """A page. Pure: the same values give the same text.
+    """Render a page. Pure: the same values give the same text.
 
     Args:
         template: path below ``pipelines``; one for HTML extends ``reports/base.html.j2``, others end in ``.md.j2``.
@@ -57,36 +57,42 @@ def render(template: str, *, script: str = "", **values: Any) -> str:
 
 
 def short(text: object, longest: int = 160) -> str:
-    """At most so many characters, without the middle, as both ends of a name tell it apart, and without keys."""
+    """Return at most ``longest`` characters of a text, without the middle, as both ends of a name tell it apart, and
+    without keys.
+    """
     plain = _KEYS.sub("://…@", str(text))
     return plain if len(plain) <= longest else f"{plain[: longest // 2]}…{plain[-(longest // 2) :]}"
 
 
 def name(uri: object, longest: int = 160) -> Markup:
-    """A file's name or uri: isolated, as its letters may run from right to left, and broken after slashes first."""
+    """Return a file's name or uri: isolated, as its letters may run from right to left, and broken after slashes
+    first.
+    """
     broken = escape(visible(short(uri, longest))).replace("/", Markup("/<wbr>"))
     return Markup("<bdi>{}</bdi>").format(broken)
 
 
 def lines(text: str, longest: int = 400, most: int = 20_000) -> Markup:
-    """Text of several lines, for ``<pre>``."""
+    """Return text of several lines, for ``<pre>``, at most ``most`` characters, each line at most ``longest``."""
     cut = text if len(text) <= most else f"{text[:most]}…"
     return Markup("\n").join(visible(short(line, longest)) for line in cut.split("\n"))
 
 
 def visible(value: Any) -> Any:
-    """Texts without keys in their URIs (``s3://key:secret@…``) and on one line, whatever they hold; others as is."""
+    """Return texts without keys in their URIs (``s3://key:secret@…``) and on one line; others as is."""
     return shown(_KEYS.sub("://…@", value)) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def last_part(uri: str) -> str:
-    """The name at the end of a path or uri, without a query such as S3's ``?region=…``."""
+    """Return the name at the end of a path or uri, without a query such as S3's ``?region=…``."""
     path = uri.partition("?")[0] if "://" in uri else uri
     return path.rstrip("/").rpartition("/")[2]
 
 
 def percent(part: float, whole: float) -> str:
-    """Such as ``14 %``, unbreakable. What is there is never called 0, and a part never all of it."""
+    """Return a share such as ``14 %``, unbreakable. A part above 0 is never shown as 0, and less than the whole never
+    as 100.
+    """
     share = 100 * part / whole if whole else 0.0
     if 0 < share < 1:
         return f"under{_NBSP}1{_NBSP}%"
@@ -94,7 +100,7 @@ def percent(part: float, whole: float) -> str:
 
 
 def amount(count: float) -> str:
-    """Bytes in decimal units: ``0``, ``999 B``, ``1.5 MB``."""
+    """Return bytes in decimal units: ``0``, ``999 B``, ``1.5 MB``."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if count < 1000 or unit == "TB":
             break
@@ -104,12 +110,12 @@ def amount(count: float) -> str:
 
 
 def plural(count: int, one: str, many: str = "") -> str:
-    """``1 photograph``, ``2,000 photographs``."""
+    """Return ``1 photograph``, ``2,000 photographs``."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def base64_of(data: bytes) -> str:
-    """For a ``data:`` URI."""
+    """Encode bytes for a ``data:`` URI."""
     return base64.b64encode(data).decode()
 
 

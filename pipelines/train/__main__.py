@@ -78,7 +78,7 @@ def _require_one_way(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line of the job; returns its exit code."""
+    """Run the command line of the job and return its exit code."""
     return run(_main, _parser(), argv)
 
 

@@ -28,12 +28,14 @@ State = Mapping[str, Tensor]
 
 
 def allowed(recipe: Recipe, allow: Collection[str] = ()) -> tuple[str, ...]:
-    """Packages whose networks may be built: ``allow``, and that of the network which the recipe itself names."""
+    """Return the packages whose networks may be built: ``allow``, and that of the network which the recipe itself
+    names.
+    """
     return (*allow, *package_of(recipe.network))
 
 
 def make_network(recipe: Recipe, allow: Collection[str] = ()) -> nn.Module:
-    """The network to train, from ``init`` where it is given.
+    """Make the network to train, from ``init`` where it is given.
 
     Args:
         recipe: whose own network may be of any package.
@@ -62,19 +64,19 @@ def network_config(recipe: Recipe) -> dict[str, Any]:
 
 
 def make_scorer(recipe: Recipe, device: torch.device) -> ClipScorer:
-    """The recipe's scorer, or the packaged one."""
+    """Load the recipe's scorer, or the packaged one."""
     name = recipe.scorer or "clip-compact"
     return load_scorer(name if isinstance(name, str) else parse(ScorerConfig, name, "scorer"), device)
 
 
 def _scorer(recipe: Recipe, device: torch.device) -> ClipScorer | None:
-    """The scorer whose gradients train the network, if any do; label workers have their own."""
+    """Load the scorer whose gradients train the network, if any do; label workers have their own."""
     wanted = recipe.weights.haze_density or (recipe.method == "colabator" and recipe.real.haze_density)
     return make_scorer(recipe, device) if recipe.scorer is not None and wanted else None
 
 
 def _backbone(recipe: Recipe) -> str:
-    """What the perceptual losses compare by; ``none`` where neither has a weight."""
+    """Return the backbone of the perceptual losses; ``none`` where neither has a weight."""
     weights = [recipe.weights.contrastive, recipe.weights.perceptual]
     if recipe.method == "colabator":
         weights.append(recipe.real.contrastive)
@@ -85,7 +87,7 @@ def _backbone(recipe: Recipe) -> str:
 def make_contrastive(
     recipe: Recipe, device: torch.device, scorer: ClipScorer | None = None, vgg19: State | None = None
 ) -> ContrastivePerceptual | None:
-    """The recipe's perceptual losses; None without a backbone, or where neither has a weight.
+    """Make the recipe's perceptual losses; None without a backbone, or where neither has a weight.
 
     Args:
         recipe: its ``perceptual`` and weights.
@@ -150,7 +152,7 @@ def _cddgan(network: nn.Module, recipe: Recipe) -> CddganMethod:
 def make_method(
     recipe: Recipe, device: torch.device, allow: Collection[str] = (), *, vgg19: State | None = None
 ) -> Method:
-    """The recipe's method with its networks on ``device``; :meth:`Method.configure` comes next.
+    """Make the recipe's method with its networks on ``device``; :meth:`Method.configure` comes next.
 
     ``allow`` as for :func:`make_network`, ``vgg19`` as for :func:`make_contrastive`.
     """
@@ -207,7 +209,9 @@ def rehearse(recipe: Recipe, allow: Collection[str] = (), device: torch.device |
 
 
 def write_checkpoint(folder: Path, method: Method, recipe: Recipe, metrics: Mapping[str, float], step: int) -> Path:
-    """A checkpoint of ``method`` after ``step`` steps: exported weights, resolved recipe, metrics, training state."""
+    """Write a checkpoint of ``method`` after ``step`` steps: exported weights, resolved recipe, metrics, training
+    state.
+    """
     state = {"method": method.state_dict(), "step": step}
     if recipe.method != "scorer":
         config = {"network": network_config(recipe), "recipe": recipe.model_dump(mode="json"), "step": step}

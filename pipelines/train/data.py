@@ -52,7 +52,7 @@ class Sampling:
 
 
 def blocks(units: Sequence[Unit], sampling: Sampling, seed: int | None = None) -> Iterator[Samples]:
-    """Samples of these row groups, shuffled, about ``BLOCK_BYTES`` at a time. With a ``seed`` always the same."""
+    """Yield samples of these row groups, shuffled, about ``BLOCK_BYTES`` at a time. With a ``seed`` always the same."""
     random = np.random.default_rng(seed)
     rows_per_block = math.ceil(BLOCK_BYTES / sampling.row_bytes)
     waiting: list[dict[str, Any]] = []
@@ -131,7 +131,7 @@ def _one_thread() -> None:
 
 
 def dataset(corpus: Corpus, sampling: Sampling, *, tasks: int, cpus: float) -> Any:
-    """The samples of a corpus's training split as a Ray dataset; executed anew, with new crops, in every epoch.
+    """Return the samples of a corpus's training split as a Ray dataset; executed anew, with new crops, in every epoch.
 
     Args:
         corpus: what to read.
@@ -154,7 +154,7 @@ def dataset(corpus: Corpus, sampling: Sampling, *, tasks: int, cpus: float) -> A
 
 
 def training_units(corpus: Corpus) -> list[Unit]:
-    """The row groups of a corpus's training split.
+    """Return the row groups of a corpus's training split.
 
     Raises:
         ConfigError: there is nothing to train on.
@@ -189,7 +189,7 @@ def sampling_of(recipe: Recipe) -> dict[str, Sampling]:
 
 
 def datasets(recipe: Recipe, clear: str | None, hazy: str | None, pins: str | None = None) -> dict[str, Any]:
-    """The corpora that a recipe reads, as Ray datasets of samples by domain.
+    """Return the corpora that a recipe reads, as Ray datasets of samples by domain.
 
     Args:
         recipe: what is trained.
@@ -208,7 +208,7 @@ def datasets(recipe: Recipe, clear: str | None, hazy: str | None, pins: str | No
 
 
 def given_corpus(uri: str | None, domain: str, pins: str | None = None) -> Corpus:
-    """The corpus of a command-line flag.
+    """Open the corpus of a command-line flag.
 
     Args:
         uri: of the corpus.
@@ -241,7 +241,7 @@ def corpus_notes(recipe: Recipe, clear: str | None, hazy: str | None, pins: str)
 
 
 def batches(name: str, batch_size: int, device: Any) -> Iterator[dict[str, Any]]:
-    """Batches of this worker's shard without end: images as N3HW or N1HW floats in [0, 1] on ``device``.
+    """Yield batches of this worker's shard without end: images as N3HW or N1HW floats in [0, 1] on ``device``.
 
     Shards have equal numbers of rows and short batches are dropped, so that all workers take equally many steps.
     """
@@ -260,13 +260,13 @@ def batches(name: str, batch_size: int, device: Any) -> Iterator[dict[str, Any]]
 
 
 def batch_size_of(recipe: Recipe, domain: str) -> int:
-    """Samples of a corpus that a worker takes with every step."""
+    """Return the number of samples of a corpus that a worker takes with every step."""
     real = recipe.method == "colabator" and domain == "hazy"
     return recipe.labels.batch_size if real else recipe.train.batch_size
 
 
 def require_batches(recipe: Recipe, domain: str, corpus: Corpus) -> None:
-    """That a corpus gives every worker a batch.
+    """Check that a corpus gives every worker a batch.
 
     Raises:
         ConfigError: it has too few photographs to train on.

@@ -67,7 +67,7 @@ class Prepared:
 
 
 def prepare(job: TrainJob, *, fresh: bool = False, device: torch.device | None = None) -> Prepared:
-    """All that can be refused before anything is started; needs no Ray.
+    """Refuse all that can be refused before anything is started; needs no Ray.
 
     Args:
         job: what to train.
@@ -101,7 +101,7 @@ def prepare(job: TrainJob, *, fresh: bool = False, device: torch.device | None =
 
 
 def _done(job: TrainJob) -> TrainResult | None:
-    """The result of a job that came to its end before; one that is asked for more steps has not."""
+    """Return the result of a job that came to its end before; None where more steps are asked for."""
     model, steps = child(job.out, MODEL), job.recipe.train.steps
     record = read_json(child(job.out, RESULT_FILE))
     if record.get("digest") != job.digest or not exists(model):
@@ -149,12 +149,12 @@ def _fit(job: TrainJob, vgg19: Any) -> Any:
 
 
 def _checkpoints(job: TrainJob) -> str:
-    """Which checkpoints there are, as Ray Train notes them; another text means a new one."""
+    """Return the text in which Ray Train notes its checkpoints; another text means a new one."""
     return (read_file(child(job.out, f"ray/{job.name}/{CHECKPOINTS}")) or b"").decode()
 
 
 def _reason(problem: Exception) -> str:
-    """The last line of what a worker, or Ray, has said."""
+    """Return the last line of a worker's error, or of Ray's."""
     workers = getattr(problem, "worker_failures", None) or {}
     text = str(next(iter(workers.values()), problem)).strip()
     return text.splitlines()[-1].strip() if text else type(problem).__name__
@@ -247,7 +247,7 @@ def finish(job: TrainJob, checkpoint: Path, figures: Mapping[str, Any], labels: 
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """The recipe with the local files that it names made absolute: workers have another current folder."""
+    """Return the recipe with the local files that it names made absolute: workers have another current folder."""
     update: dict[str, Any] = {"scorer": _absolute_path(recipe.scorer)}
     if recipe.init is not None and Path(recipe.init).is_dir():
         update["init"] = str(Path(recipe.init).absolute())
@@ -265,7 +265,7 @@ def _absolute_path(value: Any) -> Any:
 
 
 def open_tracker(job: TrainJob, uri: str) -> Any:
-    """The MLflow run of the job's earlier attempt, or a new one."""
+    """Resume the MLflow run of the job's earlier attempt, or start a new one."""
     from pipelines.tracking import Tracker
 
     record = child(job.out, TRACKING_FILE)

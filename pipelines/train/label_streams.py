@@ -24,7 +24,7 @@ class Stopwatch:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Counts while the block runs."""
+        """Count the time while the block runs."""
         began = time.perf_counter()
         try:
             yield
@@ -33,7 +33,7 @@ class Stopwatch:
 
 
 def with_labels(batch: Mapping[str, Any], entries: Sequence[Any]) -> dict[str, Any]:
-    """The student's half of a real batch.
+    """Make the student's half of a real batch.
 
     Args:
         batch: ``photo`` and ``strong`` N3SS in [0, 1], not moved against each other.
@@ -106,7 +106,9 @@ class InlineLabels(_Stream):
     def __init__(
         self, photos: Iterator[dict[str, Any]], pool: Any, waiting: Stopwatch, models: tuple[Any, Any], passes: int = 1
     ) -> None:
-        """``models``: teacher, which changes as training goes on, and scorer; ``passes`` as in :class:`LabelConfig`."""
+        """Take ``models``, teacher (which changes as training goes on) and scorer; ``passes`` as in
+        :class:`LabelConfig`.
+        """
         super().__init__(photos, pool, waiting)
         self._teacher, self._scorer = models
         self._passes = passes
@@ -137,14 +139,15 @@ class Publisher:
     """
 
     def __init__(self, labeling: Any, config: LabelConfig, waiting: Stopwatch) -> None:
-        """``labeling`` is a ``LabelingClient``; one worker of a run publishes, the others wait for its gradients."""
+        """Take ``labeling``, a ``LabelingClient``; one worker of a run publishes, the others wait for its gradients."""
         self._labeling, self._config, self._waiting = labeling, config, waiting
         self._asked: Any = None
         self._gave_up = False
         self.lag = 0
 
     def after(self, step: int, state: Callable[[], Mapping[str, Any]]) -> None:
-        """After ``step`` steps: publish when it is time, and wait where the label workers' weights are too old.
+        """Publish the weights after ``step`` steps when it is time, and wait where the label workers' weights are too
+        old.
 
         Their age is asked for without waiting, so that it may be known one step late, and is never taken for less.
         """

@@ -24,17 +24,17 @@ STEP = "step-"
 
 
 def snapshots_of(job: TrainJob) -> str:
-    """Folder of the snapshots of a run's pool."""
+    """Return the folder of the snapshots of a run's pool."""
     return child(job.out, f"pool-snapshots/{job.digest}")
 
 
 def snapshot_of(job: TrainJob, step: int) -> str:
-    """The snapshot that belongs to the checkpoint of ``step``; 0 is the pool that training began with."""
+    """Return the snapshot that belongs to the checkpoint of ``step``; 0 is the pool that training began with."""
     return child(snapshots_of(job), f"{STEP}{step:07d}")
 
 
 def _snapshots(job: TrainJob) -> list[str]:
-    """Names of those that there are, in the order of their steps."""
+    """Return the names of the snapshots that are there, in the order of their steps."""
     return [name for name in names_in(snapshots_of(job), folders=True) if name.startswith(STEP)]
 
 
@@ -73,7 +73,7 @@ def has_begun(job: TrainJob) -> bool:
 
 @contextmanager
 def labeling(job: TrainJob) -> Iterator[Any]:
-    """The label pool of a Colabator run, and its label workers where there are any; None for other methods.
+    """Run the label pool of a Colabator run, and its label workers where there are any; yield None for other methods.
 
     Yields:
         the pool's client and that of the labeling, or None with labels ``inline``.
@@ -91,19 +91,19 @@ def labeling(job: TrainJob) -> Iterator[Any]:
 
 
 def store_of(job: TrainJob) -> str:
-    """Folder of the pool's stores, on the machines where its shards run; below a URI it cannot be, and is not."""
+    """Return the folder of the pool's stores, on the machines where its shards run. It cannot lie below a URI."""
     given = job.recipe.labels.store
     return child(job.out, f"pool/{job.digest}") if given is None else child(absolute(given), job.cluster_name)
 
 
 def _room(job: TrainJob) -> int:
-    """Bytes that the pool's stores want; a pool that is restored is written beside the old one."""
+    """Return the bytes that the pool's stores want; a pool that is restored is written beside the old one."""
     return round(2 * LABEL_BYTES * given_corpus(job.hazy, "hazy", job.pins).count("train") * job.recipe.labels.size**2)
 
 
 @contextmanager
 def pool_of_one(job: TrainJob) -> Iterator[Any]:
-    """The label pool of a Colabator run in one process, as a ``LabelPool``; None for other methods.
+    """Open the label pool of a Colabator run in one process, as a ``LabelPool``; yield None for other methods.
 
     Raises:
         PoolError: another process has it; or its store cannot be used.
@@ -137,7 +137,7 @@ def _tell_removed(job: TrainJob, size: int) -> None:
 
 @contextmanager
 def _pool(job: TrainJob) -> Iterator[Any]:
-    """The pool; its stores stay when the run breaks off, and are removed when it is done."""
+    """Start the pool; its stores stay when the run breaks off, and are removed when it is done."""
     from pseudolabel.pool import start_pool
 
     labels = job.recipe.labels
@@ -160,7 +160,7 @@ def _pool(job: TrainJob) -> Iterator[Any]:
 
 
 def _tell_where(pool: Any) -> None:
-    """Where the stores are, when that is not below ``out`` or where the user said, and how many share a machine."""
+    """Print where the stores are, unless below ``out`` or where the user said, and how many share a machine."""
     found = pool.describe()
     for shard, store, host in found:
         if not Path(store).is_relative_to(shard.folder):
@@ -239,7 +239,7 @@ def _seed(job: TrainJob, pool: Any, labeling: Any) -> None:
 
 
 def check_seeded(photographs: int, labels: int, report: Mapping[str, Any], allowed: float) -> None:
-    """That nearly all photographs have a label; those that have none are counted, with the reasons.
+    """Check that nearly all photographs have a label; count those that have none, with the reasons.
 
     Raises:
         LabelingError: more than the share that is ``allowed`` have none.

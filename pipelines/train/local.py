@@ -52,7 +52,7 @@ _AT_WORK = (DehazeError, OSError)  # what users are told in a line; anything els
 
 
 def alone(job: TrainJob) -> TrainJob:
-    """The job as one process does it; says what is other than the recipe has it.
+    """Return the job as one process does it, and say where it differs from the recipe.
 
     Its steps are as large as those of all ``train.workers`` together: the batches are as many times as large, and cut
     into as many parts, so that memory and gradients are what they were. CDD-GAN takes them in one.
@@ -92,7 +92,7 @@ class Blocks(Dataset[Any]):
         self._held: tuple[int, Any] = (-1, None)
 
     def __getitem__(self, number: int) -> Any:
-        """Arrays with ``batches`` times the batch size of samples each; or the error that explains why not."""
+        """Return arrays with ``batches`` times the batch size of samples each; or the error that explains why not."""
         try:
             return self._block(number)
         except _AT_WORK as problem:
@@ -154,7 +154,7 @@ def _leave_interrupts_to_the_parent(_worker: int) -> None:
 
 
 def batches_of(blocks: Blocks, batch_size: int, start: int, processes: int) -> Stream:
-    """Batches from number ``start`` on, made by worker processes, which have begun when this returns.
+    """Return batches from number ``start`` on, made by worker processes, which have begun when this returns.
 
     Raises:
         DehazeError, OSError: at the batch that could not be made.
@@ -206,13 +206,13 @@ class LocalHost:
         return network
 
     def batches(self, domain: str, batch_size: int) -> Iterator[dict[str, Any]]:  # noqa: ARG002 - as the recipe says
-        """From the step of the checkpoint on."""
+        """Yield batches from the step of the checkpoint on."""
         for batch in self._streams[domain]:
             yield {name: on_device(self.device, values) for name, values in batch.items()}
 
     @contextmanager
     def checkpoint(self) -> Iterator[Path | None]:
-        """The last one that was kept."""
+        """Yield the folder of the last checkpoint that was kept; None without one."""
         if self._at is None:
             yield None
             return
@@ -220,10 +220,10 @@ class LocalHost:
             yield folder
 
     def wait_for_all(self) -> None:
-        """There is nobody else."""
+        """Return at once: there are no other processes."""
 
     def is_leaving(self) -> bool:
-        """Nobody tells."""
+        """Return False: nobody tells this process to leave."""
         return False
 
     def report(self, metrics: dict[str, float], step: int, write: Callable[[Path], None] | None = None) -> None:

@@ -52,19 +52,19 @@ class Host(Protocol):
     labeling: Any
 
     def wrap(self, network: nn.Module) -> nn.Module:
-        """The network as several processes train it together."""
+        """Wrap the network for several processes that train it together."""
         ...
 
     def batches(self, domain: str, batch_size: int) -> Iterator[Batch]:
-        """Samples of a corpus without end, from the step of the checkpoint on where that can be told."""
+        """Yield samples of a corpus without end, from the step of the checkpoint on where that can be told."""
         ...
 
     def checkpoint(self) -> AbstractContextManager[Path | None]:
-        """The folder of the checkpoint to go on from; None at the beginning."""
+        """Yield the folder of the checkpoint to go on from; None at the beginning."""
         ...
 
     def wait_for_all(self) -> None:
-        """Until all processes of the run have come here."""
+        """Wait until all processes of the run have come here."""
         ...
 
     def is_leaving(self) -> bool:
@@ -108,7 +108,7 @@ class Loop:
         return self.host.batches("clear", size)
 
     def _scorer(self) -> Any:
-        """What rates labels that are made within the step."""
+        """Load the scorer of labels that are made within the step; None where there are none."""
         from pipelines.train.build import make_scorer
 
         inline = self.pool is not None and self.labeling is None
@@ -124,7 +124,7 @@ class Loop:
         return InlineLabels(photos, self.pool, self.waiting, (self.method.teacher, scorer), labels.passes)
 
     def _resume(self) -> int:
-        """Steps done before; method and label pool are then those of that checkpoint."""
+        """Restore method and label pool from the checkpoint, and return the steps done before."""
         from models.checkpoints import read_state
 
         with self.host.checkpoint() as folder:
@@ -158,7 +158,9 @@ class Loop:
         )
 
     def _untouched(self) -> bool:
-        """Whether pool and label workers are as they were before the first step: no attempt at this run has trained."""
+        """Say whether pool and label workers are as they were before the first step: no attempt at this run has
+        trained.
+        """
         now = self.pool.stats()
         if self.labeling is None:
             return bool(now.offered == 0)
@@ -214,7 +216,7 @@ class Loop:
                 self._checkpoint(done, metrics)
 
     def _log(self, step: int, metrics: dict[str, float]) -> None:
-        """Losses, and rates since the last time."""
+        """Log losses, and rates since the last time."""
         figures = self._pool_figures(step)
         now, (began, before, waited) = time.perf_counter(), self._mark
         rate = (step - before) / (now - began)
@@ -282,6 +284,6 @@ class Loop:
 
 
 def unpaired(streams: Mapping[str, Iterator[Batch]]) -> Iterator[Batch]:
-    """The ``image`` of each stream under its name, N3SS in [0, 1], without end."""
+    """Yield the ``image`` of each stream under its name, N3SS in [0, 1], without end."""
     while True:
         yield {domain: next(stream)["image"] for domain, stream in streams.items()}

@@ -104,7 +104,7 @@ class TrainConfig(Settings):
 
     @property
     def fewest(self) -> int:
-        """Workers that a run needs to go on."""
+        """Return the number of workers that a run needs to go on."""
         return self.workers if self.min_workers is None else self.min_workers
 
     @model_validator(mode="after")
@@ -264,7 +264,7 @@ def real_config(recipe: Recipe) -> RealConfig:
 
 
 def load_recipe(name: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe by its packaged name, path or URI, with ``key.inner=value`` overrides (values are YAML).
+    """Load a recipe by its packaged name, path or URI, with ``key.inner=value`` overrides (values are YAML).
 
     Raises:
         ConfigError: no such recipe, not YAML, or an unknown or invalid key.

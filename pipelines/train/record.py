@@ -141,7 +141,7 @@ class Checkpoints:
         return [name for name in names_in(self._folder, folders=True) if name.startswith("step-")]
 
     def latest(self) -> tuple[int, str] | None:
-        """The most steps, and the checkpoint of them; None where there is none."""
+        """Return the most steps, and the checkpoint of them; None where there is none."""
         for name in reversed(self._names()):
             place = child(self._folder, name)
             if exists(child(place, METRICS)):
@@ -149,7 +149,7 @@ class Checkpoints:
         return None
 
     def keep(self, write: Callable[[Path], None], metrics: Mapping[str, float], step: int) -> None:
-        """The checkpoint that ``write`` puts into a folder."""
+        """Keep the checkpoint that ``write`` puts into a folder, and remove the oldest ones."""
         name = f"step-{step:07d}"
         if is_uri(self._folder):
             with tempfile.TemporaryDirectory() as folder:

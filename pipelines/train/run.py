@@ -39,7 +39,7 @@ class TrainJob:
 
     @property
     def digest(self) -> str:
-        """Stands for what is trained: another digest is another run."""
+        """Return a digest of what is trained: another digest is another run."""
         return hashlib.sha256(json.dumps(self.trained, sort_keys=True).encode()).hexdigest()[:10]
 
     @property

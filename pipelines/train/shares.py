@@ -12,7 +12,7 @@ from pseudolabel.pool import SHARD_CPUS
 
 
 def share_of(recipe: Recipe, count: int) -> Recipe:
-    """The recipe of each of so many workers that together take the steps of all ``train.workers``.
+    """Return the recipe of each of ``count`` workers that together take the steps of all ``train.workers``.
 
     Batches are as many times as large, and cut into more parts, so that memory and gradients are what they were.
     CDD-GAN takes them in one.
@@ -49,7 +49,9 @@ def trainers_of(recipe: Recipe) -> list[Ask]:
 
 
 def labelers_of(recipe: Recipe) -> list[Ask]:
-    """The label pool and, unless labels are ``inline``, those who fill it; nothing for other methods."""
+    """Return the asks of the label pool and, unless labels are ``inline``, of the label workers; none for other
+    methods.
+    """
     labels = recipe.labels
     if recipe.method != "colabator":
         return []
@@ -65,5 +67,5 @@ def labelers_of(recipe: Recipe) -> list[Ask]:
 
 
 def asks_of(recipe: Recipe) -> list[Ask]:
-    """Everything that a training run has at a time."""
+    """Return the asks of all that a training run has at a time."""
     return trainers_of(recipe) + labelers_of(recipe)

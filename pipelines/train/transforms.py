@@ -65,13 +65,13 @@ class Square:
     mirrored: bool
 
     def place(self, height: int, width: int) -> tuple[int, int, int]:
-        """Top, left and side in pixels of a photograph of this size."""
+        """Return top, left and side in pixels of a photograph of this size."""
         side = min(height, width, max(LEAST_SIDE, round(min(height, width) * self.side)))
         return round(self.top * (height - side)), round(self.left * (width - side)), side
 
 
 def draw_square(crop: CropConfig, random: np.random.Generator) -> Square:
-    """A random square, mirrored half of the time."""
+    """Draw a random square, mirrored half of the time."""
     return Square(random.uniform(*crop.scale), random.random(), random.random(), bool(random.random() < 0.5))
 
 
@@ -85,7 +85,7 @@ def _generator(row: Row, seed: int | None) -> np.random.Generator:
 
 
 def decode_pixels(data: bytes, shrink_to: int | None = None) -> Pixels:
-    """Encoded bytes -> (H, W, 3) uint8 RGB.
+    """Decode encoded bytes -> (H, W, 3) uint8 RGB.
 
     Args:
         data: a whole file.
@@ -96,7 +96,7 @@ def decode_pixels(data: bytes, shrink_to: int | None = None) -> Pixels:
 
 
 def cut(pixels: Pixels, square: Square, size: int) -> NDArray[np.uint8]:
-    """The square of a photograph (H, W, 3) uint8, resampled antialiased to planes (3, ``size``, ``size``)."""
+    """Cut the square of a photograph (H, W, 3) uint8, resampled antialiased to planes (3, ``size``, ``size``)."""
     top, left, side = square.place(*pixels.shape[:2])
     piece = torch.from_numpy(np.array(pixels[top : top + side, left : left + side])).permute(2, 0, 1)[None]
     if side != size:
@@ -106,7 +106,7 @@ def cut(pixels: Pixels, square: Square, size: int) -> NDArray[np.uint8]:
 
 
 def cut_depth(depth: NDArray[np.float32], square: Square, shape: tuple[int, ...], size: int) -> NDArray[np.float32]:
-    """The same square of the depth map of a photograph of ``shape``: (h, w) float32 to (``size``, ``size``)."""
+    """Cut the same square of the depth map of a photograph of ``shape``: (h, w) float32 to (``size``, ``size``)."""
     top, left, side = square.place(*shape[:2])
     across, down = depth.shape[1] / shape[1], depth.shape[0] / shape[0]
     box = (left * across, top * down, (left + side) * across, (top + side) * down)
@@ -147,12 +147,12 @@ def _crops(rows: Iterable[Row], crop: CropConfig, seed: int | None, *, with_dept
 
 
 def _scaled(crops: Sequence[_Crop]) -> Tensor:
-    """N3SS in [0, 1]."""
+    """Return the crops as N3SS in [0, 1]."""
     return torch.from_numpy(np.divide(np.stack([crop.planes for crop in crops]), 255, dtype=np.float32))
 
 
 def _interleaved(crops: Sequence[_Crop]) -> NDArray[np.uint8]:
-    """(N, S, S, 3)."""
+    """Return the crops as (N, S, S, 3) uint8."""
     planes = np.stack([crop.planes for crop in crops])
     return np.stack([planes[:, channel] for channel in range(3)], axis=-1)
 
@@ -193,12 +193,12 @@ def on_device(device: torch.device | str, values: NDArray[Any]) -> Any:
 
 
 def unpaired_crops(rows: Iterable[Row], crop: CropConfig, seed: int | None = None) -> Samples:
-    """Photographs of either domain -> ``crop.per_photo`` crops ``image`` of each; partners are unknown."""
+    """Cut ``crop.per_photo`` crops ``image`` of each photograph, of either domain; partners are unknown."""
     return {"image": _interleaved(_crops(rows, crop, seed))}
 
 
 def strong_augmentation(pixels: Pixels, random: np.random.Generator, kind: Augmentation = "published") -> Pixels:
-    """Photometric changes only, so labels stay aligned: (H, W, 3) uint8 to the same.
+    """Change colors and light only, so that labels stay aligned: (H, W, 3) uint8 to the same.
 
     ``published`` is Colabator's, which mostly takes contrast and light away, so that the student has more to undo than
     the teacher whose label it gets; ``symmetric`` takes away and adds alike, and less of either.
@@ -259,7 +259,7 @@ class RealConfig(Settings):
 
 
 def real_photographs(rows: Iterable[Row], config: RealConfig, seed: int | None = None) -> Samples:
-    """Hazy photographs, whole, as squares: ``image_id``, ``photo``, and ``strong``, which is what the student sees."""
+    """Return hazy photographs, whole, as squares: ``image_id``, ``photo``, and ``strong``, the input of the student."""
     ids, photos, strong = [], [], []
     for row in rows:
         ids.append(row["image_id"])

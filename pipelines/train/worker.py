@@ -36,7 +36,7 @@ class TrainWorker:
         self._ddp = {"find_unused_parameters": train.find_unused_parameters}
 
     def wrap(self, network: nn.Module) -> nn.Module:
-        """For DistributedDataParallel, where there are several workers."""
+        """Wrap the network for DistributedDataParallel, where there are several workers."""
         import ray.train.torch
 
         wrapped: nn.Module = ray.train.torch.prepare_model(network, parallel_strategy_kwargs=self._ddp)
@@ -48,7 +48,7 @@ class TrainWorker:
 
     @contextmanager
     def checkpoint(self) -> Iterator[Path | None]:
-        """The last one that was reported."""
+        """Yield the folder of the last checkpoint that was reported; None without one."""
         import ray.train
 
         saved = ray.train.get_checkpoint()
@@ -59,7 +59,9 @@ class TrainWorker:
             yield Path(folder)
 
     def wait_for_all(self) -> None:
-        """It may take hours, so this is no barrier of torch's: those end after half an hour."""
+        """Wait until all workers have come here. It may take hours, so this is no barrier of torch's: those end after
+        half an hour.
+        """
         import ray.train.collective
 
         ray.train.collective.barrier()
@@ -97,7 +99,7 @@ class SharedPool(LabelPoolClient):
 
 
 def _service(job: TrainJob) -> tuple[Any, Any]:
-    """Clients of the pool and of the label workers, None where the run has none."""
+    """Return clients of the pool and of the label workers, None where the run has none."""
     from pseudolabel.labeling import LabelingClient
 
     labels = job.recipe.labels

@@ -68,7 +68,7 @@ class ActorWorkers:
         ray.kill(self._workers[index])
 
     def wait(self, tickets: Sequence[Any], seconds: float) -> Sequence[Any]:
-        """A ticket that is answered, if there is one within `seconds`."""
+        """Return a ticket that is answered, if there is one within `seconds`."""
         return ray.wait(list(tickets), num_returns=1, timeout=seconds)[0]
 
     def answer(self, ticket: Any) -> Any:

@@ -51,11 +51,11 @@ class Workers(Protocol):
         ...
 
     def wait(self, tickets: Sequence[Any], seconds: float) -> Sequence[Any]:
-        """Tickets that are answered; waits for at least one, `seconds` at most."""
+        """Return tickets that are answered; wait for at least one, `seconds` at most."""
         ...
 
     def answer(self, ticket: Any) -> Any:
-        """The answer; raises WorkerGone or UnitFailed; anything else ends the work."""
+        """Return the answer; raise WorkerGone or UnitFailed; any other exception ends the work."""
         ...
 
     def dismiss(self) -> None:
@@ -113,13 +113,13 @@ class Crew:
 
     @property
     def ready(self) -> list[int]:
-        """Workers that can take work."""
+        """Return the workers that can take work."""
         away = set(self._coming.values())
         return [i for i, known in enumerate(self._known) if i not in away and not known.retired]
 
     @property
     def retired(self) -> int:
-        """Workers that were given up."""
+        """Return the number of workers that were given up."""
         return sum(known.retired for known in self._known)
 
     def work_off(
@@ -226,7 +226,7 @@ class Crew:
             self._acquit([unit], but=known)
 
     def _succeeded(self, known: _Known | None, unit: Unit) -> None:
-        """Whoever has failed this unit is to blame for it; what the worker that did it has failed is not its fault."""
+        """Blame the workers that failed this unit, and acquit the one that did it of its own failures."""
         if known is not None:
             failed = list(known.row)
             known.row.clear()
@@ -263,7 +263,7 @@ class Crew:
         self._call_up(index)
 
     def _at_a_loss(self, work: Work[Unit]) -> None:
-        """Units are left and workers ready, and nothing can be handed out."""
+        """Go on where units are left and workers ready, and nothing can be handed out."""
         patient = self._coming and time.monotonic() - self._at_work < self._patience
         if not all(self._rests(index) for index in self.ready):
             for unit in [] if patient else work.go_round():

@@ -47,7 +47,7 @@ class Work(Generic[Unit]):
         self._troubles: defaultdict[Unit, _Trouble] = defaultdict(_Trouble)
 
     def gave_up(self, unit: Unit, reason: str) -> Iterable[Unit]:
-        """Told of each unit that is given up; returns what is to be tried in its place, such as its parts."""
+        """Take note of a unit that is given up, and return the units to try in its place, such as its parts."""
         raise NotImplementedError
 
     @property
@@ -61,7 +61,7 @@ class Work(Generic[Unit]):
         return len(self._waiting)
 
     def take(self, worker: str, place: float = 0.0) -> Unit | None:
-        """The next unit for `worker`, None when there is none that it has not failed already.
+        """Return the next unit for `worker`, None when there is none that it has not failed already.
 
         Args:
             worker: its name.
@@ -90,13 +90,13 @@ class Work(Generic[Unit]):
         self._again.clear()
 
     def finish(self, unit: Unit, worker: str, answer: Any) -> None:  # noqa: ARG002 - for those who override it
-        """`worker` has done `unit`, and this is its answer."""
+        """Count `unit` as done by `worker`, with this answer."""
         self.done += 1
         self._out.discard(unit)
         self._troubles.pop(unit, None)
 
     def fail(self, unit: Unit, reason: str, worker: str | None = None, *, counts: bool = True) -> bool:
-        """`unit` came back undone: hand it out again, or give it up.
+        """Take `unit` back undone: hand it out again, or give it up.
 
         Args:
             unit: which.
@@ -127,7 +127,7 @@ class Work(Generic[Unit]):
         return unit in self._troubles and self._troubles[unit].tries > 0
 
     def go_round(self) -> list[Unit]:
-        """Everybody has failed what is left, and nobody else is there: all may try again; it counts at least once.
+        """Let all workers try the units again that each of them has failed; such a round counts at least once.
 
         Returns:
             units that were given up.

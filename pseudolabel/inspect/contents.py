@@ -56,7 +56,7 @@ class Contents:
 
 
 def open_contents(pool: str) -> Contents:
-    """The pool at a folder or URI.
+    """Open the pool at a folder or URI.
 
     Args:
         pool: folder of a run's stores, folder of one store, or a snapshot (path or URI).
@@ -82,7 +82,7 @@ def open_contents(pool: str) -> Contents:
 
 
 def rows(file: Any, image_ids: Collection[str], columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Rows of a Parquet file with these `image_id`; of row groups that have none, no other column is read."""
+    """Yield rows of a Parquet file with these `image_id`; of row groups that have none, no other column is read."""
     wanted = pa.array(image_ids, pa.string())
     for group in range(file.num_row_groups):
         found = pc.is_in(file.read_row_group(group, ["image_id"])["image_id"], value_set=wanted)
@@ -161,7 +161,7 @@ def _stores(folder: Path) -> tuple[list[Path], int] | None:
 
 
 def _holders(files: pafs.FileSystem, folder: str, depth: int) -> Iterator[str]:
-    """Pools and snapshots so many folders down, as in the output folder of a run."""
+    """Yield pools and snapshots up to ``depth`` folders down, as in the output folder of a run."""
     below = files.get_file_info(pafs.FileSelector(folder, allow_not_found=True))
     names = {info.base_name for info in below}
     snapshot = MANIFEST in names and any(name.startswith("labels-") for name in names)

@@ -18,7 +18,7 @@ from pseudolabel.pool import MANIFEST
 
 
 def find_originals(corpus: str, image_ids: Collection[str]) -> dict[str, NDArray[np.uint8]]:
-    """Some photographs of a corpus, (H, W, 3) uint8 RGB; those that it lacks or that are damaged are left out.
+    """Read some photographs of a corpus, (H, W, 3) uint8 RGB; those that it lacks or that are damaged are left out.
 
     Args:
         corpus: folder (path or URI) with the manifest that the ingest wrote.

@@ -41,7 +41,7 @@ class Running:
     labels_made: bool = False
 
     def told(self) -> str:
-        """A line about it."""
+        """Return a line about the run."""
         known = [about for about in (self.owner, *self.shards) if about]
         hosts = ", ".join(sorted({about["host"] for about in self.shards if about})) or "no node"
         labels = sum(about.get("labels", 0) for about in self.shards)
@@ -95,7 +95,7 @@ def _require_answer(address: str) -> None:
 
 
 def running() -> list[Running]:
-    """All runs on the cluster that this process is part of."""
+    """List all runs on the cluster that this process is part of."""
     found: dict[str, set[str]] = defaultdict(set)
     for actor in ray.util.list_named_actors(all_namespaces=True):
         if actor["namespace"].startswith(PREFIX):
@@ -110,7 +110,7 @@ def _about(run: str, names: set[str]) -> Running:
 
 
 def _ask(name: str, run: str) -> dict[str, Any]:
-    """What an actor says about itself; nothing where it is gone or does not answer soon."""
+    """Ask an actor about itself; an empty answer where it is gone or does not answer soon."""
     about: dict[str, Any] = {}
     with suppress(RayError, PoolError, TimeoutError):
         ref = find_actor(name, run, "nobody").about.remote()

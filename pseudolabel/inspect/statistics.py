@@ -58,7 +58,7 @@ def survey(contents: Contents, count: int = 0, seed: int = 0) -> Survey:
 
 
 def told(found: Survey, name: str, *, block: str = "█") -> str:
-    """The survey as text, at most 80 columns wide.
+    """Return the survey as text, at most 80 columns wide.
 
     Args:
         found: the survey.

@@ -32,7 +32,8 @@ Build = Callable[[LabelingConfig], tuple[nn.Module, Scorer]]
 
 
 def implied_transmission(hazy: Tensor, scene: Tensor) -> Tensor:
-    """The transmission that turns `scene` into `hazy` under airlight 1: `P = J T + 1 - T` solved by least squares.
+    """Return the transmission that turns `scene` into `hazy` under airlight 1: `P = J T + 1 - T` solved by least
+    squares.
 
     `T = Σ_c (1-P)(1-J) / Σ_c (1-J)²`, clamped to [0.05, 1]. For teachers that estimate none themselves.
 
@@ -107,7 +108,7 @@ def label_batch(
     *,
     passes: int = 1,
 ) -> list[LabelEntry]:
-    """Candidates for a batch of photographs.
+    """Make candidates for a batch of photographs.
 
     What is scored is what will be stored: the label after rounding to 8 bits. Where the teacher's output is not
     finite the scores are NaN, so that the pool refuses the candidate.
@@ -142,7 +143,7 @@ def label_batch(
 def read_unit(
     unit: WorkUnit, size: int, batch_size: int, unreadable: Callable[[str, images.ImageError], None]
 ) -> Iterator[tuple[str, Pixels]]:
-    """The training photographs of one row group, whole, resized to a square; held-out ones are left alone.
+    """Yield the training photographs of one row group, whole, resized to a square; held-out ones are left alone.
 
     Args:
         unit: which row group.
@@ -175,7 +176,7 @@ def read_unit(
 
 
 def load_models(config: LabelingConfig) -> tuple[nn.Module, Scorer]:
-    """The teacher's network, its weights still to come, and the scorer, as configured.
+    """Load the teacher's network, its weights still to come, and the scorer, as configured.
 
     Raises:
         models.config.ConfigError: an unknown network or scorer, or a network that is not allowed.
@@ -222,7 +223,8 @@ class Labeler:
         self.step = step
 
     def label(self, unit: WorkUnit) -> Iterator[list[LabelEntry]]:
-        """Candidates for all photographs of `unit`, a batch at a time; `unreadable` lists those that were skipped.
+        """Yield candidates for all photographs of `unit`, a batch at a time; `unreadable` lists those that were
+        skipped.
 
         Raises:
             RuntimeError: no teacher is loaded.
@@ -242,7 +244,7 @@ class Labeler:
 
 
 def pack_state(state: Mapping[str, Any]) -> bytes:
-    """A state dict as safetensors, the form in which teachers travel: no pickle, and quick to read."""
+    """Return a state dict as safetensors, the form in which teachers travel: no pickle, and quick to read."""
     from safetensors.torch import save
 
     return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()})

@@ -127,20 +127,22 @@ class Round(Work[WorkUnit]):
 
     @property
     def left(self) -> int:
-        """Units that were not begun because the round was broken off."""
+        """Return the number of units that were not begun because the round was broken off."""
         return self._total - self.done - len(self.failed) if self.broken_off else 0
 
     @property
     def oldest_step(self) -> int | None:
-        """Training step of the oldest weights that a handed-out unit is labeled with, None when none is out."""
+        """Return the training step of the oldest weights that a handed-out unit is labeled with, None when none is
+        out.
+        """
         return min(tuple(self._steps.values()), default=None)
 
     def sent(self, unit: WorkUnit, step: int) -> None:
-        """`unit` is on its way to a worker, to be labeled with the teacher of `step`."""
+        """Note that `unit` is on its way to a worker, to be labeled with the teacher of `step`."""
         self._steps[unit] = step
 
     def finish(self, unit: WorkUnit, worker: str, answer: UnitCounts) -> None:
-        """`worker` has labeled `unit`, and the pool has acknowledged all of it."""
+        """Count `unit` as labeled by `worker`, after the pool has acknowledged all of it."""
         super().finish(unit, worker, answer)
         self._steps.pop(unit, None)
         self.counts += answer
@@ -152,7 +154,7 @@ class Round(Work[WorkUnit]):
         return super().fail(unit, reason, worker, counts=counts)
 
     def gave_up(self, unit: WorkUnit, reason: str) -> tuple[WorkUnit, ...]:
-        """It is named in the report."""
+        """Name the unit in the report."""
         self.failed.append({"uri": unit.uri, "row_group": unit.row_group, "reason": reason})
         return ()
 
@@ -161,9 +163,9 @@ class Round(Work[WorkUnit]):
         self._seconds = time.monotonic() - self._started
 
     def report(self) -> dict[str, Any]:
-        """Plain numbers for logs; of `units`, so many are `done`, those in `failed` were given up, and `left` were not
-        begun because the round was broken off. `teacher_step` is of the weights at its beginning, `reasons` has the
-        most frequent ones of `failed`, counted."""
+        """Return plain numbers for logs: of `units`, `done` are finished, those in `failed` were given up, and `left`
+        were not begun because the round was broken off. `teacher_step` is of the weights at its beginning, `reasons`
+        has the most frequent ones of `failed`, counted."""
         seconds = self._seconds if self._seconds is not None else time.monotonic() - self._started
         return {
             "round": self.number,
@@ -184,7 +186,7 @@ class Round(Work[WorkUnit]):
 
 
 def reasons(failed: Iterable[dict[str, Any]], most: int = 3) -> str:
-    """The `most` frequent reasons of units that were given up, such as `12 x no such file; 1 x killed`."""
+    """Return the `most` frequent reasons of units that were given up, such as `12 x no such file; 1 x killed`."""
     counted = Counter(unit["reason"] for unit in list(failed)).most_common()
     told = [f"{count} x {reason}" for reason, count in counted[:most]]
     others = sum(count for _, count in counted[most:])

@@ -70,7 +70,7 @@ class LabelWorker:
 
 
 def _explained(problem: RayTaskError) -> UnitFailed:
-    """Any error counts against the unit or the worker, never ends the round."""
+    """Turn any error into one that counts against the unit or the worker and never ends the round."""
     cause = problem.cause
     return UnitFailed(
         str(cause) if isinstance(cause, LabelingError | PoolError) else f"{type(cause).__name__}: {cause}"
@@ -124,7 +124,9 @@ class LabelCoordinator:
             self._changed.notify_all()
 
     def weights_step(self) -> int:
-        """Training step of the oldest weights that any worker labels with; of the latest while none has work."""
+        """Return the training step of the oldest weights that any worker labels with; of the latest while none has
+        work.
+        """
         current, latest = self._current, self._teacher[1]
         oldest = None if current is None else current.oldest_step
         return latest if oldest is None else oldest

@@ -46,7 +46,7 @@ class LabelPoolShard:
 
     @ray.method(concurrency_group="fetch")
     def about(self) -> dict[str, Any]:
-        """For a list of what runs: `host`, `pid`, `since`, and `store`, `labels` where it is open."""
+        """Return facts for a list of runs: `host`, `pid`, `since`, and `store`, `labels` where the pool is open."""
         about = {"host": socket.gethostname(), "pid": os.getpid(), "since": self._began}
         pool = self._pool
         return about if pool is None else about | {"store": str(pool.path), "labels": pool.stats().size}
@@ -109,7 +109,7 @@ class RunOwner:
         self._about = about
 
     def about(self) -> dict[str, Any]:
-        """`host`, `pid` and `since` of the program."""
+        """Return `host`, `pid` and `since` of the program."""
         return self._about
 
 
@@ -131,7 +131,7 @@ def owned(run: str) -> Iterator[None]:
 
 
 def take_name(make: Callable[[], Any], run: str, otherwise: str) -> Any:
-    """The actor that `make` makes, as soon as its name is free: it may be that of a program that has just died.
+    """Return the actor that `make` makes, as soon as its name is free: it may be that of a program that has just died.
 
     Raises:
         LabelingError: it is not free for long, and that is `otherwise`.
@@ -214,7 +214,7 @@ def _spread(run: str, shards: int) -> PlacementGroup:
 
 
 def _check_pool(client: LabelPoolClient, told: Shard) -> None:
-    """That every shard can open its store, and that it is the store that was asked for."""
+    """Check that every shard can open its store, and that it is the store that was asked for."""
     for found, _, _ in client.describe():
         if (found.folder, found.count, found.run) != (told.folder, told.count, told.run):
             raise PoolError(

@@ -33,7 +33,7 @@ OWNER = "run-owner"
 
 
 def namespace_of(run: str) -> str:
-    """Ray namespace of a run's actors: two runs on one cluster never meet."""
+    """Return the Ray namespace of a run's actors: two runs on one cluster never meet."""
     return f"ray-dehaze/{run}"
 
 
@@ -91,7 +91,7 @@ class _Window:
         self._refs: list[Any] = []
 
     def send(self, call: Callable[[], Any]) -> Any:
-        """The reference that `call` returns, as soon as there is room for it."""
+        """Return the reference that `call` returns, as soon as there is room for it."""
         with self._lock:
             while len(self._refs) >= self._size:
                 self._refs = ray.wait(self._refs, num_returns=1)[1]
@@ -135,12 +135,12 @@ class LabelPoolClient:
 
     @property
     def run(self) -> str:
-        """The run whose pool this is."""
+        """Return the run that the pool belongs to."""
         return self._address.run
 
     @property
     def shards(self) -> int:
-        """Number of shards."""
+        """Return the number of shards."""
         return self._address.shards
 
     def offer(self, entries: Sequence[LabelEntry]) -> list[bool]:
@@ -156,14 +156,14 @@ class LabelPoolClient:
         return self.offer_records_async([to_record(entry) for entry in entries])
 
     def offer_records_async(self, records: Sequence[Record]) -> Pending[list[bool]]:
-        """:meth:`offer_async` of candidates that are compressed already."""
+        """Do :meth:`offer_async` for candidates that are compressed already."""
         places = self._places([record.image_id for record in records])
         calls = [(self._shard(shard).offer, [records[i] for i in where]) for shard, where in sorted(places.items())]
         refs = [self._offers.send(partial(method.remote, mine)) for method, mine in calls]
         return self._pending(refs, lambda answers: _in_order(answers, places, len(records)))
 
     def fetch(self, image_ids: Sequence[str]) -> list[LabelEntry | None]:
-        """Entries in the order of `image_ids`, None where there is none yet."""
+        """Return entries in the order of `image_ids`, None where there is none yet."""
         return self.prefetch(image_ids).result()
 
     def prefetch(self, image_ids: Sequence[str]) -> Pending[list[LabelEntry | None]]:
@@ -171,19 +171,19 @@ class LabelPoolClient:
         return self._prefetch(image_ids, lambda records: [None if r is None else to_entry(r) for r in records])
 
     def prefetch_records(self, image_ids: Sequence[str]) -> Pending[list[Record | None]]:
-        """:meth:`prefetch` without decompressing."""
+        """Do :meth:`prefetch` without decompressing."""
         return self._prefetch(image_ids, lambda records: records)
 
     def ids(self) -> list[str]:
-        """Identifiers of all photographs that have a label, sorted."""
+        """Return the identifiers of all photographs that have a label, sorted."""
         return self._all("ids", lambda parts: sorted(image_id for part in parts for image_id in part)).result()
 
     def describe(self) -> list[tuple[Shard, str, str]]:
-        """For each shard what it was started with, where its store is, and on which host."""
+        """Return for each shard its :class:`Shard`, the place of its store, and its host."""
         return self._all("describe", list).result()
 
     def stats(self) -> PoolStats:
-        """Statistics of all shards together."""
+        """Return statistics of all shards together."""
         return self._all("stats", PoolStats.merged).result()
 
     def snapshot(self, uri: str | Path, step: int | None = None, base: str | Path | None = None) -> None:
@@ -220,7 +220,9 @@ class LabelPoolClient:
         return self._all("restore", lambda _: None, absolute(uri), step)
 
     def restored(self) -> Pending[int]:
-        """Labels that the shards have read so far of the snapshot that is being restored; ask now, take it later."""
+        """Count the labels that the shards have read so far of the snapshot that is being restored; ask now, take it
+        later.
+        """
         return self._all("restored", sum)
 
     def shutdown(self, *, remove: bool = False) -> int:
@@ -296,7 +298,7 @@ def remove_groups(run: str) -> None:
 
 
 def _in_order(answers: list[list[T]], places: Mapping[int, list[int]], count: int) -> list[T]:
-    """What the shards answered, back in the order of the question."""
+    """Return the answers of the shards in the order of the question."""
     slots: dict[int, T] = {}
     for answer, shard in zip(answers, sorted(places), strict=True):
         slots.update(zip(places[shard], answer, strict=True))

@@ -54,7 +54,7 @@ class Record:
 
 
 def shard_of(image_id: str, shards: int) -> int:
-    """The shard, 0 to `shards - 1`, that keeps `image_id`; the same in every process and on every machine."""
+    """Return the shard, 0 to `shards - 1`, that keeps `image_id`; the same in every process and on every machine."""
     return zlib.crc32(image_id.encode()) % shards
 
 
@@ -112,7 +112,7 @@ def _pixels(data: bytes, mode: str) -> NDArray[np.uint8]:
 
 
 def to_entry(record: Record) -> LabelEntry:
-    """The inverse of :func:`to_record`; the arrays are the caller's own."""
+    """Decompress a record of :func:`to_record`; the arrays are the caller's own."""
     return LabelEntry(
         image_id=record.image_id,
         label=_pixels(record.label, "RGB"),

@@ -32,7 +32,7 @@ class Moment(NamedTuple):
     step: int
 
     def then(self, later: Moment) -> Moment:
-        """Both as one span, under the `at` of `later`."""
+        """Join both as one span, under the `at` of `later`."""
         return later._replace(
             offered=self.offered + later.offered,
             accepted=self.accepted + later.accepted,
@@ -49,7 +49,7 @@ class History(Settings):
 
     @property
     def last(self) -> int:
-        """`at` of the latest moment, -1 when there is none."""
+        """Return `at` of the latest moment, -1 when there is none."""
         return self.moments[-1].at if self.moments else -1
 
     def totals(self) -> tuple[int, int, int]:
@@ -59,7 +59,7 @@ class History(Settings):
 
 
 def widened(history: History, width: int) -> History:
-    """The same in moments of `width` seconds, a multiple of the present width."""
+    """Return the history in moments of `width` seconds, a multiple of the present width."""
     merged: dict[int, Moment] = {}
     for moment in history.moments:
         place = moment._replace(at=moment.at * history.width // width)
@@ -68,14 +68,14 @@ def widened(history: History, width: int) -> History:
 
 
 def bounded(history: History, longest: int = LONGEST) -> History:
-    """The same in at most `longest` moments: their width doubles until they fit."""
+    """Return the history in at most `longest` moments: their width doubles until they fit."""
     while len(history.moments) > longest:
         history = widened(history, 2 * history.width)
     return history
 
 
 def logged(history: History, moment: Moment) -> History:
-    """The same with what has happened just now.
+    """Return the history with the latest events added.
 
     Args:
         history: what was before.
@@ -93,7 +93,7 @@ def logged(history: History, moment: Moment) -> History:
 
 
 def together(histories: Sequence[History]) -> History:
-    """One history of several shards. A shard that was offered nothing in a span keeps what it held before."""
+    """Join the histories of several shards. A shard that was offered nothing in a span keeps what it held before."""
     width = max((history.width for history in histories), default=1)
     rows = [{moment.at: moment for moment in widened(history, width).moments} for history in histories]
     held: list[Moment | None] = [None] * len(rows)

@@ -31,7 +31,7 @@ MOST_SMALL = 16  # files of a shard, each less than half full; as many are writt
 
 
 def files_of(base: str | Path, uri: str | Path, shard: int, shards: int) -> tuple[File, ...]:
-    """The files of a shard in an earlier snapshot that one at `uri` may go on with; none where it cannot be."""
+    """Return the files of a shard in an earlier snapshot that a new one at `uri` may share; none where it cannot."""
     before, now = (filesystem(absolute(place))[1] for place in (base, uri))
     if before == now or before.rpartition("/")[0] != now.rpartition("/")[0]:
         return ()
@@ -47,7 +47,7 @@ def files_of(base: str | Path, uri: str | Path, shard: int, shards: int) -> tupl
 
 
 def lasting(files: Sequence[File], live: Mapping[str, int]) -> list[File]:
-    """Those of an earlier snapshot's files that are gone on with; what is live of the others is to be written anew.
+    """Choose the files of an earlier snapshot that a new one keeps; live rows of the others are to be written anew.
 
     Args:
         files: by their full names.

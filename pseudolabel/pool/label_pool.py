@@ -136,27 +136,27 @@ class LabelPool:
             return _offer(db, records, int(self._clock()))
 
     def fetch(self, image_ids: Sequence[str]) -> list[LabelEntry | None]:
-        """Entries in the order of `image_ids`, None where there is none."""
+        """Return entries in the order of `image_ids`, None where there is none."""
         return [None if record is None else to_entry(record) for record in self.fetch_records(image_ids)]
 
     def fetch_records(self, image_ids: Sequence[str]) -> list[Record | None]:
-        """Like :meth:`fetch`, still compressed."""
+        """Do :meth:`fetch` without decompressing."""
         query = "select * from labels where image_id = ?"
         with self._store.read() as db:
             rows = [db.execute(query, [image_id]).fetchone() for image_id in image_ids]
         return [None if row is None else _record(row) for row in rows]
 
     def ids(self) -> list[str]:
-        """Identifiers of all photographs that have a label, sorted."""
+        """Return the identifiers of all photographs that have a label, sorted."""
         return [row[0] for row in self.scores()]
 
     def scores(self) -> list[tuple[str, float, float, int]]:
-        """Identifiers, clearness, quality and teacher step of all labels, in order of the identifiers."""
+        """Return identifiers, clearness, quality and teacher step of all labels, in order of the identifiers."""
         with self._store.read() as db:
             return db.execute("select image_id, clearness, quality, teacher_step from labels order by 1").fetchall()
 
     def stats(self) -> PoolStats:
-        """Statistics; the scores of all labels are read for them."""
+        """Return statistics; the scores of all labels are read for them."""
         with self._store.read() as db:
             return _stats(db, _state(db).history)
 
@@ -217,7 +217,9 @@ class LabelPool:
         return Part(counters=counters, files=tuple(files), history=state.history, run=state.run)
 
     def _note(self, scores: Sequence[tuple[Any, ...]], file: str) -> None:
-        """That a file of a snapshot has labels with these scores. Whether that snapshot was completed says its base."""
+        """Note that a file of a snapshot has labels with these scores. The snapshot's base says whether it was
+        completed.
+        """
         with self._store.write() as db:
             db.executemany(_NOTE, ((*values, file) for values in scores))
 
@@ -265,14 +267,14 @@ def _scores(record: Record) -> tuple[Any, ...]:
 
 
 def _noting(records: Iterable[Record], noted: list[tuple[Any, ...]]) -> Iterator[Record]:
-    """The records, each of which is noted as it passes."""
+    """Yield the records and note each as it passes."""
     for record in records:
         noted.append(_scores(record))
         yield record
 
 
 def new_name() -> str:
-    """A name for :meth:`LabelPool.snapshot_part` that was never used before."""
+    """Return a name for :meth:`LabelPool.snapshot_part` that was never used before."""
     return uuid.uuid4().hex[:12]
 
 

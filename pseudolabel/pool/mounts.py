@@ -17,7 +17,7 @@ MEMORY = re.compile(r"tmpfs|ramfs")
 
 
 def network_file_system(folder: str | Path, mounts: Path | None = None) -> str | None:
-    """The kind of network file system that `folder` lies on; None where it is local, or nobody knows.
+    """Return the kind of network file system that `folder` lies on; None where it is local or the kind is unknown.
 
     Args:
         folder: need not be there yet.
@@ -40,7 +40,7 @@ def _file_system(folder: str | Path, mounts: Path) -> str:
 
 
 def caches(name: str) -> Iterator[Path]:
-    """Folders called `name` where this machine keeps what it may lose, the likeliest to be good first."""
+    """Yield folders called `name` in places for files that may be lost, the likeliest to be good first."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     yield Path(cache) / "ray-dehaze" / "pools" / name
     for folder in dict.fromkeys(("/var/tmp", tempfile.gettempdir())):  # noqa: S108 - made for their owner alone, below

@@ -70,7 +70,7 @@ class Shard:
 
 
 def open_shard(shard: Shard) -> LabelPool:
-    """The pool of a shard, open, with what it is to begin with.
+    """Open the pool of a shard, with the content that it is to begin with.
 
     A store that is the run's own and its latest is gone on with. Otherwise, as when a node is gone or has come back
     after others took over, or when the store is that of another run, it begins with the run's latest snapshot, or
@@ -133,7 +133,7 @@ def _place(shard: Shard) -> Path:
 
 
 def _of_other_counts(folder: Path, shard: Shard) -> Iterator[Path]:
-    """Stores of another number of shards; the labels of the run are in a snapshot then, or there are none yet."""
+    """Yield stores of another number of shards; the labels of the run are in a snapshot then, or there are none yet."""
     others = [path for path in sorted(folder.glob("shard-*-of-*")) if int(path.name[-5:]) != shard.count]
     if others and not shard.run:
         raise PoolError(

@@ -23,7 +23,7 @@ _BLEND = 0.7  # of color over the gray label, so that one sees what is trusted
 def draw_sheet(
     sections: Mapping[str, Sequence[LabelEntry]], originals: Mapping[str, Pixels], *, inputs: bool
 ) -> Image.Image:
-    """Sections side by side, one line per photograph: input, label, trust.
+    """Draw sections side by side, one line per photograph: input, label, trust.
 
     Args:
         sections: labels by title; empty ones are left out.
@@ -57,7 +57,9 @@ def write_sheet(sheet: Image.Image, path: Path) -> None:
 
 
 def colored(values: NDArray[Any]) -> Pixels:
-    """Colors of values in [0, 1]; (..., 3) uint8, from violet to yellow: even, and legible to the color-blind."""
+    """Return colors of values in [0, 1]; (..., 3) uint8, from violet to yellow: even, and legible to the
+    color-blind.
+    """
     from matplotlib import colormaps  # slow, and a pool is rarely drawn
 
     colors: Pixels = colormaps["viridis"](values, bytes=True)[..., :3]

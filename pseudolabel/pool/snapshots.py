@@ -35,7 +35,7 @@ VERSIONS = 1, 2  # the second goes on with files of others
 
 @functools.cache
 def schema() -> Any:
-    """Of the files; pyarrow is imported where snapshots are, so that a pool works where it is not installed."""
+    """Return the schema of the files; pyarrow is imported only here, so that a pool works where it is not installed."""
     import pyarrow as pa
 
     return pa.schema(
@@ -66,7 +66,9 @@ class Part(Settings):
     run: str = ""
 
     def past(self, taken: float) -> History:
-        """Its history; of a part that was written before there were any, all it counted as of when it was taken."""
+        """Return its history; of a part that was written before there were histories, one moment at `taken` with all
+        its counts.
+        """
         c = self.counters
         if self.history.moments or not c.offered:
             return self.history
@@ -84,13 +86,13 @@ class Manifest(Settings):
 
     @classmethod
     def of(cls, parts: tuple[Part, ...], taken: float, step: int | None) -> Manifest:
-        """Of the version that such parts need."""
+        """Make a manifest of the version that such parts need."""
         shares = any("/" in file.name for part in parts for file in part.files)
         return cls(version=VERSIONS[shares], parts=parts, taken=taken, step=step)
 
     @property
     def run(self) -> str:
-        """Id of the run that took it; empty where it has none, as with those of earlier versions."""
+        """Return the id of the run that took it; empty where it has none, as with those of earlier versions."""
         return next((part.run for part in self.parts if part.run), "")
 
     def may_be_of(self, run: str) -> bool:
@@ -167,7 +169,7 @@ def write_manifest(uri: str | Path, manifest: Manifest) -> None:
 
 
 def read_manifest(uri: str | Path, step: int | None = None) -> Manifest:
-    """The manifest of a snapshot whose files are all there, in the sizes that were written.
+    """Read the manifest of a snapshot whose files are all there, in the sizes that were written.
 
     Args:
         uri: folder of the snapshot.
@@ -198,12 +200,12 @@ def path_of(folder: str, name: str) -> str:
 
 
 def full_name(uri: str | Path, name: str) -> str:
-    """The name of a file of a snapshot as others beside it call it: `<snapshot>/<file>`."""
+    """Return the name of a snapshot's file as other snapshots beside it call it: `<snapshot>/<file>`."""
     return name if "/" in name else f"{filesystem(absolute(uri))[1].rpartition('/')[2]}/{name}"
 
 
 def manifest_at(uri: str | Path) -> Manifest:
-    """:func:`read_manifest` that does not look for the files."""
+    """Read a manifest as :func:`read_manifest` does, without looking for the files."""
     files_at, folder = filesystem(absolute(uri))
     try:
         with files_at.open_input_stream(f"{folder}/{MANIFEST}") as source:
@@ -224,7 +226,7 @@ def manifest_at(uri: str | Path) -> Manifest:
 
 
 def latest_snapshot(folder: str | Path, run: str = "") -> str | None:
-    """The newest complete snapshot directly below `folder`, None when none was ever taken there.
+    """Find the newest complete snapshot directly below `folder`, None when none was ever taken there.
 
     Args:
         folder: path or URI.
@@ -258,7 +260,7 @@ def latest_snapshot(folder: str | Path, run: str = "") -> str | None:
 
 
 def read_part(uri: str | Path, part: Part) -> Iterator[tuple[str, list[Record]]]:
-    """Records of one part, a row group's worth at a time, with the full name of their file.
+    """Yield records of one part, a row group's worth at a time, with the full name of their file.
 
     Raises:
         SnapshotError: a file cannot be read.
@@ -277,5 +279,5 @@ def read_part(uri: str | Path, part: Part) -> Iterator[tuple[str, list[Record]]]
 
 
 def record_of(row: dict[str, Any]) -> Record:
-    """A row of a snapshot's file as a record."""
+    """Return a row of a snapshot's file as a record."""
     return Record(**{**row, "trust_shape": cast("tuple[int, int]", tuple(row["trust_shape"]))})

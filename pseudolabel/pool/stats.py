@@ -24,26 +24,26 @@ class PoolStats(Settings):
 
     @property
     def acceptance_rate(self) -> float:
-        """Share of the offers that were accepted."""
+        """Return the share of the offers that were accepted."""
         return self.accepted / max(self.offered, 1)
 
     @property
     def mean_clearness(self) -> float:
-        """Of all labels."""
+        """Return the mean clearness of all labels."""
         return self.clearness_sum / max(self.size, 1)
 
     @property
     def mean_quality(self) -> float:
-        """Of all labels."""
+        """Return the mean quality of all labels."""
         return self.quality_sum / max(self.size, 1)
 
     @property
     def mean_teacher_step(self) -> float:
-        """Training step of the teachers that made the labels."""
+        """Return the mean training step of the teachers that made the labels."""
         return self.step_sum / max(self.size, 1)
 
     @classmethod
     def merged(cls, shards: Iterable[PoolStats]) -> PoolStats:
-        """Statistics of all `shards` together."""
+        """Add up the statistics of all `shards`."""
         known = [shard.model_dump() for shard in shards]
         return cls(**{name: sum(shard[name] for shard in known) for name in cls.model_fields})

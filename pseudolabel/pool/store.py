@@ -82,7 +82,7 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """A view of this moment, whatever is written meanwhile.
+        """Yield a view of this moment, whatever is written meanwhile.
 
         Raises:
             PoolError: the store cannot be read.
@@ -96,7 +96,7 @@ class Store:
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
-        """A transaction, which is committed at the end unless something was raised.
+        """Yield a transaction, which is committed at the end unless something was raised.
 
         Raises:
             PoolError: nothing of it was written. The next one begins with a new connection, from the last commit.
@@ -113,7 +113,7 @@ class Store:
 
     @contextmanager
     def replace(self) -> Iterator[sqlite3.Connection]:
-        """An empty database to fill, which takes the place of the present one unless something was raised.
+        """Yield an empty database to fill, which takes the place of the present one unless something was raised.
 
         Raises:
             PoolError: it cannot be written; the present one is as it was.
@@ -181,7 +181,7 @@ class Store:
             self._writer = None
 
     def _remove_but(self, kept: Path) -> None:
-        """What a restore has replaced, or has not come to an end with."""
+        """Remove databases that a restore has replaced, or has not finished."""
         for path in self.path.glob("labels-*"):
             if not path.name.startswith(kept.name):
                 path.unlink(missing_ok=True)

@@ -64,7 +64,7 @@ class ScorerFeatures(nn.Module):
         return [layer.float() for layer in maps]
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """N3HW in [0, 1] -> five feature maps NCHW. Gradients flow to the images."""
+        """Return five feature maps NCHW of N3HW in [0, 1]. Gradients flow to the images."""
         if self.side is not None and images.shape[-2:] != (self.side, self.side):
             size = (self.side, self.side)
             images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)

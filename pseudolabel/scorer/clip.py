@@ -84,7 +84,7 @@ class ClipScorer(nn.Module):
 
     @torch.no_grad()
     def encode_text(self, texts: list[str]) -> Tensor:
-        """Unit text features: K texts -> (K, E)."""
+        """Return unit text features: K texts -> (K, E)."""
         tokens = self.tokenize(texts).to(self.mean.device)  # type: ignore[operator]
         features: Tensor = self.clip.encode_text(tokens, normalize=True)  # type: ignore[operator]
         return features
@@ -95,12 +95,14 @@ class ClipScorer(nn.Module):
         return ((images - self.mean) / self.std).to(self.dtype)
 
     def encode(self, images: Tensor, resolution: int | None = None) -> Tensor:
-        """Unit image features of N3HW in [0, 1], resized to a square: -> (N, E). Gradients flow to the images."""
+        """Return unit image features of N3HW in [0, 1], resized to a square: -> (N, E). Gradients flow to the
+        images.
+        """
         features: Tensor = self.clip.encode_image(self.normalized(images, resolution))  # type: ignore[operator]
         return F.normalize(features.float(), dim=-1)
 
     def encode_dense(self, images: Tensor, resolution: int | None = None) -> tuple[Tensor, Tensor]:
-        """Unit features of N3HW in [0, 1] and of their patches, from one encoding: -> (N, E), (N, h, w, E).
+        """Return unit features of N3HW in [0, 1] and of their patches, from one encoding: -> (N, E), (N, h, w, E).
 
         Raises:
             ConfigError: see :func:`pseudolabel.scorer.patches.encode_patches`.
@@ -115,18 +117,20 @@ class ClipScorer(nn.Module):
         return probabilities[..., :positive].sum(dim=-1)
 
     def judge(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Clearness and quality, each (...) in [0, 1], of unit features (..., E)."""
+        """Return clearness and quality, each (...) in [0, 1], of unit features (..., E)."""
         clearness = self._probability(features, self.haze_text, len(self.prompts.clear))
         quality = self._probability(features, self.quality_text, len(self.prompts.good))
         return clearness, quality
 
     def rate(self, images: Tensor, resolution: int | None = None) -> tuple[Tensor, Tensor]:
-        """Clearness and quality of N3HW in [0, 1], N each, from one encoding and, where configured, the metric."""
+        """Return clearness and quality of N3HW in [0, 1], N each, from one encoding and, where configured, the
+        metric.
+        """
         clearness, quality = self.judge(self.encode(images, resolution))
         return clearness, quality if self.iqa is None else self.iqa(images)
 
     def rate_each(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """:meth:`rate` of pictures of any sizes, each (1, 3, H, W) on any device: they are resized one by one, then
+        """Do :meth:`rate` for pictures of any sizes, each (1, 3, H, W) on any device: they are resized one by one, then
         encoded together. A metric, which looks at whole pictures, takes them one by one.
         """
         device = self.mean.device
@@ -135,17 +139,17 @@ class ClipScorer(nn.Module):
         return clearness, quality if self.iqa is None else torch.cat([self.iqa(image.to(device)) for image in images])
 
     def haze_density(self, images: Tensor) -> Tensor:
-        """P(hazy) of N3HW in [0, 1]: N in [0, 1], lower is better, with gradients to the images."""
+        """Return P(hazy) of N3HW in [0, 1]: N in [0, 1], lower is better, with gradients to the images."""
         return 1.0 - self.judge(self.encode(images))[0]
 
     @torch.inference_mode()
     def clearness(self, images: Tensor) -> Tensor:
-        """``1 - P(hazy)`` of N3HW in [0, 1]: N, higher is better."""
+        """Return ``1 - P(hazy)`` of N3HW in [0, 1]: N, higher is better."""
         return 1.0 - self.haze_density(images)
 
     @torch.inference_mode()
     def trust(self, images: Tensor) -> Tensor:
-        """Local clearness and quality as one, by ``trust_rule``: N3HW -> N, H//block, W//block in [0, 1].
+        """Return local clearness and quality as one, by ``trust_rule``: N3HW -> N, H//block, W//block in [0, 1].
 
         It is high where the image is free of haze.
 
@@ -162,14 +166,14 @@ class ClipScorer(nn.Module):
         return trust_from_blocks(clearness, quality, self.config.trust_rule)
 
     def _dense(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit features of the images, and their trust maps."""
+        """Return unit features of the images, and their trust maps."""
         size = grid(images, self.config.block)
         whole, patches = self.encode_dense(images, self.dense_resolution)
         return whole, to_grid(trust_from_blocks(*self.judge(patches), self.config.trust_rule), size)
 
     @torch.inference_mode()
     def score(self, images: Tensor) -> Scores:
-        """Clearness, quality and trust map of N3HW in [0, 1]; see :class:`pseudolabel.scorer.scores.Scores`."""
+        """Return clearness, quality and trust map of N3HW in [0, 1]; see :class:`pseudolabel.scorer.scores.Scores`."""
         if self.config.trust == "dense" and self.dense_resolution == self.resolution:
             whole, trust = self._dense(images)
             return Scores(*self.judge(whole), trust)
@@ -177,14 +181,14 @@ class ClipScorer(nn.Module):
 
 
 def _resized(images: Tensor, side: int) -> Tensor:
-    """N3HW as squares."""
+    """Resize N3HW to squares."""
     if images.shape[-2:] == (side, side):
         return images
     return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
 
 
 def finished(scorer: ClipScorer, device: str | torch.device) -> ClipScorer:
-    """`scorer` with the metric that its configuration names, on `device`.
+    """Return `scorer` with the metric that its configuration names, on `device`.
 
     Raises:
         ConfigError: see :func:`pseudolabel.scorer.musiq.load_iqa`.

@@ -69,17 +69,17 @@ class DaclipScorer(ClipScorer):
         self.register_buffer("degradation_text", self.encode_text(list(DEGRADATIONS)))
 
     def degradation_features(self, normal: Tensor) -> Tensor:
-        """Unit degradation features of normalized images (N, 3, 224, 224): -> (N, E)."""
+        """Return unit degradation features of normalized images (N, 3, 224, 224): -> (N, E)."""
         return F.normalize(self.control(normal.to(self.dtype)).float(), dim=-1)
 
     @torch.inference_mode()
     def degradation_probs(self, images_normalized: Tensor) -> Tensor:
-        """Probabilities of :data:`DEGRADATIONS` for normalized images (N, 3, 224, 224): -> (N, 10)."""
+        """Return the probabilities of :data:`DEGRADATIONS` for normalized images (N, 3, 224, 224): -> (N, 10)."""
         features = self.degradation_features(images_normalized)
         return (self.clip.logit_scale.exp() * features @ self.degradation_text.T).softmax(dim=-1)  # type: ignore[operator]
 
     def encode(self, images: Tensor, resolution: int | None = None) -> Tensor:
-        """Degradation and plain features of N3HW in [0, 1]: -> (N, 2 E), each half of unit length."""
+        """Return degradation and plain features of N3HW in [0, 1]: -> (N, 2 E), each half of unit length."""
         degradation = self.degradation_features(self.normalized(images, resolution))
         return torch.cat([degradation, super().encode(images, resolution)], dim=-1)
 
@@ -92,19 +92,19 @@ class DaclipScorer(ClipScorer):
         return torch.cat([whole, plain], dim=-1), torch.cat([local, plain_patches], dim=-1)
 
     def judge(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Clearness and quality, each (...) in [0, 1], of features (..., 2 E)."""
+        """Return clearness and quality, each (...) in [0, 1], of features (..., 2 E)."""
         degradation, plain = features.chunk(2, dim=-1)
         clearness = self._probability(degradation, self.haze_text, len(self.prompts.clear))
         return clearness, self._probability(plain, self.quality_text, len(self.prompts.good))
 
     def haze_density(self, images: Tensor) -> Tensor:
-        """P(hazy) of N3HW in [0, 1]: N in [0, 1], lower is better, with gradients to the images."""
+        """Return P(hazy) of N3HW in [0, 1]: N in [0, 1], lower is better, with gradients to the images."""
         features = self.degradation_features(self.normalized(images))
         return 1.0 - self._probability(features, self.haze_text, len(self.prompts.clear))
 
 
 def load(weights: str | Path | Mapping[str, Tensor], config: ScorerConfig, device: str | torch.device) -> DaclipScorer:
-    """A scorer with released weights.
+    """Load a scorer with released weights.
 
     Args:
         weights: the released file (``torch.save`` or safetensors), or its state dict.

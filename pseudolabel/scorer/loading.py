@@ -24,7 +24,7 @@ PACKAGED = ("clip-compact",)
 def create_clip(
     architecture: str, pretrained: str | None = None, *, load_weights: bool = True, resolution: int | None = None
 ) -> nn.Module:
-    """An ``open_clip`` model by its ``open_clip`` name, frozen weights and all.
+    """Create an ``open_clip`` model by its ``open_clip`` name, frozen weights and all.
 
     Args:
         architecture: its name.
@@ -60,8 +60,8 @@ def _files(architecture: str, pretrained: str | None) -> list[Path]:
 
 
 def create_tokenizer(architecture: str) -> object:
-    """The tokenizer of an ``open_clip`` name. Code that comes with one is never run, whatever its configuration says:
-    ``open_clip`` would hand that on to ``transformers``.
+    """Create the tokenizer of an ``open_clip`` name. Code that comes with one is never run, whatever its configuration
+    says: ``open_clip`` would hand that on to ``transformers``.
 
     Raises:
         ConfigError: the configuration asks to run code, or the tokenizer cannot be had.

@@ -33,14 +33,14 @@ class Iqa(nn.Module):
         self.scale = scale
 
     def forward(self, images: Tensor) -> Tensor:
-        """N3HW in [0, 1] -> N in [0, 1], float32, higher is better."""
+        """Score N3HW in [0, 1] -> N in [0, 1], float32, higher is better."""
         low, high = self.scale
         scores: Tensor = self.metric(images.float().clamp(0, 1))
         return ((scores.float().reshape(len(images)) - low) / (high - low)).clamp(0, 1)
 
 
 def load_iqa(config: IqaConfig, device: str | torch.device = "cpu") -> Iqa:
-    """MUSIQ with the weights of `config`, on `device`.
+    """Load MUSIQ with the weights of `config`, on `device`.
 
     Raises:
         ConfigError: pyiqa is not installed, or the weights are not there or do not fit.

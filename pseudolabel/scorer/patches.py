@@ -28,7 +28,7 @@ from models.config import ConfigError
 
 
 def encode_patches(tower: nn.Module, normal: Tensor) -> tuple[Tensor, Tensor]:
-    """Features of the images and of their patches from one pass through `tower`.
+    """Return features of the images and of their patches from one pass through `tower`.
 
     The last layer's tokens (or the places of the last feature map) go one by one through what the tower does to the
     pooled one: final norm and projection. For a convolutional tower with average pooling this is exact: the features
@@ -73,7 +73,9 @@ def _timm(tower: Any, normal: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _places(trunk: Any, features: Tensor, normal: Tensor) -> tuple[Tensor, tuple[int, int]]:
-    """Each place as an image of its own, (N h w) of them, so that pooling over it is the identity; and (h, w)."""
+    """Return each place as an image of its own, (N h w) of them, so that pooling over it is the identity; and (h,
+    w).
+    """
     if features.ndim == 4:
         if getattr(trunk, "output_fmt", "NCHW") == "NHWC":
             rows, columns = features.shape[1:3]

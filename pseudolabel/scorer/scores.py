@@ -26,7 +26,7 @@ class Scorer(Protocol):
     """Anything that scores images; `pseudolabel.scorer.clip.ClipScorer` is the usual one."""
 
     def rate(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Clearness and quality alone, N each."""
+        """Return clearness and quality alone, N each."""
         ...
 
     def score(self, images: Tensor) -> Scores:

@@ -36,7 +36,7 @@ def make_interruptible(network: nn.Module) -> None:
 
 @contextmanager
 def interrupted_when(done: Callable[[], bool]) -> Iterator[None]:
-    """Networks that this thread runs in here end with :class:`InterruptedWorkError` soon after ``done()`` is true."""
+    """End networks that this thread runs inside with :class:`InterruptedWorkError`, soon after ``done()`` is true."""
     _thread.done = done
     try:
         yield
@@ -58,7 +58,7 @@ class Rater(Protocol):
     """:class:`pseudolabel.scorer.clip.ClipScorer`, as much of it as is used here."""
 
     def rate_each(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Clearness and quality, N each in [0, 1], of N pictures (1, 3, H, W) in [0, 1] of any sizes."""
+        """Return clearness and quality, N each in [0, 1], of N pictures (1, 3, H, W) in [0, 1] of any sizes."""
 
 
 @dataclass
@@ -145,7 +145,7 @@ def _groups(works: Sequence[Work], *, stack: bool) -> list[list[int]]:
 
 
 def _each(do: Callable[[list[S]], Sequence[T]], items: list[S]) -> list[T | Exception]:
-    """What ``do`` makes of the items together; where that fails, of each by itself, or why it fails."""
+    """Call ``do`` on the items together; where that fails, on each by itself, with its result or its error."""
     if not items:
         return []
     try:
@@ -171,7 +171,7 @@ class _Found:
 
 
 def _modeled(works: list[Work]) -> list[_Found]:
-    """What the network that they share makes of them."""
+    """Run the network that the works share."""
     start = time.perf_counter()
     hazy = works[0].hazy if len(works) == 1 else torch.cat([work.hazy for work in works])
     found = None
@@ -191,7 +191,7 @@ def _row(found: Dehazed | None, index: int) -> Dehazed | None:
 
 @torch.inference_mode()
 def _rated(parts: list[_Found], scorer: Rater | None) -> list[Done]:
-    """With clearness and quality of the inputs, and clearness of the results, from one call of the scorer."""
+    """Add clearness and quality of the inputs, and clearness of the results, from one call of the scorer."""
     if scorer is None:
         return [_done(part) for part in parts]
     start = time.perf_counter()

@@ -67,7 +67,7 @@ class Answer:
 
     @property
     def verdict(self) -> str | None:
-        """The haze in words."""
+        """Return the haze in words; None where it is not known."""
         return None if self.haze is None else verdict(self.haze)
 
 

@@ -132,5 +132,5 @@ class Health:
 
 
 def _failed(outcome: Outcome) -> bool:
-    """By itself, and not because nobody waits, or for want of memory at the moment."""
+    """Say whether work failed by itself, and not because nobody waits, or for want of memory at the moment."""
     return isinstance(outcome, Exception) and not isinstance(outcome, DroppedError | InterruptedWorkError | MemoryError)

@@ -28,7 +28,7 @@ Open = Callable[[str], Awaitable[ModelSlot]]
 
 
 def alone(together: Together) -> Compute:
-    """A batch of one, at once."""
+    """Make a function that computes a batch of one, at once."""
 
     async def compute(work: Work) -> Outcome:
         return (await together([work]))[0]
@@ -37,7 +37,7 @@ def alone(together: Together) -> Compute:
 
 
 def kept(load: Open) -> Open:
-    """Each model loaded once."""
+    """Make a function that loads each model once and keeps it."""
     slots: dict[str, ModelSlot] = {}
 
     async def find(name: str) -> ModelSlot:
@@ -112,7 +112,9 @@ class Replica:
         self._health.check()
 
     async def models(self) -> list[ModelState] | Problem:
-        """The default model, and the others as far as this replica knows them; a problem when it cannot compute."""
+        """Return the default model, and the others as far as this replica knows them; a problem when it cannot
+        compute.
+        """
         if self._health.sick is not None:
             return Problem(503, "unavailable", "the replica cannot compute any more", 1.0)
         states = [self._default.state(default=True)]
@@ -127,7 +129,7 @@ class Replica:
             slot.refresh()
 
     async def follow(self) -> None:
-        """:meth:`refresh` every ``poll_s``, for ever."""
+        """Call :meth:`refresh` every ``poll_s``, for ever."""
         while True:
             await asyncio.sleep(self._config.poll_s)
             try:
@@ -136,7 +138,7 @@ class Replica:
                 log.exception("asking for new models failed; tried again in %g s", self._config.poll_s)
 
     async def there(self) -> bool:
-        """It can compute."""
+        """Say whether the replica can compute."""
         return self._health.sick is None
 
     async def _find(self, name: str | None) -> ModelSlot:

@@ -25,7 +25,7 @@ class Network(Protocol):
     """What a slot holds: :class:`models.predictor.Predictor`."""
 
     def run(self, hazy: torch.Tensor, *, wrap: bool = False) -> Dehazed:
-        """Scene and transmission of N3HW in [0, 1]; ``wrap`` as in the options."""
+        """Return scene and transmission of N3HW in [0, 1]; ``wrap`` as in the options."""
 
 
 Load = Callable[[str], Any]  # a pinned source -> Network
@@ -61,7 +61,7 @@ class ModelState:
 
 
 def public(source: str) -> str:
-    """A source without the folders above it, which concern nobody outside."""
+    """Return a source without the folders above it, which concern nobody outside."""
     return source if source.startswith(SCHEME) else Path(source).name
 
 

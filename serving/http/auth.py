@@ -61,11 +61,11 @@ class Tokens:
 
     @property
     def required(self) -> bool:
-        """Requests need a token."""
+        """Say whether requests need a token."""
         return self._file is not None or bool(self._fixed)
 
     def owner(self, authorization: str) -> str | None:
-        """Who sent an ``Authorization`` header: a name for the token that says nothing about it, or None.
+        """Return the sender of an ``Authorization`` header: a name for the token that says nothing about it, or None.
 
         All tokens are compared, each in constant time, whether or not one was equal.
         """
@@ -100,7 +100,7 @@ class Tokens:
 
 
 def is_loopback(host: str) -> bool:
-    """The host is a loopback address of this machine, or ``localhost``."""
+    """Say whether the host is a loopback address of this machine, or ``localhost``."""
     if host == "localhost":
         return True
     try:

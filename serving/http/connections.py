@@ -30,7 +30,7 @@ _ROUTES = frozenset({b"serve-multiplexed-model-id", b"x-session-id"})  # also wi
 
 
 def request_id(given: str) -> tuple[str, bool]:
-    """The id of a request, and whether it is the one that was given."""
+    """Return the id of a request, and whether it is the one that was given."""
     valid = _REQUEST_ID.fullmatch(given) is not None
     return (given if valid else uuid.uuid4().hex), valid
 
@@ -42,7 +42,7 @@ class RequestIdentity:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
+        """Give every request an id, as ASGI."""
         if scope["type"] == "http":
             given = next((value for name, value in scope["headers"] if name == _NAME), b"")
             identity, _ = request_id(given.decode("latin-1"))
@@ -71,17 +71,17 @@ class GuardedProtocol(HttpToolsProtocol):
     _size = 0  # bytes of the present head
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client has come."""
+        """Start to wait for a head: a client has come."""
         super().connection_made(transport)
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It has gone."""
+        """Stop waiting: the client has gone."""
         self._stop_waiting()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of a head or of a body; of a body also after its answer."""
+        """Take bytes of a head or of a body, also after its answer, and refuse a head that is too long."""
         if self._deadline is None and self._idle:
             self._wait()
         in_body, heads = self._in_body, self._heads
@@ -92,14 +92,14 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._refuse(431, f"the head of a request has at most {self.head_bytes:,} bytes")
 
     def on_message_begin(self) -> None:
-        """The first byte of a head. One that came before the last was answered has time until it is read."""
+        """Begin a head. One that came before the last was answered has time until it is read."""
         super().on_message_begin()
         self._begun, self._size = True, 0
         if self._deadline is None and self._idle:
             self._wait()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A line of a head, or of what follows the last chunk of a body."""
+        """Take a line of a head, or a trailer after the last chunk of a body."""
         if self._in_body:
             self._trailers += len(name) + len(value)
             if self._trailers > self.head_bytes:
@@ -108,19 +108,19 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_response_complete(self) -> None:
-        """An answer is out; the clock of a head that has begun meanwhile starts."""
+        """Start the clock of a head that has begun while the last answer went out."""
         super().on_response_complete()
         if self._begun and self._deadline is None and self._idle:
             self._wait()
 
     def on_headers_complete(self) -> None:
-        """The last byte of a head."""
+        """Stop the clock at the last byte of a head."""
         self._stop_waiting()
         self._in_body, self._heads, self._trailers = True, self._heads + 1, 0
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """The last byte of a body."""
+        """End a body at its last byte."""
         self._in_body = False
         if self._deadline is not None:  # it was answered before
             self._stop_waiting()

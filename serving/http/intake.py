@@ -27,19 +27,19 @@ class Backend(Protocol):
     """Where photographs are worked on."""
 
     async def dehaze(self, task: DehazeTask) -> Answer | Problem:
-        """One photograph."""
+        """Dehaze one photograph."""
 
     async def frame(self, task: FrameTask) -> Frame | Problem:
         """One frame of a video."""
 
     async def score(self, data: bytes) -> Score | Problem:
-        """One photograph, as it is."""
+        """Score one photograph, as it is."""
 
     async def models(self) -> list[ModelState] | Problem:
         """Return the models that there are, once the default one is warm."""
 
     async def there(self) -> bool:
-        """There is somebody who works, though perhaps too busy to answer :meth:`models`."""
+        """Say whether any worker is there, though perhaps too busy to answer :meth:`models`."""
 
 
 @dataclass
@@ -61,7 +61,7 @@ class BodyReader:
         return found
 
     async def default_model(self) -> str:
-        """The name of the default model, when there is a backend that can compute; it may be too busy to say so.
+        """Return the name of the default model, when there is a backend that can compute; it may be too busy to say so.
 
         Raises:
             ProblemError: 503 when there is none, or the service is about to end.
@@ -82,7 +82,7 @@ class BodyReader:
 
     @contextmanager
     def admitted(self, request: Request) -> Iterator[Reservation]:
-        """A place for a request.
+        """Take a place for a request.
 
         Raises:
             ProblemError: 429 or 503, as :meth:`Admission.admitted`, and 503 when its turn would come too late.
@@ -108,7 +108,7 @@ class BodyReader:
             raise refused(504, f"not done within {seconds:g} s; send a smaller picture") from None
 
     def known(self, model: str | None) -> str | None:
-        """The model's name; None for the default.
+        """Check a model's name and return it; None for the default.
 
         Raises:
             ProblemError: 400 for a name that there is not.
@@ -121,11 +121,11 @@ class BodyReader:
         return model
 
     async def image(self, request: Request, place: Reservation) -> bytes:
-        """The photograph of a request."""
+        """Read the photograph of a request."""
         return await read_image(request, place, self.config.limits.max_bytes, self.config.requests.read_timeout_s)
 
     async def sources(self, request: Request, place: Reservation) -> Sources:
-        """The files of a batch."""
+        """Read the files of a batch."""
         limits, each = self.config.requests, self.config.limits.max_bytes
         archive = ArchiveLimits(limits.batch_files, each, limits.batch_bytes)
         if not is_form(request):

@@ -132,7 +132,7 @@ class Jobs:
         return self.view(job, known, self._runner.state(job) or JobState())
 
     async def found(self, request: Request, job: str) -> tuple[Asked, JobState]:
-        """A job of this client.
+        """Find a job of this client.
 
         Raises:
             ProblemError: 404 where there is none.
@@ -144,7 +144,7 @@ class Jobs:
         return asked, await asyncio.to_thread(self._store.state, job) if state is None else state
 
     async def result(self, request: Request, job: str) -> Response:
-        """The archive of a job, its manifest where the results are in a folder, or its video."""
+        """Return the archive of a job, its manifest where the results are in a folder, or its video."""
         asked, state = await self.found(request, job)
         if state.status != "done":
             said = f"the job is {state.status}" + (f": {state.detail}" if state.detail else "")
@@ -229,14 +229,14 @@ class Jobs:
         return video, size
 
     def _check(self, job: str) -> None:
-        """What is wrong with an archive is said at once."""
+        """Refuse an archive with a fault at once."""
         config, each = self._config, self._service.config.limits.max_bytes
         with self._store.opened(job) as file:
             ZipPhotographs(file, ArchiveLimits(config.max_files, each, config.max_bytes))
 
 
 def _video(head: bytes, options: DehazeOptions) -> str | None:
-    """The suffix of the result, where a video begins so; what is wrong with its options is said at once."""
+    """Return the suffix of the result where a video begins so; refuse wrong options at once."""
     suffix = suffix_of(head, kind_of(head))
     if suffix is not None and find_spec("av") is None:
         raise refused(415, "this service takes no videos: PyAV is not installed", "unsupported_format")
@@ -247,7 +247,7 @@ def _video(head: bytes, options: DehazeOptions) -> str | None:
 
 @asynccontextmanager
 async def _replacing(file: str) -> AsyncIterator[Any]:
-    """As :func:`models.paths.replacing`, which blocks."""
+    """Run :func:`models.paths.replacing`, which blocks, in a thread."""
     with ExitStack() as stack:
         yield await asyncio.to_thread(stack.enter_context, replacing(file, durable=True))
         await asyncio.to_thread(stack.close)
@@ -260,7 +260,7 @@ async def _pieces(file: Any, stack: ExitStack) -> AsyncIterator[bytes]:
 
 
 def add_jobs(app: APIRouter, jobs: Jobs, service: BodyReader) -> None:
-    """The routes."""
+    """Add the routes of jobs."""
     named = named_model(service.config)
 
     @app.post("/jobs", status_code=202, **JOBS)

@@ -31,7 +31,7 @@ _HEADERS = {
 
 
 def problem_response(problem: Problem, identity: str) -> JSONResponse:
-    """A problem as an answer."""
+    """Return a problem as an answer."""
     return JSONResponse(problem.body(identity), problem.status, problem.headers(), MEDIA_TYPE)
 
 
@@ -53,7 +53,7 @@ class RequestMiddleware:
         self._names_requests = names_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
+        """Serve a request as ASGI, with its id, its client and its metrics."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -94,7 +94,7 @@ class RequestMiddleware:
             self._metrics.request(route, status[0], time.perf_counter() - start)
 
     def _client(self, scope: Scope, headers: Headers) -> str:
-        """Who sends: a token's name, or an address.
+        """Return the sender: a token's name, or an address.
 
         Raises:
             ProblemError: 401 without a valid token; 403 when there are none and the request comes over a network.
@@ -113,7 +113,9 @@ class RequestMiddleware:
         return address[:64]
 
     def _require_local(self, scope: Scope) -> None:
-        """However the server was told to listen, without tokens it answers this machine only, unless told in words."""
+        """Refuse requests from other machines without tokens, however the server listens, unless the configuration says
+        so.
+        """
         address = str((scope.get("server") or ("127.0.0.1",))[0])
         if self._config.auth.without_token is None and not is_loopback(address) and address != "testserver":
             raise refused(403, "this service has no token and answers only on loopback", "unprotected")

@@ -36,7 +36,7 @@ class _Files(StaticFiles):
 
 
 def add_page(app: FastAPI) -> None:
-    """Routes for all that :func:`is_page`; Swagger UI comes from the package fastapi-swagger."""
+    """Add routes for all that :func:`is_page`; Swagger UI comes from the package fastapi-swagger."""
     web = _Files(directory=_WEB, packages=[("fastapi_swagger", "resources")])
     app.mount(FOLDER, web)
 

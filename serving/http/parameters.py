@@ -14,7 +14,7 @@ from serving.http.requests import read_options
 
 
 def _said(name: str) -> Any:
-    """What a parameter of the query means, as its option says."""
+    """Describe a parameter of the query as its option does."""
     return Query(description=DehazeOptions.model_fields[name].description)
 
 
@@ -49,6 +49,6 @@ Options = Annotated[DehazeOptions, Depends(_options)]
 
 
 def named_model(config: ServingConfig) -> Any:
-    """The query's ``model``."""
+    """Return the query's parameter ``model``."""
     models = [config.default_name, *config.models]
     return Query(None, description="a name of /v1/models", json_schema_extra={"enum": models})

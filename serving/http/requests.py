@@ -26,7 +26,7 @@ _PIECE = 1 << 20  # of a body that is written as it comes
 
 
 def read_options(name: str | None, **chosen: Any) -> DehazeOptions:
-    """The options of a query; ``name`` is a format in any case, also ``jpg`` and ``tif``.
+    """Read the options of a query; ``name`` is a format in any case, also ``jpg`` and ``tif``.
 
     Raises:
         ProblemError: 400 for one that is not known or out of range.
@@ -42,7 +42,7 @@ def read_options(name: str | None, **chosen: Any) -> DehazeOptions:
 
 
 async def refuse_unknown_parameters(request: Request) -> None:
-    """Every parameter of the query is one that the route has, and is there once: a misspelt one would be dropped.
+    """Refuse query parameters that the route does not have, or that are there twice: a misspelt one would be dropped.
 
     Raises:
         ProblemError: 400 that names the first that is not, and what is nearest to it.
@@ -59,12 +59,12 @@ async def refuse_unknown_parameters(request: Request) -> None:
 
 
 def is_form(request: Request) -> bool:
-    """The body is a multipart form."""
+    """Say whether the body is a multipart form."""
     return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
 
 
 async def read_image(request: Request, place: Reservation, limit: int, seconds: float) -> bytes:
-    """The image of a request, raw or as ``file`` of a form.
+    """Read the image of a request, raw or as ``file`` of a form.
 
     Raises:
         ImageTooLarge: as soon as it is known to have more than ``limit`` bytes.
@@ -82,7 +82,7 @@ async def read_image(request: Request, place: Reservation, limit: int, seconds: 
 
 
 async def read_raw(request: Request, place: Reservation, limit: int, seconds: float) -> bytes:
-    """The body as it is.
+    """Read the body as it is.
 
     Raises:
         ImageTooLarge, ProblemError: as :func:`read_image`.
@@ -159,7 +159,7 @@ class _InMemory(MultiPartParser):
 async def read_form(
     request: Request, place: Reservation, *, total: int, each: int, files: int, seconds: float
 ) -> list[Upload]:
-    """The files of a form.
+    """Read the files of a form.
 
     Args:
         request: has a multipart body.
@@ -223,7 +223,7 @@ async def _chunks(request: Request, place: Reservation | None, limit: int) -> As
 
 
 def answer_headers(answer: Answer) -> dict[str, str]:
-    """The headers that tell how a picture was made."""
+    """Return the headers that tell how a picture was made."""
     headers = {"X-Model": quote(answer.model, safe="/:@ +=,"), "Server-Timing": server_timing(answer.timing)}
     scores = {"X-Clearness-Before": answer.clearness_before, "X-Clearness-After": answer.clearness_after}
     if answer.haze is not None:
@@ -234,5 +234,5 @@ def answer_headers(answer: Answer) -> dict[str, str]:
 
 
 def server_timing(timing: dict[str, float]) -> str:
-    """The ``Server-Timing`` header: milliseconds of each part."""
+    """Return the ``Server-Timing`` header: milliseconds of each part."""
     return ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in timing.items())

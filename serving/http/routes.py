@@ -57,7 +57,7 @@ def make_api(
     *,
     names_requests: bool = False,
 ) -> FastAPI:
-    """The application.
+    """Make the application.
 
     Args:
         config: of the service.

@@ -49,7 +49,7 @@ def _gaussian() -> Values:
 
 
 def _blurred(gray: Values) -> Values:
-    """By a Gaussian of 7x7 and 7/6 pixels, borders repeated."""
+    """Blur by a Gaussian of 7x7 and 7/6 pixels, borders repeated."""
     kernel = _gaussian()
     found: Values = correlate1d(correlate1d(gray, kernel, axis=0, mode="nearest"), kernel, axis=1, mode="nearest")
     return found
@@ -66,7 +66,7 @@ def _normalized(gray: Values) -> Values:
 
 
 def _fit(values: Values) -> tuple[Values, Values, Values]:
-    """Asymmetric generalized Gaussians of (N, pixels): shape, and the deviation left and right of zero, N each.
+    """Fit asymmetric generalized Gaussians to (N, pixels): shape, and the deviation left and right of zero, N each.
 
     By moments (Lasmar et al., ICIP 2009), NaN where nothing is on a side.
     """
@@ -104,10 +104,10 @@ def _features(blocks: Values, outside: Literal["wrap", "constant"], *, variances
 
 
 def brisque(image: Pixels) -> float:
-    """Blind image spatial quality (Mittal et al., TIP 2012) of uint8 RGB (H, W, 3), about 0 to 100, lower is better.
+    """Return BRISQUE (Mittal et al., TIP 2012) of uint8 RGB (H, W, 3), about 0 to 100, lower is better.
 
-    As OpenCV computes it, with its model, which was trained on the LIVE database, but not cut off at 0 and 100, beyond
-    which pictures would no longer differ. NaN for a constant image.
+    It is computed as OpenCV does it, with its model, which was trained on the LIVE database, but not cut off at 0 and
+    100, beyond which pictures would no longer differ. NaN for a constant image.
     """
     gray = _gray(image)
     size = [side // 2 for side in gray.shape]
@@ -134,17 +134,18 @@ def _halved(gray: Values) -> Values:
 
 
 def _blocks(normalized: Values, side: int) -> Values:
-    """(H, W) of whole blocks to (N, side, side)."""
+    """Cut (H, W) of whole blocks to (N, side, side)."""
     height, width = normalized.shape
     parts = normalized.reshape(height // side, side, width // side, side).swapaxes(1, 2)
     return parts.reshape(-1, side, side)
 
 
 def niqe(image: Pixels) -> float:
-    """Distance from natural scenes (Mittal et al., SPL 2013) of uint8 RGB (H, W, 3): 0 and up, lower is better.
+    """Return NIQE, the distance from natural scenes (Mittal et al., SPL 2013), of uint8 RGB (H, W, 3): 0 and up, lower
+    is better.
 
-    With the authors' parameters of pristine photographs. NaN for fewer than two blocks of 96x96 that are not flat; of
-    few blocks the distance is uncertain.
+    It uses the authors' parameters of pristine photographs. NaN for fewer than two blocks of 96x96 that are not flat;
+    of few blocks the distance is uncertain.
     """
     rows, columns = (side // BLOCK * BLOCK for side in image.shape[:2])
     if not rows or not columns:

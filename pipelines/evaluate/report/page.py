@@ -34,7 +34,7 @@ class Section:
 
 
 def report_html(summary: Mapping[str, Any], sections: Sequence[Section], subject: str) -> str:
-    """The page. Pure: the same arguments give the same text.
+    """Return the page as HTML. Pure: the same arguments give the same text.
 
     Args:
         summary: as written to JSON.
@@ -78,8 +78,8 @@ def _section(section: Section, summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _best(section: Section, name: str, selected_labels: bool) -> str | None:
-    """The model with the best mean, among those that made something; none where that says nothing of quality, as less
-    haze does not where there was none.
+    """Return the model with the best mean; None where the mean says nothing of quality, such as less haze where there
+    was none.
     """
     means = {m: e[name].mean for m, e in section.table.items() if name in e and m not in (HAZY, CLEAR)}
     empty = METRICS[name].needs == "transmission" or (section.gallery.first == CLEAR and METRICS[name].needs == "image")
@@ -158,7 +158,7 @@ def _distribution(metric: str, section: Section) -> Markup:
 
 
 def _some(values: Values) -> Values:
-    """All values in order, or so many of them."""
+    """Return all values in order, or ``_DOTS`` of them."""
     ordered = np.sort(values)
     some: Values = ordered[np.linspace(0, ordered.size - 1, min(_DOTS, ordered.size)).astype(int)]
     return some

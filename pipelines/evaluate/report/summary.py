@@ -45,11 +45,11 @@ class Summary:
     pairs_sheet: Path | None
 
     def mean(self, group: str, model: str, metric: str) -> float:
-        """Mean of a metric over the photographs of a table, such as ``real`` or ``synthetic``."""
+        """Return the mean of a metric over the photographs of a table, such as ``real`` or ``synthetic``."""
         return float(self.summary["tables"][group][model][metric]["mean"])
 
     def files(self) -> list[Path]:
-        """All of them."""
+        """Return the paths of all files of the report."""
         found = (self.html, self.markdown, self.json, self.csv, self.sheet, self.pairs_sheet)
         return [file for file in found if file is not None]
 
@@ -57,7 +57,7 @@ class Summary:
 def publish(
     config: EvaluateConfig, plan: EvaluationPlan, parts: Parts, galleries: Mapping[str, Gallery], seconds: float
 ) -> Summary:
-    """Statistics of the parts, the report's files, and the MLflow run.
+    """Compute the statistics of the parts, write the report's files, and log the MLflow run.
 
     Raises:
         ConfigError: the files cannot be written, or MLflow cannot be reached.
@@ -75,7 +75,9 @@ def publish(
 
 
 def gather(plan: EvaluationPlan, parts: Parts) -> dict[str, Statistics]:
-    """One pass over the parts, in their order, so that two runs add up the same numbers in the same order."""
+    """Collect statistics in one pass over the parts, in their order, so that two runs add up the same numbers in the
+    same order.
+    """
     found = {
         name: Statistics(plan.rows(name), plan.settings.metrics, plan.settings.seed) for name in plan.groups
     }  # fmt: skip
@@ -87,7 +89,7 @@ def gather(plan: EvaluationPlan, parts: Parts) -> dict[str, Statistics]:
 def summarize(
     config: EvaluateConfig, plan: EvaluationPlan, parts: Parts, tables: Mapping[str, Table]
 ) -> dict[str, Any]:
-    """Everything that the summary says of photographs and figures, ready for JSON."""
+    """Return all that the summary says of photographs and figures, ready for JSON."""
     failures = [{key: row[key] for key in ("group", "name", "error")} for row in parts.rows() if row["error"]]
     warnings = list(dict.fromkeys(warning for g in plan.groups.values() for warning in g.selection.warnings))
     if failures:
@@ -164,7 +166,7 @@ def _plain(paired: Paired) -> dict[str, Any]:
 
 
 def detection(plan: EvaluationPlan, parts: Parts) -> dict[str, Any]:
-    """Average precision of every row of the table, model by model."""
+    """Return the average precision of every row of the table, model by model."""
     about: dict[str, Any] = plan.about["detector"]
     found: dict[str, Precision] = {}
     photographs = 0
@@ -220,7 +222,7 @@ def write(
     plan: EvaluationPlan,
     parts: Parts,
 ) -> Summary:
-    """CSV, JSON, Markdown, HTML and contact sheets; sheets of an earlier evaluation are replaced or removed.
+    """Write CSV, JSON, Markdown, HTML and contact sheets; sheets of an earlier evaluation are replaced or removed.
 
     Raises:
         ConfigError: the disk takes no more.
@@ -251,7 +253,7 @@ def sheet(
     tables: Mapping[str, Table],
     galleries: Mapping[str, Gallery],
 ) -> Path | None:
-    """Before and after of some photographs at random, one table under the other; None without photographs."""
+    """Draw before and after of some photographs at random, one table under the other; None without photographs."""
     pictures = []
     for name in groups:
         chosen, headline = galleries[name].random(), summary["headline"][name]["metric"]
@@ -266,7 +268,7 @@ def sheet(
 
 
 def sheet_title(group: str, summary: Mapping[str, Any]) -> str:
-    """The headline means over all photographs of a table, which are more than those on the sheet."""
+    """Return the headline means over all photographs of a table, which are more than those on the sheet, as a title."""
     headline, count = summary["headline"][group], summary["photographs"][group]["evaluated"]
     means = ", ".join(f"{model} {mean:.2f}" for model, mean in headline["means"].items())
     return f"{group}, {count} photographs, mean {headline['metric'].upper()} ({headline['better']} is better): {means}"
@@ -288,7 +290,7 @@ def headline_lines(summary: Mapping[str, Any]) -> list[str]:
 
 
 def track(found: Summary, config: EvaluateConfig) -> None:
-    """The evaluation as a run of MLflow: configuration, means of every model, all files."""
+    """Log the evaluation as a run of MLflow: configuration, means of every model, all files."""
     tracker = Tracker.start(EXPERIMENT, name_of(config.out), str(config.tracking_uri))
     with running(tracker):
         tracker.log_params(config.model_dump(mode="json", exclude={"tracking_uri"}))
@@ -298,7 +300,7 @@ def track(found: Summary, config: EvaluateConfig) -> None:
 
 
 def flat(summary: Mapping[str, Any]) -> dict[str, float]:
-    """``table/model/metric`` and the ends of its interval, in names that MLflow takes."""
+    """Return ``table/model/metric`` and the ends of its interval, in names that MLflow takes, with their values."""
     values: dict[str, float] = {}
     for group, table in summary["tables"].items():
         for model, entries in table.items():

@@ -34,22 +34,26 @@ def write_text(text: str, path: Path) -> Path:
 
 
 def write_json(summary: Mapping[str, Any], path: Path) -> Path:
-    """The summary as strict JSON: a NaN that slipped in raises ValueError instead of making an unreadable file."""
+    """Write the summary as strict JSON: a NaN that slipped in raises ValueError instead of making an unreadable
+    file.
+    """
     return write_text(json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n", path)
 
 
 def number(value: float, metric: Metric, sign: str = "") -> str:
-    """With the decimals of its metric."""
+    """Format a value with the decimals of its metric."""
     return f"{value:{sign}.{metric.decimals}f}"
 
 
 def bounds(interval: Interval | Sequence[float], metric: Metric, sign: str = "") -> str:
-    """`` [low, high]``, or nothing where there is no interval."""
+    """Return `` [low, high]``, or no text where there is no interval."""
     return "" if interval is None else f" [{number(interval[0], metric, sign)}, {number(interval[1], metric, sign)}]"
 
 
 def cell(entry: Aggregate | None, metric: Metric, *, headline: bool) -> str:
-    """`mean [interval]`, and for the headline the paired difference with its interval and the share that improved."""
+    """Return `mean [interval]`, and for the headline the paired difference with its interval and the share that
+    improved.
+    """
     if entry is None:
         return ""
     text = number(entry.mean, metric) + bounds(entry.interval, metric)
@@ -61,12 +65,12 @@ def cell(entry: Aggregate | None, metric: Metric, *, headline: bool) -> str:
 
 
 def columns(table: Table, headline: str) -> list[str]:
-    """Metrics that some model has, the headline first."""
+    """Return the metrics that some model has, the headline first."""
     return shown_metrics([name for entries in table.values() for name in entries], headline)
 
 
 def detection_rows(detection: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Model, AP50 with its interval, AP, and the difference to the hazy input."""
+    """Return rows of model, AP50 with its interval, AP, and the difference to the hazy input."""
     rows = []
     for model, entry in detection["models"].items():
         values = ["" if entry[key] is None else f"{entry[key]:.3f}" for key in ("ap50", "ap")]
@@ -106,7 +110,8 @@ def words(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def markdown(summary: Mapping[str, Any], tables: Mapping[str, Table]) -> str:
-    """The summary for people: warnings first, one table per kind of photograph, failures, and what made the numbers.
+    """Return the summary for people: warnings first, one table per kind of photograph, failures, and what made the
+    numbers.
 
     Args:
         summary: as written to JSON.
@@ -118,7 +123,8 @@ def markdown(summary: Mapping[str, Any], tables: Mapping[str, Table]) -> str:
 def contact_sheet(
     photographs: Iterable[Photograph], models: Sequence[str], headline: str, title: str
 ) -> Image.Image | None:
-    """Before/after sheet: one line per photograph, one column per model, the headline metric under each picture.
+    """Draw a sheet of before and after: one line per photograph, one column per model, the headline metric under each
+    picture.
 
     Args:
         photographs: those with a JPEG ``thumbnail`` are drawn.

@@ -33,7 +33,7 @@ def read_suspicious(corpus: Corpus) -> list[dict[str, Any]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.ingest.card",
         description="The data card of a corpus, anew.",

@@ -135,7 +135,7 @@ def facts(catalogue: Iterable[pa.Table]) -> Facts:
 
 
 def _added(one: Histogram, other: Histogram) -> Histogram:
-    """Of the values of both."""
+    """Add up two histograms of the same edges."""
     nothing = (0,) * (len(one.edges) - 1)
     return Histogram(
         one.edges,
@@ -147,7 +147,7 @@ def _added(one: Histogram, other: Histogram) -> Histogram:
 
 
 def histogram(series: Mapping[str, NDArray[Any]], edges: Sequence[float]) -> Histogram:
-    """Values outside the edges count in the first or the last bin."""
+    """Count values between the edges; values outside of them count in the first or the last bin."""
     counts = {}
     for name, values in series.items():
         bins = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
@@ -156,7 +156,9 @@ def histogram(series: Mapping[str, NDArray[Any]], edges: Sequence[float]) -> His
 
 
 def occupied(whole: Histogram) -> Histogram:
-    """Without the empty bins at both ends; a few stay, as a single bar says little about where it stands."""
+    """Return a histogram without the empty bins at both ends; a few stay, as a single bar says little about where it
+    stands.
+    """
     filled = np.flatnonzero(np.sum(list(whole.series.values()), axis=0))
     if not len(filled):
         return Histogram(whole.edges[:2], {name: counts[:1] for name, counts in whole.series.items()})
@@ -197,7 +199,7 @@ def choose(
 
 
 def _at_random(catalogue: Iterable[pa.Table], seed: int, most: int) -> pa.Table:
-    """All rows, or ``most`` of them."""
+    """Choose ``most`` rows at random; all where there are no more."""
     rows = None
     for table in catalogue:
         rows = table if rows is None else pa.concat_tables([rows, table])
@@ -208,7 +210,7 @@ def _at_random(catalogue: Iterable[pa.Table], seed: int, most: int) -> pa.Table:
 
 
 def priorities(catalogue: pa.Table, seed: int) -> NDArray[np.uint64]:
-    """A random number per row that follows from the row and the seed, not from its place in the table.
+    """Return a random number per row that follows from the row and the seed, not from its place in the table.
 
     Numbers of the row are folded together with SplitMix64's finaliser (Steele et al., OOPSLA 2014).
     """
@@ -266,7 +268,7 @@ def _suspects(suspicious: Iterable[Mapping[str, Any]], most: int) -> list[Mappin
 
 
 def _in_order(kinds: Iterable[str]) -> list[str]:
-    """Kinds of duplicates, those that may be wrong first; one that is not known goes last."""
+    """Sort kinds of duplicates, those that may be wrong first; an unknown one goes last."""
     known = {kind: place for place, kind in enumerate(DUPLICATE_KINDS)}
     return sorted(kinds, key=lambda kind: (known.get(kind, len(known)), kind))
 
@@ -294,7 +296,7 @@ def _first(rows: Rows, count: int, *keys: NDArray[Any]) -> Rows:
 
 
 def _rows(catalogue: pa.Table, rows: Rows) -> list[Row]:
-    """Few rows as objects; slices, because `take` on a column of more than 2 GiB of text would fail."""
+    """Return few rows as objects; slices, because `take` on a column of more than 2 GiB of text would fail."""
     return [catalogue.slice(int(row), 1).to_pylist()[0] for row in rows]
 
 
@@ -313,6 +315,6 @@ def _integers(column: Any) -> NDArray[np.int64]:
 
 
 def _densities(table: pa.Table) -> NDArray[np.float64]:
-    """(rows,) in [0, 1], NaN where it was not measured."""
+    """Return the haze of each row, in [0, 1], NaN where it was not measured."""
     values: NDArray[np.float64] = table["haze"].fill_null(float("nan")).to_numpy().astype(np.float64)
     return values

@@ -109,7 +109,7 @@ def _wishes(choice: CardChoice) -> Iterable[PictureRequest]:
 
 
 def _wish_kept(kept: Row | None, dropped: Row) -> PictureRequest:
-    """What a duplicate is a copy of; one that this corpus does not have belongs to another."""
+    """Ask for the photograph that a duplicate is a copy of; one that this corpus does not have belongs to another."""
     return PictureRequest({"uri": dropped["same_as"] or ""}, "elsewhere") if kept is None else PictureRequest(kept)
 
 

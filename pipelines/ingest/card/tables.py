@@ -22,7 +22,7 @@ class CatalogueTables:
     files: list[str]
 
     def __iter__(self) -> Iterator[pa.Table]:
-        """Tables of ``COLUMNS``."""
+        """Yield tables of ``COLUMNS``."""
         for uri in self.files:
             files, path = filesystem(uri)
             with files.open_input_file(path) as stream:
@@ -32,7 +32,7 @@ class CatalogueTables:
 
 
 def read_catalogue(corpus: Corpus) -> CatalogueTables:
-    """The columns of a corpus's catalogue that a card needs.
+    """Open the columns of a corpus's catalogue that a card needs.
 
     Raises:
         ConfigError: there is none, it is damaged, or it belongs to another state of the corpus.

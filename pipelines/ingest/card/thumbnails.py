@@ -41,7 +41,7 @@ Made = Mapping[tuple[str, str], Picture]  # by uri and what it is
 
 
 def pictures(out: str, wishes: Iterable[PictureRequest], read: Read) -> Made:
-    """Thumbnails. Each is read once; what cannot be read or decoded says why.
+    """Make thumbnails. Each photograph is read once; for one that cannot be read or decoded there is the reason.
 
     Args:
         out: folder of the corpus. A photograph whose source has gone comes from its shard, as depth maps do.
@@ -80,7 +80,7 @@ def _load(out: str, wish: PictureRequest, read: Read) -> bytes:
 
 
 def read_photograph(row: Row) -> bytes:
-    """A row's photograph from where it was found.
+    """Read a row's photograph from where it was found.
 
     Raises:
         OSError: it cannot be read any more.
@@ -89,7 +89,7 @@ def read_photograph(row: Row) -> bytes:
 
 
 def stored(out: str, row: Row, column: str) -> bytes:
-    """A photograph's ``image`` or ``depth`` cell in its shard.
+    """Read a photograph's ``image`` or ``depth`` cell in its shard.
 
     Raises:
         OSError: it is not there, or empty.
@@ -107,7 +107,7 @@ def stored(out: str, row: Row, column: str) -> bytes:
 
 
 def thumbnail(pixels: images.Array) -> bytes:
-    """JPEG of at most :data:`MOST_BYTES`.
+    """Make a JPEG of at most :data:`MOST_BYTES`, or else of the lowest quality.
 
     Args:
         pixels: (H, W, 3) uint8 or uint16.

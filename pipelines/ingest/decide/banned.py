@@ -51,7 +51,7 @@ def holdout_kind(root: str) -> Literal["photographs", "corpus", "list"]:
 
 
 def banned_by_corpus(work: Work, stage: str, root: str, reason: Reason) -> Banned:
-    """Everything in a corpus; only ids, names and hashes are read.
+    """Ban everything in a corpus; only ids, names and hashes are read.
 
     Raises:
         ConfigError: no corpus.
@@ -80,7 +80,7 @@ def store_banned(out: str, table: pa.Table, parts: int) -> None:
 
 
 def banned_by_list(work: Work, stage: str, root: str) -> Banned:
-    """Image ids of a text file, one a line: equal files only.
+    """Ban the image ids of a text file, one a line: equal files only.
 
     Raises:
         ConfigError: a line that is no image id.

@@ -35,7 +35,7 @@ class Work:
     alone: bool = False
 
     def place(self, stage: str, number: int = 0) -> str:
-        """The file of one source of a stage's table."""
+        """Return the file of one source of a stage's table."""
         return child(self.root, f"{stage}/{number:05d}.arrow")
 
     def run(self, function: Callable[..., Any], jobs: Iterable[Job], here: int = 1) -> list[Any]:
@@ -93,6 +93,7 @@ def load_all(uri: str) -> pa.Table:
 
 def scatter(uri: str, table: pa.Table, targets: NDArray[Any], count: int) -> None:
     """Write a table cut by rows into ``count`` parts."""
+    # Rows of a part end up side by side, in their old order; `bounds` are the places where the parts begin.
     order = np.argsort(targets, kind="stable")
     bounds = np.searchsorted(targets[order], np.arange(count + 1))
     ordered = table.take(pa.array(order)).combine_chunks()
@@ -100,22 +101,22 @@ def scatter(uri: str, table: pa.Table, targets: NDArray[Any], count: int) -> Non
 
 
 def gather(uris: Iterable[str], number: int) -> pa.Table:
-    """One part of a table, from all the files that have some of it."""
+    """Load one part of a table, from all the files that have some of it."""
     return pa.concat_tables([load(uri, number) for uri in uris]).combine_chunks()
 
 
 def hashes_of(texts: pa.ChunkedArray) -> NDArray[np.uint64]:
-    """A number for each text, the same in every process."""
+    """Return a number for each text, the same in every process."""
     digests = (hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts.to_pylist())
     return np.frombuffer(b"".join(digests), np.uint64)
 
 
 def by_text(texts: pa.ChunkedArray, count: int) -> NDArray[np.int64]:
-    """Parts of rows by the hash of a text: (rows,)."""
+    """Return the part of each row by the hash of a text: (rows,)."""
     return (hashes_of(texts) % np.uint64(count)).astype(np.int64) if count > 1 else np.zeros(len(texts), np.int64)
 
 
 def by_content(examined: pa.Table, count: int) -> NDArray[np.int64]:
-    """Parts of the sheet that rows belong to: equal files to the same one."""
+    """Return the part of the sheet that each row belongs to: equal files to the same one."""
     ids = examined["image_id"]
     return by_text(pc.if_else(pc.equal(ids, ""), examined["uri"], ids), count)

@@ -44,7 +44,7 @@ class PlannedShard:
     depth: int
 
     def table(self) -> pa.Table:
-        """Its photographs, in order: ``SHARD_COLUMNS``."""
+        """Read its photographs, in order: ``SHARD_COLUMNS``."""
         return load(self.uri, self.number, SHARD_COLUMNS)
 
 
@@ -89,7 +89,7 @@ def plan_shards(
 
 
 def _rows_held(sheet: pa.Table, held: pa.Table) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Accepted rows that the corpus holds, with the same depth map; and the shards that they are in."""
+    """Return accepted rows that the corpus holds, with the same depth map; and the shards that they are in."""
     rows = accepted(sheet)
     keys = ["image_id", "depth"]
     mine = sheet.select(keys).take(pa.array(rows)).append_column("row", pa.array(rows))
@@ -124,20 +124,24 @@ def _stay(
 
 
 def _split_keys(table: pa.Table) -> Iterable[str]:
-    """A hash: of the scene where it is known, so that its hazy and its clear photographs are on one side."""
+    """Yield a hash of the scene where it is known, so that its hazy and its clear photographs are on one side; else the
+    id.
+    """
     for image_id, scene in zip(table["image_id"].to_pylist(), table["pair_id"].to_pylist(), strict=True):
         yield image_id if scene is None else hashlib.sha256(scene.encode()).hexdigest()
 
 
 def _order(table: pa.Table, part: int, parts: int) -> tuple[list[str], NDArray[np.int64]]:
-    """What photographs are sorted by, and the parts of the plan that they go to."""
+    """Return the keys that photographs are sorted by, and the parts of the plan that they go to."""
     order, containers = [], []
     for text, image_id in zip(table["place"].to_pylist(), table["image_id"].to_pylist(), strict=True):
         place = Location.of(text)
+        # The first digit keeps the two kinds apart; zeros before the position make texts sort as numbers do.
         order.append(f"1 {place.container} {place.position:012d}" if place.sequential else f"0 {image_id}")
         containers.append(place.container if place.sequential else None)
     column = pa.chunked_array([pa.array(containers, pa.string())])
     near = np.asarray(pc.is_valid(column))
+    # Neighbors in a container have to meet in one part of the plan; the others stay in the part of the sheet.
     target = np.full(len(order), part)
     target[near] = by_text(column.filter(pa.array(near)), parts)
     return order, target
@@ -158,6 +162,7 @@ def _cut(part: int, out: str, assigned: str, sources: Sequence[str], config: Ing
     rows = np.concatenate([np.zeros(0, np.int64), *(piece["row"].to_numpy() for piece in parts)])
     numbers = np.repeat(np.arange(len(parts)), [piece.num_rows for piece in parts])
     found = pa.table([rows, np.full(len(rows), part), numbers], schema=ASSIGNED)
+    # The upper 32 bits of a row are its part of the sheet.
     scatter(assigned, found, rows >> 32, len(sources))
     return shards
 
@@ -171,11 +176,14 @@ def _stored_bytes(table: pa.Table, config: IngestConfig) -> NDArray[Any]:
 
 
 def cut(sizes: NDArray[Any], largest: float) -> list[NDArray[Any]]:
-    """Consecutive parts of about equal size, at most about ``largest``, and several even when there are few rows."""
+    """Cut rows into consecutive parts of about equal size, at most about ``largest``, and several even when there are
+    few rows.
+    """
     if not len(sizes):
         return []
     total = np.cumsum(sizes)
     count = max(int(-(-total[-1] // largest)), min(_MIN_FILES, len(sizes) // _MIN_ROWS), 1)
+    # The rows at which each share of the bytes is reached; a photograph larger than a share makes equal edges.
     edges = np.searchsorted(total, np.arange(1, count) * total[-1] / count)
     bounds = [0, *np.unique(edges).tolist(), len(sizes)]
     return [np.arange(a, b) for a, b in itertools.pairwise(bounds) if b > a]
@@ -187,7 +195,7 @@ def _next_number(names: Sequence[str], split: str) -> int:
 
 
 def _digest(piece: pa.Table, config: IngestConfig) -> str:
-    """Stands for a shard's content: a file of that name that is there already need not be written again."""
+    """Return a digest of a shard's content: a file of that name that is there already need not be written again."""
     ids, depth = piece["image_id"].to_pylist(), piece["depth"].to_pylist()
     content = [config.storing(), ids, depth, config.rows_per_group]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]

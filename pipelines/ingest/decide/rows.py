@@ -20,7 +20,9 @@ SHEET = CATALOGUE_SCHEMA.append(pa.field("old", pa.bool_()))  # whether the corp
 
 
 def undecided(examined: pa.Table, config: IngestConfig, settled: pa.ChunkedArray) -> pa.Table:
-    """Rows of ``EXAMINED`` as a sheet: accepted unless they cannot be used. ``settled``: ids that the corpus holds."""
+    """Return rows of ``EXAMINED`` as a sheet: accepted unless they cannot be used. ``settled``: ids that the corpus
+    holds.
+    """
     count = examined.num_rows
     nothing, empty = pa.nulls(count, pa.string()), pa.array([""] * count, pa.string())
     columns = {name: examined[name] for name in EXAMINED.names} | {
@@ -35,12 +37,12 @@ def undecided(examined: pa.Table, config: IngestConfig, settled: pa.ChunkedArray
 
 
 def accepted(sheet: pa.Table) -> NDArray[Any]:
-    """Rows that are still accepted."""
+    """Return the indices of the rows that are still accepted."""
     return np.flatnonzero(np.asarray(pc.equal(sheet["status"], "accepted")))
 
 
 def changed(sheet: pa.Table, rows: NDArray[Any], **values: Any) -> pa.Table:
-    """A sheet with other values in some rows: one for all of them, or one for each."""
+    """Return a sheet with other values in some rows: one for all of them, or one for each."""
     if not len(rows):
         return sheet
     mask = np.zeros(sheet.num_rows, bool)
@@ -66,7 +68,7 @@ def duplicate(sheet: pa.Table, rows: NDArray[Any], reason: str, same_as: Any, di
 
 
 def filtered(sheet: pa.Table, config: IngestConfig) -> pa.Table:
-    """Without photographs that are too small or too long."""
+    """Reject photographs that are too small or too long."""
     rows = accepted(sheet)
     width, height = (sheet[name].to_numpy()[rows] for name in ("width", "height"))
     short, long = np.minimum(width, height), np.maximum(width, height)
@@ -84,7 +86,7 @@ def filtered(sheet: pa.Table, config: IngestConfig) -> pa.Table:
 def banned(
     sheet: pa.Table, reason: str, rows: NDArray[Any], known: pa.Table, names: NDArray[Any], far: NDArray[Any]
 ) -> pa.Table:
-    """Without what must not get in.
+    """Reject photographs that are banned: held out, or part of another corpus.
 
     Args:
         sheet: one part.
@@ -110,7 +112,7 @@ def banned(
 
 
 def unequal(sheet: pa.Table) -> pa.Table:
-    """Of equal files the first by uri is kept."""
+    """Keep the first by uri of equal files, and mark the others as duplicates."""
     rows = accepted(sheet)
     table = sheet.select(["image_id", "uri"]).take(pa.array(rows))
     rows = rows[pc.sort_indices(table, [("image_id", "ascending"), ("uri", "ascending")]).to_numpy()]

@@ -82,7 +82,7 @@ def find_similar(work: Work, bits: int) -> list[str]:
 
 
 def _open(sheet: str) -> tuple[pa.Table, NDArray[Any]]:
-    """What is accepted, with what it is ordered by."""
+    """Load the accepted rows, with the columns that order them."""
     table = load(sheet, columns=["old", "width", "height", "size", "uri", "phash", "pair_id", "status"])
     rows = accepted(table)
     table = table.take(pa.array(rows))
@@ -109,6 +109,8 @@ def _cuts(rows: list[dict[str, Any]], parts: int) -> list[dict[str, Any]]:
 def _to_ranks(sheet: str, part: int, out: str, cuts: list[dict[str, Any]]) -> list[int]:
     table, rows = _open(sheet)
     keys = table.select(_KEYS).append_column("row", pa.array(np.arange(len(rows))))
+    # The cuts are sorted in among the rows, each before the row that equals it (row -1). The number of cuts before
+    # a row is its part.
     edges = pa.Table.from_pylist([cut | {"row": -1} for cut in cuts], keys.schema)
     order = pc.sort_indices(pa.concat_tables([keys, edges]), [*_ORDER, ("row", "ascending")]).to_numpy()
     passed = np.cumsum(order >= len(rows))[order < len(rows)]
@@ -123,7 +125,8 @@ def _to_ranks(sheet: str, part: int, out: str, cuts: list[dict[str, Any]]) -> li
 
 
 def _scenes(table: pa.Table) -> pa.Array:
-    """A number for each scene, 0 for none."""
+    """Return a number for each scene, 0 for none."""
+    # Odd numbers, because 0 stands for no scene.
     numbers = hashes_of(pc.fill_null(table["pair_id"], "")) | np.uint64(1)
     return pa.array(np.where(np.asarray(pc.is_valid(table["pair_id"])), numbers, np.uint64(0)))
 
@@ -134,23 +137,27 @@ def _rank(part: int, start: int, out: str, looks: str, sources: Sequence[str]) -
     store(out, pa.schema([("uri", pa.string())]), [table.select(["uri"])])
     ranks = pa.array(np.arange(start, start + table.num_rows))
     table = table.append_column("rank", ranks).select(_RANKED.names).cast(_RANKED)
+    # Equal hashes have to meet in one part. Different factors keep equal words of a hash from canceling each other.
     mixed = np.bitwise_xor.reduce(words_of(table["phash"]) * np.array([1, 3, 5, 7], np.uint64), axis=1)
     parts = len(sources)
     scatter(looks, table, np.asarray((mixed ^ (mixed >> np.uint64(32))) % np.uint64(parts), np.int64), parts)
 
 
 def _models(part: int, out: str, followers: str, sources: Sequence[str], starts: list[int]) -> None:
-    """Of photographs with the very same hash and no scene, what holds for the first holds for all: only it is compared.
+    """Keep one of photographs with the very same hash and no scene: a finding about the first holds for all of them.
     Thousands of blank pictures would be millions of pairs.
     """
     table = gather(sources, part)
     words, scene, rank = words_of(table["phash"]), table["scene"].to_numpy(), table["rank"].to_numpy()
+    # The last key counts most: equal hashes side by side, of these the ones without a scene first, and by rank.
     order = np.lexsort((rank, scene != 0, *words.T))
     words, lone = words[order], scene[order] == 0
     follows = np.zeros(len(order), bool)
     follows[1:] = (words[1:] == words[:-1]).all(axis=1) & lone[1:] & lone[:-1]
+    # The running maximum is the place of the last row that follows none: the first of its group.
     first = rank[order][np.maximum.accumulate(np.where(follows, 0, np.arange(len(order))))]
     many = np.zeros(len(order), bool)
+    # True of a row that follows none while the next row follows it.
     many[:-1] = follows[1:] & ~follows[:-1]
     table = table.take(pa.array(order)).append_column("many", pa.array(many))
     store(out, _MODEL, [table.filter(pa.array(~follows))])
@@ -195,6 +202,7 @@ def _pairs(work: Work, bits: int, starts: list[int], count: int) -> list[str]:
 def _to_bands(models: str, out: str, chosen: list[int], fine: int) -> None:
     table = load(models)
     keys = bands(words_of(table["phash"]))[:, chosen].astype(np.int64)
+    # The 16-bit values of a band are cut into `fine` stretches, and each band has such parts of its own.
     targets = (keys * fine >> 16) + np.arange(len(chosen)) * fine
     scatter(out, pa.concat_tables([table] * len(chosen)).combine_chunks(), targets.T.ravel(), fine * len(chosen))
 
@@ -218,6 +226,7 @@ def _pair_table(table: pa.Table, pairs: Iterator[tuple[NDArray[Any], ...]]) -> p
         return _PAIR.empty_table()
     one, other, far = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
     rank, row, scene, many = (table[name].to_numpy() for name in ("rank", "row", "scene", "many"))
+    # Photographs of one scene are no copies of each other, however alike.
     use = (scene[one] != scene[other]) | (scene[one] == 0)
     ordered = rank[one] < rank[other]
     i, j = np.where(ordered, one, other)[use], np.where(ordered, other, one)[use]
@@ -233,6 +242,7 @@ def _resolve(root: str, parts: int, pairs: list[str], starts: list[int]) -> list
         uris = load(work.place("ranked", part))["uri"].combine_chunks()
         said: list[tuple[int, str, int]] = []
         for first, second, row, far, many in _by_rank(gather(pairs, part)):
+            # A photograph that has gone takes no other with it: the other may not be like the one that stays.
             if gone[first >> 3] >> (first & 7) & 1 or gone[second >> 3] >> (second & 7) & 1:
                 continue
             gone[second >> 3] |= 1 << (second & 7)

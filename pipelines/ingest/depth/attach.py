@@ -40,7 +40,7 @@ Mask = NDArray[np.bool_]
 
 
 def store_depth(values: Array, width: int, height: int, order: DepthOrder, *, name: str = "") -> bytes:
-    """A depth map as the system keeps it.
+    """Convert a depth map to the form that the system stores.
 
     - *Ends.* Smallest and largest value become the ends of the range. Where the outer 0.1 % of values at both ends
       make the range more than 1.5 times as long, they are outliers and clipped; other maps lose nothing.
@@ -140,11 +140,12 @@ def _ends(values: Array) -> tuple[float, float]:
 
 
 def _resample(unit: NDArray[np.float32], valid: Mask, width: int, height: int) -> NDArray[np.float32]:
-    """Bilinear over what is valid; what has no valid pixel around takes the nearest one's value."""
+    """Resample bilinearly over valid pixels; a pixel with none around it takes the nearest one's value."""
     if valid.all():
         return _bilinear(unit, width, height)
     from scipy.ndimage import distance_transform_edt
 
+    # Missing pixels count 0 in both sums, so the quotient is the mean over the valid ones alone.
     weight = _bilinear(valid.astype(np.float32), width, height)
     total = _bilinear(np.where(valid, unit, 0).astype(np.float32), width, height)
     known = weight > 1e-3

@@ -134,7 +134,7 @@ def _most(part: Sequence[DepthReport], whole: Sequence[DepthReport]) -> bool:
 
 
 def suspicious_line(uri: str, depth_uri: str, report: DepthReport) -> dict[str, Any]:
-    """A row of ``rejects/depth.jsonl``: the photograph stays, its depth map is worth a look."""
+    """Return a row of ``rejects/depth.jsonl``: the photograph stays, its depth map is worth a look."""
     why = {
         "inverted": f"far and near seem swapped (score {report.score:.2f})",
         "few levels": f"{report.levels} levels hold nearly all pixels",
@@ -166,7 +166,7 @@ def _reduce(picture: NDArray[Any], side: int, shape: tuple[int, ...] | None = No
 
 
 def _rank_correlation(first: NDArray[Any], second: NDArray[Any]) -> float:
-    """Spearman's, 0 where one of them is constant."""
+    """Return Spearman's correlation, 0 where one of them is constant."""
     from scipy.stats import rankdata
 
     a, b = (ranks - ranks.mean() for ranks in (rankdata(first), rankdata(second)))
@@ -190,7 +190,9 @@ def _roughness(colors: Array) -> Array:
 
 
 def _sky_farness(depth: Array, colors: Array) -> float | None:
-    """Bright, smooth, not warm, and touching the upper border: is it farther than the rest?"""
+    """Say how far the sky is, compared with the rest; the sky is bright, smooth, not warm, and touches the upper
+    border.
+    """
     from scipy.ndimage import label
     from scipy.stats import rankdata
 
@@ -207,7 +209,7 @@ def _sky_farness(depth: Array, colors: Array) -> float | None:
 
 
 def _direction(vertical: float, haze: float, sky: float | None, dark: float) -> float:
-    """Mean of the signs, of which haze counts as much as there is of it: bright stone has a dark channel too."""
+    """Return the mean of the signs; haze counts by its amount, because bright stone has a dark channel too."""
     weight = 0.75 * float(np.clip((dark - 0.2) / 0.3, 0.0, 1.0))
     parts = [(1.0, vertical), (weight, haze)] + ([] if sky is None else [(1.0, sky)])
     return sum(share * value for share, value in parts) / sum(share for share, _ in parts)

@@ -86,7 +86,7 @@ def _read_picture(data: bytes, name: str) -> NDArray[Any]:
 
 
 def _read_array(stream: IO[bytes], size: int, name: str) -> NDArray[Any]:
-    """An ``.npy`` file or member of ``size`` bytes."""
+    """Read an ``.npy`` file or member of ``size`` bytes."""
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
         shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
@@ -132,7 +132,7 @@ def _choose(maps: Mapping[str, bool], name: str) -> str:
 
 
 def _check(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> None:
-    """From declarations alone."""
+    """Refuse an array by its declared shape and type, before it is read."""
     if dtype.kind not in _REAL:
         raise BadDepth(f"depth map {name} holds '{dtype}', not real numbers; save it as float32")
     if not 2 <= len(shape) <= 3 or 0 in shape or (len(shape) == 3 and 1 not in shape):

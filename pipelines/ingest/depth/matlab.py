@@ -45,7 +45,7 @@ class Matrix:
 
 
 def matrices(data: bytes, limit: int) -> dict[str, Matrix]:
-    """The top-level variables of a MATLAB file of either generation.
+    """Read the top-level variables of a MATLAB file of either generation.
 
     Args:
         data: the whole file.
@@ -115,7 +115,7 @@ def _serve(pipe: Connection) -> None:
 
 
 def _read(data: bytes, limit: int) -> bytes:
-    """A line with shape and kind of each variable, then an archive of those that are real and not too large."""
+    """Return a line with shape and kind of each variable, then an archive of those that are real and not too large."""
     resource.setrlimit(resource.RLIMIT_DATA, (4 * limit + _MEMORY, resource.getrlimit(resource.RLIMIT_DATA)[1]))
     found = list(_hdf5(data) if any(data[at : at + len(_HDF5)] == _HDF5 for at in _HDF5_STARTS) else _matlab5(data))
     real = [(place, *one) for place, one in enumerate(found) if one[2] != "O"]

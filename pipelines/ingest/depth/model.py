@@ -109,11 +109,11 @@ class DepthModel:
         return cls(network.eval().requires_grad_(False), processor, config)
 
     def estimate(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Depth of one photograph: (H, W, 3) uint8 to (H, W), larger = nearer, in the model's own unit."""
+        """Estimate the depth of one photograph: (H, W, 3) uint8 to (H, W), larger = nearer, in the model's own unit."""
         return self.estimate_many([pixels])[0]
 
     def estimate_many(self, photographs: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-        """:meth:`estimate` of several photographs, which may differ in size; those of one size run together.
+        """Do :meth:`estimate` for several photographs, which may differ in size; those of one size run together.
 
         Raises:
             ValueError: something that is not (H, W, 3) or (H, W) uint8.
@@ -214,7 +214,7 @@ def _working_size(height: int, width: int, max_side: int) -> tuple[int, int]:
 
 
 def _resized(depth: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Bilinear, to the photograph's (H, W)."""
+    """Resize bilinearly to the photograph's (H, W)."""
     from PIL import Image
 
     if depth.shape == shape[:2]:

@@ -111,12 +111,12 @@ class CddganMethod:
             _branch(generator, _rank())
 
     def rate_share(self, step: int) -> float:
-        """Share of the learning rates at ``step``: 1, then in a line towards 0 (CycleGAN's schedule)."""
+        """Return the share of the learning rates at ``step``: 1, then in a line towards 0 (CycleGAN's schedule)."""
         start = self.config.constant_share * self.steps
         return 1.0 if step < start else max(0.0, (self.steps - step) / (self.steps - start + 1))
 
     def training_step(self, batch: Batch, step: int) -> dict[str, float]:
-        """``hazy`` and ``clear`` N3HW in [0, 1], unpaired -> losses.
+        """Take a step on ``hazy`` and ``clear`` N3HW in [0, 1], unpaired -> losses.
 
         Raises:
             FloatingPointError: a loss is not finite.
@@ -137,8 +137,8 @@ class CddganMethod:
     def contrasts(
         self, made: Translated, fresh: list[Tensor], loss: ContrastLoss = losses.adversarial_contrastive
     ) -> dict[str, Tensor]:
-        """``loss`` against the queue and ``fresh`` negatives (draws, M, D), the mean over the layers; for dehazed crops
-        and, where there is one, for the identity pass. The mean of the two is what counts.
+        """Return ``loss`` against the queue and ``fresh`` negatives (draws, M, D), the mean over the layers; for
+        dehazed crops and, where there is one, for the identity pass. The mean of the two enters the objective.
         """
         contrast = self.config.contrast
         sides = {"contrastive": (made.query, made.positives)}
@@ -155,11 +155,13 @@ class CddganMethod:
         }
 
     def _against(self, fresh: list[Tensor]) -> list[Tensor]:
-        """All negatives of each layer, (K, D)."""
+        """Return all negatives of each layer, (K, D)."""
         return [torch.cat([q.content, made.flatten(0, 1)]) for q, made in zip(self.queues, fresh, strict=True)]
 
     def translation_losses(self, batch: Batch, made: Translated, fresh: list[Tensor]) -> dict[str, Tensor]:
-        """Weighted losses of generators and projections; discriminators and negative generators stand still."""
+        """Return the weighted losses of generators and projections; discriminators and negative generators stand
+        still.
+        """
         weights = self.config.weights
         with frozen(self.critics.module) as critics:
             (clear,), (hazy,) = self._run(critics, [made.dehazed], [made.hazed])
@@ -178,14 +180,16 @@ class CddganMethod:
         return parts
 
     def _run(self, module: nn.Module, *inputs: Any) -> Any:
-        """A forward pass in the precision asked for; what comes out is float32."""
+        """Run a forward pass in the precision asked for; the outputs are float32."""
         device = next(module.parameters()).device.type
         with torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
             out = module(*inputs)
         return tree_map(lambda leaf: leaf.float() if isinstance(leaf, Tensor) else leaf, out)
 
     def _translate(self, batch: Batch, made: Translated, noise: Tensor, step: int) -> dict[str, float]:
-        """The generators' turn: they and the projections minimize; then the negatives of this step join the queue."""
+        """Take the generators' turn: they and the projections minimize; then the negatives of this step join the
+        queue.
+        """
         with torch.no_grad():
             fresh = self._run(self.negatives.module, made.conditions, noise)
         parts = self.translation_losses(batch, made, fresh)
@@ -203,7 +207,9 @@ class CddganMethod:
     def _diagnosis(
         self, parts: dict[str, Tensor], made: Translated, fresh: list[Tensor], step: int
     ) -> dict[str, float]:
-        """How like the positives and the negatives a query is; now and then, what pulls at the encoder how much."""
+        """Return the likeness of a query to positives and negatives; now and then also the losses' gradients at the
+        encoder.
+        """
         every, partners = self.config.diagnose_every, self.config.contrast.positives == "same_place"
         found = similarities(made, self._against(fresh), partners=partners)
         if every and (step + 1) % every == 0:
@@ -211,7 +217,7 @@ class CddganMethod:
         return found
 
     def _oppose(self, made: Translated, noise: Tensor, step: int) -> dict[str, float]:
-        """The negative generators' turn: they maximize what the encoder minimizes, and keep apart."""
+        """Take the negative generators' turn: they maximize the encoder's objective, and keep apart."""
         same = made.same_query
         made = made._replace(
             query=[query.detach() for query in made.query],
@@ -227,7 +233,7 @@ class CddganMethod:
         return {"negatives_contrastive": float(contrastive.detach()), "diversity": float(diversity.detach())}
 
     def _judge(self, batch: Batch, made: Translated, step: int) -> dict[str, float]:
-        """The discriminators' turn, on images of now and before."""
+        """Take the discriminators' turn, on images of now and before."""
         dehazed = self.histories["clear"].exchange(made.dehazed)
         hazed = self.histories["hazy"].exchange(made.hazed)
         clear, hazy = self._run(self.critics.wrapped, [batch["clear"], dehazed], [batch["hazy"], hazed])
@@ -240,7 +246,7 @@ class CddganMethod:
         return {name: float(part.detach()) for name, part in parts.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """All players, the averaged generator, queues, histories and the state of the random numbers."""
+        """Return all players, the averaged generator, queues, histories and the state of the random numbers."""
         return {
             "translators": self.translators.state_dict(),
             "negatives": self.negatives.state_dict(),
@@ -266,5 +272,5 @@ class CddganMethod:
         self._branch()
 
     def export(self) -> nn.Module:
-        """The averaged G: hazy to clear."""
+        """Return the averaged G: hazy to clear."""
         return self.teacher.network

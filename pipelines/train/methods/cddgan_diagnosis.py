@@ -13,7 +13,7 @@ from pipelines.train.methods.cddgan_players import Translated
 
 @torch.no_grad()
 def similarities(made: Translated, negatives: Sequence[Tensor], *, partners: bool) -> dict[str, float]:
-    """Mean cosine of the queries to their positives and to negatives (K, D), the mean over the layers.
+    """Return the mean cosine of the queries to their positives and to negatives (K, D), the mean over the layers.
 
     Where the two are alike the contrast is hard; where the negatives are far below the positives it is done.
     """
@@ -24,7 +24,7 @@ def similarities(made: Translated, negatives: Sequence[Tensor], *, partners: boo
 
 
 def gradient_norms(parts: Mapping[str, Tensor], weights: list[Tensor]) -> dict[str, float]:
-    """Norm of each weighted loss's own gradient at ``weights``, of this process; the graph is kept.
+    """Return the norm of each weighted loss's own gradient at ``weights``, of this process; the graph is kept.
 
     Losses by name, of which those that begin alike (``gan_``, ``contrastive``) count as one.
     """

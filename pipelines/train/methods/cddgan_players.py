@@ -58,7 +58,9 @@ class Translators(nn.Module):
         self.slow_heads = copy.deepcopy(self.heads).requires_grad_(False) if contrast.negatives == "image" else None
 
     def forward(self, hazy: Tensor, clear: Tensor, positions: Tensor) -> Translated:
-        """Two unpaired batches N3HW in [0, 1] and patch positions (P, 2) in [0, 1) -> everything that losses need."""
+        """Translate two unpaired batches N3HW in [0, 1] at patch positions (P, 2) in [0, 1) -> everything that losses
+        need.
+        """
         dehazed, hazy_features = self.dehazer.translate(hazy, self.layers)
         hazed = self.hazer(clear)
         same_clear = self.dehazer(clear) if self.identity else None
@@ -95,7 +97,7 @@ class Translators(nn.Module):
 
     @torch.no_grad()
     def exemplars(self, clear: Tensor, positions: Tensor) -> list[Tensor]:
-        """Projections (N * P, D) of clear photographs, which no hazy one has a part in."""
+        """Return projections (N * P, D) of clear photographs, without any part of a hazy one."""
         return self._patches(clear, positions)
 
     @torch.no_grad()
@@ -114,7 +116,7 @@ class Critics(nn.Module):
         self.clear, self.hazy = PatchDiscriminator(config), PatchDiscriminator(config)
 
     def forward(self, clear: Sequence[Tensor], hazy: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Batches N3HW of either domain -> their scores."""
+        """Score batches N3HW of either domain."""
         return [self.clear(images) for images in clear], [self.hazy(images) for images in hazy]
 
 
@@ -144,7 +146,7 @@ class Player:
         self.optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights and optimizer."""
+        """Return weights and optimizer."""
         return {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -169,7 +171,7 @@ class Player:
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[nn.Module]:
-    """``module`` with gradients for what goes in but not for its weights."""
+    """Yield ``module`` with gradients for its inputs but not for its weights."""
     module.requires_grad_(False)
     try:
         yield module

@@ -41,12 +41,12 @@ class Colabator(Supervised):
     """Student of a synthetic batch and a real batch; batches without labels train on the synthetic part alone."""
 
     def __init__(self, network: nn.Module, *, real: RealWeights | None = None, **options: Any) -> None:
-        """The arguments of :class:`Supervised`, and ``real``, the weights of the losses on photographs."""
+        """Take the arguments of :class:`Supervised`, and ``real``, the weights of the losses on photographs."""
         super().__init__(network, **options)
         self.real = real or RealWeights()
 
     def real_losses(self, found: Dehazed, batch: Batch) -> Figures:
-        """Weighted losses of dehazed photographs: label, reconstruction and contrast by trust, and haze density.
+        """Return weighted losses of dehazed photographs: label, reconstruction and contrast by trust, and haze density.
 
         The positive of the contrast is the label, the negative the photograph as the student saw it.
         """
@@ -59,7 +59,9 @@ class Colabator(Supervised):
         return {f"real_{name}": value for name, value in parts.items()}
 
     def objective(self, predict: Predict, batch: Batch) -> tuple[Figures, Figures]:
-        """Losses of ``hazy``, ``clear``, and where labels are there ``strong``, ``label`` N3SS and ``trust`` N1SS."""
+        """Return losses of ``hazy``, ``clear``, and where labels are there ``strong``, ``label`` N3SS and ``trust``
+        N1SS.
+        """
         parts = self.synthetic_losses(predicted(predict, batch["hazy"]), batch)
         if "label" in batch:
             parts |= self.real_losses(predicted(predict, batch["strong"]), batch)
@@ -67,7 +69,7 @@ class Colabator(Supervised):
 
     @property
     def teacher(self) -> nn.Module:
-        """The mean teacher, in evaluation mode; it moves with every step."""
+        """Return the mean teacher, in evaluation mode; it moves with every step."""
         return self.stepper.teacher.network
 
     def teacher_state(self) -> dict[str, Tensor]:

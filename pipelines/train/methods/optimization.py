@@ -24,7 +24,7 @@ Batch = Mapping[str, Tensor]
 
 
 def identity(network: nn.Module) -> nn.Module:
-    """The wrap of a single process."""
+    """Return the network as it is: the wrap of a single process."""
     return network
 
 
@@ -36,11 +36,11 @@ class Method(Protocol):
         ...
 
     def training_step(self, batch: Batch, step: int) -> dict[str, float]:
-        """One optimizer step on a batch; the losses, by name."""
+        """Take one optimizer step on a batch and return the losses, by name."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """All that resuming needs, as tensors, numbers and strings."""
+        """Return all that resuming needs, as tensors, numbers and strings."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -48,7 +48,7 @@ class Method(Protocol):
         ...
 
     def export(self) -> nn.Module:
-        """The network that people deploy."""
+        """Return the network that people deploy."""
         ...
 
 
@@ -106,7 +106,7 @@ class _Objective(nn.Module):
 
 
 def micro_batches(batch: Batch, count: int) -> list[Batch]:
-    """A batch cut into ``count`` equal parts.
+    """Cut a batch into ``count`` equal parts.
 
     Raises:
         ConfigError: a tensor's length is no multiple of ``count``.
@@ -162,7 +162,7 @@ class Stepper:
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
 
     def rate(self, step: int) -> float:
-        """Learning rate at ``step``."""
+        """Return the learning rate at ``step``."""
         if step < self.config.warmup:
             return self.config.learning_rate * (step + 1) / self.config.warmup
         share = min(1.0, (step - self.config.warmup) / max(1, self.steps - self.config.warmup))
@@ -226,7 +226,9 @@ class Stepper:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Student, teacher, optimizer, loss scale and torch's random state; the place in the schedule is the step."""
+        """Return student, teacher, optimizer, loss scale and torch's random state; the place in the schedule is the
+        step.
+        """
         return {
             "student": self.network.state_dict(),
             "teacher": self.teacher.network.state_dict(),

@@ -84,7 +84,7 @@ class ScorerTraining:
         self.stepper = Stepper(self.network, self.objective, config=self.config, steps=self.steps, wrap=wrap)
 
     def objective(self, predict: Predict, batch: Batch) -> tuple[Figures, Figures]:
-        """Losses of a batch, and how far off its densities are."""
+        """Return losses of a batch, and the mean error of its densities."""
         logits = predict(batch["image"]).float()
         haze, rest = logits[:, : len(HAZE_LEVELS)], logits[:, len(HAZE_LEVELS) :]
         defects, clear_hazy, good_bad = rest.split([len(DEFECT_CAPTIONS), 2, 2], dim=1)
@@ -101,7 +101,7 @@ class ScorerTraining:
         return parts, {"density_error": error}
 
     def training_step(self, batch: Batch, step: int) -> dict[str, float]:
-        """``image`` N3HW in [0, 1], ``density``, ``quality`` N in [0, 1], ``defect`` N -> losses."""
+        """Take a step on ``image`` N3HW in [0, 1], ``density``, ``quality`` N in [0, 1], ``defect`` N -> losses."""
         side = self.random.choice(RESOLUTIONS)
         images = F.interpolate(batch["image"], size=(side, side), mode="bilinear", antialias=True)
         return self.stepper.step({**batch, "image": images}, step)
@@ -117,6 +117,6 @@ class ScorerTraining:
         self.random.setstate((version, tuple(words), spare))
 
     def export(self) -> nn.Module:
-        """The CLIP model with averaged weights."""
+        """Return the CLIP model with averaged weights."""
         clip: nn.Module = self.stepper.teacher.network.clip  # type: ignore[assignment]
         return clip

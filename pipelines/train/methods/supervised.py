@@ -49,7 +49,7 @@ def predicted(predict: Predict, images: Tensor) -> Dehazed:
 
 
 def coherence(found: Dehazed, hazy: Tensor, weight: float, trust: Tensor | None = None) -> Figures:
-    """The weighted reconstruction loss, with the airlight that was estimated, else 1; none without a transmission."""
+    """Return the weighted reconstruction loss, with the estimated airlight, else 1; no loss without a transmission."""
     if found.transmission is None or not weight:
         return {}
     airlight = 1.0 if found.light is None else found.light.airlight
@@ -71,7 +71,9 @@ class Supervised:
         contrastive: ContrastivePerceptual | None = None,
         pretrained: bool = False,
     ) -> None:
-        """``pretrained`` as for :class:`Stepper`; without ``scorer`` or ``contrastive`` their losses are left out."""
+        """Take ``pretrained`` as for :class:`Stepper`; without ``scorer`` or ``contrastive`` their losses are left
+        out.
+        """
         self.network = network.to(memory_format=torch.channels_last)
         self.weights = weights or LossWeights()
         self.optimizer = optimizer or OptimizerConfig()
@@ -106,7 +108,7 @@ class Supervised:
         return {"haze_density": weight * losses.haze_density(scene, self.scorer.haze_density)}
 
     def synthetic_losses(self, found: Dehazed, batch: Batch) -> Figures:
-        """Weighted losses of dehazed synthetic pairs."""
+        """Return weighted losses of dehazed synthetic pairs."""
         scene, weights = found.scene, self.weights
         parts = {"l1": weights.l1 * losses.l1(scene, batch["clear"])}
         parts |= coherence(found, batch["hazy"], weights.reconstruction)
@@ -121,11 +123,11 @@ class Supervised:
         return parts | self._haze_density(weights.haze_density, scene)
 
     def objective(self, predict: Predict, batch: Batch) -> tuple[Figures, Figures]:
-        """Losses of a batch; no figures."""
+        """Return losses of a batch; no figures."""
         return self.synthetic_losses(predicted(predict, batch["hazy"]), batch), {}
 
     def training_step(self, batch: Batch, step: int) -> dict[str, float]:
-        """``hazy``, ``clear`` N3HW in [0, 1] -> losses."""
+        """Take a step on ``hazy``, ``clear`` N3HW in [0, 1] -> losses."""
         return self.stepper.step(batch, step)
 
     def state_dict(self) -> dict[str, Any]:
@@ -137,5 +139,5 @@ class Supervised:
         self.stepper.load_state_dict(state)
 
     def export(self) -> nn.Module:
-        """The mean teacher."""
+        """Return the mean teacher."""
         return self.stepper.teacher.network

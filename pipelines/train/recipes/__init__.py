@@ -12,7 +12,7 @@ RECIPES = Path(__file__).parent
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes that ship with the project."""
+    """List the names of the recipes that ship with the project."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
