@@ -73,6 +73,8 @@ def export_onnx(network: nn.Module, file: str | os.PathLike[str], config: Mappin
 
 def _core(network: nn.Module) -> Any:
     """Return the network's own graph, for sides that are multiples of 8: ``padded`` to ``whole_scene`` and so on."""
+    from onnxscript import ir
+
     clamped = _Clamped(network).eval()
     image = torch.rand(1, 3, *_TRACED, generator=torch.Generator().manual_seed(0))
     sides = {2: _MULTIPLE * torch.export.Dim("rows", min=2), 3: _MULTIPLE * torch.export.Dim("columns", min=2)}
@@ -90,6 +92,8 @@ def _core(network: nn.Module) -> Any:
         raise ConfigError(f"{type(network).__name__} cannot be exported for every size: {reason}") from problem
     if program is None:
         raise ConfigError(f"{type(network).__name__} cannot be exported: torch returned nothing")
+    # The exporter notes stack traces at the nodes: paths and source of this machine, and half of the file.
+    ir.passes.common.ClearMetadataAndDocStringPass()(program.model)
     return program.model_proto
 
 

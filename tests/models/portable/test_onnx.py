@@ -72,6 +72,11 @@ def test_the_file_says_its_sizes_opset_and_configuration(exported: Path) -> None
     assert OnnxNetwork(exported).config == {"network": {"name": "veil"}}
 
 
+def test_the_file_tells_nothing_of_the_machine(exported: Path) -> None:
+    content = exported.read_bytes()
+    assert [name for name in (str(Path.cwd()), "site-packages", ".py", "stack_trace") if name.encode() in content] == []
+
+
 def test_it_is_a_model_like_any_other(exported: Path) -> None:
     hazy = torch.rand(2, 3, 40, 56)
     loaded = load(str(exported))
