@@ -135,10 +135,10 @@ def choose(path: str, domain: str, split: Split | None, limit: int | None, defau
     Raises:
         ConfigError: nothing there, or a corpus of the other domain.
     """
-    corpus = is_corpus(path)
+    corpus, notes = is_corpus(path), list[str]()
     if corpus:
         opened = require_corpus(path, domain)
-        found, notes = opened.count(), []
+        found = opened.count()
     else:
         listed, notes = folder_entries(Path(path))
         found = len(listed)
