@@ -5,7 +5,9 @@ measurement, all in one run:
 
 - ``store``: the pool itself in one process, statistics per second too, and what its files have beside the labels;
 - ``pool``: the pool on a Ray of its own, offers and fetches per second by several clients at once;
-- ``restore``: entries per second that a pool is given back from a snapshot, all of full size (``--restore 20000``).
+- ``restore``: entries per second that a pool is given back from a snapshot, all of full size (``--restore 20000``);
+- ``snapshot``: what a store's snapshots take, the whole and the next one after 1 % of the labels have changed, and its
+  way back (``--snapshot 10000 1000000``: all labels of full size and each its own bytes).
 
 A thousand of the entries, spread over all of the index, have labels of the size asked for, and what is offered and
 fetched are these; the others have tiny ones, so that a million fit a small disk. So the same bytes move whatever the
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import tempfile
 import time
 from collections import deque
@@ -203,6 +206,34 @@ def restores(folder: Path, entries: int, shards: int, args: argparse.Namespace) 
     client.shutdown(remove=True)
 
 
+def snapshots(folder: Path, entries: int, label_bytes: int) -> None:
+    """Measure a whole snapshot of a store, the next one after 1 % of its labels have changed, and the way back."""
+    place, random = folder / f"snapshots-{entries}", np.random.default_rng(0)
+    store = LabelPool(place / "store", sync=False)
+
+    def offer(numbers: range, score: float) -> None:
+        for start in numbers[::FILL]:
+            some = range(start, min(start + FILL, numbers.stop))
+            store.offer_records([record(n, score, random.bytes(label_bytes)) for n in some])
+
+    def take(name: str, base: Path | None) -> dict[str, Any]:
+        began = time.perf_counter()
+        store.snapshot(place / "all" / name, base=base)
+        taken = {f"{name}_seconds": time.perf_counter() - began}
+        return taken | {f"{name}_bytes": sum(file.stat().st_size for file in (place / "all" / name).rglob("*.*"))}
+
+    offer(range(entries), 0.1)
+    found = take("whole", None)
+    offer(range(entries // 100), 0.2)
+    found |= take("next", place / "all" / "whole")
+    began = time.perf_counter()
+    store.restore(place / "all" / "next")
+    found["restore_seconds"] = time.perf_counter() - began
+    tell("snapshot", entries=store.stats().size, label_bytes=label_bytes, **found)
+    store.close()
+    shutil.rmtree(place)
+
+
 def tell(what: str, **values: Any) -> None:
     """Print one JSON line."""
     shown = {
@@ -217,6 +248,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entries", type=int, nargs="*", default=[1000, 1_000_000])
     parser.add_argument("--restore", type=int, nargs="*", default=[20_000], help="entries that are restored")
+    parser.add_argument("--snapshot", type=int, nargs="*", default=[], help="entries of a store that snapshots are of")
     parser.add_argument("--shards", type=int, nargs="*", default=[1, 2, 4], help="none: the store alone")
     parser.add_argument("--label-bytes", type=int, default=100_000, help="of what is offered (288x288: about 100,000)")
     parser.add_argument("--clients", type=int, default=2, help="processes that offer and fetch at the same time")
@@ -227,6 +259,8 @@ def main() -> None:
         folder = Path(name)
         for entries in args.entries:
             stores(folder, entries, args.label_bytes, args.seconds)
+        for entries in args.snapshot:
+            snapshots(folder, entries, args.label_bytes)
         if not args.shards:
             return
         ray.init(

@@ -31,7 +31,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.add_argument("model", help="packaged name, checkpoint folder or its URI")
     export.add_argument("file", type=Path, help="to write, such as model.onnx")
-    export.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
+    export.add_argument(
+        "--fit", type=Path, help="also write the color fit, by which a small result becomes a large one"
+    )
+    export.add_argument("--overwrite", action="store_true", help="replace files that are there")
     add_allow_networks(export)
     export.set_defaults(act=_export)
     convert = verbs.add_parser(
@@ -59,12 +62,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _export(args: argparse.Namespace) -> None:
-    if args.file.suffix != ".onnx":
-        raise ConfigError(f"cannot write {args.file}: expected a name that ends in .onnx")
-    if args.file.exists() and not args.overwrite:
-        raise ConfigError(f"{args.file} is there already; choose another name, or --overwrite")
+    for file in filter(None, (args.file, args.fit)):
+        if file.suffix != ".onnx":
+            raise ConfigError(f"cannot write {file}: expected a name that ends in .onnx")
+        if file.exists() and not args.overwrite:
+            raise ConfigError(f"{file} is there already; choose another name, or --overwrite")
+    if args.fit == args.file:
+        raise ConfigError(f"the model and its color fit cannot both be {args.file}; give --fit another name")
     from models import zoo
-    from models.portable import LEAST, OPSET, check_onnx, export_onnx
+    from models.portable import LEAST, OPSET, check_onnx, export_fit, export_onnx
 
     loaded = zoo.load(args.model, args.allow_networks)
     partial = args.file.with_name(f".{args.file.name}.partial")
@@ -78,10 +84,14 @@ def _export(args: argparse.Namespace) -> None:
                 f"{min(found, key=found.__getitem__)}, and {LEAST:.0f} dB are expected"
             )
         partial.replace(args.file)
+        if args.fit is not None:
+            export_fit(partial).replace(args.fit)
     finally:
         partial.unlink(missing_ok=True)
     sizes = ", ".join(f"{height}x{width} {decibels:.0f} dB" for (height, width), decibels in found.items())
     say(f"{args.file}: opset {OPSET}, any height and width; against torch: {sizes}")
+    if args.fit is not None:
+        say(f"{args.fit}: the color fit, from image, small and small_scene to scene")
 
 
 def _convert(args: argparse.Namespace) -> None:

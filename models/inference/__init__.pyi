@@ -14,8 +14,11 @@ from .dehazing import EXACT as EXACT
 from .dehazing import Dehazed as Dehazed
 from .dehazing import as_dehazed as as_dehazed
 from .dehazing import dehaze as dehaze
+from .guided import coefficients as coefficients
+from .guided import enlarged as enlarged
 from .guided import guided_coefficients as guided_coefficients
 from .guided import guided_filter as guided_filter
+from .guided import mapped as mapped
 from .memory import device_of as device_of
 from .memory import peak_bytes as peak_bytes
 from .panorama import goes_round as goes_round

@@ -1,8 +1,9 @@
 """Networks to ONNX files, with any height and width, checked against torch.
 
 The graph takes what :func:`models.inference.dehaze` gives a network, and pads and crops as it does: it is the network
-on all pixels. What is done around the network is not in it: the smaller version in which large photographs are seen and
-the color fit that carries its result over (:mod:`models.inference.guided`), gray photographs that stay gray, tiles.
+on all pixels. What is done around the network is not in it: the smaller version in which large photographs are seen,
+gray photographs that stay gray, tiles. The color fit that carries the result over to the large photograph
+(:mod:`models.inference.guided`) is a graph of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from models.config import ConfigError
-from models.inference import EXACT, as_dehazed, dehaze
+from models.inference import EXACT, as_dehazed, coefficients, dehaze, mapped
 from models.portable.session import CONFIG, EXTRA, IMAGE, SCENE, TRANSMISSION, OnnxNetwork
 
 OPSET = 18
@@ -58,11 +59,9 @@ def export_onnx(network: nn.Module, file: str | os.PathLike[str], config: Mappin
     Raises:
         ConfigError: the packages of the extra are not installed, or the network cannot be exported for every size.
     """
-    try:
-        import onnx
-        import onnxscript  # noqa: F401 - torch's exporter needs it
-    except ImportError as problem:
-        raise ConfigError(f"the export needs onnx and onnxscript ({problem}): {EXTRA}") from problem
+    _require_packages()
+    import onnx
+
     model = _any_size(_core(network))
     onnx.helper.set_model_props(model, {CONFIG: json.dumps(config or {}, sort_keys=True, default=str)})
     onnx.checker.check_model(model)
@@ -71,30 +70,91 @@ def export_onnx(network: nn.Module, file: str | os.PathLike[str], config: Mappin
     return path
 
 
-def _core(network: nn.Module) -> Any:
-    """Return the network's own graph, for sides that are multiples of 8: ``padded`` to ``whole_scene`` and so on."""
+def export_fit(file: str | os.PathLike[str]) -> Path:
+    """Write the color fit as ONNX: what was done to a small photograph is done to the large one.
+
+    It takes ``image`` 1 x 3 x H x W, ``small`` 1 x 3 x h x w, the same smaller, and ``small_scene``, which a network
+    made of that; it gives ``scene`` 1 x 3 x H x W. All are in [0, 1], with sides from 9 pixels on. The same as
+    :func:`models.inference.enlarged`.
+
+    Raises:
+        ConfigError: the packages of the extra are not installed.
+    """
+    _require_packages()
+    random = torch.Generator().manual_seed(0)
+    sizes = (200, 304), (96, 120), (96, 120)  # a tensor that is there twice would be one input
+    large, small, target = (torch.rand(1, 3, *size, generator=random) for size in sizes)
+    dims = [
+        {axis: torch.export.Dim(f"{of}{name}", min=9) for axis, name in ((2, "height"), (3, "width"))}
+        for of in ("", "small_")
+    ]
+    example = {IMAGE: large, "small": small, "target": target}
+    sides = {IMAGE: dims[0], "small": dims[1], "target": dims[1]}
+    with torch.no_grad(), _quiet():
+        model = _traced(_Fit().eval(), example, sides, [IMAGE, "small", f"small_{SCENE}"], [SCENE])
+    path = Path(file)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+class _Fit(nn.Module):
+    """The color fit of :mod:`models.inference.guided`, all rows at once."""
+
+    def forward(self, image: Tensor, small: Tensor, target: Tensor) -> Tensor:
+        return mapped(coefficients(small, target, _solved), image, 0, image.shape[-2])
+
+
+def _solved(matrices: Tensor, right: Tensor) -> Tensor:
+    """Solve three equations each by cross products, as ONNX has no solver; in float64, as differences lose digits."""
+    first, second, third = matrices.double().unbind(-2)
+    crossed = [torch.linalg.cross(*pair) for pair in ((second, third), (third, first), (first, second))]
+    determinant = (first * crossed[0]).sum(-1)[..., None, None]
+    return (torch.stack(crossed, dim=-1) / determinant @ right.double()).to(right.dtype)
+
+
+def _require_packages() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401 - torch's exporter needs it
+    except ImportError as problem:
+        raise ConfigError(f"the export needs onnx and onnxscript ({problem}): {EXTRA}") from problem
+
+
+def _traced(
+    module: nn.Module, example: Mapping[str, Tensor], sides: Any, inputs: Sequence[str], outputs: Sequence[str]
+) -> Any:
+    """Return the ONNX model of a module for the sides that may change; None where torch gives none."""
     from onnxscript import ir
 
+    # By itself: from within the exporter to ONNX, a branch that depends on one size is taken without an error.
+    traced = torch.export.export(module, tuple(example.values()), dynamic_shapes=sides)
+    program = torch.onnx.export(
+        traced, dynamo=True, opset_version=OPSET, verbose=False, input_names=inputs, output_names=outputs
+    )
+    if program is None:
+        return None
+    # The exporter notes stack traces at the nodes: paths and source of this machine, and half of the file.
+    ir.passes.common.ClearMetadataAndDocStringPass()(program.model)
+    return program.model_proto
+
+
+def _core(network: nn.Module) -> Any:
+    """Return the network's own graph, for sides that are multiples of 8: ``padded`` to ``whole_scene`` and so on."""
     clamped = _Clamped(network).eval()
     image = torch.rand(1, 3, *_TRACED, generator=torch.Generator().manual_seed(0))
     sides = {2: _MULTIPLE * torch.export.Dim("rows", min=2), 3: _MULTIPLE * torch.export.Dim("columns", min=2)}
     try:
         with torch.no_grad(), _quiet():
             names = (SCENE, TRANSMISSION)[: len(clamped(image))]
-            # By itself: from within the exporter to ONNX, a branch that depends on one size is taken without an error.
-            traced = torch.export.export(clamped, (image,), dynamic_shapes={"image": sides})
-            program = torch.onnx.export(
-                traced, dynamo=True, opset_version=OPSET, verbose=False,
-                input_names=["padded"], output_names=[f"whole_{name}" for name in names],
-            )  # fmt: skip
+            model = _traced(
+                clamped, {"image": image}, {"image": sides}, ["padded"], [f"whole_{name}" for name in names]
+            )
     except Exception as problem:  # the exporter's kinds have no common parent but this
         reason = " ".join(str(problem.__cause__ or problem).split())[:300]
         raise ConfigError(f"{type(network).__name__} cannot be exported for every size: {reason}") from problem
-    if program is None:
+    if model is None:
         raise ConfigError(f"{type(network).__name__} cannot be exported: torch returned nothing")
-    # The exporter notes stack traces at the nodes: paths and source of this machine, and half of the file.
-    ir.passes.common.ClearMetadataAndDocStringPass()(program.model)
-    return program.model_proto
+    return model
 
 
 def _any_size(core: Any) -> Any:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models import Predictor, inference, load, zoo
 from models.config import ConfigError
-from models.images import Photo
-from models.inference import Dehazed
-from models.portable import LEAST, OPSET, SIZES, OnnxNetwork, check_onnx, export_onnx
+from models.images import Photo, to_tensor
+from models.inference import Dehazed, enlarged
+from models.portable import LEAST, OPSET, SIZES, OnnxNetwork, check_onnx, export_fit, export_onnx
 
 
 class Veil(nn.Module):
@@ -42,6 +45,11 @@ class Veil(nn.Module):
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("onnx") / "veil.onnx"
     return export_onnx(Veil().eval(), file, {"network": {"name": "veil"}})
+
+
+@pytest.fixture(scope="module")
+def fit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_fit(tmp_path_factory.mktemp("fit") / "fit.onnx")
 
 
 def test_it_equals_torch_at_every_size(exported: Path) -> None:
@@ -75,6 +83,21 @@ def test_the_file_says_its_sizes_opset_and_configuration(exported: Path) -> None
 def test_the_file_tells_nothing_of_the_machine(exported: Path) -> None:
     content = exported.read_bytes()
     assert [name for name in (str(Path.cwd()), "site-packages", ".py", "stack_trace") if name.encode() in content] == []
+
+
+@pytest.mark.parametrize("sizes", [((200, 304), (96, 146)), ((601, 333), (384, 213)), ((31, 9), (9, 9))])
+def test_the_color_fit_equals_torch(
+    fit: Path, photo: Callable[..., NDArray[np.uint8]], sizes: tuple[tuple[int, int], ...]
+) -> None:
+    image = to_tensor(photo(1, *sizes[0], hazy=True))
+    small = F.interpolate(image, sizes[1], mode="bilinear", antialias=True)
+    scene = small**1.3
+    session = onnxruntime.InferenceSession(fit, providers=["CPUExecutionProvider"])
+    given = {"image": image.numpy(), "small": small.numpy(), "small_scene": scene.numpy()}
+    (found,) = session.run(["scene"], given)
+    difference = torch.from_numpy(found) - enlarged(image, small, scene)
+    assert found.shape[-2:] == sizes[0]
+    assert float(-10 * torch.log10(difference.square().mean() + 1e-12)) >= 60
 
 
 def test_it_is_a_model_like_any_other(exported: Path) -> None:
