@@ -3,7 +3,7 @@
 // `again`: the same photograph may well pass later, so the page offers to try again.
 const PROBLEMS = {
   // of the photograph
-  too_large: { text: "This is too large for the service.", detail: true },
+  too_large: { text: "This photograph is too large for the service.", detail: true },
   unsupported_format: { text: "This is not a photograph that the service can read.", detail: true },
   corrupt: { text: "The file is damaged and cannot be read." },
   truncated: { text: "The file is incomplete: it ends before the picture does." },
