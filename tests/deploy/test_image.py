@@ -6,6 +6,7 @@ by debootstrap; where PyPI is reached but PyTorch's index is not, the image has 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
@@ -30,6 +31,7 @@ PACKAGES = "python3,python3-venv,python3-pip,ca-certificates"
 FREE_BYTES = 30e9
 CPU_BYTES = 2.5e9  # an image with torch for CPUs stays below
 READY_SECONDS = 300.0
+STARTS = 3  # Ray gives up after 30 s on a busy machine
 Build = Callable[..., str]
 
 
@@ -113,12 +115,15 @@ def test_the_image_serves_and_dehazes(buildah: Build, image: str) -> None:
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
     container = buildah("from", "--pull=never", image)
     command = ["run", "--isolation", "chroot", container, "--", "python", "-m", "serving", "--host", "127.0.0.1"]
-    service = subprocess.Popen(
-        [*buildah.command, *command, "--port", url.rpartition(":")[2]],  # type: ignore[attr-defined]
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
+    for _ in range(STARTS):
+        service = subprocess.Popen(
+            [*buildah.command, *command, "--port", url.rpartition(":")[2]],  # type: ignore[attr-defined]
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
+        if _is_ready(service, url):
+            break
     try:
-        _await_ready(service, url)
+        assert service.poll() is None, f"the service ended: {service.communicate()[0][-3000:]}"
         picture = io.BytesIO()
         Image.fromarray(make_photo(1, hazy=True)).save(picture, "JPEG")
         answer = httpx.post(f"{url}/v1/dehaze", content=picture.getvalue(), timeout=120)
@@ -126,19 +131,17 @@ def test_the_image_serves_and_dehazes(buildah: Build, image: str) -> None:
         assert answer.headers["x-model"].startswith("corun-compact")
         Image.open(io.BytesIO(answer.content)).verify()
     finally:
-        os.killpg(service.pid, signal.SIGTERM)
-        told, _ = service.communicate(timeout=120)
-        print(told[-2000:])
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(service.pid, signal.SIGTERM)
+        service.communicate(timeout=120)
 
 
-def _await_ready(service: subprocess.Popen[str], url: str) -> None:
+def _is_ready(service: subprocess.Popen[str], url: str) -> bool:
+    """Wait until it answers, or has ended."""
     deadline = time.monotonic() + READY_SECONDS
-    while time.monotonic() < deadline:
-        assert service.poll() is None, f"the service ended: {service.communicate()[0][-3000:]}"
-        try:
+    while service.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(httpx.HTTPError):
             if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass
+                return True
         time.sleep(1)
-    raise AssertionError(f"not ready within {READY_SECONDS:g} s")
+    return False
