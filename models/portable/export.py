@@ -109,7 +109,8 @@ def _solved(matrices: Tensor, right: Tensor) -> Tensor:
     first, second, third = matrices.double().unbind(-2)
     crossed = [torch.linalg.cross(*pair) for pair in ((second, third), (third, first), (first, second))]
     determinant = (first * crossed[0]).sum(-1)[..., None, None]
-    return (torch.stack(crossed, dim=-1) / determinant @ right.double()).to(right.dtype)
+    solved: Tensor = torch.stack(crossed, dim=-1) / determinant @ right.double()
+    return solved.to(right.dtype)
 
 
 def _require_packages() -> None:
