@@ -133,3 +133,16 @@ def test_importing_starts_nothing(module: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0
     assert [path.name for path in tmp_path.iterdir() if path.name != ".cache"] == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have another OpenMP")
+@pytest.mark.parametrize(
+    "module", ["models.zoo", "pipelines.train", "pseudolabel.labeling.labeler", "serving.engine.replica"]
+)
+def test_waiting_threads_leave_the_cores_to_others(module: str) -> None:
+    """OpenMP says what it read when torch was loaded: the setting came first, whatever is imported first."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_DISPLAY_ENV": "verbose"}
+    environment.pop("OMP_WAIT_POLICY", None)
+    command = [sys.executable, "-c", f"import {module}, torch"]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert "GOMP_SPINCOUNT = '0'" in done.stderr
