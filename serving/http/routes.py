@@ -133,7 +133,7 @@ def _add_problems(app: FastAPI, metrics: Metrics) -> None:
     @app.exception_handler(RequestValidationError)
     async def on_query(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        return answer(request, http_problem(400, f"{first['loc'][:2][-1]}: {first['msg']}"))
+        return answer(request, http_problem(400, f"{first['loc'][:2][-1]}={str(first['input'])[:100]}: {first['msg']}"))
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:
