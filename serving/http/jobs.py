@@ -41,6 +41,7 @@ from serving.jobs import (
     suffix_of,
     video_options,
 )
+from serving.jobs_config import JobsConfig
 from serving.sniff import explain
 
 _PIECE = 1 << 20
@@ -240,6 +241,13 @@ class Jobs:
         config, each = self._config, self._service.config.limits.max_bytes
         with self._store.opened(job) as file:
             ZipPhotographs(file, ArchiveLimits(config.max_files, each, config.max_bytes))
+
+
+def no_videos(config: JobsConfig) -> str | None:
+    """Say why a service takes no videos; None where it does."""
+    if not config.folder:
+        return "its configuration names no jobs.folder"
+    return "PyAV is not installed" if find_spec("av") is None else None
 
 
 def _video(head: bytes, options: DehazeOptions) -> str | None:

@@ -23,26 +23,11 @@ from serving.config import ServingConfig
 from serving.engine import Frame, FrameTask
 from serving.engine.replica import Replica
 from serving.errors import Problem
-from tests.serving.conftest import BASE
+from tests.serving.conftest import BASE, COUNT
 from tests.serving.hostile import archive
 
 Service = Callable[..., TestClient]
 Jpeg = Callable[..., bytes]
-COUNT = 6
-
-
-@pytest.fixture
-def clip(tmp_path: Path, photo: Callable[..., NDArray[np.uint8]]) -> Path:
-    path = tmp_path / "clip.mp4"
-    wide = photo(0, 64, 96 + COUNT, hazy=True)
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        for index in range(COUNT):
-            picture = np.ascontiguousarray(wide[:, index : index + 96])
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
 
 
 class Slow:
