@@ -18,6 +18,7 @@ MEDIA_TYPES: dict[str, str] = {
 
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Smoothing = Annotated[float, Field(ge=0.0, le=10.0)]
 Strength = Annotated[float, Field(ge=-1.0, le=2.0)] | Literal["auto"]
 
 
@@ -81,9 +82,7 @@ class VideoOptions(Controls):
     crf: int | None = Field(
         None, ge=0, le=63, description="of the encoder, lower is better (default: the encoder's own)"
     )
-    smoothing: float = Field(
-        0.5, ge=0.0, le=10.0, description="seconds of the average over time, its time constant; 0: none"
-    )
+    smoothing: Smoothing = Field(0.5, description="seconds of the average over time, its time constant; 0: none")
     keep_metadata: bool = False
     keep_dates: bool = False
     wrap: bool = False

@@ -126,7 +126,8 @@ class Client:
             photos: a zip archive, a video, or a list of files; with ``target``, a folder or URI that the service can
                 read.
             target: where the service shall write results, a folder or URI; None keeps them for :meth:`result`.
-            controls: as of :meth:`dehaze`; and ``webhook``, an address that the service calls at the end.
+            controls: as of :meth:`dehaze`; of a video also ``smoothing``; and ``webhook``, an address that the service
+                calls at the end.
 
         Raises:
             ServiceError: as :meth:`dehaze`; where no answer came, the service may have taken the job.

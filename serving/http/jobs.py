@@ -25,7 +25,7 @@ from serving.exchange import Job
 from serving.http.auth import Tokens
 from serving.http.intake import BodyReader
 from serving.http.openapi import CANCEL, JOB, JOBS, RESULT
-from serving.http.parameters import Absent, Options, named_model
+from serving.http.parameters import Absent, Options, Seconds, named_model
 from serving.http.requests import Upload, is_form, read_form, read_into, read_raw
 from serving.jobs import (
     TYPES,
@@ -41,6 +41,7 @@ from serving.jobs import (
     suffix_of,
     video_options,
 )
+from serving.jobs_config import JobsConfig
 from serving.sniff import explain
 
 _PIECE = 1 << 20
@@ -103,13 +104,16 @@ class Jobs:
             _time(ended), _time(ended and ended + self._config.keep_s), state.code, state.detail,
         )  # fmt: skip
 
-    async def submit(self, request: Request, options: DehazeOptions, model: str | None, webhook: str | None) -> Job:
+    async def submit(
+        self, request: Request, options: DehazeOptions, model: str | None, smoothing: float | None, webhook: str | None
+    ) -> Job:
         """Take a job."""
         client, job = request.state.client, self._store.new_id()
         if webhook is not None:
             require_allowed(webhook, self._config.webhooks)
         asked: dict[str, Any] = {
-            "client": client, "created": time.time(), "options": options, "model": model, "webhook": webhook,
+            "client": client, "created": time.time(), "options": options, "model": model, "smoothing": smoothing,
+            "webhook": webhook,
         }  # fmt: skip
         with self._service.admission.admitted(client) as place, self._runner.place(client):
             try:
@@ -121,7 +125,8 @@ class Jobs:
                     alone = len(uploads) == 1 and (asked["video"] is not None or is_zip(uploads[0].data))
                     asked["size"] = await asyncio.to_thread(self._packed, job, uploads, alone=alone)
                 else:
-                    asked["video"], asked["size"] = await self._body(request, job, options)
+                    asked["video"], asked["size"] = await self._body(request, job, options, smoothing)
+                _require_video(asked.get("video"), smoothing)
                 if "size" in asked and asked["video"] is None:
                     await asyncio.to_thread(self._check, job)
                 known = Asked(**asked)
@@ -212,7 +217,9 @@ class Jobs:
                     archive.writestr(zipfile.ZipInfo(names.free(safe_name(upload.name))), upload.data)
             return int(stream.tell())
 
-    async def _body(self, request: Request, job: str, options: DehazeOptions) -> tuple[str | None, int]:
+    async def _body(
+        self, request: Request, job: str, options: DehazeOptions, smoothing: float | None
+    ) -> tuple[str | None, int]:
         """A zip archive or a video, written as it comes: it may be larger than what fits into memory."""
         video = None
 
@@ -222,6 +229,7 @@ class Jobs:
                 known = explain(head) or "this is neither a zip archive nor a video"
                 detail = f"{known}; a job is a zip archive, a video, files of a form, or JSON"
                 raise refused(415, detail, "unsupported_format")
+            _require_video(video, smoothing)
 
         most = min(self._config.max_bytes, max(1, self._runner.room))
         async with _replacing(self._store.input(job)) as stream:
@@ -235,6 +243,13 @@ class Jobs:
             ZipPhotographs(file, ArchiveLimits(config.max_files, each, config.max_bytes))
 
 
+def no_videos(config: JobsConfig) -> str | None:
+    """Say why a service takes no videos; None where it does."""
+    if not config.folder:
+        return "its configuration names no jobs.folder"
+    return "PyAV is not installed" if find_spec("av") is None else None
+
+
 def _video(head: bytes, options: DehazeOptions) -> str | None:
     """Return the suffix of the result where a video begins so; refuse wrong options at once."""
     suffix = suffix_of(head, kind_of(head))
@@ -243,6 +258,12 @@ def _video(head: bytes, options: DehazeOptions) -> str | None:
     if suffix is not None:
         video_options(options)
     return suffix
+
+
+def _require_video(video: str | None, smoothing: float | None) -> None:
+    """Refuse for anything else what only videos have."""
+    if video is None and smoothing is not None:
+        raise refused(400, f"smoothing={smoothing:g}: this is for videos, and none was sent")
 
 
 @asynccontextmanager
@@ -265,10 +286,11 @@ def add_jobs(app: APIRouter, jobs: Jobs, service: BodyReader) -> None:
 
     @app.post("/jobs", status_code=202, **JOBS)
     async def submit(
-        request: Request, response: Response, options: Options, model: str | Absent = named, webhook: Webhook = None
-    ) -> Job:
+        request: Request, response: Response, options: Options, model: str | Absent = named,
+        smoothing: Seconds = None, webhook: Webhook = None,
+    ) -> Job:  # fmt: skip
         """Take many photographs, a folder's name or a video, and dehaze them behind ordinary requests."""
-        view = await jobs.submit(request, options, service.known(model), webhook)
+        view = await jobs.submit(request, options, service.known(model), smoothing, webhook)
         response.headers["Location"] = f"/v1/jobs/{view.id}"
         return view
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Depends, Query
 from pydantic.json_schema import SkipJsonSchema
 
-from models.options import DEFAULT_CONTROLS, DehazeOptions, Share, Strength
+from models.options import DEFAULT_CONTROLS, DehazeOptions, Share, Smoothing, Strength, VideoOptions
 from serving.config import ServingConfig
 from serving.http.openapi import FORMAT
 from serving.http.requests import read_options
@@ -25,6 +25,11 @@ Format = Annotated[
 Quality = Annotated[int, Query(ge=1, le=100, description="of JPEG, WebP and AVIF")]
 Wrap = Annotated[
     bool | Absent, Query(description="the ends meet, as of a panorama of 360 degrees; default: where its XMP says so")
+]
+_SMOOTHING = VideoOptions.model_fields["smoothing"]
+Seconds = Annotated[
+    Smoothing | Absent,
+    Query(description=f"of a video: {_SMOOTHING.description} (default: {_SMOOTHING.default})"),
 ]
 Output = Annotated[Literal["image", "transmission", "side-by-side"], Query()]
 

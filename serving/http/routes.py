@@ -22,7 +22,7 @@ from serving.errors import Problem, ProblemError, http_problem, image_problem
 from serving.http.auth import Tokens
 from serving.http.batch import dehaze_all
 from serving.http.intake import Backend, BodyReader
-from serving.http.jobs import Jobs, add_jobs
+from serving.http.jobs import Jobs, add_jobs, no_videos
 from serving.http.middleware import RequestMiddleware, problem_response
 from serving.http.openapi import ALIVE, BATCH, BEARER, DEHAZE, MODELS, READY, SCORE
 from serving.http.page import add_page
@@ -34,11 +34,19 @@ from serving.metrics import Metrics
 
 @dataclass(frozen=True)
 class Accepted:
-    """Which photographs the service takes: bytes of a file, pixels, formats."""
+    """Which photographs and videos the service takes.
+
+    Attributes:
+        max_bytes, max_pixels, formats: of a photograph.
+        max_video_bytes: of a video.
+        no_videos: why it takes no videos; None where it does.
+    """
 
     max_bytes: int
     max_pixels: int
     formats: tuple[str, ...]
+    max_video_bytes: int
+    no_videos: str | None
 
 
 @dataclass(frozen=True)
@@ -133,7 +141,7 @@ def _add_problems(app: FastAPI, metrics: Metrics) -> None:
     @app.exception_handler(RequestValidationError)
     async def on_query(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        return answer(request, http_problem(400, f"{first['loc'][:2][-1]}: {first['msg']}"))
+        return answer(request, http_problem(400, f"{first['loc'][:2][-1]}={str(first['input'])[:100]}: {first['msg']}"))
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:
@@ -208,11 +216,12 @@ def _good(found: Any) -> Any:
 def _add_models(app: APIRouter, service: BodyReader) -> None:
     @app.get("/models", **MODELS)
     async def models() -> Offered:
-        """The models that this service has, why a newer version is not served, and which photographs it takes."""
-        limits = service.config.limits
+        """The models that this service has, why a newer version is not served, and which files it takes."""
+        limits, jobs = service.config.limits, service.config.jobs
         async with service.within(service.config.requests.timeout_s):
             states = _good(await service.backend.models())
-        return Offered(states, Accepted(limits.max_bytes, limits.max_pixels, limits.formats))
+        accepted = Accepted(limits.max_bytes, limits.max_pixels, limits.formats, jobs.max_bytes, no_videos(jobs))
+        return Offered(states, accepted)
 
 
 def _add_state(app: APIRouter, service: BodyReader) -> None:

@@ -47,6 +47,7 @@ class Asked(Settings):
         client: a token's name, or an address.
         created: seconds since 1970.
         options, model: how the photographs are dehazed.
+        smoothing: of a video; None is the usual one.
         source, target: folders or URIs; None where the photographs were sent.
         video: the suffix of the result, where a video was sent; None for photographs.
         webhook: what to call at the end.
@@ -57,6 +58,7 @@ class Asked(Settings):
     created: float
     options: DehazeOptions
     model: str | None = None
+    smoothing: float | None = None
     source: str | None = None
     target: str | None = None
     video: str | None = None

@@ -40,8 +40,8 @@ def suffix_of(head: bytes, kind: str | None) -> str | None:
     return ".mov" if "QuickTime" in kind else ".mp4"
 
 
-def video_options(options: DehazeOptions) -> VideoOptions:
-    """The same for a video.
+def video_options(options: DehazeOptions, smoothing: float | None = None) -> VideoOptions:
+    """Return the same for a video, and its smoothing; None is the usual one.
 
     Raises:
         ProblemError: 400 for one that only photographs have.
@@ -50,7 +50,8 @@ def video_options(options: DehazeOptions) -> VideoOptions:
         if getattr(options, name) != getattr(DEFAULT_OPTIONS, name):
             raise refused(400, f"{name}: this is for photographs, and a video was sent")
     controls = options.model_dump(include=set(Controls.model_fields))
-    return VideoOptions(**controls, wrap=bool(options.wrap))
+    own = {} if smoothing is None else {"smoothing": smoothing}
+    return VideoOptions(**controls, **own, wrap=bool(options.wrap))
 
 
 class VideoWork(Work):
@@ -66,7 +67,7 @@ class VideoWork(Work):
         with contextlib.ExitStack() as stack:
             copy = local_copy(self._store.file(self._job), (INPUT,))
             folder = await asyncio.to_thread(stack.enter_context, copy)
-            options = video_options(self.asked.options)
+            options = video_options(self.asked.options, self.asked.smoothing)
             try:
                 async with clip_process(folder, INPUT, target, options) as clip:
                     await self._dehazed(clip, options)

@@ -74,13 +74,38 @@ export function send(method, path, { query = {}, body = null, signal = null, onS
 }
 
 /** JSON of the service. */
-export async function getJson(path) {
-  const { blob } = await send("GET", path);
+export async function getJson(path, signal = null) {
+  return jsonOf(await send("GET", path, { signal }));
+}
+
+/** What an answer says in JSON. */
+export async function jsonOf(answer) {
   try {
-    return JSON.parse(await blob.text());
+    return JSON.parse(await answer.blob.text());
   } catch {
     throw new Problem("unexpected");
   }
+}
+
+/** Delete what is at a path of the service, also while the page is being left; nobody waits for the answer. */
+export function forget(path) {
+  const url = new URL(path, document.baseURI);
+  fetch(url, { method: "DELETE", headers: authorization(), keepalive: true }).catch(() => {});
+}
+
+/** Wait, unless the signal ends it. */
+export function pause(seconds, signal) {
+  return new Promise((resolve, reject) => {
+    const stop = () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    };
+    const timer = setTimeout(() => {
+      signal.removeEventListener("abort", stop);
+      resolve();
+    }, seconds * 1000);
+    signal.addEventListener("abort", stop, { once: true });
+  });
 }
 
 function deferred() {

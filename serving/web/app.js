@@ -2,7 +2,7 @@
 
 import { getJson, hasToken, Problem, setToken } from "./api.js";
 import { Gallery, MOST_PHOTOGRAPHS, queryOf } from "./gallery.js";
-import { bytes, explain, hazeFound, listed, scores } from "./messages.js";
+import { bytes, explain, hazeFound, listed, scores, sentence } from "./messages.js";
 import { ownFormat, resultName, written } from "./photo.js";
 import { Stage } from "./stage.js";
 import { fill, phase, Strip } from "./strip.js";
@@ -43,6 +43,10 @@ function offer(models, limits) {
   byId("format").replaceChildren(new Option("as the photograph", ""), ...written(limits.formats).map((name) => new Option(name, name)));
   byId("format").value = written(limits.formats).includes(format) ? format : "";
   byId("limits").textContent = `${listed(limits.formats)}, up to ${bytes(limits.max_bytes)} each.`;
+  const most = bytes(limits.max_video_bytes);
+  const videos = ` Videos up to ${most}; the service keeps one until its result is here.`;
+  if (!limits.no_videos) byId("limits").append(videos);
+  for (const words of document.querySelectorAll(".videos")) words.hidden = Boolean(limits.no_videos);
 }
 
 on("notice-retry", "click", async () => {
@@ -118,6 +122,10 @@ addEventListener("drop", (event) => {
   take([...event.dataTransfer.files]);
 });
 
+addEventListener("pagehide", () => { // nobody would fetch what becomes of a video
+  gallery.cancel(...gallery.items.filter((item) => item.taken));
+});
+
 // --- controls --------------------------------------------------------------------------------------------------
 
 let settling = 0;
@@ -190,16 +198,16 @@ async function download(make) {
 
 /** A result in full size: the one that is shown where it is that already, else the service makes it. */
 async function file(item, output, job) {
-  const format = byId("format").value || ownFormat(item.format);
   const shown = item.results[output]; // null where it gave way to others
+  const format = item.video ? shown.format : byId("format").value || ownFormat(item.format);
   const wanted = { ...(shown?.wanted ?? item.wanted), output, format };
   const result = shown?.format === format && !item.preview ? shown : await gallery.make(item, wanted, job);
   return { name: resultName(item.name, result.format, output === "image" ? "dehazed" : "transmission"), blob: result.blob };
 }
 
-/** There is a result as it is wanted, or there was before it gave way to others. */
+/** A photograph for the archive: there is a result as it is wanted, or there was before it gave way to others. */
 function done(item) {
-  return !item.refusal && (item.has("image") || item.released);
+  return !item.refusal && !item.video && (item.has("image") || item.released);
 }
 
 on("copy", "click", async () => {
@@ -252,6 +260,7 @@ function render() {
   strip.render();
   byId("work").hidden = byId("gallery").hidden = !items.length;
   byId("download-all").hidden = items.filter(done).length < 2;
+  byId("download-all").textContent = items.some((each) => each.video) ? "Download all photographs" : "Download all";
   byId("download-all").disabled = Boolean(saving);
   byId("saving").hidden = !saving;
   byId("saving-text").textContent = saving ? saving.label + phase(saving) : "";
@@ -262,20 +271,21 @@ function render() {
 }
 
 function renderItem(item) {
-  const { view, job } = gallery;
+  const { view } = gallery;
   const result = item.results[view];
-  const running = job?.item === item ? job : null;
   const kind = view === "image" ? "After" : "Transmission";
-  stage.show(item, item.size && !item.refusal ? item.preview ?? item.file : null, result?.blob ?? null, kind);
+  const shown = (item.size || item.video) && !item.refusal;
+  stage.show(item, shown ? item.preview ?? item.file : null, result?.blob ?? null, kind);
   renderText(item, result);
-  renderProgress(item, running);
+  renderProgress(item);
   const problem = strip.problem(item) ?? item.problems[view];
   byId("item-problem").hidden = !problem;
-  byId("item-problem-text").textContent = problem ? explain(problem).text : "";
+  byId("item-problem-text").textContent = problem ? explain(problem, item).text : "";
+  byId("retry").textContent = item.stopped && item.results.image ? "Dehaze again" : "Try again";
   byId("retry").hidden = !(problem && explain(problem).again) && !item.stopped;
   if (item.stopped && !problem) {
     byId("item-problem").hidden = false;
-    byId("item-problem-text").textContent = "Cancelled.";
+    byId("item-problem-text").textContent = item.results.image ? "The result has other settings." : "Cancelled.";
   }
   for (const id of settling ? [] : SLIDERS) {
     byId(id).value = String(Math.round(item.wanted[id] * 100));
@@ -283,7 +293,9 @@ function renderItem(item) {
   }
   for (const [id, name] of Object.entries(SWITCHES)) byId(id).checked = item.wanted[name];
   byId("model").value = item.wanted.model;
-  for (const id of [...SLIDERS, ...Object.keys(SWITCHES), "model"]) byId(id).disabled = Boolean(item.refusal);
+  const fixed = Boolean(item.refusal || (item.video && item.job));
+  for (const id of [...SLIDERS, ...Object.keys(SWITCHES), "model"]) byId(id).disabled = fixed;
+  for (const id of ["view", "format-field", "as-command"]) byId(id).hidden = item.video;
   byId(view === "image" ? "view-image" : "view-map").checked = true;
   byId("map-help").hidden = view === "image";
   byId("command").textContent = item.read && !item.refusal ? command(item) : "";
@@ -293,8 +305,9 @@ function renderItem(item) {
 
 function renderText(item, result) {
   byId("name").textContent = item.name;
-  const size = item.size ? `${item.size.width} × ${item.size.height} pixels · ` : "";
-  const made = result ? ` · ${result.model}` : "";
+  const pixels = item.video ? stage.clip.size : item.size;
+  const size = pixels ? `${pixels.width} × ${pixels.height} pixels · ` : "";
+  const made = result?.model ? ` · ${result.model}` : "";
   byId("facts").textContent = size + bytes(item.file.size) + made;
   const words = item.results.image ? scores(item.results.image.before, item.results.image.after) : "";
   const haze = result ? hazeFound(result) : "";
@@ -302,19 +315,21 @@ function renderText(item, result) {
   byId("haze").textContent = haze;
   byId("scores").hidden = !words;
   byId("scores").textContent = words;
-  let note = "";
-  if (item.read && !item.size && !item.refusal) note = "This browser cannot show the original: preview not possible. The result is shown as PNG.";
+  let note = result?.detail ? sentence(result.detail) : "";
+  if (item.read && !item.size && !item.refusal && !item.video) note = "This browser cannot show the original: preview not possible. The result is shown as PNG.";
   else if (stage.differs) note = "This browser turns the original in another way: only the result is shown.";
   else if (item.preview && result) note = "This is a preview. The photograph is dehazed in full size when you download it.";
   byId("note").hidden = !note;
   byId("note").textContent = note;
-  byId("placeholder").textContent = !item.read || strip.problem(item) ? "" : "The result appears here";
+  const unseen = "This browser cannot play the result. Download it to see it.";
+  const place = result && stage.clip.failed ? unseen : "The result appears here";
+  byId("placeholder").textContent = !item.read || strip.problem(item) ? "" : place;
 }
 
-function renderProgress(item, running) {
+function renderProgress(item) {
   byId("state").textContent = strip.state(item);
-  byId("cancel").hidden = !gallery.needs(item) && !running;
-  fill(byId("busy"), running);
+  byId("cancel").hidden = !gallery.needs(item) && !item.job;
+  fill(byId("busy"), item.job);
 }
 
 function percent(share) {
@@ -327,7 +342,7 @@ function announce(item, kind) {
   const problem = item.refusal ?? item.problems[kind];
   const words = kind === "image" && !problem ? scores(item.results.image.before, item.results.image.after) : "";
   const ended = kind === "image" ? "is done." : "has its transmission.";
-  announceText(`${item.name} ${problem ? explain(problem).text : ended} ${words}`);
+  announceText(`${item.name} ${problem ? explain(problem, item).text : ended} ${words}`);
 }
 
 function announceText(text) {

@@ -1,16 +1,20 @@
-// The photographs of the page and what is to be done for them, one request at a time. Knows nothing of the document.
+// The photographs and videos of the page and what is to be done for them, one request at a time of each kind. Knows
+// nothing of the document.
 
-import { getJson, Problem, send } from "./api.js";
-import { check, formatOf, formatOfAnswer, look, ownFormat } from "./photo.js";
+import { getJson, pause, Problem, send } from "./api.js";
+import { check, formatOf, formatOfAnswer, look, ownFormat, VIDEO } from "./photo.js";
+import { fetchVideo, release } from "./video.js";
 
 export const MOST_PHOTOGRAPHS = 200;
 const MOST_BYTES = 256 * 2 ** 20; // of results that are kept; those looked at longest ago are made again when asked for
 const PATIENCE = { tries: 5, seconds: 30 }; // with a service that is busy and says when to come back
 const SHOWN_BY_BROWSERS = ["JPEG", "PNG", "WEBP", "AVIF", "BMP"];
 
+const UNTOLD = { model: "", haze: null, verdict: null, before: null, after: null }; // of a video
+
 let lastId = 0;
 
-/** A photograph, how it is wanted, and what there is of it. */
+/** A photograph or video, how it is wanted, and what there is of it. */
 class Item {
   constructor(file, wanted) {
     this.id = ++lastId;
@@ -26,9 +30,15 @@ class Item {
     this.results = { image: null, transmission: null };
     this.problems = { image: null, transmission: null };
     this.refusal = null; // a Problem of the file itself, which was not sent
-    this.stopped = false;
+    this.stopped = false; // it waits for somebody to say that it shall begin
+    this.job = null; // { item, kind, key, phase, progress, done, total, controller } while it is worked on
+    this.taken = null; // see fetchVideo
     this.released = false; // its results gave way to those of others
     this.lookedAt = 0;
+  }
+
+  get video() {
+    return this.format === VIDEO;
   }
 
   /** What the result of a kind depends on. */
@@ -52,7 +62,6 @@ export class Gallery {
     this.mostBytes = MOST_BYTES;
     this.defaults = { model: "", strength: 1, distance: 0, keepExposure: false, protect: false };
     this.limits = null; // until the service has told them, nothing is sent
-    this.job = null; // { item, kind, key, phase, progress, controller }
     this.halted = null; // the Problem that stops all work: no token, or no service
     this.reading = Promise.resolve();
     this.clock = 0;
@@ -85,11 +94,12 @@ export class Gallery {
 
   /** Change how an item is wanted; a request for what is no longer wanted is cancelled. */
   want(item, changes) {
+    const idle = item.stopped || item.problems.image !== null || item.has("image");
     Object.assign(item.wanted, changes);
     Object.assign(this.defaults, changes);
-    item.stopped = false;
+    item.stopped = item.video && idle && !item.has("image"); // it is long work, and not begun again by a slider
     item.problems = { image: null, transmission: null };
-    if (this.job?.item === item && this.job.key !== item.key(this.job.kind)) this.job.controller.abort();
+    if (!item.job || item.job.key !== item.key(item.job.kind)) this.#drop(item);
     this.#changed();
   }
 
@@ -100,14 +110,14 @@ export class Gallery {
       if (item === this.selected && !item.has("transmission")) this.view = "image";
       if (made) Object.assign(item.wanted, made.wanted);
       else item.stopped = true;
+      this.#drop(item);
     }
-    if (items.includes(this.job?.item)) this.#dropJob();
     this.#changed();
   }
 
   cancelAll() {
     const unread = (item) => !item.admitted && !item.refusal;
-    this.cancel(...this.items.filter((item) => unread(item) || this.needs(item) || this.job?.item === item));
+    this.cancel(...this.items.filter((item) => unread(item) || this.needs(item) || item.job));
   }
 
   retry(item) {
@@ -118,13 +128,13 @@ export class Gallery {
   remove(item) {
     const at = this.items.indexOf(item);
     this.items.splice(at, 1);
-    if (this.job?.item === item) this.#dropJob();
+    this.#drop(item);
     if (this.selected === item) this.select(this.items[Math.min(at, this.items.length - 1)] ?? null);
     this.#changed();
   }
 
   clear() {
-    this.#dropJob();
+    for (const item of this.items) this.#drop(item);
     this.items = [];
     this.select(null);
   }
@@ -151,7 +161,7 @@ export class Gallery {
     if (!this.items.includes(item)) return;
     try {
       item.format = await formatOf(item.file);
-      if (item.format !== null) Object.assign(item, await look(item.file, item.format));
+      if (item.format !== null && !item.video) Object.assign(item, await look(item.file, item.format));
     } catch (problem) {
       item.refusal = asProblem(problem);
     }
@@ -160,9 +170,11 @@ export class Gallery {
   }
 
   #changed() {
+    if (this.selected?.video) this.view = "image"; // it has no transmission
     this.#admit();
     this.onChange();
-    if (!this.job && !this.halted && this.limits) this.#next();
+    if (this.halted || !this.limits) return;
+    for (const video of [false, true]) this.#next((item) => item?.video === video);
   }
 
   /** What the service would refuse by its limits is not sent. */
@@ -179,36 +191,38 @@ export class Gallery {
     }
   }
 
-  #next() {
-    const item = [this.selected, ...this.items].find((each) => each && this.needs(each));
+  #next(ofKind) {
+    if (this.items.some((each) => ofKind(each) && each.job)) return;
+    const item = [this.selected, ...this.items].find((each) => ofKind(each) && this.needs(each));
     if (item) this.#run(item, this.needs(item));
   }
 
   async #run(item, kind) {
     const job = { item, kind, key: item.key(kind), phase: "sending", progress: 0, controller: new AbortController() };
-    this.job = job;
+    item.job = job;
     this.onChange();
     try {
       const wanted = { ...item.wanted };
       const result = await this.make(item, { ...wanted, output: kind }, job, item.preview ?? item.file);
-      if (this.job === job) this.#keep(job, { ...result, key: job.key, wanted });
+      if (item.job === job) this.#keep(job, { ...result, key: job.key, wanted });
     } catch (problem) {
       if (!job.controller.signal.aborted) this.#failed(job, problem);
     }
-    if (this.job === job) {
-      this.job = null;
+    if (item.job === job) {
+      item.job = null;
       this.#changed();
     }
   }
 
-  #dropJob() {
-    const { job } = this;
-    this.job = null;
+  #drop(item) {
+    const { job } = item;
+    item.job = null;
     job?.controller.abort();
+    release(item);
   }
 
   /**
-   * A result of a photograph, in full size unless its preview is the `body`; `wanted` as of fetchResult.
+   * A result of an item, in full size unless its preview is the `body`; `wanted` as of fetchResult.
    * `job`, { phase, progress, controller }, tells how far it is, and cancels it.
    */
   async make(item, wanted, job, body = item.file) {
@@ -216,8 +230,17 @@ export class Gallery {
       Object.assign(job, { phase: share < 1 ? "sending" : "working", progress: share });
       this.onChange();
     };
+    const onFrames = (frames) => {
+      Object.assign(job, { phase: "working", ...frames });
+      this.onChange();
+    };
+    const { signal } = job.controller;
+    const clip = async () => {
+      const { blob, detail } = await fetchVideo(item, queryOf(item, wanted), signal, onSent, onFrames);
+      return { blob, format: formatOfAnswer(blob), detail, ...UNTOLD };
+    };
     try {
-      return await this.#patiently(job, () => fetchResult(item, body, wanted, job.controller.signal, onSent));
+      return await this.#patiently(job, item.video ? clip : () => fetchResult(item, body, wanted, signal, onSent));
     } catch (error) {
       throw await met(error);
     }
@@ -255,8 +278,10 @@ export class Gallery {
 
   #release() {
     const kept = (item) => Object.values(item.results).reduce((sum, result) => sum + (result?.blob.size ?? 0), 0);
-    let total = this.items.reduce((sum, item) => sum + kept(item), 0);
-    const oldest = this.items.filter((item) => item !== this.selected && kept(item)).sort((a, b) => a.lookedAt - b.lookedAt);
+    const photographs = this.items.filter((item) => !item.video); // a video takes too long to be made again
+    let total = photographs.reduce((sum, item) => sum + kept(item), 0);
+    const others = photographs.filter((item) => item !== this.selected && kept(item));
+    const oldest = others.sort((a, b) => a.lookedAt - b.lookedAt);
     for (const item of oldest) {
       if (total <= this.mostBytes) return;
       total -= kept(item);
@@ -313,18 +338,4 @@ function asProblem(error) {
   if (error instanceof Problem || error.name === "AbortError") return error;
   console.error(error); // a mistake of this page
   return new Problem("unexpected", String(error));
-}
-
-function pause(seconds, signal) {
-  return new Promise((resolve, reject) => {
-    const stop = () => {
-      clearTimeout(timer);
-      reject(signal.reason);
-    };
-    const timer = setTimeout(() => {
-      signal.removeEventListener("abort", stop);
-      resolve();
-    }, seconds * 1000);
-    signal.addEventListener("abort", stop, { once: true });
-  });
 }

@@ -1,6 +1,6 @@
 // What the page says: a sentence for each code of a problem, and words for numbers.
 
-// `again`: the same photograph may well pass later, so the page offers to try again.
+// `again`: the same file may well pass later, so the page offers to try again.
 const PROBLEMS = {
   // of the photograph
   too_large: { text: "This photograph is too large for the service.", detail: true },
@@ -19,15 +19,16 @@ const PROBLEMS = {
   not_found: { text: "The service does not know this address. Reload the page: it may have been updated." },
   method_not_allowed: { text: "The service does not know this request. Reload the page: it may have been updated." },
   too_many_files: { text: "These are too many files for one request." },
+  no_videos: { text: "This service takes no videos.", detail: true },
   bad_video: { text: "This video cannot be dehazed.", detail: true },
   corrupt_archive: { text: "The archive is damaged and cannot be read." },
   head_too_large: { text: "The request has too many headers for the service." },
   encrypted: { text: "The file in the archive is encrypted." },
   unsupported_compression: { text: "The archive is compressed in a way that the service cannot read." },
-  answer_full: { text: "The results are too large for one answer." },
-  // of jobs, which the page does not hand in
+  answer_full: { text: "The service has no room for the result.", again: true },
+  // of jobs; the page hands in videos
   not_allowed: { text: "The service does not allow this folder or address.", detail: true },
-  no_result: { text: "The job has no result.", detail: true },
+  no_result: { text: "The service has no result of this job.", detail: true, again: true },
   jobs_full: { text: "The service has no room for another job.", again: true },
   // of the moment
   slow_request: { text: "The photograph took too long to send. Is the connection slow?", again: true },
@@ -45,15 +46,16 @@ const PROBLEMS = {
   unexpected: { text: "The answer is not one of this service. Is there a proxy in between?", detail: true, again: true },
 };
 
-/** { text, again } for a Problem. */
-export function explain(problem) {
+/** { text, again } for a Problem; `item` is the photograph or video that has it. */
+export function explain(problem, item = null) {
   const { text, detail = false, again = false } = PROBLEMS[problem.code] ?? PROBLEMS.error;
   const more = detail && problem.detail ? ` ${sentence(problem.detail)}` : "";
   const reference = problem.code === "internal" && problem.requestId ? ` Reference: ${problem.requestId}.` : "";
-  return { text: text + more + reference, again };
+  const said = item?.video ? text.replaceAll("photograph", "video") : text;
+  return { text: said + more + reference, again };
 }
 
-function sentence(text) {
+export function sentence(text) {
   return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 }
 

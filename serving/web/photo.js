@@ -5,8 +5,10 @@ import { bytes, listed } from "./messages.js";
 
 // Of what the service writes; HEIC it only reads.
 const MEDIA = { JPEG: "image/jpeg", PNG: "image/png", WEBP: "image/webp", AVIF: "image/avif", TIFF: "image/tiff", BMP: "image/bmp" };
+const VIDEOS = { MP4: "video/mp4", MOV: "video/quicktime", MKV: "video/x-matroska", WEBM: "video/webm" };
 const SUFFIXES = {
   JPEG: [".jpg", ".jpeg", ".jpe", ".jfif"], PNG: [".png"], WEBP: [".webp"], AVIF: [".avif"], TIFF: [".tif", ".tiff"], BMP: [".bmp"],
+  MP4: [".mp4", ".m4v"], MOV: [".mov"], MKV: [".mkv"], WEBM: [".webm"],
 };
 const MAGIC = [
   ["JPEG", /^\xff\xd8\xff/], ["PNG", /^\x89PNG/], ["WEBP", /^RIFF[^]{4}WEBP/],
@@ -14,6 +16,8 @@ const MAGIC = [
   ["HEIC", /^[^]{4}ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)/],
   ["TIFF", /^(II[*+]\0|MM\0[*+])/], ["BMP", /^BM/],
 ];
+export const VIDEO = "video"; // the format of any that the service takes
+const CLIP = /^([^]{4}(ftyp(?!crx )|moov|mdat|wide)|RIFF[^]{4}AVI |\x1aE\xdf\xa3|\0\0\x01[\xb3\xba]|FLV|0&\xb2u|OggS)/;
 const THUMBNAIL = [160, 120];
 const LARGE = 12e6; // pixels; from here on a photograph is shown, and first dehazed, as a preview
 const PREVIEW_SIDE = 1600; // pixels of the longer side
@@ -27,7 +31,7 @@ export async function formatOf(file) {
     throw new Problem("unreadable");
   }
   const text = String.fromCharCode(...head);
-  return MAGIC.find(([, magic]) => magic.test(text))?.[0] ?? null;
+  return MAGIC.find(([, magic]) => magic.test(text))?.[0] ?? (CLIP.test(text) ? VIDEO : null);
 }
 
 /**
@@ -83,11 +87,14 @@ function thumbnail(image, ratio) {
   return canvas;
 }
 
-/** Throws a Problem when the service would refuse the photograph, so that it need not be sent. */
-export function check({ file, format, size }, limits) {
-  if (file.size > limits.max_bytes) {
-    throw new Problem("too_large", `It has ${bytes(file.size)}; at most ${bytes(limits.max_bytes)} are accepted.`);
+/** Throws a Problem when the service would refuse the file, so that it need not be sent. */
+export function check({ file, format, size, video }, limits) {
+  if (video && limits.no_videos) throw new Problem("no_videos", limits.no_videos);
+  const most = video ? limits.max_video_bytes : limits.max_bytes;
+  if (file.size > most) {
+    throw new Problem("too_large", `It has ${bytes(file.size)}; at most ${bytes(most)} are accepted.`);
   }
+  if (video) return;
   if (!limits.formats.includes(format)) {
     throw new Problem("unsupported_format", `It takes ${listed(limits.formats)}.`);
   }
@@ -107,10 +114,10 @@ export function ownFormat(format) {
   return format in MEDIA ? format : "JPEG";
 }
 
-/** The format of a picture of the service; throws a Problem when it is none. */
+/** The format of a picture or video of the service; throws a Problem when it is none. */
 export function formatOfAnswer(blob) {
-  const found = Object.keys(MEDIA).find((format) => MEDIA[format] === blob.type);
-  if (!found) throw new Problem("unexpected", "It is not a picture");
+  const [found] = Object.entries({ ...MEDIA, ...VIDEOS }).find(([, kind]) => kind === blob.type) ?? [];
+  if (!found) throw new Problem("unexpected", "It is neither a picture nor a video");
   return found;
 }
 

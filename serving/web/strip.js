@@ -1,9 +1,10 @@
-// The list of photographs: one entry for each, with its picture, its state and what can be done with it.
+// The list of photographs and videos: one entry for each, with its picture, its state and what can be done with it.
 
 import { explain } from "./messages.js";
 
 /** How far a job is, in words. */
 export function phase(job) {
+  if (job.phase === "working" && job.done) return `Frame ${job.done}${job.total ? ` of ${job.total}` : ""}`;
   return PHASES[job.phase] ?? `Sending ${Math.round(job.progress * 100)} %`;
 }
 
@@ -31,14 +32,13 @@ export class Strip {
 
   /** What an item's state is called. */
   state(item) {
-    const { job, halted } = this.gallery;
-    if (job?.item === item) return phase(job);
+    if (item.job) return phase(item.job);
     if (this.problem(item)) return item.refusal ? "Not accepted" : "Failed";
-    if (item.stopped) return "Cancelled";
+    if (item.stopped) return item.results.image ? "Done with other settings" : "Cancelled";
     if (item.released) return "Select it to see the result again";
     if (!item.read) return "Reading";
     if (item.has("image") && !this.gallery.needs(item)) return "Done";
-    return halted ? "Waiting for the service" : "Waiting";
+    return this.gallery.halted ? "Waiting for the service" : "Waiting";
   }
 
   /** What keeps an item from having its result. */
@@ -68,16 +68,16 @@ export class Strip {
   }
 
   #update(item, { entry, pick, picture, state, bar }) {
-    const { job, selected } = this.gallery;
-    const running = job?.item === item;
+    const { selected } = this.gallery;
+    picture.classList.toggle("clip", item.video);
     if (item.thumbnail && !picture.firstChild) picture.append(item.thumbnail);
     const problem = this.problem(item);
-    const words = problem && !running ? explain(problem).text : this.state(item);
+    const words = problem && !item.job ? explain(problem, item).text : this.state(item);
     if (state.textContent !== words) state.textContent = words;
     entry.classList.toggle("failed", problem !== null);
     if (item === selected) pick.setAttribute("aria-current", "true");
     else pick.removeAttribute("aria-current");
-    fill(bar, running ? job : null);
+    fill(bar, item.job);
   }
 
   /** The focus of an entry that goes passes to the next one. */
@@ -93,6 +93,7 @@ export class Strip {
 export function fill(bar, job) {
   bar.hidden = !job;
   if (job?.phase === "sending") bar.value = job.progress;
+  else if (job?.total) bar.value = job.done / job.total;
   else bar.removeAttribute("value");
 }
 

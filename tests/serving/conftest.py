@@ -10,15 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import av
 import httpx
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from numpy.typing import NDArray
 
 from models.config import parse
 from serving.config import ServingConfig
 from serving.engine.replica import Replica
 from serving.http.routes import make_api
 
+COUNT = 6  # frames of the clip
 BASE: dict[str, Any] = {"model": "dcp", "scorer": None, "threads": 1}
 
 
@@ -34,6 +38,21 @@ def service() -> Iterator[Callable[..., TestClient]]:
             return stack.enter_context(TestClient(app, raise_server_exceptions=False))
 
         yield make
+
+
+@pytest.fixture
+def clip(tmp_path: Path, photo: Callable[..., NDArray[np.uint8]]) -> Path:
+    """A video of :data:`COUNT` frames."""
+    path = tmp_path / "clip.mp4"
+    wide = photo(0, 64, 96 + COUNT, hazy=True)
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for index in range(COUNT):
+            picture = np.ascontiguousarray(wide[:, index : index + 96])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
 
 
 NETWORK = {"name": "corun", "stages": 1, "dim": 2}

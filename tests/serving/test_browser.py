@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import av
 import httpx
 import pytest
 import uvicorn
@@ -33,11 +34,12 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from models.config import parse
 from serving.config import ServingConfig
-from serving.engine.engine import Answer, DehazeTask, Score
+from serving.engine.engine import Answer, DehazeTask, Frame, FrameTask, Score
 from serving.engine.replica import Replica
 from serving.engine.slots import ModelState
 from serving.errors import Problem
 from serving.http.routes import make_api
+from tests.serving.conftest import COUNT
 
 Jpeg = Callable[..., bytes]
 PATIENCE_S = 60  # on a machine that is busy with something else
@@ -45,6 +47,7 @@ SETTINGS: dict[str, Any] = {
     "model": "dcp", "models": {"compact": "corun-compact"}, "scorer": None, "threads": 1,
     "limits": {"max_bytes": 400_000, "max_pixels": 200_000},
 }  # fmt: skip
+FRAMES_BEFORE = 2  # of a video, which a backend that is not free gives all the same
 TOKEN = "a-token-of-some-length"
 COUNT_URLS = """
     window.liveUrls = new Set();
@@ -71,6 +74,7 @@ class Watched:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self.tasks: list[DehazeTask] = []
+        self.frames: list[FrameTask] = []
         self.problems: deque[Problem] = deque()
         self.free = threading.Event()
         self.free.set()
@@ -83,6 +87,12 @@ class Watched:
             return self.problems.popleft()
         answer = await self._replica.dehaze(task)
         return replace(answer, clearness_before=0.31, clearness_after=0.72) if isinstance(answer, Answer) else answer
+
+    async def frame(self, task: FrameTask) -> Frame | Problem:
+        self.frames.append(task)
+        while len(self.frames) > FRAMES_BEFORE and not self.free.is_set():  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
+        return await self._replica.frame(task)
 
     async def score(self, data: bytes) -> Score | Problem:
         return await self._replica.score(data)
@@ -99,15 +109,16 @@ class Running:
 
     def __init__(self, replica: Replica, settings: dict[str, Any]) -> None:
         self.backend = Watched(replica)
-        self._app = make_api(parse(ServingConfig, settings), self.backend)
+        self._config = parse(ServingConfig, settings)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
+        app = make_api(self._config, self.backend)
         config = uvicorn.Config(
-            self._app, "127.0.0.1", self.port, log_level="critical", lifespan="off", timeout_graceful_shutdown=1
+            app, "127.0.0.1", self.port, log_level="critical", lifespan="auto", timeout_graceful_shutdown=1
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
@@ -236,6 +247,7 @@ def visit(chrome: webdriver.Chrome, running: Running) -> Iterator[Page]:
     for log in ("browser", "performance"):
         chrome.get_log(log)
     running.backend.tasks.clear()
+    running.backend.frames.clear()
     running.backend.problems.clear()
     chrome.execute_cdp_cmd("Storage.clearDataForOrigin", {"origin": running.url, "storageTypes": "all"})
     found.open()
@@ -489,6 +501,143 @@ class TestLarge:
         large.service.backend.free.set()
         large["download"].send_keys(Keys.ENTER)
         large.downloaded(downloads, "slow-dehazed.jpg")
+
+
+class TestVideo:
+    @pytest.fixture
+    def films(self, chrome: webdriver.Chrome, replica: Replica, tmp_path: Path) -> Iterator[Page]:
+        jobs = {"folder": str(tmp_path / "jobs"), "max_bytes": 300_000, "max_frames": COUNT}
+        service = Running(replica, SETTINGS | {"jobs": jobs})
+        service.start()
+        yield from visit(chrome, service)
+        service.stop()
+
+    @staticmethod
+    def finished(films: Page) -> None:
+        """The result of the video in view is there, and played."""
+        films.says("state", "Done")
+        films.until(lambda: films["clip"].is_displayed() and films["after-tag"].is_displayed())
+
+    @staticmethod
+    def forgotten(tmp_path: Path) -> bool:
+        """The service has no video any more, of one or more."""
+        jobs = list((tmp_path / "jobs").iterdir())
+        return bool(jobs) and not any((job / name).exists() for job in jobs for name in ("input", "result"))
+
+    def test_progress_and_the_result(
+        self, films: Page, clip: Path, save: Save, downloads: Path, tmp_path: Path
+    ) -> None:
+        backend = films.service.backend
+        assert "Videos up to 293 KB" in films["limits"].text
+        assert films["title"].text == "Take the haze out of photographs and videos"
+        backend.free.clear()
+        films.script(
+            """
+            const carried = new DataTransfer();
+            carried.items.add(new File([new Uint8Array(arguments[0])], "My clip.MP4"));
+            document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: carried, bubbles: true }));
+            """,
+            list(clip.read_bytes()),
+        )
+        films.says("state", f"Frame {FRAMES_BEFORE} of {COUNT}")
+        assert films["name"].text == "My clip.MP4"
+        assert films["busy"].get_property("value") == pytest.approx(FRAMES_BEFORE / COUNT)
+        films.until(lambda: films["clip"].is_displayed() and films["before-tag"].is_displayed())
+        assert not films["strength"].is_enabled()
+        assert not films["download"].is_enabled()
+        assert not films["view"].is_displayed()
+        films.choose(save())
+        films.until(lambda: len(backend.tasks) == 1)  # photographs do not wait for it
+        backend.free.set()
+        self.finished(films)
+        films.until(lambda: films.entries() == ["Done", "Done"])
+        assert films["facts"].text.startswith("96 × 64 pixels")
+        assert films.script("return document.getElementById('clip').duration") == pytest.approx(COUNT / 25, abs=0.02)
+        films["download"].send_keys(Keys.ENTER)
+        (tmp_path / "got.mp4").write_bytes(films.downloaded(downloads, "My clip-dehazed.MP4"))
+        with av.open(str(tmp_path / "got.mp4")) as container:
+            assert sum(1 for _ in container.decode(video=0)) == COUNT
+        films.until(lambda: self.forgotten(tmp_path))
+        films["clear"].send_keys(Keys.ENTER)
+        films.until(lambda: films.script("return liveUrls.size") == 0)
+
+    def test_it_begins_again_only_when_told(self, films: Page, clip: Path, tmp_path: Path) -> None:
+        backend = films.service.backend
+        backend.free.clear()
+        films.choose(clip)
+        films.says("state", "Frame")
+        films["cancel"].send_keys(Keys.ENTER)
+        films.says("item-problem-text", "Cancelled.")
+        films.until(lambda: self.forgotten(tmp_path))
+        backend.free.set()
+        backend.frames.clear()
+        films.set_strength(8)
+        films["more-summary"].send_keys(Keys.ENTER)
+        films["protect"].send_keys(Keys.SPACE)  # and what the slider says is wanted too
+        time.sleep(0.5)
+        assert films["state"].text == "Cancelled"
+        films["retry"].send_keys(Keys.ENTER)
+        self.finished(films)
+        assert len(backend.frames) == COUNT
+        films.set_strength(9)
+        films.says("item-problem-text", "The result has other settings.")
+        assert films["download"].is_enabled()
+        films.set_strength(8)
+        films.until(lambda: films["state"].text == "Done")
+        films.set_strength(10)
+        films.says("state", "Done with other settings")
+        films["retry"].send_keys(Keys.ENTER)
+        films.until(lambda: len(backend.frames) == 2 * COUNT)
+        self.finished(films)
+        options = [frame.dehazer._options for frame in backend.frames[::COUNT]]
+        assert [(each.strength, each.protect) for each in options] == [(0.4, True), (0.5, True)]
+
+    def test_a_service_that_goes_and_comes_back_has_it_still(self, films: Page, clip: Path, tmp_path: Path) -> None:
+        films.service.backend.free.clear()
+        films.choose(clip)
+        films.says("state", "Frame")
+        films.service.stop()
+        try:
+            films.says("notice-text", "The service is not reachable.")
+        finally:
+            films.service.start()
+        films.service.backend.free.set()
+        films["notice-retry"].send_keys(Keys.ENTER)
+        self.finished(films)
+        assert len(list((tmp_path / "jobs").iterdir())) == 1
+
+    def test_whoever_leaves_the_page_ends_it(self, films: Page, clip: Path, tmp_path: Path) -> None:
+        films.service.backend.free.clear()
+        films.choose(clip)
+        films.says("state", "Frame")
+        films.open("/docs")
+        films.until(lambda: self.forgotten(tmp_path))
+
+    def test_each_has_its_own_message(self, films: Page, clip: Path, save: Save) -> None:
+        head = b"\0\0\0\x18ftypmp42"
+        films.choose(
+            save("damaged.mp4", data=head + bytes(99)),
+            save("heavy.mov", data=head + bytes(300_000)),
+            save("raw.cr3", data=b"\0\0\0\x18ftypcrx " + bytes(99)),
+        )
+        films.until(lambda: len(films.entries()) == 3 and not {"Waiting", "Reading", "Dehazing"} & set(films.entries()))
+        damaged, heavy, raw = films.entries()
+        assert damaged.startswith("This video cannot be dehazed.")
+        assert heavy.startswith("This video is too large for the service. It has 293 KB; at most 293 KB")
+        assert raw.startswith("This is not a photograph that the service can read.")
+
+    @pytest.mark.parametrize(("service", "missing"), [("page", "jobs.folder"), ("films", "PyAV")])
+    def test_a_service_that_takes_none(
+        self, request: pytest.FixtureRequest, clip: Path, service: str, missing: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if missing == "PyAV":
+            monkeypatch.setattr("serving.http.jobs.find_spec", lambda name: None)
+        none: Page = request.getfixturevalue(service)
+        assert none["title"].text == "Take the haze out of photographs"
+        none.choose(clip)
+        none.says("item-problem-text", "This service takes no videos.")
+        assert missing in none["item-problem-text"].text
+        assert not none["retry"].is_displayed()
 
 
 class TestSeveral:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -25,6 +26,8 @@ TOKEN = "a-token-of-some-length"
 
 class Idle:
     """A backend that is there."""
+
+    dehaze = frame = None
 
     async def models(self) -> list[ModelState]:
         return [ModelState("dcp", "dcp", "dcp", "ready", default=True)]
@@ -123,10 +126,21 @@ def test_the_page_takes_every_format(service: Service) -> None:
         assert {".avif", ".heic", ".heif", ".hif"} <= set(accept.split(","))
 
 
-def test_limits_are_told(service: Service) -> None:
-    client = service(Idle(), limits={"max_bytes": 1000, "max_pixels": 2000, "formats": ["PNG", "JPEG"]})
-    told = client.get("/v1/models").json()["limits"]
-    assert told == {"max_bytes": 1000, "max_pixels": 2000, "formats": ["PNG", "JPEG"]}
+def test_limits_are_told(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, Any] = {"limits": {"max_bytes": 1000, "max_pixels": 2000, "formats": ["PNG", "JPEG"]}}
+    told = service(Idle(), **settings).get("/v1/models").json()["limits"]
+    assert told.pop("no_videos") == "its configuration names no jobs.folder"
+    assert told.pop("max_video_bytes") > 0
+    assert told == settings["limits"]
+    settings["jobs"] = {"folder": str(tmp_path), "max_bytes": 3000}
+    told = service(Idle(), **settings).get("/v1/models").json()["limits"]
+    assert (told["max_video_bytes"], told["no_videos"]) == (3000, None)
+    monkeypatch.setattr("serving.http.jobs.find_spec", lambda name: None)
+    client = service(Idle(), **settings)
+    assert client.get("/v1/models").json()["limits"]["no_videos"] == "PyAV is not installed"
+    answer = client.post("/v1/jobs", content=b"\0\0\0\x18ftypmp42")
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_format")
+    assert "PyAV is not installed" in answer.json()["detail"]
 
 
 def test_the_page_is_open_beyond_loopback_too(service: Service) -> None:

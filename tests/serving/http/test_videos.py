@@ -23,24 +23,11 @@ from serving.config import ServingConfig
 from serving.engine import Frame, FrameTask
 from serving.engine.replica import Replica
 from serving.errors import Problem
-from tests.serving.conftest import BASE
+from tests.serving.conftest import BASE, COUNT
+from tests.serving.hostile import archive
 
 Service = Callable[..., TestClient]
-COUNT = 6
-
-
-@pytest.fixture
-def clip(tmp_path: Path, photo: Callable[..., NDArray[np.uint8]]) -> Path:
-    path = tmp_path / "clip.mp4"
-    wide = photo(0, 64, 96 + COUNT, hazy=True)
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        for index in range(COUNT):
-            picture = np.ascontiguousarray(wide[:, index : index + 96])
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
+Jpeg = Callable[..., bytes]
 
 
 class Slow:
@@ -108,6 +95,41 @@ def test_a_video_is_dehazed_as_dehaze_apply_does(service: Service, clip: Path, t
         assert len(got) == COUNT
         assert all((one == two).all() for one, two in zip(got, want, strict=True))
     wait_for(lambda: not (tmp_path / "jobs" / jobs[0] / "results").exists())
+
+
+def test_smoothing(service: Service, clip: Path, tmp_path: Path) -> None:
+    client = service(jobs={"folder": str(tmp_path / "jobs")})
+    made = {}
+    for name, query in {"usual": "", "none": "?smoothing=0"}.items():
+        job = submitted(client, clip.read_bytes(), query)
+        assert ended(client, job)["status"] == "done"
+        (tmp_path / "got.mp4").write_bytes(client.get(f"/v1/jobs/{job}/result").content)
+        made[name] = pixels_of(tmp_path / "got.mp4")
+    assert main([str(clip), str(tmp_path / "want.mp4"), "--model", "dcp", "--smoothing", "0"]) == 0
+    want = pixels_of(tmp_path / "want.mp4")
+    assert all((one == two).all() for one, two in zip(made["none"], want, strict=True))
+    assert not all((one == two).all() for one, two in zip(made["usual"], want, strict=True))
+
+
+def test_smoothing_is_refused_by_its_value(service: Service, clip: Path, jpeg: Jpeg, tmp_path: Path) -> None:
+    client = service(jobs={"folder": str(tmp_path / "jobs"), "prefixes": [str(tmp_path)]})
+    photographs = archive([("a.jpg", jpeg())])
+    (tmp_path / "in").mkdir()
+    folders = {"source": str(tmp_path / "in"), "target": str(tmp_path / "out")}
+    files = [("file", (name, jpeg())) for name in ("a.jpg", "b.jpg")]
+    sent: list[tuple[float, dict[str, Any]]] = [
+        (-0.5, {"content": clip.read_bytes()}),
+        (10.5, {"content": clip.read_bytes()}),
+        (0.25, {"content": photographs}),
+        (0.25, {"files": files[:1]}),
+        (0.25, {"files": files}),
+        (0.25, {"json": folders}),
+    ]
+    for value, body in sent:
+        answer = client.post("/v1/jobs", params={"smoothing": value}, **body)
+        assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+        assert answer.json()["detail"].startswith(f"smoothing={value}: ")
+    assert not list((tmp_path / "jobs").iterdir())
 
 
 def test_what_is_refused_at_once(service: Service, clip: Path, tmp_path: Path) -> None:
