@@ -90,23 +90,21 @@ class LabelPool:
         path: str | Path,
         *,
         sync: bool = True,
-        patience: float = 10.0,
         readonly: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Open the pool at `path`, or make an empty one there.
 
         Args:
-            path: see :class:`pseudolabel.pool.store.Store`, for the next three as well.
+            path: see :class:`pseudolabel.pool.store.Store`, for the next two as well.
             sync: wait for the disk.
-            patience: in seconds.
             readonly: change nothing.
             clock: seconds since 1970, for the history.
 
         Raises:
             PoolError: the folder cannot be used, or holds another version.
         """
-        self._store = Store(path, sync=sync, patience=patience, readonly=readonly)
+        self._store = Store(path, sync=sync, readonly=readonly)
         self.path = self._store.path
         self.restored = 0  # labels read so far by the restore that is under way, or by the last one
         self._clock = clock

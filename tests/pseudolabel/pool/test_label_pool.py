@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pseudolabel.pool import store
 from pseudolabel.pool.entries import shard_of, to_entry, to_record
 from pseudolabel.pool.history import LONGEST, History, Moment, together
 from pseudolabel.pool.label_pool import LabelEntry, LabelPool, PoolError, PoolStats, SnapshotError
@@ -212,11 +213,12 @@ def test_a_path_that_cannot_be_a_pool_is_named(tmp_path):
         LabelPool(tmp_path / "other")
 
 
-def test_a_folder_belongs_to_one_pool_at_a_time(pool, tmp_path):
+def test_a_folder_belongs_to_one_pool_at_a_time(pool, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "PATIENCE", 0.1)
     with pytest.raises(PoolError, match="in use"):
-        LabelPool(tmp_path / "pool", patience=0.1)
+        LabelPool(tmp_path / "pool")
     pool.close()
-    LabelPool(tmp_path / "pool", patience=0.1).close()
+    LabelPool(tmp_path / "pool").close()
 
 
 def copy(pool: LabelPool) -> dict[str, LabelEntry]:
