@@ -89,7 +89,7 @@ def prepare(
     if not spooled.photographs:
         raise _no_photographs(config, spooled)
     depth = spooled if plan.depth is None else spool(work, "spooled-depth", plan.depth)
-    besides = before.require().found if config.append else 0
+    besides = before.manifest.found if config.append and before.manifest is not None else 0
     work = replace(work, parts=-(-(spooled.photographs + besides) // ROWS))
     pieces = before.catalogue or []
     known = scatter_known(work, pieces, config, examined=before.same_examination, stored=before.same_settings)

@@ -77,8 +77,9 @@ def ingest(config: IngestConfig) -> Manifest:
 def _ingest(config: IngestConfig, plan: SourceSurvey) -> Manifest:
     before = present(config)
     check_settings(config, before)
-    if plan.is_complete and before.has(plan.fingerprint, config.append):
-        return _not_empty(_reused(config, before), config)
+    same = before.of(plan.fingerprint, config.append) if plan.is_complete else None
+    if same is not None:
+        return _not_empty(_reused(config, same), config)
     with ray_session():
         data_context_defaults()
         require_seen(config.out)
@@ -90,16 +91,15 @@ def _ingest(config: IngestConfig, plan: SourceSurvey) -> Manifest:
         work.clear()  # of an ingest that was cut off
         try:
             plan = complete(work, plan)
-            same = before.has(plan.fingerprint, config.append)
-            manifest = _reused(config, before) if same else _made(config, plan, before, work)
+            same = before.of(plan.fingerprint, config.append)
+            manifest = _made(config, plan, before, work) if same is None else _reused(config, same)
         finally:
             work.clear()
     return _not_empty(manifest, config)
 
 
-def _reused(config: IngestConfig, before: Present) -> Manifest:
-    print(f"{config.out}: unchanged since the last ingest, {before.accepted} photographs are reused")
-    manifest = before.require()
+def _reused(config: IngestConfig, manifest: Manifest) -> Manifest:
+    print(f"{config.out}: unchanged since the last ingest, {manifest.accepted} photographs are reused")
     if config.prune is not None and manifest.retired:
         return replace_manifest(manifest, config, manifest)
     return manifest

@@ -23,9 +23,10 @@ from ray.util.placement_group import PlacementGroup, placement_group_table, remo
 from models.config import LabelingError, PoolError
 from models.paths import absolute
 from pseudolabel.pool.entries import LabelEntry, Record, shard_of, to_entry, to_record
-from pseudolabel.pool.label_pool import PoolStats, new_name
+from pseudolabel.pool.label_pool import new_name
 from pseudolabel.pool.shard import Shard
 from pseudolabel.pool.snapshots import Manifest, Part, write_manifest
+from pseudolabel.pool.stats import PoolStats
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from models.config import PoolError, Settings
+from models.config import Settings
 from pseudolabel.coherence import admits
 from pseudolabel.pool.entries import LabelEntry, Record, shard_of, to_entry, to_record
 from pseudolabel.pool.history import History, Moment, bounded, logged, together
@@ -22,7 +22,6 @@ from pseudolabel.pool.increments import files_of, lasting
 from pseudolabel.pool.snapshots import (
     Manifest,
     Part,
-    SnapshotError,
     full_name,
     read_manifest,
     read_part,
@@ -31,8 +30,6 @@ from pseudolabel.pool.snapshots import (
 )
 from pseudolabel.pool.stats import PoolStats
 from pseudolabel.pool.store import Store
-
-__all__ = ["LabelEntry", "LabelPool", "PoolError", "PoolStats", "Record", "SnapshotError"]
 
 _SUMS = "select count(*), total(clearness), total(quality), coalesce(sum(teacher_step), 0) from labels"
 _PUT = """

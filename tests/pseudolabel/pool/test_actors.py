@@ -21,7 +21,7 @@ from ray import cloudpickle
 from ray.util.placement_group import placement_group_table
 from torch import nn
 
-from models.config import LabelingError
+from models.config import LabelingError, PoolError
 from models.networks.corun import CorunOutput
 from pseudolabel.__main__ import main as look
 from pseudolabel.labeling.client import COORDINATOR
@@ -30,8 +30,7 @@ from pseudolabel.labeling.workers import start_labeling
 from pseudolabel.pool import actors
 from pseudolabel.pool.actors import owned, start_pool
 from pseudolabel.pool.client import MAX_PENDING, LabelPoolClient, group_prefix, namespace_of, shard_name
-from pseudolabel.pool.entries import shard_folder, shard_of
-from pseudolabel.pool.label_pool import LabelEntry, PoolError
+from pseudolabel.pool.entries import LabelEntry, shard_folder, shard_of
 from pseudolabel.scorer.scores import Scores
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

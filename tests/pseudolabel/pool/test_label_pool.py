@@ -17,11 +17,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from models.config import PoolError
 from pseudolabel.pool import store
-from pseudolabel.pool.entries import shard_of, to_entry, to_record
+from pseudolabel.pool.entries import LabelEntry, shard_of, to_entry, to_record
 from pseudolabel.pool.history import LONGEST, History, Moment, together
-from pseudolabel.pool.label_pool import LabelEntry, LabelPool, PoolError, PoolStats, SnapshotError
-from pseudolabel.pool.snapshots import Manifest, latest_snapshot, write_manifest
+from pseudolabel.pool.label_pool import LabelPool
+from pseudolabel.pool.snapshots import Manifest, SnapshotError, latest_snapshot, write_manifest
+from pseudolabel.pool.stats import PoolStats
 
 
 def entry(image_id: str, clearness: float = 0.5, quality: float = 0.5, step: int = 0, side: int = 8) -> LabelEntry:
