@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from tqdm import tqdm
 
 from models.config import ConfigError
 from models.paths import child
@@ -39,12 +38,7 @@ from pipelines.ingest.decide import (
     store,
 )
 from pipelines.ingest.depth import preflight
-from pipelines.ingest.first_pass import (
-    PROGRESS,
-    first_pass,
-    held_out,
-    prepare,
-)
+from pipelines.ingest.first_pass import first_pass, held_out, prepare
 from pipelines.ingest.layouts import LAYOUTS
 from pipelines.ingest.lock import only_ingest
 from pipelines.ingest.publish import LATE, Present, check_settings, present, publish, replace_manifest
@@ -53,6 +47,7 @@ from pipelines.ingest.tree import complete
 from pipelines.ingest.write import Written, sample_depth, write_shard
 from pipelines.mapping import map_tables, map_tables_with
 from pipelines.nodes import placed, require_seen
+from pipelines.shown import progress
 
 _DEPTH_SAMPLE, _FEW_MAPS = 24, 8
 _WORK = ".ingest"  # folder of tables while they are decided on
@@ -190,7 +185,7 @@ def _write(work: Work, shards: Sequence[PlannedShard], config: IngestConfig) -> 
         for number, shard in enumerate(shards)
     ]
     written, late = [], []
-    with tqdm(total=sum(shard.rows for shard in shards), desc="write shards", unit=" photos", **PROGRESS) as bar:
+    with progress(sum(shard.rows for shard in shards), "write shards") as bar:
         for result in _shards_done(blocks, config):
             for row in result.to_pylist():
                 written.append(Written(**json.loads(row["written"])))
