@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,9 +33,9 @@ _REMEDY = "start the server, or give another tracking URI"
 _PATIENCE_S = 5.0  # for a database server to take a connection
 
 
-def prepare_mlflow(environment: Mapping[str, str] = _ENVIRONMENT) -> None:
+def prepare_mlflow() -> None:
     """Set what MLflow reads when it is imported, and quiet its log. Call this before importing it."""
-    for key, value in environment.items():
+    for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     for name in ("alembic", "alembic.runtime.migration", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
         logging.getLogger(name).setLevel(logging.WARNING)

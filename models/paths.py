@@ -38,38 +38,20 @@ def local_files() -> Any:
         surrogates.
         """
 
-        def get_file_info(self, what: Any) -> Any:
-            """Do as pyarrow's; a list of paths and a selector are taken too."""
-            if isinstance(what, pafs.FileSelector):
-                return super().get_file_info(what)
-            return super().get_file_info(
-                os.fsencode(what) if isinstance(what, str) else [os.fsencode(one) for one in what]
-            )
+    def encoded(what: Any) -> Any:
+        if isinstance(what, list | tuple):
+            return [os.fsencode(one) for one in what]
+        return os.fsencode(what) if isinstance(what, str) else what
 
-        def open_input_stream(self, path: str, *args: Any, **options: Any) -> Any:
-            """Do as pyarrow's."""
-            return super().open_input_stream(os.fsencode(path), *args, **options)
+    def taking_any(name: str) -> Any:
+        whole = getattr(pafs.LocalFileSystem, name)
+        return lambda files, *paths, **options: whole(files, *map(encoded, paths), **options)
 
-        def open_input_file(self, path: str) -> Any:
-            """Do as pyarrow's."""
-            return super().open_input_file(os.fsencode(path))
-
-        def open_output_stream(self, path: str, *args: Any, **options: Any) -> Any:
-            """Do as pyarrow's."""
-            return super().open_output_stream(os.fsencode(path), *args, **options)
-
-        def create_dir(self, path: str, *, recursive: bool = True) -> None:
-            """Do as pyarrow's."""
-            super().create_dir(os.fsencode(path), recursive=recursive)
-
-        def move(self, source: str, target: str) -> None:
-            """Do as pyarrow's."""
-            super().move(os.fsencode(source), os.fsencode(target))
-
-        def delete_file(self, path: str) -> None:
-            """Do as pyarrow's."""
-            super().delete_file(os.fsencode(path))
-
+    for name in (
+        "get_file_info", "open_input_stream", "open_input_file", "open_output_stream", "create_dir", "move",
+        "delete_file",
+    ):  # fmt: skip
+        setattr(LocalFiles, name, taking_any(name))
     return LocalFiles
 
 

@@ -6,7 +6,6 @@ import importlib
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 import warnings
@@ -20,7 +19,6 @@ from models.config import ConfigError, environment
 NAMESPACE = "ray-dehaze"
 SOURCE_ROOT = Path(__file__).resolve().parents[1]
 MIN_CPUS = 2  # a trainer, its data tasks and the label workers wait for each other on a single logical CPU
-ANSWER_SECONDS = 5.0
 LEAVING_SECONDS = 60.0  # that a thread of Ray Data gets to end
 
 # Both kinds of session; whatever the user set wins.
@@ -166,7 +164,9 @@ def data_context_defaults() -> None:
 def _join(address: str, log_to_driver: bool) -> None:
     import ray
 
-    _require_answer(address)
+    from pseudolabel.inspect import require_answer
+
+    require_answer(address)
     try:
         ray.init(
             address=address,
@@ -181,19 +181,6 @@ def _join(address: str, log_to_driver: bool) -> None:
         raise ConfigError(
             f"the Ray cluster at '{address}' wants another token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
         ) from problem
-
-
-def _require_answer(address: str) -> None:
-    """Fail in seconds where ``ray.init`` would retry a dead address for minutes and then end the process."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not port.isdigit():
-        if address != "auto":
-            raise ConfigError(f"Ray address '{address}' is neither host:port nor ray://host:port nor 'auto'")
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
-    except OSError as problem:
-        raise ConfigError(f"no Ray cluster answers at '{address}': {problem}") from problem
 
 
 def _local_environment() -> dict[str, str]:

@@ -34,7 +34,7 @@ def capacity() -> Capacity:
     return may_have or Capacity(have.nodes, final=False)
 
 
-def make_room(asks: Sequence[Ask], patience: float = PATIENCE, again: float = AGAIN) -> None:
+def make_room(asks: Sequence[Ask]) -> None:
     """Wait until the cluster has room for all of this at a time, and say so; growing clusters learn what is wanted.
 
     Raises:
@@ -52,10 +52,10 @@ def make_room(asks: Sequence[Ask], patience: float = PATIENCE, again: float = AG
         return
     room = placement_group(bundles, strategy="PACK")
     try:
-        until = time.monotonic() + patience
+        until = time.monotonic() + PATIENCE
         while not room.wait(1):
             if time.monotonic() > until:
-                until = time.monotonic() + again
+                until = time.monotonic() + AGAIN
                 grows = "" if size.final else "; if it grows by itself, nodes may be on their way"
                 print(
                     f"waiting for room for {listed(asks)}; free in the cluster now: {_free(ray)}{grows}",
@@ -71,12 +71,11 @@ def _free(ray: Any) -> str:
     return ", ".join(f"{free.get(kind, 0):g} of {have.get(kind, 0):g} {kind}s" for kind in ("GPU", "CPU"))
 
 
-def require_seen(folder: str, blind: Callable[[Path], Sequence[str]] | None = None) -> None:
+def require_seen(folder: str) -> None:
     """Refuse a local folder for results that some nodes of the cluster do not see: what they write would be lost.
 
     Args:
         folder: of ``--out``; a URI is everybody's.
-        blind: addresses of the nodes that do not see a file, :func:`blind_nodes` by default.
 
     Raises:
         ConfigError: there are such nodes.
@@ -87,7 +86,7 @@ def require_seen(folder: str, blind: Callable[[Path], Sequence[str]] | None = No
     marker.parent.mkdir(parents=True, exist_ok=True)
     marker.touch()
     try:
-        found = (blind or blind_nodes)(marker)
+        found = blind_nodes(marker)
     finally:
         marker.unlink(missing_ok=True)
     if found:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from models.paths import absolute, name_of
-from models.registry import ALIAS, NAME
+from models.registry import ALIAS, NAME, register_model
 from pipelines.command import run
-from pipelines.tracking import Tracker, default_uri, register_model, running
+from pipelines.tracking import Tracker, default_uri, running
 
 
 def register(

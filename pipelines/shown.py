@@ -6,7 +6,10 @@ from __future__ import annotations
 
 import sys
 import unicodedata
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # control, format, surrogates, ends of lines and paragraphs
 _JOINERS = "\u200c\u200d"  # of format, and part of words and emoji
@@ -23,6 +26,14 @@ def say(text: str, file: TextIO | None = None) -> None:
     stream = sys.stdout if file is None else file
     encoding = stream.encoding or "utf-8"
     print(shown(text).encode(encoding, "backslashreplace").decode(encoding), file=stream)
+
+
+def progress(total: int, what: str, unit: str = "photos") -> tqdm[Any]:
+    """Return a bar on standard error, which is drawn seldom where that is no terminal."""
+    from tqdm import tqdm
+
+    often = 0.5 if sys.stderr.isatty() else 10
+    return tqdm(total=total, desc=what, unit=f" {unit}", mininterval=often, dynamic_ncols=True)
 
 
 def _plain(char: str) -> str:

@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.mlflow_client import SQLITE, asking, is_away, prepare_mlflow, public_uri, reason_of
-from models.registry import download_model, register_model
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-import platform
-from collections.abc import Iterable
-from importlib import metadata
+
+log = logging.getLogger(__name__)
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
@@ -38,10 +38,6 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
             found[name] = "from source" if name == "ray-dehaze" else "not installed"
     return found
 
-
-__all__ = ["Tracker", "default_uri", "download_model", "flatten", "register_model", "require_tracking", "running"]
-
-log = logging.getLogger(__name__)
 
 LONGEST_VALUE = 500  # the length that MLflow's server and its databases guarantee
 _PARAMS_PER_CALL = 100  # MLflow's own limit

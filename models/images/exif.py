@@ -113,8 +113,9 @@ def directories(block: bytes) -> tuple[Tags, dict[int, Tags]]:
     return copied(source, set(source) - set(found)), children
 
 
-def packed(tags: Tags, children: Mapping[int, Tags], at: int = 8) -> bytes:
-    """Serialize a directory, to stand at byte ``at`` of a file, with those that it points to."""
+def packed(tags: Tags, children: Mapping[int, Tags]) -> bytes:
+    """Serialize a directory, to stand behind the head of a file, with those that it points to."""
+    at = len(HEAD)
     for pointer in children:
         tags[pointer] = at
     place = at + len(tags.tobytes(at))

@@ -105,8 +105,6 @@ def open_image(data: bytes, limits: ImageLimits) -> Image.Image:
         check_frames(boxed.sequence, str(kind_of(data)), limits)
     try:
         image = Image.open(io.BytesIO(data), formats=plugins)
-    except Image.DecompressionBombError as problem:
-        raise ImageTooLarge(str(problem)) from problem
     except UnidentifiedImageError as problem:
         if data.startswith(MAGIC["TIFF"]) and "TIFF" in limits.formats:  # its directory was found sound
             message = "TIFF of this color model and depth is not supported; save it as RGB of 8 or 16 bits a channel"

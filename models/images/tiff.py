@@ -22,7 +22,7 @@ _MODELS: dict[int, tuple[Model, int]] = {
 _WHITE_IS_ZERO, _LAB = 0, (8, 9)
 _COMPRESSIONS = (1, 5, 8, 32946, 32773)  # none, LZW, deflate twice, PackBits: all bounded by the size of a strip
 _PREMULTIPLIED, _STRAIGHT = 1, 2
-_BITS, _PHOTOMETRIC, _SAMPLES, _PLANAR, _EXTRA, _FORMAT = 258, 262, 277, 284, 338, 339
+_BITS, _PHOTOMETRIC, _SAMPLES, _EXTRA, _FORMAT = 258, 262, 277, 338, 339
 _KIND, _WITHIN, _MOSAICS, _DNG = 254, 330, (32803, 34892), 50706  # color filter array and linear raw
 _XMP = 700
 

@@ -146,15 +146,14 @@ class GlobalNorm(nn.Module):
         per_channel: each channel by itself is instance normalization (Ulyanov et al., 2016); all together is group
             normalization with one group (Wu and He, ECCV 2018), which keeps the channels' proportions.
         affine: whether a scale and a shift are learned.
-        epsilon: added to the variance.
     """
 
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, channels: int, *, per_channel: bool = True, affine: bool = True, epsilon: float = 1e-5) -> None:
+    def __init__(self, channels: int, *, per_channel: bool = True, affine: bool = True) -> None:
         super().__init__()
-        self.channels, self.per_channel, self.epsilon = channels, per_channel, epsilon
+        self.channels, self.per_channel = channels, per_channel
         if affine:
             self.weight = nn.Parameter(torch.ones(channels))
             self.bias = nn.Parameter(torch.zeros(channels))
@@ -167,7 +166,7 @@ class GlobalNorm(nn.Module):
         moments = pixel_mean(_first_two_moments, x)
         mean, square = (moments if self.per_channel else moments.mean(2, keepdim=True)).unbind(1)
         # Rounding may leave the variance of a flat picture just below 0.
-        scale = (square - mean * mean).clamp(min=0.0).add(self.epsilon).rsqrt() * self.weight
+        scale = (square - mean * mean).clamp(min=0.0).add(1e-5).rsqrt() * self.weight
         return scale[..., None, None], (self.bias - mean * scale)[..., None, None]
 
     def forward(self, x: Tensor) -> Tensor:

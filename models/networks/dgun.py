@@ -217,7 +217,7 @@ def released_name(name: str) -> str:
     )
 
 
-def _config_of(state_dict: Mapping[str, Tensor], stages: int) -> DgunConfig:
+def _config_of(state_dict: Mapping[str, Tensor]) -> DgunConfig:
     """Read the widths from shapes; the number of stages is in no weight."""
     try:
         dim = state_dict["shallow_feat1.0.weight"].shape[0]
@@ -226,20 +226,16 @@ def _config_of(state_dict: Mapping[str, Tensor], stages: int) -> DgunConfig:
         tail = state_dict["concat67.weight"].shape[0] - dim
     except KeyError as missing:
         raise ValueError(f"not a released DGUNet state dict: {missing} is missing") from None
-    return DgunConfig(stages=stages, dim=dim, growth=wide - dim, subspace=subspace, tail=tail)
+    return DgunConfig(stages=7, dim=dim, growth=wide - dim, subspace=subspace, tail=tail)
 
 
-def load_released_dgunet(state_dict: Mapping[str, Tensor], stages: int = 7) -> Dgun:
-    """Make a :class:`Dgun` with the authors' released weights.
-
-    Args:
-        state_dict: of the authors' DGUNet.
-        stages: with the first and the last; the released network has 7.
+def load_released_dgunet(state_dict: Mapping[str, Tensor]) -> Dgun:
+    """Make a :class:`Dgun` of 7 stages, as the released network has, with the weights of the authors' DGUNet.
 
     Raises:
         ValueError: names that do not match, each listed.
         RuntimeError: shapes that do not match, each listed.
     """
-    network = Dgun(_config_of(state_dict, stages))
+    network = Dgun(_config_of(state_dict))
     load_renamed(network, state_dict, {name: released_name(name) for name in network.state_dict()}, _UNUSED)
     return network

@@ -32,7 +32,7 @@ from pipelines.shown import say
 STREAM = "-"  # standard input or output
 
 if TYPE_CHECKING:  # torch takes seconds that --help need not
-    from pipelines.dehaze.plan import FolderPlan, PhotoTask
+    from pipelines.dehaze.walk import FolderPlan, PhotoTask
 
 
 def apply(plan: FolderPlan, args: argparse.Namespace) -> int:

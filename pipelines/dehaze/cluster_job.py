@@ -34,7 +34,7 @@ from pseudolabel.crew import Work
 
 if TYPE_CHECKING:
     from pipelines.dehaze.outcome import FolderReport
-    from pipelines.dehaze.plan import FolderPlan, PhotoTask
+    from pipelines.dehaze.walk import FolderPlan, PhotoTask
     from pipelines.dehaze.work import FolderWorker, PhotoResult, WorkerSetup
 
 _AHEAD = 2  # batches that a worker has: the one in hand, and the next, so that it never waits

@@ -16,8 +16,9 @@ from models.paths import child, filesystem, is_uri
 from models.registry import SCHEME, download_model
 from pipelines.dehaze.names import SHEETS
 from pipelines.dehaze.outcome import NO_SPACE, FolderReport
-from pipelines.dehaze.plan import FolderPlan, FolderSurvey, batches, tasks
+from pipelines.dehaze.plan import FolderSurvey, batches, tasks
 from pipelines.dehaze.record import FolderRecord, close_record, compare, made_with, open_record, read_record
+from pipelines.dehaze.walk import FolderPlan
 from pipelines.dehaze.work import BATCH, ExistingResults, WorkerSetup, states
 from pipelines.shown import say
 

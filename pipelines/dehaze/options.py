@@ -12,7 +12,7 @@ from models.imports import add_allow_networks
 from models.options import DehazeOptions, InferenceConfig
 
 if TYPE_CHECKING:  # torch takes seconds that --help need not
-    from pipelines.dehaze.plan import FolderPlan
+    from pipelines.dehaze.walk import FolderPlan
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -22,8 +22,6 @@ from pipelines.corpus import left_out_text, split_glob
 from pipelines.dehaze.names import advice, identity, ignores_case, inside, is_own, same_place
 from pipelines.dehaze.walk import FolderPlan, PhotoTask, Root, walk
 
-__all__ = ["FolderPlan", "FolderSurvey", "PhotoTask", "Root", "batches", "format_of", "make_plan", "survey", "tasks"]
-
 _SHOWN = 3  # collisions that a message names
 _SUFFIX = re.compile(r"\.(?=.*[a-z])[a-z0-9]{1,5}")  # of a file's name: photo.heic, but not results.2024
 

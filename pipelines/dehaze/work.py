@@ -16,7 +16,7 @@ from models.options import DehazeOptions, InferenceConfig
 from models.paths import child, filesystem, replacing
 from models.predictor import DehazeInfo, Predictor
 from pipelines.dehaze.names import same_place
-from pipelines.dehaze.plan import PhotoTask
+from pipelines.dehaze.walk import PhotoTask
 from pipelines.disk_errors import NoSpaceError, no_space, reason_of
 
 BATCH = 16  # photographs; also what one preview sheet holds

@@ -150,8 +150,8 @@ class Demo:
 
     def register(self, tracker: Any, model: str, evaluation: dict[str, Any]) -> dict[str, Any]:
         """Register the model in MLflow with its figures and pictures; the alias ``champion`` points to it."""
+        from models.registry import register_model
         from pipelines.evaluate import flat
-        from pipelines.tracking import register_model
 
         tracker.log_metrics(flat(evaluation["summary"]))
         tracker.log_artifact(self.run / "evaluation", "evaluation")

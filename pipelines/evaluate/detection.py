@@ -119,9 +119,8 @@ class Precision:
 
 
 def average_precision(
-    truth: Mapping[str, Annotated], found: Detections, labels: Sequence[str], classes: Sequence[str], seed: int,
-    resamples: int = RESAMPLES,
-) -> Precision:  # fmt: skip
+    truth: Mapping[str, Annotated], found: Detections, labels: Sequence[str], classes: Sequence[str], seed: int
+) -> Precision:
     """Compute the mAP of one model by pycocotools.
 
     Args:
@@ -130,7 +129,6 @@ def average_precision(
         labels: names by the detector's label.
         classes: to average over, canonical.
         seed: of the bootstrap.
-        resamples: of the bootstrap.
 
     Raises:
         ConfigError: pycocotools is not installed.
@@ -157,7 +155,7 @@ def average_precision(
         judge.evaluate()
         judge.accumulate()
         precision = judge.eval["precision"][:, :, :, 0, 0]  # overlaps, recalls, classes
-        resampled = _resampled(judge, len(ids), len(classes), seed, resamples)
+        resampled = _resampled(judge, len(ids), len(classes), seed)
     by_class = {name: _mean(precision[0, :, place]) for place, name in enumerate(classes)}
     return Precision(_mean(precision[0]), _mean(precision), by_class, resampled)
 
@@ -168,12 +166,12 @@ def _mean(precision: NDArray[np.float64]) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
-def _resampled(judge: Any, photographs: int, classes: int, seed: int, resamples: int) -> NDArray[np.float64]:
+def _resampled(judge: Any, photographs: int, classes: int, seed: int) -> NDArray[np.float64]:
     """ap50 over photographs drawn with replacement; matches within a photograph stay as they are."""
     matches = np.array(judge.evalImgs, dtype=object).reshape(classes, photographs)
     generator = np.random.default_rng(seed)
     values = []
-    for _ in range(resamples):
+    for _ in range(RESAMPLES):
         drawn = generator.integers(0, photographs, photographs)
         judge.evalImgs = list(matches[:, drawn].reshape(-1))
         judge.accumulate()

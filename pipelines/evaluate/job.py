@@ -10,15 +10,12 @@ of every table.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-from tqdm import tqdm
 
 from models.config import ConfigError
 from pipelines.cluster import data_context_defaults, ray_session
@@ -30,9 +27,9 @@ from pipelines.evaluate.report import Summary, publish
 from pipelines.mapping import map_tables_with
 from pipelines.nodes import make_room, placed
 from pipelines.resources import Ask
+from pipelines.shown import progress
 from pipelines.tracking import require_tracking
 
-PROGRESS: dict[str, Any] = {"mininterval": 0.5 if sys.stderr.isatty() else 10, "dynamic_ncols": True}
 RETRIES = 3  # of a batch whose worker died
 
 
@@ -98,7 +95,7 @@ def measure(
         gpus=gpus,
         retries=RETRIES,
     )
-    with tqdm(total=sum(b.num_rows for b in blocks), desc="evaluate", unit=" photos", **PROGRESS) as bar:
+    with progress(sum(b.num_rows for b in blocks), "evaluate") as bar:
         try:
             for rows in tables:
                 yield rows

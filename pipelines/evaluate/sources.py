@@ -54,7 +54,6 @@ class Selection:
     """
 
     source: str
-    is_corpus: bool
     found: int
     split: Split
     in_sample: bool
@@ -166,7 +165,7 @@ def choose(path: str, domain: str, split: Split | None, limit: int | None, defau
     in_sample = any(e.split == "train" for e in chosen) and (corpus or fallback or split is not None)
     if in_sample and not fallback:
         warnings.append(f"photographs of the training split of {path} are evaluated: the figures are not held out")
-    return Selection(path, corpus, found, wanted, in_sample, tuple(chosen), (*warnings, *notes))
+    return Selection(path, found, wanted, in_sample, tuple(chosen), (*warnings, *notes))
 
 
 _INPUT = ("_hazy", "-hazy", "_haze", "_input", "_lq", "_LQ")  # what names of inputs end with, and of outputs may lack
@@ -334,7 +333,7 @@ def clear_selection(root: Path, paths: Iterable[str]) -> Selection:
         image_id = image_id_of(data)
         entries.setdefault(image_id, SourceEntry(image_id, printable(file.name), "test", path, size=size_of(data)))
     ordered = tuple(entries[image_id] for image_id in sorted(entries))
-    return Selection(str(root), False, len(ordered), "all", False, ordered)
+    return Selection(str(root), len(ordered), "all", False, ordered)
 
 
 def _looser(name: str, folder: Folder, tries: Sequence[str]) -> Iterator[Path | None]:

@@ -74,10 +74,10 @@ class Paired:
 Table = dict[str, dict[str, Aggregate]]
 
 
-def weights_of(image_id: str, seed: int, resamples: int = RESAMPLES) -> Values:
+def weights_of(image_id: str, seed: int) -> Values:
     """Return how often a photograph counts in each resample: Poisson with mean 1, from its id and the seed."""
     generator = np.random.Generator(np.random.PCG64([seed, int(image_id[:16], 16)]))
-    return generator.poisson(1.0, resamples).astype(np.float64)
+    return generator.poisson(1.0, RESAMPLES).astype(np.float64)
 
 
 @dataclass
@@ -85,7 +85,6 @@ class _Sums:
     """Of some columns: over all photographs, and in every resample."""
 
     columns: int
-    resamples: int
     count: NDArray[np.int64] = field(init=False)
     total: Values = field(init=False)
     weight: Values = field(init=False)
@@ -93,7 +92,7 @@ class _Sums:
 
     def __post_init__(self) -> None:
         self.count, self.total = np.zeros(self.columns, np.int64), np.zeros(self.columns)
-        self.weight = np.zeros((self.resamples, self.columns))
+        self.weight = np.zeros((RESAMPLES, self.columns))
         self.weighted = np.zeros_like(self.weight)
 
     def add(self, values: Values, weights: Values) -> None:
@@ -124,24 +123,14 @@ class Statistics:
         models: rows of the table in their order; the first is what the others are compared with.
         metrics: its columns.
         seed: of the bootstrap.
-        resamples: of the bootstrap.
-        sample: photographs kept for medians and plots.
     """
 
-    def __init__(
-        self,
-        models: Sequence[str],
-        metrics: Sequence[str],
-        seed: int,
-        resamples: int = RESAMPLES,
-        sample: int = SAMPLE,
-    ) -> None:
+    def __init__(self, models: Sequence[str], metrics: Sequence[str], seed: int) -> None:
         self.models, self.metrics, self.seed = tuple(models), tuple(metrics), seed
-        self.resamples, self.sample = resamples, sample
         self.photographs = 0
         self._pairs = list(combinations(range(len(self.models)), 2))
-        self._single = _Sums(len(self.models) * len(self.metrics), resamples)
-        self._paired = _Sums(len(self._pairs) * len(self.metrics), resamples)
+        self._single = _Sums(len(self.models) * len(self.metrics))
+        self._paired = _Sums(len(self._pairs) * len(self.metrics))
         self._better = np.zeros((len(self._pairs), len(self.metrics)), np.int64)
         self._kept: list[tuple[int, int, Values]] = []
         self._waiting: list[tuple[str, Values]] = []
@@ -162,7 +151,7 @@ class Statistics:
     def _keep(self, image_id: str, values: Values) -> None:
         entry = (-int(image_id, 16), self.photographs, values)  # the heap's first is the highest id
         self.photographs += 1
-        if len(self._kept) < self.sample:
+        if len(self._kept) < SAMPLE:
             heapq.heappush(self._kept, entry)
         elif entry[0] > self._kept[0][0]:
             heapq.heapreplace(self._kept, entry)
@@ -170,7 +159,7 @@ class Statistics:
     def _work(self) -> None:
         if not self._waiting:
             return
-        weights = np.stack([weights_of(image_id, self.seed, self.resamples) for image_id, _ in self._waiting])
+        weights = np.stack([weights_of(image_id, self.seed) for image_id, _ in self._waiting])
         values = np.stack([found for _, found in self._waiting])
         self._waiting.clear()
         self._single.add(values.reshape(len(values), -1), weights)

@@ -300,13 +300,13 @@ def match_depth(photographs: pa.Table, depth: pa.Table) -> dict[str, str]:
     """Place of a photograph's depth map, by uri: the same key, or else the same name where only one map has it. Those
     of other names have no say, so that tables may be cut by name.
     """
-    by_path = dict(zip(texts(depth["key"]), texts(depth["place"]), strict=True))
+    by_path = dict(zip(depth["key"].to_pylist(), depth["place"].to_pylist(), strict=True))
     by_name: dict[str, str | None] = {}
     for key, place in by_path.items():
         name = PurePosixPath(key).name
         by_name[name] = None if name in by_name else place
     found = {}
-    for key, uri in zip(texts(photographs["key"]), texts(photographs["uri"]), strict=True):
+    for key, uri in zip(photographs["key"].to_pylist(), photographs["uri"].to_pylist(), strict=True):
         match = by_path.get(key) or by_name.get(PurePosixPath(key).name)
         if match is not None:
             found[uri] = match
@@ -333,9 +333,3 @@ def pair_ids(keys: Iterable[str], layout: LayoutName, pair_by: str | None) -> li
         scene = None if match is None else match[1]
         found.append(scene if pair_by or scene is None else f"{layout}/{scene}")
     return found
-
-
-def texts(column: Any) -> list[str]:
-    """Return a string column as a list."""
-    values: list[str] = column.to_pylist()
-    return values

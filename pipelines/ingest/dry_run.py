@@ -61,7 +61,7 @@ def dry_run(config: IngestConfig) -> Estimate:
 
 def _estimate(config: IngestConfig, plan: SourceSurvey, before: Present, work: Work) -> Estimate:
     plan = complete(work, plan)
-    unchanged = before.has(plan.fingerprint, config.append)
+    unchanged = before.of(plan.fingerprint, config.append) is not None
     work, spooled, known, listed = prepare(work, config, plan, before)
     jobs, counts = look_up(work, config, listed, known.files)
     kinds: Counter[str] = Counter()

@@ -6,7 +6,6 @@ hash of the photographs' content, as decisions need it.
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from tqdm import tqdm
 
 from models.config import ConfigError
 from models.paths import child
@@ -29,8 +27,8 @@ from pipelines.ingest.examine import examine, portions
 from pipelines.ingest.publish import Present
 from pipelines.ingest.survey import Listing, SourceSurvey
 from pipelines.mapping import map_tables
+from pipelines.shown import progress
 
-PROGRESS: dict[str, Any] = {"mininterval": 0.5 if sys.stderr.isatty() else 10, "dynamic_ncols": True}
 KNOWN = EXAMINED.append(pa.field("catalogued", pa.bool_()))  # by a finished ingest, not by one that was cut off
 _PARTS_OF_A_TASK = 1000  # files of 64 rows
 
@@ -89,7 +87,7 @@ def prepare(
     if not spooled.photographs:
         raise _no_photographs(config, spooled)
     depth = spooled if plan.depth is None else spool(work, "spooled-depth", plan.depth)
-    besides = before.require().found if config.append else 0
+    besides = before.manifest.found if config.append and before.manifest is not None else 0
     work = replace(work, parts=-(-(spooled.photographs + besides) // ROWS))
     pieces = before.catalogue or []
     known = scatter_known(work, pieces, config, examined=before.same_examination, stored=before.same_settings)
@@ -113,7 +111,7 @@ def _opened(listing: Listing, alone: bool) -> Iterator[pa.Table]:
     if not listing.containers:
         return
     blocks = [pa.Table.from_pylist([{**asdict(file), "kind": kind}]) for file, kind in listing.containers]
-    with tqdm(total=len(blocks), desc="open archives", unit=" files", **PROGRESS) as bar:
+    with progress(len(blocks), "open archives", "files") as bar:
         function = partial(_expand_batch, sorter=listing.sorter)
         for table in map(function, blocks) if alone else map_tables(blocks, function):
             yield table.cast(LISTED)
@@ -249,7 +247,7 @@ def first_pass(work: Work, config: IngestConfig, listed: Sequence[str], known: S
     total, fresh = (sum(count[i] for count in counts) for i in (0, 1))
     if fresh < total:
         print(f"{total - fresh} of {total} {what} are known from before", flush=True)
-    with tqdm(total=fresh, desc=f"examine {what}", unit=" files", **PROGRESS) as bar:
+    with progress(fresh, f"examine {what}", "files") as bar:
         for job, (_, count) in zip(jobs, counts, strict=True):
             if count:
                 tables = [EXAMINED.empty_table()]

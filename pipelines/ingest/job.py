@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from tqdm import tqdm
 
 from models.config import ConfigError
 from models.paths import child
@@ -39,12 +38,7 @@ from pipelines.ingest.decide import (
     store,
 )
 from pipelines.ingest.depth import preflight
-from pipelines.ingest.first_pass import (
-    PROGRESS,
-    first_pass,
-    held_out,
-    prepare,
-)
+from pipelines.ingest.first_pass import first_pass, held_out, prepare
 from pipelines.ingest.layouts import LAYOUTS
 from pipelines.ingest.lock import only_ingest
 from pipelines.ingest.publish import LATE, Present, check_settings, present, publish, replace_manifest
@@ -53,6 +47,7 @@ from pipelines.ingest.tree import complete
 from pipelines.ingest.write import Written, sample_depth, write_shard
 from pipelines.mapping import map_tables, map_tables_with
 from pipelines.nodes import placed, require_seen
+from pipelines.shown import progress
 
 _DEPTH_SAMPLE, _FEW_MAPS = 24, 8
 _WORK = ".ingest"  # folder of tables while they are decided on
@@ -77,8 +72,9 @@ def ingest(config: IngestConfig) -> Manifest:
 def _ingest(config: IngestConfig, plan: SourceSurvey) -> Manifest:
     before = present(config)
     check_settings(config, before)
-    if plan.is_complete and before.has(plan.fingerprint, config.append):
-        return _not_empty(_reused(config, before), config)
+    same = before.of(plan.fingerprint, config.append) if plan.is_complete else None
+    if same is not None:
+        return _not_empty(_reused(config, same), config)
     with ray_session():
         data_context_defaults()
         require_seen(config.out)
@@ -90,16 +86,15 @@ def _ingest(config: IngestConfig, plan: SourceSurvey) -> Manifest:
         work.clear()  # of an ingest that was cut off
         try:
             plan = complete(work, plan)
-            same = before.has(plan.fingerprint, config.append)
-            manifest = _reused(config, before) if same else _made(config, plan, before, work)
+            same = before.of(plan.fingerprint, config.append)
+            manifest = _made(config, plan, before, work) if same is None else _reused(config, same)
         finally:
             work.clear()
     return _not_empty(manifest, config)
 
 
-def _reused(config: IngestConfig, before: Present) -> Manifest:
-    print(f"{config.out}: unchanged since the last ingest, {before.accepted} photographs are reused")
-    manifest = before.require()
+def _reused(config: IngestConfig, manifest: Manifest) -> Manifest:
+    print(f"{config.out}: unchanged since the last ingest, {manifest.accepted} photographs are reused")
     if config.prune is not None and manifest.retired:
         return replace_manifest(manifest, config, manifest)
     return manifest
@@ -190,7 +185,7 @@ def _write(work: Work, shards: Sequence[PlannedShard], config: IngestConfig) -> 
         for number, shard in enumerate(shards)
     ]
     written, late = [], []
-    with tqdm(total=sum(shard.rows for shard in shards), desc="write shards", unit=" photos", **PROGRESS) as bar:
+    with progress(sum(shard.rows for shard in shards), "write shards") as bar:
         for result in _shards_done(blocks, config):
             for row in result.to_pylist():
                 written.append(Written(**json.loads(row["written"])))

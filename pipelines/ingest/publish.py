@@ -62,22 +62,14 @@ class Present:
     same_settings: bool
     same_examination: bool
 
-    @property
-    def accepted(self) -> int:
-        """Return the number of its photographs."""
-        return self.manifest.accepted if self.manifest is not None else 0
-
-    def require(self) -> Manifest:
-        """Return the manifest of a corpus that is known to be there."""
-        if self.manifest is None:
-            raise ValueError("there is no finished corpus")
-        return self.manifest
-
-    def has(self, fingerprint: str, append: bool) -> bool:
-        """Return whether it was made from just these sources, or already holds them when they are to be added."""
+    def of(self, fingerprint: str, append: bool) -> Manifest | None:
+        """Return its manifest where it was made from just these sources, or already holds them when they are to be
+        added.
+        """
         if self.manifest is None or not self.same_settings or not self.same_examination:
-            return False
-        return fingerprint in self.manifest.sources if append else self.manifest.sources == (fingerprint,)
+            return None
+        sources = self.manifest.sources
+        return self.manifest if (fingerprint in sources if append else sources == (fingerprint,)) else None
 
 
 def present(config: IngestConfig) -> Present:

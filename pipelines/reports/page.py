@@ -72,10 +72,10 @@ def name(uri: object, longest: int = 160) -> Markup:
     return Markup("<bdi>{}</bdi>").format(broken)
 
 
-def lines(text: str, longest: int = 400, most: int = 20_000) -> Markup:
-    """Return text of several lines, for ``<pre>``, at most ``most`` characters, each line at most ``longest``."""
-    cut = text if len(text) <= most else f"{text[:most]}…"
-    return Markup("\n").join(visible(short(line, longest)) for line in cut.split("\n"))
+def lines(text: str) -> Markup:
+    """Return text of several lines, for ``<pre>``, at most 20,000 characters, each line at most 400."""
+    cut = text if len(text) <= 20_000 else f"{text[:20_000]}…"
+    return Markup("\n").join(visible(short(line, 400)) for line in cut.split("\n"))
 
 
 def visible(value: Any) -> Any:
@@ -109,9 +109,9 @@ def amount(count: float) -> str:
     return f"{digits.removesuffix('.0')}{_NBSP}{unit}" if count else "0"
 
 
-def plural(count: int, one: str, many: str = "") -> str:
+def plural(count: int, one: str) -> str:
     """Return ``1 photograph``, ``2,000 photographs``."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+    return f"{count:,} {one if count == 1 else one + 's'}"
 
 
 def base64_of(data: bytes) -> str:

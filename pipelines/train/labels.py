@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.paths import absolute, child, names_in, read_file, replacing
+from pipelines.shown import progress
 from pipelines.train.data import given_corpus
 
 if TYPE_CHECKING:
@@ -263,11 +264,7 @@ class _SeedProgress:
     """A progress bar over the photographs of the seeding round."""
 
     def __init__(self, total: int) -> None:
-        from tqdm import tqdm
-
-        self.bar = tqdm(
-            total=total, desc="first labels", unit=" photos", mininterval=0.5 if sys.stderr.isatty() else 10
-        )
+        self.bar = progress(total, "first labels")
 
     def __call__(self, status: dict[str, Any]) -> None:
         report = status["current"] or (status["history"] or [None])[-1]

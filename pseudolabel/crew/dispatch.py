@@ -15,6 +15,7 @@ from pseudolabel.crew.work import Unit, Work
 log = logging.getLogger(__name__)
 
 QUIET_SECONDS = 30  # between two warnings that nobody is there
+PATIENCE_SECONDS = 30  # that workers in doubt wait for others to come
 
 
 class CrewError(DehazeError, RuntimeError):
@@ -94,16 +95,15 @@ class Crew:
     are in doubt nobody can tell: all are replaced once, and when that does not help, the rest of the work is given up.
     """
 
-    def __init__(self, workers: Workers, attempts: int, failures: int = 3, patience: float = QUIET_SECONDS) -> None:
+    def __init__(self, workers: Workers, attempts: int, failures: int = 3) -> None:
         """Call up all `workers`.
 
         Args:
             workers: who there is.
             attempts: how often one may die before it is ready.
             failures: units in a row after which a worker is in doubt.
-            patience: seconds that workers in doubt wait for others to come.
         """
-        self._workers, self._attempts, self._limit, self._patience = workers, attempts, failures, patience
+        self._workers, self._attempts, self._limit = workers, attempts, failures
         self._coming: dict[Any, int] = {}
         self._known = [_Known(f"worker {index}") for index in range(workers.size)]
         self.deaths = 0
@@ -130,7 +130,6 @@ class Crew:
         outstanding: int,
         stopped: Callable[[], bool] = lambda: False,
         held: Callable[[], bool] = lambda: False,
-        seconds: float = 1.0,
     ) -> None:
         """Have every unit done or given up.
 
@@ -138,7 +137,7 @@ class Crew:
             work: the units; it is told how each of them went.
             send: gives a unit to a worker and returns the ticket; asked late, so that it may send along what is newest.
             outstanding: units a worker may have at a time.
-            stopped: asked at least every `seconds` whether to leave off at once.
+            stopped: asked at least every second whether to leave off at once.
             held: asked as often whether to break the work off: units that are out come back, no others are handed out.
 
         Raises:
@@ -154,7 +153,7 @@ class Crew:
             if held():
                 work.leave()
             self._hand_out(work, send, out, outstanding)
-            for ticket in self._wait(out, seconds):
+            for ticket in self._wait(out):
                 if stopped():  # the workers were dismissed; that is no death to make up for
                     break
                 if ticket in out:
@@ -166,12 +165,12 @@ class Crew:
         """Stop all workers."""
         self._workers.dismiss()
 
-    def _wait(self, out: Mapping[Any, Any], seconds: float) -> Sequence[Any]:
+    def _wait(self, out: Mapping[Any, Any]) -> Sequence[Any]:
         if not self.ready and time.monotonic() - self._said > QUIET_SECONDS:
             self._said = time.monotonic()
             log.warning("no worker is up yet: is there room for them?")
         tickets = [*out, *self._coming]
-        return self._workers.wait(tickets, seconds) if tickets else ()
+        return self._workers.wait(tickets, 1.0) if tickets else ()
 
     def _rests(self, index: int) -> bool:
         return len(self._known[index].row) >= self._limit
@@ -264,7 +263,7 @@ class Crew:
 
     def _at_a_loss(self, work: Work[Unit]) -> None:
         """Go on where units are left and workers ready, and nothing can be handed out."""
-        patient = self._coming and time.monotonic() - self._at_work < self._patience
+        patient = self._coming and time.monotonic() - self._at_work < PATIENCE_SECONDS
         if not all(self._rests(index) for index in self.ready):
             for unit in [] if patient else work.go_round():
                 self._acquit([unit])

@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from models.config import PoolError
+from models.config import ConfigError, PoolError
 from pseudolabel.labeling import COORDINATOR, LabelingClient
 from pseudolabel.pool import OWNER, Pending, find_actor, namespace_of, remove_groups
 
@@ -66,13 +66,13 @@ def joined(address: str | None) -> Iterator[None]:
     """Be part of the cluster at `address`, else at `RAY_ADDRESS`, else of that on this machine.
 
     Raises:
-        PoolError: there is none.
+        ConfigError, PoolError: there is none.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "auto"
     if ray.is_initialized():
         yield
         return
-    _require_answer(address)
+    require_answer(address)
     try:
         ray.init(address=address, namespace="ray-dehaze", logging_level=logging.ERROR, log_to_driver=False)
     except ConnectionError:
@@ -83,15 +83,21 @@ def joined(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _require_answer(address: str) -> None:
-    """Fail in seconds where `ray.init` would try a dead address for minutes."""
+def require_answer(address: str) -> None:
+    """Fail in seconds where `ray.init` would retry a dead address for minutes and then end the process.
+
+    Raises:
+        ConfigError: nobody answers, or this is no address.
+    """
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdigit():
+        if address != "auto":
+            raise ConfigError(f"Ray address '{address}' is neither host:port nor ray://host:port nor 'auto'")
         return
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
     except OSError as problem:
-        raise PoolError(f"no Ray cluster answers at '{address}': {problem}") from problem
+        raise ConfigError(f"no Ray cluster answers at '{address}': {problem}") from problem
 
 
 def running() -> list[Running]:

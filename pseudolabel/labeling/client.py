@@ -64,13 +64,12 @@ class LabelingClient:
         self,
         units: Sequence[WorkUnit] | None = None,
         progress: Callable[[dict[str, Any]], None] | None = None,
-        interval: float = 1.0,
     ) -> dict[str, Any]:
         """Label all units with the latest teacher, and wait; this is how the pool is seeded before training.
 
         Args:
             units: what to label; by default all.
-            progress: told the :meth:`status` every `interval` seconds.
+            progress: told the :meth:`status` every second.
 
         Returns:
             the round's report, see :meth:`pseudolabel.labeling.rounds.Round.report`.
@@ -80,7 +79,7 @@ class LabelingClient:
         """
         self._settle()
         ref = self._coordinator().run_round.remote(None if units is None else list(units))
-        while not ray.wait([ref], timeout=interval)[0]:
+        while not ray.wait([ref], timeout=1)[0]:
             if progress is not None:
                 progress(self.status())
         report: dict[str, Any] = self._answer(ref)

@@ -21,8 +21,6 @@ from pseudolabel.labeling.rounds import LabelingConfig, WorkUnit
 from pseudolabel.pool import LabelEntry
 from pseudolabel.scorer import Scorer
 
-__all__ = ["Labeler", "WorkUnit", "implied_transmission", "label_batch", "load_models", "pack_state", "read_unit"]
-
 log = logging.getLogger(__name__)
 
 LOWEST_TRANSMISSION = 0.05  # the clamp of CORUN's data step

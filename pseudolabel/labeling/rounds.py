@@ -185,9 +185,9 @@ class Round(Work[WorkUnit]):
         }
 
 
-def reasons(failed: Iterable[dict[str, Any]], most: int = 3) -> str:
-    """Return the `most` frequent reasons of units that were given up, such as `12 x no such file; 1 x killed`."""
+def reasons(failed: Iterable[dict[str, Any]]) -> str:
+    """Return the three most frequent reasons of units that were given up, such as `12 x no such file; 1 x killed`."""
     counted = Counter(unit["reason"] for unit in list(failed)).most_common()
-    told = [f"{count} x {reason}" for reason, count in counted[:most]]
-    others = sum(count for _, count in counted[most:])
+    told = [f"{count} x {reason}" for reason, count in counted[:3]]
+    others = sum(count for _, count in counted[3:])
     return "; ".join([*told, *([f"{others} for other reasons"] if others else [])])

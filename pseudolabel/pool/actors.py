@@ -21,8 +21,9 @@ from models.config import LabelingError, PoolError
 from models.paths import absolute
 from pseudolabel.pool.client import OWNER, LabelPoolClient, group_prefix, namespace_of, shard_name
 from pseudolabel.pool.entries import Record
-from pseudolabel.pool.label_pool import LabelPool, PoolStats
+from pseudolabel.pool.label_pool import LabelPool
 from pseudolabel.pool.shard import SHARD_CPUS, Shard, open_shard, remove_store
+from pseudolabel.pool.stats import PoolStats
 
 PATIENCE = 20.0  # seconds until Ray has surely taken down what belonged to a dead program
 GROUPS = {"fetch": 1, "slow": 1}  # threads of a shard, beside the one for offers

@@ -23,13 +23,15 @@ from ray.util.placement_group import PlacementGroup, placement_group_table, remo
 from models.config import LabelingError, PoolError
 from models.paths import absolute
 from pseudolabel.pool.entries import LabelEntry, Record, shard_of, to_entry, to_record
-from pseudolabel.pool.label_pool import PoolStats, new_name
+from pseudolabel.pool.label_pool import new_name
 from pseudolabel.pool.shard import Shard
 from pseudolabel.pool.snapshots import Manifest, Part, write_manifest
+from pseudolabel.pool.stats import PoolStats
 
 T = TypeVar("T")
 
 OWNER = "run-owner"
+MAX_PENDING = 8  # calls under way at a time, of offers and of fetches each
 
 
 def namespace_of(run: str) -> str:
@@ -104,32 +106,30 @@ class _Window:
 class _Address:
     run: str
     shards: int
-    max_pending: int
 
 
 class LabelPoolClient:
     """One label pool, however many shards it has; picklable, safe to use from several threads.
 
-    At most `max_pending` calls that offer are under way per client, and as many that fetch; a further one waits until
-    the pool has kept up, so that a slow pool slows its producers instead of growing a queue.
+    At most :data:`MAX_PENDING` calls that offer are under way per client, and as many that fetch; a further one waits
+    until the pool has kept up, so that a slow pool slows its producers instead of growing a queue.
     """
 
     _offers: _Window
     _fetches: _Window
     _actors: dict[int, Any]
 
-    def __init__(self, run: str, shards: int, *, max_pending: int = 8, actors: Sequence[Any] = ()) -> None:
+    def __init__(self, run: str, shards: int, *, actors: Sequence[Any] = ()) -> None:
         """Address the pool that :func:`pseudolabel.pool.actors.start_pool` has started for `run`.
 
         Args:
             run: name of the run.
             shards: number of shards it was started with.
-            max_pending: calls under way at a time, of offers and of fetches each.
             actors: handles of the shards; those who started them hold them, for Ray ends actors that nobody holds.
         """
-        if shards < 1 or max_pending < 1:
-            raise ValueError(f"shards and max_pending must be positive, not {shards} and {max_pending}")
-        self._address = _Address(run, shards, max_pending)
+        if shards < 1:
+            raise ValueError(f"shards must be positive, not {shards}")
+        self._address = _Address(run, shards)
         self._prepare()
         self._actors.update(enumerate(actors))
 
@@ -272,7 +272,7 @@ class LabelPoolClient:
         return self._actors[shard]
 
     def _prepare(self) -> None:
-        self._offers, self._fetches = (_Window(self._address.max_pending) for _ in range(2))
+        self._offers, self._fetches = (_Window(MAX_PENDING) for _ in range(2))
         self._actors = {}
 
     def __getstate__(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from models.config import PoolError, Settings
+from models.config import Settings
 from pseudolabel.coherence import admits
 from pseudolabel.pool.entries import LabelEntry, Record, shard_of, to_entry, to_record
 from pseudolabel.pool.history import History, Moment, bounded, logged, together
@@ -22,7 +22,6 @@ from pseudolabel.pool.increments import files_of, lasting
 from pseudolabel.pool.snapshots import (
     Manifest,
     Part,
-    SnapshotError,
     full_name,
     read_manifest,
     read_part,
@@ -31,8 +30,6 @@ from pseudolabel.pool.snapshots import (
 )
 from pseudolabel.pool.stats import PoolStats
 from pseudolabel.pool.store import Store
-
-__all__ = ["LabelEntry", "LabelPool", "PoolError", "PoolStats", "Record", "SnapshotError"]
 
 _SUMS = "select count(*), total(clearness), total(quality), coalesce(sum(teacher_step), 0) from labels"
 _PUT = """
@@ -90,23 +87,21 @@ class LabelPool:
         path: str | Path,
         *,
         sync: bool = True,
-        patience: float = 10.0,
         readonly: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Open the pool at `path`, or make an empty one there.
 
         Args:
-            path: see :class:`pseudolabel.pool.store.Store`, for the next three as well.
+            path: see :class:`pseudolabel.pool.store.Store`, for the next two as well.
             sync: wait for the disk.
-            patience: in seconds.
             readonly: change nothing.
             clock: seconds since 1970, for the history.
 
         Raises:
             PoolError: the folder cannot be used, or holds another version.
         """
-        self._store = Store(path, sync=sync, patience=patience, readonly=readonly)
+        self._store = Store(path, sync=sync, readonly=readonly)
         self.path = self._store.path
         self.restored = 0  # labels read so far by the restore that is under way, or by the last one
         self._clock = clock

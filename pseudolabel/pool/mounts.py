@@ -16,22 +16,19 @@ NETWORK = re.compile(rf"nfs4?|cifs|smb[23]?|9p|ceph|lustre|gpfs|beegfs|afs|glust
 MEMORY = re.compile(r"tmpfs|ramfs")
 
 
-def network_file_system(folder: str | Path, mounts: Path | None = None) -> str | None:
-    """Return the kind of network file system that `folder` lies on; None where it is local or the kind is unknown.
-
-    Args:
-        folder: need not be there yet.
-        mounts: in the form of `/proc/self/mountinfo`, which is the default.
+def network_file_system(folder: str | Path) -> str | None:
+    """Return the kind of network file system that `folder` lies on, which need not be there yet; None where it is local
+    or the kind is unknown.
     """
-    kind = _file_system(folder, mounts or MOUNTS)
+    kind = _file_system(folder)
     return kind if NETWORK.fullmatch(kind) else None
 
 
-def _file_system(folder: str | Path, mounts: Path) -> str:
-    if not mounts.is_file():
+def _file_system(folder: str | Path) -> str:
+    if not MOUNTS.is_file():
         return ""
     place, kind, depth = Path(folder).resolve(), "", -1
-    for line in mounts.read_text().splitlines():
+    for line in MOUNTS.read_text().splitlines():
         where, _, what = line.partition(" - ")
         point = Path(where.split()[4].replace("\\040", " "))
         if place.is_relative_to(point) and len(point.parts) >= depth:  # of two at one place the later one is seen
@@ -52,7 +49,7 @@ def unfit(folder: Path, room: int) -> str | None:
 
     The folder is made, for its owner alone.
     """
-    kind = _file_system(folder, MOUNTS)
+    kind = _file_system(folder)
     if NETWORK.fullmatch(kind):
         return f"lies on {kind}"
     if MEMORY.fullmatch(kind):

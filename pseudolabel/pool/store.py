@@ -40,6 +40,7 @@ _TABLES = """
     create table state (json text);
     insert into state values ('{}');
 """
+PATIENCE = 10.0  # seconds for another owner to go, such as a process that is just being killed
 _LOG_PAGES = 2048  # 32 MiB, then the log is written back; after a long reading, which keeps it, it is cut to this
 
 
@@ -49,14 +50,13 @@ class Store:
     Its file is the one of `labels-<number>.sqlite` with the highest number. What replaces all of it gets the next one.
     """
 
-    def __init__(self, path: str | Path, *, sync: bool = True, patience: float = 10.0, readonly: bool = False) -> None:
+    def __init__(self, path: str | Path, *, sync: bool = True, readonly: bool = False) -> None:
         """Open or create the store.
 
         Args:
             path: its folder; made when missing.
             sync: flush to the disk at each commit. Without it a commit survives the death of the process, but not
                 that of the machine.
-            patience: seconds to wait for another owner to go, such as a process that is just being killed.
             readonly: only look at what is there, beside its owner if it has one.
 
         Raises:
@@ -71,7 +71,7 @@ class Store:
         try:
             if not readonly:
                 make_local_folder(self.path)
-                self._owner = own(self.path, patience)
+                self._owner = own(self.path, PATIENCE)
             self._check()
             if not readonly:
                 with self.write():

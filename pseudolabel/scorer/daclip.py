@@ -51,8 +51,6 @@ class DaclipScorer(ClipScorer):
         tokenize, config, mean, std, resolution: see :class:`ClipScorer`.
     """
 
-    degradation_text: Tensor
-
     def __init__(
         self,
         clip: nn.Module,
@@ -66,17 +64,10 @@ class DaclipScorer(ClipScorer):
     ) -> None:
         super().__init__(clip, tokenize, config, mean=mean, std=std, resolution=resolution, prompts=PROMPTS)
         self.control = control.eval().requires_grad_(False).to(self.dtype)
-        self.register_buffer("degradation_text", self.encode_text(list(DEGRADATIONS)))
 
     def degradation_features(self, normal: Tensor) -> Tensor:
         """Return unit degradation features of normalized images (N, 3, 224, 224): -> (N, E)."""
         return F.normalize(self.control(normal.to(self.dtype)).float(), dim=-1)
-
-    @torch.inference_mode()
-    def degradation_probs(self, images_normalized: Tensor) -> Tensor:
-        """Return the probabilities of :data:`DEGRADATIONS` for normalized images (N, 3, 224, 224): -> (N, 10)."""
-        features = self.degradation_features(images_normalized)
-        return (self.clip.logit_scale.exp() * features @ self.degradation_text.T).softmax(dim=-1)  # type: ignore[operator]
 
     def encode(self, images: Tensor, resolution: int | None = None) -> Tensor:
         """Return degradation and plain features of N3HW in [0, 1]: -> (N, 2 E), each half of unit length."""

@@ -23,7 +23,7 @@ PROBES = frozenset({"/healthz", "/readyz"})
 _POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
-    "X-RequestMiddleware-Options": "DENY",
+    "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",

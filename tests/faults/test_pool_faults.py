@@ -16,11 +16,11 @@ import pytest
 import ray
 from ray.util.placement_group import placement_group_table
 
+from models.config import PoolError
 from pseudolabel.inspect.runs import running
 from pseudolabel.pool.actors import owned, start_pool
 from pseudolabel.pool.client import group_prefix, namespace_of, shard_name
 from pseudolabel.pool.entries import LabelEntry, shard_folder, shard_of
-from pseudolabel.pool.label_pool import PoolError
 
 pytestmark = pytest.mark.faults
 

@@ -20,8 +20,8 @@ from models import mlflow_client, zoo
 from models.config import ConfigError
 from models.options import DEFAULT_OPTIONS
 from models.predictor import Predictor
-from models.registry import RefusedError, cache, download_model, resolve
-from pipelines.tracking import Tracker, default_uri, register_model
+from models.registry import RefusedError, cache, download_model, register_model, resolve
+from pipelines.tracking import Tracker, default_uri
 from serving.config import ServingConfig
 from serving.engine.engine import DehazeTask
 from serving.engine.replica import Replica, require_model

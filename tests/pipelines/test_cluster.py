@@ -14,6 +14,7 @@ import pytest
 from models.config import ConfigError
 from pipelines import cluster, nodes
 from pipelines.resources import Ask, Capacity
+from pseudolabel.inspect import runs
 
 GROUP = {"ray.io/node-group": "head"}
 
@@ -24,14 +25,14 @@ def test_a_dead_address_fails_at_once_and_is_named() -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         began = time.monotonic()
         with pytest.raises(ConfigError, match=f"no Ray cluster answers at '{address}'"):
-            cluster._require_answer(address)
-    assert time.monotonic() - began < cluster.ANSWER_SECONDS + 1
+            runs.require_answer(address)
+    assert time.monotonic() - began < runs.ANSWER_SECONDS + 1
 
 
 @pytest.mark.parametrize("address", ["head", "head:port", "ray://head"])
 def test_what_is_no_address_is_named(address: str) -> None:
     with pytest.raises(ConfigError, match="is neither host:port"):
-        cluster._require_answer(address)
+        runs.require_answer(address)
 
 
 def test_the_environment_is_lent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +97,9 @@ class TestPlacesForResults:
         assert cluster.local_out("/mnt/run") == Path("/mnt/run")
         cluster.require_absolute("s3://bucket/run")
 
-    def test_a_folder_that_some_nodes_do_not_see_is_refused(self, tmp_path: Path) -> None:
+    def test_a_folder_that_some_nodes_do_not_see_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         seen: list[Path] = []
 
         def blind(marker: Path) -> list[str]:
@@ -104,11 +107,13 @@ class TestPlacesForResults:
             seen.append(marker)
             return ["10.0.0.2", "10.0.0.3"]
 
+        monkeypatch.setattr(nodes, "blind_nodes", blind)
         with pytest.raises(ConfigError, match=r"run is not seen by 2 of the cluster's nodes \(10.0.0.2, 10.0.0.3\)"):
-            nodes.require_seen(str(tmp_path / "run"), blind)
-        nodes.require_seen(str(tmp_path / "run"), lambda _: [])
-        nodes.require_seen("s3://bucket/run", blind)
+            nodes.require_seen(str(tmp_path / "run"))
+        nodes.require_seen("s3://bucket/run")
         assert len(seen) == 1
+        monkeypatch.setattr(nodes, "blind_nodes", lambda _: [])
+        nodes.require_seen(str(tmp_path / "run"))
         assert not list((tmp_path / "run").iterdir())
 
 
@@ -142,8 +147,13 @@ class TestRoom:
             nodes.make_room([Ask("worker", 6, 0.5, 0, "train.workers")])
         assert time.monotonic() - began < 5
 
-    def test_what_is_waited_for_is_said_again_and_again(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_what_is_waited_for_is_said_again_and_again(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         import ray
+
+        monkeypatch.setattr(nodes, "PATIENCE", 0.5)
+        monkeypatch.setattr(nodes, "AGAIN", 1.0)
 
         class Holder:
             pass
@@ -152,7 +162,7 @@ class TestRoom:
         ray.get(holder.__ray_ready__.remote())
         leaves = threading.Timer(5, lambda: ray.kill(holder))
         leaves.start()
-        nodes.make_room([Ask("training worker", 2, 0.5, 0, "train.workers")], patience=0.5, again=1.0)
+        nodes.make_room([Ask("training worker", 2, 0.5, 0, "train.workers")])
         leaves.join()
         said = capsys.readouterr().err.splitlines()
         assert len(said) >= 2

@@ -11,7 +11,7 @@ import pytest
 from models.config import ConfigError, LabelingError
 from models.images import CorruptImage
 from pipelines.command import run, sentence, user_error
-from pseudolabel.pool.label_pool import SnapshotError
+from pseudolabel.pool import SnapshotError
 
 
 def call(outcome: Any, argv: tuple[str, ...] = ()) -> int:

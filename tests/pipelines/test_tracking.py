@@ -28,11 +28,12 @@ from models.config import ConfigError
 from models.options import DEFAULT_OPTIONS, DehazeOptions
 from models.paths import upload
 from models.predictor import Predictor
+from models.registry import download_model, register_model
 from pipelines import cluster, tracking
 from pipelines.dehaze import apply
 from pipelines.evaluate import __main__ as evaluate
 from pipelines.register import main as register_main
-from pipelines.tracking import Tracker, default_uri, download_model, flatten, register_model, running
+from pipelines.tracking import Tracker, default_uri, flatten, running
 from pipelines.train import __main__ as train_command
 from pipelines.train import job as train
 from pipelines.train.loop import Loop

@@ -171,7 +171,7 @@ def occupied(whole: Histogram) -> Histogram:
 
 
 def choose(
-    catalogue: Iterable[pa.Table], suspicious: Iterable[Mapping[str, Any]], settings: CardSettings, most: int = _MOST
+    catalogue: Iterable[pa.Table], suspicious: Iterable[Mapping[str, Any]], settings: CardSettings
 ) -> CardChoice:
     """Choose what to show: at random, but the same for the same catalogue and seed, in whatever order its rows are.
 
@@ -179,9 +179,8 @@ def choose(
         catalogue: its tables; they are read twice.
         suspicious: what was said of depth maps.
         settings: how much to show.
-        most: rows to choose from; of more, so many at random.
     """
-    tried = _at_random(catalogue, settings.seed, most)
+    tried = _at_random(catalogue, settings.seed, _MOST)
     priority = priorities(tried, settings.seed)
     status = tried["status"]
     accepted, rejected, duplicates = (_where(pc.equal(status, s)) for s in ("accepted", "rejected", "duplicate"))

@@ -14,13 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.ingest.depth.check import DepthReport, inspect_depth, preflight, suspicious_line
-from pipelines.ingest.depth.files import DEPTH_SUFFIXES, BadDepth, parse_depth
-
-__all__ = [
-    "DEPTH_SUFFIXES", "BadDepth", "DepthOrder", "DepthReport", "inspect_depth", "parse_depth", "preflight",
-    "store_depth", "suspicious_line",
-]  # fmt: skip
+from pipelines.ingest.depth.files import BadDepth
 
 # "near": larger is nearer (disparity; MiDaS, Depth Anything, RIDCP500). "far": larger is farther (meters; RESIDE).
 DepthOrder = Literal["near", "far"]

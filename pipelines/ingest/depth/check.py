@@ -42,7 +42,6 @@ class DepthReport:
             photograph".
         score: direction, -1..1: above 0 the map looks right, below -0.25 inverted, in between it does not tell. The
             map turned round has the opposite score.
-        vertical: rank correlation of nearness with the row: the ground below is nearer than what is above it.
         haze: rank correlation of distance with the dark channel of the photograph, which haze raises.
         sky: -1..1, how surely a pixel of the sky is farther than another one; None without a sky.
         levels: how many of 4096 levels hold 95 % of the pixels.
@@ -54,7 +53,6 @@ class DepthReport:
 
     suspicions: tuple[str, ...]
     score: float
-    vertical: float
     haze: float
     sky: float | None
     levels: int
@@ -74,6 +72,7 @@ def inspect_depth(stored: bytes | NDArray[Any], photo: NDArray[np.uint8]) -> Dep
     depth = _unit(stored)
     small = _reduce(depth, _SIDE)
     colors = _reduce(photo, _SIDE, small.shape) / 255
+    # The ground below is nearer than what is above it.
     vertical = _rank_correlation(small, np.indices(small.shape)[0])
     dark = _dark_channel(colors)
     haze = -_rank_correlation(small, dark)
@@ -92,7 +91,7 @@ def inspect_depth(stored: bytes | NDArray[Any], photo: NDArray[np.uint8]) -> Dep
         and alignment < by_chance + _ALIGNED_GAIN,
     }
     names = tuple(name for name, suspected in found.items() if suspected)
-    return DepthReport(names, score, vertical, haze, sky, levels, largest, blank, alignment)
+    return DepthReport(names, score, haze, sky, levels, largest, blank, alignment)
 
 
 def preflight(reports: Sequence[DepthReport], order: Literal["near", "far"] | None) -> str | None:

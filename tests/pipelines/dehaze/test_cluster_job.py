@@ -16,8 +16,9 @@ from models.predictor import Predictor
 from pipelines.dehaze import cluster_job as dehaze
 from pipelines.dehaze.cluster_job import WorkerPool, execute, main
 from pipelines.dehaze.outcome import FAILURES, FolderReport
-from pipelines.dehaze.plan import PhotoTask, make_plan
+from pipelines.dehaze.plan import make_plan
 from pipelines.dehaze.record import RECORD
+from pipelines.dehaze.walk import PhotoTask
 from pipelines.dehaze.work import ExistingResults, FolderWorker, WorkerSetup
 
 Folder = Callable[..., Path]

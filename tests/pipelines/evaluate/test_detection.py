@@ -11,11 +11,17 @@ import torch
 from numpy.typing import NDArray
 
 from models.config import ConfigError
+from pipelines.evaluate import detection
 from pipelines.evaluate.annotations import Annotated, match_annotations, read_annotations, shared_classes
 from pipelines.evaluate.detection import Detections, Detector, average_precision
 from pipelines.evaluate.sources import SourceEntry
 
 LABELS = ("__background__", "person", "car", "motorcycle")
+
+
+@pytest.fixture(autouse=True)
+def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detection, "RESAMPLES", 40)
 
 
 def voc(path: Path, objects: str, size: tuple[int, int] = (100, 80)) -> None:
@@ -116,20 +122,20 @@ CAR, OTHER = [10.0, 10.0, 50.0, 50.0], [60.0, 60.0, 90.0, 90.0]
     ],
 )
 def test_average_precision_of_one_object(detections: list[list[float]], expected: float) -> None:
-    value = average_precision({"a": truth([CAR], ["car"])}, found({"a": detections}), LABELS, ["car"], 0, 5)
+    value = average_precision({"a": truth([CAR], ["car"])}, found({"a": detections}), LABELS, ["car"], 0)
     assert value.ap50 == pytest.approx(expected)
     assert value.by_class == {"car": pytest.approx(expected)}
 
 
 def test_half_of_the_objects_found_is_half_of_the_recalls() -> None:
     annotated = {"a": truth([CAR, OTHER], ["car", "car"])}
-    value = average_precision(annotated, found({"a": [[*CAR, 0.9, 2]]}), LABELS, ["car"], 0, 5)
+    value = average_precision(annotated, found({"a": [[*CAR, 0.9, 2]]}), LABELS, ["car"], 0)
     assert value.ap50 == pytest.approx(51 / 101)  # of COCO's 101 recalls, 0 to 0.5
 
 
 def test_overlap_decides_the_stricter_average() -> None:
     shifted = [10.0, 10.0, 50.0, 42.0]  # an overlap of 0.8
-    value = average_precision({"a": truth([CAR], ["car"])}, found({"a": [[*shifted, 0.9, 2]]}), LABELS, ["car"], 0, 5)
+    value = average_precision({"a": truth([CAR], ["car"])}, found({"a": [[*shifted, 0.9, 2]]}), LABELS, ["car"], 0)
     assert value.ap50 == pytest.approx(1.0)
     assert value.ap == pytest.approx(0.7)  # 0.5, 0.55, ..., 0.8 of ten thresholds
 
@@ -137,21 +143,21 @@ def test_overlap_decides_the_stricter_average() -> None:
 def test_boxes_are_scaled_to_the_picture_that_the_detector_saw() -> None:
     small = [value / 2 for value in CAR]
     value = average_precision(
-        {"a": truth([CAR], ["car"])}, found({"a": [[*small, 0.9, 2]]}, (50, 50)), LABELS, ["car"], 0, 5
+        {"a": truth([CAR], ["car"])}, found({"a": [[*small, 0.9, 2]]}, (50, 50)), LABELS, ["car"], 0
     )
     assert value.ap50 == pytest.approx(1.0)
 
 
 def test_difficult_objects_count_neither_way() -> None:
     annotated = {"a": truth([CAR, OTHER], ["car", "car"], [False, True])}
-    both = average_precision(annotated, found({"a": [[*OTHER, 0.95, 2], [*CAR, 0.9, 2]]}), LABELS, ["car"], 0, 5)
-    one = average_precision(annotated, found({"a": [[*CAR, 0.9, 2]]}), LABELS, ["car"], 0, 5)
+    both = average_precision(annotated, found({"a": [[*OTHER, 0.95, 2], [*CAR, 0.9, 2]]}), LABELS, ["car"], 0)
+    one = average_precision(annotated, found({"a": [[*CAR, 0.9, 2]]}), LABELS, ["car"], 0)
     assert both.ap50 == one.ap50 == pytest.approx(1.0)
 
 
 def test_the_mean_is_over_classes_by_either_name() -> None:
     annotated = {"a": truth([CAR, OTHER], ["car", "motorbike"])}
-    value = average_precision(annotated, found({"a": [[*OTHER, 0.9, 3]]}), LABELS, ["car", "motorcycle"], 0, 5)
+    value = average_precision(annotated, found({"a": [[*OTHER, 0.9, 3]]}), LABELS, ["car", "motorcycle"], 0)
     assert value.by_class == {"car": 0.0, "motorcycle": pytest.approx(1.0)}
     assert value.ap50 == pytest.approx(0.5)
 
@@ -159,11 +165,11 @@ def test_the_mean_is_over_classes_by_either_name() -> None:
 def test_resamples_are_of_photographs_and_the_same_for_every_model() -> None:
     annotated = {str(i): truth([CAR], ["car"]) for i in range(8)}
     half = {str(i): [[*CAR, 0.9, 2]] if i % 2 else [] for i in range(8)}
-    first, again = (average_precision(annotated, found(half), LABELS, ["car"], 3, 40).resampled for _ in range(2))
+    first, again = (average_precision(annotated, found(half), LABELS, ["car"], 3).resampled for _ in range(2))
     np.testing.assert_array_equal(first, again)
     assert 0.2 < first.mean() < 0.8
     assert first.std() > 0.05
-    best = average_precision(annotated, found({key: [[*CAR, 0.9, 2]] for key in annotated}), LABELS, ["car"], 3, 40)
+    best = average_precision(annotated, found({key: [[*CAR, 0.9, 2]] for key in annotated}), LABELS, ["car"], 3)
     np.testing.assert_allclose(best.resampled, 1.0)
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.evaluate import statistics
 from pipelines.evaluate.statistics import FEWEST, Statistics, weights_of
 
 MODELS, NAMES = ("hazy input", "first", "second"), ("fade", "psnr")
@@ -17,9 +18,9 @@ def ids(count: int) -> list[str]:
     return ["".join(f"{byte:02x}" for byte in generator.bytes(16)) for _ in range(count)]
 
 
-def filled(values: dict[str, np.ndarray], seed: int = 0, order: list[int] | None = None, **options: int) -> Statistics:
+def filled(values: dict[str, np.ndarray], seed: int = 0, order: list[int] | None = None) -> Statistics:
     """Photographs with a FADE per model; NaN where there is none."""
-    found = Statistics(MODELS, NAMES, seed, **options)
+    found = Statistics(MODELS, NAMES, seed)
     names = ids(len(next(iter(values.values()))))
     for place in order or range(len(names)):
         rows = {m: {"fade": None if np.isnan(v[place]) else float(v[place])} for m, v in values.items()}
@@ -28,7 +29,7 @@ def filled(values: dict[str, np.ndarray], seed: int = 0, order: list[int] | None
 
 
 def test_a_signed_figure_is_better_nearer_to_zero() -> None:
-    found = Statistics(("hazy input", "m"), ("level_shift",), 0, resamples=10)
+    found = Statistics(("hazy input", "m"), ("level_shift",), 0)
     for image_id, before, after in (("0a", 5.0, -2.0), ("0b", -1.0, 3.0), ("0c", -4.0, -3.0)):
         image = image_id * 8
         found.add(image, {"hazy input": {"level_shift": before}, "m": {"level_shift": after}})
@@ -82,13 +83,11 @@ def test_few_photographs_have_no_interval() -> None:
 @given(st.permutations(range(70)), st.integers(0, 1000))
 def test_the_order_does_not_matter_and_the_seed_does(order: list[int], seed: int) -> None:
     values = np.random.default_rng(0).normal(2, 1, 70)
-    one, other = (
-        filled({"hazy input": values, "first": values / 2}, seed, o, resamples=200) for o in (None, list(order))
-    )
+    one, other = (filled({"hazy input": values, "first": values / 2}, seed, o) for o in (None, list(order)))
     first, second = one.table()["first"]["fade"], other.table()["first"]["fade"]
     assert first.interval == pytest.approx(second.interval, abs=1e-12)
     np.testing.assert_array_equal(one.values("first", "fade"), other.values("first", "fade"))
-    changed = filled({"hazy input": values, "first": values / 2}, seed + 1, resamples=200).table()["first"]["fade"]
+    changed = filled({"hazy input": values, "first": values / 2}, seed + 1).table()["first"]["fade"]
     assert changed.interval != first.interval
 
 
@@ -96,7 +95,7 @@ def test_the_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:
     generator = np.random.default_rng(0)
     hits = 0
     for trial in range(200):
-        found = filled({"hazy input": generator.normal(3.0, 1.0, 40)}, trial, resamples=300)
+        found = filled({"hazy input": generator.normal(3.0, 1.0, 40)}, trial)
         interval = found.table()["hazy input"]["fade"].interval
         assert interval is not None
         hits += interval[0] <= 3.0 <= interval[1]
@@ -120,11 +119,13 @@ def test_pairing_takes_away_what_photographs_have_in_common() -> None:
     assert not next(p for p in same.paired() if p.model == "first").decided
 
 
-def test_memory_does_not_grow_with_the_photographs() -> None:
-    found = filled({"hazy input": np.arange(500.0)}, resamples=50, sample=40)
+def test_memory_does_not_grow_with_the_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "SAMPLE", 40)
+    found = filled({"hazy input": np.arange(500.0)})
     kept = found.values("hazy input", "fade")
     assert kept.size == 40
-    lowest = sorted(range(500), key=lambda place: ids(500)[place])[:40]
+    names = ids(500)
+    lowest = sorted(range(500), key=lambda place: names[place])[:40]
     assert set(kept) == {float(place) for place in lowest}
     assert found.table()["hazy input"]["fade"].n == 500
     assert found.table()["hazy input"]["fade"].mean == pytest.approx(249.5)

@@ -33,7 +33,7 @@ from pipelines.train.recipe import LabelConfig, load_recipe
 from pipelines.train.transforms import RealConfig, real_photographs, strong_augmentation
 from pseudolabel.labeling.labeler import label_batch, read_unit
 from pseudolabel.labeling.rounds import WorkUnit
-from pseudolabel.pool.label_pool import LabelEntry, LabelPool
+from pseudolabel.pool import LabelEntry, LabelPool
 from pseudolabel.scorer.scores import Scores
 
 SIDE = 16

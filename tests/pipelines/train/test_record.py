@@ -93,9 +93,18 @@ def test_a_folder_without_checkpoints_may_be_used_for_anything(tmp_path: Path) -
     require(todo)
 
 
-def test_checkpoints_of_an_earlier_version_are_named_as_such(tmp_path: Path) -> None:
-    (tmp_path / "ray" / "colabator-0123456789" / "checkpoint_1").mkdir(parents=True)
-    with pytest.raises(ConfigError, match=r"earlier version of this program: --fresh"):
+@pytest.mark.parametrize(
+    ("work", "said"),
+    [
+        ("ray/colabator-0123456789/checkpoint_1", "earlier version of this program: --fresh"),
+        ("pool-snapshots/0123456789/step-0000000", "--fresh"),
+    ],
+)
+def test_checkpoints_of_an_earlier_version_are_named_as_such_and_labels_are_work_too(
+    work: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / work).mkdir(parents=True)
+    with pytest.raises(ConfigError, match=said):
         require(job(tmp_path))
 
 
@@ -119,12 +128,6 @@ def test_checkpoints_of_one_process_are_work_and_are_put_aside(tmp_path: Path) -
     folder = set_aside(str(tmp_path))
     assert folder is not None
     assert {path.name for path in Path(folder).iterdir()} == {"local", "corpora"}
-
-
-def test_labels_are_work_too(tmp_path: Path) -> None:
-    (tmp_path / "pool-snapshots" / "0123456789" / "step-0000000").mkdir(parents=True)
-    with pytest.raises(ConfigError, match="--fresh"):
-        require(job(tmp_path))
 
 
 def test_fresh_puts_everything_aside_each_time(tmp_path: Path) -> None:

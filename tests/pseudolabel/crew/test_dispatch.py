@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from pseudolabel.crew import dispatch
 from pseudolabel.crew.dispatch import Crew, CrewError, UnitFailed, WorkerGone
 from pseudolabel.labeling.rounds import Round, UnitCounts, WorkUnit, reasons
 
@@ -56,10 +57,15 @@ class FakeWorkers:
 UNITS = [WorkUnit("corpus/a.parquet", group) for group in range(8)]
 
 
+@pytest.fixture(autouse=True)
+def _no_patience(monkeypatch):
+    monkeypatch.setattr(dispatch, "PATIENCE_SECONDS", 0)
+
+
 def work(workers, units=UNITS, attempts=3, stopped=lambda: False):
     current = Round(1, 7, units, attempts)
-    crew = Crew(workers, attempts, patience=0)
-    crew.work_off(current, workers.send, outstanding=2, stopped=stopped, seconds=0)
+    crew = Crew(workers, attempts)
+    crew.work_off(current, workers.send, outstanding=2, stopped=stopped)
     current.close()
     return current.report(), crew
 

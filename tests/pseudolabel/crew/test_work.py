@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 
+from pseudolabel.crew import dispatch
 from pseudolabel.crew.dispatch import Crew, WorkerGone
 from pseudolabel.crew.work import Work
 
@@ -55,9 +56,14 @@ class Workers:
         return unit.upper()
 
 
+@pytest.fixture(autouse=True)
+def _no_patience(monkeypatch):
+    monkeypatch.setattr(dispatch, "PATIENCE_SECONDS", 0)
+
+
 def test_only_the_part_that_kills_is_lost():
     workers, work = Workers(), Words(["abc", "dxe", "fgh"], attempts=3)
-    Crew(workers, 3, patience=0).work_off(work, workers.send, outstanding=2, seconds=0)
+    Crew(workers, 3).work_off(work, workers.send, outstanding=2)
     assert sorted(work.answers) == ["ABC", "D", "E", "FGH"]
     ((lost, reason),) = work.lost
     assert lost == "x"
@@ -86,13 +92,13 @@ def test_units_are_fetched_as_they_are_needed(deadly):
             return ()
 
     workers, work = Workers(deadly), Watched(units(), attempts=3, window=32)
-    Crew(workers, 3, patience=0).work_off(work, workers.send, outstanding=2, seconds=0)
+    Crew(workers, 3).work_off(work, workers.send, outstanding=2)
     assert work.done + len(work.lost) == fetched == 2000
     assert work.most <= 32 + 2 * 2 + len(work.lost)
 
 
 def test_work_without_end_can_be_broken_off():
     workers, work = Workers(), Words(str(number) for number in itertools.count())
-    Crew(workers, 3).work_off(work, workers.send, outstanding=2, held=lambda: work.done >= 10, seconds=0)
+    Crew(workers, 3).work_off(work, workers.send, outstanding=2, held=lambda: work.done >= 10)
     assert work.finished
     assert 10 <= work.done <= 13

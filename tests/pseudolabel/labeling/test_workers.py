@@ -79,9 +79,7 @@ def test_a_round_that_is_broken_off_gets_back_what_is_out_and_no_more():
         return unit
 
     current = Round(1, 0, UNITS)
-    Crew(Workers(), 1).work_off(
-        current, send, outstanding=2, stopped=lambda: False, held=lambda: len(sent) >= 2, seconds=0
-    )
+    Crew(Workers(), 1).work_off(current, send, outstanding=2, stopped=lambda: False, held=lambda: len(sent) >= 2)
     report = current.report()
     assert (report["done"], report["left"], report["units"]) == (2, 4, 6)
     assert sent == UNITS[:2]

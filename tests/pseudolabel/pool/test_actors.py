@@ -21,7 +21,7 @@ from ray import cloudpickle
 from ray.util.placement_group import placement_group_table
 from torch import nn
 
-from models.config import LabelingError
+from models.config import LabelingError, PoolError
 from models.networks.corun import CorunOutput
 from pseudolabel.__main__ import main as look
 from pseudolabel.labeling.client import COORDINATOR
@@ -29,9 +29,8 @@ from pseudolabel.labeling.rounds import LabelingConfig, WorkUnit
 from pseudolabel.labeling.workers import start_labeling
 from pseudolabel.pool import actors
 from pseudolabel.pool.actors import owned, start_pool
-from pseudolabel.pool.client import LabelPoolClient, group_prefix, namespace_of, shard_name
-from pseudolabel.pool.entries import shard_folder, shard_of
-from pseudolabel.pool.label_pool import LabelEntry, PoolError
+from pseudolabel.pool.client import MAX_PENDING, LabelPoolClient, group_prefix, namespace_of, shard_name
+from pseudolabel.pool.entries import LabelEntry, shard_folder, shard_of
 from pseudolabel.scorer.scores import Scores
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -151,11 +150,11 @@ def test_snapshots_of_shards_are_one_and_fit_any_number(run, tmp_path):
 
 def test_a_slow_pool_slows_its_producers(run, tmp_path):
     pool = start_pool(run, tmp_path)  # whoever starts shards holds them
-    client = LabelPoolClient(run, 1, max_pending=2)
+    client = LabelPoolClient(run, 1)
     shard = ray.get_actor(shard_name(0), namespace=namespace_of(run))
     shard.__ray_call__.remote(lambda self: time.sleep(1.0))
     started = time.monotonic()
-    offers = [client.offer_async([entry("a")]) for _ in range(2)]
+    offers = [client.offer_async([entry("a")]) for _ in range(MAX_PENDING)]
     assert time.monotonic() - started < 0.5, "as many as it may have under way are sent at once"
     offers.append(client.offer_async([entry("a")]))
     assert time.monotonic() - started > 0.8, "a further one waits"
@@ -166,13 +165,13 @@ def test_a_slow_pool_slows_its_producers(run, tmp_path):
 def test_slow_answers_slow_those_who_fetch_too(run, tmp_path):
     pool = start_pool(run, tmp_path)
     pool.offer([entry("a")])
-    client = LabelPoolClient(run, 1, max_pending=2)
+    client = LabelPoolClient(run, 1)
     client.stats()
     ray.get_actor(shard_name(0), namespace=namespace_of(run)).__ray_call__.options(concurrency_group="fetch").remote(
         lambda self: time.sleep(1.0)
     )
     started = time.monotonic()
-    fetches = [client.prefetch(["a"]) for _ in range(2)]
+    fetches = [client.prefetch(["a"]) for _ in range(MAX_PENDING)]
     assert time.monotonic() - started < 0.5
     fetches.append(client.prefetch(["a"]))
     assert time.monotonic() - started > 0.8
@@ -326,7 +325,7 @@ def test_a_round_labels_every_photograph_though_a_worker_is_killed(run, tmp_path
             killed.append(pid_of_a_worker(run))
             os.kill(killed[0], signal.SIGKILL)
 
-    report = labeling.run_round(progress=progress, interval=0.2)
+    report = labeling.run_round(progress=progress)
     assert killed
     assert report["done"] == report["units"] == UNITS
     assert report["failed"] == []

@@ -17,10 +17,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pseudolabel.pool.entries import shard_of, to_entry, to_record
+from models.config import PoolError
+from pseudolabel.pool import store
+from pseudolabel.pool.entries import LabelEntry, shard_of, to_entry, to_record
 from pseudolabel.pool.history import LONGEST, History, Moment, together
-from pseudolabel.pool.label_pool import LabelEntry, LabelPool, PoolError, PoolStats, SnapshotError
-from pseudolabel.pool.snapshots import Manifest, latest_snapshot, write_manifest
+from pseudolabel.pool.label_pool import LabelPool
+from pseudolabel.pool.snapshots import Manifest, SnapshotError, latest_snapshot, write_manifest
+from pseudolabel.pool.stats import PoolStats
 
 
 def entry(image_id: str, clearness: float = 0.5, quality: float = 0.5, step: int = 0, side: int = 8) -> LabelEntry:
@@ -212,11 +215,12 @@ def test_a_path_that_cannot_be_a_pool_is_named(tmp_path):
         LabelPool(tmp_path / "other")
 
 
-def test_a_folder_belongs_to_one_pool_at_a_time(pool, tmp_path):
+def test_a_folder_belongs_to_one_pool_at_a_time(pool, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "PATIENCE", 0.1)
     with pytest.raises(PoolError, match="in use"):
-        LabelPool(tmp_path / "pool", patience=0.1)
+        LabelPool(tmp_path / "pool")
     pool.close()
-    LabelPool(tmp_path / "pool", patience=0.1).close()
+    LabelPool(tmp_path / "pool").close()
 
 
 def copy(pool: LabelPool) -> dict[str, LabelEntry]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pseudolabel.pool.mounts import network_file_system
+from pseudolabel.pool import mounts
 
 MOUNTS = """\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
@@ -33,10 +33,14 @@ MOUNTS = """\
         ("/elsewhere/pool", "fuse.sshfs"),
     ],
 )
-def test_the_mount_that_is_nearest_and_latest_counts(folder: str, kind: str | None, tmp_path: Path) -> None:
+def test_the_mount_that_is_nearest_and_latest_counts(
+    folder: str, kind: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "mounts").write_text(MOUNTS)
-    assert network_file_system(folder, tmp_path / "mounts") == kind
+    monkeypatch.setattr(mounts, "MOUNTS", tmp_path / "mounts")
+    assert mounts.network_file_system(folder) == kind
 
 
-def test_where_nothing_is_known_nothing_is_said(tmp_path: Path) -> None:
-    assert network_file_system(tmp_path, tmp_path / "missing") is None
+def test_where_nothing_is_known_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mounts, "MOUNTS", tmp_path / "missing")
+    assert mounts.network_file_system(tmp_path) is None

@@ -28,7 +28,7 @@ def jpeg(level: int) -> bytes:
 
 
 def report(count: int = 6, cases: int = 4) -> tuple[dict[str, Any], list[Section], str]:
-    statistics = Statistics((HAZY, "dcp", "ours"), ("fade", "clearness"), 0, resamples=100)
+    statistics = Statistics((HAZY, "dcp", "ours"), ("fade", "clearness"), 0)
     gallery = Gallery("fade", "ours", cases, 2)
     for place in range(count):
         rows: dict[str, dict[str, Any]] = {
@@ -114,5 +114,5 @@ def test_distributions_have_a_row_per_model() -> None:
     labels = re.findall(r"<text[^>]*>([^<]+)</text>", page)
     assert labels.count("dcp") == labels.count("ours") == labels.count(HAZY) == 2  # of two metrics
     assert "ours: median 1.75 of 6" in page
-    nothing = replace(section, statistics=Statistics((HAZY, "dcp", "ours"), ("fade", "clearness"), 0, resamples=1))
+    nothing = replace(section, statistics=Statistics((HAZY, "dcp", "ours"), ("fade", "clearness"), 0))
     assert "<svg" not in report_html(summary, [nothing], "ours")

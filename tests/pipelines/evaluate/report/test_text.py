@@ -35,7 +35,7 @@ def test_json_is_strict(tmp_path: Path) -> None:
 
 
 def table_of(rows: list[dict[str, Any]], *models: str) -> Table:
-    found = Statistics(("hazy input", *models), tuple(METRICS), 0, resamples=100)
+    found = Statistics(("hazy input", *models), tuple(METRICS), 0)
     by_id: dict[str, dict[str, Any]] = {}
     for one in rows:
         by_id.setdefault(one["image_id"], {})[one["model"]] = one

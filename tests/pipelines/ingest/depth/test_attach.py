@@ -23,12 +23,12 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from models.config import ConfigError
-from pipelines.ingest.depth import matlab
-from pipelines.ingest.depth.attach import (
+from pipelines.ingest.depth import (
     DEPTH_SUFFIXES,
     BadDepth,
     DepthReport,
     inspect_depth,
+    matlab,
     parse_depth,
     preflight,
     store_depth,
@@ -465,7 +465,7 @@ def test_the_map_of_another_photograph(other: str) -> None:
 
 def report(score: float = 0.7, *suspicions: str) -> DepthReport:
     found = (*suspicions, *(("inverted",) if score < -0.25 else ()))
-    return DepthReport(found, score, score, score, None, 500, 0.1, 0.0, None)
+    return DepthReport(found, score, score, None, 500, 0.1, 0.0, None)
 
 
 def test_preflight_stops_an_inverted_sample() -> None:

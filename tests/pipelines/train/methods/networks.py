@@ -43,6 +43,13 @@ class Forgetful(Plain):
         self.spare = nn.Conv2d(3, 3, 1)
 
 
+class Brightness:
+    """Stands for the scorer: the brighter, the hazier."""
+
+    def haze_density(self, images: Tensor) -> Tensor:
+        return images.mean(dim=(1, 2, 3))
+
+
 def batch(seed: int, count: int = 2, side: int = 16) -> dict[str, Tensor]:
     """Synthetic and real samples in [0, 1]."""
     generator = torch.Generator().manual_seed(seed)

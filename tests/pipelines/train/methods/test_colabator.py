@@ -12,13 +12,7 @@ from models.networks.corun import Corun, CorunConfig
 from pipelines.train.methods.colabator import Colabator, RealWeights
 from pipelines.train.methods.optimization import OptimizerConfig
 from pipelines.train.methods.supervised import LossWeights
-
-
-class Brightness:
-    """Stands for the scorer: the brighter, the hazier."""
-
-    def haze_density(self, images: Tensor) -> Tensor:
-        return images.mean(dim=(1, 2, 3))
+from tests.pipelines.train.methods.networks import Brightness
 
 
 def batch(trust: float) -> dict[str, Tensor]:

@@ -16,14 +16,7 @@ from pipelines.train.methods.colabator import Colabator, RealWeights
 from pipelines.train.methods.optimization import OptimizerConfig, Stepper, micro_batches
 from pipelines.train.methods.supervised import LossWeights, Supervised
 from pipelines.train.recipe import load_recipe
-from tests.pipelines.train.methods.networks import Physical, Plain, batch
-
-
-class Brightness:
-    """Stands for the scorer: the brighter, the hazier."""
-
-    def haze_density(self, images: Tensor) -> Tensor:
-        return images.mean(dim=(1, 2, 3))
+from tests.pipelines.train.methods.networks import Brightness, Physical, Plain, batch
 
 
 def pyramid(images: Tensor) -> list[Tensor]:

@@ -10,6 +10,7 @@ from models.losses.perceptual import ContrastivePerceptual
 from models.networks.corun import Corun, CorunConfig
 from pipelines.train.methods.optimization import OptimizerConfig
 from pipelines.train.methods.supervised import LossWeights, Supervised
+from tests.pipelines.train.methods.networks import Brightness
 
 
 def batch(seed: int = 0) -> dict[str, Tensor]:
@@ -117,13 +118,6 @@ def test_any_module_from_image_to_image_trains_without_the_physical_loss() -> No
     losses = [made.training_step(batch(), step) for step in range(30)]
     assert set(losses[0]) == {"loss", "l1"}
     assert losses[-1]["loss"] < 0.5 * losses[0]["loss"]
-
-
-class Brightness:
-    """Stands for the scorer: the brighter, the hazier."""
-
-    def haze_density(self, images: Tensor) -> Tensor:
-        return images.mean(dim=(1, 2, 3))
 
 
 def test_haze_density_is_a_weighted_part_of_the_loss() -> None:
