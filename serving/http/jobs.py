@@ -121,7 +121,7 @@ class Jobs:
                     asked |= await self._folders(await read_raw(request, place, _DESCRIPTION, self._read_s))
                 elif is_form(request):
                     uploads = await self._uploads(request, place)
-                    asked["video"] = _video(uploads[0].data, options) if len(uploads) == 1 else None
+                    asked["video"] = _video(uploads[0].data, options, self._config) if len(uploads) == 1 else None
                     alone = len(uploads) == 1 and (asked["video"] is not None or is_zip(uploads[0].data))
                     asked["size"] = await asyncio.to_thread(self._packed, job, uploads, alone=alone)
                 else:
@@ -225,7 +225,7 @@ class Jobs:
 
         def check(head: bytes) -> None:
             nonlocal video
-            if (video := _video(head, options)) is None and not is_zip(head):
+            if (video := _video(head, options, self._config)) is None and not is_zip(head):
                 known = explain(head) or "this is neither a zip archive nor a video"
                 detail = f"{known}; a job is a zip archive, a video, files of a form, or JSON"
                 raise refused(415, detail, "unsupported_format")
@@ -250,12 +250,12 @@ def no_videos(config: JobsConfig) -> str | None:
     return "PyAV is not installed" if find_spec("av") is None else None
 
 
-def _video(head: bytes, options: DehazeOptions) -> str | None:
+def _video(head: bytes, options: DehazeOptions, config: JobsConfig) -> str | None:
     """Return the suffix of the result where a video begins so; refuse wrong options at once."""
     suffix = suffix_of(head, kind_of(head))
-    if suffix is not None and find_spec("av") is None:
-        raise refused(415, "this service takes no videos: PyAV is not installed", "unsupported_format")
     if suffix is not None:
+        if reason := no_videos(config):
+            raise refused(415, f"this service takes no videos: {reason}", "unsupported_format")
         video_options(options)
     return suffix
 
