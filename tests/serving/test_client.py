@@ -10,6 +10,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -55,14 +56,14 @@ class Service:
 
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> Service:
-    """A service of this process."""
+    """A service of this process. Only the client sleeps by the stand-ins: other threads of the process keep theirs."""
     made = Service()
 
     async def sleep(seconds: float) -> None:
         made.waits.append(seconds)
 
-    monkeypatch.setattr(client_module.time, "sleep", made.waits.append)
-    monkeypatch.setattr(client_module.asyncio, "sleep", sleep)
+    monkeypatch.setattr(client_module, "time", SimpleNamespace(sleep=made.waits.append))
+    monkeypatch.setattr(client_module, "asyncio", SimpleNamespace(sleep=sleep, to_thread=asyncio.to_thread))
     return made
 
 
