@@ -87,7 +87,7 @@ class Predictor:
     Args:
         model: a name of :mod:`models.zoo`, a checkpoint folder or its URI, or ``models:/name@alias``.
         tracking_uri: of the MLflow registry; None takes MLflow's own setting.
-        threads: of torch in this process; None leaves them as they are.
+        threads: of torch in this process; None leaves them as they are, but for a container's quota of CPUs.
         limits: what is accepted.
         execution: precision and memory; the memory is for one photograph, so several threads need several times it.
         device: where the network is.
@@ -107,8 +107,7 @@ class Predictor:
         device: str | torch.device = "cpu",
         allow_networks: Collection[str] = (),
     ) -> None:
-        if threads is not None:
-            torch.set_num_threads(threads)
+        torch.set_num_threads(threads or min(torch.get_num_threads(), inference.local_cpus()))
         source = str(download_model(model, tracking_uri)) if model.startswith(SCHEME) else model
         self.name = model if model.startswith(SCHEME) else name_of(model)
         self._limits = limits if limits is not None else ImageLimits()

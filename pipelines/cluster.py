@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from models.config import ConfigError, environment
+from models.inference import local_cpus
 
 NAMESPACE = "ray-dehaze"
 SOURCE_ROOT = Path(__file__).resolve().parents[1]
@@ -134,16 +135,6 @@ def require_absolute(out: str) -> None:
     """
     if submitted() and "://" not in out and not Path(out).expanduser().is_absolute():
         raise ConfigError(f"'{out}' is relative, and this job runs in Ray's cache, which is cleared: give a whole path")
-
-
-def local_cpus() -> int:
-    """Return the number of CPUs that this process may use: its affinity mask, within the container's quota."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(allowed, int(quota) // int(period)))
-    except (OSError, ValueError):  # no cgroup v2 here, or the quota is "max"
-        return allowed
 
 
 def data_context_defaults() -> None:

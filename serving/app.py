@@ -328,11 +328,13 @@ def _end_on_sigterm() -> None:
 def _start_ray() -> None:
     import ray
 
+    from models.inference import local_cpus
+
     if ray.is_initialized():
         return
     root = Path(__file__).resolve().parents[1]
     if (root / "pyproject.toml").exists():  # from source, perhaps not installed: replicas must find it too
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
-    cpus = max(2, os.cpu_count() or 1)
+    cpus = max(2, local_cpus())
     ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level=logging.WARNING)
     _state["started_ray"] = True

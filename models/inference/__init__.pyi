@@ -9,6 +9,7 @@ from .controls import haze_of as haze_of
 from .controls import look_at as look_at
 from .controls import steadied as steadied
 from .controls import verdict as verdict
+from .cpus import local_cpus as local_cpus
 from .dehazing import DEFAULT_CONFIG as DEFAULT_CONFIG
 from .dehazing import EXACT as EXACT
 from .dehazing import Dehazed as Dehazed

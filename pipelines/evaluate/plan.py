@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from models.config import ConfigError
 from models.haze import HazeConfig
-from pipelines.cluster import local_cpus
+from models.inference import local_cpus
 from pipelines.evaluate import iqa as evaluate_iqa
 from pipelines.evaluate import metrics
 from pipelines.evaluate.annotations import Annotated, match_annotations, read_annotations, shared_classes

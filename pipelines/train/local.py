@@ -25,9 +25,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from models.config import DehazeError
-from models.inference import device_of
+from models.inference import device_of, local_cpus
 from models.paths import child, filesystem, is_local, local_copy
-from pipelines.cluster import local_cpus
 from pipelines.train.data import (
     BLOCK_BYTES,
     Samples,

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.cluster import local_cpus
+from models.inference import local_cpus
 from pipelines.train.data import batches
 from pseudolabel.pool import LabelPoolClient
 

@@ -60,24 +60,6 @@ def test_workers_find_the_source_before_the_user_s_own_path(monkeypatch: pytest.
     assert cluster._local_environment()["PYTHONPATH"].split(os.pathsep) == [str(cluster.SOURCE_ROOT), "mine"]
 
 
-def test_at_least_one_cpu_and_no_more_than_there_are() -> None:
-    assert 1 <= cluster.local_cpus() <= (os.cpu_count() or 1)
-
-
-@pytest.mark.parametrize(
-    ("quota", "cpus"),
-    [("400000 100000", 4), ("50000 100000", 1), ("1600000 100000", 8), ("max 100000", 8), (None, 8)],
-)
-def test_the_quota_of_the_container_counts(
-    quota: str | None, cpus: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if quota is not None:
-        (tmp_path / "cpu.max").write_text(quota)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)), raising=False)
-    monkeypatch.setattr(cluster, "Path", lambda _path: tmp_path / "cpu.max")
-    assert cluster.local_cpus() == cpus
-
-
 class TestPlacesForResults:
     @pytest.mark.parametrize("out", ["s3://bucket/run", "gs://bucket/run", "abfs://a@b/c", "file:///tmp/run"])
     def test_a_uri_is_refused_where_only_folders_will_do(self, out: str) -> None:
