@@ -65,16 +65,6 @@ def grid(images: Tensor, size: int) -> tuple[int, int]:
     return height // size, width // size
 
 
-def to_grid(trust: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resample a map to another grid over the same area: (N, h, w) -> (N, gh, gw), averaged where coarser."""
-    import torch.nn.functional as F
-
-    rows, columns = trust.shape[-2:]
-    if rows >= size[0] and columns >= size[1]:
-        return F.adaptive_avg_pool2d(trust, size)
-    return upsample_trust(trust, size)[:, 0]
-
-
 def blocks(images: Tensor, size: int) -> Tensor:
     """Cut images into square blocks.
 

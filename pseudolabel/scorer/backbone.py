@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import ConfigError
-from pseudolabel.scorer.clip import ClipScorer
-from pseudolabel.scorer.patches import has_positions
+from pseudolabel.scorer.clip import ClipScorer, has_positions
 
 LAYERS = 5
 

@@ -8,16 +8,16 @@ A softmax over prompts about haze gives P(hazy), so ``clearness = 1 - P(hazy)``;
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import ConfigError
-from pseudolabel.coherence import blocks, grid, to_grid, trust_from_blocks
+from pseudolabel.coherence import blocks, trust_from_blocks
 from pseudolabel.scorer.config import Prompts, ScorerConfig
 from pseudolabel.scorer.musiq import load_iqa
-from pseudolabel.scorer.patches import encode_patches, has_positions
 from pseudolabel.scorer.scores import Scores
 
 DACLIP = "daclip"
@@ -61,8 +61,7 @@ class ClipScorer(nn.Module):
         self.prompts = config.prompts or prompts or Prompts()
         self.iqa: nn.Module | None = None
         self.resolution = config.resolution or resolution
-        self.block_resolution = self._side("block_resolution", 2 * config.block)
-        self.dense_resolution = self._side("dense_resolution", self.resolution)
+        self.block_resolution = self._block_side(config.block_resolution, 2 * config.block)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
         self.register_buffer("haze_text", self.encode_text([*self.prompts.clear, *self.prompts.hazy]))
@@ -70,15 +69,14 @@ class ClipScorer(nn.Module):
         self.dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
         self.clip.visual.to(self.dtype)
 
-    def _side(self, key: str, otherwise: int) -> int:
-        """The resolution under `key`, checked: a tower that holds a position per patch takes one size only."""
-        asked: int | None = getattr(self.config, key)
+    def _block_side(self, asked: int | None, otherwise: int) -> int:
+        """The resolution of blocks, checked: a tower that holds a position per patch takes one size only."""
         if not has_positions(self.clip.visual):
             return asked or otherwise
         if asked not in (None, self.resolution):
             raise ConfigError(
-                f"scorer.{key} is {asked}, but {self.config.architecture!r} takes images of {self.resolution} pixels "
-                "only; leave it out"
+                f"scorer.block_resolution is {asked}, but {self.config.architecture!r} takes images of "
+                f"{self.resolution} pixels only; leave it out"
             )
         return self.resolution
 
@@ -100,16 +98,6 @@ class ClipScorer(nn.Module):
         """
         features: Tensor = self.clip.encode_image(self.normalized(images, resolution))  # type: ignore[operator]
         return F.normalize(features.float(), dim=-1)
-
-    def encode_dense(self, images: Tensor, resolution: int | None = None) -> tuple[Tensor, Tensor]:
-        """Return unit features of N3HW in [0, 1] and of their patches, from one encoding: -> (N, E), (N, h, w, E).
-
-        Raises:
-            ConfigError: see :func:`pseudolabel.scorer.patches.encode_patches`.
-        """
-        tower: nn.Module = self.clip.visual  # type: ignore[assignment]
-        features, patches = encode_patches(tower, self.normalized(images, resolution))
-        return F.normalize(features.float(), dim=-1), F.normalize(patches.float().movedim(1, -1), dim=-1)
 
     def _probability(self, features: Tensor, texts: Tensor, positive: int) -> Tensor:
         scale = self.clip.logit_scale.exp()  # type: ignore[operator]
@@ -156,8 +144,6 @@ class ClipScorer(nn.Module):
         Raises:
             ValueError: images smaller than a block.
         """
-        if self.config.trust == "dense":
-            return self._dense(images)[1]
         cut = blocks(images, self.config.block)
         parts = [
             self.rate(chunk, self.block_resolution) for chunk in torch.split(cut.flatten(0, 2), self.config.block_batch)
@@ -165,19 +151,15 @@ class ClipScorer(nn.Module):
         clearness, quality = (torch.cat(values).view(cut.shape[:3]) for values in zip(*parts, strict=True))
         return trust_from_blocks(clearness, quality, self.config.trust_rule)
 
-    def _dense(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return unit features of the images, and their trust maps."""
-        size = grid(images, self.config.block)
-        whole, patches = self.encode_dense(images, self.dense_resolution)
-        return whole, to_grid(trust_from_blocks(*self.judge(patches), self.config.trust_rule), size)
-
     @torch.inference_mode()
     def score(self, images: Tensor) -> Scores:
         """Return clearness, quality and trust map of N3HW in [0, 1]; see :class:`pseudolabel.scorer.scores.Scores`."""
-        if self.config.trust == "dense" and self.dense_resolution == self.resolution:
-            whole, trust = self._dense(images)
-            return Scores(*self.judge(whole), trust)
         return Scores(*self.rate(images), self.trust(images))
+
+
+def has_positions(tower: Any) -> bool:
+    """Return whether an image tower has an embedding per position, and so one size of image."""
+    return any(name.rpartition(".")[2] in ("positional_embedding", "pos_embed") for name, _ in tower.named_parameters())
 
 
 def _resized(images: Tensor, side: int) -> Tensor:

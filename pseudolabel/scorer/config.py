@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from models.config import Settings
 
@@ -54,15 +54,11 @@ class ScorerConfig(Settings):
             folder or a hub name.
         precision: of the image tower. Texts and similarities stay float32.
         resolution: side in pixels that the whole image is resized to; None takes the architecture's own.
-        trust: ``blocks`` encodes every block by itself, as the paper does; ``dense`` reads the map from the patches of
-            one encoding of the whole image. :mod:`pseudolabel.scorer.patches` has the figures.
         trust_rule: whether trust is the ``mean`` of clearness and quality at a place, or their ``product``.
         block: side in pixels of the blocks of the trust map (32 in the paper).
         block_resolution: side that a block is resized to before it is encoded; None takes twice the block for
             convolutional towers and ``resolution`` for transformers, which take one size only.
         block_batch: how many blocks are encoded at once; bounds memory.
-        dense_resolution: side of the encoding that a dense map is read from; None reads it from the one that gives
-            clearness and quality, at no further cost.
         prompts: None takes the words that the architecture was trained with.
         iqa: a metric that gives quality in place of the prompts; see :mod:`pseudolabel.scorer.musiq`.
     """
@@ -71,17 +67,9 @@ class ScorerConfig(Settings):
     pretrained: str | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     resolution: int | None = Field(None, ge=32)
-    trust: Literal["blocks", "dense"] = "blocks"
     trust_rule: Literal["mean", "product"] = "mean"
     block: int = Field(32, ge=8)
     block_resolution: int | None = Field(None, ge=32)
     block_batch: int = Field(256, ge=1)
-    dense_resolution: int | None = Field(None, ge=32)
     prompts: Prompts | None = None
     iqa: IqaConfig | None = None
-
-    @model_validator(mode="after")
-    def _fits(self) -> ScorerConfig:
-        if self.iqa is not None and self.trust == "dense":
-            raise ValueError("trust is 'dense', but iqa rates whole pictures only; set trust to blocks, or iqa to null")
-        return self

@@ -20,7 +20,6 @@ from models.config import ConfigError
 from models.networks import load_renamed
 from pseudolabel.scorer.clip import ClipScorer, finished
 from pseudolabel.scorer.config import Prompts, ScorerConfig
-from pseudolabel.scorer.patches import encode_patches
 
 ARCHITECTURE = "ViT-B-32"
 DEGRADATIONS = (
@@ -73,14 +72,6 @@ class DaclipScorer(ClipScorer):
         """Return degradation and plain features of N3HW in [0, 1]: -> (N, 2 E), each half of unit length."""
         degradation = self.degradation_features(self.normalized(images, resolution))
         return torch.cat([degradation, super().encode(images, resolution)], dim=-1)
-
-    def encode_dense(self, images: Tensor, resolution: int | None = None) -> tuple[Tensor, Tensor]:
-        """Do as :meth:`encode`, with the patches': -> (N, 2 E), (N, h, w, 2 E)."""
-        whole, patches = encode_patches(self.control, self.normalized(images, resolution))
-        plain, plain_patches = super().encode_dense(images, resolution)
-        local = F.normalize(patches.float().movedim(1, -1), dim=-1)
-        whole = F.normalize(whole.float(), dim=-1)
-        return torch.cat([whole, plain], dim=-1), torch.cat([local, plain_patches], dim=-1)
 
     def judge(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return clearness and quality, each (...) in [0, 1], of features (..., 2 E)."""

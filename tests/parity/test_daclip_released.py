@@ -74,9 +74,6 @@ def test_it_scores_like_any_scorer(scorer: DaclipScorer) -> None:
     torch.testing.assert_close(1 - scorer.haze_density(images), found.clearness, atol=1e-5, rtol=1e-4)
     assert found.quality.shape == (1,)
     assert found.trust.shape == (1, 2, 3)
-    whole, patches = scorer.encode_dense(images)
-    assert patches.shape == (1, 7, 7, 1024)
-    torch.testing.assert_close(whole, scorer.encode(images), atol=1e-5, rtol=1e-4)
 
 
 def test_names_that_do_not_match_are_listed(released: dict[str, Tensor]) -> None:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pseudolabel.coherence import admits, blocks, grid, to_grid, trust_from_blocks, upsample_trust
+from pseudolabel.coherence import admits, blocks, grid, trust_from_blocks, upsample_trust
 
 score = st.floats(0, 1)
 
@@ -82,20 +82,6 @@ def test_upsampled_trust_keeps_the_centers_of_the_blocks():
     trust = torch.rand(2, 3, 5)
     pixels = upsample_trust(trust, (3 * 9, 5 * 9))
     torch.testing.assert_close(pixels[:, 0, 4::9, 4::9], trust)
-
-
-def test_a_map_on_another_grid_keeps_its_place_and_its_mean():
-    fine = torch.zeros(1, 4, 8)
-    fine[:, :2, :4] = 1.0
-    coarse = to_grid(fine, (2, 4))
-    assert coarse.shape == (1, 2, 4)
-    assert torch.equal(coarse[0], torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]))
-    back = to_grid(coarse, (4, 8))
-    assert back[0, 0, 0] == 1.0
-    assert back[0, 3, 7] == 0.0
-    assert torch.equal(to_grid(fine, (4, 8)), fine)
-    uneven = torch.rand(1, 7, 7)
-    assert to_grid(uneven, (3, 3))[0, 0, 0].item() == pytest.approx(uneven[0, :3, :3].mean().item())
 
 
 @given(st.integers(32, 200), st.integers(32, 200), st.integers(8, 32))

@@ -23,7 +23,6 @@ TOWERS: dict[str, dict[str, Any]] = {
     },
     "timm transformer": {"timm_model_name": "test_vit", "timm_pool": "token", "image_size": 64},
     "timm convolutional": {"timm_model_name": "regnetx_002", "timm_pool": "avg", "image_size": 64},
-    "timm channels last": {"timm_model_name": "swin_tiny_patch4_window7_224", "timm_pool": "avg", "image_size": 224},
     "resnet": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None},
 }  # fmt: skip
 """Small towers of each kind that ``open_clip`` knows, or as small as that kind is made."""
@@ -69,10 +68,9 @@ PROMPTS = Prompts(
 )
 
 
-@pytest.mark.parametrize("trust", ["blocks", "dense"])
-def test_a_local_folder_scores_by_its_own_texts_and_prompts(tmp_path: Path, trust: str) -> None:
+def test_a_local_folder_scores_by_its_own_texts_and_prompts(tmp_path: Path) -> None:
     folder = save_folder(tmp_path / "tiny")
-    scorer = load_scorer(ScorerConfig(architecture=str(folder), prompts=PROMPTS, trust=trust))  # type: ignore[arg-type]
+    scorer = load_scorer(ScorerConfig(architecture=str(folder), prompts=PROMPTS))
     with torch.no_grad():
         clearness = score_by_hand(scorer, picture(), PROMPTS.clear, PROMPTS.hazy)
         quality = score_by_hand(scorer, picture(), PROMPTS.good, PROMPTS.bad)
@@ -82,51 +80,32 @@ def test_a_local_folder_scores_by_its_own_texts_and_prompts(tmp_path: Path, trus
     assert found.trust.shape == (2, 3, 3)
 
 
-def test_one_encoding_gives_both_scores_and_in_the_dense_variant_the_map(tmp_path: Path) -> None:
-    folder = str(save_folder(tmp_path / "tiny"))
-    for trust, expected in (("blocks", [2, 18]), ("dense", [2])):
-        scorer = load_scorer(ScorerConfig(architecture=folder, trust=trust))  # type: ignore[arg-type]
-        seen: list[int] = []
-        scorer.clip.visual.conv1.register_forward_pre_hook(  # type: ignore[union-attr,operator]
-            lambda _, inputs, seen=seen: seen.append(len(inputs[0]))
-        )
-        scorer.score(picture())
-        assert seen == expected, "images, and the blocks of all images in one batch"
+def test_one_encoding_gives_both_scores(tmp_path: Path) -> None:
+    scorer = load_scorer(str(save_folder(tmp_path / "tiny")))
+    seen: list[int] = []
+    scorer.clip.visual.conv1.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))  # type: ignore[union-attr,operator]
+    scorer.score(picture())
+    assert seen == [2, 18], "images, and the blocks of all images in one batch"
 
 
-@pytest.mark.parametrize("kind", [kind for kind in TOWERS if kind != "resnet"])
-def test_patches_are_seen_as_the_tower_sees_the_whole(tmp_path: Path, kind: str) -> None:
-    scorer = load_scorer(str(save_folder(tmp_path / "tiny", kind)))
-    with torch.no_grad():
-        whole, patches = scorer.encode_dense(picture())
-        torch.testing.assert_close(whole, scorer.encode(picture()), atol=1e-5, rtol=1e-4)
-    assert patches.shape[0] == 2
-    assert patches.shape[-1] == 16
-    torch.testing.assert_close(patches.norm(dim=-1), torch.ones(patches.shape[:-1]))
-    assert patches.flatten(1, 2).std(dim=1).max() > 1e-3, "they differ from place to place"
-
-
-def test_a_tower_that_pools_by_attention_has_no_dense_map(tmp_path: Path) -> None:
-    folder = str(save_folder(tmp_path / "tiny", "resnet"))
-    scorer = load_scorer(ScorerConfig(architecture=folder, trust="dense"))
-    with pytest.raises(ConfigError, match="ModifiedResNet gives no features per patch; use blocks"):
-        scorer.trust(picture())
-    blocks = load_scorer(ScorerConfig(architecture=folder, trust="blocks"))
-    assert blocks.score(picture()).trust.shape == (2, 3, 3)
+@pytest.mark.parametrize("kind", TOWERS)
+def test_every_kind_of_tower_gives_a_map_by_blocks(tmp_path: Path, kind: str) -> None:
+    assert load_scorer(str(save_folder(tmp_path / "tiny", kind))).score(picture()).trust.shape == (2, 3, 3)
 
 
 def test_a_resolution_of_one_s_own_moves_the_positions(tmp_path: Path) -> None:
     folder = str(save_folder(tmp_path / "tiny"))
     scorer = load_scorer(ScorerConfig(architecture=folder, resolution=96))
-    assert scorer.block_resolution == scorer.dense_resolution == 96
+    assert scorer.block_resolution == 96
     assert scorer.score(picture()).clearness.shape == (2,)
 
 
-@pytest.mark.parametrize("key", ["block_resolution", "dense_resolution"])
-def test_a_size_that_a_transformer_cannot_take_is_refused(tmp_path: Path, key: str) -> None:
+def test_a_size_that_a_transformer_cannot_take_is_refused(tmp_path: Path) -> None:
     folder = str(save_folder(tmp_path / "tiny"))
-    with pytest.raises(ConfigError, match=rf"scorer.{key} is 128, but '.*tiny' takes images of 64 pixels only"):
-        load_scorer(ScorerConfig(architecture=folder, **{key: 128}))
+    with pytest.raises(
+        ConfigError, match=r"block_resolution is 128, but '.*tiny' takes images of 64 pixels only"
+    ):
+        load_scorer(ScorerConfig(architecture=folder, block_resolution=128))
 
 
 def test_an_architecture_name_with_a_weights_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ def red(*levels: float) -> Tensor:
 
 
 def test_the_metric_gives_quality_and_its_part_of_trust(asked: list[Any], weights: str) -> None:
-    plain, rated = load_scorer(), load_scorer(ScorerConfig(iqa=IqaConfig(weights=weights), trust="blocks"))
+    plain, rated = load_scorer(), load_scorer(ScorerConfig(iqa=IqaConfig(weights=weights)))
     picture = red(0.2, 0.8)
     one, other = plain.score(picture), rated.score(picture)
     torch.testing.assert_close(other.clearness, one.clearness)
@@ -81,7 +81,7 @@ def test_without_pyiqa_the_extra_and_the_licenses_are_named(monkeypatch: pytest.
     with pytest.raises(
         ConfigError, match=r"pip install 'ray-dehaze\[iqa\]'.*PolyForm Noncommercial.*forbid commercial"
     ):
-        load_scorer(ScorerConfig(iqa=IqaConfig(weights=weights), trust="blocks"))
+        load_scorer(ScorerConfig(iqa=IqaConfig(weights=weights)))
 
 
 def test_weights_that_are_not_there_are_named(asked: list[Any], tmp_path: Path) -> None:
@@ -102,7 +102,6 @@ def test_weights_of_something_else_are_refused(asked: list[Any], tmp_path: Path)
     [
         ({"iqa": {"weights": "w", "scale": [1, 1]}}, "expected a lower and a higher score"),
         ({"iqa": {}}, "missing key 'weights' in scorer.iqa"),
-        ({"iqa": {"weights": "w"}, "trust": "dense"}, "set trust to blocks, or iqa to null"),
     ],
 )
 def test_configurations_that_cannot_be_are_refused(data: dict[str, Any], message: str) -> None:
