@@ -135,8 +135,8 @@ def encode(photo: Photo, format: str | None = None, quality: int = 95, metadata:
 
     Args:
         photo: what to write.
-        format: JPEG, PNG, WEBP, AVIF, TIFF or BMP; None takes the photo's own, and JPEG for what is only read: HEIC and raw
-            files.
+        format: JPEG, PNG, WEBP, AVIF, TIFF or BMP; None takes the photo's own, and JPEG for what is only read (HEIC,
+            raw files).
         quality: 1..100 for JPEG, WEBP and AVIF; the others are lossless.
         metadata: also write the photo's EXIF (with the place it was taken), XMP and resolution. BMP holds only the
             last.

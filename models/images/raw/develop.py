@@ -33,10 +33,11 @@ _TURNED = 4  # bit of LibRaw's flip: the sides change places
 _LIKE_TIFF = (b"IIRO", b"IIRS", b"IIU\0")  # ORF and RW2, but for these bytes
 _WITHIN, _DATA = 330, ((273, 279), (324, 325))  # directories; offsets and lengths of strips, of tiles
 _DEVELOP = "develop it to JPEG, PNG or TIFF first"
+_UNKNOWN = f"this is a camera's raw file that LibRaw does not know; {_DEVELOP}"
 _NO_MEMORY = (ImageTooLarge, "not enough memory to develop the raw file")
 _ERRORS = {
-    "LibRawFileUnsupportedError": (UnsupportedFormat, f"LibRaw does not know this camera's raw file; {_DEVELOP}"),
-    "LibRawNotImplementedError": (UnsupportedFormat, f"LibRaw does not know this camera's raw file; {_DEVELOP}"),
+    "LibRawFileUnsupportedError": (UnsupportedFormat, _UNKNOWN),
+    "LibRawNotImplementedError": (UnsupportedFormat, _UNKNOWN),
     "LibRawIOError": (TruncatedImage, "the file ends before the picture does, or its directories are damaged"),
     "LibRawTooBigError": _NO_MEMORY, "LibRawUnsufficientMemoryError": _NO_MEMORY,
 }  # fmt: skip
