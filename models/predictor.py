@@ -88,7 +88,7 @@ class Predictor:
         model: a name of :mod:`models.zoo`, a checkpoint folder or its URI, or ``models:/name@alias``.
         tracking_uri: of the MLflow registry; None takes MLflow's own setting.
         threads: of torch in this process; None leaves them as they are, but for a container's quota of CPUs.
-        limits: what is accepted.
+        limits: what is accepted; by default also raw files, which a service should not take.
         execution: precision and memory; the memory is for one photograph, so several threads need several times it.
         device: where the network is.
         allow_networks: packages whose networks the checkpoint may name; see :mod:`models.imports`.
