@@ -30,13 +30,15 @@ class PyfuncDehazer(PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Load the weights; called once by MLflow."""
+        from models.images import ImageLimits
         from models.predictor import Predictor
 
         log = logging.getLogger("mlflow.models.utils")
         if not any(type(known).__name__ == UnknownParams.__name__ for known in log.filters):
             log.addFilter(UnknownParams())
         allow = (context.model_config or {}).get("allow_networks", ())
-        self._predictor = Predictor(context.artifacts["checkpoint"], allow_networks=allow)
+        limits = ImageLimits()  # those of a service, as this may be one: no raw files
+        self._predictor = Predictor(context.artifacts["checkpoint"], limits=limits, allow_networks=allow)
 
     def predict(self, context: Any, model_input: list[bytes], params: dict[str, Any] | None = None) -> list[bytes]:  # noqa: ARG002 - MLflow's signature
         """Dehaze image files.

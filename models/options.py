@@ -10,7 +10,7 @@ from models.config import Settings
 
 Format = Literal["JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP"]
 Output = Literal["image", "transmission", "side-by-side"]
-# Of what is written; HEIC is only read.
+# Of what is written; HEIC and raw files are only read.
 MEDIA_TYPES: dict[str, str] = {
     "JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "AVIF": "image/avif",
     "TIFF": "image/tiff", "BMP": "image/bmp",
@@ -54,7 +54,7 @@ class DehazeOptions(Controls):
     """
 
     format: Format | None = Field(
-        None, description="of the results (default: each file's own; JPEG for HEIC, which is only read)"
+        None, description="of the results (default: each file's own; JPEG for HEIC and raw files, which are only read)"
     )
     quality: int = Field(95, ge=1, le=100, description="of JPEG, WebP and AVIF, 1 to 100")
     keep_metadata: bool = Field(

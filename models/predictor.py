@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models import inference, zoo
 from models.config import ConfigError
-from models.images import ImageLimits, Photo, decode, encode, format_written, lost
+from models.images import DEFAULT_LIMITS, ImageLimits, Photo, decode, encode, format_written, lost
 from models.inference import goes_round
 from models.options import DEFAULT_OPTIONS, DehazeOptions, InferenceConfig
 from models.paths import name_of
@@ -88,7 +88,7 @@ class Predictor:
         model: a name of :mod:`models.zoo`, a checkpoint folder or its URI, or ``models:/name@alias``.
         tracking_uri: of the MLflow registry; None takes MLflow's own setting.
         threads: of torch in this process; None leaves them as they are, but for a container's quota of CPUs.
-        limits: what is accepted.
+        limits: what is accepted; by default also raw files, which a service should not take.
         execution: precision and memory; the memory is for one photograph, so several threads need several times it.
         device: where the network is.
         allow_networks: packages whose networks the checkpoint may name; see :mod:`models.imports`.
@@ -110,7 +110,7 @@ class Predictor:
         torch.set_num_threads(threads or min(torch.get_num_threads(), inference.local_cpus()))
         source = str(download_model(model, tracking_uri)) if model.startswith(SCHEME) else model
         self.name = model if model.startswith(SCHEME) else name_of(model)
-        self._limits = limits if limits is not None else ImageLimits()
+        self._limits = limits if limits is not None else DEFAULT_LIMITS
         self._execution = execution
         self._device = torch.device(device)
         try:

@@ -8,6 +8,7 @@ from .codec import read_image as read_image
 from .codec import write_image as write_image
 from .limits import DEFAULT_LIMITS as DEFAULT_LIMITS
 from .limits import PICTURES as PICTURES
+from .limits import RAW as RAW
 from .limits import SUFFIXES as SUFFIXES
 from .limits import WRITTEN as WRITTEN
 from .limits import CorruptImage as CorruptImage
@@ -27,3 +28,4 @@ from .photo import quantize as quantize
 from .photo import resize as resize
 from .photo import to_tensor as to_tensor
 from .photo import to_uint8 as to_uint8
+from .raw import reads_suffix as reads_suffix

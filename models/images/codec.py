@@ -24,6 +24,7 @@ from models.images import headers as image_headers
 from models.images import writing
 from models.images.limits import (
     DEFAULT_LIMITS,
+    RAW,
     SUFFIXES,
     WRITTEN,
     Header,
@@ -64,7 +65,8 @@ def _silence_libtiff() -> None:
 
 Array = NDArray[Any]  # uint8 unless a docstring says more
 
-IMAGE_SUFFIXES = frozenset(SUFFIXES)  # of what is read; lower case, with the dot
+# Of photographs for corpora and evaluations; lower case, with the dot.
+IMAGE_SUFFIXES = frozenset(suffix for suffix, name in SUFFIXES.items() if name != RAW)
 
 _WITH_ALPHA = ("PNG", "WEBP", "AVIF", "TIFF")
 _DEEP = ("PNG", "TIFF")
@@ -78,7 +80,8 @@ def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, shrink_to: int | N
     damaged or made for another color model counts as none), or when the file states its colors in another way
     (:mod:`models.images.profile`). Grayscale, palette, bilevel, CMYK and CIELAB become RGB;
     CMYK without a profile as if inks were ideal. PNG and TIFF of 16 bits a channel become uint16, and so do floats
-    within 0..1 and integers of other sizes within 0..65535 in TIFF; everything else becomes uint8.
+    within 0..1 and integers of other sizes within 0..65535 in TIFF, and raw files, which are developed; everything else
+    becomes uint8.
 
     Args:
         data: the whole file.
@@ -132,7 +135,8 @@ def encode(photo: Photo, format: str | None = None, quality: int = 95, metadata:
 
     Args:
         photo: what to write.
-        format: JPEG, PNG, WEBP, AVIF, TIFF or BMP; None takes the photo's own, and JPEG for HEIC, which is only read.
+        format: JPEG, PNG, WEBP, AVIF, TIFF or BMP; None takes the photo's own, and JPEG for what is only read (HEIC,
+            raw files).
         quality: 1..100 for JPEG, WEBP and AVIF; the others are lossless.
         metadata: also write the photo's EXIF (with the place it was taken), XMP and resolution. BMP holds only the
             last.

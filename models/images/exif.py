@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ EMPTY = HEAD + bytes(6)
 _LONG, _BYTES, _FRACTIONS = 4, (1, 2, 6, 7), (5, 10)  # types
 _MOST_NUMBERS = 1 << 20  # more than the tiles of the largest picture take
 _FRACTION = 16  # what one of them costs, in numbers
+_MOST_INNER = 16  # directories; raw files have up to five
 
 
 def first(data: bytes) -> Tags:
@@ -39,7 +40,14 @@ def first(data: bytes) -> Tags:
 
 def inner(data: bytes, tags: Tags, pointer: int) -> Tags | None:
     """Read the directory that a tag points to; None where there is none."""
-    return _loaded(_empty(data, pointer), data, at) if (at := number(tags, pointer)) else None
+    return next(all_inner(data, tags, pointer), None)
+
+
+def all_inner(data: bytes, tags: Tags, pointer: int) -> Iterator[Tags]:
+    """Read the directories that a tag points to, the first few of them."""
+    for at in numbers(tags, pointer)[:_MOST_INNER]:
+        if isinstance(at, int) and at > 0:
+            yield _loaded(_empty(data, pointer), data, at)
 
 
 def _empty(data: bytes, group: int | None = None) -> Tags:

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 from PIL import Image, UnidentifiedImageError
 
-from models.images import exif, heif, png, tiff
+from models.images import exif, heif, png, raw, tiff
 from models.images.limits import (
     MAGIC,
+    RAW,
     CorruptImage,
     Header,
     ImageError,
@@ -73,6 +74,11 @@ def is_whole(data: bytes) -> bool:
     if data.startswith(b"\xff\xd8"):
         return any(marker == END for marker, _, _ in segments(data))
     return not data.startswith(png.SIGNATURE[:4]) or any(name == b"IEND" for name, _, _ in png.chunks(data))
+
+
+def takes_raw(data: bytes, limits: ImageLimits) -> bool:
+    """Return whether a file is a camera's raw file, where these are accepted."""
+    return RAW in limits.formats and raw.is_raw(data)
 
 
 def tiff_layout(data: bytes, limits: ImageLimits) -> tiff.Layout | None:
@@ -141,7 +147,7 @@ def _plugins(data: bytes, limits: ImageLimits) -> list[str]:
     kind = kind_of(data) if data[4:8] == b"ftyp" else None
     if kind == "HEIC":
         _register_heic()
-    return [_BOXED.get(name, name) for name in limits.formats if (name in _BOXED) == (name == kind)]
+    return [_BOXED.get(name, name) for name in limits.formats if name != RAW and (name in _BOXED) == (name == kind)]
 
 
 @functools.cache
@@ -154,6 +160,8 @@ def _register_heic() -> None:
 def probe(data: bytes, limits: ImageLimits) -> Header:
     """Do as :func:`models.images.probe`, with Pillow's own exceptions besides the typed ones."""
     check_bytes(len(data), limits)
+    if takes_raw(data, limits):
+        return raw.probe(data, limits)
     if (layout := tiff_layout(data, limits)) is not None:
         return _header("TIFF", (layout.width, layout.height), tiff_orientation(layout))
     with open_image(data, limits) as image:

@@ -42,11 +42,13 @@ class TruncatedImage(ImageError):  # noqa: N818 - the contract's name
     code = "truncated"
 
 
+RAW = "RAW"  # a camera's raw file
 # Of what is read. HEIC is not written: its encoders are GPL.
 SUFFIXES = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG",
     ".png": "PNG", ".webp": "WEBP", ".avif": "AVIF", ".heic": "HEIC", ".heif": "HEIC", ".hif": "HEIC",
     ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP",
+    **dict.fromkeys((".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef"), RAW),
 }  # fmt: skip
 # Of what is written: the suffix of each format.
 WRITTEN = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "AVIF": ".avif", "TIFF": ".tif", "BMP": ".bmp"}
@@ -63,7 +65,8 @@ class ImageLimits(Settings):
         max_bytes: bytes of a file.
         max_pixels: pixels of a picture.
         max_aspect: long side over short side.
-        formats: formats that are accepted.
+        formats: formats that are accepted. ``RAW``, a camera's raw file, has to be named: to develop one takes seconds,
+            and a decoder that is not meant for hostile files.
         first_frame: take the first frame of animated and multi-page files, which are refused otherwise.
         strict: refuse files that are damaged although the picture is there, or nearly, such as a JPEG without its end
             marker. Otherwise they are taken with a note (:mod:`models.images.mending`).
@@ -77,7 +80,8 @@ class ImageLimits(Settings):
     strict: bool = False
 
 
-DEFAULT_LIMITS = ImageLimits()
+# Of people's own files.
+DEFAULT_LIMITS = ImageLimits(formats=(*ImageLimits().formats, RAW))
 
 
 def format_written(source: str, wanted: str | None = None) -> str:

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.images import headers, png, profile, tiff
+from models.images import headers, png, profile, raw, tiff
 from models.images.color import to_srgb
 from models.images.contents import GAIN_MAP, contents
 from models.images.heif import HeifLayout
-from models.images.limits import CorruptImage, ImageError, ImageLimits, TruncatedImage
+from models.images.limits import RAW, CorruptImage, ImageError, ImageLimits, TruncatedImage
 from models.images.mending import Mended, candidates, ends_early, filled
 from models.images.metadata import collect, tiff_resolution
 from models.images.photo import Model, Photo, Samples, upright
@@ -30,6 +30,8 @@ _MODELS: dict[str, Model] = {"L": "GRAY", "CMYK": "CMYK", "RGB": "RGB"}
 
 def photo_of(data: bytes, limits: ImageLimits, shrink_to: int | None = None, *, ended: bool = True) -> Photo:
     """Do as :func:`models.images.decode`; Pillow's plugins raise more. ``ended``: its end must be there."""
+    if headers.takes_raw(data, limits):
+        return _developed(data, limits)
     layout = headers.tiff_layout(data, limits)
     if layout is not None and layout.deep:
         return _photo(tiff.decode(data, layout), data, layout, None)
@@ -46,8 +48,8 @@ def photo_of(data: bytes, limits: ImageLimits, shrink_to: int | None = None, *, 
 
 
 def copies(data: bytes, limits: ImageLimits, error: ImageError) -> Iterator[Mended]:
-    """Yield copies of a damaged file that may decode."""
-    if limits.strict or not isinstance(error, CorruptImage | TruncatedImage):
+    """Yield copies of a damaged file that may decode; none of a raw file."""
+    if limits.strict or not isinstance(error, CorruptImage | TruncatedImage) or raw.is_raw(data):
         return
     with contextlib.suppress(Exception):  # whatever comes of damage: there are no more
         yield from candidates(data, limits)
@@ -72,6 +74,14 @@ def nearly_whole(data: bytes, limits: ImageLimits, error: ImageError) -> Photo |
 
 def _planes(photo: Photo) -> Array:
     return photo.pixels if photo.alpha is None else np.dstack([photo.pixels, photo.alpha])
+
+
+def _developed(data: bytes, limits: ImageLimits) -> Photo:
+    pixels = raw.develop(data, limits)
+    gray = pixels.shape[2] == 1
+    told, dropped = collect(raw.exif_block(data), None, None, 1, pages=True)
+    rgb = np.repeat(pixels, 3, axis=2) if gray else pixels
+    return Photo(rgb, format=RAW, metadata=told, gray=gray, dropped=dropped)
 
 
 def _photo(samples: Samples | None, data: bytes, layout: tiff.Layout | None, image: Image.Image | None) -> Photo:

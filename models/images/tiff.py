@@ -67,13 +67,23 @@ def layout(data: bytes) -> Layout:
     width, height = exif.number(tags, 256), exif.number(tags, 257)
     if not width or not height:
         raise CorruptImage("the TIFF header says no size")
-    photometric = exif.number(tags, _PHOTOMETRIC, 1)
-    preview = exif.number(tags, _KIND) & 1 and _WITHIN in tags  # NEF, ARW
-    if _DNG in tags or data[8:10] == b"CR" or photometric in _MOSAICS or preview:
+    if is_raw(data, tags):
         raise UnsupportedFormat("this is a camera's raw file; develop it to JPEG, PNG or TIFF first")
+    photometric = exif.number(tags, _PHOTOMETRIC, 1)
     bits = max((value for value in exif.numbers(tags, _BITS) if isinstance(value, int)), default=1)
     floating = exif.number(tags, _FORMAT, 1) == 3
     return Layout(tags, width, height, photometric, exif.number(tags, _SAMPLES, 1), bits, floating)
+
+
+def is_raw(data: bytes, tags: exif.Tags) -> bool:
+    """Return whether a TIFF file is a camera's raw file: DNG, CR2, PEF; NEF and ARW, which begin with a preview."""
+    preview = exif.number(tags, _KIND) & 1 and _WITHIN in tags
+    return bool(_DNG in tags or data[8:10] == b"CR" or is_mosaic(tags) or preview)
+
+
+def is_mosaic(tags: exif.Tags) -> bool:
+    """Return whether a directory is that of a sensor's values."""
+    return exif.number(tags, _PHOTOMETRIC, 1) in _MOSAICS
 
 
 def decode(data: bytes, page: Layout) -> Samples:

@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from models.images import RAW, SUFFIXES
+
 VIDEOS = frozenset(
     {
         ".3g2", ".3gp", ".asf", ".avi", ".dv", ".flv", ".m2t", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg",
@@ -24,9 +26,12 @@ def is_video(name: str) -> bool:
 
 
 def advice(kinds: Mapping[str, int]) -> str:
-    """Return what to do about videos that were left out, or nothing."""
-    there = any(is_video(f"a.{kind}") for kind in kinds)
-    return "; videos are dehazed one at a time: dehaze apply CLIP RESULT" if there else ""
+    """Return what to do about videos and raw files that were left out, or nothing."""
+    videos = any(is_video(f"a.{kind}") for kind in kinds)
+    raw = any(SUFFIXES.get(f".{kind.lower()}") == RAW for kind in kinds)
+    return ("; videos are dehazed one at a time: dehaze apply CLIP RESULT" if videos else "") + (
+        "; raw files need rawpy: pip install 'ray-dehaze[raw]'" if raw else ""
+    )
 
 
 RECORD = ".dehaze.json"  # beside results: what they were made with

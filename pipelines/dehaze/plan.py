@@ -48,7 +48,7 @@ def make_plan(
     Args:
         sources: folders, globs (``*``, ``?``, ``[ab]``, ``**``) and files; paths or URIs.
         target: a folder; for one photograph also the name of a file; None for beside the photographs.
-        file_format: JPEG, PNG, WEBP, AVIF, TIFF or BMP; None keeps each photograph's own (JPEG for HEIC).
+        file_format: JPEG, PNG, WEBP, AVIF, TIFF or BMP; None keeps each photograph's own (JPEG for HEIC and raw).
         recursive: whether folders below a folder count.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pyarrow import fs as pafs
 
 from models.config import ConfigError
-from models.images import SUFFIXES, WRITTEN, format_written
+from models.images import SUFFIXES, WRITTEN, format_written, reads_suffix
 from models.paths import child, filesystem, is_local
 from pipelines.corpus import kind_of
 from pipelines.dehaze.names import EARLIER, HIDDEN, LINKS, OTHER, SHEETS, identity, same_place
@@ -97,7 +97,7 @@ class FolderPlan:
         roots: the sources.
         folder: where results go; None when they go beside their photographs, or to ``file``.
         file: the one result, where one photograph becomes a file of a given name.
-        format: of results, such as ``PNG``; None keeps each file's own (JPEG for HEIC).
+        format: of results, such as ``PNG``; None keeps each file's own (JPEG for HEIC and raw).
         recursive: whether folders below a folder count.
     """
 
@@ -184,7 +184,7 @@ def _left_out(entry: FolderEntry, name: str, root: Root, plan: FolderPlan) -> st
     if entry.kind == "folder":
         return f"{entry.name} folder" if plan.recursive and _passed_over(entry.name) else None
     pure = PurePosixPath(name)
-    photograph = pure.suffix.lower() in SUFFIXES
+    photograph = reads_suffix(pure.suffix)
     if root.pattern is not None and root.pattern.fullmatch(name) is None:
         return ""
     if pure.name.startswith("."):

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
-from models.images import SUFFIXES
+from models.images import IMAGE_SUFFIXES
 from models.paths import child, filesystem, is_local, is_uri
 from serving.archive import is_litter
 from serving.errors import Problem, refused
@@ -118,5 +118,5 @@ class FolderPhotographs:
         names = [name for name in (path[len(self._root) :].strip("/") for path in paths) if not is_litter(name)]
         kinds: tuple[list[str], list[str]] = [], []
         for name in names:
-            kinds[Path(name).suffix.lower() not in SUFFIXES].append(name)
+            kinds[Path(name).suffix.lower() not in IMAGE_SUFFIXES].append(name)
         return kinds

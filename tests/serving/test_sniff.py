@@ -17,6 +17,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from serving.sniff import explain
+from tests.models.images.raws import dng
 
 Jpeg = Callable[..., bytes]
 Service = Callable[..., TestClient]
@@ -85,6 +86,13 @@ def test_what_it_is_is_said(service: Service, jpeg: Jpeg, what: str) -> None:
     entry = client.post("/v1/batch", content=body).json()
     assert entry["detail"].startswith(f"this is {what}")
     assert "a batch is a zip archive, or several files" in entry["detail"]
+
+
+def test_a_raw_file_is_developed_by_its_sender(service: Service) -> None:
+    for path in ("/v1/dehaze", "/v1/score"):
+        answer = service().post(path, content=dng())
+        assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_format")
+        assert answer.json()["detail"] == "this is a camera's raw file; develop it to JPEG, PNG or TIFF first"
 
 
 def test_a_zip_archive_is_sent_to_the_batch(service: Service) -> None:

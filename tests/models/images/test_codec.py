@@ -247,9 +247,9 @@ def box(brand: bytes) -> bytes:
 def test_errors_say_what_a_file_is(data: bytes, kind: str, tmp_path: Path) -> None:
     (tmp_path / "hill.jpg").write_bytes(data)
     with pytest.raises(images.UnsupportedFormat, match=rf"hill\.jpg: this is .*{kind}.*, not an image of an accepted"):
-        images.read_image(tmp_path / "hill.jpg")
+        images.read_image(tmp_path / "hill.jpg", images.ImageLimits())
     with pytest.raises(images.UnsupportedFormat, match=kind):
-        images.probe(data)
+        images.probe(data, images.ImageLimits())
 
 
 def test_formats_can_be_narrowed() -> None:

@@ -309,7 +309,7 @@ def retagged(start: bytes, *entries: Entry) -> bytes:
 )
 def test_unsupported(data: bytes, message: str) -> None:
     with pytest.raises(images.UnsupportedFormat, match=message):
-        images.decode(data)
+        images.decode(data, images.ImageLimits())
 
 
 def test_corrupt() -> None:

@@ -6,6 +6,7 @@ import csv
 import errno
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models import zoo
+from models import images, zoo
 from models.checkpoints import CONFIG, save
 from models.paths import local_files, upload
 from models.predictor import DehazeInfo, Predictor
@@ -22,6 +23,7 @@ from pipelines.dehaze import apply
 from pipelines.dehaze import work as folder_work
 from pipelines.dehaze.apply import main
 from pipelines.dehaze.names import FAILURES, RECORD, SHEETS
+from tests.models.images.raws import dng
 
 Folder = Callable[..., Path]
 HEIC = Path(__file__).parents[2] / "models" / "images" / "heic" / "turned.heic"  # 48x64 when it is upright
@@ -72,6 +74,30 @@ def test_heic_in_a_folder_becomes_jpeg(tmp_path: Path, capsys: pytest.CaptureFix
     assert "0 dehazed, 2 there already" in capsys.readouterr().out
     assert main([str(folder / "deep" / "IMG_1.HEIC"), "--model", "dcp", "--format", "png"]) == 0
     assert (folder / "deep" / "IMG_1_dehazed.png").exists()
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_raw_files_are_taken_where_rawpy_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    if installed:
+        pytest.importorskip("rawpy", reason="rawpy is not installed")
+    else:
+        monkeypatch.setitem(sys.modules, "rawpy", None)
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    Image.new("RGB", (64, 48), (90, 120, 150)).save(folder / "b.jpg")
+    (folder / "a.DNG").write_bytes(dng(None, 6, sub=True))
+    assert main([str(folder), str(out), "--model", "dcp"]) == 0
+    told = capsys.readouterr().out
+    assert names(out) == [RECORD, *(["a.jpg"] if installed else []), "b.jpg"]
+    assert ("left out: 1 DNG; raw files need rawpy: pip install 'ray-dehaze[raw]'" in told) != installed
+    done = main([str(folder / "a.DNG"), str(tmp_path / "clear.png"), "--model", "dcp"])
+    if installed:
+        assert images.read_image(tmp_path / "clear.png").pixels.shape == (64, 48, 3)
+    else:
+        assert done == 1
+        assert "raw file, which needs rawpy: pip install 'ray-dehaze[raw]'" in capsys.readouterr().err
 
 
 def test_one_photograph_gets_a_name(photo_folder: Folder, tmp_path: Path) -> None:

@@ -45,6 +45,12 @@ def test_the_tree_is_kept_and_only_photographs_count(tmp_path: Path) -> None:
     assert names(source, tmp_path / "out", "PNG") == ["a.png", "b.PNG", "deep/er/c.png"]
 
 
+def test_raw_files_become_jpeg_whether_or_not_they_can_be_read(tmp_path: Path) -> None:
+    source = touch(tmp_path / "in", "a.CR3")
+    assert names([str(source / "a.CR3")], None)[0].endswith("a_dehazed.jpg")
+    assert names([str(source / "a.CR3")], tmp_path / "out", "PNG") == ["a.png"]
+
+
 def test_heic_becomes_jpeg_as_it_is_only_read(tmp_path: Path) -> None:
     source = touch(tmp_path / "in", "IMG_1.HEIC", "deep/b.heif", "c.avif", "d.hif", "e.jpeg")
     out = tmp_path / "out"
