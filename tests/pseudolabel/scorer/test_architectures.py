@@ -102,9 +102,7 @@ def test_a_resolution_of_one_s_own_moves_the_positions(tmp_path: Path) -> None:
 
 def test_a_size_that_a_transformer_cannot_take_is_refused(tmp_path: Path) -> None:
     folder = str(save_folder(tmp_path / "tiny"))
-    with pytest.raises(
-        ConfigError, match=r"block_resolution is 128, but '.*tiny' takes images of 64 pixels only"
-    ):
+    with pytest.raises(ConfigError, match=r"block_resolution is 128, but '.*tiny' takes images of 64 pixels only"):
         load_scorer(ScorerConfig(architecture=folder, block_resolution=128))
 
 
