@@ -24,7 +24,10 @@ _COMPRESSIONS = (1, 5, 8, 32946, 32773)  # none, LZW, deflate twice, PackBits: a
 _PREMULTIPLIED, _STRAIGHT = 1, 2
 _BITS, _PHOTOMETRIC, _SAMPLES, _EXTRA, _FORMAT = 258, 262, 277, 338, 339
 _KIND, _WITHIN, _MOSAICS, _DNG = 254, 330, (32803, 34892), 50706  # color filter array and linear raw
+_DATA = ((273, 279), (324, 325))  # offsets and lengths of strips, of tiles
 _XMP = 700
+_CUT = "the file ends before the picture does: strips or tiles are not all there"
+DEVELOP = "develop it to JPEG, PNG or TIFF first"
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def layout(data: bytes) -> Layout:
     if not width or not height:
         raise CorruptImage("the TIFF header says no size")
     if is_raw(data, tags):
-        raise UnsupportedFormat("this is a camera's raw file; develop it to JPEG, PNG or TIFF first")
+        raise UnsupportedFormat(f"this is a camera's raw file; {DEVELOP}")
     photometric = exif.number(tags, _PHOTOMETRIC, 1)
     bits = max((value for value in exif.numbers(tags, _BITS) if isinstance(value, int)), default=1)
     floating = exif.number(tags, _FORMAT, 1) == 3
@@ -78,11 +81,25 @@ def layout(data: bytes) -> Layout:
 def is_raw(data: bytes, tags: exif.Tags) -> bool:
     """Return whether a TIFF file is a camera's raw file: DNG, CR2, PEF; NEF and ARW, which begin with a preview."""
     preview = exif.number(tags, _KIND) & 1 and _WITHIN in tags
-    return bool(_DNG in tags or data[8:10] == b"CR" or is_mosaic(tags) or preview)
+    return bool(_DNG in tags or data[8:10] == b"CR" or _is_mosaic(tags) or preview)
 
 
-def is_mosaic(tags: exif.Tags) -> bool:
-    """Return whether a directory is that of a sensor's values."""
+def check_mosaics(data: bytes) -> None:
+    """Check that all of a raw file's mosaic is there: LibRaw paints black what is missing.
+
+    Raises:
+        TruncatedImage: it is not.
+    """
+    start = exif.first(data)
+    for tags in (start, *exif.all_inner(data, start, _WITHIN)):
+        pairs = [zip(exif.numbers(tags, at), exif.numbers(tags, size), strict=False) for at, size in _DATA]
+        ends = [at + size for parts in pairs for at, size in parts]
+        if _is_mosaic(tags) and max(ends, default=len(data) + 1) > len(data):
+            raise TruncatedImage(_CUT)
+
+
+def _is_mosaic(tags: exif.Tags) -> bool:
+    """Whether a directory is that of a sensor's values."""
     return exif.number(tags, _PHOTOMETRIC, 1) in _MOSAICS
 
 
@@ -135,6 +152,6 @@ def _check(first: Any, page: Layout, length: int) -> None:
     if not sizes.all() or not places.size == sizes.size == math.prod(first.chunked):
         raise CorruptImage(f"the TIFF header lists {places.size} strips or tiles and {np.count_nonzero(sizes)} lengths")
     if (places + sizes).max() > length or (first.compression == 1 and sizes.sum() < first.nbytes):
-        raise TruncatedImage("the file ends before the picture does: strips or tiles are not all there")
+        raise TruncatedImage(_CUT)
     if sizes.sum() > length:
         raise CorruptImage("the strips or tiles overlap: together they are longer than the file")

@@ -31,9 +31,7 @@ _SRGB = (2.4, 12.92)  # its curve: power, and slope at black
 _WHITE = 0.001  # of the pixels; less than LibRaw's hundredth, as haze is bright
 _TURNED = 4  # bit of LibRaw's flip: the sides change places
 _LIKE_TIFF = (b"IIRO", b"IIRS", b"IIU\0")  # ORF and RW2, but for these bytes
-_WITHIN, _DATA = 330, ((273, 279), (324, 325))  # directories; offsets and lengths of strips, of tiles
-_DEVELOP = "develop it to JPEG, PNG or TIFF first"
-_UNKNOWN = f"this is a camera's raw file that LibRaw does not know; {_DEVELOP}"
+_UNKNOWN = f"this is a camera's raw file that LibRaw does not know; {tiff.DEVELOP}"
 _NO_MEMORY = (ImageTooLarge, "not enough memory to develop the raw file")
 _ERRORS = {
     "LibRawFileUnsupportedError": (UnsupportedFormat, _UNKNOWN),
@@ -95,8 +93,9 @@ def _opened(data: bytes, limits: ImageLimits) -> Iterator[tuple[Any, Header]]:
         import rawpy
     except ImportError as problem:
         needed = "this is a camera's raw file, which needs rawpy: pip install 'ray-dehaze[raw]'"
-        raise UnsupportedFormat(f"{needed}; or {_DEVELOP}") from problem
-    _check_end(data)
+        raise UnsupportedFormat(f"{needed}; or {tiff.DEVELOP}") from problem
+    if data.startswith(MAGIC["TIFF"]):
+        tiff.check_mosaics(data)
     try:
         with rawpy.imread(io.BytesIO(data)) as raw:
             told = raw.sizes
@@ -109,15 +108,3 @@ def _opened(data: bytes, limits: ImageLimits) -> Iterator[tuple[Any, Header]]:
     except rawpy.LibRawError as problem:
         kind, text = _ERRORS.get(type(problem).__name__, (CorruptImage, "the raw file is damaged"))
         raise kind(text) from problem
-
-
-def _check_end(data: bytes) -> None:
-    """Check that all of the mosaic is there: LibRaw paints black what is missing."""
-    if not data.startswith(MAGIC["TIFF"]):
-        return
-    first = exif.first(data)
-    for tags in (first, *exif.all_inner(data, first, _WITHIN)):
-        pairs = [zip(exif.numbers(tags, at), exif.numbers(tags, size), strict=False) for at, size in _DATA]
-        ends = [at + size for parts in pairs for at, size in parts]
-        if tiff.is_mosaic(tags) and max(ends, default=len(data) + 1) > len(data):
-            raise TruncatedImage("the file ends before the picture does: strips or tiles are not all there")
