@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -84,6 +85,13 @@ def measure(count: int, folder: str) -> dict[str, Any]:
     return {"photographs": count, "accepted": accepted, "shards": len(shards)} | watch.stop()
 
 
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # a part that has been dealt with since it was listed
+        return 0
+
+
 class Watch:
     """Looks at this process and those below it, ten times a second."""
 
@@ -117,7 +125,8 @@ class Watch:
             except psutil.Error:
                 continue
             self.seconds[process.pid] = times.user + times.system
-        self.disk = max(self.disk, sum(path.stat().st_size for path in Path(self.folder).rglob("*.arrow")))
+        files = (Path(folder) / name for folder, _, names in os.walk(self.folder) for name in names)
+        self.disk = max(self.disk, sum(map(_size, files)))
 
     def stop(self) -> dict[str, float]:
         """Stop watching and return what was seen: processor seconds, wall seconds, and peaks of memory and disk in

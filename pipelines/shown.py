@@ -28,12 +28,17 @@ def say(text: str, file: TextIO | None = None) -> None:
     print(shown(text).encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
-def progress(total: int, what: str, unit: str = "photos") -> tqdm[Any]:
-    """Return a bar on standard error, which is drawn seldom where that is no terminal."""
+def progress(total: int | None, what: str, unit: str = "photos", *, quiet: bool = False) -> tqdm[Any]:
+    """Return a bar on standard error, never drawn if ``quiet``.
+
+    Where that is no terminal it is drawn every ten seconds, the first time after as many: short work leaves no trace.
+    """
     from tqdm import tqdm
 
-    often = 0.5 if sys.stderr.isatty() else 10
-    return tqdm(total=total, desc=what, unit=f" {unit}", mininterval=often, dynamic_ncols=True)
+    seconds, delay = (0.5, 0) if sys.stderr.isatty() else (10, 10)
+    return tqdm(
+        total=total, desc=what, unit=f" {unit}", mininterval=seconds, delay=delay, dynamic_ncols=True, disable=quiet
+    )
 
 
 def _plain(char: str) -> str:

@@ -6,9 +6,8 @@ import os
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-
-from tqdm import tqdm
 
 from models.config import ConfigError
 from models.inference import device_of, haze_of, verdict
@@ -19,7 +18,7 @@ from models.video import WRITABLE, FrameDehazer, Pixels, Reader, Told, VideoFram
 from pipelines.dehaze.names import is_remote, same_place
 from pipelines.dehaze.outcome import NO_SPACE, SOME_FAILED
 from pipelines.disk_errors import no_space, reason_of
-from pipelines.shown import say
+from pipelines.shown import progress, say
 
 SUFFIX = "_dehazed"
 
@@ -55,11 +54,11 @@ def dehaze_video(source: Path, target: Path, options: VideoOptions, predictor: P
         found = predictor.run(hazy, wrap=options.wrap)
         if (amount := haze_of(found.transmission)) is not None:
             haze.append(amount)
-        progress.update()
+        bar.update()
         return dehazer.shown(whole, hazy, found, frame.time, frame.pixels.dtype)
 
-    with tqdm(unit="frame", disable=None, dynamic_ncols=True) as progress:
-        told = rewrite_video(source, target, options, dehazed, progress.reset)
+    with progress(None, "dehaze", "frames") as bar:
+        told = rewrite_video(source, target, options, dehazed, partial(setattr, bar, "total"))
     return replace(told, notes=(*_found(haze), *told.notes))
 
 

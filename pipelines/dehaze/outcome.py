@@ -20,7 +20,7 @@ from models.paths import child, filesystem
 from pipelines.dehaze.names import FAILURES
 from pipelines.dehaze.work import PhotoResult
 from pipelines.disk_errors import reason_of
-from pipelines.shown import shown
+from pipelines.shown import progress, shown
 
 SOME_FAILED, NO_SPACE = 1, 3  # exit codes, beside 0, 2 (arguments) and 130 (Ctrl-C)
 _HEAD = b"path,reason\n"
@@ -33,7 +33,7 @@ class FolderReport:
     Args:
         total: photographs to come.
         folder: where :data:`FAILURES` goes, or None. A list from an earlier time is out of date and is removed.
-        quiet: no progress bar, even on a terminal.
+        quiet: no progress bar.
     """
 
     def __init__(self, total: int, folder: str | None, *, quiet: bool = False) -> None:
@@ -43,7 +43,7 @@ class FolderReport:
         self._haze = 0.0  # of all together
         self._place = None if folder is None else child(folder, FAILURES)
         self._stream: Any = None
-        self._bar = tqdm(total=total, unit="photo", disable=True if quiet else None, dynamic_ncols=True)
+        self._bar = progress(total, "dehaze", quiet=quiet)
         if self._place is not None:
             _forget(self._place)
 
@@ -82,7 +82,6 @@ class FolderReport:
         kept = counts.get("kept", 0)
         if kept and self._bar.total is not None:
             self._bar.total -= kept
-            self._bar.refresh()
         self._bar.update(sum(counts.values()) - kept)
 
     def _remark(self, source: str, note: str) -> None:

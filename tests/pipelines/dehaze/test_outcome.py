@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,16 @@ def test_nothing_failed(tmp_path: Path) -> None:
     assert report.exit_code == 0
     assert not (tmp_path / FAILURES).exists()
     assert report.summary() == "1 dehazed, 0 there already, 0 failed"
+
+
+@pytest.mark.parametrize(("quiet", "seconds", "shown"), [(False, 11, True), (False, 0, False), (True, 11, False)])
+def test_a_log_shows_how_far_long_work_is(
+    quiet: bool, seconds: int, shown: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tqdm.std.time", itertools.count(0, seconds).__next__)
+    with FolderReport(2, None, quiet=quiet) as report:
+        report.add_many({"kept": 1, "written": 1}, [])
+    assert ("dehaze: 100%" in capsys.readouterr().err) is shown
 
 
 def test_a_file_that_is_no_list_of_failures_stays(tmp_path: Path) -> None:
