@@ -58,6 +58,14 @@ def test_the_citation_is_of_this_version_and_names_both_papers() -> None:
     }
 
 
+def test_the_changelog_and_images_are_of_this_version() -> None:
+    heads = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert heads[heads[0] == "Unreleased"] == PROJECT["version"]
+    places = [*(ROOT / "deploy").iterdir(), *(ROOT / "docs").rglob("*.md")]
+    named = {(tag, place.name) for place in places for tag in re.findall(r"ray-dehaze:([\d.]*\d)", place.read_text())}
+    assert {tag for tag, _ in named} == {PROJECT["version"]}, named
+
+
 def test_the_lock_names_no_host_and_has_every_extra_that_tests_need() -> None:
     lock = (ROOT / "requirements.lock").read_text()
     assert "://" not in lock
