@@ -36,6 +36,7 @@ from .listing import left_out_text as left_out_text
 from .listing import local_path as local_path
 from .listing import look_into as look_into
 from .listing import photographs_below as photographs_below
+from .listing import place_name as place_name
 from .listing import portable as portable
 from .listing import printable as printable
 from .similarity import BANDS as BANDS

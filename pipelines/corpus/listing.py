@@ -1,5 +1,5 @@
 """Folders as they are on people's disks: any name that a file system takes, what is no photograph by its nature, links
-that lead in circles, folders that may not be read. No Ray, no pixels.
+that lead in circles, folders that may not be read; and photographs in folders anywhere. No Ray, no pixels.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote_to_bytes
 
+from pyarrow import fs as pafs
+
 from models.images import IMAGE_SUFFIXES
+from models.paths import absolute, child, filesystem, is_uri, name_of
 
 LITTER = "hidden or system"
 _LITTER = frozenset(
@@ -148,16 +151,40 @@ def _reason(problem: OSError) -> str:
     return os.strerror(problem.errno) if problem.errno else type(problem).__name__
 
 
-def photographs_below(folder: Path) -> tuple[list[Path], Counter[str]]:
-    """List photographs below a local folder, by suffix, and count the files that are left out, by kind.
+def photographs_below(folder: str) -> tuple[dict[str, str], Counter[str]]:
+    """Find photographs below a folder, by suffix, and count the files that are left out, by kind.
 
     Those that cannot be had are among the photographs when their names say so: reading them tells why.
+
+    Args:
+        folder: local path or URI.
+
+    Returns:
+        their places (a URI, or what :func:`portable` makes of a path) by their paths from there, which may hold
+        surrogates (PEP 383).
+
+    Raises:
+        OSError: the folder cannot be listed.
     """
-    found: list[Path] = []
+    found: dict[str, str] = {}
     left: Counter[str] = Counter()
-    for entry in walk(folder):
+    folder = absolute(folder)
+    for entry in _listed(folder) if is_uri(folder) else walk(folder):
         if PurePosixPath(entry.name).suffix.lower() in IMAGE_SUFFIXES and not is_litter(entry.name):
-            found.append(folder / entry.name)
+            place = child(folder, entry.name)
+            found[entry.name] = place if is_uri(folder) else portable(place)
         else:
             left["folders that cannot be listed" if entry.is_folder else kind_of(entry.name)] += 1
     return found, left
+
+
+def _listed(uri: str) -> list[ListedFile]:
+    files, root = filesystem(uri)
+    infos = files.get_file_info(pafs.FileSelector(root, recursive=True))
+    found = (ListedFile(info.path[len(root) :].lstrip("/"), info.size) for info in infos if info.is_file)
+    return sorted(found, key=lambda entry: entry.name)
+
+
+def place_name(place: str) -> str:
+    """Return the name of the file at a place, for people."""
+    return printable(name_of(place) if is_uri(place) else local_path(place).name)

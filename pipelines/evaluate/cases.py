@@ -16,7 +16,7 @@ from torch import Tensor
 from models import images
 from models.haze import HazeConfig, synthesize
 from models.paths import filesystem
-from pipelines.corpus import local_path, printable
+from pipelines.corpus import Location, place_name, read_place
 from pipelines.evaluate.metrics import Pixels
 
 PLAIN_HAZE = HazeConfig(
@@ -124,8 +124,8 @@ def beside(path: str, photograph: Pixels, what: str) -> Pixels:
     Raises:
         ImageError, OSError: it cannot be read, or has another size.
     """
-    pixels = pixels_of(local_path(path).read_bytes())
+    pixels = pixels_of(read_place(Location(path)))
     if pixels.shape != photograph.shape:
         sizes = f"{photograph.shape[1]}x{photograph.shape[0]} and its {what} {pixels.shape[1]}x{pixels.shape[0]}"
-        raise OSError(f"the photograph of {printable(local_path(path).name)} is {sizes}; a pair needs one size")
+        raise OSError(f"the photograph of {place_name(path)} is {sizes}; a pair needs one size")
     return pixels

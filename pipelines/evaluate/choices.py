@@ -45,13 +45,13 @@ def with_baseline(choices: tuple[ModelChoice, ...]) -> tuple[ModelChoice, ...]:
     return (ModelChoice(label=BASELINE, source=BASELINE), *choices)
 
 
-def result_folders(specs: Sequence[str], taken: Iterable[str]) -> dict[str, Path]:
+def result_folders(specs: Sequence[str], taken: Iterable[str]) -> dict[str, str]:
     """Return folders of other programs' results by the label of their row.
 
     Raises:
         ConfigError: a specification without a name, or a name that is taken.
     """
-    folders: dict[str, Path] = {}
+    folders: dict[str, str] = {}
     labels = {*taken, HAZY, CLEAR}
     for spec in specs:
         label, equals, folder = spec.partition("=")
@@ -60,7 +60,7 @@ def result_folders(specs: Sequence[str], taken: Iterable[str]) -> dict[str, Path
         if label in labels:
             raise ConfigError(f"results '{spec}': the name '{label}' is taken; rows of the table need different ones")
         labels.add(label)
-        folders[label] = Path(folder)
+        folders[label] = folder
     return folders
 
 

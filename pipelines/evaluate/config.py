@@ -20,7 +20,7 @@ class EvaluateConfig(Settings):
 
     data: tuple[str, ...] = Field(
         min_length=1,
-        description="hazy photographs: corpora and plain folders, each with a table of its own",
+        description="hazy photographs: corpora and folders (paths or URIs), each with a table of its own",
         json_schema_extra={"metavar": "DIR"},
     )
     out: str = Field(description="folder or URI for the results", json_schema_extra={"metavar": "DIR"})

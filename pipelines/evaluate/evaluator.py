@@ -24,7 +24,7 @@ from models import images, zoo
 from models.config import ConfigError, Settings
 from models.haze import HazeConfig
 from models.inference import EXACT, dehaze
-from pipelines.corpus import local_path
+from pipelines.corpus import Location, read_place
 from pipelines.evaluate import iqa as evaluate_iqa
 from pipelines.evaluate import metrics
 from pipelines.evaluate.cases import (
@@ -294,7 +294,7 @@ class Evaluator:
         """
         depth: bytes | None = None
         if item["row_group"] is None:
-            data = local_path(item["path"]).read_bytes()
+            data = read_place(Location(item["path"]))
         else:
             data, depth = stored(item["path"], item["row_group"])[item["image_id"]]
         pixels = pixels_of(data)

@@ -12,6 +12,7 @@ import pyarrow as pa
 from models.config import ConfigError
 from models.haze import HazeConfig
 from models.inference import local_cpus
+from models.paths import name_of
 from pipelines.evaluate import iqa as evaluate_iqa
 from pipelines.evaluate import metrics
 from pipelines.evaluate.annotations import Annotated, match_annotations, read_annotations, shared_classes
@@ -135,7 +136,7 @@ def prepare(config: EvaluateConfig) -> EvaluationPlan:
         order=(HAZY, *(choice.label for choice in choices), *folders, CLEAR),
         subject=next(iter((*named, *folders, *described))),
         groups=groups,
-        models=described | {label: {"results": str(folder)} for label, folder in folders.items()},
+        models=described | {label: {"results": folder} for label, folder in folders.items()},
         banned=banned,
         missing=missing | missing_detector,
         about=about | about_detector,
@@ -144,7 +145,7 @@ def prepare(config: EvaluateConfig) -> EvaluationPlan:
     )
 
 
-def select(config: EvaluateConfig, folders: Mapping[str, Path]) -> dict[str, Group]:
+def select(config: EvaluateConfig, folders: Mapping[str, str]) -> dict[str, Group]:
     """Return the tables: one for each source, and of photographs with a clear version one of their own."""
     groups: dict[str, Group] = {}
     several = len(config.data) > 1
@@ -155,7 +156,7 @@ def select(config: EvaluateConfig, folders: Mapping[str, Path]) -> dict[str, Gro
         references: dict[str, str] = {}
         if config.reference is not None:
             try:
-                references = match_references(chosen.entries, Path(config.reference))
+                references = match_references(chosen.entries, config.reference)
             except ConfigError:
                 if not several:
                     raise
@@ -183,15 +184,15 @@ def unharmed(config: EvaluateConfig, groups: Mapping[str, Group]) -> dict[str, G
     if config.reference is not None:
         paired = [group for group in groups.values() if group.kind == PAIRED]
         paths = [group.references[entry.image_id] for group in paired for entry in group.selection.entries]
-        found[config.reference] = clear_selection(Path(config.reference), paths)
+        found[config.reference] = clear_selection(config.reference, paths)
     names = {source: f", {_unique(source, tuple(found))}" if len(found) > 1 else "" for source in found}
     return {f"{CLEAR_TABLE}{names[source]}": Group(UNHARMED, selection) for source, selection in found.items()}
 
 
 def _unique(source: str, sources: Sequence[str]) -> str:
     """The last part of a source's path, or all of it where another has the same."""
-    name = Path(source).name
-    return name if sum(Path(s).name == name for s in sources) == 1 else source
+    name = name_of(source)
+    return name if sum(name_of(s) == name for s in sources) == 1 else source
 
 
 def learned(config: EvaluateConfig, names: Sequence[str]) -> tuple[dict[str, str], dict[str, Any]]:

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import heapq
 import operator
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import pyarrow.parquet as pq
 
 from models import images
 from models.config import ConfigError
 from models.images import IMAGE_SUFFIXES
-from models.paths import filesystem
+from models.paths import child, exists, filesystem, is_uri
 from pipelines.corpus import (
     MANIFEST,
     Corpus,
+    Location,
     image_id_of,
     left_out_text,
     local_path,
     photographs_below,
-    portable,
+    place_name,
     printable,
+    read_place,
     require_corpus,
     split_of,
 )
@@ -62,8 +65,24 @@ class Selection:
 
 
 def is_corpus(path: str) -> bool:
-    """Say whether a path is a corpus: a URI, or a folder with a manifest; any other folder holds photographs."""
-    return "://" in path or (Path(path) / MANIFEST).is_file()
+    """Say whether a path or URI is a corpus: a folder with a manifest; any other folder holds photographs.
+
+    Raises:
+        ConfigError: nobody can say.
+    """
+    try:
+        return exists(child(path, MANIFEST))
+    except OSError as problem:
+        raise ConfigError(f"cannot read {path}: {problem}") from problem
+
+
+def _photographs(folder: str, expected: str) -> tuple[dict[str, str], Counter[str]]:
+    try:
+        return photographs_below(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(f"there is no folder {folder}; {expected}") from None
+    except OSError as problem:
+        raise ConfigError(f"cannot read {folder}: {problem}") from problem
 
 
 def size_of(data: bytes) -> tuple[int, int] | None:
@@ -75,27 +94,25 @@ def size_of(data: bytes) -> tuple[int, int] | None:
     return header.width, header.height
 
 
-def folder_entries(folder: Path) -> tuple[list[SourceEntry], list[str]]:
-    """List the photographs of a plain folder with the ids and splits that ingest would give them, one entry per
-    content; and warnings of what is left out.
+def folder_entries(folder: str) -> tuple[list[SourceEntry], list[str]]:
+    """List the photographs of a plain folder, at a path or URI, with the ids and splits that ingest would give them,
+    one entry per content; and warnings of what is left out. All of them are read.
 
     Raises:
         ConfigError: the folder is missing or holds no photograph.
     """
-    if not folder.is_dir():
-        raise ConfigError(f"there is no folder {folder}; expected a folder of photographs or a corpus")
     entries: dict[str, SourceEntry] = {}
     warnings = []
-    paths, left = photographs_below(folder)
-    for path in paths:
-        name = printable(path.relative_to(folder).as_posix())
+    places, left = _photographs(folder, "expected a folder of photographs or a corpus")
+    for below, place in places.items():
+        name = printable(below)
         try:
-            data = path.read_bytes()
+            data = read_place(Location(place))
         except OSError as problem:
-            warnings.append(f"{folder}: {name} cannot be read and is left out: {problem.strerror or problem}")
+            warnings.append(f"{folder}: {name} cannot be read and is left out: {_reason(problem)}")
             continue
         image_id = image_id_of(data)
-        entry = SourceEntry(image_id, name, split_of(image_id), portable(path.resolve()), size=size_of(data))
+        entry = SourceEntry(image_id, name, split_of(image_id), place, size=size_of(data))
         entries.setdefault(image_id, entry)
     if left:
         warnings.append(f"{folder}: left out are {left_out_text(left)}")
@@ -126,7 +143,7 @@ def choose(path: str, domain: str, split: Split | None, limit: int | None, defau
     ones are held in memory.
 
     Args:
-        path: a corpus (folder or URI with a manifest) or a plain folder of photographs.
+        path: of a corpus (a folder with a manifest) or a plain folder of photographs, or its URI.
         domain: what a corpus must hold, ``hazy`` or ``clear``.
         split: as the user asked for; None means ``test`` in a corpus and ``default`` in a folder.
         limit: at most so many; None for all.
@@ -139,7 +156,7 @@ def choose(path: str, domain: str, split: Split | None, limit: int | None, defau
         opened = require_corpus(path, domain)
         found = opened.count()
     else:
-        listed, notes = folder_entries(Path(path))
+        listed, notes = folder_entries(path)
         found = len(listed)
 
     def first(split: Split) -> list[SourceEntry]:
@@ -177,31 +194,30 @@ _HEAD = 1 << 18  # bytes of a file that nearly always hold its header
 
 @dataclass(frozen=True)
 class Folder:
-    """Files below a folder by what they may be asked for: their relative path and their name, without the suffix."""
+    """Places of files below a folder by what they may be asked for: their relative path and their name, without the
+    suffix.
+    """
 
-    root: Path
-    by_path: Mapping[str, Path]
-    by_stem: Mapping[str, tuple[Path, ...]]
+    by_path: Mapping[str, str]
+    by_stem: Mapping[str, tuple[str, ...]]
 
     @classmethod
-    def of(cls, root: Path, paths: Iterable[Path]) -> Folder:
-        """Index files below ``root``, by path and by stem; of two with one path but for the suffix, the later is found
-        by it.
-        """
-        by_path: dict[str, Path] = {}
-        by_stem: dict[str, tuple[Path, ...]] = {}
-        for path in paths:
-            by_path[printable(path.relative_to(root).with_suffix("").as_posix())] = path
-            stem = printable(path.stem)
-            by_stem[stem] = (*by_stem.get(stem, ()), path)
-        return cls(root, by_path, by_stem)
+    def of(cls, places: Mapping[str, str]) -> Folder:
+        """Index places by relative paths; of two with one path but for the suffix, the later is found by it."""
+        by_path: dict[str, str] = {}
+        by_stem: dict[str, tuple[str, ...]] = {}
+        for name, place in places.items():
+            path = PurePosixPath(printable(name))
+            by_path[path.with_suffix("").as_posix()] = place
+            by_stem[path.stem] = (*by_stem.get(path.stem, ()), place)
+        return cls(by_path, by_stem)
 
-    def find(self, name: str, ending: str = "") -> Path | None:
+    def find(self, name: str, ending: str = "") -> str | None:
         """Find the file of a photograph's name with ``ending`` added, by path, else by a stem that only it has."""
         for base in bases(name):
-            path = self.by_path.get(base + ending)
-            if path is not None:
-                return path
+            place = self.by_path.get(base + ending)
+            if place is not None:
+                return place
             found = self.by_stem.get(PurePosixPath(base).name + ending, ())
             if len(found) == 1:
                 return found[0]
@@ -229,16 +245,14 @@ def endings(entries: Sequence[SourceEntry], folder: Folder) -> list[str]:
     return sorted(counts, key=lambda ending: (ending != "", -counts[ending], ending))[:_TRIED]
 
 
-def match_results(label: str, root: Path, entries: Sequence[SourceEntry]) -> dict[str, str]:
+def match_results(label: str, root: str, entries: Sequence[SourceEntry]) -> dict[str, str]:
     """Return the file of every photograph in a folder of another program's results, by image id.
 
     Raises:
         ConfigError: the folder is missing; results are missing, of another size, shared by two photographs, or several
             kinds fit. The first few files are named.
     """
-    if not root.is_dir():
-        raise ConfigError(f"there is no folder {root}; --results {label}=DIR names a folder of dehazed photographs")
-    folder = Folder.of(root, photographs_below(root)[0])
+    folder = Folder.of(_photographs(root, f"--results {label}=DIR names a folder of dehazed photographs")[0])
     tries = {e: {x.image_id: p for x in entries if (p := folder.find(x.name, e))} for e in endings(entries, folder)}
     whole = [ending for ending, found in tries.items() if len(found) == len(entries)]
     if len(whole) > 1 and whole[0] != "":
@@ -247,10 +261,10 @@ def match_results(label: str, root: Path, entries: Sequence[SourceEntry]) -> dic
     _require_all(label, root, entries, best)
     _require_different(label, entries, best)
     _require_sizes(label, entries, best)
-    return {image_id: portable(path.resolve()) for image_id, path in best.items()}
+    return best
 
 
-def _require_all(label: str, root: Path, entries: Sequence[SourceEntry], found: Mapping[str, Path]) -> None:
+def _require_all(label: str, root: str, entries: Sequence[SourceEntry], found: Mapping[str, str]) -> None:
     missing = [entry.name for entry in entries if entry.image_id not in found]
     if missing:
         raise ConfigError(
@@ -259,39 +273,37 @@ def _require_all(label: str, root: Path, entries: Sequence[SourceEntry], found: 
         )
 
 
-def _require_different(label: str, entries: Sequence[SourceEntry], found: Mapping[str, Path]) -> None:
+def _require_different(label: str, entries: Sequence[SourceEntry], found: Mapping[str, str]) -> None:
     counts = Counter(found.values())
-    shared = [f"{e.name} ({printable(found[e.image_id].name)})" for e in entries if counts[found[e.image_id]] > 1]
+    shared = [f"{e.name} ({place_name(found[e.image_id])})" for e in entries if counts[found[e.image_id]] > 1]
     if shared:
         raise ConfigError(f"results '{label}': several photographs would have the same result: {_list(shared)}")
 
 
-def _require_sizes(label: str, entries: Sequence[SourceEntry], found: Mapping[str, Path]) -> None:
+def _require_sizes(label: str, entries: Sequence[SourceEntry], found: Mapping[str, str]) -> None:
     wrong = []
     for entry in entries:
-        path = found[entry.image_id]
-        size = header_size(path)
+        name, size = place_name(found[entry.image_id]), header_size(found[entry.image_id])
         if size is None:
-            wrong.append(f"{printable(path.name)} (no picture that can be read)")
+            wrong.append(f"{name} (no picture that can be read)")
         elif entry.size is not None and size != entry.size:
-            wrong.append(
-                f"{printable(path.name)} is {size[0]}x{size[1]}, the photograph {entry.size[0]}x{entry.size[1]}"
-            )
+            wrong.append(f"{name} is {size[0]}x{size[1]}, the photograph {entry.size[0]}x{entry.size[1]}")
     if wrong:
         raise ConfigError(f"results '{label}': {len(wrong)} files do not fit their photographs: {_list(wrong)}")
 
 
-def header_size(path: Path) -> tuple[int, int] | None:
+def header_size(place: str) -> tuple[int, int] | None:
     """Return upright width and height of a file, from its beginning where that is enough; None where it has none."""
+    files, path = filesystem(place if is_uri(place) else str(local_path(place)))
     try:
-        with path.open("rb") as stream:
+        with files.open_input_stream(path) as stream:
             size = size_of(stream.read(_HEAD))
-        return size or size_of(path.read_bytes())
+        return size or size_of(read_place(Location(place)))
     except OSError:
         return None
 
 
-def match_references(entries: Sequence[SourceEntry], root: Path) -> dict[str, str]:
+def match_references(entries: Sequence[SourceEntry], root: str) -> dict[str, str]:
     """Return the clear version by image id, for the photographs that have one.
 
     The same name with any suffix; with an ending that all share (``01_hazy`` and ``01_GT``); or what comes before the
@@ -300,18 +312,16 @@ def match_references(entries: Sequence[SourceEntry], root: Path) -> dict[str, st
     Raises:
         ConfigError: the folder is missing, or no photograph has a reference in it.
     """
-    if not root.is_dir():
-        raise ConfigError(f"there is no folder {root}; --reference names a folder of clear photographs")
-    folder = Folder.of(root, photographs_below(root)[0])
+    folder = Folder.of(_photographs(root, "--reference names a folder of clear photographs")[0])
     tries = endings(entries, folder) or [""]
     same = {entry.image_id: folder.find(entry.name, "") for entry in entries}
     taken = set(same.values())  # nobody else's, whatever their names end with
     found: dict[str, str] = {}
     for entry in entries:
         others = _looser(entry.name, folder, tries)
-        path = same[entry.image_id] or next((p for p in others if p is not None and p not in taken), None)
-        if path is not None:
-            found[entry.image_id] = portable(path.resolve())
+        place = same[entry.image_id] or next((p for p in others if p is not None and p not in taken), None)
+        if place is not None:
+            found[entry.image_id] = place
     if not found:
         raise ConfigError(
             f"no photograph has a reference in {root}; expected the same file names, such as {entries[0].name}"
@@ -319,27 +329,30 @@ def match_references(entries: Sequence[SourceEntry], root: Path) -> dict[str, st
     return found
 
 
-def clear_selection(root: Path, paths: Iterable[str]) -> Selection:
+def clear_selection(root: str, places: Iterable[str]) -> Selection:
     """Select references as photographs of their own, each content once; unreadable ones fail where they are
     references.
     """
     entries: dict[str, SourceEntry] = {}
-    for path in sorted(set(paths)):
-        file = local_path(path)
+    for place in sorted(set(places)):
         try:
-            data = file.read_bytes()
+            data = read_place(Location(place))
         except OSError:
             continue
         image_id = image_id_of(data)
-        entries.setdefault(image_id, SourceEntry(image_id, printable(file.name), "test", path, size=size_of(data)))
+        entries.setdefault(image_id, SourceEntry(image_id, place_name(place), "test", place, size=size_of(data)))
     ordered = tuple(entries[image_id] for image_id in sorted(entries))
-    return Selection(str(root), len(ordered), "all", False, ordered)
+    return Selection(root, len(ordered), "all", False, ordered)
 
 
-def _looser(name: str, folder: Folder, tries: Sequence[str]) -> Iterator[Path | None]:
+def _looser(name: str, folder: Folder, tries: Sequence[str]) -> Iterator[str | None]:
     """Yield candidates by each ending, then by the text before the first underscore; looked up as far as asked for."""
     yield from (folder.find(name, ending) for ending in tries if ending)
     yield folder.find(PurePosixPath(name).name.partition("_")[0])
+
+
+def _reason(problem: OSError) -> str:
+    return os.strerror(problem.errno) if problem.errno else str(problem)
 
 
 def _list(names: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ import os
 import shutil
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,8 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from models.config import ConfigError
+from models.paths import upload
 from pipelines.corpus.format import CORPUS_SCHEMA, MANIFEST, Manifest, image_id_of, split_of
 from pipelines.corpus.listing import local_path
+from pipelines.corpus.sources import Location, read_place
 from pipelines.evaluate.sources import choose, folder_entries, match_references, match_results
 
 Folder = Callable[..., Path]
@@ -85,7 +88,7 @@ def test_the_same_photograph_twice_is_one_entry(photo_folder: Folder) -> None:
     (folder / "below").mkdir()
     shutil.copy(folder / "photo_000.jpg", folder / "below" / "again.jpg")
     (folder / "notes.txt").write_text("not a photograph")
-    assert sorted(e.name for e in folder_entries(folder)[0]) == ["below/again.jpg", "photo_001.jpg"]
+    assert sorted(e.name for e in folder_entries(str(folder))[0]) == ["below/again.jpg", "photo_001.jpg"]
 
 
 def test_a_folder_splits_as_ingest_would(photo_folder: Folder) -> None:
@@ -124,6 +127,25 @@ def test_row_groups_point_to_their_photographs(photo_folder: Folder, tmp_path: P
         assert [r["image_id"] for r in rows] == [entry.image_id]
 
 
+def test_folders_of_object_storage_are_evaluated(photo_folder: Folder, bucket: Callable[[str], str]) -> None:
+    folder = photo_folder(count=3)
+    shutil.copytree(folder, folder / "below")
+    (folder / "notes.txt").write_text("not a photograph")
+    upload(folder, bucket("hazy"), last="")
+    for path in folder.rglob("*.jpg"):
+        path.rename(path.with_name(f"{path.stem}_out.jpg"))
+    upload(folder, bucket("theirs"), last="")
+    here, there = (choose(place, "hazy", None, None, default="all") for place in (str(folder), bucket("hazy")))
+    assert [e.image_id for e in there.entries] == [e.image_id for e in here.entries]
+    assert there.warnings == (f"{bucket('hazy')}: left out are 1 TXT",)
+    for match in (partial(match_results, "theirs"), match_references):
+        found = match(entries=there.entries, root=bucket("theirs"))
+        for entry in there.entries:
+            assert image_id_of(read_place(Location(found[entry.image_id]))) == entry.image_id
+    with pytest.raises(ConfigError, match=r"there is no folder s3://\w+/none.*; expected a folder of photographs"):
+        choose(bucket("none"), "hazy", None, None, default="all")
+
+
 @pytest.mark.parametrize(("make", "message"), [(False, "there is no folder"), (True, "holds no photograph")])
 def test_nothing_to_evaluate_is_one_clear_error(tmp_path: Path, make: bool, message: str) -> None:
     folder = tmp_path / "nothing"
@@ -157,5 +179,5 @@ def test_any_name_is_evaluated_and_what_is_left_out_is_named(photo_folder: Folde
         f"{folder}: gone.jpg cannot be read and is left out: No such file or directory",
         f"{folder}: left out are 1 GIF, 2 hidden or system",
     )
-    assert match_results("theirs", folder, chosen.entries)[entry.image_id] == entry.path
-    assert match_references(chosen.entries, folder)[entry.image_id] == entry.path
+    assert match_results("theirs", str(folder), chosen.entries)[entry.image_id] == entry.path
+    assert match_references(chosen.entries, str(folder))[entry.image_id] == entry.path

@@ -24,7 +24,7 @@ def picture(path: Path, size: tuple[int, int] = (128, 96), level: int = 0) -> Pa
 def entries_of(names: list[str], root: Path) -> list[SourceEntry]:
     for level, name in enumerate(names):
         picture(root / name, level=level)
-    return folder_entries(root)[0]
+    return folder_entries(str(root))[0]
 
 
 def names_of(found: dict[str, str], entries: list[SourceEntry], root: Path) -> dict[str, str]:
@@ -48,7 +48,7 @@ def test_names_and_the_ending_that_all_share(names: list[str], results: list[str
     entries = entries_of(names, tmp_path / "data")
     for result in results:
         picture(tmp_path / "theirs" / result)
-    found = names_of(match_results("theirs", tmp_path / "theirs", entries), entries, tmp_path / "theirs")
+    found = names_of(match_results("theirs", str(tmp_path / "theirs"), entries), entries, tmp_path / "theirs")
     plain = [r for r in results if "_T" not in r]
     assert found == dict(zip(names, plain, strict=True))
 
@@ -57,9 +57,9 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     entries = entries_of(["a.jpg", "b.jpg", "c.jpg"], tmp_path / "data")
     picture(tmp_path / "theirs" / "b_out.png")
     with pytest.raises(ConfigError, match=r"lacks 2 of 3 photographs: [ac]\.jpg, [ac]\.jpg"):
-        match_results("theirs", tmp_path / "theirs", entries)
+        match_results("theirs", str(tmp_path / "theirs"), entries)
     with pytest.raises(ConfigError, match="there is no folder"):
-        match_results("theirs", tmp_path / "nowhere", entries)
+        match_results("theirs", str(tmp_path / "nowhere"), entries)
 
 
 def test_what_has_another_size_is_named(tmp_path: Path) -> None:
@@ -67,10 +67,10 @@ def test_what_has_another_size_is_named(tmp_path: Path) -> None:
     picture(tmp_path / "theirs" / "a.png")
     picture(tmp_path / "theirs" / "b.png", (64, 48))
     with pytest.raises(ConfigError, match=r"1 files do not fit .* b\.png is 64x48, the photograph 128x96"):
-        match_results("theirs", tmp_path / "theirs", entries)
+        match_results("theirs", str(tmp_path / "theirs"), entries)
     (tmp_path / "theirs" / "b.png").write_bytes(b"nothing")
     with pytest.raises(ConfigError, match=r"b\.png \(no picture"):
-        match_results("theirs", tmp_path / "theirs", entries)
+        match_results("theirs", str(tmp_path / "theirs"), entries)
 
 
 def test_two_kinds_of_results_in_a_folder_are_not_guessed_between(tmp_path: Path) -> None:
@@ -78,14 +78,14 @@ def test_two_kinds_of_results_in_a_folder_are_not_guessed_between(tmp_path: Path
     for name in ("a_1.png", "b_1.png", "a_2.png", "b_2.png"):
         picture(tmp_path / "theirs" / name)
     with pytest.raises(ConfigError, match="several results for each photograph"):
-        match_results("theirs", tmp_path / "theirs", entries)
+        match_results("theirs", str(tmp_path / "theirs"), entries)
 
 
 def test_one_result_for_two_photographs_is_refused(tmp_path: Path) -> None:
     entries = entries_of(["one/a.jpg", "two/a.jpg"], tmp_path / "data")
     picture(tmp_path / "theirs" / "a.png")
     with pytest.raises(ConfigError, match="would have the same result"):
-        match_results("theirs", tmp_path / "theirs", entries)
+        match_results("theirs", str(tmp_path / "theirs"), entries)
 
 
 def test_references_match_by_path_name_or_stem(photo_folder: Folder, tmp_path: Path) -> None:
@@ -94,8 +94,8 @@ def test_references_match_by_path_name_or_stem(photo_folder: Folder, tmp_path: P
     clear.mkdir()
     shutil.copy(folder / "photo_000.jpg", clear / "photo_000.jpg")
     shutil.copy(folder / "photo_001.jpg", clear / "photo_001.png")
-    entries, _ = folder_entries(folder)
-    found = names_of(match_references(entries, clear), entries, clear)
+    entries, _ = folder_entries(str(folder))
+    found = names_of(match_references(entries, str(clear)), entries, clear)
     assert found == {"photo_000.jpg": "photo_000.jpg", "photo_001.jpg": "photo_001.png"}
 
 
@@ -112,7 +112,7 @@ def test_references_of_the_usual_data_sets(
     entries = entries_of(names, tmp_path / "data")
     for name in clear:
         picture(tmp_path / "clear" / name)
-    found = names_of(match_references(entries, tmp_path / "clear"), entries, tmp_path / "clear")
+    found = names_of(match_references(entries, str(tmp_path / "clear")), entries, tmp_path / "clear")
     assert [found[name] for name in sorted(names)] == expected
 
 
@@ -120,15 +120,15 @@ def test_a_reference_that_has_its_photograph_is_nobody_elses(tmp_path: Path) -> 
     names = ["street.jpg", "street_2.jpg"]
     entries = entries_of(names, tmp_path / "hazy")
     picture(tmp_path / "clear" / "street_2.jpg")
-    found = names_of(match_references(entries, tmp_path / "clear"), entries, tmp_path / "clear")
+    found = names_of(match_references(entries, str(tmp_path / "clear")), entries, tmp_path / "clear")
     assert found == {"street_2.jpg": "street_2.jpg"}
 
 
 def test_references_that_match_nothing_are_an_error(photo_folder: Folder) -> None:
-    entries, _ = folder_entries(photo_folder("hazy", count=1))
+    entries, _ = folder_entries(str(photo_folder("hazy", count=1)))
     other = photo_folder("clear", count=1)
     (other / "photo_000.jpg").rename(other / "elsewhere.jpg")
     with pytest.raises(ConfigError, match=r"no photograph has a reference .* such as photo_000\.jpg"):
-        match_references(entries, other)
+        match_references(entries, str(other))
     with pytest.raises(ConfigError, match="there is no folder"):
-        match_references(entries, other / "missing")
+        match_references(entries, str(other / "missing"))
