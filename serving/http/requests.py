@@ -15,12 +15,12 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from models.config import ConfigError, nearest, parse
 from models.images import ImageTooLarge
-from models.options import MEDIA_TYPES, DehazeOptions
+from models.options import MEDIA_TYPES, OTHER_NAMES, DehazeOptions
 from serving.engine import Answer
 from serving.errors import refused
 from serving.limits import Reservation
 
-FORMATS = dict(zip(map(str.lower, MEDIA_TYPES), MEDIA_TYPES, strict=True)) | {"jpg": "JPEG", "tif": "TIFF"}
+FORMATS = dict(zip(map(str.lower, MEDIA_TYPES), MEDIA_TYPES, strict=True)) | OTHER_NAMES
 MULTIPART_EXTRA = 64 << 10  # what a form may have around each file
 _PIECE = 1 << 20  # of a body that is written as it comes
 
