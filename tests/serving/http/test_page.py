@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from models.options import MEDIA_TYPES
+from models.options import MEDIA_TYPES, VideoOptions
 from serving import errors
 from serving.engine.slots import ModelState
 from serving.http import page
@@ -127,6 +127,13 @@ def test_the_page_takes_every_format(service: Service) -> None:
     assert len(chosen) == 2
     for accept in chosen:
         assert {".avif", ".heic", ".heif", ".hif"} <= set(accept.split(","))
+
+
+def test_the_page_knows_the_smoothing_of_the_service() -> None:
+    """It asks for another one only."""
+    told = re.search(r"^const SMOOTHING = ([0-9.]+);", (SERVING / "web" / "gallery.js").read_text(), re.MULTILINE)
+    assert told is not None
+    assert float(told[1]) == VideoOptions.model_fields["smoothing"].default
 
 
 def test_limits_are_told(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
