@@ -188,7 +188,7 @@ def test_python_runs(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_yaml_is_part_of_a_recipe_or_of_the_service(block: Block) -> None:
     tree = yaml.safe_load(block.text)
     if block.page.name in SERVICE:
-        parse(ServingConfig, tree)
+        parse(ServingConfig, tree["applications"][0]["args"] if "applications" in tree else tree)
         return
     if "contrastive" in tree.get("weights", {}):
         tree.setdefault("perceptual", {"backbone": "vgg19"})

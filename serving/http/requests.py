@@ -178,7 +178,8 @@ async def read_form(
             form = await parser.parse()
     except MultiPartException as problem:
         if "Too many files" in problem.message:
-            raise refused(413, f"the form has more than {files} file(s)", "too_many_files") from problem
+            advice = "send several to /v1/batch" if files == 1 else "send fewer at a time"
+            raise refused(413, f"the form has more than {files} file(s); {advice}", "too_many_files") from problem
         raise refused(400, f"the form cannot be read: {problem.message}") from problem
     if not parser.ended:
         raise refused(400, "the form ends before its last boundary")

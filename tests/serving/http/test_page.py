@@ -139,7 +139,7 @@ def test_the_page_knows_the_smoothing_of_the_service() -> None:
 def test_limits_are_told(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings: dict[str, Any] = {"limits": {"max_bytes": 1000, "max_pixels": 2000, "formats": ["PNG", "JPEG"]}}
     told = service(Idle(), **settings).get("/v1/models").json()["limits"]
-    assert told.pop("no_videos") == "its configuration names no jobs.folder"
+    assert told.pop("no_videos") == "its configuration names no jobs.folder (--jobs FOLDER)"
     assert told.pop("max_video_bytes") > 0
     assert told == settings["limits"]
     settings["jobs"] = {"folder": str(tmp_path), "max_bytes": 3000}
