@@ -265,7 +265,9 @@ function render() {
   byId("empty").hidden = items.length > 0;
   strip.render();
   byId("work").hidden = byId("gallery").hidden = !items.length;
-  byId("download-all").hidden = items.filter(done).length < 2;
+  const [ready, able] = [items.filter(done).length, items.filter((each) => !each.refusal).length];
+  byId("download-all").hidden = ready < 2;
+  byId("download-all").textContent = ready < able ? `Download ${ready} of ${able}` : "Download all";
   byId("download-all").disabled = Boolean(saving);
   byId("saving").hidden = !saving;
   byId("saving-text").textContent = saving ? saving.label + phase(saving) : "";

@@ -708,8 +708,12 @@ class TestSeveral:
         page.choose(*(save(f"{seed}.jpg", seed) for seed in range(3)), save("notes.jpg", data=b"this is no photograph"))
         page.until(lambda: page.entries()[:3] == ["Done"] * 3 and "Reading" not in page.entries())
         assert not page["for-all"].is_displayed()
+        assert page["download-all"].text == "Download all"
         running.backend.tasks.clear()
+        running.backend.free.clear()
         page.set_strength(8)
+        page.until(lambda: page["download-all"].text == "Download 2 of 3")
+        running.backend.free.set()
         page.until(lambda: page["for-all"].is_displayed() and page["state"].text == "Done")
         page["for-all"].send_keys(Keys.ENTER)
         page.until(lambda: len(running.backend.tasks) == 3 and page.entries()[:3] == ["Done"] * 3)
