@@ -105,14 +105,15 @@ def _sentence(cls: type[BaseModel], error: Mapping[str, Any], where: str) -> str
     path = tuple(error["loc"])
     place = ".".join([where, *map(str, path[:-1])]).strip(".")
     inside = f" in {place}" if place else ""
+    message = error["msg"].removeprefix("Value error, ")  # of a validator of ours
     if not path:
-        return f"{where or cls.__name__}: {error['msg'].removeprefix('Value error, ')}"
+        return f"{where or cls.__name__}: {message}"
     key = str(path[-1])
     if error["type"] == "extra_forbidden":
         return f"unknown key '{key}'{inside}{nearest(key, _known_keys(cls, path[:-1]))}"
     if error["type"] == "missing":
         return f"missing key '{key}'{inside}"
-    return f"'{key}'{inside} is {error.get('input')!r}: {error['msg']}"
+    return f"'{key}'{inside} is {error.get('input')!r}: {message}"
 
 
 def parse(cls: type[S], data: Mapping[str, Any], where: str = "") -> S:

@@ -18,7 +18,8 @@ def add_flags(parser: argparse._ActionsContainer, config: type[BaseModel], witho
     A tuple takes several words and may be repeated, or one word each time where the command has positional words, which
     it would swallow; a mapping takes ``NAME=VALUE``; a field that is true by default gets ``--no-...``; choices come
     from a ``Literal``, in upper or lower case. ``Field(json_schema_extra=...)`` may give ``metavar``, ``group`` (a
-    heading of the help) and ``positional``. Flags that are not given are None: see :func:`given`.
+    heading of the help), ``positional``, and ``other_names`` of choices, in lower case. Flags that are not given are
+    None: see :func:`given`.
 
     Args:
         parser: to add them to, or a group of one.
@@ -84,7 +85,7 @@ def _options(field: FieldInfo, *, one: bool) -> dict[str, Any]:
     if origin is dict:
         return {"nargs": "+", "action": "extend", "type": _pair, "metavar": "NAME=VALUE"}
     if origin is Literal:
-        known = {str(choice).lower(): choice for choice in get_args(kind)}
+        known = {str(choice).lower(): choice for choice in get_args(kind)} | _extra(field).get("other_names", {})
         return {"choices": list(get_args(kind)), "type": lambda word: known.get(word.lower(), word)}
     return {"type": kind} if kind in (int, float) else {}
 

@@ -15,6 +15,7 @@ MEDIA_TYPES: dict[str, str] = {
     "JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "AVIF": "image/avif",
     "TIFF": "image/tiff", "BMP": "image/bmp",
 }  # fmt: skip
+OTHER_NAMES = {"jpg": "JPEG", "tif": "TIFF"}  # as files are called
 
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -54,7 +55,9 @@ class DehazeOptions(Controls):
     """
 
     format: Format | None = Field(
-        None, description="of the results (default: each file's own; JPEG for HEIC and raw files, which are only read)"
+        None,
+        description="of the results (default: each file's own; JPEG for HEIC and raw files, which are only read)",
+        json_schema_extra={"other_names": dict(OTHER_NAMES)},
     )
     quality: int = Field(95, ge=1, le=100, description="of JPEG, WebP and AVIF, 1 to 100")
     keep_metadata: bool = Field(

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from models.config import nearest
 
@@ -48,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if words else 2
+    if words[0] == "--version":
+        print(f"ray-dehaze {version('ray-dehaze')}")
+        return 0
     if words[0] not in VERBS and _names_photographs(words[0]):
         words.insert(0, "apply")
     verb, *rest = words

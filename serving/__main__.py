@@ -30,6 +30,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, help="YAML file as serving/config.yaml")
     add_flags(parser, ServingConfig)
     add_flags(parser, AuthConfig)
+    parser.add_argument(
+        "--jobs",
+        dest="jobs_folder",
+        metavar="FOLDER",
+        help="take videos and other long work, and keep it here while it lasts: jobs.folder",
+    )
     add_allow_networks(parser)
     parser.add_argument("--out", help=f"folder of a demo: serves {CHAMPION} of the mlflow.db in it")
     return parser
@@ -47,6 +53,8 @@ def _serve(args: argparse.Namespace) -> None:
         changes = {"model": CHAMPION, "tracking_uri": uri} | changes
     values = base.model_dump(mode="json")
     values["auth"] |= given(args, AuthConfig)
+    if args.jobs_folder is not None:
+        values["jobs"]["folder"] = args.jobs_folder
     config = parse(ServingConfig, values | changes, "serving")
     require_protection(config.host, config.auth)
     for key, value in local_ray_environment().items():  # before Ray is imported, which reads some of it then

@@ -244,7 +244,10 @@ def _application_args(content: Any, file: Path) -> dict[str, Any]:
         listen = dict(content.get("http_options") or {})
         keys = [*((key, _TOP) for key in content), *((key, _APPLICATION) for key in application)]
     except (TypeError, KeyError, ValueError, AttributeError) as problem:
-        raise ConfigError(f"{file} must have one entry in 'applications' with its settings in 'args'") from problem
+        raise ConfigError(
+            f"{file} must have one entry in 'applications' with its settings in 'args', as in applications: "
+            "[{args: {model: dcp}}]"
+        ) from problem
     for key, known in keys:
         if key not in known:
             raise ConfigError(f"{file}: '{key}' is not read{nearest(str(key), list(known))}")

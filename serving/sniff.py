@@ -23,7 +23,7 @@ _REMEDIES = {
     "a zip archive": "send it to /v1/batch",
     "a tar archive": _PACKED, "a 7z archive": _PACKED, "a RAR archive": _PACKED,
     "compressed by": "send it unpacked",
-    "a video": "a video is a job (/v1/jobs), or for `dehaze apply`",
+    "a video": "one video, sent alone, is a job (/v1/jobs); or use `dehaze apply`",
     "PDF": "send its pictures as JPEG, PNG or TIFF",
     "a pointer of Git LFS": "get the file itself: git lfs pull",
     "an HTML page": _BYTES, "XML": _BYTES, "macOS's companion": _BYTES, "sound": _BYTES,

@@ -22,6 +22,7 @@ from PIL import Image
 from models.config import ConfigError, parse, parse_words
 from pipelines.cli import VERBS
 from pipelines.cli import _names_photographs as names_photographs
+from pipelines.dehaze.apply import main as apply
 from pipelines.train import Recipe, load_recipe
 from serving.config import ServingConfig
 from tests.documents import PAGES, ROOT, Block, blocks_of
@@ -29,6 +30,7 @@ from tests.documents import PAGES, ROOT, Block, blocks_of
 parser_of = cache(pytest.importorskip("docs.hooks", reason="mkdocs is not installed").parser_of)
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 SHELL = [block for block in BLOCKS if block.language == "sh"]
+TUTORIAL = ROOT / "docs" / "tutorials" / "first-photograph.md"
 SERVICE = ("serve.md", "http-api.md")  # tests/serving/test_documentation.py runs these with a service
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
@@ -184,11 +186,23 @@ def test_python_runs(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) 
             exec(compile(tree, str(block), "exec"), names)  # noqa: S102 - our own
 
 
+def test_the_first_photograph_is_as_hazy_as_the_tutorial_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    python, told, *_ = (block for block in blocks_of(TUTORIAL) if block.word == "run" or block.language == "text")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(python.text, str(python), "exec"), {})  # noqa: S102 - our own
+    capfd.readouterr()
+    assert apply(["photo.jpg"]) == 0
+    printed = capfd.readouterr()
+    assert (printed.out + printed.err).replace(str(tmp_path), "/home/you") == told.text
+
+
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "yaml"], ids=str)
 def test_yaml_is_part_of_a_recipe_or_of_the_service(block: Block) -> None:
     tree = yaml.safe_load(block.text)
     if block.page.name in SERVICE:
-        parse(ServingConfig, tree)
+        parse(ServingConfig, tree["applications"][0]["args"] if "applications" in tree else tree)
         return
     if "contrastive" in tree.get("weights", {}):
         tree.setdefault("perceptual", {"backbone": "vgg19"})

@@ -198,7 +198,7 @@ class Writer:
     def __init__(self, path: Path, reader: Reader, codec: str | None, crf: int | None, *, metadata: bool) -> None:
         self._path, self._reader = path, reader
         container, usual = WRITABLE[path.suffix.lower()]
-        self._codec, self._crf = codec or usual, crf
+        self._codec, self._usual, self._crf = codec or usual, usual, crf
         self._temporary = path.with_name(temporary_name(path.name))
         options = {"movflags": "+faststart"} if container in ("mp4", "mov") else {}
         try:
@@ -217,7 +217,10 @@ class Writer:
             self.left_out = copy_extras(reader.container, self._container, reader.stream)
         except (ValueError, av.error.FFmpegError) as problem:
             self._discard()
-            raise ConfigError(f"the sound or subtitles of {reader.path} do not fit {path.name}: {problem}") from problem
+            raise ConfigError(
+                f"the sound or subtitles of {reader.path} do not fit {path.name}: {problem}; choose another suffix, "
+                "such as .mkv"
+            ) from problem
         self._stream: Any = None
 
     def __enter__(self) -> Self:
@@ -279,7 +282,9 @@ class Writer:
                 self._codec, rate=reader.stream.average_rate or Fraction(25), options=options
             )
         except (ValueError, av.error.FFmpegError) as problem:
-            raise ConfigError(f"no encoder '{self._codec}' for {self._path.name}: {problem}") from problem
+            raise ConfigError(
+                f"no encoder '{self._codec}' for {self._path.name}: {problem}; the usual one is {self._usual}"
+            ) from problem
         tags_of(reader.stream, stream)
         stream.width, stream.height = width, height
         stream.pix_fmt = _pixel_format(stream.codec_context.codec, reader.stream.codec_context.pix_fmt, width, height)

@@ -30,6 +30,7 @@ from pipelines.disk_errors import as_config_error
 from pipelines.shown import say
 
 STREAM = "-"  # standard input or output
+_OF_PHOTOGRAPHS, _OF_VIDEOS = ("format", "quality"), ("codec", "crf", "smoothing")
 
 if TYPE_CHECKING:  # torch takes seconds that --help need not
     from pipelines.dehaze.walk import FolderPlan, PhotoTask
@@ -117,6 +118,9 @@ def _chosen(args: argparse.Namespace) -> int:
         raise ConfigError(f"{what}; give one {'video' if videos else 'photograph'} at a time: SRC DST")
     if videos and streams:
         raise ConfigError(f"{videos[0]} is a video; give the name of a file to write")
+    for flag in _OF_PHOTOGRAPHS if videos else _OF_VIDEOS:
+        if getattr(args, flag) is not None:
+            raise ConfigError(f"--{flag} is for {'photographs' if videos else 'videos'}: leave it out")
     if videos:
         return _video(videos[0], target, args)
     if streams:

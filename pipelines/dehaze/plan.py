@@ -19,7 +19,7 @@ from models.config import ConfigError
 from models.images import SUFFIXES, WRITTEN
 from models.paths import absolute, filesystem
 from pipelines.corpus import left_out_text, split_glob
-from pipelines.dehaze.names import advice, identity, ignores_case, inside, is_own, same_place
+from pipelines.dehaze.names import advice, identity, ignores_case, inside, is_own, is_video, same_place
 from pipelines.dehaze.walk import FolderPlan, PhotoTask, Root, walk
 
 _SHOWN = 3  # collisions that a message names
@@ -84,7 +84,8 @@ def format_of(target: str, file_format: str | None) -> str:
     found = SUFFIXES.get(PurePosixPath(target.rstrip("/")).suffix.lower())
     if found not in WRITTEN:
         known = " ".join(sorted(suffix for suffix, name in SUFFIXES.items() if name in WRITTEN))
-        raise ConfigError(f"cannot write {target}; expected one of {known}, or, for a folder, {target.rstrip('/')}/")
+        told = f"cannot write {target}; expected one of {known}, or, for a folder, {target.rstrip('/')}/"
+        raise ConfigError(told + ("; only a video becomes a video" if is_video(target) else ""))
     if file_format not in (None, found):
         raise ConfigError(f"{target} has the suffix of {found}, but the format asked for is {file_format}")
     return found

@@ -45,6 +45,7 @@ from serving.jobs_config import JobsConfig
 from serving.sniff import explain
 
 _PIECE = 1 << 20
+NO_FOLDER = "its configuration names no jobs.folder (--jobs FOLDER)"
 _DESCRIPTION = 64 << 10  # bytes of a job's JSON
 Webhook = Annotated[str | Absent, Query(description="an address to call at the end, on a host of jobs.webhooks")]
 
@@ -246,7 +247,7 @@ class Jobs:
 def no_videos(config: JobsConfig) -> str | None:
     """Say why a service takes no videos; None where it does."""
     if not config.folder:
-        return "its configuration names no jobs.folder"
+        return NO_FOLDER
     return "PyAV is not installed" if find_spec("av") is None else None
 
 

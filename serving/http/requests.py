@@ -15,12 +15,12 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from models.config import ConfigError, nearest, parse
 from models.images import ImageTooLarge
-from models.options import MEDIA_TYPES, DehazeOptions
+from models.options import MEDIA_TYPES, OTHER_NAMES, DehazeOptions
 from serving.engine import Answer
 from serving.errors import refused
 from serving.limits import Reservation
 
-FORMATS = dict(zip(map(str.lower, MEDIA_TYPES), MEDIA_TYPES, strict=True)) | {"jpg": "JPEG", "tif": "TIFF"}
+FORMATS = dict(zip(map(str.lower, MEDIA_TYPES), MEDIA_TYPES, strict=True)) | OTHER_NAMES
 MULTIPART_EXTRA = 64 << 10  # what a form may have around each file
 _PIECE = 1 << 20  # of a body that is written as it comes
 
@@ -178,7 +178,8 @@ async def read_form(
             form = await parser.parse()
     except MultiPartException as problem:
         if "Too many files" in problem.message:
-            raise refused(413, f"the form has more than {files} file(s)", "too_many_files") from problem
+            advice = "send several to /v1/batch" if files == 1 else "send fewer at a time"
+            raise refused(413, f"the form has more than {files} file(s); {advice}", "too_many_files") from problem
         raise refused(400, f"the form cannot be read: {problem.message}") from problem
     if not parser.ended:
         raise refused(400, "the form ends before its last boundary")

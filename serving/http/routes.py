@@ -22,7 +22,7 @@ from serving.errors import Problem, ProblemError, http_problem, image_problem
 from serving.http.auth import Tokens
 from serving.http.batch import dehaze_all
 from serving.http.intake import Backend, BodyReader
-from serving.http.jobs import Jobs, add_jobs, no_videos
+from serving.http.jobs import NO_FOLDER, Jobs, add_jobs, no_videos
 from serving.http.middleware import RequestMiddleware, problem_response
 from serving.http.openapi import ALIVE, BATCH, BEARER, DEHAZE, MODELS, READY, SCORE
 from serving.http.page import add_page
@@ -103,7 +103,7 @@ def make_api(
             ],
         )
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every byte that is out of place
-    _add_problems(app, metrics)
+    _add_problems(app, metrics, jobs=jobs is not None)
     strict = [Depends(refuse_unknown_parameters)]
     protected = APIRouter(prefix="/v1", dependencies=[*([Depends(BEARER)] if tokens.required else []), *strict])
     _add_pictures(protected, service)
@@ -125,7 +125,7 @@ def _version() -> str:
         return "0"
 
 
-def _add_problems(app: FastAPI, metrics: Metrics) -> None:
+def _add_problems(app: FastAPI, metrics: Metrics, *, jobs: bool) -> None:
     def answer(request: Request, problem: Problem) -> JSONResponse:
         metrics.rejected(problem.code)
         return problem_response(problem, request.state.request_id)
@@ -145,10 +145,13 @@ def _add_problems(app: FastAPI, metrics: Metrics) -> None:
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:
-        detail = str(error.detail)
-        if error.status_code == 404:
-            path = request.url.path[:100]
+        detail, path = str(error.detail), request.url.path[:100]
+        if error.status_code == 404 and path.startswith("/v1/jobs") and not jobs:
+            detail = f"this service takes no jobs: {NO_FOLDER}"
+        elif error.status_code == 404:
             detail = f"there is no path '{path}'{nearest(path, list(app.openapi()['paths']))}"
+        elif error.status_code == 405 and error.headers:
+            detail = f"'{path}' takes {error.headers['Allow']}, not {request.method}"
         response = answer(request, http_problem(error.status_code, detail))
         response.headers.update(error.headers or {})
         if response.headers.get("Allow") == "GET":

@@ -9,7 +9,7 @@ import { fill, phase, Strip } from "./strip.js";
 import { zipped } from "./zip.js";
 
 const SETTLED_MS = 300; // after the last move of a slider
-const SLIDERS = ["strength", "distance"];
+const SLIDERS = ["strength", "distance", "smoothing"]; // in hundredths
 const SWITCHES = { "keep-exposure": "keepExposure", protect: "protect" };
 const byId = (id) => document.getElementById(id);
 const on = (id, event, action) => byId(id).addEventListener(event, action);
@@ -133,7 +133,7 @@ for (const id of SLIDERS) {
   on(id, "input", () => {
     const item = gallery.selected;
     const wanted = Object.fromEntries(SLIDERS.map((each) => [each, Number(byId(each).value) / 100]));
-    byId(`${id}-value`).textContent = percent(wanted[id]);
+    byId(`${id}-value`).textContent = told(id, wanted[id]);
     clearTimeout(settling);
     settling = setTimeout(() => {
       settling = 0;
@@ -146,6 +146,12 @@ for (const [id, name] of Object.entries(SWITCHES)) {
 }
 on("model", "change", () => gallery.want(gallery.selected, { model: byId("model").value }));
 for (const id of ["view-image", "view-map"]) on(id, "change", (event) => gallery.show(event.target.value));
+on("for-all", "click", () => {
+  const { settings } = gallery.selected;
+  for (const item of gallery.unlike(gallery.selected)) gallery.want(item, settings);
+  byId("strength").focus({ preventScroll: true }); // the button is gone
+  announceText("All have these settings now.");
+});
 on("cancel", "click", () => gallery.cancel(gallery.selected));
 on("retry", "click", () => gallery.retry(gallery.selected));
 on("cancel-all", "click", () => gallery.cancelAll());
@@ -205,9 +211,9 @@ async function file(item, output, job) {
   return { name: resultName(item.name, result.format, output === "image" ? "dehazed" : "transmission"), blob: result.blob };
 }
 
-/** A photograph for the archive: there is a result as it is wanted, or there was before it gave way to others. */
+/** For the archive: there is a result as it is wanted, or there was before it gave way to others; of a video, any. */
 function done(item) {
-  return !item.refusal && !item.video && (item.has("image") || item.released);
+  return !item.refusal && (item.video ? item.results.image !== null : item.has("image") || item.released);
 }
 
 on("copy", "click", async () => {
@@ -259,8 +265,9 @@ function render() {
   byId("empty").hidden = items.length > 0;
   strip.render();
   byId("work").hidden = byId("gallery").hidden = !items.length;
-  byId("download-all").hidden = items.filter(done).length < 2;
-  byId("download-all").textContent = items.some((each) => each.video) ? "Download all photographs" : "Download all";
+  const [ready, able] = [items.filter(done).length, items.filter((each) => !each.refusal).length];
+  byId("download-all").hidden = ready < 2;
+  byId("download-all").textContent = ready < able ? `Download ${ready} of ${able}` : "Download all";
   byId("download-all").disabled = Boolean(saving);
   byId("saving").hidden = !saving;
   byId("saving-text").textContent = saving ? saving.label + phase(saving) : "";
@@ -289,13 +296,15 @@ function renderItem(item) {
   }
   for (const id of settling ? [] : SLIDERS) {
     byId(id).value = String(Math.round(item.wanted[id] * 100));
-    byId(`${id}-value`).textContent = percent(item.wanted[id]);
+    byId(`${id}-value`).textContent = told(id, item.wanted[id]);
   }
   for (const [id, name] of Object.entries(SWITCHES)) byId(id).checked = item.wanted[name];
   byId("model").value = item.wanted.model;
   const fixed = Boolean(item.refusal || (item.video && item.job));
   for (const id of [...SLIDERS, ...Object.keys(SWITCHES), "model"]) byId(id).disabled = fixed;
   for (const id of ["view", "format-field", "as-command"]) byId(id).hidden = item.video;
+  byId("smoothing-field").hidden = !item.video;
+  byId("for-all").hidden = Boolean(item.refusal) || !gallery.unlike(item).length;
   byId(view === "image" ? "view-image" : "view-map").checked = true;
   byId("map-help").hidden = view === "image";
   byId("command").textContent = item.read && !item.refusal ? command(item) : "";
@@ -332,8 +341,9 @@ function renderProgress(item) {
   fill(byId("busy"), item.job);
 }
 
-function percent(share) {
-  return `${Math.round(share * 100)} %`;
+/** What a slider says. */
+function told(id, value) {
+  return id === "smoothing" ? `${value.toFixed(1)} s` : `${Math.round(value * 100)} %`;
 }
 
 // --- what is heard ---------------------------------------------------------------------------------------------

@@ -2,12 +2,13 @@
 // nothing of the document.
 
 import { getJson, pause, Problem, send } from "./api.js";
-import { check, formatOf, formatOfAnswer, look, ownFormat, VIDEO } from "./photo.js";
+import { check, formatOf, formatOfAnswer, frameOf, look, ownFormat, VIDEO } from "./photo.js";
 import { fetchVideo, release } from "./video.js";
 
 export const MOST_PHOTOGRAPHS = 200;
 const MOST_BYTES = 256 * 2 ** 20; // of results that are kept; those looked at longest ago are made again when asked for
 const PATIENCE = { tries: 5, seconds: 30 }; // with a service that is busy and says when to come back
+const SMOOTHING = 0.5; // seconds, as the service has it
 const SHOWN_BY_BROWSERS = ["JPEG", "PNG", "WEBP", "AVIF", "BMP"];
 
 const UNTOLD = { model: "", haze: null, verdict: null, before: null, after: null }; // of a video
@@ -41,9 +42,15 @@ class Item {
     return this.format === VIDEO;
   }
 
-  /** What the result of a kind depends on. */
-  key(kind) {
-    return kind === "image" ? Object.values(this.wanted).join("|") : this.wanted.model;
+  /** What the result of a kind depends on; with `changes`, as it would be then. */
+  key(kind, changes = {}) {
+    return JSON.stringify(queryOf(this, { ...this.wanted, ...changes, output: kind }));
+  }
+
+  /** How it is wanted, without what is of no meaning for it. */
+  get settings() {
+    const { smoothing, ...common } = this.wanted;
+    return this.video ? { smoothing, ...common } : common;
   }
 
   /** The result of a kind is there and as it is wanted. */
@@ -60,7 +67,7 @@ export class Gallery {
     this.selected = null;
     this.view = "image";
     this.mostBytes = MOST_BYTES;
-    this.defaults = { model: "", strength: 1, distance: 0, keepExposure: false, protect: false };
+    this.defaults = { model: "", strength: 1, distance: 0, keepExposure: false, protect: false, smoothing: SMOOTHING };
     this.limits = null; // until the service has told them, nothing is sent
     this.halted = null; // the Problem that stops all work: no token, or no service
     this.reading = Promise.resolve();
@@ -101,6 +108,12 @@ export class Gallery {
     item.problems = { image: null, transmission: null };
     if (!item.job || item.job.key !== item.key(item.job.kind)) this.#drop(item);
     this.#changed();
+  }
+
+  /** Those that are not wanted as an item is, but may be; a video that is worked on keeps its settings. */
+  unlike({ settings }) {
+    const free = this.items.filter((each) => each.admitted && !each.refusal && !(each.video && each.job));
+    return free.filter((each) => each.key("image") !== each.key("image", settings));
   }
 
   /** Stop the work on items; one that has a result keeps it and the settings that made it. */
@@ -161,12 +174,19 @@ export class Gallery {
     if (!this.items.includes(item)) return;
     try {
       item.format = await formatOf(item.file);
-      if (item.format !== null && !item.video) Object.assign(item, await look(item.file, item.format));
+      if (item.video) this.#glance(item);
+      else if (item.format !== null) Object.assign(item, await look(item.file, item.format));
     } catch (problem) {
       item.refusal = asProblem(problem);
     }
     item.read = true;
     this.#changed();
+  }
+
+  /** Nobody waits for the thumbnail of a video: some browsers load none before it is played. */
+  async #glance(item) {
+    item.thumbnail = await frameOf(item.file);
+    this.onChange();
   }
 
   #changed() {
@@ -311,7 +331,7 @@ async function fetchResult(item, body, wanted, signal, onSent) {
 
 /** What is asked of the service for an item; `wanted` as of fetchResult. */
 export function queryOf(item, { model, output, format = null, ...controls }) {
-  const query = output === "transmission" ? { output } : asked(controls);
+  const query = output === "transmission" ? { output } : asked(controls, item.video);
   if (model) query.model = model;
   if (format) query.format = format.toLowerCase();
   else if (output === "transmission" || !SHOWN_BY_BROWSERS.includes(ownFormat(item.format))) query.format = "png";
@@ -319,11 +339,12 @@ export function queryOf(item, { model, output, format = null, ...controls }) {
 }
 
 /** The controls as the query has them: only those that change something. */
-function asked({ strength, distance, keepExposure, protect }) {
+function asked({ strength, distance, keepExposure, protect, smoothing }, video) {
   const query = { strength: strength.toFixed(2) };
   if (distance) query.distance = distance.toFixed(2);
   if (keepExposure) query.keep_exposure = "true";
   if (protect) query.protect = "true";
+  if (video && smoothing !== SMOOTHING) query.smoothing = String(smoothing);
   return query;
 }
 

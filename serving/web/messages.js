@@ -26,6 +26,7 @@ const PROBLEMS = {
   encrypted: { text: "The file in the archive is encrypted." },
   unsupported_compression: { text: "The archive is compressed in a way that the service cannot read." },
   answer_full: { text: "The service has no room for the result.", again: true },
+  archive_full: { text: "The results are too large for one archive. Download them one at a time." },
   // of jobs; the page hands in videos
   not_allowed: { text: "The service does not allow this folder or address.", detail: true },
   no_result: { text: "The service has no result of this job.", detail: true, again: true },

@@ -55,6 +55,24 @@ export async function look(file, format) {
   }
 }
 
+/** A thumbnail of a video's beginning; null when this browser cannot play it. */
+export async function frameOf(file) {
+  const url = URL.createObjectURL(file);
+  const video = Object.assign(document.createElement("video"), { muted: true, preload: "auto" });
+  try {
+    await new Promise((resolve, reject) => {
+      Object.assign(video, { onloadeddata: resolve, onerror: reject, src: url });
+    });
+    return thumbnail(video, video.videoWidth / video.videoHeight);
+  } catch {
+    return null;
+  } finally {
+    video.removeAttribute("src");
+    video.load();
+    URL.revokeObjectURL(url);
+  }
+}
+
 function loaded(image, url) {
   return new Promise((resolve, reject) => {
     Object.assign(image, { onload: resolve, onerror: reject, src: url });

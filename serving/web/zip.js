@@ -1,16 +1,22 @@
-// A zip archive of results, without compression: pictures are compressed as it is. One of them is in memory at a time.
+// A zip archive of results, without compression: pictures and videos are compressed as it is. None is in memory whole.
+
+import { Problem } from "./api.js";
 
 const TABLE = new Uint32Array(256).map((_, index) => {
   let value = index;
   for (let bit = 0; bit < 8; bit += 1) value = value & 1 ? (value >>> 1) ^ 0xedb88320 : value >>> 1;
   return value;
 });
+const MOST_BYTES = 2 ** 32 - 1; // sizes and places have four bytes
 const UTF8 = 0x800;
 const DATED = [0, 0x21]; // 1980-01-01: archives of the same results are equal
 
-function checksum(data) {
+async function checksum(blob) {
   let value = 0xffffffff;
-  for (const byte of data) value = TABLE[(value ^ byte) & 0xff] ^ (value >>> 8);
+  const reader = blob.stream().getReader();
+  for (let piece = await reader.read(); !piece.done; piece = await reader.read()) {
+    for (const byte of piece.value) value = TABLE[(value ^ byte) & 0xff] ^ (value >>> 8);
+  }
   return (value ^ 0xffffffff) >>> 0;
 }
 
@@ -26,13 +32,14 @@ function numbers(...fields) {
   return view.buffer;
 }
 
-/** `files` are { name, blob }; equal names are numbered. */
+/** `files` are { name, blob }; equal names are numbered. Throws a Problem when they are too large for one archive. */
 export async function zipped(files) {
+  if (files.reduce((sum, { name, blob }) => sum + blob.size + 8 * (name.length + 32), 0) > MOST_BYTES) throw new Problem("archive_full");
   const [parts, directory, taken] = [[], [], new Set()];
   let offset = 0;
   for (const { name, blob } of files) {
     const bytes = new TextEncoder().encode(free(name, taken));
-    const sum = checksum(new Uint8Array(await blob.arrayBuffer()));
+    const sum = await checksum(blob);
     const common = [[2, 20], [2, UTF8], [2, 0], [2, DATED[0]], [2, DATED[1]], [4, sum], [4, blob.size], [4, blob.size], [2, bytes.length], [2, 0]];
     parts.push(numbers([4, 0x04034b50], ...common), bytes, blob);
     directory.push(numbers([4, 0x02014b50], [2, 20], ...common, [2, 0], [2, 0], [2, 0], [4, 0], [4, offset]), bytes);

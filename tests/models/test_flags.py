@@ -10,6 +10,7 @@ from pydantic import Field
 
 from models.config import Settings, parse
 from models.flags import add_flags, given
+from models.options import DehazeOptions
 
 
 class Plain(Settings):
@@ -85,3 +86,10 @@ def test_help_says_defaults_and_groups() -> None:
     assert "how many (default: 3)" in text
     assert "places: --out DIR where" in text
     assert "--hidden" not in text
+
+
+@pytest.mark.parametrize(("word", "meant"), [("jpg", "JPEG"), ("TIF", "TIFF"), ("Png", "PNG")])
+def test_choices_have_the_names_that_people_use(word: str, meant: str) -> None:
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_flags(parser, DehazeOptions)
+    assert parser.parse_args(["--format", word]).format == meant

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,11 @@ def test_help_lists_the_verbs_without_loading_anything_heavy() -> None:
     assert done.returncode == 0, done.stderr
     for verb, (_, line) in cli.VERBS.items():
         assert f"  {verb:<10}{line}\n" in done.stdout
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"ray-dehaze {version('ray-dehaze')}\n"
 
 
 def test_every_verb_has_its_module() -> None:

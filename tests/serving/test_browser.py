@@ -592,6 +592,38 @@ class TestVideo:
         options = [frame.dehazer._options for frame in backend.frames[::COUNT]]
         assert [(each.strength, each.protect) for each in options] == [(0.4, True), (0.5, True)]
 
+    def test_smoothing_and_the_archive(self, films: Page, clip: Path, save: Save, downloads: Path) -> None:
+        backend = films.service.backend
+        films.choose(clip)
+        self.finished(films)
+        assert backend.frames[0].dehazer._options.smoothing == 0.5
+        films["more-summary"].send_keys(Keys.ENTER)
+        films["smoothing"].send_keys(Keys.HOME, Keys.ARROW_RIGHT)
+        assert films["smoothing-value"].text == "0.1 s"
+        films.says("state", "Done with other settings")
+        films["retry"].send_keys(Keys.ENTER)
+        films.until(lambda: len(backend.frames) == 2 * COUNT)
+        self.finished(films)
+        assert backend.frames[-1].dehazer._options.smoothing == 0.1
+        films.choose(save())
+        films.until(lambda: films.entries() == ["Done", "Done"])
+        assert len(films.chrome.find_elements(By.CSS_SELECTOR, "#list .clip canvas")) == 1
+        assert not films["for-all"].is_displayed()
+        films.chrome.find_elements(By.CSS_SELECTOR, "#list .pick")[1].send_keys(Keys.ENTER)
+        films.finished()
+        assert not films["smoothing"].is_displayed()
+        films["strength"].send_keys(Keys.ARROW_LEFT)
+        films.until(films["for-all"].is_displayed)
+        films["for-all"].send_keys(Keys.ENTER)
+        films.until(lambda: films.entries() == ["Done with other settings", "Done"])  # what it was made with stays
+        (downloads / "dehazed.zip").unlink(missing_ok=True)
+        films["download-all"].send_keys(Keys.ENTER)
+        with zipfile.ZipFile(io.BytesIO(films.downloaded(downloads, "dehazed.zip"))) as archive:
+            assert archive.testzip() is None
+            assert archive.namelist() == ["clip-dehazed.mp4", "hazy-dehazed.jpg"]
+            with av.open(io.BytesIO(archive.read("clip-dehazed.mp4"))) as container:
+                assert sum(1 for _ in container.decode(video=0)) == COUNT
+
     def test_a_service_that_goes_and_comes_back_has_it_still(self, films: Page, clip: Path, tmp_path: Path) -> None:
         films.service.backend.free.clear()
         films.choose(clip)
@@ -671,6 +703,33 @@ class TestSeveral:
             assert [archive.read(name) for name in archive.namelist()] == [
                 asked(running, path.read_bytes()) for path in paths[:2]
             ]
+
+    def test_settings_for_all(self, page: Page, save: Save, running: Running) -> None:
+        page.choose(*(save(f"{seed}.jpg", seed) for seed in range(3)), save("notes.jpg", data=b"this is no photograph"))
+        page.until(lambda: page.entries()[:3] == ["Done"] * 3 and "Reading" not in page.entries())
+        assert not page["for-all"].is_displayed()
+        assert page["download-all"].text == "Download all"
+        running.backend.tasks.clear()
+        running.backend.free.clear()
+        page.set_strength(8)
+        page.until(lambda: page["download-all"].text == "Download 2 of 3")
+        running.backend.free.set()
+        page.until(lambda: page["for-all"].is_displayed() and page["state"].text == "Done")
+        page["for-all"].send_keys(Keys.ENTER)
+        page.until(lambda: len(running.backend.tasks) == 3 and page.entries()[:3] == ["Done"] * 3)
+        assert [task.options.strength for task in running.backend.tasks] == [0.4] * 3
+        assert not page["for-all"].is_displayed()
+        assert page.script("return document.activeElement.id") == "strength"
+
+    def test_what_one_archive_cannot_hold(self, page: Page) -> None:
+        code = page.chrome.execute_async_script(
+            """
+            const done = arguments[0];
+            const file = { name: "a.mp4", blob: { size: 3 * 2 ** 30 } };
+            import("./web/zip.js").then(({ zipped }) => zipped([file, file])).catch((problem) => done(problem.code));
+            """
+        )
+        assert code == "archive_full"
 
     def test_each_has_its_own_message(self, page: Page, save: Save, jpeg: Jpeg) -> None:
         whole = jpeg(1)

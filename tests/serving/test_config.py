@@ -222,14 +222,16 @@ def test_flags_are_what_the_configuration_describes(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("serving.app.run_until_interrupted", lambda config, _: served.append(config))
     (tmp_path / "tokens").write_text("a-token-of-some-length\n")
     file = tmp_path / "config.yaml"
-    args = {"host": "::1", "port": 8001, "allow_networks": ["theirs"], "auth": {"token_env": "T"}}
+    args: dict[str, Any] = {"host": "::1", "port": 8001, "allow_networks": ["theirs"], "auth": {"token_env": "T"}}
+    args["jobs"] = {"keep_s": 60}
     file.write_text(yaml.safe_dump({"applications": [{"args": args}]}))
     words = {"--model": "dcp", "--port": "9000", "--tracking-uri": "sqlite:////m.db", "--allow-networks": "mine"}
-    words |= {"--config": str(file), "--token-file": str(tmp_path / "tokens")}
+    words |= {"--config": str(file), "--token-file": str(tmp_path / "tokens"), "--jobs": "jobs"}
     assert main([word for pair in words.items() for word in pair]) == 0
     (config,) = served
     assert (config.host, config.port, config.model, config.tracking_uri) == ("::1", 9000, "dcp", "sqlite:////m.db")
     assert config.allow_networks == ("theirs", "mine")
+    assert (config.jobs.folder, config.jobs.keep_s) == ("jobs", 60)
     assert config.auth == AuthConfig(token_file=tmp_path / "tokens", token_env="T")
     described = [name for name, field in ServingConfig.model_fields.items() if field.description]
     assert described == ["host", "port", "model", "tracking_uri"]

@@ -237,7 +237,10 @@ def test_bad_arguments_are_one_line(photo_folder: Folder, tmp_path: Path, capsys
     for words, message in (
         ([str(tmp_path / "nothing")], "there is no file or folder"),
         ([str(tmp_path / "empty"), str(tmp_path / "out")], "no photographs"),
-        ([folder, "--strength", "7"], "strength"),
+        ([folder, "--strength", "80%"], "'80%': expected a number from -1 to 2, or auto"),
+        ([folder, "--smoothing", "0"], "--smoothing is for videos"),
+        (["-", "--crf", "20"], "--crf is for videos"),
+        ([f"{folder}/photo_000.jpg", str(tmp_path / "out.mp4")], "; only a video becomes a video"),
         ([folder, "--tile", "100"], "tile"),
         ([folder, "--model", "corun-compakt"], "did you mean 'corun-compact'"),
         ([folder, "--device", "quantum"], "--device is 'quantum'"),

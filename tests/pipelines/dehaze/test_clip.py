@@ -215,7 +215,8 @@ def test_what_is_refused_is_one_line(
         ((tmp_path / "list.mp4", tmp_path / "out.mp4"), "cannot be read as a video"),
         ((tmp_path / "nothing.mp4", tmp_path / "out.mp4"), "cannot be read as a video"),
         ((hdr, tmp_path / "out.mp4"), "is HDR (PQ)"),
-        ((clip, tmp_path / "out.mp4", "--codec", "no-such"), "no encoder 'no-such'"),
+        ((clip, tmp_path / "out.mp4", "--codec", "no-such"), "the usual one is libx264"),
+        ((clip, tmp_path / "out.mp4", "--format", "png"), "--format is for photographs"),
         ((clip, tmp_path / "out.mp4", "--smoothing", -1), "smoothing"),
     ):
         assert apply(*words) == 2, words
@@ -243,6 +244,7 @@ def test_sound_that_does_not_fit_is_refused(
     assert apply(clip, tmp_path / "out.webm") == 2
     error = capsys.readouterr().err
     assert "out.webm" in error
+    assert "such as .mkv" in error
     assert error.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 

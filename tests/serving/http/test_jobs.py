@@ -132,7 +132,9 @@ def test_files_of_a_form_are_a_job_too(service: Service, backend: Fake, folder: 
 
 def test_there_are_no_jobs_without_a_folder(service: Service, backend: Fake) -> None:
     client = service(backend)
-    assert client.post("/v1/jobs", content=photographs(b"a")).status_code == 404
+    answer = client.post("/v1/jobs", content=photographs(b"a"))
+    assert answer.status_code == 404
+    assert "--jobs FOLDER" in answer.json()["detail"]
     assert not [path for path in client.get("/openapi.json").json()["paths"] if "jobs" in path]
 
 

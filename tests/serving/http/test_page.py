@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from models.options import MEDIA_TYPES
+from models.options import MEDIA_TYPES, VideoOptions
 from serving import errors
 from serving.engine.slots import ModelState
 from serving.http import page
@@ -129,10 +129,17 @@ def test_the_page_takes_every_format(service: Service) -> None:
         assert {".avif", ".heic", ".heif", ".hif"} <= set(accept.split(","))
 
 
+def test_the_page_knows_the_smoothing_of_the_service() -> None:
+    """It asks for another one only."""
+    told = re.search(r"^const SMOOTHING = ([0-9.]+);", (SERVING / "web" / "gallery.js").read_text(), re.MULTILINE)
+    assert told is not None
+    assert float(told[1]) == VideoOptions.model_fields["smoothing"].default
+
+
 def test_limits_are_told(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings: dict[str, Any] = {"limits": {"max_bytes": 1000, "max_pixels": 2000, "formats": ["PNG", "JPEG"]}}
     told = service(Idle(), **settings).get("/v1/models").json()["limits"]
-    assert told.pop("no_videos") == "its configuration names no jobs.folder"
+    assert told.pop("no_videos") == "its configuration names no jobs.folder (--jobs FOLDER)"
     assert told.pop("max_video_bytes") > 0
     assert told == settings["limits"]
     settings["jobs"] = {"folder": str(tmp_path), "max_bytes": 3000}

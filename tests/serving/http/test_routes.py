@@ -202,7 +202,8 @@ def test_problems_have_a_status_and_a_code(
 def test_other_paths_and_methods_are_problems(service: Service, jpeg: Jpeg) -> None:
     client = service()
     assert client.get("/nothing").json()["code"] == "not_found"
-    assert client.get("/v1/dehaze").json()["code"] == "method_not_allowed"
+    got = client.get("/v1/dehaze").json()
+    assert (got["code"], got["detail"]) == ("method_not_allowed", "'/v1/dehaze' takes POST, not GET")
     for path in ("/v1/dehaze/", "//v1/dehaze", "/v1/dehase"):
         answer = client.post(path, content=jpeg(), follow_redirects=False)
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
@@ -253,7 +254,9 @@ class TestWhatIsNotKnownIsRefused:
         assert answer.status_code == 400
         assert "in its field 'image'; expected 'file'" in answer.json()["detail"]
         two = [("file", ("a.jpg", jpeg())), ("file", ("b.jpg", jpeg()))]
-        assert service().post("/v1/dehaze", files=two).json()["code"] == "too_many_files"
+        refused = service().post("/v1/dehaze", files=two).json()
+        assert refused["code"] == "too_many_files"
+        assert refused["detail"].endswith("; send several to /v1/batch")
 
 
 class TestScore:
