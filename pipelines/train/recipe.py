@@ -211,6 +211,16 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _haze_density_has_a_scorer(self) -> Recipe:
+        for name, weights in (("weights", self.weights), ("real", self.real)):
+            if weights.haze_density and self.scorer is None:
+                raise ValueError(
+                    f"{name}.haze_density is {weights.haze_density}, and scorer is null: set the scorer, such as "
+                    "clip-compact, or the weight to 0"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _optimizer_is_used(self) -> Recipe:
         if self.method == "cddgan" and self.optimizer != OptimizerConfig():
             raise ValueError("'optimizer' is set, and method cddgan has several of its own: set them in 'cddgan'")
@@ -281,5 +291,8 @@ def load_recipe(name: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
         key, equals, value = override.partition("=")
         if not equals:
             raise ConfigError(f"--set {override!r}: expected key=value, such as train.steps=100")
-        _assign(tree, key.strip(), yaml.safe_load(value))
+        try:
+            _assign(tree, key.strip(), yaml.safe_load(value))
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {override!r}: {value!r} is not YAML; quote it, or close its brackets") from None
     return parse(Recipe, tree)

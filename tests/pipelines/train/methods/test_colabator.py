@@ -68,7 +68,7 @@ def test_the_label_s_loss_is_in_proportion_to_trust() -> None:
 
 
 def test_every_part_is_reported_and_adds_up() -> None:
-    found = method(RealWeights(), Brightness()).training_step(batch(0.7), 0)
+    found = method(RealWeights(haze_density=0.05), Brightness()).training_step(batch(0.7), 0)
     parts = {"l1", "real_label", "real_reconstruction", "real_contrastive", "real_haze_density"}
     assert set(found) == {"loss", *parts}
     assert found["loss"] == pytest.approx(sum(found[name] for name in parts), rel=1e-5)
