@@ -144,6 +144,7 @@ AS_EVER: dict[str, Any] = {
     "weights.perceptual": 0.0,
     "weights.transmission": 0.0,
     "weights.airlight": 0.0,
+    "weights.own": {},
     "haze.unevenness": [0.0, 0.0],
     "haze.tint_probability": 0.0,
     "haze.kinds": {},

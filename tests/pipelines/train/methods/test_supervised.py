@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from models.config import ConfigError
 from models.losses.perceptual import ContrastivePerceptual
 from models.networks.corun import Corun, CorunConfig
 from pipelines.train.methods.optimization import OptimizerConfig
@@ -133,6 +134,32 @@ def test_haze_density_is_a_weighted_part_of_the_loss() -> None:
     assert twice["haze_density"] == pytest.approx(2 * once["haze_density"])
     assert twice["loss"] == pytest.approx(once["loss"] + once["haze_density"])
     assert "haze_density" not in found(0.0)
+
+
+def blur(scene: Tensor, clear: Tensor) -> Tensor:
+    return (nn.functional.avg_pool2d(scene, 4) - nn.functional.avg_pool2d(clear, 4)).square().mean()
+
+
+def test_a_loss_of_one_s_own_is_a_weighted_part() -> None:
+    def found(weight: float) -> dict[str, float]:
+        torch.manual_seed(0)
+        weights, own = LossWeights(own={"mine.losses:blur": weight}), {"mine.losses:blur": blur}
+        made = Supervised(Corun(CorunConfig(stages=1, dim=2)), weights=weights, steps=1, own=own)
+        made.configure()
+        return made.training_step(batch(), 0)
+
+    once, twice = found(0.5), found(1.0)
+    assert once["mine.losses.blur"] > 0
+    assert twice["mine.losses.blur"] == pytest.approx(2 * once["mine.losses.blur"])
+    assert once["loss"] == pytest.approx(once["l1"] + once["reconstruction"] + once["mine.losses.blur"])
+
+
+def test_a_loss_of_one_s_own_that_is_no_scalar_is_named() -> None:
+    weights, own = LossWeights(own={"mine:map": 1.0}), {"mine:map": lambda scene, clear: scene - clear}
+    made = Supervised(Corun(CorunConfig(stages=1, dim=2)), weights=weights, steps=1, own=own)
+    made.configure()
+    with pytest.raises(ConfigError, match=r"'mine:map' of weights.own gave \(2, 3, 16, 16\); expected a scalar"):
+        made.training_step(batch(), 0)
 
 
 def test_gradients_are_clipped() -> None:
