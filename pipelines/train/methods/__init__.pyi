@@ -10,3 +10,5 @@ from .scorer import ScoringConfig as ScoringConfig
 from .supervised import LossWeights as LossWeights
 from .supervised import OwnLoss as OwnLoss
 from .supervised import Supervised as Supervised
+from .validation import validate as validate
+from .validation import validation_sheet as validation_sheet
