@@ -129,7 +129,8 @@ class Loop:
 
     def _validation(self) -> Batch | None:
         """Make the held-out pairs to look at while the network trains; None where nobody looks."""
-        from pipelines.train.data import given_corpus, on_device, validation_pairs
+        from pipelines.train.data import given_corpus, validation_pairs
+        from pipelines.train.transforms import on_device
 
         if not (self.host.first and self.recipe.train.validate_every) or self.recipe.method == "scorer":
             return None

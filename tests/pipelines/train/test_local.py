@@ -408,8 +408,11 @@ def test_the_command_is_interrupted_with_130_and_goes_on(
     run = MlflowClient(uri).get_run(run_id)
     assert run.info.status == "FINISHED"
     assert [m.step for m in MlflowClient(uri).get_metric_history(run_id, "supervised/loss")] == [1, 2, 3, 3, 4]
-    assert command.main(command_line) == 0
-    assert "already trained" in capsys.readouterr().out
+    assert (run.data.params["clear"], run.data.params["out"]) == (corpora["clear"], str(tmp_path / "out"))
+    assert command.main([*command_line, "--hazy", corpora["hazy"]]) == 0
+    again = capsys.readouterr()
+    assert "already trained" in again.out
+    assert "note: method supervised reads no hazy photographs: --hazy is left out" in again.err
 
 
 @pytest.mark.parametrize(
