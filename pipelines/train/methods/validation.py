@@ -28,7 +28,7 @@ def validate(network: nn.Module, pairs: Batch) -> tuple[Tensor, Tensor]:
     Returns:
         scenes N3HW in [0, 1], and the PSNR of each to the clear photograph, N in dB: higher is better.
     """
-    scenes = torch.cat([as_dehazed(network(one)).scene.float().clamp(0.0, 1.0) for one in pairs["hazy"].split(1)])
+    scenes = torch.cat([as_dehazed(network(one[None])).scene.float().clamp(0.0, 1.0) for one in pairs["hazy"]])
     errors = (scenes - pairs["clear"]).square().mean(dim=(1, 2, 3)).clamp_min(_PERFECT)
     return scenes, -10.0 * errors.log10()
 
