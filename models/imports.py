@@ -1,4 +1,4 @@
-"""Networks of one's own by their import path, ``package.module:Class``, from the packages that somebody named.
+"""Networks and losses of one's own by their import path, ``package.module:name``, from packages that somebody named.
 
 To import a module is to run it. A path that a user wrote himself, in code or in a recipe, is his wish; one that stands
 in a checkpoint or in a registry is that of whoever wrote there, so its package must be allowed by name.
@@ -40,19 +40,38 @@ def network_class(path: str, allow: Collection[str]) -> type[nn.Module]:
     """
     from torch import nn
 
-    module, _, name = path.partition(":")
-    if not all(part.isidentifier() for part in (*module.split("."), name)):
-        raise ConfigError(f"cannot build network {path!r}: expected package.module:Class")
+    module, _ = _parts(path, "network")
     _require(path, module, allow)
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as problem:
-        raise ConfigError(f"cannot build network {path!r}: {problem}") from problem
+    found = named(path, "network")
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         kind = found.__name__ if isinstance(found, type) else type(found).__name__
         raise ConfigError(f"{path!r} is a {kind}; expected a class that is derived from torch.nn.Module")
     _require(path, found.__module__, allow)
     return found
+
+
+def named(path: str, kind: str) -> Any:
+    """Import what a user named himself: to import a module is to run it.
+
+    Args:
+        path: ``package.module:name``.
+        kind: what it is to be, for errors.
+
+    Raises:
+        ConfigError: it is no import path, or there is nothing of that name.
+    """
+    module, name = _parts(path, kind)
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as problem:
+        raise ConfigError(f"cannot build {kind} {path!r}: {problem}") from problem
+
+
+def _parts(path: str, kind: str) -> tuple[str, str]:
+    module, _, name = path.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), name)):
+        raise ConfigError(f"cannot build {kind} {path!r}: expected package.module:name")
+    return module, name
 
 
 def _require(path: str, module: str, allow: Collection[str]) -> None:

@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
 def _main(args: argparse.Namespace) -> int:
     from pipelines.cluster import ray_session, require_absolute
     from pipelines.tracking import running
+    from pipelines.train.data import sampling_of
     from pipelines.train.job import open_tracker, prepare, train, with_absolute_paths
     from pipelines.train.recipe import load_recipe
     from pipelines.train.run import TrainJob
@@ -52,6 +53,9 @@ def _main(args: argparse.Namespace) -> int:
     require_absolute(args.out)
     recipe, out = with_absolute_paths(load_recipe(args.recipe, args.set)), absolute(args.out)
     places = {key: absolute(value) for key in ("clear", "hazy") if (value := getattr(args, key)) is not None}
+    for domain in sorted(set(places) - set(sampling_of(recipe))):
+        print(f"note: method {recipe.method} reads no {domain} photographs: --{domain} is left out", file=sys.stderr)
+        del places[domain]
     allow = tuple(args.allow_networks)
     job = TrainJob(recipe, out, places.get("clear"), places.get("hazy"), allow_networks=allow)
     device = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from models import checkpoints as checkpoint
 from models import zoo
 from models.config import ConfigError, parse
-from models.imports import package_of
+from models.imports import named, package_of
 from models.losses import ContrastivePerceptual, load_vgg, vgg_features
 from models.networks import Cddgan as Generator
-from pipelines.train.methods import CddganMethod, Colabator, Method, ScorerTraining, Supervised
+from pipelines.train.methods import CddganMethod, Colabator, Method, OwnLoss, ScorerTraining, Supervised
 from pipelines.train.recipe import Recipe
 from pseudolabel.scorer import WEIGHTS as SCORERS
 from pseudolabel.scorer import ClipScorer, ScorerConfig, ScorerFeatures, create_clip, create_tokenizer, load_scorer
@@ -72,7 +72,14 @@ def make_scorer(recipe: Recipe, device: torch.device) -> ClipScorer:
 def _scorer(recipe: Recipe, device: torch.device) -> ClipScorer | None:
     """Load the scorer whose gradients train the network, if any do; label workers have their own."""
     wanted = recipe.weights.haze_density or (recipe.method == "colabator" and recipe.real.haze_density)
-    return make_scorer(recipe, device) if recipe.scorer is not None and wanted else None
+    return make_scorer(recipe, device) if wanted else None
+
+
+def _own_loss(path: str) -> OwnLoss:
+    found = named(path, "loss")
+    if not callable(found):
+        raise ConfigError(f"weights.own names {path!r}, which is a {type(found).__name__}; expected a function")
+    return cast("OwnLoss", found)
 
 
 def _backbone(recipe: Recipe) -> str:
@@ -170,6 +177,7 @@ def make_method(
         "scorer": scorer,
         "contrastive": make_contrastive(recipe, device, scorer, vgg19),
         "pretrained": recipe.init is not None,
+        "own": {path: _own_loss(path) for path in recipe.weights.own},
     }
     if recipe.method == "colabator":
         return Colabator(network, real=recipe.real, **common)

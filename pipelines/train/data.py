@@ -31,6 +31,7 @@ Samples = dict[str, NDArray[Any]]
 Unit = tuple[str, int]  # file and row group
 
 BLOCK_BYTES = 4 << 20
+VALIDATION_PHOTOS = 12  # a sheet that fits a screen
 MAX_TASKS = 512  # of an epoch, each with as many row groups as it takes: planning one costs the driver about 1 ms
 
 
@@ -238,6 +239,25 @@ def corpus_notes(recipe: Recipe, clear: str | None, hazy: str | None, pins: str)
                 f"then; train from the start, or into another --out, for the {now.count():,} of today"
             )
     return notes
+
+
+def validation_pairs(recipe: Recipe, corpus: Corpus) -> dict[str, Any] | None:
+    """Make synthetic pairs of the first held-out clear photographs of a corpus, as the recipe's crops and haze are;
+    always the same. None where no photograph is held out.
+    """
+    from pipelines.train import transforms
+
+    rows: list[dict[str, Any]] = []
+    for uri, group in corpus.row_groups("test"):
+        files, path = filesystem(uri)
+        with files.open_input_file(path) as stream:
+            table = pq.ParquetFile(stream).read_row_group(group, columns=["image_id", "image", "depth"])
+        rows += table.slice(0, VALIDATION_PHOTOS - len(rows)).to_pylist()
+        if len(rows) == VALIDATION_PHOTOS:
+            break
+    crop = recipe.crop.model_copy(update={"per_photo": 1})
+    made = transforms.synthetic_pairs(rows, crop, recipe.haze, recipe.train.seed % 2**64) if rows else None
+    return None if made is None else {name: made[name] for name in ("hazy", "clear")}
 
 
 def batches(name: str, batch_size: int, device: Any) -> Iterator[dict[str, Any]]:

@@ -273,6 +273,7 @@ def open_tracker(job: TrainJob, uri: str) -> Any:
     if (known.get("digest"), known.get("uri")) == (job.digest, uri):
         return Tracker.resume(uri, known["run_id"])
     tracker = Tracker.start("ray-dehaze", job.recipe.method, uri)
-    tracker.log_params(job.recipe.model_dump(mode="json"))
+    places = {"clear": job.clear, "hazy": job.hazy, "out": job.out}
+    tracker.log_params(job.recipe.model_dump(mode="json") | {key: place for key, place in places.items() if place})
     write_json(record, {"digest": job.digest, "uri": uri, "run_id": tracker.run_id})
     return tracker

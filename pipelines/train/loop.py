@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 Batch = dict[str, Any]
 
-PICTURES = "labels"
+PICTURES = "labels"  # folders of them
+VALIDATION = "validation"
 _LEAVING_EVERY = 5  # steps between two questions whether a machine is leaving, for which workers wait for each other
 
 
@@ -76,6 +77,24 @@ class Host(Protocol):
         ...
 
 
+class Means:
+    """Means of figures over the steps that had them, since they were last taken: one batch alone tells little."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[float, int]] = {}
+
+    def add(self, figures: Mapping[str, float]) -> None:
+        """Count those of one step."""
+        for name, value in figures.items():
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = (total + value, count + 1)
+
+    def take(self) -> dict[str, float]:
+        """Return the means, and begin anew."""
+        sums, self._sums = self._sums, {}
+        return {name: total / count for name, (total, count) in sums.items()}
+
+
 class Loop:
     """Trains its share of a job, from the last checkpoint to the last step."""
 
@@ -96,6 +115,7 @@ class Loop:
         self.start = self._resume()  # after all that draws random numbers: they go on where the checkpoint was
         self._saved = self.start  # of that step there is a snapshot of the pool
         self.samples = self._samples()
+        self.validation = self._validation()
         self.labels = self._labels(scorer)
         publishes = self.labeling is not None and host.first
         self.publisher = Publisher(self.labeling, self.recipe.labels, self.waiting) if publishes else None
@@ -106,6 +126,19 @@ class Loop:
         if self.recipe.method == "cddgan":
             return unpaired({domain: self.host.batches(domain, size) for domain in ("hazy", "clear")})
         return self.host.batches("clear", size)
+
+    def _validation(self) -> Batch | None:
+        """Make the held-out pairs to look at while the network trains; None where nobody looks."""
+        from pipelines.train.data import given_corpus, validation_pairs
+        from pipelines.train.transforms import on_device
+
+        if not (self.host.first and self.recipe.train.validate_every) or self.recipe.method == "scorer":
+            return None
+        pairs = validation_pairs(self.recipe, given_corpus(self.job.clear, "clear", self.job.pins))
+        if pairs is None:
+            print("no validation: the corpus of clear photographs holds none out", flush=True)
+            return None
+        return {name: on_device(self.host.device, values) for name, values in pairs.items()}
 
     def _scorer(self) -> Any:
         """Load the scorer of labels that are made within the step; None where there are none."""
@@ -177,7 +210,7 @@ class Loop:
     def run(self) -> None:
         """Train from the last checkpoint to the last step."""
         with tempfile.TemporaryDirectory() as folder:  # MLflow may take its time to read them
-            self._pictures = Path(folder if is_uri(self.job.out) else self.job.out) / PICTURES
+            self._pictures = Path(folder if is_uri(self.job.out) else self.job.out)
             try:
                 self._steps()
             except BaseException:
@@ -190,17 +223,22 @@ class Loop:
     def _steps(self) -> None:
         train, labels = self.recipe.train, self.recipe.labels
         self._mark = (time.perf_counter(), self.start, 0.0)
-        leaving = False
+        means, leaving = Means(), False
+        if self.start == 0:
+            self._validate(0)
         for step in range(self.start, train.steps):
             batch = next(self.samples)
             if self.labels is not None:
                 batch |= self.labels.take(step)
             metrics = self.method.training_step(batch, step)
+            means.add(metrics)
             done, last = step + 1, step + 1 == train.steps
             if self.publisher is not None:
                 self.publisher.after(done, self.method.teacher_state)
             if self.host.first and (done % train.log_every == 0 or last):
-                self._log(done, metrics)
+                self._log(done, means.take())
+            if train.validate_every and (done % train.validate_every == 0 or last):
+                metrics |= self._validate(done)
             if (
                 self.host.first
                 and self.labels is not None
@@ -216,7 +254,7 @@ class Loop:
                 self._checkpoint(done, metrics)
 
     def _log(self, step: int, metrics: dict[str, float]) -> None:
-        """Log losses, and rates since the last time."""
+        """Log means of the losses, and rates, since the last time."""
         figures = self._pool_figures(step)
         now, (began, before, waited) = time.perf_counter(), self._mark
         rate = (step - before) / (now - began)
@@ -249,21 +287,42 @@ class Loop:
 
     def _picture(self, step: int) -> None:
         """Draw the first photographs that this worker met, with their labels and trust maps of now."""
-        from pseudolabel.pool import draw_sheet, write_sheet
+        from pseudolabel.pool import draw_sheet
 
         photos = self.labels.remembered if self.labels is not None else {}
         with self.waiting.running():
             entries = [entry for entry in self.pool.fetch(list(photos)) if entry is not None]
         if not entries:
             return
-        path = self._pictures / f"step-{step:07d}.png"
+        self._keep(draw_sheet({f"step {step}": entries}, photos, inputs=True), PICTURES, step)
+
+    def _validate(self, step: int) -> dict[str, float]:
+        """Look at the held-out pairs; nothing where there are none."""
+        from pipelines.train.methods import validate, validation_sheet
+
+        if self.validation is None:
+            return {}
+        scenes, psnr = validate(self.method.export(), self.validation)
+        found = {"validation_psnr": float(psnr.mean())}
+        self._keep(validation_sheet(self.validation, scenes, psnr, f"step {step}"), VALIDATION, step)
+        if self.tracker is not None:
+            self.tracker.log_metrics({f"{self.recipe.method}/{key}": value for key, value in found.items()}, step)
+        photos = f"{len(psnr)} held-out photographs"
+        print(f"{self.recipe.method} {step}: PSNR of {photos} {found['validation_psnr']:.2f} dB", flush=True)
+        return found
+
+    def _keep(self, sheet: Any, folder: str, step: int) -> None:
+        """Write a picture of a step to ``--out`` and MLflow."""
+        from pseudolabel.pool import write_sheet
+
+        path = self._pictures / folder / f"step-{step:07d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_sheet(draw_sheet({f"step {step}": entries}, photos, inputs=True), path)
+        write_sheet(sheet, path)
         if is_uri(self.job.out):
-            with replacing(child(self.job.out, f"{PICTURES}/{path.name}")) as stream:
+            with replacing(child(self.job.out, f"{folder}/{path.name}")) as stream:
                 stream.write(path.read_bytes())
         if self.tracker is not None:
-            self.tracker.log_artifact(path, PICTURES)
+            self.tracker.log_artifact(path, folder)
 
     def _checkpoint(self, step: int, metrics: dict[str, float]) -> None:
         if not self.host.first:

@@ -81,6 +81,8 @@ class TrainConfig(Settings):
         data_tasks: data tasks at a time, per corpus.
         checkpoint_every: steps between checkpoints, from which an interrupted run goes on.
         log_every: steps between two rows in the log and in MLflow.
+        validate_every: steps between two looks at what the mean teacher (of CDD-GAN the averaged generator) makes of
+            some held-out clear photographs under synthetic haze: their PSNR and a picture; 0 for none.
         failures: how often in a row a run that lost a worker is resumed by itself; a new checkpoint resets the count.
         seed: of crops, haze and weights.
         find_unused_parameters: for networks of which no loss reaches some parameters; with several workers only, and
@@ -98,6 +100,7 @@ class TrainConfig(Settings):
     data_tasks: int = Field(2, ge=1)
     checkpoint_every: int = Field(200, ge=1)
     log_every: int = Field(20, ge=1)
+    validate_every: int = Field(500, ge=0)
     failures: int = Field(2, ge=0)
     seed: int = 0
     find_unused_parameters: bool = False
@@ -126,7 +129,7 @@ HOW_IT_RUNS = (
     "train.workers", "train.min_workers",  # a machine more or less
     "train.worker_cpus", "train.worker_gpus", "train.threads",
     "train.data_cpus", "train.data_tasks", "train.find_unused_parameters", "train.failures",
-    "train.checkpoint_every", "train.log_every",
+    "train.checkpoint_every", "train.log_every", "train.validate_every",
     "cddgan.diagnose_every",  # what is looked at
     "optimizer.accumulate",  # memory: the same gradients up to rounding
     "labels.workers", "labels.worker_cpus", "labels.worker_gpus", "labels.worker_batch", "labels.threads",
@@ -144,6 +147,7 @@ AS_EVER: dict[str, Any] = {
     "weights.perceptual": 0.0,
     "weights.transmission": 0.0,
     "weights.airlight": 0.0,
+    "weights.own": {},
     "haze.unevenness": [0.0, 0.0],
     "haze.tint_probability": 0.0,
     "haze.kinds": {},
@@ -207,6 +211,16 @@ class Recipe(Settings):
                 raise ValueError(
                     f"{name} is {weight}, and perceptual.backbone is 'none': set the backbone to vgg19, vgg16, scorer "
                     "or a path, or the weight to 0"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _haze_density_has_a_scorer(self) -> Recipe:
+        for name, weights in (("weights", self.weights), ("real", self.real)):
+            if weights.haze_density and self.scorer is None:
+                raise ValueError(
+                    f"{name}.haze_density is {weights.haze_density}, and scorer is null: set the scorer, such as "
+                    "clip-compact, or the weight to 0"
                 )
         return self
 
@@ -281,5 +295,8 @@ def load_recipe(name: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
         key, equals, value = override.partition("=")
         if not equals:
             raise ConfigError(f"--set {override!r}: expected key=value, such as train.steps=100")
-        _assign(tree, key.strip(), yaml.safe_load(value))
+        try:
+            _assign(tree, key.strip(), yaml.safe_load(value))
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {override!r}: {value!r} is not YAML; quote it, or close its brackets") from None
     return parse(Recipe, tree)

@@ -47,6 +47,7 @@ _OURS = (
     "pool",
     "pool-snapshots",
     "labels",
+    "validation",
     MODEL,
     RECIPE_FILE,
     RESULT_FILE,

@@ -8,4 +8,7 @@ from .scorer import DEFECTS as DEFECTS
 from .scorer import ScorerTraining as ScorerTraining
 from .scorer import ScoringConfig as ScoringConfig
 from .supervised import LossWeights as LossWeights
+from .supervised import OwnLoss as OwnLoss
 from .supervised import Supervised as Supervised
+from .validation import validate as validate
+from .validation import validation_sheet as validation_sheet

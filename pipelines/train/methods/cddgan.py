@@ -196,8 +196,9 @@ class CddganMethod:
         total = torch.stack(list(parts.values())).sum()
         found = {"loss": float(total.detach()), **{name: float(part.detach()) for name, part in parts.items()}}
         found |= self._diagnosis(parts, made, fresh, step)
-        where = f"at step {step}; lower cddgan.generator_rate"
-        self.translators.step(total, share=self.rate_share(step), where=where)
+        share, where = self.rate_share(step), f"at step {step}; lower cddgan.generator_rate"
+        found["learning_rate"] = self.config.generator_rate * share
+        self.translators.step(total, share=share, where=where)
         self.modules[0].follow(self.config.contrast.momentum)
         self.teacher.update(self.network)
         for queue, vectors in zip(self.queues, fresh, strict=True):

@@ -27,14 +27,14 @@ class RealWeights(Settings):
         contrastive: of the contrastive perceptual loss; null is the paper's 0.2 where ``perceptual.backbone`` is set
             and 0 where it is not.
         contrastive_trust: weigh the contrastive loss by trust too.
-        haze_density: of the scorer's probability of haze; needs a scorer.
+        haze_density: of the scorer's probability of haze; needs ``scorer``.
     """
 
     label: float = Field(1.0, ge=0)
     reconstruction: float = Field(0.01, ge=0)
     contrastive: float | None = Field(None, ge=0)
     contrastive_trust: bool = True
-    haze_density: float = Field(0.05, ge=0)
+    haze_density: float = Field(0.0, ge=0)
 
 
 class Colabator(Supervised):

@@ -173,7 +173,8 @@ class Stepper:
         """Descend along the losses of a batch; losses or gradients that are not finite are an error, not a step.
 
         Returns:
-            the sum of the losses as ``loss``, each of them, and the objective's figures.
+            the sum of the losses as ``loss``, each of them, the objective's figures, the ``learning_rate`` of the step
+            and the ``gradient_norm`` before clipping (left out where a loss scale was too high for it).
 
         Raises:
             FloatingPointError: a loss or a gradient is NaN or infinite.
@@ -196,7 +197,8 @@ class Stepper:
         self._scaler.step(self.optimizer)
         self._scaler.update()
         self.teacher.update(self.network)
-        return shown
+        norms = {"gradient_norm": size} if math.isfinite(size) else {}
+        return shown | {"learning_rate": self.rate(step)} | norms
 
     def _backward(self, parts: list[Batch]) -> Figures:
         """Gradients of the mean over the micro-batches; workers exchange theirs once, with the last one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,12 +10,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from models import losses
-from models.config import Settings
+from models.config import ConfigError, Settings
 from models.inference import Dehazed, as_dehazed
 from models.losses import ContrastivePerceptual
 from pipelines.train.methods.optimization import Batch, Figures, OptimizerConfig, Predict, Stepper, Wrap, identity
 
 CONTRASTIVE = 0.2
+OwnLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 class LossWeights(Settings):
@@ -27,9 +28,11 @@ class LossWeights(Settings):
         contrastive: of the contrastive perceptual loss; null is the paper's 0.2 where ``perceptual.backbone`` is set
             and 0 where it is not.
         perceptual: of the perceptual loss without a negative; needs ``perceptual.backbone``.
-        haze_density: needs a scorer.
+        haze_density: of the scorer's probability of haze; needs ``scorer``.
         transmission: of the L1 to the transmission that the haze was made with.
         airlight: of how far the light that the network estimates is from the one that the haze was made in.
+        own: of losses of your own, by their import path: ``{"my_package.losses:edges": 0.1}``, where
+            ``edges(scene, clear)`` maps N3HW in [0, 1] to a scalar, the mean over the images.
     """
 
     l1: float = Field(1.0, ge=0)
@@ -39,6 +42,7 @@ class LossWeights(Settings):
     haze_density: float = Field(0.0, ge=0)
     transmission: float = Field(0.0, ge=0)
     airlight: float = Field(0.0, ge=0)
+    own: dict[str, float] = Field(default_factory=dict)
 
 
 def predicted(predict: Predict, images: Tensor) -> Dehazed:
@@ -70,15 +74,16 @@ class Supervised:
         scorer: Any = None,
         contrastive: ContrastivePerceptual | None = None,
         pretrained: bool = False,
+        own: Mapping[str, OwnLoss] | None = None,
     ) -> None:
-        """Take ``pretrained`` as for :class:`Stepper`; without ``scorer`` or ``contrastive`` their losses are left
-        out.
+        """Take ``pretrained`` as for :class:`Stepper`, and ``own``, the functions of ``weights.own``; without
+        ``scorer`` or ``contrastive`` their losses are left out.
         """
         self.network = network.to(memory_format=torch.channels_last)
         self.weights = weights or LossWeights()
         self.optimizer = optimizer or OptimizerConfig()
         self.steps, self.scorer, self.contrastive = steps, scorer, contrastive
-        self.pretrained = pretrained
+        self.pretrained, self.own = pretrained, own or {}
         self.stepper: Stepper
 
     def configure(self, wrap: Wrap = identity) -> None:
@@ -120,7 +125,15 @@ class Supervised:
         parts |= self._contrastive(weights.contrastive, scene, batch["clear"], batch["hazy"])
         if self.contrastive is not None and weights.perceptual:
             parts["perceptual"] = weights.perceptual * self.contrastive.plain(scene, batch["clear"])
+        parts |= {path.replace(":", "."): self._own(path, scene, batch["clear"]) for path in self.own}
         return parts | self._haze_density(weights.haze_density, scene)
+
+    def _own(self, path: str, scene: Tensor, clear: Tensor) -> Tensor:
+        value = self.own[path](scene, clear)
+        if not isinstance(value, Tensor) or value.shape:
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ConfigError(f"the loss {path!r} of weights.own gave {got}; expected a scalar tensor")
+        return self.weights.own[path] * value.float()
 
     def objective(self, predict: Predict, batch: Batch) -> tuple[Figures, Figures]:
         """Return losses of a batch; no figures."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,26 @@ def test_each_method_has_its_class() -> None:
     assert isinstance(colabator, Colabator)
     assert colabator.scorer.haze_density(torch.rand(1, 3, 64, 64)).shape == (1,)
     assert isinstance(make_method(load_recipe("scorer_clip_compact"), CPU), ScorerTraining)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("edges", "cannot build loss 'edges': expected package.module:name"),
+        ("torch.nn.functional:edges", "cannot build loss 'torch.nn.functional:edges'"),
+        ("no_such_package:edges", "no_such_package"),
+        ("math:pi", "weights.own names 'math:pi', which is a float; expected a function"),
+    ],
+)
+def test_a_loss_of_one_s_own_that_cannot_be_had_is_refused_before_training(path: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        rehearse(small("demo_pretrain", f"weights.own={{{path}: 0.5}}"))
+
+
+def test_a_loss_of_one_s_own_is_imported_by_its_path() -> None:
+    made = make_method(small("demo_pretrain", "weights.own={torch.nn.functional:mse_loss: 0.5}"), CPU)
+    made.configure()
+    assert made.training_step(batch(0), 0)["torch.nn.functional.mse_loss"] > 0
 
 
 def test_a_scorer_is_loaded_only_where_its_gradients_are_wanted() -> None:

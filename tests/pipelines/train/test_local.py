@@ -24,12 +24,12 @@ from models import zoo
 from models.checkpoints import read_state
 from models.config import ConfigError
 from models.inference.dehazing import dehaze
-from pipelines.corpus.format import CORPUS_SCHEMA, MANIFEST, Manifest, image_id_of
+from pipelines.corpus.format import CORPUS_SCHEMA, MANIFEST, Manifest, image_id_of, open_corpus
 from pipelines.train import __main__ as command
 from pipelines.train import local
-from pipelines.train.data import Sampling
+from pipelines.train.data import Sampling, validation_pairs
 from pipelines.train.local import Blocks, LocalHost, alone, batches_of, train_local
-from pipelines.train.loop import Loop
+from pipelines.train.loop import Loop, Means
 from pipelines.train.recipe import Recipe, load_recipe
 from pipelines.train.run import TrainJob
 from tests.conftest import ROOT, make_photo
@@ -56,7 +56,7 @@ def tiny(method: str, *more: str) -> Recipe:
     return load_recipe(name, [*settings, CROP, TRAIN, *more])
 
 
-def write_corpus(folder: Path, domain: str, count: int, group: int = 2) -> str:
+def write_corpus(folder: Path, domain: str, count: int, group: int = 2, held_out: int = 0) -> str:
     folder.mkdir(parents=True)
     rows = []
     for index in range(count):
@@ -66,11 +66,14 @@ def write_corpus(folder: Path, domain: str, count: int, group: int = 2) -> str:
         )
         found = {"image_id": image_id_of(stream.getvalue()), "uri": f"{index}.png", "domain": domain, "split": "train"}
         rows.append(found | {"image": stream.getvalue(), "width": 64, "height": 48, "phash": f"{index:064x}"})
-    name = "train-00000.parquet"
-    pq.write_table(pa.Table.from_pylist(rows, CORPUS_SCHEMA), folder / name, row_group_size=group)
+    splits = {"train": rows[held_out:], "test": rows[:held_out]}
+    shards = {f"{split}-00000.parquet": some for split, some in splits.items() if some}
+    for name, some in shards.items():
+        pq.write_table(pa.Table.from_pylist(some, CORPUS_SCHEMA), folder / name, row_group_size=group)
     manifest = Manifest(
-        domain=domain, found=count, accepted=count, rejected=0, duplicates=0, splits={"train": count}, files=(name,),
-        row_groups={name: -(-count // group)},
+        domain=domain, found=count, accepted=count, rejected=0, duplicates=0,
+        splits={split: len(some) for split, some in splits.items()}, files=tuple(shards),
+        row_groups={name: -(-len(some) // group) for name, some in shards.items()},
     )  # type: ignore[arg-type]  # fmt: skip
     (folder / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json")))
     return str(folder)
@@ -249,6 +252,52 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
         assert dehaze(zoo.load(str(result.model)).network, torch.rand(1, 3, 20, 30)).scene.shape == (1, 3, 20, 30)
 
 
+@pytest.mark.parametrize("method", ["supervised", "colabator", "cddgan"])
+def test_held_out_photographs_are_looked_at_and_change_nothing(
+    method: str, corpora: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = corpora | {"clear": write_corpus(tmp_path / "clear", "clear", 8, held_out=3)}
+    seen, unseen = (
+        train_local(job_of(method, tmp_path / str(every), places, f"train.validate_every={every}"), "cpu")
+        for every in (2, 0)
+    )
+    pictures = sorted(path.name for path in (tmp_path / "2" / "validation").iterdir())
+    assert pictures == ["step-0000000.png", "step-0000002.png", "step-0000004.png"]
+    assert capsys.readouterr().out.count("PSNR of 3 held-out photographs") == 3
+    kept = json.loads((Path(seen.model) / "metrics.json").read_text())
+    assert 0 < kept["validation_psnr"] < 60
+    assert not (tmp_path / "0" / "validation").exists()
+    one, other = (read_state(Path(tmp_path, every, "local", "step-0000004")) for every in ("2", "0"))
+    assert same(one, other)
+    assert "validation_psnr" not in unseen.metrics
+
+
+def test_validation_is_of_the_same_pairs_every_time(tmp_path: Path) -> None:
+    corpus = open_corpus(write_corpus(tmp_path / "clear", "clear", 20, held_out=15))
+    one, other = (validation_pairs(tiny("supervised"), corpus) for _ in range(2))
+    assert one is not None
+    assert other is not None
+    assert one["hazy"].shape == (12, 16, 16, 3)
+    assert all(np.array_equal(one[name], other[name]) for name in ("hazy", "clear"))
+    assert not np.array_equal(one["hazy"], one["clear"])
+
+
+def test_a_corpus_that_holds_nothing_out_is_not_validated(
+    corpora: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_local(job_of("supervised", tmp_path, corpora), "cpu")
+    assert "no validation: the corpus of clear photographs holds none out" in capsys.readouterr().out
+
+
+def test_what_is_logged_is_the_mean_since_the_last_row() -> None:
+    means = Means()
+    means.add({"loss": 1.0, "gradient_gan": 4.0})
+    means.add({"loss": 2.0})
+    assert means.take() == {"loss": 1.5, "gradient_gan": 4.0}
+    means.add({"loss": 7.0})
+    assert means.take() == {"loss": 7.0}
+
+
 def test_a_machine_that_is_about_to_leave_is_a_checkpoint_out_of_turn(
     corpora: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -359,8 +408,11 @@ def test_the_command_is_interrupted_with_130_and_goes_on(
     run = MlflowClient(uri).get_run(run_id)
     assert run.info.status == "FINISHED"
     assert [m.step for m in MlflowClient(uri).get_metric_history(run_id, "supervised/loss")] == [1, 2, 3, 3, 4]
-    assert command.main(command_line) == 0
-    assert "already trained" in capsys.readouterr().out
+    assert (run.data.params["clear"], run.data.params["out"]) == (corpora["clear"], str(tmp_path / "out"))
+    assert command.main([*command_line, "--hazy", corpora["hazy"]]) == 0
+    again = capsys.readouterr()
+    assert "already trained" in again.out
+    assert "note: method supervised reads no hazy photographs: --hazy is left out" in again.err
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,9 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
+OF_A_STEP = {"learning_rate", "gradient_norm"}
+"""What a step tells beside its losses."""
+
 
 class Plain(nn.Module):
     """An image in, an image out; dropout, so that the random state matters."""

@@ -403,7 +403,8 @@ class TestStep:
         parts = {"gan_dehazed", "gan_hazed", "cycle", "identity", "contrastive", "contrastive_identity"}
         others = {"negatives_contrastive", "diversity", "critic_clear", "critic_hazy"}
         others |= {"similarity_positives", "similarity_negatives"}
-        assert set(found) == {"loss"} | parts | others
+        assert set(found) == {"loss", "learning_rate"} | parts | others
+        assert found["learning_rate"] == method().config.generator_rate
         assert found["loss"] == pytest.approx(sum(found[name] for name in parts), rel=1e-5)
 
     def test_half_precision_is_near_full_and_leaves_weights_and_queues_whole(self) -> None:

@@ -91,6 +91,7 @@ def test_bfloat16_computes_the_network_and_float32_the_losses(kind: type[Supervi
     convolution.register_forward_hook(lambda _m, _i, output: seen.append(output.dtype))
     one, other = full.training_step(batch(0), 0), half.training_step(batch(0), 0)
     assert set(seen) == {torch.bfloat16}
+    assert one.pop("learning_rate") == other["learning_rate"]
     for name, value in one.items():
         assert other[name] == pytest.approx(value, rel=0.05), name
         assert other[name] != value, name
@@ -155,6 +156,13 @@ def test_without_clipping_a_long_gradient_stays_as_it_is() -> None:
     assert gradients(clipped).norm() == pytest.approx(0.5, rel=1e-4)
     assert gradients(free).norm() > 5
     torch.testing.assert_close(gradients(free) / gradients(free).norm(), 2 * gradients(clipped), rtol=1e-3, atol=1e-6)
+
+
+def test_a_step_says_its_rate_and_the_norm_of_its_gradient_before_clipping() -> None:
+    short, free = made(Supervised, corun, warmup=4, clip_norm=1e-6), made(Supervised, corun, warmup=4, clip_norm=None)
+    one, other = short.training_step(batch(0), 1), free.training_step(batch(0), 1)
+    assert one["learning_rate"] == short.stepper.rate(1) == 5e-4
+    assert one["gradient_norm"] == other["gradient_norm"] == pytest.approx(float(gradients(free).norm()))
 
 
 def test_a_rate_may_be_constant() -> None:
