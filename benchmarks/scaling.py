@@ -93,7 +93,7 @@ def _size(path: Path) -> int:
 
 
 class Watch:
-    """Looks at this process and those below it, ten times a second."""
+    """Looks at this process and those below it, twice a second."""
 
     def __init__(self, folder: str) -> None:
         import psutil
@@ -111,7 +111,7 @@ class Watch:
 
     def run(self) -> None:
         """Watch until told to stop."""
-        while not self.ended.wait(0.1):
+        while not self.ended.wait(0.5):
             self.look()
 
     def look(self) -> None:
