@@ -23,6 +23,7 @@ PATIENCE = {  # of Ray with processes that start slowly; on a head without CPUs 
     "RAY_worker_register_timeout_seconds": "600",
     "RAY_worker_maximum_startup_concurrency": "4",
 }
+JOB_SECONDS = 900.0  # for a job, with a fault or without; a quiet machine needs a fifth
 START_SECONDS = 240.0  # for Ray on a host; a quiet machine needs a tenth
 CPUS = 6  # logical ones of each worker host: beside training, Ray Data gets whole ones of each host for each corpus
 LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # of the tests' own Ray, which has one host
@@ -96,10 +97,13 @@ class Job:
     def until(self, happened: Callable[[], bool], what: str, seconds: float) -> None:
         """Wait while the job runs until something has happened; fail when it ends before, or in time."""
         deadline = time.monotonic() + seconds
-        while not happened():
+        while True:
+            began = time.monotonic()
+            if happened():
+                return
             assert self._process.poll() is None, f"the job ended before {what}:\n{self.text}"
             assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s:\n{self.text}"
-            time.sleep(0.25)
+            time.sleep(max(0.25, 4 * (time.monotonic() - began)))  # to look takes time from what is waited for
 
     def says(self, words: str, seconds: float) -> None:
         """Wait until it has printed this."""
@@ -264,7 +268,14 @@ class Cluster:
 
     def runs(self, name: str, title: str) -> int:
         """How many processes of a host have a title that begins so."""
-        return sum(line.startswith(title) for line in self.host(name).check("ps", "-e", "-o", "args=").splitlines())
+        return sum(line.startswith(title) for line in self._processes(name))
+
+    def at_work(self, name: str) -> list[str]:
+        """Titles of Ray's processes on a host, without those that wait for work."""
+        return sorted({line.split()[0] for line in self._processes(name) if line.startswith("ray::")} - {"ray::IDLE"})
+
+    def _processes(self, name: str) -> list[str]:
+        return self.host(name).check("ps", "-e", "-o", "args=").splitlines()
 
     def drain(self, name: str, seconds: float) -> None:
         """Tell Ray that a host will be taken away, as ``ray drain-node`` does when the cloud has said so."""
@@ -285,6 +296,11 @@ class Cluster:
                 self.start_worker(name)
             host.mend()
         self.await_nodes(len(WORKERS))
+
+    def leave(self, name: str) -> None:
+        """Take a host that has joined out of the cluster again: it runs, without Ray."""
+        self.host(name).kill()
+        self.host(name).restart()
 
     def close(self) -> None:
         """End everything."""

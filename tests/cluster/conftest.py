@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.cluster.cluster import NAMES, Cluster
+from tests.cluster.cluster import JOB_SECONDS, NAMES, Cluster
 from tests.cluster.hosts import HostsError, Network
 from tests.conftest import ROOT
 
+PHOTOGRAPHS = 12  # of each corpus
 _MAKE_BUCKET = """
 import sys
 from pyarrow.fs import FileSystem
@@ -85,3 +86,18 @@ def photographs(cluster: Cluster) -> Callable[..., str]:
         return uri
 
     return take
+
+
+@pytest.fixture(scope="session")
+def corpora(
+    cluster: Cluster, new_bucket: Callable[[], Callable[[str], str]], photographs: Callable[..., str]
+) -> dict[str, str]:
+    """URI of a corpus of each domain, in a bucket; ingested side by side, as two people's would be."""
+    bucket, made, jobs = new_bucket(), {}, []
+    for domain in ("clear", "hazy"):
+        taken = photographs(bucket(domain), PHOTOGRAPHS, first=50 * (domain == "hazy"), domain=domain)
+        made[domain] = bucket(f"corpora/{domain}")
+        options = ("--domain", domain, "--test-fraction", "0", "--shard-mb", "0.05")
+        jobs.append(cluster.submit("pipelines.ingest", taken, *options, "--out", made[domain]))
+    print("ingest:", [round(job.end(JOB_SECONDS)) for job in jobs], "seconds")
+    return made

@@ -7,51 +7,38 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.cluster.cluster import Cluster
+from tests.cluster.cluster import JOB_SECONDS, Cluster
+from tests.cluster.conftest import PHOTOGRAPHS
 
 pytestmark = pytest.mark.cluster
 
-JOB_SECONDS = 600.0  # for one job; a quiet machine needs a tenth
 TINY = ("network={name: corun, stages: 1, dim: 2}", "init=null", "crop={size: 32, per_photo: 2}")
 LOOP = "train={steps: 4, batch_size: 2, workers: 2, threads: 1, data_tasks: 1, checkpoint_every: 2, log_every: 1}"
 
 
-def test_from_photographs_in_a_bucket_to_dehazed_ones(
-    cluster: Cluster, bucket: Callable[[str], str], photographs: Callable[..., str]
+def test_from_photographs_in_a_bucket_to_dehazed_and_measured_ones(
+    cluster: Cluster, bucket: Callable[[str], str], photographs: Callable[..., str], corpora: dict[str, str]
 ) -> None:
-    corpus, run, took = bucket("corpora/clear"), bucket("runs/one"), {}
-    clear = photographs(bucket("clear"), 12)
-    hazy = photographs(bucket("hazy"), 6, first=50, domain="hazy")
-
-    job = cluster.submit("pipelines.ingest", clear, "--domain", "clear", "--out", corpus)
-    took["ingest"] = job.end(JOB_SECONDS)
-
+    run, results, dehazed = bucket("runs/one"), bucket("results"), bucket("dehazed")
     settings = [word for setting in (*TINY, LOOP) for word in ("--set", setting)]
     recipe = ("--recipe", "pretrain_corun_compact", *settings)
-    job = cluster.submit("pipelines.train", *recipe, "--clear", corpus, "--out", run)
-    took["train"] = job.end(JOB_SECONDS)
+    took = {"train": cluster.submit("pipelines.train", *recipe, "--clear", corpora["clear"], "--out", run)}
+    took["train"].end(JOB_SECONDS)
 
-    job = cluster.submit("pipelines.dehaze", hazy, bucket("dehazed"), "--model", f"{run}/model", "--concurrency", "2")
-    took["dehaze"] = job.end(JOB_SECONDS)
-    names = [name for name in cluster.names(bucket("dehazed")) if name.endswith(".jpg")]
+    hazy = photographs(bucket("hazy"), 6, first=50, domain="hazy")
+    model = f"{run}/model"
+    took["dehaze"] = cluster.submit("pipelines.dehaze", hazy, dehazed, "--model", model, "--concurrency", "2")
+    options = ("--models", f"mine={model}", "--split", "all", "--scorer", "none", "--metrics", "fade")
+    took["evaluate"] = cluster.submit("pipelines.evaluate", "--data", corpora["hazy"], *options, "--out", results)
+    print({name: round(job.end(JOB_SECONDS)) for name, job in took.items()}, "seconds")
+
+    names = [name for name in cluster.names(dehazed) if name.endswith(".jpg")]
     assert names == [f"{index:04d}.jpg" for index in range(6)]
-    print({name: round(seconds) for name, seconds in took.items()}, "seconds")
-
-
-def test_an_evaluation_reads_and_writes_the_bucket(
-    cluster: Cluster, bucket: Callable[[str], str], photographs: Callable[..., str]
-) -> None:
-    hazy, corpus, results = bucket("hazy"), bucket("corpora/hazy"), bucket("results")
-    photographs(hazy, 6, domain="hazy")
-    cluster.submit("pipelines.ingest", hazy, "--domain", "hazy", "--out", corpus).end(JOB_SECONDS)
-    options = ("--models", "corun-compact", "--split", "all", "--scorer", "none", "--metrics", "fade")
-    job = cluster.submit("pipelines.evaluate", "--data", corpus, *options, "--out", results)
-    job.end(JOB_SECONDS)
     summary = json.loads(cluster.read(f"{results}/summary.json"))
-    assert summary["photographs"]["real"]["evaluated"] == 6
-    assert {"hazy input", "dcp", "corun-compact"} <= set(summary["tables"]["real"])
+    assert summary["photographs"]["real"]["evaluated"] == PHOTOGRAPHS
+    assert {"hazy input", "dcp", "mine"} <= set(summary["tables"]["real"])
     assert {"report.html", "per_image.csv", "rows"} <= set(cluster.names(results))
-    assert f"{results}/report.html" in job.text
+    assert f"{results}/report.html" in took["evaluate"].text
 
 
 def test_the_doctor_finds_nothing_lacking(cluster: Cluster, bucket: Callable[[str], str]) -> None:

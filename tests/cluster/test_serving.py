@@ -15,7 +15,7 @@ pytestmark = pytest.mark.cluster
 
 PORT = 8000
 READY_SECONDS = 300.0
-LOAD_SECONDS, DEPLOY_SECONDS, KILLED_AFTER = 45.0, 90.0, 10.0
+LOAD_SECONDS, DEPLOY_SECONDS, KILLED_AFTER = 45.0, 75.0, 10.0
 TOKEN = "of-the-tests-of-hosts"
 CONFIG = {"scaling": {"min_replicas": 2, "max_replicas": 2, "ingresses": 2}}
 _LOAD = """
