@@ -161,7 +161,7 @@ def test_a_package_that_is_allowed_by_name_is_loaded(door: Door, tmp_path: Path,
 def test_of_an_allowed_package_only_its_own_networks_are_built(name: str, ran: Path) -> None:
     with pytest.raises(ConfigError, match=f"'stranger:{name}'"):
         zoo.build({"name": f"stranger:{name}"}, ["stranger"])
-    with pytest.raises(ConfigError, match=r"expected package\.module:Class"):
+    with pytest.raises(ConfigError, match=r"expected package\.module:name"):
         zoo.build({"name": f".stranger:{name}"}, ["stranger", ""])
 
 
