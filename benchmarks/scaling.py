@@ -125,7 +125,12 @@ class Watch:
             except psutil.Error:
                 continue
             self.seconds[process.pid] = times.user + times.system
-        files = (Path(folder) / name for folder, _, names in os.walk(self.folder) for name in names)
+        files = (
+            Path(folder) / name
+            for folder, _, names in os.walk(self.folder)
+            for name in names
+            if name.endswith(".arrow")
+        )
         self.disk = max(self.disk, sum(map(_size, files)))
 
     def stop(self) -> dict[str, float]:

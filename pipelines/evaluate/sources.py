@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import operator
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from pipelines.corpus import (
     require_corpus,
     split_of,
 )
+from pipelines.disk_errors import reason_of
 from pipelines.evaluate.config import Split
 
 
@@ -109,7 +109,7 @@ def folder_entries(folder: str) -> tuple[list[SourceEntry], list[str]]:
         try:
             data = read_place(Location(place))
         except OSError as problem:
-            warnings.append(f"{folder}: {name} cannot be read and is left out: {_reason(problem)}")
+            warnings.append(f"{folder}: {name} cannot be read and is left out: {reason_of(problem)}")
             continue
         image_id = image_id_of(data)
         entry = SourceEntry(image_id, name, split_of(image_id), place, size=size_of(data))
@@ -349,10 +349,6 @@ def _looser(name: str, folder: Folder, tries: Sequence[str]) -> Iterator[str | N
     """Yield candidates by each ending, then by the text before the first underscore; looked up as far as asked for."""
     yield from (folder.find(name, ending) for ending in tries if ending)
     yield folder.find(PurePosixPath(name).name.partition("_")[0])
-
-
-def _reason(problem: OSError) -> str:
-    return os.strerror(problem.errno) if problem.errno else str(problem)
 
 
 def _list(names: Sequence[str]) -> str:
