@@ -22,7 +22,7 @@ WORDS = BITS // 64
 BANDS = 16
 EXHAUSTIVE = 1_000_000_000  # comparisons that are affordable: some seconds on one core
 _CHUNK = 1 << 17  # comparisons at a time: they stay in the cache
-_STRETCH = 1 << 12  # rows at a time, likewise
+_BLOCK = 1 << 13  # rows at a time, likewise
 
 
 def perceptual_hash(pixels: NDArray[np.uint8]) -> bytes:
@@ -78,20 +78,24 @@ def close_pairs_by(hashes: Hashes, band: int, bits: int) -> Iterator[tuple[NDArr
     """
     parts = bands(hashes)[:, band]
     order = np.argsort(parts, kind="stable")
-    parts = parts[order]
-    first, second = (np.ascontiguousarray(hashes[order, word]) for word in (0, 1))
-    ends = np.searchsorted(parts, parts, side="right")
-    for start in range(0, len(order), _STRETCH):
-        stop = min(start + _STRETCH, len(order))
-        places = np.arange(start, stop)
-        for shift in range(1, int((ends[start:stop] - places).max())):
-            end = min(stop, len(order) - shift)
-            half = np.bitwise_count(first[start:end] ^ first[start + shift : end + shift])
-            half += np.bitwise_count(second[start:end] ^ second[start + shift : end + shift])
-            near = np.flatnonzero(half <= bits) + start
-            near = near[near + shift < ends[near]]
-            if len(near):
-                i, j = order[near], order[near + shift]
+    starts = np.flatnonzero(np.diff(parts[order], prepend=-1))
+    lengths = np.diff(starts, append=len(order))
+    runs = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths > 1)]
+    while len(runs):
+        # Runs of about one length stand side by side as columns: rows s apart are two slices without a gap, and all
+        # columns end together.
+        height = int(lengths[runs[0]])
+        group, runs = np.split(runs, [max(1, _BLOCK // height)])
+        down = np.arange(height)[:, None]
+        rows = order[np.minimum(starts[group] + down, len(order) - 1)]
+        inside = down < lengths[group]
+        first, second = hashes[rows, 0], hashes[rows, 1]
+        for shift in range(1, height):
+            half = np.bitwise_count(first[:-shift] ^ first[shift:])
+            half += np.bitwise_count(second[:-shift] ^ second[shift:])
+            if half.min() <= bits:
+                near = (half <= bits) & inside[shift:]
+                i, j = rows[:-shift][near], rows[shift:][near]
                 far = distance(hashes[i], hashes[j])
                 use = (far <= bits) & (np.argmax(bands(hashes[i] ^ hashes[j]) == 0, axis=1) == band)
                 yield i[use], j[use], far[use]

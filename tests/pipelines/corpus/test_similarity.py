@@ -81,12 +81,14 @@ def test_all_close_pairs_are_found_once(seed: int, count: int, bits: int) -> Non
     assert sorted(by_bands) == sorted(found)
 
 
-def test_long_runs_are_compared_across_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(near_duplicates, "_STRETCH", 4)
+@pytest.mark.parametrize("block", [4, 14, 1000])
+def test_runs_of_any_lengths_are_compared(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(near_duplicates, "_BLOCK", block)
     hashes = np.zeros((20, 4), np.uint64)
+    hashes[:, 0] = run = np.repeat([3, 1, 2, 0], [5, 7, 1, 7])  # values of the first band
     hashes[:, 3] = np.arange(20)
     pairs = [(min(i, j), max(i, j)) for p in close_pairs_by(hashes, 0, 9) for i, j in zip(*p[:2], strict=True)]
-    assert sorted(pairs) == [(i, j) for i in range(20) for j in range(i + 1, 20)]
+    assert sorted(pairs) == [(i, j) for i in range(20) for j in range(i + 1, 20) if run[i] == run[j]]
 
 
 def test_nothing_to_compare() -> None:
