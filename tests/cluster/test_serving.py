@@ -28,7 +28,7 @@ picture = io.BytesIO()
 Image.fromarray(make_photo(1, hazy=True)).save(picture, "JPEG")
 until, rows = time.monotonic() + seconds, []
 def ask(url):
-    with httpx.Client(headers={"Authorization": f"Bearer {token}"}, timeout=30) as client:
+    with httpx.Client(headers={"Authorization": f"Bearer {token}"}, timeout=90) as client:
         while time.monotonic() < until:
             began = time.monotonic()
             try:
@@ -66,10 +66,11 @@ def test_a_host_that_dies_takes_only_its_own_requests(cluster: Cluster, service:
     rows = json.loads(load.text.splitlines()[-1])
     print_rows(rows, service)
     failed = [row for row in rows if row[1] != "200" and row[0] != service[lost]]
-    # Serve does not send again what an ingress of the lost host had under way: one request of each client at most.
+    # Serve does not send again what an ingress of the lost host had under way: one request of each client at most. The
+    # answer comes when Ray takes the host for dead, half a minute later on a busy machine.
     assert len(failed) < len(service), failed
     assert {row[1] for row in failed} <= {"500"}, failed
-    assert max(row[3] for row in rows if row[0] == service[left]) < 30
+    assert max(row[3] for row in rows if row[0] == service[left]) < 60
 
 
 def test_another_configuration_is_deployed_without_a_failed_request(cluster: Cluster, service: dict[str, str]) -> None:
