@@ -127,6 +127,11 @@ class Predictor:
         return self._network
 
     @property
+    def execution(self) -> InferenceConfig:
+        """Return how the network is run."""
+        return self._execution
+
+    @property
     def limits(self) -> ImageLimits:
         """Return what is accepted."""
         return self._limits

@@ -2,6 +2,7 @@ from .borders import content_of as content_of
 from .controls import VERDICTS as VERDICTS
 from .controls import Look as Look
 from .controls import NoTransmissionError as NoTransmissionError
+from .controls import adjusted as adjusted
 from .controls import as_wanted as as_wanted
 from .controls import blend as blend
 from .controls import controlled as controlled
@@ -15,11 +16,16 @@ from .dehazing import EXACT as EXACT
 from .dehazing import Dehazed as Dehazed
 from .dehazing import as_dehazed as as_dehazed
 from .dehazing import dehaze as dehaze
+from .dehazing import reduces as reduces
+from .guided import bands as bands
 from .guided import coefficients as coefficients
 from .guided import enlarged as enlarged
+from .guided import gray as gray
 from .guided import guided_coefficients as guided_coefficients
 from .guided import guided_filter as guided_filter
+from .guided import is_gray as is_gray
 from .guided import mapped as mapped
+from .guided import shrunk as shrunk
 from .memory import device_of as device_of
 from .memory import peak_bytes as peak_bytes
 from .panorama import goes_round as goes_round

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from models.config import ConfigError
 from models.inference.borders import content_of
-from models.inference.guided import bands, box_mean, color_coefficients, mapped, shrunk
+from models.inference.guided import LUMINANCE, bands, box_mean, color_coefficients, mapped, shrunk
 from models.options import Controls
 
-LUMINANCE = (0.2126, 0.7152, 0.0722)  # of red, green, blue (ITU-R BT.709), on encoded values, as of luma
 VERDICTS = ((0.15, "hardly any haze"), (0.35, "light haze"), (0.55, "haze"), (float("inf"), "dense haze"))
 """What haze, 1 - mean transmission, below each number is called."""
 

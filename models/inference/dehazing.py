@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.inference.borders import content_of
-from models.inference.controls import LUMINANCE
-from models.inference.guided import enlarged, is_large, shrunk
+from models.inference.guided import LUMINANCE, enlarged, is_gray, is_large, shrunk
 from models.inference.memory import free_memory, peak_bytes
 from models.inference.tiles import Tile, feather, tiles_of
 from models.networks import Light, banded, pad_to_multiple, recording, replaying
@@ -106,7 +105,7 @@ def dehaze(
         return _around(network, image, config)
     if config.working_side is not None and (insides := _insides(image)) is not None:
         return _batched([_inside(network, one[None], config, tile) for one, tile in zip(image, insides, strict=True)])
-    if config.working_side is not None and config.tile is None and is_large(image.shape[-2:], config.working_side):
+    if config.working_side is not None and reduces(image, config):
         return _neutral(image, _guided(network, image, config, config.working_side))
     runner = _Runner(network, image.device, config)
     budget = (config.memory_mb << 20) if config.memory_mb else free_memory(image.device) // 2
@@ -126,6 +125,12 @@ def dehaze(
             plan = less
         if image.is_cuda:
             torch.cuda.empty_cache()
+
+
+def reduces(image: Tensor, config: InferenceConfig) -> bool:
+    """Return whether an image is dehazed from a smaller version of it."""
+    side = config.working_side
+    return side is not None and config.tile is None and is_large(image.shape[-2:], side)
 
 
 def _insides(image: Tensor) -> list[Tile] | None:
@@ -160,7 +165,7 @@ def _guided(network: nn.Module, image: Tensor, config: InferenceConfig, side: in
 def _neutral(image: Tensor, found: Dehazed) -> Dehazed:
     """Keep gray pictures gray: of an image with equal channels the scene becomes its own luminance, in place."""
     for picture, scene in zip(image, found.scene, strict=True):
-        if torch.equal(picture[0], picture[1]) and torch.equal(picture[0], picture[2]):
+        if is_gray(picture):
             luminance = torch.einsum("chw,c->hw", scene, scene.new_tensor(LUMINANCE))
             scene.copy_(luminance.clamp_(0.0, 1.0))
     return found

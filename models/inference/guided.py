@@ -17,6 +17,7 @@ from torch import Tensor
 
 LARGE = 1 << 18
 """Pixels from which a photograph is dehazed from a smaller version of it."""
+LUMINANCE = (0.2126, 0.7152, 0.0722)  # of red, green, blue (ITU-R BT.709), on encoded values, as of luma
 _RADIUS = 4  # of the fit, in pixels of the small picture
 _EPSILON = 1e-5  # of the fit: a contrast of a few thousandths still counts
 _BAND = 1 << 18  # pixels at a time: what is in between stays in a processor's cache
@@ -91,6 +92,11 @@ def color_coefficients(
     return box_mean(fields.flatten(1, 2), radius).view(fields.shape)
 
 
+def is_gray(image: Tensor) -> bool:
+    """Return whether the channels of 3HW are equal."""
+    return torch.equal(image[0], image[1]) and torch.equal(image[0], image[2])
+
+
 def is_large(size: Sequence[int], side: int) -> bool:
     """Return whether height and width are more pixels than a network needs, and more than ``side`` would have."""
     return size[0] * size[1] > LARGE and max(size) > side
@@ -132,6 +138,12 @@ def coefficients(small: Tensor, target: Tensor, solve: Solve = torch.linalg.solv
     return color_coefficients(small, target, _RADIUS, _EPSILON, solve)
 
 
+def gray(fields: Tensor) -> Tensor:
+    """Return coefficients (N, C, 4, h, w) whose three colors are the luminance of what they were."""
+    luminance = torch.einsum("nckhw,c->nkhw", fields[:, :3], fields.new_tensor(LUMINANCE))
+    return torch.cat([luminance[:, None].expand_as(fields[:, :3]), fields[:, 3:]], dim=1)
+
+
 def bands(height: int, width: int) -> Iterator[tuple[int, int]]:
     """Yield first and last row, excluded, of each part of an image that a processor's cache holds."""
     rows = max(1, _BAND // width)
@@ -168,6 +180,6 @@ def _rows_of(fields: Tensor, top: int, bottom: int, size: tuple[int, int]) -> Te
     below = (above + 1).clamp_(max=fields.shape[-2] - 1)
     weight = (place - above).to(fields.dtype)[:, None]
     some = torch.lerp(fields[..., above, :], fields[..., below, :], weight)
-    # The height is right already, so this enlarges the width alone.
-    wide = F.interpolate(some.flatten(1, 2), size=(bottom - top, width), mode="bilinear", align_corners=False)
+    # The height is right already, so every row is enlarged by itself: fewer taps than in two dimensions.
+    wide = F.interpolate(some.flatten(1, 3), size=width, mode="linear", align_corners=False)
     return wide.view(*fields.shape[:3], bottom - top, width)

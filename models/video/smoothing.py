@@ -59,14 +59,23 @@ class Smoother:
             scene: what a network made of it, likewise.
             time: of the frame, in seconds, later than that of the frame before.
         """
-        if self._seconds <= 0:
+        change = self.change(hazy, scene, time)
+        if change is None:
             return scene
-        small_hazy, small_scene = _small(hazy), _small(scene)
+        change = F.interpolate(change, size=hazy.shape[-2:], mode="bilinear", align_corners=False)
+        return (scene + change[:, :3] * hazy + change[:, 3:]).clamp_(0.0, 1.0)
+
+    def change(self, hazy: Tensor, scene: Tensor, time: float) -> Tensor | None:
+        """What has to be done to the scene besides: slopes and offsets (1, 6, h, w) of a small version of the frame, by
+        which ``slope * hazy + offset`` is added; None leaves it as it is. Arguments as of a call.
+        """
+        if self._seconds <= 0:
+            return None
+        small_hazy, small_scene = thumbnail(hazy), thumbnail(scene)
         own = torch.cat(guided_coefficients(small_hazy, small_scene, _RADIUS, _EPSILON), dim=1)
         averaged, count = self._average(small_hazy, own, time)
         self._memory = _Memory(small_hazy, averaged, count, time)
-        change = F.interpolate(averaged - own, size=hazy.shape[-2:], mode="bilinear", align_corners=False)
-        return (scene + change[:, :3] * hazy + change[:, 3:]).clamp_(0.0, 1.0)
+        return averaged - own
 
     def _average(self, hazy: Tensor, own: Tensor, time: float) -> tuple[Tensor, Tensor]:
         old = self._memory
@@ -88,7 +97,17 @@ class Smoother:
         return torch.lerp(own, before[:, 3:9], kept), count + 1
 
 
-def _small(image: Tensor) -> Tensor:
+def changed(fields: Tensor, change: Tensor) -> Tensor:
+    """Add a :meth:`Smoother.change` to maps of color (1, C, 4, h, w), as of :func:`models.inference.coefficients`."""
+    change = F.interpolate(change, size=fields.shape[-2:], mode="bilinear", align_corners=False)
+    fields = fields.clone()
+    fields[:, :3, :3].diagonal(dim1=1, dim2=2).add_(change[:, :3].movedim(1, -1))  # of each color by itself
+    fields[:, :3, 3] += change[:, 3:]
+    return fields
+
+
+def thumbnail(image: Tensor) -> Tensor:
+    """Return a frame at the size of the fields."""
     height, width = image.shape[-2:]
     scale = min(1 / _CELL, _SIDE / max(height, width))
     size = (max(2, round(height * scale)), max(2, round(width * scale)))

@@ -50,12 +50,12 @@ def dehaze_video(source: Path, target: Path, options: VideoOptions, predictor: P
     dehazer, haze = FrameDehazer(options), list[float]()
 
     def dehazed(frame: VideoFrame) -> Pixels:
-        whole, hazy = dehazer.opened(frame.pixels)
-        found = predictor.run(hazy, wrap=options.wrap)
-        if (amount := haze_of(found.transmission)) is not None:
+        opened = dehazer.opened(frame.pixels, predictor.execution)
+        found = None if opened.ask is None else predictor.run(opened.ask, wrap=options.wrap)
+        if found is not None and (amount := haze_of(found.transmission)) is not None:
             haze.append(amount)
         bar.update()
-        return dehazer.shown(whole, hazy, found, frame.time, frame.pixels.dtype)
+        return dehazer.shown(opened, found, frame.time, frame.pixels.dtype)
 
     with progress(None, "dehaze", "frames") as bar:
         told = rewrite_video(source, target, options, dehazed, partial(setattr, bar, "total"))

@@ -158,9 +158,11 @@ class Engine:
         _, network = (await self._find(task.model)).current
         height, width, _ = task.pixels.shape
         async with self._pixels.taken(width * height):
-            whole, hazy = await self._in_thread(task.dehazer.opened, task.pixels)
-            done = await self._computed(Work(network, hazy, wrap=task.wrap, rated=False))
-            pixels = await self._in_thread(task.dehazer.shown, whole, hazy, _found(done), task.time, task.pixels.dtype)
+            frame = await self._in_thread(task.dehazer.opened, task.pixels, network.execution)
+            found = None
+            if frame.ask is not None:
+                found = _found(await self._computed(Work(network, frame.ask, wrap=task.wrap, rated=False)))
+            pixels = await self._in_thread(task.dehazer.shown, frame, found, task.time, task.pixels.dtype)
         return Frame(pixels, task.dehazer)
 
     async def _score(self, data: bytes) -> Score:

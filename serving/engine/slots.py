@@ -13,6 +13,7 @@ import torch
 
 from models.config import ConfigError
 from models.inference import Dehazed
+from models.options import InferenceConfig
 from models.registry import SCHEME, RefusedError
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,10 @@ _LIMIT = 1e-3  # how far outside [0, 1] rounding may lead
 
 class Network(Protocol):
     """What a slot holds: :class:`models.predictor.Predictor`."""
+
+    @property
+    def execution(self) -> InferenceConfig:
+        """Return how the network is run."""
 
     def run(self, hazy: torch.Tensor, *, wrap: bool = False) -> Dehazed:
         """Return scene and transmission of N3HW in [0, 1]; ``wrap`` as in the options."""
