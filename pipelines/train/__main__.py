@@ -46,12 +46,14 @@ def _main(args: argparse.Namespace) -> int:
     from pipelines.tracking import running
     from pipelines.train.data import sampling_of
     from pipelines.train.job import open_tracker, prepare, train, with_absolute_paths
-    from pipelines.train.recipe import load_recipe
+    from pipelines.train.recipe import load_recipe, unread
     from pipelines.train.run import TrainJob
 
     _require_one_way(args)
     require_absolute(args.out)
     recipe, out = with_absolute_paths(load_recipe(args.recipe, args.set)), absolute(args.out)
+    for key in unread(recipe, args.set):
+        print(f"note: method {recipe.method} does not read {key}: what --set says of it is left out", file=sys.stderr)
     places = {key: absolute(value) for key in ("clear", "hazy") if (value := getattr(args, key)) is not None}
     for domain in sorted(set(places) - set(sampling_of(recipe))):
         print(f"note: method {recipe.method} reads no {domain} photographs: --{domain} is left out", file=sys.stderr)

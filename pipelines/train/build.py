@@ -139,6 +139,7 @@ def _scorer_training(recipe: Recipe, device: torch.device) -> ScorerTraining:
         optimizer=recipe.optimizer,
         scoring=recipe.scoring,
         steps=recipe.train.steps,
+        seed=recipe.train.seed,
     )
     method.network.to(device)
     return method
