@@ -47,7 +47,7 @@ def test_values_can_be_set_one_by_one() -> None:
     ("name", "overrides", "left"),
     [
         ("cddgan", ["weights.l1=2", "cddgan.weights.gan=2", "haze.beta=[0, 1]"], ["weights.l1", "haze.beta"]),
-        ("demo_pretrain", ["weights={l1: 2}", "real.label=1", "labels.size=64", "crop.size=32"], ["real.label", "labels.size"]),
+        ("demo_pretrain", ["weights={l1: 2}", "real.label=1", "crop.size=32"], ["real.label"]),
         ("demo_colabator", ["weights.l1=2", "real.label=1", "labels.size=64", "haze.beta=[0, 1]", "scorer=x"], []),
         ("scorer_clip_compact", ["scoring.haze_in_quality=0.1", "haze.beta=[0, 1]", "scorer=x"], ["scorer"]),
     ],
