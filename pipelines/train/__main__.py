@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
-from models.config import ConfigError
+from models.config import ConfigError, typed
 from models.imports import add_allow_networks
 from models.paths import absolute
 from pipelines.command import run
@@ -22,7 +22,7 @@ from pipelines.train.recipes import recipe_names
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.train", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=typed("pipelines.train", "train"), description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "--recipe", required=True, help=f"a YAML file or its URI, or one of: {', '.join(recipe_names())}"
     )

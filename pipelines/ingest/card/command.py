@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from models.config import typed
 from models.paths import child
 from pipelines.command import run
 from pipelines.corpus import CARD, open_corpus
@@ -22,7 +23,7 @@ from pipelines.ingest.card.thumbnails import read_photograph
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m pipelines.ingest.card",
+        prog=typed("pipelines.ingest.card", "card"),
         description="The data card of a corpus, anew.",
         allow_abbrev=False,
     )
