@@ -170,7 +170,7 @@ def _require_hub_name(name: str) -> None:
         ConfigError: names it, and says what was expected.
     """
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # it is documented
 
     try:
         validate_repo_id(name)

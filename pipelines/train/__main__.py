@@ -20,6 +20,8 @@ from models.paths import absolute
 from pipelines.command import run
 from pipelines.train.recipes import recipe_names
 
+PATIENCE_S = 15.0  # for the children of a training that was killed: they notice within five
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=typed("pipelines.train", "train"), description=__doc__, allow_abbrev=False)
@@ -43,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _main(args: argparse.Namespace) -> int:
     from pipelines.cluster import ray_session, require_absolute
+    from pipelines.lock import only_one
     from pipelines.tracking import running
     from pipelines.train.data import sampling_of
     from pipelines.train.job import open_tracker, prepare, train, with_absolute_paths
@@ -66,12 +69,13 @@ def _main(args: argparse.Namespace) -> int:
         from pipelines.train.local import alone, train_local
 
         job, device = alone(job), device_of(args.device)
-    prepared = prepare(job, fresh=args.fresh, device=device)
-    tracker = open_tracker(job, args.tracking_uri) if args.tracking_uri else None
-    if tracker is not None:
-        job = replace(job, tracking=(tracker.tracking_uri, tracker.run_id))
-    with running(tracker), nullcontext() if args.local else ray_session(args.address):
-        result = train_local(job, args.device, prepared) if args.local else train(job, prepared)
+    with only_one(out, "training", PATIENCE_S):
+        prepared = prepare(job, fresh=args.fresh, device=device)
+        tracker = open_tracker(job, args.tracking_uri) if args.tracking_uri else None
+        if tracker is not None:
+            job = replace(job, tracking=(tracker.tracking_uri, tracker.run_id))
+        with running(tracker), nullcontext() if args.local else ray_session(args.address):
+            result = train_local(job, args.device, prepared) if args.local else train(job, prepared)
     print(f"model: {result.model}")
     return 0
 
