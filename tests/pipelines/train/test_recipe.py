@@ -74,6 +74,16 @@ def test_a_file_of_one_s_own(tmp_path: Path) -> None:
         ("method: supervise", [], "'method' is 'supervise'"),
         ("methods: supervised", [], "unknown key 'methods'; did you mean 'method'"),
         ("method: supervised", ["train.steps"], "expected key=value"),
+        (
+            "method: supervised",
+            ["crop.scale=[1, 0.4]"],
+            "'scale' in crop is [1, 0.4]: expected two numbers, 0 or more, the",
+        ),
+        (
+            "method: supervised",
+            ["crop.scale=[-1, 0.4]"],
+            "'scale' in crop is [-1, 0.4]: expected two numbers, 0 or more, the",
+        ),
         ("method: supervised", ["haze.beta=[0.1, 2"], "--set 'haze.beta=[0.1, 2': '[0.1, 2' is not YAML"),
         ("method: supervised\nweights: {haze_density: 0.1}", [], "weights.haze_density is 0.1, and scorer is null"),
         ("method: colabator\nreal: {haze_density: 0.1}", [], "real.haze_density is 0.1, and scorer is null"),
