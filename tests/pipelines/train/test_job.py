@@ -262,7 +262,7 @@ def test_labels_inline_for_a_network_without_transmission(
 def run(corpora: TrainJob, out: Path, *more: str) -> int:
     """The command, on corpora that are there."""
     words = ["--recipe", "demo_pretrain", "--clear", str(corpora.clear), "--out", str(out)]
-    for setting in (*TINY, "init=null", *more):
+    for setting in (*(one for one in TINY if not one.startswith("labels=")), "init=null", *more):
         words += ["--set", setting]
     return command.main(words)
 
