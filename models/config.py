@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -35,6 +36,26 @@ class LabelingError(DehazeError, RuntimeError):
     """Labels cannot be made; the message says why and what to do."""
 
 
+@contextmanager
+def starting_ray(what: str = "Ray cannot start on this machine", remedy: str = "") -> Iterator[None]:
+    """Make whatever Ray raises when it cannot start, or be joined, an error of one line: it raises many kinds.
+
+    Raises:
+        ConfigError: ``what``, the reason, and the remedy.
+    """
+    try:
+        yield
+    except DehazeError:
+        raise
+    except Exception as problem:
+        reason = " ".join(str(problem).split())[:300].rstrip(".") or type(problem).__name__
+        remedy = remedy or (
+            "give it room (memory, processors, disk space in its temporary folder) and repeat the command, or set "
+            "RAY_ADDRESS to a cluster that runs"
+        )
+        raise ConfigError(f"{what}: {reason}; {remedy}") from problem
+
+
 S = TypeVar("S", bound=Settings)
 
 
@@ -58,6 +79,11 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
             os.environ.pop(key, None)
             if value is not None:
                 os.environ[key] = value
+
+
+def typed(module: str, verb: str) -> str:
+    """Return what somebody typed to call a command, for its usage: ``dehaze VERB``, or ``python -m MODULE``."""
+    return f"dehaze {verb}" if Path(sys.argv[0]).stem == "dehaze" else f"python -m {module}"
 
 
 def parse_words(parser: argparse.ArgumentParser, words: Sequence[str] | None = None) -> argparse.Namespace:

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from models.config import ConfigError, environment
+from models.config import ConfigError, environment, starting_ray
 from models.inference import local_cpus
 
 NAMESPACE = "ray-dehaze"
@@ -52,7 +52,7 @@ def ray_session(
         log_to_driver: print what workers print.
 
     Raises:
-        ConfigError: nothing answers at the address, or it refuses our token.
+        ConfigError: nothing answers at the address, or it refuses our token; or Ray cannot start here.
     """
     address = address or os.environ.get("RAY_ADDRESS")
     joins = address not in (None, "local")
@@ -78,15 +78,16 @@ def _ray_runs() -> bool:
 def _start(num_cpus: int | None, log_to_driver: bool) -> None:
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=max(MIN_CPUS, num_cpus or local_cpus()),
-        include_dashboard=False,  # about a dozen processes
-        namespace=NAMESPACE,
-        log_to_driver=log_to_driver,
-        logging_level=logging.WARNING,
-        runtime_env=QUIET_WORKERS,
-    )
+    with starting_ray():
+        ray.init(
+            address="local",
+            num_cpus=max(MIN_CPUS, num_cpus or local_cpus()),
+            include_dashboard=False,  # about a dozen processes
+            namespace=NAMESPACE,
+            log_to_driver=log_to_driver,
+            logging_level=logging.WARNING,
+            runtime_env=QUIET_WORKERS,
+        )
 
 
 def quiet_worker() -> None:
@@ -158,20 +159,22 @@ def _join(address: str, log_to_driver: bool) -> None:
     from pseudolabel.inspect import require_answer
 
     require_answer(address)
-    try:
-        ray.init(
-            address=address,
-            namespace=NAMESPACE,
-            log_to_driver=log_to_driver,
-            logging_level=logging.WARNING,
-            runtime_env=QUIET_WORKERS,
-        )
-    except ConnectionError as problem:
-        raise ConfigError(f"no Ray cluster answers at '{address}': {problem}") from problem
-    except ray.exceptions.AuthenticationError as problem:
-        raise ConfigError(
-            f"the Ray cluster at '{address}' wants another token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
-        ) from problem
+    where = f"the Ray cluster at '{address}'"
+    with starting_ray(f"{where} cannot be joined", "use the Ray and the Python that run there, and see `ray status`"):
+        try:
+            ray.init(
+                address=address,
+                namespace=NAMESPACE,
+                log_to_driver=log_to_driver,
+                logging_level=logging.WARNING,
+                runtime_env=QUIET_WORKERS,
+            )
+        except ConnectionError as problem:
+            raise ConfigError(f"no Ray cluster answers at '{address}': {problem}") from problem
+        except ray.exceptions.AuthenticationError as problem:
+            raise ConfigError(
+                f"{where} wants another token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
+            ) from problem
 
 
 def _local_environment() -> dict[str, str]:

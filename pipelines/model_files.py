@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         "missing. A token comes from `hf auth login` or HF_TOKEN. Afterwards `hf://NAME` is the model everywhere.",
         allow_abbrev=False,
     )
-    push.add_argument("model", help="packaged name or checkpoint folder")
+    push.add_argument("model", help="packaged name, checkpoint folder or its URI")
     push.add_argument("repository", metavar="NAME", help="of the repository, such as me/my-dehazer")
     push.add_argument("--license", help="of the weights, for the card, such as apache-2.0")
     push.add_argument("--private", action="store_true", help="only you can see a repository that is made")
@@ -132,29 +132,57 @@ def card(repository: str, config: dict[str, Any], parameters: int, license_name:
 
 
 def _push(args: argparse.Namespace) -> None:
+    _require_hub_name(args.repository)
     from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
     from huggingface_hub.errors import HTTPError as HubError  # type: ignore[attr-defined]  # also: nobody there
+    from huggingface_hub.errors import LocalTokenNotFoundError
 
     from models import checkpoints, zoo
+    from models.paths import local_copy
 
+    if (args.model in zoo.NAMES and args.model not in zoo.PACKAGED) or args.model.endswith(".onnx"):
+        raise ConfigError(f"{args.model} is no checkpoint; expected a packaged name, or a checkpoint folder or its URI")
     config = zoo.config_of(args.model)
-    folder = Path(zoo.folder_of(args.model))
-    parameters = sum(tensor.numel() for tensor in checkpoints.read_weights(folder).values())
-    what = f"{config['network']['name']}, {parameters:,} parameters"
-    names = [name for name in (checkpoints.MODEL, checkpoints.CONFIG, checkpoints.METRICS) if (folder / name).is_file()]
-    about = card(args.repository, config, parameters, args.license).encode()
-    files = [CommitOperationAdd(name, str(folder / name)) for name in names] + [CommitOperationAdd("README.md", about)]
-    try:
-        api = HfApi()
-        api.create_repo(args.repository, private=args.private, exist_ok=True)
-        api.create_commit(args.repository, files, commit_message=what)
-    except (HubError, HFValidationError, LocalTokenNotFoundError) as problem:
-        raise ConfigError(
-            f"{args.model} was not sent to {args.repository}: {' '.join(str(problem).split())}; a token that may write "
-            "comes from `hf auth login` or HF_TOKEN"
-        ) from problem
+    sent = (checkpoints.MODEL, checkpoints.CONFIG, checkpoints.METRICS)
+    with local_copy(str(zoo.folder_of(args.model)), sent) as folder:
+        parameters = sum(tensor.numel() for tensor in checkpoints.read_weights(folder).values())
+        what = f"{config['network']['name']}, {parameters:,} parameters"
+        names = [name for name in sent if (folder / name).is_file()]
+        about = card(args.repository, config, parameters, args.license).encode()
+        files = [CommitOperationAdd(name, str(folder / name)) for name in names]
+        files.append(CommitOperationAdd("README.md", about))
+        try:
+            api = HfApi()
+            api.create_repo(args.repository, private=args.private, exist_ok=True)
+            api.create_commit(args.repository, files, commit_message=what)
+        except (HubError, LocalTokenNotFoundError) as problem:
+            raise ConfigError(
+                f"{args.model} was not sent to {args.repository}: {' '.join(str(problem).split())}; a token that may "
+                "write comes from `hf auth login` or HF_TOKEN"
+            ) from problem
     say(f"{', '.join(names)} and README.md are in hf://{args.repository}")
+
+
+def _require_hub_name(name: str) -> None:
+    """Refuse what cannot be a repository of a hub, such as a folder.
+
+    Raises:
+        ConfigError: names it, and says what was expected.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # it is documented
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        good = False
+    else:
+        good = "/" in name
+    if not good:
+        raise ConfigError(
+            f"'{name}' is no name of a hub's repository; expected OWNER/NAME, such as me/my-dehazer (a folder or "
+            "bucket needs no push: copy the checkpoint's folder there)"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from models.config import typed
 from models.paths import absolute, name_of
 from models.registry import ALIAS, NAME, register_model
 from pipelines.command import run
@@ -44,7 +45,7 @@ def register(
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m pipelines.register", description=__doc__.splitlines()[0], allow_abbrev=False
+        prog=typed("pipelines.register", "register"), description=__doc__.splitlines()[0], allow_abbrev=False
     )
     parser.add_argument("checkpoint", help="folder or URI with model.safetensors and config.json")
     parser.add_argument("--tracking-uri", help="MLflow server or database (default: mlflow.db in this folder)")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.config import ConfigError, PoolError, parse_words
+from models.config import ConfigError, PoolError, parse_words, typed
 from pseudolabel.inspect import Contents, Survey, open_contents, survey, told
 from pseudolabel.pool import to_entry
 
@@ -19,7 +19,7 @@ POOL = "folder of a run's label pool (it may be running), or a snapshot: a folde
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command's arguments."""
     command = argparse.ArgumentParser(
-        prog="python -m pseudolabel", description="Look into label pools, end them.", allow_abbrev=False
+        prog=typed("pseudolabel", "pool"), description="Look into label pools, end them.", allow_abbrev=False
     )
     verbs = command.add_subparsers(dest="verb", required=True)
     look, out, runs, stop = (

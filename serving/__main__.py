@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.config import ConfigError, parse, parse_words
+from models.config import ConfigError, parse, parse_words, typed
 from models.flags import add_flags, given
 from models.imports import add_allow_networks
 from serving.config import AuthConfig, ServingConfig, local_ray_environment, read_config
@@ -22,7 +22,7 @@ CHAMPION = "models:/dehazer@champion"
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m serving",
+        prog=typed("serving", "serve"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

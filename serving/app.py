@@ -21,7 +21,7 @@ from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 
-from models.config import parse
+from models.config import parse, starting_ray
 from serving.config import ServingConfig, require_free_port
 from serving.engine import (
     Answer,
@@ -251,7 +251,8 @@ def start(config: ServingConfig) -> str:
         its URL. It takes requests when this returns.
 
     Raises:
-        ConfigError: the host is not loopback and there is no token, the port is taken, or the model is missing.
+        ConfigError: the host is not loopback and there is no token, the port is taken, the model is missing, or Ray
+            cannot start.
     """
     config = config.with_absolute_paths()
     require_protection(config.host, config.auth)
@@ -336,5 +337,6 @@ def _start_ray() -> None:
     if (root / "pyproject.toml").exists():  # from source, perhaps not installed: replicas must find it too
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
     cpus = max(2, local_cpus())
-    ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level=logging.WARNING)
+    with starting_ray():
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level=logging.WARNING)
     _state["started_ray"] = True

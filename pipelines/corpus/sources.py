@@ -145,7 +145,7 @@ def _one(place: Location) -> bytes | OSError:
         return Unreadable(problem or f"{place.container} is damaged: nothing in it can be listed")
     try:
         if place.base == "zip":
-            archive = _zip(place.container)
+            archive = _zip(place.container, _state(place.container))
             return archive.read(archive.infolist()[place.position])
         if place.base == "tar":
             with _open(place.container) as stream:
@@ -167,9 +167,21 @@ def _open(container: str, *, in_order: bool = False) -> Any:
 
 
 @functools.lru_cache(maxsize=4)
-def _zip(container: str) -> zipfile.ZipFile:
+def _zip(container: str, state: tuple[int, ...]) -> zipfile.ZipFile:  # noqa: ARG001 - another state, another archive
     """An archive with its directory read, kept open by each worker process."""
     return zipfile.ZipFile(_open(container))
+
+
+def _state(container: str) -> tuple[int, ...]:
+    """Return what changes when a local file is replaced or written anew; of a URI nothing is asked, which takes time.
+
+    Raises:
+        OSError: it is gone.
+    """
+    if "://" in container:
+        return ()
+    status = local_path(container).stat()
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _from_stream(container: str, wanted: dict[int, int]) -> Iterator[tuple[int, bytes | OSError]]:
@@ -241,7 +253,7 @@ def list_members(container: str, kind: Kind) -> list[Member]:
     """
     try:
         if kind == "zip":
-            infos = _zip(container).infolist()
+            infos = _zip(container, _state(container)).infolist()
             return [
                 Member(info.filename, Location(container, kind, number, info.file_size))
                 for number, info in enumerate(infos)

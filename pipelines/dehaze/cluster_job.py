@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from models.config import ConfigError, Settings, parse
+from models.config import ConfigError, Settings, parse, typed
 from models.flags import add_flags, given
 from pipelines.cluster import ray_session, require_absolute
 from pipelines.command import run, user_error
@@ -242,7 +242,7 @@ def dehaze_folder(plan: FolderPlan, args: argparse.Namespace, pool: WorkerPool) 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m pipelines.dehaze",
+        prog=typed("pipelines.dehaze", "batch"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

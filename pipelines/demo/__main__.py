@@ -7,13 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.config import ConfigError
+from models.config import ConfigError, typed
 from models.imports import add_allow_networks
 from pipelines.command import run
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.demo", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=typed("pipelines.demo", "demo"), description=__doc__, allow_abbrev=False)
     parser.add_argument("--hazy", type=Path, help="folder of hazy photographs (default: samples)")
     parser.add_argument("--clear", type=Path, help="folder of clear photographs (default: samples)")
     parser.add_argument("--out", default="runs/demo", help="for everything (default: %(default)s)")

@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from models.config import typed
 from models.paths import absolute, is_uri
 from pipelines.command import run
 from pipelines.doctor.findings import Node, judge, table
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.doctor", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=typed("pipelines.doctor", "doctor"), description=__doc__, allow_abbrev=False)
     parser.add_argument("--address", help="Ray cluster to look at; default: the current job's, else this machine alone")
     parser.add_argument("--out", metavar="DIR", help="folder or URI that every node is to write to")
     parser.add_argument("--tracking-uri", help="of the MLflow server that every node is to reach")

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from models.config import parse
+from models.config import parse, typed
 from models.flags import add_flags, given
 from models.imports import add_allow_networks
 from models.paths import child, is_uri
@@ -17,7 +17,7 @@ from pipelines.evaluate.config import EvaluateConfig
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m pipelines.evaluate",
+        prog=typed("pipelines.evaluate", "evaluate"),
         description="Measure dehazing models on photographs and write a report.",
         allow_abbrev=False,
     )

@@ -24,6 +24,7 @@ from pipelines.evaluate.evaluator import Evaluator, RowSettings, first_row
 from pipelines.evaluate.parts import Gallery, Parts, by_photograph, results_in
 from pipelines.evaluate.plan import EvaluationPlan, item_blocks, prepare
 from pipelines.evaluate.report import Summary, publish
+from pipelines.lock import only_one
 from pipelines.mapping import map_tables_with
 from pipelines.nodes import make_room, placed
 from pipelines.resources import Ask
@@ -41,13 +42,14 @@ def evaluate(config: EvaluateConfig) -> Summary:
 
     Raises:
         ConfigError: a folder, model, result or metric is missing, a source is empty or of the wrong domain, no
-            photograph could be read, MLflow cannot be reached, or the results cannot be written.
+            photograph could be read, MLflow cannot be reached, the results cannot be written, or another evaluation is
+            writing there.
     """
     started = time.monotonic()
     plan = prepare(config)
     if config.tracking_uri is not None:
         require_tracking(config.tracking_uri)
-    with results_in(config.out) as folder:
+    with only_one(config.out, "evaluation"), results_in(config.out) as folder:
         return _evaluate(config, plan, folder, started)
 
 

@@ -277,7 +277,7 @@ def row_settings(
         results=results,
         metrics=measured,
         metric_weights=weights,
-        scorer=config.scorer,
+        scorer=_absolute_scorer(config.scorer),
         detector=_absolute(config.detector),
         classes=config.classes,
         max_side=config.max_side,
@@ -287,6 +287,14 @@ def row_settings(
         threads=config.threads or max(1, local_cpus() // config.concurrency),
         device=config.device,
     )
+
+
+def _absolute_scorer(scorer: str | None) -> str | None:
+    """Return a scorer with its folder's whole path, likewise."""
+    from pseudolabel.scorer import PACKAGED
+
+    is_folder = scorer is not None and scorer not in PACKAGED and Path(scorer).is_dir()
+    return str(Path(str(scorer)).absolute()) if is_folder else scorer
 
 
 def _absolute(detector: str | None) -> str | None:

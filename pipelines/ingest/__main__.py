@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from models.config import parse
+from models.config import parse, typed
 from models.flags import add_flags, given
 from pipelines.command import run
 from pipelines.ingest.config import IngestConfig
@@ -14,7 +14,7 @@ from pipelines.ingest.config import IngestConfig
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m pipelines.ingest",
+        prog=typed("pipelines.ingest", "ingest"),
         description="Photographs to a corpus. docs/how-to/build-a-corpus.md shows it for RESIDE, RIDCP500 and others.",
         allow_abbrev=False,
     )

@@ -40,11 +40,11 @@ from pipelines.ingest.decide import (
 from pipelines.ingest.depth import preflight
 from pipelines.ingest.first_pass import first_pass, held_out, prepare
 from pipelines.ingest.layouts import LAYOUTS
-from pipelines.ingest.lock import only_ingest
 from pipelines.ingest.publish import LATE, Present, check_settings, present, publish, replace_manifest
 from pipelines.ingest.survey import SourceSurvey, survey
 from pipelines.ingest.tree import complete
 from pipelines.ingest.write import Written, sample_depth, write_shard
+from pipelines.lock import only_one
 from pipelines.mapping import map_tables, map_tables_with
 from pipelines.nodes import placed, require_seen
 from pipelines.shown import progress
@@ -65,7 +65,7 @@ def ingest(config: IngestConfig) -> Manifest:
         OSError: the corpus cannot be written.
     """
     plan = survey(config)
-    with only_ingest(config.out):
+    with only_one(config.out, "ingest"):
         return _ingest(config, plan)
 
 

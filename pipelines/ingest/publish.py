@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import time
@@ -33,7 +34,7 @@ from pipelines.corpus import (
     left_out_text,
     open_corpus,
 )
-from pipelines.ingest.card import read_catalogue, read_photograph, write_card
+from pipelines.ingest.card import read_catalogue, read_photograph, read_suspicious, write_card
 from pipelines.ingest.config import IngestConfig
 from pipelines.ingest.decide import PlannedShard, Work, changed, gather, load
 from pipelines.ingest.write import Written
@@ -152,11 +153,14 @@ def publish(
     for shard in sorted(shards, key=lambda shard: shard.number):
         names[shard.part].append(shard.name)
     assigned = [work.place("assigned", part) for part in range(work.parts)]
+    former = [] if before.manifest is None else read_suspicious(config.out)
+    known = sorted({line["uri"] for line in former})
     counts: dict[str, Counter[str]] = {}
-    for found in work.run(partial(_finish, assigned=assigned, names=names, late=late), jobs):
+    for found in work.run(partial(_finish, assigned=assigned, names=names, late=late, known=known), jobs):
         for name, values in found.items():
             counts.setdefault(name, Counter()).update(values)
-    suspicious = [line for shard in written for line in shard.suspicious]
+    suspicious = [line for line in former if line["uri"] in counts["suspicious"]]
+    suspicious += [line for shard in written for line in shard.suspicious]
     manifest = _manifest(counts, written, config, fingerprint, before).model_copy(
         update={
             "left_out": dict(left_out),
@@ -204,8 +208,11 @@ def _finish(
     assigned: Sequence[str],
     names: Sequence[Sequence[str]],
     late: Sequence[str],
+    known: Sequence[str],
 ) -> dict[str, dict[str, int]]:
-    """Write a part of the sheet to the catalogue and to the lists, and return counts. Runs in a task."""
+    """Write a part of the sheet to the catalogue and to the lists, and return counts, and which photographs with a
+    suspicious depth map (``known``) are in shards that stay. Runs in a task.
+    """
     table, said = load(sheet), gather(assigned, part)
     shards = [names[p][n] for p, n in zip(said["part"].to_pylist(), said["number"].to_pylist(), strict=True)]
     table = changed(table, said["row"].to_numpy() & 0xFFFFFFFF, shard=np.array(shards, dtype=object))
@@ -218,7 +225,10 @@ def _finish(
             for batch in rows.to_batches(max_chunksize=1 << 14):
                 stream.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in batch.to_pylist()).encode())
     of = {status: table.filter(pc.equal(table["status"], status)) for status in ("accepted", "rejected", "duplicate")}
+    planned = pa.array(itertools.chain.from_iterable(names), pa.string())
+    staying = of["accepted"].filter(pc.invert(pc.is_in(of["accepted"]["shard"], value_set=planned)))["uri"]
     return {
+        "suspicious": Counter(set(known).intersection(staying.to_pylist()) if known else ()),
         "status": {status: rows.num_rows for status, rows in of.items()},
         "reasons": Counter(of["rejected"]["reason"].to_pylist()),
         "repeats": Counter(of["duplicate"]["reason"].to_pylist()),

@@ -14,15 +14,17 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
-from models.config import ConfigError
+from models.config import ConfigError, typed
 from models.imports import add_allow_networks
 from models.paths import absolute
 from pipelines.command import run
 from pipelines.train.recipes import recipe_names
 
+PATIENCE_S = 15.0  # for the children of a training that was killed: they notice within five
+
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.train", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=typed("pipelines.train", "train"), description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "--recipe", required=True, help=f"a YAML file or its URI, or one of: {', '.join(recipe_names())}"
     )
@@ -43,15 +45,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _main(args: argparse.Namespace) -> int:
     from pipelines.cluster import ray_session, require_absolute
+    from pipelines.lock import only_one
     from pipelines.tracking import running
     from pipelines.train.data import sampling_of
     from pipelines.train.job import open_tracker, prepare, train, with_absolute_paths
-    from pipelines.train.recipe import load_recipe
+    from pipelines.train.recipe import load_recipe, unread
     from pipelines.train.run import TrainJob
 
     _require_one_way(args)
     require_absolute(args.out)
     recipe, out = with_absolute_paths(load_recipe(args.recipe, args.set)), absolute(args.out)
+    for key in unread(recipe, args.set):
+        print(f"note: method {recipe.method} does not read {key}: what --set says of it is left out", file=sys.stderr)
     places = {key: absolute(value) for key in ("clear", "hazy") if (value := getattr(args, key)) is not None}
     for domain in sorted(set(places) - set(sampling_of(recipe))):
         print(f"note: method {recipe.method} reads no {domain} photographs: --{domain} is left out", file=sys.stderr)
@@ -64,12 +69,13 @@ def _main(args: argparse.Namespace) -> int:
         from pipelines.train.local import alone, train_local
 
         job, device = alone(job), device_of(args.device)
-    prepared = prepare(job, fresh=args.fresh, device=device)
-    tracker = open_tracker(job, args.tracking_uri) if args.tracking_uri else None
-    if tracker is not None:
-        job = replace(job, tracking=(tracker.tracking_uri, tracker.run_id))
-    with running(tracker), nullcontext() if args.local else ray_session(args.address):
-        result = train_local(job, args.device, prepared) if args.local else train(job, prepared)
+    with only_one(out, "training", PATIENCE_S):
+        prepared = prepare(job, fresh=args.fresh, device=device)
+        tracker = open_tracker(job, args.tracking_uri) if args.tracking_uri else None
+        if tracker is not None:
+            job = replace(job, tracking=(tracker.tracking_uri, tracker.run_id))
+        with running(tracker), nullcontext() if args.local else ray_session(args.address):
+            result = train_local(job, args.device, prepared) if args.local else train(job, prepared)
     print(f"model: {result.model}")
     return 0
 

@@ -139,6 +139,7 @@ def _scorer_training(recipe: Recipe, device: torch.device) -> ScorerTraining:
         optimizer=recipe.optimizer,
         scoring=recipe.scoring,
         steps=recipe.train.steps,
+        seed=recipe.train.seed,
     )
     method.network.to(device)
     return method
@@ -212,7 +213,12 @@ def rehearse(recipe: Recipe, allow: Collection[str] = (), device: torch.device |
     if device is not None or not half:
         method.configure()
     if recipe.method == "colabator":
-        make_scorer(recipe, place)
+        block, size = make_scorer(recipe, place).config.block, recipe.labels.size
+        if block > size:
+            raise ConfigError(
+                f"labels.size is {size}, and scorer.block is {block}: a label needs one whole block, so make the "
+                "labels larger or the blocks smaller"
+            )
     return vgg19
 
 

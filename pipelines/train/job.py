@@ -247,31 +247,50 @@ def finish(job: TrainJob, checkpoint: Path, figures: Mapping[str, Any], labels: 
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """Return the recipe with the local files that it names made absolute: workers have another current folder."""
-    update: dict[str, Any] = {"scorer": _absolute_path(recipe.scorer)}
-    if recipe.init is not None and Path(recipe.init).is_dir():
+    """Return the recipe with the local files that it names made absolute: workers have another current folder. A
+    packaged name stays one, whatever lies here.
+    """
+    from models.zoo import PACKAGED
+
+    update: dict[str, Any] = {"scorer": _absolute_scorer(recipe.scorer)}
+    if recipe.init is not None and recipe.init not in PACKAGED and Path(recipe.init).is_dir():
         update["init"] = str(Path(recipe.init).absolute())
     if Path(recipe.perceptual.backbone).is_file():
         backbone = str(Path(recipe.perceptual.backbone).absolute())
         update["perceptual"] = recipe.perceptual.model_copy(update={"backbone": backbone})
+    if recipe.method == "scorer":
+        update["network"] = {key: _absolute_scorer(value) for key, value in recipe.network.items()}
     return recipe.model_copy(update=update)
 
 
-def _absolute_path(value: Any) -> Any:
-    """A path that is there, made absolute; a name, which has no slash, and anything else as it is."""
+def _absolute_scorer(value: Any) -> Any:
+    """Make the files and folders that a scorer is made of absolute, as far as they are there."""
+    from pseudolabel.scorer import PACKAGED
+
     if isinstance(value, dict):
-        return {key: _absolute_path(inner) for key, inner in value.items()}
-    return str(Path(value).absolute()) if isinstance(value, str) and "/" in value and Path(value).exists() else value
+        return {key: _absolute_scorer(inner) for key, inner in value.items()}
+    is_name = not isinstance(value, str) or value in PACKAGED
+    return value if is_name or not Path(value).exists() else str(Path(value).absolute())
 
 
 def open_tracker(job: TrainJob, uri: str) -> Any:
-    """Resume the MLflow run of the job's earlier attempt, or start a new one."""
+    """Resume the MLflow run of the job's earlier attempt, or start a new one.
+
+    Raises:
+        ConfigError: MLflow cannot be used at that address, or no longer has that run.
+    """
+    from models.mlflow_client import is_away
     from pipelines.tracking import Tracker
 
     record = child(job.out, TRACKING_FILE)
     known = read_json(record)
     if (known.get("digest"), known.get("uri")) == (job.digest, uri):
-        return Tracker.resume(uri, known["run_id"])
+        try:
+            return Tracker.resume(uri, known["run_id"])
+        except ConfigError as problem:
+            if isinstance(problem.__cause__, ConfigError) or is_away(problem.__cause__ or problem):
+                raise  # it may have the run still
+            raise ConfigError(f"{problem}; delete {record}, and a new MLflow run is begun") from problem
     tracker = Tracker.start("ray-dehaze", job.recipe.method, uri)
     places = {"clear": job.clear, "hazy": job.hazy, "out": job.out}
     tracker.log_params(job.recipe.model_dump(mode="json") | {key: place for key, place in places.items() if place})

@@ -40,7 +40,8 @@ def with_labels(batch: Mapping[str, Any], entries: Sequence[Any]) -> dict[str, A
         entries: of the pool, in the order of the batch; None where a photograph has none yet.
 
     Returns:
-        ``strong`` and ``label`` N3SS, ``trust`` N1SS; a photograph without a label has trust 0.
+        ``strong`` and ``label`` N3SS, ``trust`` N1SS, ``labeled`` N111: 0 for a photograph without a label, whose trust
+        is 0 too, else 1.
     """
     import torch
 
@@ -56,7 +57,8 @@ def with_labels(batch: Mapping[str, Any], entries: Sequence[Any]) -> dict[str, A
         else:
             labels.append(to_tensor(entry.label).to(device))
             trusts.append(upsample_trust(torch.tensor(entry.trust)[None], size).to(device))
-    return {"strong": batch["strong"], "label": torch.cat(labels), "trust": torch.cat(trusts)}
+    labeled = torch.tensor([float(entry is not None) for entry in entries], device=device)[:, None, None, None]
+    return {"strong": batch["strong"], "label": torch.cat(labels), "trust": torch.cat(trusts), "labeled": labeled}
 
 
 class _Stream:

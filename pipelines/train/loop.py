@@ -168,7 +168,10 @@ class Loop:
         if state is not None:
             self.method.load_state_dict(state["method"])
         if step > self.recipe.train.steps:
-            raise ConfigError(f"the checkpoint is of step {step}, and train.steps is {self.recipe.train.steps}")
+            raise ConfigError(
+                f"the checkpoint is of step {step}, and train.steps is {self.recipe.train.steps}: ask for as many "
+                "steps or more, start anew with --fresh, or choose another --out"
+            )
         if self.pool is not None:
             if self.host.first:
                 self._set_back(step, resumed=state is not None)

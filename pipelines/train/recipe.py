@@ -160,6 +160,7 @@ AS_EVER: dict[str, Any] = {
 _ON_PAIRS = ("supervised", "colabator")
 READ_BY = {"weights": _ON_PAIRS, "perceptual": _ON_PAIRS, "real": ("colabator",), "labels": ("colabator",)}
 """Methods that read a part of a recipe, where not all do: younger keys of it are nothing to the others."""
+_ALSO_READ_BY = {"haze": (*_ON_PAIRS, "scorer"), "scorer": _ON_PAIRS, "cddgan": ("cddgan",), "scoring": ("scorer",)}
 
 
 class Recipe(Settings):
@@ -230,6 +231,12 @@ class Recipe(Settings):
             raise ValueError("'optimizer' is set, and method cddgan has several of its own: set them in 'cddgan'")
         return self
 
+    @model_validator(mode="after")
+    def _init_is_used(self) -> Recipe:
+        if self.method == "scorer" and self.init is not None:
+            raise ValueError(f"'init' is {self.init!r}, and method scorer starts from nothing: leave it out")
+        return self
+
     @property
     def batch_sizes(self) -> dict[str, int]:
         """Return what each training worker takes with a step, by its key."""
@@ -264,6 +271,13 @@ def _assign(tree: dict[str, Any], dotted: str, value: Any) -> None:
         if not isinstance(tree, dict):
             raise ConfigError(f"--set {dotted}: '{key}' has no keys inside")
     tree[leaf] = value
+
+
+def unread(recipe: Recipe, overrides: Sequence[str]) -> list[str]:
+    """Return keys of ``overrides``, as :func:`load_recipe` takes them, that the recipe's method does not read."""
+    keys = [override.partition("=")[0].strip() for override in overrides]
+    readers = READ_BY | _ALSO_READ_BY
+    return [key for key in keys if recipe.method not in readers.get(key.partition(".")[0], (recipe.method,))]
 
 
 def real_config(recipe: Recipe) -> RealConfig:

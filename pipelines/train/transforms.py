@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from models import images
@@ -51,6 +51,13 @@ class CropConfig(Settings):
     size: int = Field(128, ge=16)
     scale: tuple[float, float] = (0.4, 1.0)
     per_photo: int = Field(2, ge=1)
+
+    @field_validator("scale")
+    @classmethod
+    def _rises(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if not 0.0 <= scale[0] <= scale[1]:
+            raise ValueError("expected two numbers, 0 or more, the smaller one first")
+        return scale
 
 
 @dataclass(frozen=True)

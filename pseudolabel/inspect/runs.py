@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from models.config import ConfigError, PoolError
+from models.config import ConfigError, PoolError, starting_ray
 from pseudolabel.labeling import COORDINATOR, LabelingClient
 from pseudolabel.pool import OWNER, Pending, find_actor, namespace_of, remove_groups
 
@@ -73,10 +73,11 @@ def joined(address: str | None) -> Iterator[None]:
         yield
         return
     require_answer(address)
-    try:
-        ray.init(address=address, namespace="ray-dehaze", logging_level=logging.ERROR, log_to_driver=False)
-    except ConnectionError:
-        raise PoolError(f"no Ray cluster answers at '{address}': give its --address, as host:port") from None
+    with starting_ray(f"the Ray cluster at '{address}' cannot be joined", "use the Ray and the Python that run there"):
+        try:
+            ray.init(address=address, namespace="ray-dehaze", logging_level=logging.ERROR, log_to_driver=False)
+        except ConnectionError:
+            raise PoolError(f"no Ray cluster answers at '{address}': give its --address, as host:port") from None
     try:
         yield
     finally:

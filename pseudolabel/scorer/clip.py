@@ -35,7 +35,7 @@ class ClipScorer(nn.Module):
         prompts: for where `config` has none.
 
     Raises:
-        ConfigError: a resolution that a transformer was not made for.
+        ConfigError: a resolution that the image tower does not take.
     """
 
     mean: Tensor
@@ -68,6 +68,9 @@ class ClipScorer(nn.Module):
         self.register_buffer("quality_text", self.encode_text([*self.prompts.good, *self.prompts.bad]))
         self.dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
         self.clip.visual.to(self.dtype)
+        if not has_positions(self.clip.visual):
+            self._try("resolution", self.resolution)
+            self._try("block_resolution", self.block_resolution)
 
     def _block_side(self, asked: int | None, otherwise: int) -> int:
         """The resolution of blocks, checked: a tower that holds a position per patch takes one size only."""
@@ -79,6 +82,18 @@ class ClipScorer(nn.Module):
                 f"{self.resolution} pixels only; leave it out"
             )
         return self.resolution
+
+    @torch.no_grad()
+    def _try(self, key: str, side: int) -> None:
+        """Find out whether the tower takes images of this size: some towers without positions take one size only."""
+        try:
+            self.encode(torch.zeros(1, 3, side, side), side)
+        except (AssertionError, RuntimeError, ValueError) as problem:
+            remedy = "leave it out" if key == "resolution" else f"set it to {self.resolution}"
+            raise ConfigError(
+                f"scorer.{key} is {side}, and the image tower of {self.config.architecture!r} takes no images of that "
+                f"size ({' '.join(str(problem).split())}): {remedy}, or choose another scorer"
+            ) from problem
 
     @torch.no_grad()
     def encode_text(self, texts: list[str]) -> Tensor:

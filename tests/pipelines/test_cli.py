@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
@@ -50,6 +51,22 @@ def test_a_verb_gets_the_rest(capsys: pytest.CaptureFixture[str], tmp_path: Path
         cli.main(["serve", "--help"])
     assert left.value.code == 0
     assert "--port" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", sorted(cli.VERBS))
+def test_the_usage_of_a_verb_says_what_was_typed(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/local/bin/dehaze", verb, "--help"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert f"usage: dehaze {verb} " in capsys.readouterr().out
+    module = cli.VERBS[verb][0].removesuffix(".__main__")
+    if cli.VERBS[verb][0] != module:
+        monkeypatch.setattr(sys, "argv", ["somewhere/__main__.py", "--help"])
+        with pytest.raises(SystemExit):
+            import_module(cli.VERBS[verb][0]).main()
+        assert f"usage: python -m {module} " in capsys.readouterr().out
 
 
 def test_no_command_guesses_at_a_flag_that_is_cut_short() -> None:

@@ -13,7 +13,9 @@ import pytest
 
 from models.config import ConfigError
 from pipelines import cluster, nodes
+from pipelines.ingest import __main__ as ingest_command
 from pipelines.resources import Ask, Capacity
+from pseudolabel import inspect
 from pseudolabel.inspect import runs
 
 GROUP = {"ray.io/node-group": "head"}
@@ -33,6 +35,45 @@ def test_a_dead_address_fails_at_once_and_is_named() -> None:
 def test_what_is_no_address_is_named(address: str) -> None:
     with pytest.raises(ConfigError, match="is neither host:port"):
         runs.require_answer(address)
+
+
+@pytest.mark.parametrize(
+    ("problem", "reason"),
+    [
+        (Exception("The current node timed out\n during startup."), "The current node timed out during startup"),
+        (RuntimeError("Failed to start GCS."), "Failed to start GCS"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)
+def test_a_ray_that_cannot_start_is_one_line_and_exit_code_2(
+    problem: Exception, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import ray
+
+    from serving import app
+
+    def refuse(**_options: object) -> None:
+        raise problem
+
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").touch()
+    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)  # other tests have one
+    words = [str(tmp_path / "photos"), "--domain", "clear", "--out", str(tmp_path / "corpus")]
+    assert ingest_command.main(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: Ray cannot start on this machine: {reason}; give it room (memory, processors, ")
+    assert said.count("\n") == 1
+    with pytest.raises(ConfigError, match=rf"Ray cannot start on this machine: {reason}; "):
+        app._start_ray()
+    monkeypatch.setattr(runs, "require_answer", lambda _address: None)
+    monkeypatch.setattr(inspect, "require_answer", lambda _address: None)
+    refused = rf"the Ray cluster at 'head:6379' cannot be joined: {reason}; use the Ray"
+    with pytest.raises(ConfigError, match=refused):
+        cluster._join("head:6379", log_to_driver=False)
+    with pytest.raises(ConfigError, match=refused), runs.joined("head:6379"):
+        pass
 
 
 def test_the_environment_is_lent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,6 +158,31 @@ def test_a_push_without_a_good_token_says_where_one_comes_from(
     assert not hub.repositories
 
 
+@pytest.mark.parametrize(
+    "name", ["./out", "/tmp/out", "a/b/c", "hf://me/x", "s3://bucket/x", "my-dehazer", "me/my dehazer"]
+)
+def test_what_is_no_repository_is_refused_by_its_name_and_asks_for_no_token(
+    hub: Hub, model: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["models", "push", str(model), name]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: '{name}' is no name of a hub's repository; expected OWNER/NAME, such as me/my")
+    assert "token" not in said
+    assert hub.tokens == set()
+
+
+@pytest.mark.parametrize("name", ["dcp", "model.onnx"])
+def test_what_is_no_checkpoint_is_not_sent(hub: Hub, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["models", "push", name, "me/my-dehazer"]) == 2
+    assert f"error: {name} is no checkpoint; expected a packaged name" in capsys.readouterr().err
+    assert not hub.repositories
+
+
+def test_a_checkpoint_at_a_uri_is_sent(hub: Hub, model: Path) -> None:
+    assert cli.main(["models", "push", model.as_uri(), "me/my-dehazer"]) == 0
+    assert set(hub.repositories["me/my-dehazer"]) == {"model.safetensors", "config.json", "metrics.json", "README.md"}
+
+
 def test_a_repository_that_is_not_there_is_named(hub: Hub) -> None:
     with pytest.raises(ConfigError, match="hf://me/nothing"):
         zoo.load("hf://me/nothing")

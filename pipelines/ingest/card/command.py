@@ -8,34 +8,22 @@ An ingest writes it; this command makes it anew, with other photographs if asked
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
-from typing import Any
 
-from pyarrow import fs as pafs
-
-from models.paths import child, filesystem
+from models.config import typed
+from models.paths import child
 from pipelines.command import run
-from pipelines.corpus import CARD, DEPTH_REPORT, Corpus, open_corpus
+from pipelines.corpus import CARD, open_corpus
 from pipelines.ingest.card.data import CardSettings
 from pipelines.ingest.card.page import write_card
-from pipelines.ingest.card.tables import read_catalogue
+from pipelines.ingest.card.tables import read_catalogue, read_suspicious
 from pipelines.ingest.card.thumbnails import read_photograph
-
-
-def read_suspicious(corpus: Corpus) -> list[dict[str, Any]]:
-    """Return what ``rejects/depth.jsonl`` says; nothing when there is no such file."""
-    files, path = filesystem(child(corpus.uri, DEPTH_REPORT))
-    if files.get_file_info(path).type != pafs.FileType.File:
-        return []
-    with files.open_input_stream(path) as stream:
-        return [json.loads(line) for line in stream.read().decode().splitlines() if line.strip()]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m pipelines.ingest.card",
+        prog=typed("pipelines.ingest.card", "card"),
         description="The data card of a corpus, anew.",
         allow_abbrev=False,
     )
@@ -52,6 +40,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(args: argparse.Namespace) -> None:
     settings = vars(args)
     corpus = open_corpus(settings.pop("corpus"))
-    catalogue, suspicious = read_catalogue(corpus), read_suspicious(corpus)
+    catalogue, suspicious = read_catalogue(corpus), read_suspicious(corpus.uri)
     write_card(corpus.uri, catalogue, corpus.manifest, read_photograph, suspicious, **settings)
     print(child(corpus.uri, CARD))

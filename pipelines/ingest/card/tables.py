@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
 from models.config import ConfigError
-from models.paths import filesystem
-from pipelines.corpus import Corpus
+from models.paths import child, filesystem, read_file
+from pipelines.corpus import DEPTH_REPORT, Corpus
 from pipelines.ingest.card.data import COLUMNS
 
 
@@ -55,3 +57,9 @@ def read_catalogue(corpus: Corpus) -> CatalogueTables:
     if found != corpus.manifest.found:
         raise ConfigError(f"{uri} has {found} files, but {corpus.manifest.found} were found by the manifest; {remedy}")
     return CatalogueTables(corpus.catalogue())
+
+
+def read_suspicious(root: str) -> list[dict[str, Any]]:
+    """Return what ``rejects/depth.jsonl`` of a corpus says; nothing when there is no such file."""
+    lines = read_file(child(root, DEPTH_REPORT)) or b""
+    return [json.loads(line) for line in lines.decode().splitlines() if line.strip()]

@@ -16,6 +16,7 @@ from pipelines.corpus import BITS, CATALOGUE_SCHEMA, EXAMINED
 from pipelines.ingest.config import IngestConfig
 from pipelines.ingest.discover import pair_ids
 
+_KEPT = ("image_id", "moves", "bare", "uri")  # equal files in the order in which they are kept
 SHEET = CATALOGUE_SCHEMA.append(pa.field("old", pa.bool_()))  # whether the corpus holds the photograph already
 
 
@@ -111,11 +112,20 @@ def banned(
     return duplicate(sheet, rows[near], "other_corpus", names[near], far[near])
 
 
-def unequal(sheet: pa.Table) -> pa.Table:
-    """Keep the first by uri of equal files, and mark the others as duplicates."""
+def _with_map(table: pa.Table) -> pa.ChunkedArray:
+    """Return a text for each photograph with its depth map."""
+    return pc.binary_join_element_wise(table["image_id"], pc.fill_null(table["depth"], ""), " ")
+
+
+def unequal(sheet: pa.Table, held: pa.Table) -> pa.Table:
+    """Keep one of equal files, and mark the others as duplicates: the one with the depth map that the corpus holds
+    (``image_id`` and ``depth`` of ``held``), else the first by uri that has a map, else the first by uri.
+    """
     rows = accepted(sheet)
-    table = sheet.select(["image_id", "uri"]).take(pa.array(rows))
-    rows = rows[pc.sort_indices(table, [("image_id", "ascending"), ("uri", "ascending")]).to_numpy()]
+    table = sheet.select(["image_id", "uri", "depth"]).take(pa.array(rows))
+    moves = pc.invert(pc.is_in(_with_map(table), value_set=_with_map(held).combine_chunks()))
+    table = table.append_column("moves", moves).append_column("bare", pc.is_null(table["depth"]))
+    rows = rows[pc.sort_indices(table, [(key, "ascending") for key in _KEPT]).to_numpy()]
     if not len(rows):
         return sheet
     ids = sheet["image_id"].take(pa.array(rows)).to_numpy(zero_copy_only=False)

@@ -28,8 +28,8 @@ def decide(
     """Write the sheet: what becomes of every file. Filters, held-out photographs, equal files, photographs that look
     the same.
 
-    Of equal files the first by uri is kept, of similar photographs the largest; what the corpus holds already comes
-    before both, so that adding photographs moves none.
+    Of equal files the first by uri is kept, with a depth map if one has it, of similar photographs the largest; what
+    the corpus holds already comes before both, so that adding photographs moves none.
 
     Args:
         work: where the tables are; ``sheet`` is written.
@@ -41,8 +41,7 @@ def decide(
     jobs = [{"part": part, "sheet": work.place("sheet", part)} for part in range(work.parts)]
     counts = work.run(partial(_undecided, examined=examined, held=held, config=config), jobs)
     ban(work, bans, config.holdout_bits, sum(counts))
-    sheets = [{"sheet": job["sheet"]} for job in jobs]
-    work.run(_unequal, sheets)
+    work.run(partial(_unequal, held=held if config.append else ()), jobs)
     if config.near_duplicates >= 0:
         verdicts = find_similar(work, config.near_duplicates)
         work.run(partial(_apply, verdicts=verdicts), jobs if verdicts else [])
@@ -57,8 +56,8 @@ def _undecided(part: int, sheet: str, examined: Sequence[str], held: Sequence[st
     return len(accepted(table))
 
 
-def _unequal(sheet: str) -> None:
-    store(sheet, SHEET, [unequal(load(sheet))])
+def _unequal(part: int, sheet: str, held: Sequence[str]) -> None:
+    store(sheet, SHEET, [unequal(load(sheet), gather(held, part) if held else HELD.empty_table())])
 
 
 def _apply(part: int, sheet: str, verdicts: Sequence[str]) -> None:

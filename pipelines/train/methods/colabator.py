@@ -48,19 +48,20 @@ class Colabator(Supervised):
     def real_losses(self, found: Dehazed, batch: Batch) -> Figures:
         """Return weighted losses of dehazed photographs: label, reconstruction and contrast by trust, and haze density.
 
-        The positive of the contrast is the label, the negative the photograph as the student saw it.
+        The positive of the contrast is the label, the negative the photograph as the student saw it; a photograph
+        without a label (``labeled`` N111 is 0) has no contrast, with trust or without.
         """
         scene, label, photo, trust = found.scene, batch["label"], batch["strong"], batch["trust"]
         parts = {"label": self.real.label * losses.l1(scene, label, trust)}
         parts |= coherence(found, photo, self.real.reconstruction, trust)
-        weighed = trust if self.real.contrastive_trust else None
+        weighed = trust if self.real.contrastive_trust else batch.get("labeled")
         parts |= self._contrastive(self.real.contrastive, scene, label, photo, weighed)
         parts |= self._haze_density(self.real.haze_density, scene)
         return {f"real_{name}": value for name, value in parts.items()}
 
     def objective(self, predict: Predict, batch: Batch) -> tuple[Figures, Figures]:
-        """Return losses of ``hazy``, ``clear``, and where labels are there ``strong``, ``label`` N3SS and ``trust``
-        N1SS.
+        """Return losses of ``hazy``, ``clear``, and where labels are there ``strong``, ``label`` N3SS, ``trust`` N1SS
+        and perhaps ``labeled``.
         """
         parts = self.synthetic_losses(predicted(predict, batch["hazy"]), batch)
         if "label" in batch:

@@ -103,6 +103,18 @@ def test_many_places_at_once(tmp_path: Path) -> None:
     assert [found[i] for i in range(2, len(places))] == 4 * list(ENTRIES.values())[::2]
 
 
+@pytest.mark.parametrize("anew", [True, False])
+def test_an_archive_that_is_replaced_is_read_as_it_is_now(tmp_path: Path, anew: bool) -> None:
+    path = archive(tmp_path, "a.zip")
+    assert len(list_members(str(path), "zip")) == len(ENTRIES)
+    if anew:
+        path.unlink()
+    with zipfile.ZipFile(path, "w") as stream:
+        stream.writestr("only.jpg", b"another")
+    (member,) = list_members(str(path), "zip")
+    assert (member.name, read_place(member.place)) == ("only.jpg", b"another")
+
+
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tgz", "a.parquet", "a.arrow"])
 @pytest.mark.parametrize("keep", [0, 10, 0.3])
 def test_damaged_containers(tmp_path: Path, name: str, keep: float) -> None:

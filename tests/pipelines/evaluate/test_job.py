@@ -23,7 +23,8 @@ from pipelines.evaluate.choices import model_choices, with_baseline
 from pipelines.evaluate.evaluator import CLEAR, HAZY
 from pipelines.evaluate.metrics import METRICS
 from pipelines.evaluate.parts import results_in
-from pipelines.evaluate.plan import item_blocks, prepare
+from pipelines.evaluate.plan import item_blocks, prepare, row_settings
+from pipelines.lock import only_one
 from pipelines.tracking import default_uri
 
 Folder = Callable[..., Path]
@@ -282,6 +283,32 @@ def test_checkpoint_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.
     assert (first.label, first.source) == ("ours", str(tmp_path / "run" / "model"))
     assert (second.label, second.source) == ("run/model", first.source)
     assert (third.label, third.source) == ("dcp", "dcp")
+
+
+def test_a_second_evaluation_leaves_the_rows_of_the_first(photo_folder: Folder, tmp_path: Path) -> None:
+    rows = tmp_path / "out" / "rows" / "part-000000.parquet"
+    rows.parent.mkdir(parents=True)
+    rows.touch()
+    config = job.EvaluateConfig(
+        data=(str(photo_folder(count=1)),), models=("dcp",), out=str(tmp_path / "out"), scorer=None, metrics=("niqe",)
+    )
+    with only_one(config.out, "evaluation"), pytest.raises(ConfigError, match=r"another evaluation \(process \d+ on"):
+        job.evaluate(config)
+    assert rows.is_file()
+
+
+def test_a_scorer_s_folder_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", "clip-compact"):
+        (tmp_path / name).mkdir()
+    made = {
+        name: row_settings(job.EvaluateConfig(data=("x",), out="y", scorer=name), (), (), ()).scorer
+        for name in ("mine", "./clip-compact", "clip-compact", "none", "hf-hub:a/b")
+    }
+    assert made == {
+        "mine": str(tmp_path / "mine"), "./clip-compact": str(tmp_path / "clip-compact"),
+        "clip-compact": "clip-compact", "none": None, "hf-hub:a/b": "hf-hub:a/b",
+    }  # fmt: skip
 
 
 def test_the_dark_channel_prior_is_measured_with_every_model_once() -> None:

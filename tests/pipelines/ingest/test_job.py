@@ -228,6 +228,26 @@ def test_photographs_are_added(photo_folder: Folder, tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.usefixtures("ray_cluster")
+def test_what_is_added_takes_no_depth_map_and_no_finding_away(photo_folder: Folder, tmp_path: Path) -> None:
+    old, new, out = photo_folder("old", count=12), photo_folder("more", count=5, seed=1), tmp_path / "out"
+    depth = tmp_path / "depth"
+    depth.mkdir()
+    for number in range(12):
+        values = np.linspace(0, 1, 96 * 128).reshape(96, 128)
+        np.save(depth / f"photo_{number:03d}.npy", values > 0.5 if number == 4 else values)
+    first = ingest(config(old, out, depth=str(depth), depth_order="near"))
+    (said,) = lines(out / "rejects" / "depth.jsonl")
+    assert Path(said["uri"]).name == "photo_004.jpg"
+    shutil.copy(old / "photo_001.jpg", new / "again.jpg")  # by name before the one in the corpus
+    second = ingest(config(new, out, append=True, depth_order="near"))
+    assert (second.accepted, second.duplicates) == (17, 1)
+    assert set(first.files) < set(second.files)
+    assert sum(second.depth.values()) == 12
+    assert lines(out / "rejects" / "depth.jsonl") == [said]
+    assert "photo_004.jpg" in (out / "card.html").read_text()
+
+
+@pytest.mark.usefixtures("ray_cluster")
 def test_what_is_unchanged_is_neither_read_nor_written_again(photo_folder: Folder, tmp_path: Path) -> None:
     source, out = photo_folder(count=100), tmp_path / "out"
     first = ingest(config(source, out))

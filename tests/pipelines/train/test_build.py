@@ -241,6 +241,24 @@ def test_training_does_not_start_from_what_has_no_weights() -> None:
         make_network(load_recipe("demo_pretrain", ["network={}", "init=dcp"]))
 
 
+def test_a_label_without_a_whole_block_is_refused_before_the_work() -> None:
+    scorer = "scorer={architecture: clip-compact, block: 48}"
+    rehearse(load_recipe("demo_colabator", [scorer, "labels.size=48"]))
+    with pytest.raises(
+        ConfigError, match=r"labels\.size is 32, and scorer\.block is 48: a label needs one whole block"
+    ):
+        rehearse(load_recipe("demo_colabator", [scorer, "labels.size=32"]))
+
+
+def test_the_seed_is_that_of_a_scorer_s_resolutions_too() -> None:
+    drawn = []
+    for seed in (1, 1, 2):
+        made = make_method(load_recipe("scorer_clip_compact", [f"train.seed={seed}"]), CPU)
+        assert isinstance(made, ScorerTraining)
+        drawn.append([made.random.random() for _ in range(4)])
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
 def test_a_scorer_needs_its_architecture(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"network\.folder is"):
         make_method(load_recipe("scorer_clip_compact", [f"network.folder={tmp_path}"]), CPU)

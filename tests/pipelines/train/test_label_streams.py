@@ -102,6 +102,7 @@ def test_a_photograph_without_a_label_is_not_trusted() -> None:
     found = with_labels(batch([10, 20]), [None, entry("photo 1", 60, 0.25)])
     assert torch.equal(found["label"][0], batch([10])["photo"][0])
     assert (found["trust"][0] == 0).all()
+    assert found["labeled"].flatten().tolist() == [0.0, 1.0]
     assert (to_uint8(found["label"])[1] == 60).all()
     assert (found["trust"][1] == 0.25).all()
     assert torch.equal(found["strong"], batch([10, 20])["strong"])

@@ -413,6 +413,15 @@ def test_the_command_is_interrupted_with_130_and_goes_on(
     again = capsys.readouterr()
     assert "already trained" in again.out
     assert "note: method supervised reads no hazy photographs: --hazy is left out" in again.err
+    command.main([*command_line, "--set", "real.label=2"])
+    assert "note: method supervised does not read real.label: what --set says of it is left out" in (
+        capsys.readouterr().err
+    )
+    MlflowClient(uri).delete_run(run_id)
+    assert command.main([*command_line, "--set", "train.steps=5"]) == 2
+    error = capsys.readouterr().err
+    assert f"cannot go on with the MLflow run {run_id} at {uri}: " in error
+    assert f"; delete {tmp_path / 'out' / 'tracking.json'}, and a new MLflow run is begun" in error
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from models import zoo
 from models.config import ConfigError
-from pipelines.train.recipe import AS_EVER, load_recipe
+from pipelines.train.recipe import AS_EVER, load_recipe, unread
 from pipelines.train.recipes import recipe_names
 
 
@@ -43,6 +43,24 @@ def test_values_can_be_set_one_by_one() -> None:
     assert recipe.train.workers == load_recipe("demo_pretrain").train.workers
 
 
+@pytest.mark.parametrize(
+    ("name", "overrides", "left"),
+    [
+        ("cddgan", ["weights.l1=2", "cddgan.weights.gan=2", "haze.beta=[0, 1]"], ["weights.l1", "haze.beta"]),
+        ("demo_pretrain", ["weights={l1: 2}", "real.label=1", "crop.size=32"], ["real.label"]),
+        ("demo_colabator", ["weights.l1=2", "real.label=1", "labels.size=64", "haze.beta=[0, 1]", "scorer=x"], []),
+        ("scorer_clip_compact", ["scoring.haze_in_quality=0.1", "haze.beta=[0, 1]", "scorer=x"], ["scorer"]),
+    ],
+)  # fmt: skip
+def test_what_a_method_does_not_read_is_known(name: str, overrides: list[str], left: list[str]) -> None:
+    assert unread(load_recipe(name, overrides), overrides) == left
+
+
+def test_a_scorer_starts_from_nothing() -> None:
+    with pytest.raises(ConfigError, match="'init' is 'clip-compact', and method scorer starts from nothing"):
+        load_recipe("scorer_clip_compact", ["init=clip-compact"])
+
+
 def test_a_file_of_one_s_own(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("method: supervised\nnetwork: {name: corun, stages: 1, dim: 2}\n")
@@ -56,6 +74,16 @@ def test_a_file_of_one_s_own(tmp_path: Path) -> None:
         ("method: supervise", [], "'method' is 'supervise'"),
         ("methods: supervised", [], "unknown key 'methods'; did you mean 'method'"),
         ("method: supervised", ["train.steps"], "expected key=value"),
+        (
+            "method: supervised",
+            ["crop.scale=[1, 0.4]"],
+            "'scale' in crop is [1, 0.4]: expected two numbers, 0 or more, the",
+        ),
+        (
+            "method: supervised",
+            ["crop.scale=[-1, 0.4]"],
+            "'scale' in crop is [-1, 0.4]: expected two numbers, 0 or more, the",
+        ),
         ("method: supervised", ["haze.beta=[0.1, 2"], "--set 'haze.beta=[0.1, 2': '[0.1, 2' is not YAML"),
         ("method: supervised\nweights: {haze_density: 0.1}", [], "weights.haze_density is 0.1, and scorer is null"),
         ("method: colabator\nreal: {haze_density: 0.1}", [], "real.haze_density is 0.1, and scorer is null"),

@@ -28,20 +28,20 @@ TOWERS: dict[str, dict[str, Any]] = {
 """Small towers of each kind that ``open_clip`` knows, or as small as that kind is made."""
 
 
-def model_config(kind: str) -> dict[str, Any]:
-    vision = dict(TOWERS[kind])
+def model_config(kind: str, vision: dict[str, Any] | None = None) -> dict[str, Any]:
+    vision = dict(vision or TOWERS[kind])
     if "timm_model_name" in vision:
         vision |= {"timm_model_pretrained": False, "timm_proj": "linear"}
     return {"embed_dim": 16, "vision_cfg": vision, "text_cfg": TEXT}
 
 
-def save_folder(folder: Path, kind: str = "transformer") -> Path:
+def save_folder(folder: Path, kind: str = "transformer", vision: dict[str, Any] | None = None) -> Path:
     """A folder in the layout of ``open_clip``, with weights that are random and always the same."""
     import open_clip
 
     folder.mkdir(parents=True, exist_ok=True)
     half = [0.5, 0.5, 0.5]
-    config = {"model_cfg": model_config(kind), "preprocess_cfg": {"mean": half, "std": half}}
+    config = {"model_cfg": model_config(kind, vision), "preprocess_cfg": {"mean": half, "std": half}}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     torch.manual_seed(0)
     model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
@@ -104,6 +104,17 @@ def test_a_size_that_a_transformer_cannot_take_is_refused(tmp_path: Path) -> Non
     folder = str(save_folder(tmp_path / "tiny"))
     with pytest.raises(ConfigError, match=r"block_resolution is 128, but '.*tiny' takes images of 64 pixels only"):
         load_scorer(ScorerConfig(architecture=folder, block_resolution=128))
+
+
+def test_a_tower_of_one_size_without_positions_says_what_it_takes(tmp_path: Path) -> None:
+    """Swin's windows are made for one size; it asserts that."""
+    vision = {"timm_model_name": "swin_tiny_patch4_window7_224", "timm_pool": "", "image_size": 224}
+    folder = str(save_folder(tmp_path / "swin", vision=vision))
+    told = r"block_resolution is 64, and the image tower of '.*swin' takes no images of that size \(.+\): set it to 224"
+    with pytest.raises(ConfigError, match=told):
+        load_scorer(folder)
+    scorer = load_scorer(ScorerConfig(architecture=folder, block_resolution=224))
+    assert scorer.score(picture(64)).trust.shape == (2, 2, 2)
 
 
 def test_an_architecture_name_with_a_weights_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

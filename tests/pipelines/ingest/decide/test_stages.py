@@ -70,11 +70,13 @@ def decided(
     asked: IngestConfig,
     bans: Sequence[Ban] = (),
     settled: Sequence[str] = (),
+    maps: Sequence[str | None] = (),
 ) -> list[dict[str, Any]]:
-    """Rows of the sheet, in the order of the given ones."""
+    """Rows of the sheet, in the order of the given ones. ``settled`` is what the corpus holds, with these ``maps``."""
     table = pa.Table.from_pylist(list(rows), EXAMINED)
     scatter(work.place("examined"), table, by_content(table, work.parts), work.parts)
-    held = pa.table([list(settled), [None] * len(settled), ["s"] * len(settled)], schema=HELD)
+    depth = list(maps) or [None] * len(settled)
+    held = pa.table([list(settled), depth, ["s"] * len(settled)], schema=HELD)
     scatter(work.place("held"), held, by_text(held["image_id"], work.parts), work.parts)
     made = []
     for number, ban in enumerate(bans):
@@ -106,6 +108,20 @@ def test_the_first_of_equal_files_by_name_is_kept(work: Work) -> None:
         "a": KEPT, "b": KEPT, "c": ("duplicate", "exact", "a"), "z": ("duplicate", "exact", "a"),
         "x": ("rejected", "unreadable", None),
     }  # fmt: skip
+
+
+def test_of_equal_files_one_with_a_depth_map_is_kept(work: Work) -> None:
+    rows = row("a", "1", 1), row("b", "1", 1, depth="file|0|0|b.npy"), row("c", "1", 1, depth="file|0|0|c.npy")
+    found = decided(work, rows, config())
+    assert statuses(found) == ["duplicate", "accepted", "duplicate"]
+    assert found[1]["depth"] == "file|0|0|b.npy"
+
+
+@pytest.mark.parametrize("held", ["file|0|0|c.npy", None])
+def test_an_equal_file_that_is_added_takes_no_place_and_no_depth_map(work: Work, held: str | None) -> None:
+    rows = row("a", "1", 1), row("b", "1", 1, depth="file|0|0|b.npy"), row("c", "1", 1, depth=held)
+    found = decided(work, rows, config(append=True), settled=["1"], maps=[held])
+    assert [row["depth"] for row in found if row["status"] == "accepted"] == [held]
 
 
 def test_the_largest_of_similar_ones_is_kept(work: Work) -> None:

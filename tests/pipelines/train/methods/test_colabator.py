@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -9,9 +10,11 @@ from torch import Tensor
 from models.losses import pixel as losses
 from models.losses.perceptual import ContrastivePerceptual
 from models.networks.corun import Corun, CorunConfig
+from pipelines.train.label_streams import with_labels
 from pipelines.train.methods.colabator import Colabator, RealWeights
 from pipelines.train.methods.optimization import OptimizerConfig
 from pipelines.train.methods.supervised import LossWeights
+from pseudolabel.pool import LabelEntry
 from tests.pipelines.train.methods.networks import OF_A_STEP, Brightness
 
 
@@ -99,6 +102,24 @@ def test_trust_weighs_the_contrast_only_where_it_shall() -> None:
 
     assert contrast(0.5, weighed=True) == pytest.approx(0.5 * contrast(1.0, weighed=True), rel=1e-4)
     assert contrast(0.0, weighed=False) == contrast(1.0, weighed=False) > 0
+
+
+@pytest.mark.parametrize("weighed", [True, False])
+def test_a_photograph_without_a_label_is_not_drawn_to_itself(weighed: bool) -> None:
+    real = RealWeights(label=0, reconstruction=0, contrastive=0.2, contrastive_trust=weighed, haze_density=0)
+
+    def contrast(*entries: LabelEntry | None) -> float:
+        photos = batch(1.0)["strong"].expand(len(entries), -1, -1, -1)
+        images = {name: batch(1.0)[name] for name in ("hazy", "clear")}
+        images |= with_labels({"photo": photos * 1.5, "strong": photos}, entries)
+        return method(real).training_step(images, 0)["real_contrastive"]
+
+    gray = np.full((16, 16, 3), 128, np.uint8)
+    entry = LabelEntry("a", gray, gray[..., 0], np.ones((1, 1), np.float32), 0.5, 0.5, 0)
+    assert contrast(None, None) == 0
+    assert contrast(None, entry) == pytest.approx(contrast(entry) / 2)
+    assert contrast(entry, entry) == pytest.approx(contrast(entry))
+    assert contrast(entry) > 0
 
 
 def test_label_workers_get_the_teacher() -> None:
