@@ -32,7 +32,9 @@ def _words(text: str) -> list[str]:
 
 def _checked(tokens: list[str], where: str) -> frozenset[bytes]:
     if not all(token.isascii() for token in tokens):  # no header could hold it
-        raise ConfigError(f"{where} has a token with characters other than ASCII; expected such as `openssl rand -hex 32`")
+        raise ConfigError(
+            f"{where} has a token with characters other than ASCII; expected such as `openssl rand -hex 32`"
+        )
     short = [token for token in tokens if len(token) < _SHORTEST]
     if short:
         raise ConfigError(f"{where} has a token of {len(short[0])} characters; expected {_SHORTEST} or more")
