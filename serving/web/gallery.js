@@ -123,7 +123,10 @@ export class Gallery {
   /** Look at the selected photograph closely, or no longer. */
   inspect(full) {
     const item = this.selected;
-    Object.assign(item, { full, problems: { image: null, transmission: null } });
+    item.full = full;
+    for (const kind of ["image", "transmission"]) {
+      if (item.has(kind)) item.problems[kind] = null; // it was of the closer look
+    }
     if (item.job && item.has(item.job.kind)) this.#drop(item);
     this.#changed();
   }

@@ -522,6 +522,16 @@ class TestClose:
         narrow.until(lambda: narrow.script(self.SEEN)["x"] > seen["x"], "a finger does not move the photograph")
         assert narrow["split"].get_property("value") == "50"
 
+    def test_it_tries_nothing_again(self, page: Page, save: Save, running: Running) -> None:
+        running.backend.problems.append(Problem(504, "timeout", "not done within 60 s"))
+        page.choose(save())
+        page.says("item-problem-text", "took too long")
+        page["zoom"].send_keys(Keys.ENTER)
+        page.until(lambda: page["zoom"].text == "Fit to the page")
+        page["zoom"].send_keys(Keys.ENTER)
+        page.says("item-problem-text", "took too long")
+        assert len(running.backend.tasks) == 1
+
     def test_another_photograph_fits_again(self, page: Page, save: Save) -> None:
         page.choose(save("a.jpg", 1), save("b.jpg", 2))
         page.finished()
