@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from models.config import Settings
 
@@ -20,7 +20,16 @@ OTHER_NAMES = {"jpg": "JPEG", "tif": "TIFF"}  # as files are called
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Smoothing = Annotated[float, Field(ge=0.0, le=10.0)]
-Strength = Annotated[float, Field(ge=-1.0, le=2.0)] | Literal["auto"]
+
+
+def _strength(value: Any, known: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return known(value)
+    except ValidationError:  # of two kinds at once, which says less
+        raise ValueError("expected a number from -1 to 2, or auto") from None
+
+
+Strength = Annotated[Annotated[float, Field(ge=-1.0, le=2.0)] | Literal["auto"], WrapValidator(_strength)]
 
 
 class Controls(Settings):
@@ -39,14 +48,6 @@ class Controls(Settings):
         False, description="what is near, without haze, keeps its brightness, and the rest follows it"
     )
     protect: bool = Field(False, description="keep the sky and highlights as they are")
-
-    @field_validator("strength", mode="wrap")
-    @classmethod
-    def _strength(cls, value: Any, known: ValidatorFunctionWrapHandler) -> Any:
-        try:
-            return known(value)
-        except ValidationError:  # of two kinds at once, which says less
-            raise ValueError("expected a number from -1 to 2, or auto") from None
 
 
 class DehazeOptions(Controls):

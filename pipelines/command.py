@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -45,6 +46,8 @@ def run(
     Raises:
         SystemExit: from argparse, for ``--help`` (0) and unknown flags (2).
     """
+    if sys.stderr is None:  # whoever called has closed it; print would take standard output instead
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - as long as the process lives
     args = parse_words(parser, argv)
     try:
         return main(args) or 0

@@ -24,6 +24,8 @@ def shown(text: str) -> str:
 def say(text: str, file: TextIO | None = None) -> None:
     """Print one line of a name or with names in it, whatever the terminal's encoding."""
     stream = sys.stdout if file is None else file
+    if stream is None:  # whoever called has closed it
+        return
     encoding = stream.encoding or "utf-8"
     print(shown(text).encode(encoding, "backslashreplace").decode(encoding), file=stream)
 

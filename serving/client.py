@@ -22,6 +22,7 @@ from typing import IO, Any, Self
 
 import httpx
 
+from models.paths import replacing
 from serving.exchange import (
     BYTES,
     Control,
@@ -33,7 +34,6 @@ from serving.exchange import (
     async_pieces,
     connection,
     content_of,
-    error_of,
     folder_of,
     job_of,
     named_files,
@@ -160,24 +160,34 @@ class Client:
             time.sleep(every)
 
     def result(self, job: Job | str, path: str | os.PathLike[str]) -> Path:
-        """Write the result of a job that is done to a file, and return its path: a zip archive with a
-        ``manifest.json``; where the results are in a folder, that manifest alone; of a video, a video.
+        """Write the result of a job that is done to a file, which is whole or not there, and return its path: a zip
+        archive with a ``manifest.json``; where the results are in a folder, that manifest alone; of a video, a video.
 
         Raises:
             ServiceError: the job is not done; or as :meth:`dehaze`.
         """
         require_done(self.job(job))
-        target = Path(path)
+        tries = Tries(self._tries)
+        while True:
+            outcome = self._fetched(job, path)
+            pause = tries.wait(outcome)
+            if pause is None:
+                tries.end(outcome)
+                return Path(path)
+            time.sleep(pause)
+
+    def _fetched(self, job: Job | str, path: str | os.PathLike[str]) -> httpx.Response | httpx.TransportError:
         try:
             with self._http.stream("GET", f"{path_of(job)}/result") as response:
                 if response.is_error:
                     response.read()
-                    raise error_of(response)
-                with target.open("wb") as file:
-                    file.writelines(response.iter_bytes())
+                    return response
+                with replacing(os.fspath(path)) as file:
+                    for piece in response.iter_bytes():
+                        file.write(piece)
+                return response
         except httpx.TransportError as problem:
-            Tries.end(problem)
-        return target
+            return problem
 
     def cancel(self, job: Job | str) -> None:
         """End a job, and let the service forget its photographs and results."""
@@ -271,18 +281,28 @@ class AsyncClient:
     async def result(self, job: Job | str, path: str | os.PathLike[str]) -> Path:
         """See :meth:`Client.result`."""
         require_done(await self.job(job))
-        target = Path(path)
+        tries = Tries(self._tries)
+        while True:
+            outcome = await self._fetched(job, path)
+            pause = tries.wait(outcome)
+            if pause is None:
+                tries.end(outcome)
+                return Path(path)
+            await asyncio.sleep(pause)
+
+    async def _fetched(self, job: Job | str, path: str | os.PathLike[str]) -> httpx.Response | httpx.TransportError:
         try:
             async with self._http.stream("GET", f"{path_of(job)}/result") as response:
                 if response.is_error:
                     await response.aread()
-                    raise error_of(response)
-                with await asyncio.to_thread(target.open, "wb") as file:
+                    return response
+                with ExitStack() as stack:
+                    file = await asyncio.to_thread(stack.enter_context, replacing(os.fspath(path)))
                     async for piece in response.aiter_bytes():
                         await asyncio.to_thread(file.write, piece)
+                return response
         except httpx.TransportError as problem:
-            Tries.end(problem)
-        return target
+            return problem
 
     async def cancel(self, job: Job | str) -> None:
         """See :meth:`Client.cancel`."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any, Literal
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import httpx
 
@@ -119,7 +119,8 @@ def archived(photos: Path | Sequence[Path]) -> Iterator[IO[bytes]]:
             yield file
         return
     with tempfile.TemporaryFile() as file:
-        with zipfile.ZipFile(file, "w") as archive, warnings.catch_warnings(action="ignore"):  # equal names are fine
+        archive = zipfile.ZipFile(file, "w", strict_timestamps=False)  # what is older counts as of 1980
+        with archive, warnings.catch_warnings(action="ignore"):  # equal names are fine
             for photo in photos:
                 archive.write(photo, photo.name)
         file.seek(0)
@@ -167,8 +168,9 @@ def _times(header: str) -> dict[str, float]:
 def answer_of(response: httpx.Response) -> Answer:
     get = response.headers.get
     return Answer(
-        response.content, get("content-type", ""), get("x-model", ""), float(get("x-haze")) if get("x-haze") else None,
-        get("x-haze-verdict", ""), get("x-notes", ""), get("x-request-id", ""), _times(get("server-timing", "")),
+        response.content, get("content-type", ""), unquote(get("x-model", "")),
+        float(get("x-haze")) if get("x-haze") else None, get("x-haze-verdict", ""), get("x-notes", ""),
+        get("x-request-id", ""), _times(get("server-timing", "")),
     )  # fmt: skip
 
 

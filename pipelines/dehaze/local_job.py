@@ -48,7 +48,7 @@ def begin(
         else:
             record = open_record(plan.folder, made, overwrite=args.overwrite)
     elif plan.single and not args.overwrite:
-        _refuse_existing(next(tasks(plan)).target)
+        _refuse_existing(next(tasks(plan)).target, chosen=plan.file is not None)
     if args.dry_run and record is None:
         zoo.load(source, allow)  # as whoever does the work would
     rules = ExistingResults(
@@ -103,10 +103,12 @@ def dry_run(plan: FolderPlan, setup: WorkerSetup, found: FolderSurvey) -> int:
     return 1 if counts["cannot be done"] else 0
 
 
-def _refuse_existing(target: str) -> None:
+def _refuse_existing(target: str, *, chosen: bool) -> None:
     files, path = filesystem(target)
     if files.get_file_info(path).type != pafs.FileType.NotFound:
-        raise ConfigError(f"{target} is there already; --overwrite replaces it")
+        # A shell makes two names of *.jpg: the second may be a photograph.
+        both = "; to dehaze it too, give a folder for the results: --out DST" if chosen else ""
+        raise ConfigError(f"{target} is there already; --overwrite replaces it{both}")
 
 
 def _found(model: str, tracking_uri: str | None) -> tuple[str, str]:

@@ -41,9 +41,16 @@ def run_stream(source: str, target: str, args: argparse.Namespace) -> int:
     options = options_of(args)
     if target != STREAM:
         options = options.model_copy(update={"format": _checked(target, options.format, overwrite=args.overwrite)})
-    elif sys.stdout.isatty():
-        raise ConfigError("standard output is a terminal; send it to a file or a program: ... > clear.jpg")
-    predictor = Predictor(args.model, args.tracking_uri, execution=execution_of(args), device=device_of(args.device))
+    elif sys.stdout is None or sys.stdout.isatty():
+        what = "closed" if sys.stdout is None else "a terminal"
+        raise ConfigError(f"standard output is {what}; send it to a file or a program: ... > clear.jpg")
+    predictor = Predictor(
+        args.model,
+        args.tracking_uri,
+        execution=execution_of(args),
+        device=device_of(args.device),
+        allow_networks=args.allow_networks,
+    )
     name = "standard input" if source == STREAM else source
     try:
         made, info = predictor.dehaze_bytes(_read(source, target, predictor.limits.max_bytes), options)

@@ -31,6 +31,10 @@ def _words(text: str) -> list[str]:
 
 
 def _checked(tokens: list[str], where: str) -> frozenset[bytes]:
+    if not all(token.isascii() for token in tokens):  # no header could hold it
+        raise ConfigError(
+            f"{where} has a token with characters other than ASCII; expected such as `openssl rand -hex 32`"
+        )
     short = [token for token in tokens if len(token) < _SHORTEST]
     if short:
         raise ConfigError(f"{where} has a token of {len(short[0])} characters; expected {_SHORTEST} or more")
@@ -95,7 +99,7 @@ class Tokens:
         state = file.stat()
         seen = (state.st_mtime_ns, state.st_size, state.st_ino)
         if seen != self._seen:
-            self._current = self._fixed | _checked(_words(file.read_text()), str(file))
+            self._current = self._fixed | _checked(_words(file.read_text("utf-8-sig", "surrogateescape")), str(file))
             self._seen = seen
 
 

@@ -141,7 +141,8 @@ def _add_problems(app: FastAPI, metrics: Metrics, *, jobs: bool) -> None:
     @app.exception_handler(RequestValidationError)
     async def on_query(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        return answer(request, http_problem(400, f"{first['loc'][:2][-1]}={str(first['input'])[:100]}: {first['msg']}"))
+        told = first["msg"].removeprefix("Value error, ")  # of a validator of ours
+        return answer(request, http_problem(400, f"{first['loc'][:2][-1]}={str(first['input'])[:100]}: {told}"))
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:
@@ -150,12 +151,14 @@ def _add_problems(app: FastAPI, metrics: Metrics, *, jobs: bool) -> None:
             detail = f"this service takes no jobs: {NO_FOLDER}"
         elif error.status_code == 404:
             detail = f"there is no path '{path}'{nearest(path, list(app.openapi()['paths']))}"
-        elif error.status_code == 405 and error.headers:
-            detail = f"'{path}' takes {error.headers['Allow']}, not {request.method}"
+        allow = error.headers["Allow"] if error.status_code == 405 and error.headers else ""
+        if allow:  # of the first route of this path; there may be others
+            route = getattr(request.scope.get("route"), "path", "")
+            methods = sorted(map(str.upper, app.openapi()["paths"].get(route, ()))) or [allow]
+            detail = f"'{path}' takes {' or '.join(methods)}, not {request.method}"
+            allow = ", ".join(methods).replace("GET", "GET, HEAD")
         response = answer(request, http_problem(error.status_code, detail))
-        response.headers.update(error.headers or {})
-        if response.headers.get("Allow") == "GET":
-            response.headers["Allow"] = "GET, HEAD"
+        response.headers.update({**(error.headers or {}), **({"Allow": allow} if allow else {})})
         return response
 
 

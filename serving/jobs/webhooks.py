@@ -34,9 +34,13 @@ def require_allowed(url: str, origins: Sequence[str]) -> None:
     """A webhook goes only to hosts of the configuration, by the same scheme and port.
 
     Raises:
-        ProblemError: 403 for any other.
+        ProblemError: 403 for any other, 400 for what is no address.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        httpx.URL(url)  # which refuses more
+    except (ValueError, httpx.InvalidURL) as problem:
+        raise refused(400, f"webhook: {url[:200]!r} is no address: {problem}") from problem
     if f"{parts.scheme}://{parts.netloc}".lower() not in origins:
         raise refused(403, f"webhook: this service calls no '{url[:200]}'", "not_allowed")
 

@@ -136,6 +136,7 @@ class Work:
         self._job, self._runner, self.asked, self._config = job, runner, asked, config
         self.state = JobState(size=asked.size)
         self._names = Names()
+        self._keeping = asyncio.Lock()  # one outcome after the other: they share counts, names and room
         self._written = 0.0
 
     async def done(self) -> JobState:
@@ -190,8 +191,9 @@ class Work:
                 except asyncio.CancelledError:  # an orderly end: it was not the photograph
                     self._store.end(self._job, index)
                     raise
-            await self._require_ours()
-            await asyncio.to_thread(self._keep, index, photographs.names[index], outcome)
+            async with self._keeping:
+                await self._require_ours()
+                await asyncio.to_thread(self._keep, index, photographs.names[index], outcome)
             await self._note()
 
     async def _require_ours(self) -> None:

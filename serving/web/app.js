@@ -15,7 +15,7 @@ const byId = (id) => document.getElementById(id);
 const on = (id, event, action) => byId(id).addEventListener(event, action);
 
 const gallery = new Gallery(render, announce);
-const stage = new Stage(render);
+const stage = new Stage(render, () => gallery.inspect(!gallery.selected.full));
 const strip = new Strip(gallery);
 let saving = null; // the job of a download that is being made, with a `label` that says which
 
@@ -146,6 +146,12 @@ for (const [id, name] of Object.entries(SWITCHES)) {
 }
 on("model", "change", () => gallery.want(gallery.selected, { model: byId("model").value }));
 for (const id of ["view-image", "view-map"]) on(id, "change", (event) => gallery.show(event.target.value));
+for (const id of ["cut-before", "cut-after"]) {
+  on(id, "change", () => {
+    gallery.selected.original = id === "cut-before";
+    render();
+  });
+}
 on("for-all", "click", () => {
   const { settings } = gallery.selected;
   for (const item of gallery.unlike(gallery.selected)) gallery.want(item, settings);
@@ -207,7 +213,7 @@ async function file(item, output, job) {
   const shown = item.results[output]; // null where it gave way to others
   const format = item.video ? shown.format : byId("format").value || ownFormat(item.format);
   const wanted = { ...(shown?.wanted ?? item.wanted), output, format };
-  const result = shown?.format === format && !item.preview ? shown : await gallery.make(item, wanted, job);
+  const result = shown?.format === format && shown.body === item.file ? shown : await gallery.make(item, wanted, job);
   return { name: resultName(item.name, result.format, output === "image" ? "dehazed" : "transmission"), blob: result.blob };
 }
 
@@ -274,7 +280,7 @@ function render() {
   fill(byId("saving-progress"), saving);
   byId("cancel-all").hidden = !items.some((each) => gallery.needs(each));
   if (item) renderItem(item);
-  else stage.show(null, null, null, "After");
+  else stage.show(null, null, null, "After", false);
 }
 
 function renderItem(item) {
@@ -282,7 +288,8 @@ function renderItem(item) {
   const result = item.results[view];
   const kind = view === "image" ? "After" : "Transmission";
   const shown = (item.size || item.video) && !item.refusal;
-  stage.show(item, shown ? item.preview ?? item.file : null, result?.blob ?? null, kind);
+  const before = shown ? result?.body ?? item.preview ?? item.file : null;
+  stage.show(item, before, item.original ? null : result?.blob ?? null, kind, item.full);
   renderText(item, result);
   renderProgress(item);
   const problem = strip.problem(item) ?? item.problems[view];
@@ -304,12 +311,14 @@ function renderItem(item) {
   for (const id of [...SLIDERS, ...Object.keys(SWITCHES), "model"]) byId(id).disabled = fixed;
   for (const id of ["view", "format-field", "as-command"]) byId(id).hidden = item.video;
   byId("smoothing-field").hidden = !item.video;
+  byId("cut").hidden = !item.video || !result;
+  byId(item.original ? "cut-before" : "cut-after").checked = true;
   byId("for-all").hidden = Boolean(item.refusal) || !gallery.unlike(item).length;
   byId(view === "image" ? "view-image" : "view-map").checked = true;
   byId("map-help").hidden = view === "image";
   byId("command").textContent = item.read && !item.refusal ? command(item) : "";
   byId("download").disabled = !result || Boolean(saving);
-  byId("download").textContent = item.preview ? "Download in full size" : "Download";
+  byId("download").textContent = item.preview && result?.body !== item.file ? "Download in full size" : "Download";
 }
 
 function renderText(item, result) {
@@ -327,10 +336,10 @@ function renderText(item, result) {
   let note = result?.detail ? sentence(result.detail) : "";
   if (item.read && !item.size && !item.refusal && !item.video) note = "This browser cannot show the original: preview not possible. The result is shown as PNG.";
   else if (stage.differs) note = "This browser turns the original in another way: only the result is shown.";
-  else if (item.preview && result) note = "This is a preview. The photograph is dehazed in full size when you download it.";
+  else if (result && result.body !== item.file) note = "This is a preview. The photograph is dehazed in full size when you view it at 100 % or download it.";
   byId("note").hidden = !note;
   byId("note").textContent = note;
-  const unseen = "This browser cannot play the result. Download it to see it.";
+  const unseen = "This browser cannot play the video. Download the result to see it.";
   const place = result && stage.clip.failed ? unseen : "The result appears here";
   byId("placeholder").textContent = !item.read || strip.problem(item) ? "" : place;
 }

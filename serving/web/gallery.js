@@ -31,6 +31,8 @@ class Item {
     this.results = { image: null, transmission: null };
     this.problems = { image: null, transmission: null };
     this.refusal = null; // a Problem of the file itself, which was not sent
+    this.full = false; // it is looked at closely: the file itself and its results are shown where a preview was
+    this.original = false; // of a video: it is shown in place of its result
     this.stopped = false; // it waits for somebody to say that it shall begin
     this.job = null; // { item, kind, key, phase, progress, done, total, controller } while it is worked on
     this.taken = null; // see fetchVideo
@@ -55,7 +57,8 @@ class Item {
 
   /** The result of a kind is there and as it is wanted. */
   has(kind) {
-    return this.results[kind]?.key === this.key(kind);
+    const result = this.results[kind];
+    return result?.key === this.key(kind) && (!this.full || result.body === this.file);
   }
 }
 
@@ -86,6 +89,7 @@ export class Gallery {
   }
 
   select(item) {
+    if (this.selected && this.selected !== item) this.selected.full = false;
     this.selected = item;
     if (item) {
       item.lookedAt = ++this.clock;
@@ -116,10 +120,22 @@ export class Gallery {
     return free.filter((each) => each.key("image") !== each.key("image", settings));
   }
 
+  /** Look at the selected photograph closely, or no longer. */
+  inspect(full) {
+    const item = this.selected;
+    item.full = full;
+    for (const kind of ["image", "transmission"]) {
+      if (item.has(kind)) item.problems[kind] = null; // it was of the closer look
+    }
+    if (item.job && item.has(item.job.kind)) this.#drop(item);
+    this.#changed();
+  }
+
   /** Stop the work on items; one that has a result keeps it and the settings that made it. */
   cancel(...items) {
     for (const item of items) {
       const made = item.results.image;
+      item.full = false;
       if (item === this.selected && !item.has("transmission")) this.view = "image";
       if (made) Object.assign(item.wanted, made.wanted);
       else item.stopped = true;
@@ -223,8 +239,9 @@ export class Gallery {
     this.onChange();
     try {
       const wanted = { ...item.wanted };
-      const result = await this.make(item, { ...wanted, output: kind }, job, item.preview ?? item.file);
-      if (item.job === job) this.#keep(job, { ...result, key: job.key, wanted });
+      const body = item.full ? item.file : item.preview ?? item.file;
+      const result = await this.make(item, { ...wanted, output: kind }, job, body);
+      if (item.job === job) this.#keep(job, { ...result, key: job.key, wanted, body });
     } catch (problem) {
       if (!job.controller.signal.aborted) this.#failed(job, problem);
     }
@@ -268,6 +285,7 @@ export class Gallery {
 
   #keep({ item, kind }, result) {
     item.results[kind] = result;
+    item.original = false;
     this.onDone(item, kind); // before it may be let go again
     this.#release();
   }

@@ -433,6 +433,116 @@ class TestOne:
         assert page.downloaded(downloads, "scan-dehazed.tif") == asked(running, path.read_bytes())
 
 
+class TestClose:
+    """A look at 100 %: a pixel of the photograph is one of the screen."""
+
+    SEEN = """
+        const { left, width, height } = document.getElementById("after").getBoundingClientRect();
+        const frame = document.getElementById("frame").getBoundingClientRect();
+        const pan = document.getElementById("pan");
+        const cut = parseFloat(getComputedStyle(document.getElementById("after")).clipPath.split(" ")[3]);
+        return { width, height, cut: left + cut - frame.left, x: pan.scrollLeft, y: pan.scrollTop, frame: frame.width };
+    """
+
+    @pytest.fixture(params=[1, 2])
+    def density(self, request: pytest.FixtureRequest) -> int:
+        """Pixels of the screen for one of CSS."""
+        return int(request.param)
+
+    @pytest.fixture
+    def narrow(self, page: Page, save: Save, density: int) -> Iterator[Page]:
+        """A phone with a photograph that is larger than its screen."""
+        metrics = {"width": 390 // density, "height": 500 // density, "deviceScaleFactor": density, "mobile": True}
+        page.chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        page.chrome.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+        page.choose(save(height=390, width=500))
+        page.finished()
+        page.script("document.getElementById('work').scrollIntoView({ block: 'end' })")
+        page.script("document.getElementById('frame').scrollIntoView({ block: 'start' })")
+        yield page
+        page.chrome.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+        page.chrome.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+    @staticmethod
+    def at(page: Page, x: float, y: float) -> dict[str, float]:
+        """A place in the window, of shares of the frame's width and height."""
+        box = page.script("return document.getElementById('frame').getBoundingClientRect().toJSON()")
+        return {"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"]}
+
+    def drag(self, page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
+        for kind, place in (("mousePressed", start), ("mouseMoved", end), ("mouseReleased", end)):
+            event = {"type": kind, "button": "left", "buttons": 1, "clickCount": 1} | self.at(page, *place)
+            page.chrome.execute_cdp_cmd("Input.dispatchMouseEvent", event)
+
+    def test_by_button_and_keyboard(self, narrow: Page, density: int) -> None:
+        assert narrow["zoom"].text == "View at 100 %"
+        fit = narrow.script(self.SEEN)
+        assert fit["width"] == fit["frame"] < 500 / density
+        narrow["zoom"].send_keys(Keys.ENTER)
+        seen = narrow.script(self.SEEN)
+        assert (seen["width"] * density, seen["height"] * density) == (500, 390)
+        assert narrow["zoom"].text == "Fit to the page"
+        assert narrow["pan"].accessible_name == "Photograph at 100 %, to be moved"
+        assert narrow.script("const { scrollWidth } = document.documentElement; return scrollWidth <= innerWidth")
+        narrow["pan"].send_keys(Keys.ARROW_RIGHT)
+        narrow.until(lambda: narrow.script(self.SEEN)["x"] > seen["x"], "an arrow does not move the photograph")
+        narrow["split"].send_keys(Keys.ARROW_LEFT * 10)
+        narrow.until(lambda: abs(narrow.script(self.SEEN)["cut"] - 0.4 * seen["frame"]) < 1)
+        narrow["split"].send_keys(Keys.ENTER)
+        assert narrow.script(self.SEEN) | {"cut": 0} == fit | {"cut": 0}
+
+    def test_by_mouse(self, narrow: Page) -> None:
+        spot = self.at(narrow, 0.9, 0.1)
+        for count in (1, 2):
+            for kind in ("mousePressed", "mouseReleased"):
+                event = {"type": kind, "button": "left", "clickCount": count} | spot
+                narrow.chrome.execute_cdp_cmd("Input.dispatchMouseEvent", event)
+        narrow.until(lambda: narrow["zoom"].text == "Fit to the page")
+        seen = narrow.script(self.SEEN)
+        assert (seen["x"], seen["y"]) == (pytest.approx(seen["width"] - seen["frame"], abs=1), 0)  # that corner
+        narrow["split"].send_keys(Keys.HOME, *[Keys.ARROW_RIGHT] * 50)
+        self.drag(narrow, (0.2, 0.2), (0.3, 0.2))
+        moved = narrow.script(self.SEEN)
+        assert moved["x"] == pytest.approx(seen["x"] - 0.1 * seen["frame"], abs=1.5)
+        narrow.until(lambda: abs(narrow.script(self.SEEN)["cut"] - 0.5 * seen["frame"]) < 1, "the divide moves along")
+        self.drag(narrow, (0.5, 0.5), (0.7, 0.5))
+        narrow.until(lambda: abs(narrow.script(self.SEEN)["cut"] - 0.7 * seen["frame"]) < 3)
+        assert narrow.script(self.SEEN)["x"] == moved["x"]
+
+    def test_by_touch(self, narrow: Page) -> None:
+        tap = {"tapCount": 2, "gestureSourceType": "touch"} | self.at(narrow, 0.5, 0.3)
+        narrow.chrome.execute_cdp_cmd("Input.synthesizeTapGesture", tap)
+        narrow.until(lambda: narrow["zoom"].text == "Fit to the page")
+        seen = narrow.script(self.SEEN)
+        finger = self.at(narrow, 0.8, 0.3)
+        moves = [("touchStart", 0), *(("touchMove", way) for way in range(5, 80, 5)), ("touchEnd", None)]
+        for kind, way in moves:
+            points = [] if way is None else [finger | {"x": finger["x"] - way}]
+            narrow.chrome.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        narrow.until(lambda: narrow.script(self.SEEN)["x"] > seen["x"], "a finger does not move the photograph")
+        assert narrow["split"].get_property("value") == "50"
+
+    def test_it_tries_nothing_again(self, page: Page, save: Save, running: Running) -> None:
+        running.backend.problems.append(Problem(504, "timeout", "not done within 60 s"))
+        page.choose(save())
+        page.says("item-problem-text", "took too long")
+        page["zoom"].send_keys(Keys.ENTER)
+        page.until(lambda: page["zoom"].text == "Fit to the page")
+        page["zoom"].send_keys(Keys.ENTER)
+        page.says("item-problem-text", "took too long")
+        assert len(running.backend.tasks) == 1
+
+    def test_another_photograph_fits_again(self, page: Page, save: Save) -> None:
+        page.choose(save("a.jpg", 1), save("b.jpg", 2))
+        page.finished()
+        page["zoom"].send_keys(Keys.ENTER)
+        page.until(lambda: page.script(self.SEEN)["frame"] == 128)
+        page.chrome.find_elements(By.CSS_SELECTOR, "#list .pick")[1].send_keys(Keys.ENTER)
+        page.finished()
+        assert page["zoom"].text == "View at 100 %"
+        assert page.script(self.SEEN)["frame"] > 128
+
+
 class TestLarge:
     """From 12 megapixels on, a preview is shown and dehazed; downloads are of the photograph itself."""
 
@@ -481,6 +591,30 @@ class TestLarge:
             assert archive.read("large-dehazed.jpg") == content
             assert Image.open(io.BytesIO(archive.read("small-dehazed.jpg"))).size == (128, 96)
         assert not large["saving"].is_displayed()
+
+    def test_at_100_percent_it_is_dehazed_in_full(self, large: Page, photograph: Path) -> None:
+        tasks = large.service.backend.tasks
+        large.choose(photograph)
+        large.finished()
+        assert large.script(DIFFERENCE)[:4] == [1200, 1600] * 2
+        large["zoom"].send_keys(Keys.ENTER)
+        assert large.script("return document.getElementById('after').offsetWidth") == 3000  # the preview, until then
+        large.until(lambda: large.script(DIFFERENCE)[:4] == [3000, 4000] * 2)
+        large.finished()
+        assert [task.data == photograph.read_bytes() for task in tasks] == [False, True]
+        assert not large["note"].is_displayed()
+        large["zoom"].send_keys(Keys.ENTER)
+        large.finished()
+        assert len(tasks) == 2  # what is there is more than enough
+        large.service.backend.free.clear()
+        large.set_strength(0)
+        large.until(lambda: len(tasks) == 3)
+        assert len(tasks[2].data) < len(tasks[1].data)  # a preview is quicker
+        large["zoom"].send_keys(Keys.ENTER)
+        large["cancel"].send_keys(Keys.ENTER)
+        large.finished()
+        assert large["zoom"].text == "View at 100 %"
+        large.service.backend.free.set()
 
     def test_the_download_tells_how_far_it_is_and_can_be_cancelled(
         self, large: Page, photograph: Path, downloads: Path
@@ -560,6 +694,20 @@ class TestVideo:
         films.until(lambda: self.forgotten(tmp_path))
         films["clear"].send_keys(Keys.ENTER)
         films.until(lambda: films.script("return liveUrls.size") == 0)
+
+    def test_before_and_after_at_the_same_moment(self, films: Page, clip: Path) -> None:
+        films.choose(clip)
+        self.finished(films)
+        after = films.script("const clip = document.getElementById('clip'); clip.currentTime = 0.12; return clip.src")
+        films["cut-after"].send_keys(Keys.ARROW_LEFT)
+        films.until(lambda: films["before-tag"].is_displayed() and not films["after-tag"].is_displayed())
+        shown = "const clip = document.getElementById('clip'); return [clip.src, clip.currentTime, clip.readyState]"
+        films.until(lambda: films.script(shown)[2] > 1)
+        assert films.script(shown)[0] != after
+        assert films.script(shown)[1] == pytest.approx(0.12)
+        films["cut-before"].send_keys(Keys.ARROW_RIGHT)
+        self.finished(films)
+        assert not films["zoom"].is_displayed()
 
     def test_it_begins_again_only_when_told(self, films: Page, clip: Path, tmp_path: Path) -> None:
         backend = films.service.backend

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -202,3 +204,49 @@ def test_a_program_with_the_client_imports_neither_ray_nor_torch() -> None:
     code = "import sys, serving.client; print([m for m in ('ray', 'torch', 'fastapi', 'pyarrow') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+class Broken(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """An answer whose connection breaks in its middle."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield b"PK"
+        raise httpx.ReadError("broken")
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"PK"
+        raise httpx.ReadError("broken")
+
+
+@both
+def test_a_result_is_whole_or_not_there_and_tried_again(call: Call, service: Service, tmp_path: Path) -> None:
+    done = reply(200, json={"id": "j", "status": "done", "total": 1, "done": 1, "failed": 0, "created": ""})
+    service.replies = [done, BUSY, reply(200, stream=Broken()), reply(200, content=b"PK whole")]
+    (tmp_path / "clear.zip").write_bytes(b"earlier")
+    assert call(service, "result", "j", tmp_path / "clear.zip").read_bytes() == b"PK whole"
+    assert service.waits == [7.0, 0.5]
+    service.replies = [done, *[reply(200, stream=Broken())] * 3]
+    with pytest.raises(ServiceError, match="unreachable"):
+        call(service, "result", "j", tmp_path / "clear.zip")
+    assert (tmp_path / "clear.zip").read_bytes() == b"PK whole"
+    assert [path.name for path in tmp_path.iterdir()] == ["clear.zip"]
+
+
+@both
+def test_files_older_than_zip_are_handed_in_too(call: Call, service: Service, tmp_path: Path) -> None:
+    """As containers and package managers date them."""
+    (tmp_path / "a.jpg").write_bytes(b"hazy")
+    os.utime(tmp_path / "a.jpg", (0, 0))
+    service.replies = [
+        reply(202, json={"id": "j", "status": "queued", "total": 0, "done": 0, "failed": 0, "created": ""})
+    ]
+    call(service, "submit", [tmp_path / "a.jpg"])
+    with zipfile.ZipFile(io.BytesIO(service.requests[0].content)) as sent:
+        assert sent.read("a.jpg") == b"hazy"
+
+
+@both
+def test_a_model_has_its_name_again(call: Call, service: Service) -> None:
+    """Headers hold ASCII, so the service quotes it."""
+    service.replies = [reply(200, headers={"x-model": quote("modèle 50%", safe=" ")}, content=b"clear")]
+    assert call(service, "dehaze", b"hazy").model == "modèle 50%"

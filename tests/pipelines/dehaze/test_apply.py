@@ -60,6 +60,14 @@ def test_one_photograph_gets_a_neighbor(photo_folder: Folder, capsys: pytest.Cap
     assert main([str(source), "--model", "dcp", "--overwrite", "--strength", "0.5"]) == 0
 
 
+def test_two_photographs_and_no_folder(photo_folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    """As from ``dehaze *.jpg``: the last one, here an original, would be replaced."""
+    first, second = sorted(photo_folder(count=2).iterdir())
+    assert main([str(first), str(second), "--model", "dcp"]) == 2
+    advice = "--overwrite replaces it; to dehaze it too, give a folder for the results: --out DST"
+    assert f"{second} is there already; {advice}\n" in capsys.readouterr().err
+
+
 def test_heic_in_a_folder_becomes_jpeg(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     (folder / "deep").mkdir(parents=True)

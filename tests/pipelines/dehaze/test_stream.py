@@ -10,16 +10,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from models import checkpoints
 from models.predictor import Predictor
 from pipelines.dehaze.apply import main
 
 Folder = Callable[..., Path]
 
 
-def piped(*words: object, data: bytes | None = None, **options: object) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "pipelines.dehaze.apply", *map(str, words), "--model", "dcp"]
+def piped(
+    *words: object, data: bytes | None = None, model: object = "dcp", **options: object
+) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "pipelines.dehaze.apply", *map(str, words), "--model", str(model)]
     return subprocess.run(command, input=data, check=False, capture_output="stdout" not in options, **options)  # type: ignore[call-overload, no-any-return]
 
 
@@ -53,6 +57,42 @@ def test_a_full_disk_and_a_reader_that_has_gone(photo_folder: Folder) -> None:
     done = piped(source, "-", stdout=writing, stderr=subprocess.PIPE)
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_network_of_one_s_own(photo_folder: Folder, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("from torch import nn\n\nclass Net(nn.Identity):\n    pass\n")
+    model = checkpoints.save(tmp_path / "model", torch.nn.Identity(), {"network": {"name": "mine:Net"}})
+    data = (photo_folder(count=1) / "photo_000.jpg").read_bytes()
+    paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    done = piped("-", "-", "--allow-networks", "mine", model=model, data=data, env=os.environ | {"PYTHONPATH": paths})
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert Image.open(io.BytesIO(done.stdout)).format == "JPEG"
+
+
+CLOSING = "import os, sys; os.close(int(sys.argv[1])); os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_caller_that_has_closed_one(closed: int, photo_folder: Folder, tmp_path: Path) -> None:
+    """What would be told goes nowhere, least of all into the picture."""
+    source = photo_folder(count=1) / "photo_000.jpg"
+    command = [sys.executable, "-c", CLOSING, str(closed), "-m", "pipelines.dehaze.apply", "--model", "dcp"]
+
+    def closing(*words: object, data: bytes) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run([*command, *map(str, words)], input=data, check=False, capture_output=True)
+
+    done = closing(source, tmp_path / "clear.jpg", data=b"")
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
+    assert (tmp_path / "clear.jpg").exists()
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[0x013B] = "who took it"
+    Image.open(source).save(buffer, "JPEG", exif=exif)
+    done = closing("-", "-", "--keep-metadata", "--format", "bmp", data=buffer.getvalue())  # which cannot: a note
+    if closed == 1:
+        assert done.returncode == 2
+        assert done.stderr == b"error: standard output is closed; send it to a file or a program: ... > clear.jpg\n"
+    else:
+        assert done.stdout.startswith(b"BM")
 
 
 def test_what_is_refused_is_one_line(

@@ -59,6 +59,21 @@ class TestTokens:
         file.write_text(content)
         assert tokens.owner(f"Bearer {ONE}")
 
+    def test_files_of_other_programs(self, file: Path, caplog: pytest.LogCaptureFixture) -> None:
+        file.write_bytes(f"\ufeff{ONE}\r\n# für Ünder\r\n".encode())  # as editors on Windows write it
+        tokens = Tokens(AuthConfig(token_file=file))
+        assert tokens.owner(f"Bearer {ONE}")
+        for content in (ONE.encode("utf-16"), f"pässwort-{ONE}".encode(), b"\x9f\xff" * 16):
+            file.write_bytes(content)
+            with pytest.raises(ConfigError, match=r"token with characters other than ASCII; expected such as .openssl"):
+                Tokens(AuthConfig(token_file=file))
+            with caplog.at_level(logging.ERROR):
+                assert tokens.owner(f"Bearer {ONE}") is None
+            assert "no token of" in caplog.text
+            caplog.clear()
+            file.write_text(ONE)
+            assert tokens.owner(f"Bearer {ONE}")
+
     def test_from_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert not Tokens(AuthConfig()).required
         monkeypatch.setenv("DEHAZE_TOKENS", f"{ONE}, {TWO}")

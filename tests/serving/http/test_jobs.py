@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import json
+import sys
 import threading
 import time
 import zipfile
@@ -478,6 +479,9 @@ def test_webhooks_go_to_hosts_of_the_configuration_only(
     ):  # fmt: skip
         answer = client.post("/v1/jobs", params={"webhook": url}, content=photographs(b"a"))
         assert (answer.status_code, answer.json()["code"]) == (403, "not_allowed"), url
+    for url in ("https://hooks.example.org/\x01", "https://[::1/"):
+        answer = client.post("/v1/jobs", params={"webhook": url}, content=photographs(b"a"))
+        assert (answer.status_code, answer.json()["code"]) == (400, "bad_request"), url
 
 
 def test_the_interface_describes_jobs(service: Service, backend: Fake, folder: Path) -> None:
@@ -493,3 +497,24 @@ def test_the_interface_describes_jobs(service: Service, backend: Fake, folder: P
         "video/x-matroska",
         "video/webm",
     }
+
+
+def test_photographs_at_a_time_do_not_take_each_other_s_names_nor_counts(
+    service: Service, backend: Fake, folder: Path, tmp_path: Path
+) -> None:
+    """Results of a.png and a.webp are both a.jpg at first."""
+    (tmp_path / "in").mkdir()
+    for index in range(60):
+        for suffix in ("png", "webp", "bmp", "avif"):
+            (tmp_path / "in" / f"{index}.{suffix}").write_bytes(f"{index}{suffix}".encode())
+    jobs = {"folder": str(folder), "prefixes": [str(tmp_path)], "parallel": 8}
+    client = service(backend, jobs=jobs)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        folders = {"source": str(tmp_path / "in"), "target": str(tmp_path / "out")}
+        state = ended(client, client.post("/v1/jobs", json=folders).json()["id"], 120)
+    finally:
+        sys.setswitchinterval(before)
+    assert len(list((tmp_path / "out").iterdir())) == 240
+    assert (state["total"], state["done"]) == (240, 240)

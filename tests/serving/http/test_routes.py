@@ -410,3 +410,17 @@ class TestBatch:
         _, manifest = opened(client.post("/v1/batch", params={"format": "bmp"}, content=sent).content)
         assert [entry["status"] for entry in manifest["files"]] == ["ok", "failed", "failed"]
         assert manifest["files"][2]["problem"]["code"] == "answer_full"
+
+
+def test_a_strength_that_is_none_is_told_what_may_be(
+    service: Callable[..., TestClient], jpeg: Callable[..., bytes]
+) -> None:
+    for value in ("AUTO", "", "nan", "2.1"):
+        answer = service().post("/v1/dehaze", params={"strength": value}, content=jpeg())
+        assert answer.json()["detail"] == f"strength={value}: expected a number from -1 to 2, or auto"
+
+
+def test_a_path_of_several_methods_names_them_all(service: Callable[..., TestClient], tmp_path: Path) -> None:
+    answer = service(jobs={"folder": str(tmp_path / "jobs")}).put("/v1/jobs/one")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "DELETE, GET, HEAD")
+    assert answer.json()["detail"] == "'/v1/jobs/one' takes DELETE or GET, not PUT"
