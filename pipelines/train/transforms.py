@@ -91,8 +91,7 @@ def decode_pixels(data: bytes, shrink_to: int | None = None) -> Pixels:
         data: a whole file.
         shrink_to: a JPEG may come at 1/2, 1/4 or 1/8 of its size as long as its shorter side keeps this many pixels.
     """
-    pixels = images.decode(data, shrink_to=shrink_to).pixels
-    return pixels if pixels.dtype == np.uint8 else images.to_uint8(images.to_tensor(pixels))[0]
+    return images.eight_bits(images.decode(data, shrink_to=shrink_to).pixels)
 
 
 def cut(pixels: Pixels, square: Square, size: int) -> NDArray[np.uint8]:
