@@ -369,8 +369,9 @@ def test_a_sick_worker_is_replaced_and_costs_nothing(run, tmp_path, units):
 def test_a_round_that_gives_units_up_counts_them(run, tmp_path, units):
     pool = start_pool(run, tmp_path / "pool")
     lost = WorkUnit(str(tmp_path / "gone.parquet"), 0)
-    labeling = start_labeling(CONFIG, pool, units, (offset(0.0), 0), build=lambda _: (Teacher(), SlowScorer(0)))
-    report = labeling.run_round([*units, lost])
+    given = [*units, lost]
+    labeling = start_labeling(CONFIG, pool, given, (offset(0.0), 0), build=lambda _: (Teacher(), SlowScorer(0)))
+    report = labeling.run_round()
     assert [unit["uri"] for unit in report["failed"]] == [lost.uri]
     assert report["reasons"].startswith("1 x FileNotFoundError")
     assert labeling.troubles() == (1, 0)
@@ -414,8 +415,6 @@ def test_labels_follow_the_teacher_and_only_get_better(run, tmp_path, units):
     assert [report["accepted"] for report in status["history"]] == [8, 8, 0]
     assert status["teacher_step"] == 20, "a step that is not newer is ignored"
     assert status["error"] is None
-    with pytest.raises(LabelingError, match=r"gone\.parquet"):
-        labeling.run_round([WorkUnit(str(tmp_path / "gone.parquet"), 0)])
     labeling.stop()
     labeling.stop()
 
