@@ -1,7 +1,8 @@
 """Depth maps from photographs alone, by any depth model of ``transformers``.
 
 A folder with a model in it, or a name such as ``depth-anything/Depth-Anything-V2-Small-hf`` whose weights are in the
-local cache. Nothing is downloaded, only safetensors are read, and no code that comes with a model is run. Needs the extra ``ray-dehaze[depth]``. No Ray.
+local cache. Nothing is downloaded, only safetensors are read, and no code that comes with a model is run. Needs the
+extra ``ray-dehaze[depth]``. No Ray.
 """
 
 from __future__ import annotations
