@@ -22,17 +22,17 @@ import json
 import os
 import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models import images
+from benchmarks.ingest_corpus import describe, sample_rows
 from pipelines.cluster import ray_session
-from pipelines.corpus import CORPUS_SCHEMA, MANIFEST, Manifest, image_id_of
-from pipelines.demo import BROKEN, make_samples
+from pipelines.corpus import CORPUS_SCHEMA, Domain
+from pipelines.demo import make_samples
 from pipelines.tracking import Tracker, default_uri
 from pipelines.train import Recipe, TrainJob, labeling_config, load_recipe, train
 
@@ -42,35 +42,21 @@ ROWS_PER_GROUP = 4
 CPUS = 4  # logical ones: 4 label workers and their pool fit
 
 
-def _rows(folder: Path, domain: str) -> Iterator[dict[str, Any]]:
-    for path in sorted(folder.glob("*.jpg")):
-        if path.name != BROKEN:
-            data = path.read_bytes()
-            height, width = images.decode(data).pixels.shape[:2]
-            yield {
-                "image_id": image_id_of(data), "uri": str(path), "domain": domain, "image": data, "depth": None,
-                "pair_id": None, "width": width, "height": height, "phash": "0" * 16, "split": "train",
-            }  # fmt: skip
-
-
 def make_corpora(out: Path, count: int) -> dict[str, str]:
     """Make a clear and a hazy corpus of ``count`` photographs each and return their folders by domain. The samples
     repeat under other ids, in small row groups.
     """
     samples, made = make_samples(out / "samples"), {}
-    for domain, source in (("clear", samples.clear), ("hazy", samples.hazy)):
+    sources: tuple[tuple[Domain, Path], ...] = (("clear", samples.clear), ("hazy", samples.hazy))
+    for domain, source in sources:
         folder = out / domain
         folder.mkdir()
-        some = itertools.islice(itertools.cycle(list(_rows(source, domain))), count)
+        some = itertools.islice(itertools.cycle(list(sample_rows(source, domain))), count)
         rows = [row | {"image_id": f"{row['image_id']}-{index}"} for index, row in enumerate(some)]
         pq.write_table(
             pa.Table.from_pylist(rows, CORPUS_SCHEMA), folder / "train-000000.parquet", row_group_size=ROWS_PER_GROUP
         )
-        manifest = Manifest(
-            domain=domain, found=count, accepted=count, rejected=0, duplicates=0, splits={"train": count},
-            files=("train-000000.parquet",), row_groups={"train-000000.parquet": -(-count // ROWS_PER_GROUP)},
-        )  # fmt: skip
-        (folder / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json")))
+        describe(folder, domain, count, {"train-000000.parquet": -(-count // ROWS_PER_GROUP)})
         made[domain] = str(folder)
     return made
 

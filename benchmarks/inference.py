@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from benchmarks.gpu.speed import photograph
 from models import zoo
 from models.inference import as_dehazed, dehaze, peak_bytes
 from models.options import InferenceConfig
@@ -57,20 +58,6 @@ def variant_of(network: nn.Module, variant: str) -> Callable[[Tensor], Tensor]:
     return lambda image: dehaze(network, image, config).scene
 
 
-def photograph(size: tuple[int, int], device: torch.device) -> Tensor:
-    """Return a hazy picture, 13HW in [0, 1], of smooth fields at many scales: speed does not depend on it, rounding
-    errors do.
-    """
-    torch.manual_seed(1)
-    fields = [
-        nn.functional.interpolate(torch.rand(1, 3, 2**k, 2**k), size=size, mode="bicubic") / 2 ** (k / 2)
-        for k in range(1, 8)
-    ]
-    scene = torch.stack(fields).sum(0)
-    scene = (scene - scene.amin()) / (scene.amax() - scene.amin())
-    return (0.4 * scene + 0.5).clamp(0, 1).to(device)
-
-
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
     start = time.perf_counter()
     work()
@@ -82,7 +69,7 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 @torch.inference_mode()
 def compare(model: str, size: str, variants: list[str], rounds: int, device: torch.device) -> list[Any]:
     """Return a row per variant with its best time and its agreement with the textbook, all timed in turn."""
-    network, image = network_of(model, device), photograph(SIZES[size], device)
+    network, image = network_of(model, device), photograph((1, *SIZES[size]), device).contiguous()
     functions = {variant: variant_of(network, variant) for variant in variants}
     results = {variant: function(image) for variant, function in functions.items()}  # also warms up
     best = dict.fromkeys(variants, math.inf)

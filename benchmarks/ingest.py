@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.ingest_corpus import make_corpus
+from benchmarks.serving_service import memory as memory_of
 
 RECIPE = "refine_corun_compact"
 ONE_CROP = ("crop.size=256", "crop.per_photo=1")  # so that photographs per second are samples per second
@@ -151,26 +152,6 @@ def _child(text: str) -> None:
 # --- all measurements ---
 
 
-def _descendants(pid: int) -> list[int]:
-    found = [pid]
-    for parent in found:
-        for children in Path(f"/proc/{parent}/task").glob("*/children"):
-            found += [int(child) for child in children.read_text().split()]
-    return found
-
-
-def _resident(pid: int) -> int:
-    """Bytes of a process and all that it started; what they share counts once. Processes may end meanwhile."""
-    total = 0
-    try:
-        for one in _descendants(pid):
-            rollup = Path(f"/proc/{one}/smaps_rollup").read_text()
-            total += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) << 10
-    except (OSError, StopIteration):
-        return 0
-    return total
-
-
 def measure(kind: str, cores: int, *, memory: bool = False, **todo: Any) -> dict[str, float]:
     """Measure once in a process of its own; ``memory`` adds its peak in bytes, which costs it some time.
 
@@ -193,7 +174,7 @@ def _run(command: list[str], *, memory: bool) -> int:
     with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as child:
         while child.poll() is None:
             if memory:
-                peak = max(peak, _resident(child.pid))
+                peak = max(peak, memory_of(child.pid).total())
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(0.5)
     return peak

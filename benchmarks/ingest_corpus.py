@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,31 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models import images
-from pipelines.corpus import CORPUS_SCHEMA, MANIFEST, Manifest, image_id_of, require_corpus
+from pipelines.corpus import CORPUS_SCHEMA, MANIFEST, Domain, Manifest, image_id_of, require_corpus
 from pipelines.demo import BROKEN, make_samples
 
 ROWS_PER_SHARD, ROWS_PER_GROUP = 256, 64  # as the ingest writes them
 
 
-def _sample_rows(folder: Path) -> Iterator[dict[str, Any]]:
-    for path in sorted(make_samples(folder).clear.glob("*.jpg")):
+def sample_rows(folder: Path, domain: Domain) -> Iterator[dict[str, Any]]:
+    """Yield a row of a corpus for each sample in a folder."""
+    for path in sorted(folder.glob("*.jpg")):
         if path.name != BROKEN:
             data = path.read_bytes()
             height, width = images.decode(data).pixels.shape[:2]
             yield {
-                "image_id": image_id_of(data), "uri": str(path), "domain": "clear", "image": data, "depth": None,
+                "image_id": image_id_of(data), "uri": str(path), "domain": domain, "image": data, "depth": None,
                 "pair_id": None, "width": width, "height": height, "phash": "0" * 16, "split": "train",
             }  # fmt: skip
+
+
+def describe(folder: Path, domain: Domain, count: int, row_groups: dict[str, int]) -> None:
+    """Write the manifest of a corpus of ``count`` photographs to train on, with the row groups of each of its files."""
+    manifest = Manifest(
+        domain=domain, found=count, accepted=count, rejected=0, duplicates=0, splits={"train": count},
+        files=tuple(row_groups), row_groups=row_groups,
+    )  # fmt: skip
+    (folder / MANIFEST).write_text(manifest.model_dump_json())
 
 
 def _corpus_rows(uri: str) -> Iterator[dict[str, Any]]:
@@ -43,18 +52,13 @@ def make_corpus(out: Path, count: int, clear: str | None) -> str:
     shard, folder = out / "shard.parquet", out / f"corpus-{count}"
     folder.mkdir(parents=True)
     if not shard.exists():
-        rows = _corpus_rows(clear) if clear else _sample_rows(out / "samples")
+        rows = _corpus_rows(clear) if clear else sample_rows(make_samples(out / "samples").clear, "clear")
         some = list(itertools.islice(rows, ROWS_PER_SHARD))
         table = pa.Table.from_pylist(list(itertools.islice(itertools.cycle(some), ROWS_PER_SHARD)), CORPUS_SCHEMA)
         pq.write_table(table, shard, compression="none", row_group_size=ROWS_PER_GROUP)
     shards = -(-count // ROWS_PER_SHARD)
-    names = tuple(f"train-{index:06d}.parquet" for index in range(shards))
+    names = [f"train-{index:06d}.parquet" for index in range(shards)]
     for name in names:
         (folder / name).symlink_to(shard)
-    total = shards * ROWS_PER_SHARD
-    manifest = Manifest(
-        domain="clear", found=total, accepted=total, rejected=0, duplicates=0, splits={"train": total}, files=names,
-        row_groups=dict.fromkeys(names, ROWS_PER_SHARD // ROWS_PER_GROUP),
-    )  # fmt: skip
-    (folder / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json")))
+    describe(folder, "clear", shards * ROWS_PER_SHARD, dict.fromkeys(names, ROWS_PER_SHARD // ROWS_PER_GROUP))
     return str(folder)

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import psutil
 import yaml
 
 MB = 1 << 20
@@ -29,17 +30,7 @@ def free_port() -> int:
 
 def descendants(root: int) -> list[int]:
     """Return a process and all that descend from it, as process ids."""
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        children.setdefault(parent, []).append(int(stat.parent.name))
-    found = [root]
-    for process in found:
-        found += children.get(process, [])
-    return found
+    return [root, *(child.pid for child in psutil.Process(root).children(recursive=True))]
 
 
 def titles(root: int) -> dict[int, str]:

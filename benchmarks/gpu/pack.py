@@ -66,9 +66,7 @@ def rows_of(corpus: Corpus) -> Iterator[dict[str, Any]]:
 
 def shrunk(data: bytes, side: int, quality: int) -> bytes:
     """Return a photograph as a JPEG whose shorter side has at most ``side`` pixels."""
-    pixels = images.decode(data, shrink_to=side).pixels
-    if pixels.dtype != np.uint8:
-        pixels = images.to_uint8(images.to_tensor(pixels))[0]
+    pixels = images.eight_bits(images.decode(data, shrink_to=side).pixels)
     height, width = pixels.shape[:2]
     scale = min(1.0, side / min(height, width))
     if scale < 1:

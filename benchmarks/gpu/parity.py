@@ -69,13 +69,13 @@ def batch_of(recipe: Recipe, device: torch.device) -> dict[str, Tensor]:
     batch = {name: images() for name in ("hazy", "clear", "strong", "label", "image")}
     batch |= {"trust": images(1), "transmission": images(1)}
     numbers = torch.rand(2, generator=generator).to(device)
-    batch |= dict.fromkeys(("density", "depth", "quality"), numbers)
+    batch |= dict.fromkeys(("density", "quality"), numbers)
     batch |= dict.fromkeys(("airlight", "tint"), torch.rand(2, 3, generator=generator).to(device))
     batch["defect"] = torch.tensor([0, 1]).to(device)
     pair = ("hazy", "clear", "transmission", "airlight", "tint")
     wanted = {
         "supervised": pair, "cddgan": ("hazy", "clear"), "colabator": (*pair, "strong", "label", "trust"),
-        "scorer": ("image", "density", "depth", "quality", "defect"),
+        "scorer": ("image", "density", "quality", "defect"),
     }[recipe.method]  # fmt: skip
     return {name: batch[name] for name in wanted}
 

@@ -11,7 +11,6 @@ held-out pairs.
 from __future__ import annotations
 
 import functools
-import math
 import shutil
 import sys
 import time
@@ -19,7 +18,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -30,6 +28,7 @@ from models import checkpoints, images, zoo
 from models.config import DehazeError, parse
 from models.contact_sheet import Line, contact_sheet
 from models.inference import dehaze
+from pipelines.evaluate import psnr
 from pipelines.train import (
     InlineLabels,
     Recipe,
@@ -183,12 +182,6 @@ def _loop(
     if labels is not None:
         stage.found["labels"] = {"size": labels.pool.stats().size, "accepted": labels.pool.stats().accepted}
         labels.pool.close()
-
-
-def psnr(one: Any, other: Any) -> float:
-    """Return the PSNR in dB of uint8 images."""
-    error = float(np.mean((one.astype(np.float64) - other) ** 2)) / 255**2
-    return -10 * math.log10(max(error, 1e-10))
 
 
 def on_pairs(

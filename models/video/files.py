@@ -35,7 +35,6 @@ _OPENING = {
     "format_whitelist": "mov,matroska,avi,asf,dv,flv,mpegts,mpeg,mpegvideo,m4v,h264,hevc,mxf,ogg",
     "protocol_whitelist": "file",
 }
-_UNSPECIFIED = 2  # of color spaces, transfers and primaries, as in ITU-T H.273
 _SPACES = {1: "ITU709", 5: "ITU601", 6: "SMPTE170M", 7: "SMPTE240M", 9: "BT2020", 10: "BT2020"}  # H.273: libswscale's
 _HDR = {16: "PQ", 18: "HLG"}
 _HIGH_DEFINITION = 720  # lines from which a file that does not say is taken for BT.709, as players do

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
-from models.paths import child, filesystem, replacing
+from models.paths import child, filesystem, remove_folder, replacing
 from pipelines.corpus.format import Corpus
 
 EXAMINED = pa.schema(
@@ -132,9 +132,7 @@ def read_part(uri: str) -> pa.Table:
 
 def drop_parts(out: str) -> None:
     """Delete the parts: the catalogue has them all."""
-    files, path = filesystem(child(out, _PARTS))
-    if files.get_file_info(path).type == pafs.FileType.Directory:
-        files.delete_dir(path)
+    remove_folder(child(out, _PARTS))
 
 
 def stored_parts(out: str, digest: str) -> Iterator[str]:

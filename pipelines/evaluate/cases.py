@@ -65,8 +65,7 @@ def photo_seed(image_id: str, seed: int) -> int:
 
 def pixels_of(data: bytes) -> Pixels:
     """Decode by the image contract to uint8 RGB (H, W, 3); raises `images.ImageError`."""
-    photo = images.decode(data)
-    return photo.pixels if photo.pixels.dtype == np.uint8 else images.to_uint8(photo.tensor())[0]
+    return images.eight_bits(images.decode(data).pixels)
 
 
 def bounded(pixels: Pixels, max_side: int) -> Pixels:

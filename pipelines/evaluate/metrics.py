@@ -67,11 +67,6 @@ class Metric:
     selected_labels: bool = False
     decimals: int = 3
 
-    @property
-    def needs_reference(self) -> bool:
-        """Say whether the metric exists only for photographs with a clear version."""
-        return self.needs == "reference"
-
     def gain(self, value: float | Values, baseline: float | Values) -> Any:
         """Return how much better ``value`` is than ``baseline``: positive is better, for every metric."""
         if self.better == "zero":

@@ -123,7 +123,7 @@ def prepare(config: EvaluateConfig) -> EvaluationPlan:
     groups = select(config, folders)
     missing, about = learned(config, names)
     measured = tuple(name for name in names if name not in missing)
-    if config.unharmed and choices and any(METRICS[name].needs_reference for name in measured):
+    if config.unharmed and choices and any(METRICS[name].needs == "reference" for name in measured):
         groups |= unharmed(config, groups)
     for name, group in groups.items():
         groups[name] = replace(group, headline=headline_of(group.kind, measured, config.headline, banned))

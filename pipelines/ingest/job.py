@@ -219,11 +219,8 @@ class _Writer:
     """An actor that holds a depth model."""
 
     def __init__(self, config: IngestConfig) -> None:
-        self.config = config
-        self.model: Any = None
+        self.config, self.model = config, _load(config)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """As :func:`_write_batch`."""
-        if self.model is None:  # not in the constructor: its errors would be the death of an actor
-            self.model = _load(self.config)
         return _write_batch(batch, self.config, self.model)

@@ -104,7 +104,9 @@ def _source(units: Sequence[Unit], sampling: Sampling) -> Any:
     from ray.data.block import BlockAccessor, BlockMetadata
 
     def read(some: list[Unit]) -> Iterator[Any]:
-        _one_thread()
+        import torch
+
+        torch.set_num_threads(1)  # tasks run beside each other, and beside the training
         for samples in blocks(some, sampling):
             yield BlockAccessor.batch_to_block(samples)
 
@@ -123,12 +125,6 @@ def _source(units: Sequence[Unit], sampling: Sampling) -> Any:
             return [ReadTask(functools.partial(read, [units[i] for i in share]), unknown) for share in shares]
 
     return CorpusSamples()  # type: ignore[no-untyped-call]  # Ray has no hint here
-
-
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)  # tasks run beside each other, and beside the training
 
 
 def dataset(corpus: Corpus, sampling: Sampling, *, tasks: int, cpus: float) -> Any:

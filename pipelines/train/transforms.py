@@ -98,8 +98,7 @@ def decode_pixels(data: bytes, shrink_to: int | None = None) -> Pixels:
         data: a whole file.
         shrink_to: a JPEG may come at 1/2, 1/4 or 1/8 of its size as long as its shorter side keeps this many pixels.
     """
-    pixels = images.decode(data, shrink_to=shrink_to).pixels
-    return pixels if pixels.dtype == np.uint8 else images.to_uint8(images.to_tensor(pixels))[0]
+    return images.eight_bits(images.decode(data, shrink_to=shrink_to).pixels)
 
 
 def cut(pixels: Pixels, square: Square, size: int) -> NDArray[np.uint8]:
@@ -307,19 +306,18 @@ def _defect(image: Tensor, kind: int, severity: float, random: np.random.Generat
 def scorer_samples(rows: Iterable[Row], crop: CropConfig, haze: HazeConfig, seed: int | None = None) -> Samples:
     """Clear photographs -> images with haze of known density and perhaps a defect, ``crop.per_photo`` of each.
 
-    ``image``, ``density`` = 1 - mean transmission, ``depth`` = mean optical depth ``-ln T``, ``quality`` in [0, 1]
-    and ``defect``: 0 for none, else 1 + the place in ``DEFECTS``.
+    ``image``, ``density`` = 1 - mean transmission, ``quality`` in [0, 1] and ``defect``: 0 for none, else 1 + the
+    place in ``DEFECTS``.
     """
     crops = _crops(rows, crop, seed)
     clear, made = _scaled(crops), synthesize(_scaled(crops), None, [one.seed for one in crops], haze)
     density = 1.0 - made.transmission.mean((1, 2, 3))
-    depth = -made.transmission.log().mean((1, 2, 3))
     finished, qualities, defects = [], [], []
     for index, one in enumerate(crops):
         hazed, spoilt = one.random.random() < 0.75, one.random.random() < 0.5
         image, defect, quality = (made.hazy if hazed else clear)[index], 0, 1.0
         if not hazed:
-            density[index] = depth[index] = 0.0
+            density[index] = 0.0
         if spoilt:
             severity, kind = one.random.uniform(0.2, 1.0), int(one.random.integers(len(DEFECTS)))
             image, defect, quality = _defect(image, kind, severity, one.random), 1 + kind, 1.0 - severity
@@ -329,7 +327,6 @@ def scorer_samples(rows: Iterable[Row], crop: CropConfig, haze: HazeConfig, seed
     return {
         "image": images.to_uint8(torch.stack(finished)),
         "density": density.numpy(),
-        "depth": depth.numpy(),
         "quality": np.array(qualities, np.float32),
         "defect": np.array(defects, np.int64),
     }

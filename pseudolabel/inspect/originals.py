@@ -45,6 +45,5 @@ def find_originals(corpus: str, image_ids: Collection[str]) -> dict[str, NDArray
     decoded = {}
     for image_id, data in found.items():
         with suppress(images.ImageError):
-            pixels = images.decode(data).pixels
-            decoded[image_id] = pixels if pixels.dtype == np.uint8 else images.to_uint8(images.to_tensor(pixels))[0]
+            decoded[image_id] = images.eight_bits(images.decode(data).pixels)
     return decoded

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -10,7 +10,6 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
 from models.config import PoolError
-from pseudolabel.labeling.rounds import WorkUnit
 from pseudolabel.pool import Pending, find_actor
 
 COORDINATOR = "label-coordinator"
@@ -60,15 +59,10 @@ class LabelingClient:
         """Ask for the training step of the oldest weights that any worker labels with, and take the answer later."""
         return self._pending(self._coordinator().weights_step.remote())
 
-    def run_round(
-        self,
-        units: Sequence[WorkUnit] | None = None,
-        progress: Callable[[dict[str, Any]], None] | None = None,
-    ) -> dict[str, Any]:
+    def run_round(self, progress: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
         """Label all units with the latest teacher, and wait; this is how the pool is seeded before training.
 
         Args:
-            units: what to label; by default all.
             progress: told the :meth:`status` every second.
 
         Returns:
@@ -78,7 +72,7 @@ class LabelingClient:
             LabelingError: the workers cannot start, or not a single unit could be labeled.
         """
         self._settle()
-        ref = self._coordinator().run_round.remote(None if units is None else list(units))
+        ref = self._coordinator().run_round.remote()
         while not ray.wait([ref], timeout=1)[0]:
             if progress is not None:
                 progress(self.status())

@@ -164,12 +164,10 @@ def read_unit(
         )
         for row in (row for batch in rows for row in batch.to_pylist() if row["split"] == "train"):
             try:
-                pixels = images.decode(row["image"]).pixels
+                pixels = images.eight_bits(images.decode(row["image"]).pixels)
             except images.ImageError as problem:
                 unreadable(row["image_id"], problem)
                 continue
-            if pixels.dtype != np.uint8:
-                pixels = images.to_uint8(images.to_tensor(pixels))[0]
             yield row["image_id"], images.resize(pixels, size, size)
 
 

@@ -131,18 +131,16 @@ class LabelCoordinator:
         oldest = None if current is None else current.oldest_step
         return latest if oldest is None else oldest
 
-    def run_round(self, units: list[WorkUnit] | None) -> dict[str, Any]:
-        """Label `units`, by default all, each with the teacher that is the latest when it is handed out.
+    def run_round(self) -> dict[str, Any]:
+        """Label all units, each with the teacher that is the latest when it is handed out.
 
         Raises:
             LabelingError: the workers cannot start, or not a single unit could be labeled.
         """
         with self._one_round:
-            everything = units is None
             self._rounds += 1
             step = self._teacher[1]
-            chosen = self._units if units is None else units
-            current = Round(self._rounds, step, chosen, self._config.attempts)
+            current = Round(self._rounds, step, self._units, self._config.attempts)
             self._current = current
             try:
                 self._work_off(current)
@@ -157,7 +155,7 @@ class LabelCoordinator:
             if current.failed:
                 told = (current.number, len(current.failed), report["units"], report["reasons"])
                 log.error("labeling round %d gave up %d of %d row groups: %s", *told)
-            if everything and not current.left:
+            if not current.left:
                 self._labeled_step = step
             return report
 
@@ -169,7 +167,7 @@ class LabelCoordinator:
                 if self._stopped.is_set() or not self._is_behind():
                     continue
             try:
-                self.run_round(None)
+                self.run_round()
                 self._error = None
             except (LabelingError, RayError) as problem:
                 if self._stopped.is_set():

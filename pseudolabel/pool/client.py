@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -102,17 +101,15 @@ class _Window:
             return ref
 
 
-@dataclass(frozen=True)
-class _Address:
-    run: str
-    shards: int
-
-
 class LabelPoolClient:
     """One label pool, however many shards it has; picklable, safe to use from several threads.
 
     At most :data:`MAX_PENDING` calls that offer are under way per client, and as many that fetch; a further one waits
     until the pool has kept up, so that a slow pool slows its producers instead of growing a queue.
+
+    Attributes:
+        run: that the pool belongs to.
+        shards: how many it has.
     """
 
     _offers: _Window
@@ -129,19 +126,9 @@ class LabelPoolClient:
         """
         if shards < 1:
             raise ValueError(f"shards must be positive, not {shards}")
-        self._address = _Address(run, shards)
+        self.run, self.shards = run, shards
         self._prepare()
         self._actors.update(enumerate(actors))
-
-    @property
-    def run(self) -> str:
-        """Return the run that the pool belongs to."""
-        return self._address.run
-
-    @property
-    def shards(self) -> int:
-        """Return the number of shards."""
-        return self._address.shards
 
     def offer(self, entries: Sequence[LabelEntry]) -> list[bool]:
         """Offer candidates and wait; see :meth:`pseudolabel.pool.LabelPool.offer_records`."""
@@ -276,7 +263,7 @@ class LabelPoolClient:
         self._actors = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_address": self._address}
+        return {"run": self.run, "shards": self.shards}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -60,7 +60,6 @@ class Offered:
 def make_api(
     config: ServingConfig,
     backend: Backend,
-    tokens: Tokens | None = None,
     metrics: Metrics | None = None,
     *,
     names_requests: bool = False,
@@ -70,13 +69,12 @@ def make_api(
     Args:
         config: of the service.
         backend: does the work.
-        tokens: who may use it; None reads them as the configuration says.
         metrics: counts; None does not.
         names_requests: see :class:`serving.http.middleware.RequestMiddleware`.
     """
     metrics = metrics or Metrics()
     service = BodyReader(config, backend, metrics, Admission(config.requests))
-    tokens = tokens or Tokens(config.auth)
+    tokens = Tokens(config.auth)
     jobs = Jobs(service, tokens) if config.jobs.folder else None
     app = FastAPI(
         title="dehaze", version=_version(), docs_url=None, redoc_url=None, redirect_slashes=False,

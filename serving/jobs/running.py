@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 from serving.errors import ProblemError, refused
@@ -25,14 +24,6 @@ _LOOK_S = 5.0  # how often the folder is looked at for jobs of other ingresses, 
 _FAULTS = 5  # of the folder, or of ours, after which a job is given up
 _MARGIN_S = 60.0  # after the time that a body may take, until what came of it is left over
 View = Callable[[str, Asked, JobState], dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Known:
-    """A job that has ended."""
-
-    asked: Asked
-    state: JobState
 
 
 class Runner:
@@ -58,14 +49,14 @@ class Runner:
         self._works: dict[str, Work] = {}
         self._coming: Counter[str] = Counter()
         self._faults: Counter[str] = Counter()
-        self._ended: dict[str, Known] = {}
+        self._ended: dict[str, JobState] = {}
         self._first = True
         self._woken = asyncio.Event()
 
     @property
     def room(self) -> int:
         """Bytes that may still be written."""
-        states = [known.state for known in self._ended.values()] + [work.state for work in self._works.values()]
+        states = (*self._ended.values(), *(work.state for work in self._works.values()))
         return self._config.store_bytes - sum(state.size for state in states)
 
     @contextmanager
@@ -132,8 +123,8 @@ class Runner:
         for job in jobs:
             if job not in self._tasks and job not in self._ended:
                 await self._found(job)
-        for job, known in list(self._ended.items()):
-            if time.time() - (known.state.ended or 0) > self._config.keep_s and job not in self._tasks:
+        for job, state in list(self._ended.items()):
+            if time.time() - (state.ended or 0) > self._config.keep_s and job not in self._tasks:
                 await asyncio.to_thread(self._store.remove, job)
                 del self._ended[job]
         self._first = False
@@ -147,7 +138,7 @@ class Runner:
             return
         state = await asyncio.to_thread(self._store.state, job)
         if state.ended is not None:
-            self._ended[job] = Known(asked, state)
+            self._ended[job] = state
             await asyncio.to_thread(self._store.tidy, job, keep_result=state.status == "done")
             if asked.webhook is not None and state.status != "cancelled":
                 self._begin(job, self._tell(job, asked, state))

@@ -118,8 +118,7 @@ class Store:
 
     def add(self, job: str, asked: Asked) -> None:
         """Let a job exist; it outlives a power cut."""
-        with replacing(self.file(job, "job.json"), durable=True) as stream:
-            stream.write(asked.model_dump_json().encode())
+        self._write(self.file(job, "job.json"), asked.model_dump_json(), durable=True)
 
     def state(self, job: str) -> JobState:
         """Return how far a job is."""
@@ -136,8 +135,7 @@ class Store:
 
     def write_end(self, job: str, state: JobState) -> None:
         """It has ended; that outlives a power cut."""
-        with replacing(self.file(job, "ended.json"), durable=True) as stream:
-            stream.write(state.model_dump_json().encode())
+        self._write(self.file(job, "ended.json"), state.model_dump_json(), durable=True)
 
     def cancel(self, job: str) -> None:
         """Nobody wants it: its files go, and whoever works on it stops."""
@@ -245,6 +243,6 @@ class Store:
             return None
 
     @staticmethod
-    def _write(file: str, text: str) -> None:
-        with replacing(file) as stream:
+    def _write(file: str, text: str, *, durable: bool = False) -> None:
+        with replacing(file, durable=durable) as stream:
             stream.write(text.encode())

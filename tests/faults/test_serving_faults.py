@@ -4,29 +4,27 @@ other one. Nor does an update, however long a picture takes, or the end of the s
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import signal
 import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.serving_service import replicas
 from tests.serving.breaking import Breakable
+from tests.waiting import repeated, wait_for
 
 pytestmark = pytest.mark.faults
-Photo = Callable[..., NDArray[np.uint8]]
+Jpeg = Callable[..., bytes]
 
 CLIENTS = 4
 KILLS = 3
@@ -72,42 +70,20 @@ def both_run() -> bool:
     return states == {"RUNNING": 2}
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 120) -> float:
-    start = time.monotonic()
-    while not condition():
-        assert time.monotonic() - start < seconds, "it did not happen in time"
-        time.sleep(0.2)
-    return time.monotonic() - start
-
-
-@contextlib.contextmanager
-def load(service: httpx.Client, photo: Photo) -> Iterator[list[Any]]:
+def load(service: httpx.Client, data: bytes) -> AbstractContextManager[list[Any]]:
     """Requests all the time: 200 for each that was answered as the first was, else what it said."""
-    buffer = io.BytesIO()
-    Image.fromarray(photo(1, 240, 320, hazy=True)).save(buffer, "JPEG")
-    data, expected = buffer.getvalue(), service.post("/v1/dehaze", content=buffer.getvalue()).content
-    outcomes: list[Any] = []
-    stop = threading.Event()
+    expected = service.post("/v1/dehaze", content=data).content
 
-    def send() -> None:
-        while not stop.is_set():
-            answer = service.post("/v1/dehaze", content=data)
-            outcomes.append(answer.status_code if answer.content == expected else answer.text)
+    def sent() -> int | str:
+        answer = service.post("/v1/dehaze", content=data)
+        return answer.status_code if answer.content == expected else answer.text
 
-    threads = [threading.Thread(target=send) for _ in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield outcomes
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+    return repeated(sent, CLIENTS)
 
 
-def test_kill_9_under_load(service: httpx.Client, photo: Photo) -> None:
+def test_kill_9_under_load(service: httpx.Client, jpeg: Jpeg) -> None:
     back = []
-    with load(service, photo) as outcomes:
+    with load(service, jpeg(1, 240, 320)) as outcomes:
         for _ in range(KILLS):
             count = len(outcomes)
             wait_for(lambda count=count: len(outcomes) > count + 2 * CLIENTS)  # type: ignore[misc]
@@ -122,11 +98,11 @@ def test_kill_9_under_load(service: httpx.Client, photo: Photo) -> None:
     assert max(back) < FULL_CAPACITY_S
 
 
-def test_a_device_that_breaks_under_load(service: httpx.Client, photo: Photo) -> None:
+def test_a_device_that_breaks_under_load(service: httpx.Client, jpeg: Jpeg) -> None:
     from ray import serve
 
     handle = serve.get_deployment_handle("Dehazer", "dehaze")
-    with load(service, photo) as outcomes:
+    with load(service, jpeg(1, 240, 320)) as outcomes:
         wait_for(lambda: len(outcomes) > 2 * CLIENTS)
         broken = handle.break_device.remote().result()
         seconds = wait_for(lambda: broken not in dehazers())
@@ -137,7 +113,7 @@ def test_a_device_that_breaks_under_load(service: httpx.Client, photo: Photo) ->
     assert set(outcomes) == {200}
 
 
-def test_without_a_replica_that_computes_the_service_is_not_ready(service: httpx.Client, photo: Photo) -> None:
+def test_without_a_replica_that_computes_the_service_is_not_ready(service: httpx.Client, jpeg: Jpeg) -> None:
     from ray import serve
 
     wait_for(both_run)
@@ -146,9 +122,7 @@ def test_without_a_replica_that_computes_the_service_is_not_ready(service: httpx
     assert broken == dehazers()
     noticed = wait_for(lambda: service.get("/readyz").status_code == 503)  # without any picture
     print(f"not ready after {noticed:.0f} s, ready again after {wait_for(lambda: ready(service)):.0f} s")
-    buffer = io.BytesIO()
-    Image.fromarray(photo(1, 240, 320, hazy=True)).save(buffer, "JPEG")
-    assert service.post("/v1/dehaze", content=buffer.getvalue()).status_code == 200
+    assert service.post("/v1/dehaze", content=jpeg(1, 240, 320)).status_code == 200
     assert not broken & dehazers()
 
 
@@ -156,16 +130,16 @@ def ready(service: httpx.Client) -> bool:
     return service.get("/readyz").status_code == 200
 
 
-def test_an_update_waits_for_a_long_picture(service: httpx.Client, photo: Photo) -> None:
+def test_an_update_waits_for_a_long_picture(service: httpx.Client, jpeg: Jpeg) -> None:
     from ray import serve
 
     from serving import app
 
     buffer = io.BytesIO()
-    Image.fromarray(photo(1, 480, 640, hazy=True)).resize((6000, 4000)).save(buffer, "JPEG")
+    Image.open(io.BytesIO(jpeg(1, 480, 640))).resize((6000, 4000)).save(buffer, "JPEG")
     wait_for(both_run)
     before = dehazers()
-    with ThreadPoolExecutor(1) as pool, load(service, photo) as outcomes:
+    with ThreadPoolExecutor(1) as pool, load(service, jpeg(1, 240, 320)) as outcomes:
         start = time.monotonic()
         long = pool.submit(service.post, "/v1/dehaze", params={"model": "dark-channel"}, content=buffer.getvalue())
         time.sleep(2)  # it is being computed

@@ -21,6 +21,7 @@ from models.config import parse
 from serving.config import ServingConfig
 from serving.engine.replica import Replica
 from serving.http.routes import make_api
+from tests.waiting import wait_for
 
 COUNT = 6  # frames of the clip
 BASE: dict[str, Any] = {"model": "dcp", "scorer": None, "threads": 1}
@@ -53,6 +54,22 @@ def clip(tmp_path: Path, photo: Callable[..., NDArray[np.uint8]]) -> Path:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
     return path
+
+
+def submitted(client: TestClient, body: bytes, query: str = "", **options: Any) -> dict[str, Any]:
+    """Begin a job and return what the service says of it."""
+    answer = client.post(f"/v1/jobs{query}", content=body, **options)
+    assert answer.status_code == 202, answer.text
+    job: dict[str, Any] = answer.json()
+    assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
+    return job
+
+
+def ended(client: TestClient, job: str, **headers: Any) -> dict[str, Any]:
+    """Wait until a job has ended and return its state."""
+    wait_for(lambda: client.get(f"/v1/jobs/{job}", **headers).json()["status"] not in ("queued", "running"))
+    state: dict[str, Any] = client.get(f"/v1/jobs/{job}", **headers).json()
+    return state
 
 
 NETWORK = {"name": "corun", "stages": 1, "dim": 2}

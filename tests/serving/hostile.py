@@ -16,9 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from models import checkpoints as checkpoint
 from models import zoo
+from models.inference.dehazing import Dehazed
 from tests.models.images.mutants import mutants, seeds
 
 NETWORK = {"name": "corun", "stages": 1, "dim": 2}
@@ -46,6 +48,13 @@ class Hostile:
     path: str
     body: bytes
     headers: dict[str, str] = field(default_factory=dict)
+
+
+class Nothing:
+    """A network that changes nothing, at once."""
+
+    def run(self, hazy: Tensor, *, wrap: bool = False) -> Dehazed:
+        return Dehazed(hazy, hazy[:, :1])
 
 
 def quick_model(folder: Path) -> str:

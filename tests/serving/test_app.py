@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
-import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,6 +18,7 @@ from models.config import ConfigError
 from models.predictor import Predictor
 from serving.config import ServingConfig
 from tests.serving.hostile import broken, requests, status_of, talk
+from tests.waiting import repeated, wait_for
 
 Jpeg = Callable[..., bytes]
 
@@ -88,40 +87,15 @@ def test_hostile_requests_do_it_no_harm(service: httpx.Client, jpeg: Jpeg) -> No
     assert replicas(os.getpid()) == before
 
 
-@contextlib.contextmanager
-def load(service: httpx.Client, data: bytes) -> Iterator[list[Any]]:
-    """Requests all the time, in two threads: (status, model) of each."""
-    seen: list[Any] = []
-    stop = threading.Event()
-
-    def send() -> None:
-        while not stop.is_set():
-            answer = service.post("/v1/dehaze", content=data)
-            seen.append((answer.status_code, answer.headers.get("x-model")))
-
-    threads = [threading.Thread(target=send) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield seen
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.2)
-
-
 def test_a_new_champion_takes_over_without_a_failed_request(service: httpx.Client, jpeg: Jpeg, registry: Any) -> None:
     def default() -> Any:
         return service.get("/v1/models").json()["models"][0]
 
-    with load(service, jpeg(3)) as seen:
+    def sent() -> tuple[int, str | None]:
+        answer = service.post("/v1/dehaze", content=jpeg(3))
+        return answer.status_code, answer.headers.get("x-model")
+
+    with repeated(sent, 2) as seen:
         newer = f"models:/dehazer/{registry.register('second')}"
         wait_for(lambda: seen and seen[-1][1] == newer)
         broken = f"models:/dehazer/{registry.register('broken', broken=True)}"

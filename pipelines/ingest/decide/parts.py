@@ -14,9 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pyarrow import fs as pafs
 
-from models.paths import child, filesystem, replacing
+from models.paths import child, filesystem, remove_folder, replacing
 from pipelines.mapping import map_tables
 
 ROWS = 1 << 17  # of a part: some hundred MB while it is worked on
@@ -53,13 +52,11 @@ class Work:
 
     def clear(self) -> None:
         """Delete all of it."""
-        files, path = filesystem(self.root)
-        if files.get_file_info(path).type == pafs.FileType.Directory:
-            files.delete_dir(path)
+        remove_folder(self.root)
 
     def clear_stage(self, stage: str) -> None:
         """Delete the files of a stage that is through."""
-        Work(child(self.root, stage)).clear()
+        remove_folder(child(self.root, stage))
 
 
 def _call(table: pa.Table, function: Callable[..., Any]) -> pa.Table:

@@ -75,7 +75,7 @@ def find_similar(work: Work, bits: int) -> list[str]:
     )
     work.clear_stage("looks")
     pairs = _pairs_of_all(work, bits, starts) if count * count <= EXHAUSTIVE else _pairs(work, bits, starts, count)
-    verdicts = _resolve(work.root, work.parts, pairs, starts)
+    verdicts = _resolve(work, pairs, starts)
     for stage in ("models", "followers", "pairs", "ranked"):
         work.clear_stage(stage)
     return verdicts
@@ -233,9 +233,9 @@ def _pair_table(table: pa.Table, pairs: Iterator[tuple[NDArray[Any], ...]]) -> p
     return pa.table([rank[i], rank[j], row[j], far[use], many[j]], schema=_PAIR)
 
 
-def _resolve(root: str, parts: int, pairs: list[str], starts: list[int]) -> list[str]:
+def _resolve(work: Work, pairs: list[str], starts: list[int]) -> list[str]:
     """Go through all pairs by rank. A bit for each photograph says whether it repeats another."""
-    work = Work(root, parts)
+    parts = work.parts
     gone = bytearray(starts[-1] // 8 + 1)
     given: dict[int, tuple[str, int]] = {}  # what became of those whose hash others have too
     for part in range(parts):

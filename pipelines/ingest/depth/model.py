@@ -1,19 +1,16 @@
 """Depth maps from photographs alone, by any depth model of ``transformers``.
 
 A folder with a model in it, or a name such as ``depth-anything/Depth-Anything-V2-Small-hf`` whose weights are in the
-local cache. Nothing is downloaded unless the configuration allows it, only safetensors are read, and no code that
-comes with a model is run. Needs the extra ``ray-dehaze[depth]``. No Ray.
+local cache. Nothing is downloaded, only safetensors are read, and no code that comes with a model is run. Needs the
+extra ``ray-dehaze[depth]``. No Ray.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +19,6 @@ from safetensors import SafetensorError
 
 from models import images
 from models.config import ConfigError, Settings
-
-if TYPE_CHECKING:
-    import torch
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _METRIC_TYPES = frozenset({"zoedepth", "glpn", "depth_pro", "prompt_depth_anything"})
@@ -38,21 +32,13 @@ class DepthModelConfig(Settings):
     Attributes:
         model: folder of a model, or its name on the hub.
         device: such as ``cpu`` or ``cuda:0``.
-        dtype: of weights and activations.
         max_side: longer photographs are reduced before the model's own image processor sees them; the maps have the
             photograph's size all the same.
-        batch: photographs at a time, of those that have one size.
-        threads: of PyTorch while a map is estimated; None leaves them as they are.
-        download: whether weights that are not in the local cache may be fetched from the hub.
     """
 
     model: str = Field(min_length=1)
     device: str = "cpu"
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     max_side: int = Field(1024, ge=_SMALLEST_SIDE)
-    batch: int = Field(4, ge=1)
-    threads: int | None = Field(None, ge=1)
-    download: bool = False
 
 
 def is_depth_model(text: str) -> bool:
@@ -85,23 +71,16 @@ class DepthModel:
 
     @classmethod
     def load(cls, config: DepthModelConfig) -> DepthModel:
-        """Read the weights: from a folder, else from the local cache, else from the hub where that is allowed.
+        """Read the weights: from a folder, else from the local cache; nothing is downloaded.
 
         Raises:
             ConfigError: ``transformers`` is not installed, the weights are not at hand, are pickled or incomplete, or
                 are no depth model's.
         """
-        import httpx
-
         try:
-            processor, network = _pretrained(config, local=True)
-        except (OSError, ValueError, KeyError, SafetensorError) as local:
-            if not config.download or Path(config.model).is_dir():
-                raise _not_at_hand(config, local) from local
-            try:
-                processor, network = _pretrained(config, local=False)
-            except (OSError, ValueError, KeyError, SafetensorError, httpx.HTTPError) as problem:
-                raise _not_at_hand(config, problem) from problem
+            processor, network = _pretrained(config)
+        except (OSError, ValueError, KeyError, SafetensorError) as problem:
+            raise _not_at_hand(config, problem) from problem
         try:
             network = network.to(config.device)
         except RuntimeError as problem:  # PyTorch's for a device it does not know or have
@@ -109,28 +88,23 @@ class DepthModel:
         return cls(network.eval().requires_grad_(False), processor, config)
 
     def estimate(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Estimate the depth of one photograph: (H, W, 3) uint8 to (H, W), larger = nearer, in the model's own unit."""
-        return self.estimate_many([pixels])[0]
-
-    def estimate_many(self, photographs: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-        """Do :meth:`estimate` for several photographs, which may differ in size; those of one size run together.
+        """Estimate the depth of a photograph: (H, W, 3) uint8 to (H, W), larger = nearer, in the model's own unit.
 
         Raises:
             ValueError: something that is not (H, W, 3) or (H, W) uint8.
         """
-        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        ready = [self._prepare(pixels) for pixels in photographs]
-        for index, pixels in enumerate(ready):
-            groups[pixels.shape].append(index)
-        found: dict[int, NDArray[np.float32]] = {}
-        with _threads(self.config.threads):
-            for members in groups.values():
-                for start in range(0, len(members), self.config.batch):
-                    part = members[start : start + self.config.batch]
-                    maps = self._forward([ready[i] for i in part])
-                    for i, depth in zip(part, maps, strict=True):
-                        found[i] = _resized(depth, photographs[i].shape)
-        return [found[index] for index in range(len(ready))]
+        import torch
+
+        ready = self._prepare(pixels)
+        size = ready.shape[:2]
+        inputs = self.processor(images=[ready], return_tensors="pt", input_data_format="channels_last")
+        with torch.inference_mode():
+            outputs = self.network(pixel_values=inputs["pixel_values"].to(self.config.device))
+        # ZoeDepth's processor pads, and needs the sizes to take that off again.
+        extra = {"source_sizes": [size]} if self.network.config.model_type == "zoedepth" else {}
+        (found,) = self.processor.post_process_depth_estimation(outputs, target_sizes=[size], **extra)
+        depth: NDArray[np.float32] = found["predicted_depth"].reshape(size).cpu().numpy()
+        return _resized(-depth if self.metric else depth, pixels.shape)
 
     def _prepare(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
@@ -140,25 +114,8 @@ class DepthModel:
         reduced: NDArray[np.uint8] = images.resize(color, width, height)
         return reduced
 
-    def _forward(self, batch: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """(H, W, 3) arrays of one size to (N, H, W), larger = nearer."""
-        import torch
 
-        sizes = [pixels.shape[:2] for pixels in batch]
-        inputs = self.processor(images=batch, return_tensors="pt", input_data_format="channels_last")
-        values = inputs["pixel_values"].to(self.config.device, getattr(torch, self.config.dtype))
-        with torch.inference_mode():
-            outputs = self.network(pixel_values=values)
-        outputs.predicted_depth = outputs.predicted_depth.float()
-        # ZoeDepth's processor pads, and needs the sizes to take that off again.
-        extra = {"source_sizes": sizes} if self.network.config.model_type == "zoedepth" else {}
-        done = self.processor.post_process_depth_estimation(outputs, target_sizes=sizes, **extra)
-        depth: torch.Tensor = torch.stack([item["predicted_depth"].squeeze() for item in done])
-        near = -depth if self.metric else depth
-        return near.reshape(len(batch), *sizes[0]).cpu().numpy().astype(np.float32)
-
-
-def _pretrained(config: DepthModelConfig, *, local: bool) -> tuple[Any, Any]:
+def _pretrained(config: DepthModelConfig) -> tuple[Any, Any]:
     """Image processor and network."""
     try:
         import torch
@@ -167,11 +124,11 @@ def _pretrained(config: DepthModelConfig, *, local: bool) -> tuple[Any, Any]:
         raise ConfigError(
             f"depth model {config.model} needs transformers, which is not installed; pip install 'ray-dehaze[depth]'"
         ) from problem
-    options = {"local_files_only": local, "trust_remote_code": False}
+    options = {"local_files_only": True, "trust_remote_code": False}
     network, loading = AutoModelForDepthEstimation.from_pretrained(
         config.model,
         use_safetensors=True,
-        dtype=getattr(torch, config.dtype),
+        dtype=torch.float32,
         output_loading_info=True,
         **options,
     )
@@ -220,18 +177,6 @@ def _resized(depth: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.f
     if depth.shape == shape[:2]:
         return depth
     return np.array(Image.fromarray(depth).resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _first(problem: Exception) -> str:

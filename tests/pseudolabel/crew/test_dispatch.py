@@ -18,7 +18,6 @@ class FakeWorkers:
         self.answers, self.sent, self.replaced, self.gone = {}, [], [], []
         self.ups = [0] * size
         self.tickets = itertools.count()
-        self.dismissed = False
         self.most_waiting = 0
 
     def call_up(self, index):
@@ -49,9 +48,6 @@ class FakeWorkers:
         if isinstance(answer, Exception):
             raise answer
         return answer
-
-    def dismiss(self):
-        self.dismissed = True
 
 
 UNITS = [WorkUnit("corpus/a.parquet", group) for group in range(8)]

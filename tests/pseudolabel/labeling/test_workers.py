@@ -20,6 +20,7 @@ from pseudolabel.labeling.workers import start_labeling
 from pseudolabel.pool.actors import start_pool
 from pseudolabel.pool.client import namespace_of
 from pseudolabel.scorer.scores import Scores
+from tests.waiting import wait_for
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers cannot import test modules
 
@@ -103,20 +104,13 @@ def labeled(ray_cluster, run, tmp_path):
     return pool, labeling, run
 
 
-def wait_until(condition, seconds=60):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.05)
-
-
 def test_a_restored_pool_stays_as_it_is_until_the_run_is_set_back(labeled, tmp_path):
     pool, labeling, _run = labeled
     pool.snapshot(tmp_path / "snapshot")
     then = pool.stats()
     labeling.start()
     labeling.publish(offset(0.3), 100)
-    wait_until(lambda: pool.stats().mean_teacher_step > 0)  # in the middle of a round
+    wait_for(lambda: pool.stats().mean_teacher_step > 0)  # in the middle of a round
     labeling.hold()
     pool.restore(tmp_path / "snapshot")
     time.sleep(1.0)
@@ -125,12 +119,12 @@ def test_a_restored_pool_stays_as_it_is_until_the_run_is_set_back(labeled, tmp_p
     time.sleep(0.5)
     assert pool.stats() == then, "nor does anything begin"
     labeling.rewind(offset(0.1), 50)
-    wait_until(lambda: labeling.status()["labeled_step"] == 50)
+    wait_for(lambda: labeling.status()["labeled_step"] == 50)
     now = pool.stats()
     assert now.mean_teacher_step == 50, "with the weights of the checkpoint, though later ones were published"
     assert now.mean_clearness == pytest.approx(then.mean_clearness + 0.1, abs=0.005)
     labeling.publish(offset(0.2), 100)
-    wait_until(lambda: labeling.status()["labeled_step"] == 100)
+    wait_for(lambda: labeling.status()["labeled_step"] == 100)
     assert pool.stats().mean_clearness == pytest.approx(then.mean_clearness + 0.2, abs=0.005), "not those of before"
 
 
@@ -152,10 +146,10 @@ def test_weights_are_put_into_the_object_store_once_and_reach_a_round_under_way(
     ray.get(coordinator.__ray_call__.remote(count_puts))
     labeling.start()
     labeling.publish(offset(0.1), 10)
-    wait_until(lambda: pool.stats().mean_teacher_step > 0)
+    wait_for(lambda: pool.stats().mean_teacher_step > 0)
     assert labeling.weights_step().result() == 10
     labeling.publish(offset(0.2), 20)
-    wait_until(lambda: labeling.status()["labeled_step"] == 20)
+    wait_for(lambda: labeling.status()["labeled_step"] == 20)
     status = labeling.status()
     assert status["weights_step"] == 20
     under_way = next(report for report in status["history"] if report["teacher_step"] == 10)

@@ -8,23 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from torch import Tensor
 
 from models.config import parse
-from models.inference.dehazing import Dehazed
 from serving.config import ServingConfig
 from serving.engine.replica import Replica
-from tests.serving.hostile import FORM, archive, damaged, form
+from tests.serving.hostile import FORM, Nothing, archive, damaged, form
 
 COUNT = 600
 HEIC = Path(__file__).parents[2] / "models" / "images" / "heic" / "plain.heic"
-
-
-class Nothing:
-    """A network that changes nothing, at once."""
-
-    def run(self, hazy: Tensor, *, wrap: bool = False) -> Dehazed:
-        return Dehazed(hazy, hazy[:, :1])
 
 
 @pytest.fixture

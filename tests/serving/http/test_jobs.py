@@ -23,7 +23,9 @@ from models.config import ConfigError
 from serving.engine import Answer, DehazeTask
 from serving.errors import Problem
 from tests.documents import blocks_of
+from tests.serving.conftest import ended, submitted
 from tests.serving.hostile import archive
+from tests.waiting import wait_for
 
 Service = Callable[..., TestClient]
 SERVE = Path(__file__).parents[3] / "docs" / "how-to" / "serve.md"
@@ -70,24 +72,6 @@ def folder(tmp_path: Path) -> Path:
 
 def photographs(*contents: bytes) -> bytes:
     return archive([(f"{index}.jpg", content) for index, content in enumerate(contents)])
-
-
-def ended(client: TestClient, job: str, seconds: float = 30.0, **headers: Any) -> dict[str, Any]:
-    deadline = time.monotonic() + seconds
-    while True:
-        state: dict[str, Any] = client.get(f"/v1/jobs/{job}", **headers).json()
-        if state["status"] not in ("queued", "running"):
-            return state
-        assert time.monotonic() < deadline, state
-        time.sleep(0.02)
-
-
-def submitted(client: TestClient, body: bytes, query: str = "", **options: Any) -> dict[str, Any]:
-    answer = client.post(f"/v1/jobs{query}", content=body, **options)
-    assert answer.status_code == 202, answer.text
-    job: dict[str, Any] = answer.json()
-    assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
-    return job
 
 
 def opened(content: bytes) -> tuple[dict[str, bytes], dict[str, Any]]:
@@ -143,8 +127,7 @@ def test_a_cancelled_job_stops_and_leaves_no_photograph(service: Service, backen
     client = service(backend, jobs={"folder": str(folder)})
     backend.open.clear()
     job = submitted(client, photographs(b"a", b"b"))["id"]
-    while not backend.seen:
-        time.sleep(0.01)
+    wait_for(lambda: backend.seen)
     running = client.get(f"/v1/jobs/{job}/result")
     assert (running.status_code, running.json()["code"]) == (409, "no_result")
     assert client.delete(f"/v1/jobs/{job}").status_code == 204
@@ -160,10 +143,7 @@ def test_a_cancelled_job_stops_and_leaves_no_photograph(service: Service, backen
 def test_a_job_is_forgotten_when_its_time_is_over(service: Service, backend: Fake, folder: Path) -> None:
     client = service(backend, jobs={"folder": str(folder), "keep_s": 0.3})
     job = submitted(client, photographs(b"a"))["id"]
-    deadline = time.monotonic() + 15
-    while client.get(f"/v1/jobs/{job}").status_code != 404:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: client.get(f"/v1/jobs/{job}").status_code == 404)
     assert not (folder / job).exists()
 
 
@@ -225,13 +205,6 @@ def test_a_client_has_only_so_many_jobs_and_the_folder_too(service: Service, bac
     second = submitted(client, photographs(b"c"))["id"]
     ended(client, second)
     wait_for(lambda: client.post("/v1/jobs", content=photographs(b"d")).json()["code"] == "jobs_full")
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_results_do_not_outgrow_the_folder(service: Service, backend: Fake, folder: Path) -> None:

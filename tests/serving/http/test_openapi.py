@@ -19,23 +19,16 @@ from schemathesis.engine import Status, events
 from torch import Tensor
 
 from models.config import parse
-from models.inference.dehazing import Dehazed
 from models.options import MEDIA_TYPES
 from serving.config import ServingConfig
 from serving.engine.replica import Replica
 from serving.errors import CODES
 from serving.http.routes import make_api
+from tests.serving.hostile import Nothing
 
 TOKEN = "a-token-of-this-test"
 SEED = 6
 EXAMPLES = 25
-
-
-class Nothing:
-    """A network that changes nothing, at once."""
-
-    def run(self, hazy: Tensor, *, wrap: bool = False) -> Dehazed:
-        return Dehazed(hazy, hazy[:, :1])
 
 
 class Rater:

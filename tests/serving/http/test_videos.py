@@ -6,7 +6,6 @@ import asyncio
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,9 @@ from serving.config import ServingConfig
 from serving.engine import Frame, FrameTask
 from serving.engine.replica import Replica
 from serving.errors import Problem
-from tests.serving.conftest import BASE, COUNT
+from tests.serving.conftest import BASE, COUNT, ended, submitted
 from tests.serving.hostile import archive
+from tests.waiting import wait_for
 
 Service = Callable[..., TestClient]
 Jpeg = Callable[..., bytes]
@@ -50,29 +50,6 @@ class Slow:
         return self.answers.pop(0) if self.answers else await self.replica.frame(task)
 
 
-def ended(client: TestClient, job: str) -> dict[str, Any]:
-    deadline = time.monotonic() + 60
-    while True:
-        state: dict[str, Any] = client.get(f"/v1/jobs/{job}").json()
-        if state["status"] not in ("queued", "running"):
-            return state
-        assert time.monotonic() < deadline, state
-        time.sleep(0.05)
-
-
-def wait_for(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def submitted(client: TestClient, body: bytes, query: str = "") -> str:
-    answer = client.post(f"/v1/jobs{query}", content=body)
-    assert answer.status_code == 202, answer.text
-    return str(answer.json()["id"])
-
-
 def pixels_of(path: Path) -> list[NDArray[np.uint8]]:
     with av.open(str(path)) as container:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
@@ -80,7 +57,7 @@ def pixels_of(path: Path) -> list[NDArray[np.uint8]]:
 
 def test_a_video_is_dehazed_as_dehaze_apply_does(service: Service, clip: Path, tmp_path: Path) -> None:
     client = service(jobs={"folder": str(tmp_path / "jobs")})
-    jobs = [submitted(client, clip.read_bytes(), "?strength=0.8")]
+    jobs = [submitted(client, clip.read_bytes(), "?strength=0.8")["id"]]
     jobs.append(client.post("/v1/jobs?strength=0.8", files={"file": ("a.mp4", clip.read_bytes())}).json()["id"])
     assert main([str(clip), str(tmp_path / "want.mp4"), "--model", "dcp", "--strength", "0.8"]) == 0
     for job in jobs:
@@ -101,7 +78,7 @@ def test_smoothing(service: Service, clip: Path, tmp_path: Path) -> None:
     client = service(jobs={"folder": str(tmp_path / "jobs")})
     made = {}
     for name, query in {"usual": "", "none": "?smoothing=0"}.items():
-        job = submitted(client, clip.read_bytes(), query)
+        job = submitted(client, clip.read_bytes(), query)["id"]
         assert ended(client, job)["status"] == "done"
         (tmp_path / "got.mp4").write_bytes(client.get(f"/v1/jobs/{job}/result").content)
         made[name] = pixels_of(tmp_path / "got.mp4")
@@ -155,7 +132,7 @@ def test_what_fails_says_why_without_naming_folders(
     data = body or clip.read_bytes()
     limits = {name: value or len(data) + 1 for name, value in limits.items()}
     client = service(jobs={"folder": str(tmp_path / "jobs"), **limits})
-    job = submitted(client, data)
+    job = submitted(client, data)["id"]
     state = ended(client, job)
     assert (state["status"], state["code"]) == ("failed", code), state
     assert str(tmp_path) not in state["detail"]
@@ -188,7 +165,7 @@ def test_a_cancelled_video_ends_its_process(
     slow = Slow()
     client = service(slow, jobs={"folder": str(tmp_path / "jobs")})
     slow.open.clear()
-    job = submitted(client, clip.read_bytes())
+    job = submitted(client, clip.read_bytes())["id"]
     wait_for(lambda: slow.frames)
     assert client.get(f"/v1/jobs/{job}").json()["total"] == COUNT
     assert client.delete(f"/v1/jobs/{job}").status_code == 204
@@ -208,7 +185,7 @@ def test_a_file_that_crashes_its_reader_fails_alone(
     slow = Slow()
     client = service(slow, jobs={"folder": str(tmp_path / "jobs")})
     slow.open.clear()
-    job = submitted(client, clip.read_bytes())
+    job = submitted(client, clip.read_bytes())["id"]
     wait_for(lambda: slow.frames)
     begun[0].send_signal(signal.SIGSEGV)
     begun[0].wait()
@@ -222,7 +199,7 @@ def test_a_video_begins_anew_where_the_service_stopped(service: Service, clip: P
     slow, settings = Slow(), {"folder": str(tmp_path / "jobs")}
     first = service(slow, jobs=settings)
     slow.open.clear()
-    job = submitted(first, clip.read_bytes())
+    job = submitted(first, clip.read_bytes())["id"]
     wait_for(lambda: slow.frames)
     first.__exit__(None, None, None)
     assert not list((tmp_path / "jobs" / job).rglob("*.tried")), "it would count against the video"
@@ -236,7 +213,7 @@ def test_a_frame_is_tried_again_and_a_lost_replica_ends_the_job(service: Service
     slow = Slow()
     client = service(slow, jobs={"folder": str(tmp_path / "jobs")})
     slow.answers = [Problem(503, "out_of_memory", "not now", 0.01)]
-    assert ended(client, submitted(client, clip.read_bytes()))["status"] == "done"
+    assert ended(client, submitted(client, clip.read_bytes())["id"])["status"] == "done"
     slow.answers = [Problem(503, "replica_lost", "twice", 0.01)]
-    state = ended(client, submitted(client, clip.read_bytes()))
+    state = ended(client, submitted(client, clip.read_bytes())["id"])
     assert (state["status"], state["code"]) == ("failed", "replica_lost")

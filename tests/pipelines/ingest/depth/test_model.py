@@ -118,7 +118,7 @@ def relative(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(relative: Path) -> DepthModel:
-    return DepthModel.load(DepthModelConfig(model=str(relative), threads=1))
+    return DepthModel.load(DepthModelConfig(model=str(relative)))
 
 
 def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -145,14 +145,6 @@ def test_gray_is_color_without_it(model: DepthModel) -> None:
     np.testing.assert_array_equal(model.estimate(gray), model.estimate(np.repeat(gray[:, :, None], 3, axis=2)))
 
 
-def test_many_are_as_each_alone(relative: Path) -> None:
-    model = DepthModel.load(DepthModelConfig(model=str(relative), batch=2))
-    photographs = [photo(40, 60, 1), photo(61, 37, 2), photo(40, 60, 3), photo(40, 60, 4)]
-    for together, pixels in zip(model.estimate_many(photographs), photographs, strict=True):
-        np.testing.assert_allclose(together, model.estimate(pixels), rtol=1e-3, atol=1e-4)
-    assert model.estimate_many([]) == []
-
-
 def test_metric_models_are_turned_round(model: DepthModel, tmp_path: Path) -> None:
     metric = DepthModel.load(DepthModelConfig(model=str(depth_anything(tmp_path, "metric"))))
     assert (model.metric, metric.metric) == (False, True)
@@ -168,23 +160,9 @@ def test_metric_models_are_turned_round(model: DepthModel, tmp_path: Path) -> No
 def test_other_families(make: object, metric: bool, tmp_path: Path) -> None:
     model = DepthModel.load(DepthModelConfig(model=str(make(tmp_path)), max_side=64))  # type: ignore[operator]
     assert model.metric is metric
-    maps = model.estimate_many([photo(70, 90), photo(70, 90, 1), photo(45, 50)])
-    assert [depth.shape for depth in maps] == [(70, 90), (70, 90), (45, 50)]
+    maps = [model.estimate(photo(*size)) for size in ((70, 90), (45, 50))]
+    assert [depth.shape for depth in maps] == [(70, 90), (45, 50)]
     assert all(np.isfinite(depth).all() for depth in maps)
-
-
-def test_half_precision(relative: Path, model: DepthModel) -> None:
-    half = DepthModel.load(DepthModelConfig(model=str(relative), dtype="bfloat16"))
-    assert half.network.dtype == torch.bfloat16
-    depth = half.estimate(photo(40, 60))
-    assert depth.dtype == np.float32
-    assert np.corrcoef(depth.ravel(), model.estimate(photo(40, 60)).ravel())[0, 1] > 0.9
-
-
-def test_threads_are_given_back(model: DepthModel) -> None:
-    before = torch.get_num_threads()
-    model.estimate(photo(40, 60))
-    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize(

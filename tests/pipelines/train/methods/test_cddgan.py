@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,15 +73,6 @@ def weights(module: nn.Module) -> list[Tensor]:
 
 def moved(before: list[Tensor], module: nn.Module) -> list[bool]:
     return [not torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True)]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Networks this small wait for each other's threads more than they compute, above all on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 POSITIONS = torch.rand(8, 2, generator=torch.Generator().manual_seed(3))
