@@ -31,7 +31,7 @@ class Extent:
 
     def see(self, packet: Any) -> None:
         """Note a packet of any stream."""
-        if packet.size or packet.pts is not None:
+        if (packet.size or packet.pts is not None) and not packet.is_corrupt:  # such as one that was cut in two
             self._packets[packet.stream.index] += 1
         if packet.pts is not None:
             end = float((packet.pts + (packet.duration or 0)) * packet.time_base)

@@ -58,7 +58,7 @@ def _name(stream: Any) -> str:
         return "cover picture" if stream.disposition & Disposition.attached_pic else "further video stream"
     if stream.type == "attachment":
         return "attached file"
-    handler = stream.metadata.get("handler_name", "").strip()
+    handler = _text(stream.metadata.get("handler_name", "").strip())
     return f"{stream.type} stream ({handler})" if handler else f"{stream.type} stream"
 
 
@@ -66,5 +66,10 @@ def _timecode(container: Any) -> str | None:
     for place in (container, *container.streams):
         for name, value in place.metadata.items():
             if name.lower() == "timecode":
-                return str(value)
+                return _text(value)
     return None
+
+
+def _text(tag: str) -> str:
+    """A tag for people: of its bytes those that are no UTF-8 become question marks."""
+    return tag.encode("utf-8", "replace").decode()

@@ -35,6 +35,8 @@ _OPENING = {
     "format_whitelist": "mov,matroska,avi,asf,dv,flv,mpegts,mpeg,mpegvideo,m4v,h264,hevc,mxf,ogg",
     "protocol_whitelist": "file",
 }
+# Before 19 PyAV takes tags that are no UTF-8 only when told so; since, it keeps their bytes as they are.
+_OPTIONS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 _SPACES = {1: "ITU709", 5: "ITU601", 6: "SMPTE170M", 7: "SMPTE240M", 9: "BT2020", 10: "BT2020"}  # H.273: libswscale's
 _HDR = {16: "PQ", 18: "HLG"}
 _HIGH_DEFINITION = 720  # lines from which a file that does not say is taken for BT.709, as players do
@@ -88,7 +90,7 @@ class Reader:
 
     def __init__(self, path: Path) -> None:
         try:
-            self.container = av.open(str(path), metadata_errors="replace", options=_OPENING)
+            self.container = av.open(str(path), options=_OPENING, **_OPTIONS)
         except (av.error.FFmpegError, OSError) as problem:
             raise ConfigError(f"{path} cannot be read as a video: {problem.strerror or problem}") from problem
         stream: Any = self.container.streams.best("video")

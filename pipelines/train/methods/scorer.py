@@ -70,12 +70,13 @@ class ScorerTraining:
         optimizer: OptimizerConfig | None = None,
         scoring: ScoringConfig | None = None,
         steps: int,
+        seed: int,
     ) -> None:
         captions = [*HAZE_LEVELS, *DEFECT_CAPTIONS, *ANTONYMS[0], *ANTONYMS[1]]
         self.network = _Logits(clip, tokenize(captions), mean, std)
         self.config, self.steps = optimizer or OptimizerConfig(), steps
         self.scoring = scoring or ScoringConfig()
-        self.random = random.Random(0)
+        self.random = random.Random(seed)
         self.stepper: Stepper
 
     def configure(self, wrap: Wrap = identity) -> None:

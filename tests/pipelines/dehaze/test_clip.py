@@ -303,10 +303,11 @@ class TestAFileThatEndsEarly:
             assert apply(clip, tmp_path / "out.mp4", "--overwrite") == 1, name
             assert f"{clip} is damaged" in capsys.readouterr().err
 
-    def test_sound_that_is_cut(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    @pytest.mark.parametrize("lost", [10, 400], ids=["within its last packet", "before that"])
+    def test_sound_that_is_cut(self, tmp_path: Path, capsys: pytest.CaptureFixture[str], lost: int) -> None:
         clip = make_video(tmp_path / "clip.mp4", moving(2), steps=(0, 512), sound=True, flags={"movflags": "faststart"})
         assert apply(clip, tmp_path / "out.mp4") == 0
-        self.cut(clip, 0.99)
+        self.cut(clip, 1 - lost / clip.stat().st_size)
         assert apply(clip, tmp_path / "out.mp4", "--overwrite") == 1
         assert f"{clip} ends early: its audio is shorter than the file says" in capsys.readouterr().err
 

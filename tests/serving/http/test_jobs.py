@@ -486,7 +486,7 @@ def test_photographs_at_a_time_do_not_take_each_other_s_names_nor_counts(
     sys.setswitchinterval(1e-6)
     try:
         folders = {"source": str(tmp_path / "in"), "target": str(tmp_path / "out")}
-        state = ended(client, client.post("/v1/jobs", json=folders).json()["id"], 120)
+        state = ended(client, client.post("/v1/jobs", json=folders).json()["id"])
     finally:
         sys.setswitchinterval(before)
     assert len(list((tmp_path / "out").iterdir())) == 240
