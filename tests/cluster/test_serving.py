@@ -67,7 +67,7 @@ def test_a_host_that_dies_takes_only_its_own_requests(cluster: Cluster, service:
     print_rows(rows, service)
     failed = [row for row in rows if row[1] != "200" and row[0] != service[lost]]
     # Serve does not send again what an ingress of the lost host had under way: one request of each client at most. The
-    # answer comes when Ray takes the host for dead, half a minute later on a busy machine.
+    # answer comes when Ray takes the host for dead, half a minute later.
     assert len(failed) < len(service), failed
     assert {row[1] for row in failed} <= {"500"}, failed
     assert max(row[3] for row in rows if row[0] == service[left]) < 60
