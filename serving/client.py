@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -79,13 +79,20 @@ class Client:
     def _send(
         self, method: str, path: str, *, repeatable: bool = True, body: IO[bytes] | None = None, **what: Any
     ) -> httpx.Response:
-        tries = Tries(self._tries, repeatable=repeatable)
-        while True:
+        def sent() -> httpx.Response:
             if body is not None:
                 what["content"] = pieces(body)
+            return self._http.request(method, path, **what)
+
+        return self._tried(sent, repeatable=repeatable)
+
+    def _tried(self, call: Callable[[], httpx.Response], *, repeatable: bool = True) -> httpx.Response:
+        """Call until there is an answer to be content with, or no more tries."""
+        tries = Tries(self._tries, repeatable=repeatable)
+        while True:
             outcome: httpx.Response | httpx.TransportError
             try:
-                outcome = self._http.request(method, path, **what)
+                outcome = call()
             except httpx.TransportError as problem:
                 outcome = problem
             pause = tries.wait(outcome)
@@ -167,17 +174,8 @@ class Client:
             ServiceError: the job is not done; or as :meth:`dehaze`.
         """
         require_done(self.job(job))
-        tries = Tries(self._tries)
-        while True:
-            outcome = self._fetched(job, path)
-            pause = tries.wait(outcome)
-            if pause is None:
-                tries.end(outcome)
-                return Path(path)
-            time.sleep(pause)
 
-    def _fetched(self, job: Job | str, path: str | os.PathLike[str]) -> httpx.Response | httpx.TransportError:
-        try:
+        def fetched() -> httpx.Response:
             with self._http.stream("GET", f"{path_of(job)}/result") as response:
                 if response.is_error:
                     response.read()
@@ -186,8 +184,9 @@ class Client:
                     for piece in response.iter_bytes():
                         file.write(piece)
                 return response
-        except httpx.TransportError as problem:
-            return problem
+
+        self._tried(fetched)
+        return Path(path)
 
     def cancel(self, job: Job | str) -> None:
         """End a job, and let the service forget its photographs and results."""
@@ -219,13 +218,20 @@ class AsyncClient:
     async def _send(
         self, method: str, path: str, *, repeatable: bool = True, body: IO[bytes] | None = None, **what: Any
     ) -> httpx.Response:
-        tries = Tries(self._tries, repeatable=repeatable)
-        while True:
+        async def sent() -> httpx.Response:
             if body is not None:
                 what["content"] = async_pieces(body)
+            return await self._http.request(method, path, **what)
+
+        return await self._tried(sent, repeatable=repeatable)
+
+    async def _tried(self, call: Callable[[], Awaitable[httpx.Response]], *, repeatable: bool = True) -> httpx.Response:
+        """Call until there is an answer to be content with, or no more tries."""
+        tries = Tries(self._tries, repeatable=repeatable)
+        while True:
             outcome: httpx.Response | httpx.TransportError
             try:
-                outcome = await self._http.request(method, path, **what)
+                outcome = await call()
             except httpx.TransportError as problem:
                 outcome = problem
             pause = tries.wait(outcome)
@@ -281,17 +287,8 @@ class AsyncClient:
     async def result(self, job: Job | str, path: str | os.PathLike[str]) -> Path:
         """See :meth:`Client.result`."""
         require_done(await self.job(job))
-        tries = Tries(self._tries)
-        while True:
-            outcome = await self._fetched(job, path)
-            pause = tries.wait(outcome)
-            if pause is None:
-                tries.end(outcome)
-                return Path(path)
-            await asyncio.sleep(pause)
 
-    async def _fetched(self, job: Job | str, path: str | os.PathLike[str]) -> httpx.Response | httpx.TransportError:
-        try:
+        async def fetched() -> httpx.Response:
             async with self._http.stream("GET", f"{path_of(job)}/result") as response:
                 if response.is_error:
                     await response.aread()
@@ -301,8 +298,9 @@ class AsyncClient:
                     async for piece in response.aiter_bytes():
                         await asyncio.to_thread(file.write, piece)
                 return response
-        except httpx.TransportError as problem:
-            return problem
+
+        await self._tried(fetched)
+        return Path(path)
 
     async def cancel(self, job: Job | str) -> None:
         """See :meth:`Client.cancel`."""

@@ -16,7 +16,7 @@ from .dehazing import EXACT as EXACT
 from .dehazing import Dehazed as Dehazed
 from .dehazing import as_dehazed as as_dehazed
 from .dehazing import dehaze as dehaze
-from .dehazing import reduces as reduces
+from .dehazing import reduced_side as reduced_side
 from .guided import bands as bands
 from .guided import coefficients as coefficients
 from .guided import enlarged as enlarged

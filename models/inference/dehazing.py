@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -44,6 +44,11 @@ class Dehazed:
     scene: Tensor
     transmission: Tensor | None
     light: Light | None = None
+
+    @property
+    def channels(self) -> Tensor:
+        """Return scene and transmission, if there is one, as one image: N3HW or N4HW."""
+        return self.scene if self.transmission is None else torch.cat([self.scene, self.transmission], dim=1)
 
 
 def as_dehazed(output: Any) -> Dehazed:
@@ -105,8 +110,8 @@ def dehaze(
         return _around(network, image, config)
     if config.working_side is not None and (insides := _insides(image)) is not None:
         return _batched([_inside(network, one[None], config, tile) for one, tile in zip(image, insides, strict=True)])
-    if config.working_side is not None and reduces(image, config):
-        return _neutral(image, _guided(network, image, config, config.working_side))
+    if (side := reduced_side(image.shape[-2:], config)) is not None:
+        return _neutral(image, _guided(network, image, config, side))
     runner = _Runner(network, image.device, config)
     budget = (config.memory_mb << 20) if config.memory_mb else free_memory(image.device) // 2
     if len(image) > 1 and runner.needs(image, budget) > budget:
@@ -127,10 +132,12 @@ def dehaze(
             torch.cuda.empty_cache()
 
 
-def reduces(image: Tensor, config: InferenceConfig) -> bool:
-    """Return whether an image is dehazed from a smaller version of it."""
+def reduced_side(size: Sequence[int], config: InferenceConfig) -> int | None:
+    """Return the long side of the smaller version from which an image of height and width ``size`` is dehazed; None
+    where all of its pixels are used.
+    """
     side = config.working_side
-    return side is not None and config.tile is None and is_large(image.shape[-2:], side)
+    return side if side is not None and config.tile is None and is_large(size, side) else None
 
 
 def _insides(image: Tensor) -> list[Tile] | None:
@@ -156,10 +163,8 @@ def _guided(network: nn.Module, image: Tensor, config: InferenceConfig, side: in
     """Dehaze a smaller version, and do the same to all pixels."""
     small = shrunk(image, side)
     found = dehaze(network, small, config)
-    if found.transmission is None:
-        return Dehazed(enlarged(image, small, found.scene), None)
-    both = enlarged(image, small, torch.cat([found.scene, found.transmission], dim=1))
-    return Dehazed(both[:, :3], both[:, 3:])
+    both = enlarged(image, small, found.channels)
+    return Dehazed(both[:, :3], None if found.transmission is None else both[:, 3:])
 
 
 def _neutral(image: Tensor, found: Dehazed) -> Dehazed:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from models.images import quantize, to_tensor
 from models.inference.borders import content_of
 from models.inference.controls import blend, is_plain
-from models.inference.dehazing import dehaze
-from models.inference.guided import bands, coefficients, is_large, mapped, small_size
+from models.inference.dehazing import dehaze, reduced_side
+from models.inference.guided import bands, coefficients, mapped, small_size
 from models.options import Controls, InferenceConfig
 
 Array = NDArray[Any]
@@ -37,18 +37,18 @@ def dehaze_pixels(
         the result and how much haze there was, 1 - mean transmission; or None where it has to be done whole: all pixels
         are to be shown, it is small, gray, or the controls take something from the result as a whole.
     """
-    strength, side = controls.strength, config.working_side
-    if side is None or config.tile is not None or strength == "auto" or not is_plain(controls):
+    strength = controls.strength
+    if reduced_side(pixels.shape[:2], config) is None or strength == "auto" or not is_plain(controls):
         return None
     pixels = np.require(pixels, requirements=("C", "W"))  # as torch wants them; mostly they are
     inside = content_of(torch.from_numpy(pixels).permute(2, 0, 1)[None])
     part = pixels[inside.top : inside.bottom, inside.left : inside.right]
-    if not is_large(part.shape[:2], side) or _is_gray(part):
+    side = reduced_side(part.shape[:2], config)
+    if side is None or _is_gray(part):
         return None
     small = _shrunk(part, side).to(device)
     found = dehaze(network, small, config)
-    target = found.scene if found.transmission is None else torch.cat([found.scene, found.transmission], dim=1)
-    fields = coefficients(small, target)
+    fields = coefficients(small, found.channels)
     height, width = part.shape[:2]
     out = pixels.copy()
     made = out[inside.top : inside.bottom, inside.left : inside.right]

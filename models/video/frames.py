@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from models.inference import (
     is_gray,
     look_at,
     mapped,
-    reduces,
+    reduced_side,
     shrunk,
     steadied,
 )
@@ -84,9 +84,10 @@ class FrameDehazer:
         whole = to_tensor(pixels)
         self._inside = content_of(whole, self._inside)
         hazy = self._inside.of(whole)
-        if self._options.wrap or execution.working_side is None or not reduces(hazy, execution):
+        side = reduced_side(hazy.shape[-2:], execution)
+        if self._options.wrap or side is None:
             return OpenFrame(whole, hazy, None, hazy)
-        small = shrunk(hazy, execution.working_side)
+        small = shrunk(hazy, side)
         return OpenFrame(whole, hazy, small, None if self._knows(small) else small)
 
     def _knows(self, small: Tensor) -> bool:
@@ -140,12 +141,11 @@ class FrameDehazer:
     def _fields(self, small: Tensor, found: Dehazed | None) -> Tensor:
         """What is done to a frame, as coefficients."""
         if found is not None:
-            target = found.scene if found.transmission is None else torch.cat([found.scene, found.transmission], dim=1)
-            self._seen = _Seen(thumbnail(small), coefficients(small, target), 1)
+            self._seen = _Seen(thumbnail(small), coefficients(small, found.channels), 1)
         elif self._seen is None:
             raise ValueError("the network has seen no frame yet")
         else:
-            self._seen = _Seen(self._seen.thumbnail, self._seen.fields, self._seen.frames + 1)
+            self._seen = replace(self._seen, frames=self._seen.frames + 1)
         return self._seen.fields
 
     def _steady(self, look: Look, time: float) -> Look:
