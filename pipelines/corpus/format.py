@@ -136,7 +136,8 @@ class Corpus:
     def row_groups(self, split: str | None = None) -> list[tuple[str, int]]:
         """Return every (file, row group): the smallest pieces that can be read alone."""
         counts = self.manifest.row_groups
-        return [(child(self.uri, name), group) for name in self.names(split) for group in range(counts[name])]
+        files = [(child(self.uri, name), counts[name]) for name in self.names(split)]
+        return [(uri, group) for uri, count in files for group in range(count)]
 
 
 def split_of(image_id: str, test: float = 0.2) -> Split:

@@ -76,7 +76,7 @@ class LabelingConfig(LabelWorkers):
     worker_failures: int = Field(3, ge=1)
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class WorkUnit:
     """One row group of a Parquet file of the corpus; `uri` is a URI or a local path."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from pipelines.corpus.format import MANIFEST, Corpus, Manifest, open_corpus
 from pipelines.train import data as streams
 from pipelines.train.data import Sampling
 from pipelines.train.recipe import load_recipe
+from pseudolabel.labeling import WorkUnit
+from pseudolabel.labeling.rounds import Round
 
 NUMBERS = Sampling(
     lambda rows, seed: {"number": np.array([int(row["image_id"]) for row in rows])}, ("image_id",), row_bytes=1 << 20
@@ -54,6 +57,32 @@ def test_blocks_hold_every_row_once_in_another_order_and_are_bounded(numbered: C
     assert sorted(numbers(found)) == list(range(24))
     assert numbers(found) != list(range(24))
     assert [len(one["number"]) for one in found] == [4] * 6  # of 1 MiB each: four to a block, across row groups
+
+
+def _plan(corpus: Corpus) -> Any:
+    return streams._source(streams.training_units(corpus), NUMBERS).get_read_tasks(streams.MAX_TASKS)
+
+
+def _round(corpus: Corpus) -> Any:
+    return Round(0, 0, [WorkUnit(uri, group) for uri, group in corpus.row_groups("train")])
+
+
+@pytest.mark.parametrize("make", [_plan, _round])
+def test_the_driver_holds_row_groups_and_no_photographs(make: Callable[[Corpus], Any]) -> None:
+    peaks = []
+    for shards in (100, 500):
+        names = tuple(f"train-{index:05d}-{index:08x}.parquet" for index in range(shards))
+        manifest = Manifest(
+            domain="hazy", found=shards * 1024, accepted=shards * 1024, rejected=0, duplicates=0,
+            splits={"train": shards * 1024}, files=names, row_groups=dict.fromkeys(names, 16),
+        )  # fmt: skip
+        corpus = Corpus("s3://bucket/corpora/hazy", manifest)
+        make(corpus)  # what is loaded once
+        tracemalloc.start()
+        make(corpus)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 3 * 400 * 1024, "bytes for each photograph of a row group of 64"
 
 
 def test_a_seed_repeats_blocks(numbered: Callable[..., Corpus]) -> None:
