@@ -63,7 +63,7 @@ def named(path: str, kind: str) -> Any:
     """
     module, name = _parts(path, kind)
     if "" not in sys.path and not sys.flags.safe_path:
-        sys.path.append("")  # the current folder, which the path of an installed command lacks; last, so it hides nothing
+        sys.path.append("")  # the current folder, which an installed command lacks; last, so that it hides nothing
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as problem:
