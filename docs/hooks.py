@@ -36,6 +36,7 @@ the commands."""
 STRICT = """\
 Every configuration is strict: an unknown key is an error that names the nearest known one. This page is made from the
 classes that read them."""
+NEGATED = "A key that is `true` by default has the flag `--no-...`."
 RECIPES = """\
 A recipe is a YAML file (`pipelines/train/recipes`) that `--recipe` names. `--set train.steps=500` changes one key.
 `network` has the `name` of a network and the keys of that network; `scorer` is a name or has [these keys](#scorer)."""
@@ -162,8 +163,14 @@ CONFIGURATIONS: dict[str, tuple[str, list[tuple[str, type[BaseModel]]]]] = {
         "`args` of `serving/config.yaml`, which `python -m serving --config` and `serve deploy` read.",
         [("", ServingConfig)],
     ),
-    "Ingest": ("Each key is a flag of [`dehaze ingest`](cli.md#dehaze-ingest).", [("", IngestConfig)]),
-    "Evaluation": ("Each key is a flag of [`dehaze evaluate`](cli.md#dehaze-evaluate).", [("", EvaluateConfig)]),
+    "Ingest": (
+        f"The settings behind the flags of [`dehaze ingest`](cli.md#dehaze-ingest). {NEGATED}",
+        [("", IngestConfig)],
+    ),
+    "Evaluation": (
+        f"The settings behind the flags of [`dehaze evaluate`](cli.md#dehaze-evaluate). {NEGATED}",
+        [("", EvaluateConfig)],
+    ),
 }
 
 
@@ -207,6 +214,8 @@ def keys(config: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, 
         default = field.get_default(call_default_factory=True)
         shown = "required" if default is PydanticUndefined else json.dumps(default, default=str)
         text = field.description or texts.get(name, "")
+        if field.description and default is True:  # which describes the flag --no-...
+            text = f"`false`: {text}"
         if inner(field.annotation) is None:
             yield prefix + name, kind_of(field.annotation), shown, text
         elif text:

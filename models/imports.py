@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import sys
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ def network_class(path: str, allow: Collection[str]) -> type[nn.Module]:
 
 
 def named(path: str, kind: str) -> Any:
-    """Import what a user named himself: to import a module is to run it.
+    """Import what a user named himself, also from the current folder: to import a module is to run it.
 
     Args:
         path: ``package.module:name``.
@@ -61,6 +62,8 @@ def named(path: str, kind: str) -> Any:
         ConfigError: it is no import path, or there is nothing of that name.
     """
     module, name = _parts(path, kind)
+    if "" not in sys.path and not sys.flags.safe_path:
+        sys.path.append("")  # the current folder, which an installed command lacks; last, so that it hides nothing
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as problem:

@@ -98,6 +98,7 @@ def test_every_key_is_explained(name: str, config: type[BaseModel]) -> None:
     assert [key for key, _, _, text in hooks.keys(config) if not text] == []
     page = hooks.configuration_page()
     assert "```" not in page
+    assert "| `card` | `true`, `false` | `true` | `false`: do not write card.html |" in page
     for key in config.model_fields:
         assert re.search(rf"[`.]{key}[`.]", page), f"{name}.{key}"
 

@@ -125,9 +125,17 @@ def pool_of_one(job: TrainJob) -> Iterator[Any]:
     )
     with closing(open_shard(shard)) as pool:
         if not has_begun(job):
+            _tell_untrained(job)
             pool.snapshot(snapshot_of(job, 0), 0)
         yield pool
     _tell_removed(job, remove_store(pool.path))
+
+
+def _tell_untrained(job: TrainJob) -> None:
+    if job.recipe.init is None:
+        print(
+            "note: 'init' is null, so the first labels are those of an untrained network", file=sys.stderr, flush=True
+        )
 
 
 def _tell_removed(job: TrainJob, size: int) -> None:
@@ -180,6 +188,8 @@ def _tell_where(pool: Any) -> None:
 def _labelers(job: TrainJob, pool: Any) -> Iterator[Any]:
     """Label workers at work, with a pool that is seeded; None with labels ``inline``."""
     begun = has_begun(job)
+    if not begun:
+        _tell_untrained(job)
     labeling = _start_labeling(job, pool) if job.recipe.labels.mode == "async" else None
     try:
         if labeling is not None and begun:
@@ -220,9 +230,6 @@ def _start_labeling(job: TrainJob, pool: Any) -> Any:
     recipe = job.recipe
     units = [WorkUnit(uri, group) for uri, group in given_corpus(job.hazy, "hazy", job.pins).row_groups("train")]
     if recipe.init is None:
-        print(
-            "note: 'init' is null, so the first labels are those of an untrained network", file=sys.stderr, flush=True
-        )
         torch.manual_seed(recipe.train.seed)  # the very network that training begins with
     teacher = make_network(recipe, job.allow_networks).state_dict()
     return start_labeling(labeling_config(recipe, job.allow_networks), pool, units, (teacher, 0))

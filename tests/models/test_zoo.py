@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,13 @@ def test_build_imports_a_network_of_ones_own() -> None:
     built = zoo.build({"name": "torch.nn:Conv2d", "in_channels": 3, "out_channels": 5, "kernel_size": 1}, ["torch"])
     assert isinstance(built, nn.Conv2d)
     assert built.out_channels == 5
+
+
+def test_a_network_in_the_current_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in_this_folder.py").write_text("from torch.nn import Identity\nclass Net(Identity): ...\n")
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])  # as of an installed command
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(zoo.build({"name": "in_this_folder:Net"}, ["in_this_folder"]), nn.Identity)
 
 
 @pytest.mark.parametrize(

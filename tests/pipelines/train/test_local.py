@@ -326,6 +326,13 @@ def test_labels_of_a_run_that_was_lost_before_its_first_checkpoint_are_gone(
     assert "goes on after step 0, with the label pool of then: 0 labels of 0 offers" in capsys.readouterr().out
 
 
+def test_labels_of_an_untrained_network_are_pointed_out(
+    corpora: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_local(job_of("colabator", tmp_path, corpora, "init=null"), "cpu")
+    assert capsys.readouterr().err.count("the first labels are those of an untrained network") == 1
+
+
 def test_the_seed_says_the_batches_whatever_the_losses_are(
     corpora: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
