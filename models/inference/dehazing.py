@@ -256,12 +256,15 @@ class _Runner:
             found = as_dehazed((self._compiled() if plan.compile else self.network)(padded))
         rounded = self.dtype != torch.float32 and found.scene.dtype.itemsize < torch.float32.itemsize
         if rounded or (self.dtype == torch.float16 and not found.scene.isfinite().all()):
-            _FLOAT32.add(self.network)
             self.dtype = torch.float32
-            return self.whole(image, plan)
+            exact = self.whole(image, plan)
+            if rounded or exact.scene.isfinite().all():  # else it is the image, or the weights
+                _FLOAT32.add(self.network)
+            return exact
 
         def cropped(part: Tensor) -> Tensor:
-            return part[..., :height, :width].to(self.device, torch.float32).clamp(0.0, 1.0)
+            part = part[..., :height, :width].to(self.device, torch.float32)
+            return part.clamp(0.0, 1.0).masked_fill_(part.isinf(), math.nan)  # infinity is no white
 
         return Dehazed(cropped(found.scene), None if found.transmission is None else cropped(found.transmission))
 
@@ -284,7 +287,7 @@ class _Runner:
         return known[self.dtype]
 
     def _measure(self, side: int) -> int:
-        probe = torch.rand(1, 3, side, side, device=self.device)
+        probe = torch.linspace(0.0, 1.0, 3 * side * side, device=self.device).view(1, 3, side, side)
         return peak_bytes(lambda: self.whole(probe, ExecutionPlan(1)))
 
     def _tiled(self, image: Tensor, plan: ExecutionPlan) -> Dehazed:

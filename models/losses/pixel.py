@@ -77,8 +77,9 @@ def light(airlight: Tensor, level: Tensor, amount: Tensor, true: Tensor, tint: T
     """
     _expect("airlight", airlight, (*true.shape, 1, 1))
     haze = 1.0 - transmission.mean(dim=(1, 2, 3))
-    neutral, found = true / tint, level.flatten(1)
-    color = found / found.mean(dim=1, keepdim=True) - neutral / neutral.mean(dim=1, keepdim=True)
+    # A channel that the light lacks is 0 in the airlight and in the tint of it.
+    neutral, found = true / tint.clamp(min=_ZERO), level.flatten(1)
+    color = found / found.mean(dim=1, keepdim=True) - neutral / neutral.mean(dim=1, keepdim=True).clamp(min=_ZERO)
     away = ((airlight.flatten(1) - true).abs() + color.abs()).mean(dim=1)
     there = (haze > _HAZE).to(haze.dtype)
     entropy = F.binary_cross_entropy(amount.flatten().clamp(_ZERO, 1.0 - _ZERO), there)

@@ -172,7 +172,13 @@ class GlobalNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalize: NCHW -> NCHW."""
         scale, shift = self.affine(x)
-        return in_bands(lambda part: part * scale.to(part.dtype) + shift.to(part.dtype), x, halo=0)
+        return in_bands(lambda part: scaled(part, scale, shift), x, halo=0)
+
+
+def scaled(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Return ``scale * x + shift`` in the precision of NCHW ``x``, computed in that of the NC11 numbers."""
+    # Both terms are large where the mean is, and cancel: in half precision the difference would be mostly rounding.
+    return torch.addcmul(shift, scale, x).to(x.dtype)
 
 
 def _first_two_moments(x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from models.config import ConfigError, Settings
 from models.networks.bands import in_bands, pixel_mean
-from models.networks.blocks import GlobalNorm, in_float32, pad_to_multiple
+from models.networks.blocks import GlobalNorm, in_float32, pad_to_multiple, scaled
 
 # The scattering skip: optical depth from 0 to 2, starting at 0.2; an airlight of 0.65 to 1, with channels at most 0.06
 # off. A colored airlight paints the sky, and a dark one burns out the ground.
@@ -85,7 +85,7 @@ class Convolution(nn.Module):
         scale, shift = (x.new_ones(1), x.new_zeros(1)) if self.norm is None else self.norm.affine(x)
 
         def local(x: Tensor, *skip: Tensor) -> Tensor:
-            x = x * scale.to(x) + shift.to(x)
+            x = scaled(x, scale, shift)
             x = F.relu(x) if self.relu else x
             return x + skip[0] if skip else x
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.networks.bands import in_bands, pixel_mean
-from models.networks.blocks import GlobalNorm
+from models.networks.blocks import GlobalNorm, scaled
 
 _SLOPE, _FUSE_SLOPE = 0.2, 0.1
 _OPERATOR_CHANNELS, _REDUCTION = 64, 4
@@ -108,7 +108,7 @@ class EncoderBlock(nn.Module):
         scale, shift = self.norm.affine(inner[:, :normed])
 
         def local(x: Tensor, inner: Tensor, *memory: Tensor) -> Tensor:
-            half = inner[:, :normed] * scale.to(inner.dtype) + shift.to(inner.dtype)
+            half = scaled(inner[:, :normed], scale, shift)
             inner = F.leaky_relu(torch.cat([half, inner[:, normed:]], dim=1), _SLOPE)
             out: Tensor = F.leaky_relu(self.second(inner), _SLOPE) + self.shortcut(x)
             return out if self.fusion is None or not memory else self.fusion(out, *memory)

@@ -64,7 +64,7 @@ class Store:
         """
         self.path = Path(path)
         self._sync = "full" if sync else "normal"
-        self._writing, self._opening = threading.Lock(), threading.Lock()
+        self._writing = threading.Lock()
         self._writer: sqlite3.Connection | None = None
         self._owner: IO[bytes] | None = None
         self._closed = False
@@ -87,12 +87,8 @@ class Store:
         Raises:
             PoolError: the store cannot be read.
         """
-        with self._told():
-            with self._opening:
-                view = self._connect(self._file(), "ro")
-            with closing(view):
-                view.execute("begin").execute("select 1 from state")
-                yield view
+        with self._told(), closing(self._view()) as view:
+            yield view
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -130,7 +126,7 @@ class Store:
                     filling.execute("commit")
                     filling.execute("pragma journal_mode = wal")  # later a reader would be in the way
                 persist(partial)
-                with self._writing, self._opening:
+                with self._writing:
                     partial.rename(new)
                     persist(self.path)
                     self._disconnect()
@@ -165,6 +161,22 @@ class Store:
             mode = "ro&immutable=1"  # SQLite wants to make files beside a database; without a log nobody writes to it
         uri = f"{file.absolute().as_uri()}?mode={mode}"
         return sqlite3.connect(uri, uri=True, timeout=10, isolation_level=None, check_same_thread=False)
+
+    def _view(self) -> sqlite3.Connection:
+        """Begin to read. Until that is done, a restore, even of another process, may take the file away: then it is the
+        next one's turn.
+        """
+        while True:
+            file, view = self._file(), None
+            try:
+                view = self._connect(file, "ro")
+                view.execute("begin").execute("select 1 from state")
+                return view
+            except sqlite3.Error:
+                if view is not None:
+                    view.close()
+                if self._file() == file:
+                    raise
 
     def _prepared(self) -> sqlite3.Connection:
         writer = self._connect(self._file(), "ro" if self._owner is None else "rw")

@@ -219,6 +219,10 @@ def test_the_measured_cost_is_near_the_truth() -> None:
     per_pixel, _fixed = runner._cost()
     image = torch.rand(1, 3, 512, 512)
     needed = inference.peak_bytes(lambda: runner.whole(image, ExecutionPlan(1)))
+    inference._Runner(corun(), torch.device("cpu"), InferenceConfig())._cost()
+    drawn = torch.rand(1)
+    corun()
+    assert torch.equal(drawn, torch.rand(1)), "random numbers of others stay what they were"
     assert needed / 512**2 == pytest.approx(per_pixel, rel=0.25)
 
 
@@ -275,6 +279,23 @@ def test_a_network_whose_numbers_do_not_fit_into_float16_runs_in_float32() -> No
     assert 0.1 < float(exact.mean()) < 1
     for _ in range(2):
         assert torch.equal(dehaze(network, image, InferenceConfig(precision="float16")).scene, exact)
+
+
+def test_an_image_that_is_no_number_says_nothing_about_the_network() -> None:
+    network, image = corun(), torch.rand(1, 3, 16, 24)
+    half = dehaze(network, image, InferenceConfig(precision="float16")).scene
+    spoilt = image.clone()
+    spoilt[..., 3, 5] = math.nan
+    assert dehaze(network, spoilt, InferenceConfig(precision="float16")).scene.isnan().any()
+    assert torch.equal(dehaze(network, image, InferenceConfig(precision="float16")).scene, half)
+    assert not torch.equal(dehaze(network, image, InferenceConfig(precision="float32")).scene, half)
+
+
+def test_infinity_is_no_white() -> None:
+    found = dehaze(Recorder(lambda x: SimpleNamespace(scene=x / 0, transmission=-x[:, :1] / 0)), torch.rand(1, 3, 8, 8))
+    assert found.scene.isnan().all()
+    assert found.transmission is not None
+    assert found.transmission.isnan().all()
 
 
 def test_auto_is_float16_on_a_gpu() -> None:
