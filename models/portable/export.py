@@ -223,8 +223,12 @@ def check_onnx(
 
 
 def _psnr(one: Tensor, other: Tensor) -> float:
-    """Return the PSNR of two tensors in [0, 1], in dB; infinite where they are equal."""
+    """Return the PSNR of two tensors in [0, 1], in dB; infinite where they are equal, and below 0 without end where one
+    holds what is no number, so that the least of several tells it.
+    """
     error = float((one.double() - other.double()).square().mean())
+    if math.isnan(error):
+        return -math.inf
     return -10.0 * math.log10(error) if error else math.inf
 
 
