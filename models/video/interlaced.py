@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import av
-from av.filter import Graph
+from models.video.pyav import av
 
 
 class Deinterlacer:
@@ -39,7 +38,7 @@ class Deinterlacer:
         yield from self._ready()
 
     def _start(self, frame: Any) -> None:
-        graph = Graph()
+        graph = av.filter.Graph()
         source = graph.add_buffer(
             width=frame.width, height=frame.height, format=frame.format.name, time_base=self._stream.time_base
         )

@@ -22,7 +22,7 @@ import numpy as np
 from models.config import ConfigError
 from models.options import VideoOptions
 from models.video.clip import Told, rewrite_video
-from models.video.files import Pixels, VideoFrame
+from models.video.reader import Pixels, VideoFrame
 
 _NICENESS = 10  # of the process: an encoder takes all processors
 R = TypeVar("R")

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from models import zoo
 from models.config import ConfigError, parse
 from models.haze import DarkChannelPrior
-from models.inference import dehazing as inference
+from models.inference import runner as inference
 from models.inference.controls import blend
-from models.inference.dehazing import ExecutionPlan, as_dehazed, dehaze
+from models.inference.dehazing import dehaze
+from models.inference.runner import ExecutionPlan, as_dehazed
 from models.networks.corun import Corun, CorunConfig
 from models.options import InferenceConfig
 
@@ -119,14 +120,14 @@ def psnr(one: Tensor, other: Tensor) -> float:
 def plans(monkeypatch: pytest.MonkeyPatch) -> list[ExecutionPlan]:
     """What is run, in order; the networks are measured as if they cost 1 KiB per pixel."""
     seen: list[ExecutionPlan] = []
-    run = inference._Runner.run
+    run = inference.Runner.run
 
     def watched(self: Any, image: Tensor, plan: ExecutionPlan) -> Any:
         seen.append(plan)
         return run(self, image, plan)
 
-    monkeypatch.setattr(inference._Runner, "run", watched)
-    monkeypatch.setattr(inference._Runner, "_cost", lambda self: (1024.0, 0.0))
+    monkeypatch.setattr(inference.Runner, "run", watched)
+    monkeypatch.setattr(inference.Runner, "_cost", lambda self: (1024.0, 0.0))
     return seen
 
 
@@ -215,11 +216,11 @@ def test_other_errors_are_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_measured_cost_is_near_the_truth() -> None:
-    runner = inference._Runner(corun(), torch.device("cpu"), InferenceConfig())
+    runner = inference.Runner(corun(), torch.device("cpu"), InferenceConfig())
     per_pixel, _fixed = runner._cost()
     image = torch.rand(1, 3, 512, 512)
     needed = inference.peak_bytes(lambda: runner.whole(image, ExecutionPlan(1)))
-    inference._Runner(corun(), torch.device("cpu"), InferenceConfig())._cost()
+    inference.Runner(corun(), torch.device("cpu"), InferenceConfig())._cost()
     drawn = torch.rand(1)
     corun()
     assert torch.equal(drawn, torch.rand(1)), "random numbers of others stay what they were"
