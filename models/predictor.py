@@ -77,6 +77,7 @@ def render(
         clear = inference.controlled(hazy, found.scene, found.transmission, options)
     if options.output == "image":
         return photo.with_tensor(clear)
+    # Side by side there are two pictures, and each has the alpha.
     alpha = None if photo.alpha is None else np.concatenate([photo.alpha, photo.alpha], axis=1)
     return replace(photo, alpha=alpha).with_tensor(torch.cat([hazy, clear], dim=3))
 

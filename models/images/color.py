@@ -56,6 +56,7 @@ def _profiled(values: Array, model: str, source: bytes) -> Array | None:
         if source[16:20] != _PROFILE_MODELS[model]:
             return None
         if model == "GRAY":  # level by level
+            # A picture of all levels, 256 in a row, is the table that all pixels are looked up in.
             levels = np.arange(np.iinfo(values.dtype).max + 1, dtype=values.dtype).reshape(-1, 256, 1)
             return _plain(_transform(levels, source, "gray")[:, :, 1].reshape(-1)[values])
         return _transform(values, source, model.lower())
@@ -96,6 +97,7 @@ def _plain(values: Array) -> Array:
         return values
     white = np.iinfo(values.dtype).max
     light = white - values
+    # Products of 16 bits need 32.
     paper = light[:, :, 3].astype(np.uint32)
     channels = [(light[:, :, channel] * paper + white // 2) // white for channel in range(3)]
     return np.stack([channel.astype(values.dtype) for channel in channels], axis=2)
@@ -109,6 +111,7 @@ def _lab(samples: Samples) -> Array:
 
     values, deep = samples.values, samples.values.dtype.itemsize == 2
     unit = 256.0 if deep else 1.0
+    # ICC's version 2 writes a lightness of 100 as FF00, TIFF's own encoding as FFFF.
     full = 65_280.0 if deep and samples.model == "ICCLAB" else 65_535.0 if deep else 255.0
     lab = np.empty(values.shape, np.float32)
     lab[:, :, 0] = np.minimum(values[:, :, 0] * np.float32(100 / full), 100)

@@ -117,6 +117,7 @@ def _of_jpeg(data: bytes) -> Contents:
             head = data[at : at + min(length, 40)]
             kinds = (kind for where, start, kind in _SEGMENTS if where == marker and head.startswith(start))
             dropped.add(next(kinds, _UNKNOWN))
+            # JFIF says the width and the height of its thumbnail.
             if marker == 0xE0 and head.startswith(b"JFIF\0") and all(head[12:14]):
                 dropped.add("thumbnail")
             if marker == 0xED and head.startswith(b"Photoshop 3.0\0"):
@@ -162,6 +163,7 @@ def _png_text(name: bytes, body: bytes, longest: int) -> tuple[str, str] | None:
     keyword, _, rest = body.partition(b"\0")
     packed = name == b"zTXt" or (name == b"iTXt" and rest[:1] == b"\1")
     if name == b"iTXt":
+        # Behind its two flags: a language and a translated keyword, each with a 0.
         rest = rest[2:].partition(b"\0")[2].partition(b"\0")[2]
     elif packed:
         rest = rest[1:]
@@ -213,6 +215,7 @@ def _iptc_of(resources: bytes) -> tuple[bytes | None, set[str]]:
     at, iptc, lost = 0, None, set()
     while resources[at : at + 4] == b"8BIM" and at + 12 <= len(resources):
         number, name = struct.unpack_from(">HB", resources, at + 4)
+        # A name with its length before it; both this and the body are padded to even lengths.
         at += 6 + 1 + name + (1 + name) % 2
         if at + 4 > len(resources):
             break
@@ -232,6 +235,7 @@ def clean_iptc(block: bytes) -> bytes | None:
     """
     kept, at = [], 0
     while at + 5 <= len(block) and block[at] == 0x1C:
+        # A size with its highest bit set is the length of a longer size.
         record, number, size = struct.unpack_from(">BBH", block, at + 1)
         if size & 0x8000 or at + 5 + size > len(block):  # longer than any text
             return None

@@ -237,6 +237,7 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
     """(width, height) of a WebP file's canvas, or None."""
     chunk = data[12:16]
     if chunk == b"VP8X" and len(data) >= 30:
+        # 24 bits each, less one; below 14 bits.
         width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
         return width, height
     if chunk == b"VP8 " and len(data) >= 30:

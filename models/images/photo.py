@@ -169,6 +169,7 @@ def whole_numbers(values: Array) -> Array:
 def straight(values: Array, alpha: Array) -> Array:
     """Divide (H, W, C) colors by the ``alpha`` that they were multiplied by; black where it is 0."""
     white = np.iinfo(values.dtype).max
+    # In 32 bits, which 65535 squared just fits into; half is rounded up.
     whole = np.maximum(alpha.astype(np.uint32), 1)[:, :, None]
     result: Array = np.minimum((values * np.uint32(white) + whole // 2) // whole, white).astype(values.dtype)
     return result

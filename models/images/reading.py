@@ -96,6 +96,7 @@ def _photo(samples: Samples | None, data: bytes, layout: tiff.Layout | None, ima
         icc = profile.tiff(data, layout.tags, layout.photometric, layout.floating)
         dpi = tiff_resolution(layout.tags)
         told, dropped = collect(data, layout.xmp, dpi, turn, beside, pages=True)
+        # `turn` is the file's own, `stored` what is left to do.
         stored = turn if samples is not None else 1  # Pillow turns a TIFF
         notes += [_LINEAR] if samples is not None and layout.floating and not icc else []
         notes += ["only the first page of the file is taken"] if layout.tags.next else []

@@ -60,6 +60,7 @@ def dehaze(
         return _around(network, image, config)
     if config.working_side is not None and (insides := _insides(image)) is not None:
         return _batched([_inside(network, one[None], config, tile) for one, tile in zip(image, insides, strict=True)])
+    # The smaller version comes back here, and is then too small for this.
     if (side := reduced_side(image.shape[-2:], config)) is not None:
         return _neutral(image, _guided(network, image, config, side))
     runner = Runner(network, image.device, config)
@@ -78,6 +79,7 @@ def dehaze(
                 raise MemoryError(f"out of memory for an image of {tuple(image.shape)} with {plan}") from problem
             log.warning("out of memory with %s; trying %s", plan, less)
             plan = less
+        # Gives back what the failed run held, which the next one may need in one piece.
         if image.is_cuda:
             torch.cuda.empty_cache()
 
@@ -104,6 +106,7 @@ def _inside(network: nn.Module, image: Tensor, config: InferenceConfig, tile: Ti
     tile.of(scene).copy_(found.scene)
     if found.transmission is None:
         return Dehazed(scene, None)
+    # A border has no haze.
     transmission = torch.ones_like(image[:, :1])
     tile.of(transmission).copy_(found.transmission)
     return Dehazed(scene, transmission)

@@ -69,6 +69,7 @@ def is_out_of_memory(problem: Exception) -> bool:
     return isinstance(problem, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(problem)
 
 
+# Of networks as long as they live.
 _COSTS: WeakKeyDictionary[nn.Module, dict[torch.dtype, tuple[float, float]]] = WeakKeyDictionary()
 _FLOAT32: WeakSet[nn.Module] = WeakSet()  # networks that end in half precision, or whose numbers do not fit into it
 _COMPILED: WeakKeyDictionary[nn.Module, Callable[[Tensor], Any]] = WeakKeyDictionary()
@@ -156,6 +157,7 @@ class Runner:
         """Bytes per pixel and bytes however small the image, measured once per network on two small images."""
         known = _COSTS.setdefault(self.network, {})
         if self.dtype not in known:
+            # A straight line through two sizes: bytes per pixel, and bytes that are always there.
             small, large = (self._measure(side) for side in _PROBES)
             per_pixel = (large - small) / (_PROBES[1] ** 2 - _PROBES[0] ** 2)
             band = _BAND_COST * self.band * self.dtype.itemsize if self.in_bands else 0.0
@@ -183,11 +185,13 @@ class Runner:
                 if name not in sums:
                     sums[name] = torch.zeros(*part.shape[:2], height, width, device=self.device)
                 tile.of(sums[name]).add_(part * weight)
+        # Where tiles overlap, their weights need not add up to 1.
         means = {name: total.div_(weights).clamp_(0.0, 1.0) for name, total in sums.items()}
         return Dehazed(means["scene"], means.get("transmission"))
 
     def _statistics(self, image: Tensor, plan: ExecutionPlan) -> list[Tensor]:
         """Record the statistics of the whole image, at the resolution at which it is no larger than a tile."""
+        # As many pixels as a tile, in the image's own shape.
         scale = min(1.0, plan.tile / math.sqrt(image.shape[-2] * image.shape[-1]))
         size = tuple(max(1, int(length * scale)) for length in image.shape[-2:])
         small = F.interpolate(image, size=size, mode="bilinear", antialias=True)

@@ -201,12 +201,14 @@ class Cddgan(nn.Module):
             return in_bands(lambda drawn: 0.5 * (torch.tanh(drawn) + 1.0), drawn, halo=0)
         if self.config.skip == "add":
             return in_bands(lambda image, drawn: _clamp(image + drawn), padded, drawn, halo=0)
+        # Of the last layer's channels one is the depth, one the gray of A, three its cast.
         whole = pixel_mean(lambda part: part.sum((2, 3), keepdim=True), drawn[:, 1:])
         airlight = _DARKEST + (1.0 - _DARKEST) * torch.sigmoid(whole[:, :1]) + _CAST * torch.tanh(whole[:, 1:])
         sign = 1.0 if self.config.direction == "dehaze" else -1.0
 
         def scattered(image: Tensor, drawn: Tensor) -> Tensor:
             depth = sign * _DEEPEST * _clamp(drawn[:, :1] + _SHALLOW)
+            # exp(depth) is 1/t where it dehazes, and t where it hazes.
             return _clamp(airlight + (image - airlight) * depth.exp())
 
         return in_bands(scattered, padded, drawn, halo=0)

@@ -44,6 +44,7 @@ class Writer:
         container, usual = WRITABLE[path.suffix.lower()]
         self._codec, self._usual, self._crf = codec or usual, usual, crf
         self._temporary = path.with_name(temporary_name(path.name))
+        # The index comes before the pictures: players begin before all of it has arrived.
         options = {"movflags": "+faststart"} if container in ("mp4", "mov") else {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,6 +52,7 @@ class Writer:
         except (av.error.FFmpegError, OSError) as problem:
             raise self._refused(problem) from problem
         self._open = True
+        # A header needs all streams, and that of the video is made with its first frame.
         self._waiting: list[Any] = []
         if metadata:
             self._container.metadata.update(reader.container.metadata)
@@ -176,6 +178,7 @@ class Writer:
 def _pixel_format(codec: Any, wanted: str | None, width: int, height: int) -> str:
     """The source's own format where the encoder has it, without halved color on odd sizes, which encoders refuse."""
     offered: list[str] = [described.name for described in codec.video_formats or ()]
+    # yuvj is an old name of yuv of full range, and the range is said elsewhere.
     wanted = (wanted or "yuv420p").replace("yuvj", "yuv")
     deep = "10" if "10" in wanted or "12" in wanted else ""
     odd = "yuv444p" if width % 2 or height % 2 else "yuv420p"

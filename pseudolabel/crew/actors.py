@@ -48,6 +48,7 @@ class ActorWorkers:
 
     def call_up(self, index: int) -> Any:
         """Ask worker `index` to get ready, and where it is."""
+        # Runs a function in the actor, which the class need not know of.
         waits = self._workers[index].__ray_call__.options(max_task_retries=-1)  # while Ray restarts it
         ticket = waits.remote(_get_ready)
         self._called[ticket] = index

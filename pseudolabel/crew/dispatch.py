@@ -143,6 +143,7 @@ class Crew:
         Raises:
             CrewError: no worker can start, or `stopped`.
         """
+        # By ticket: the worker's place, its name at that time, and what it was given.
         out: dict[Any, tuple[int, str, Unit]] = {}
         self._at_work = self._said = time.monotonic()
         for known in self._known:
@@ -198,6 +199,7 @@ class Crew:
     def _take_back(self, work: Work[Unit], ticket: Any, index: int, name: str, unit: Unit) -> None:
         known = self._known[index]
         try:
+            # Names tell whether the one who took the unit is still the one in that place.
             counts = self._workers.answer(ticket)
         except UnitFailed as problem:
             if known.name == name:
@@ -218,6 +220,7 @@ class Crew:
 
     def _failed(self, work: Work[Unit], index: int, unit: Unit, reason: str) -> None:
         known = self._known[index]
+        # One that was well is believed: the unit is to blame, more than it is.
         blamed, known.well, known.reason = known.well, False, reason
         if not work.suspicious(unit):
             known.row[unit] = False
@@ -263,6 +266,7 @@ class Crew:
 
     def _at_a_loss(self, work: Work[Unit]) -> None:
         """Go on where units are left and workers ready, and nothing can be handed out."""
+        # Others are on their way, who may tell whose fault it is.
         patient = self._coming and time.monotonic() - self._at_work < PATIENCE_SECONDS
         if not all(self._rests(index) for index in self.ready):
             for unit in [] if patient else work.go_round():
@@ -296,6 +300,7 @@ class Crew:
             if known.births > self._attempts:
                 self._sick(index, what)
             elif problem.for_good:
+                # The count goes over to its replacement, or it would never end.
                 births = known.births
                 self._replace(index, second=known.second)
                 self._known[index].births = births

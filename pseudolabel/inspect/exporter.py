@@ -79,6 +79,7 @@ def _written(record: Record, files: Any, folder: str) -> dict[str, Any]:
 
 def _name(image_id: str) -> str:
     """Return a file name that no identifier can lead out of the folder with."""
+    # Dots as well: '..' would lead out.
     safe = quote(image_id, safe=" ").replace(".", "%2E")
     if len(safe) > _LONGEST_NAME:
         safe = hashlib.sha256(image_id.encode()).hexdigest()

@@ -177,6 +177,7 @@ def start_pool(
     """
     kept = None if snapshots is None else absolute(snapshots)
     told = Shard(absolute(path), fixed, run, run_id, count=shards, snapshots=kept, room=room)
+    # Asked before, as only those that this call starts are ended when something is wrong.
     running = [_is_running(shard_name(shard), run) for shard in range(shards)]
     # A shard's place in the group is bound to a node for as long as that lives: it starts again where its store is.
     group = None if all(running) else _spread(run, shards)

@@ -46,10 +46,12 @@ _NOTE = """
     on conflict (image_id) do update set clearness = excluded.clearness, quality = excluded.quality,
         teacher_step = excluded.teacher_step, file = excluded.file
 """
+# A row of a file is live while the label still has the scores and the teacher that were noted.
 _LIVE = """
     select file, count(*) from labels indexed by scores join written using (image_id, clearness, quality, teacher_step)
     group by file
 """
+# All labels but the live ones of the files that are kept; images are read of these alone.
 _CHANGED = """
     select * from labels where image_id in (
         select image_id from labels indexed by scores except
@@ -235,6 +237,7 @@ class LabelPool:
             PoolError: the store cannot be written; the pool is as it was.
         """
         manifest = read_manifest(uri, step)
+        # With as many shards as then, a part is a shard's own; else each looks through all of them.
         same = len(manifest.parts) == shards
         parts = manifest.parts[shard : shard + 1] if same else manifest.parts
         past = together([part.past(manifest.taken) for part in parts])
@@ -280,6 +283,7 @@ def _offer(db: sqlite3.Connection, records: Sequence[Record], now: int) -> list[
     for new in records:
         held = "select clearness, quality, teacher_step from labels where image_id = ?"
         old = db.execute(held, [new.image_id]).fetchone()
+        # `old and` gives None where nothing is held.
         accepted = admits(old and old[0], old and old[1], new.clearness, new.quality)
         moment = Moment(now, 1, int(accepted), 0, 0, 0.0, 0.0, new.teacher_step)
         if accepted and old != (new.clearness, new.quality, new.teacher_step):

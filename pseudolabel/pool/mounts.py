@@ -31,6 +31,7 @@ def _file_system(folder: str | Path) -> str:
     place, kind, depth = Path(folder).resolve(), "", -1
     for line in MOUNTS.read_text().splitlines():
         where, _, what = line.partition(" - ")
+        # mountinfo(5): the fifth field is the mount point, with spaces as \040.
         point = Path(where.split()[4].replace("\\040", " "))
         if place.is_relative_to(point) and len(point.parts) >= depth:  # of two at one place the later one is seen
             kind, depth = what.split()[0], len(point.parts)

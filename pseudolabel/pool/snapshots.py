@@ -88,6 +88,7 @@ class Manifest(Settings):
     def of(cls, parts: tuple[Part, ...], taken: float, step: int | None) -> Manifest:
         """Make a manifest of the version that such parts need."""
         shares = any("/" in file.name for part in parts for file in part.files)
+        # False is the first, True the second.
         return cls(version=VERSIONS[shares], parts=parts, taken=taken, step=step)
 
     @property
@@ -110,6 +111,7 @@ def write_part(uri: str | Path, name: str, records: Iterator[Record]) -> Iterato
         SnapshotError: the place cannot be written (disk full, no permission); what was begun is removed.
     """
     files_at, folder = filesystem(absolute(uri))
+    # Lists of records, until one is empty.
     groups = iter(lambda: list(islice(records, ROWS_PER_GROUP)), [])
     files: list[File] = []
     path = folder
@@ -117,6 +119,7 @@ def write_part(uri: str | Path, name: str, records: Iterator[Record]) -> Iterato
         make_folder(files_at, folder)
         for number, first in enumerate(groups):
             path = f"{folder}/labels-{name}-{number:05d}.parquet"
+            # A file takes its further groups from the same iterator, as it writes them.
             rows = _write_file(files_at, path, chain([first], islice(groups, GROUPS_PER_FILE - 1)))
             files.append(File(name=path.rpartition("/")[2], rows=rows, bytes=files_at.get_file_info(path).size))
             yield files[-1]

@@ -100,6 +100,7 @@ class Store:
         with self._writing, self._told():
             try:
                 self._writer = self._writer or self._prepared()
+                # The lock at once: a transaction that reads first may be too late for it.
                 self._writer.execute("begin immediate")
                 yield self._writer
                 self._writer.execute("commit")
@@ -143,6 +144,7 @@ class Store:
                 self._owner.close()
 
     def _file(self) -> Path:
+        # Numbers have leading zeros, so names are in their order.
         return max(self.path.glob(NAMES), default=self.path / NAMES.replace("*", "00000"))
 
     def _check(self) -> None:
@@ -160,6 +162,7 @@ class Store:
         if mode == "ro" and not os.access(self.path, os.W_OK) and not file.with_name(f"{file.name}-wal").exists():
             mode = "ro&immutable=1"  # SQLite wants to make files beside a database; without a log nobody writes to it
         uri = f"{file.absolute().as_uri()}?mode={mode}"
+        # Transactions are begun and ended here; threads take turns by the lock of writers.
         return sqlite3.connect(uri, uri=True, timeout=10, isolation_level=None, check_same_thread=False)
 
     def _view(self) -> sqlite3.Connection:
@@ -184,6 +187,7 @@ class Store:
         writer.execute(_WRITTEN)  # a store that an earlier version made has none
         writer.execute(f"pragma synchronous = {self._sync}")
         writer.execute(f"pragma wal_autocheckpoint = {_LOG_PAGES}")
+        # In bytes; a page has 16 KiB.
         writer.execute(f"pragma journal_size_limit = {_LOG_PAGES << 14}")
         return writer
 
@@ -228,6 +232,7 @@ def own(folder: Path, patience: float) -> IO[bytes]:
     until = time.monotonic() + patience
     while True:
         try:
+            # The kernel gives it back, even after kill -9.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > until:

@@ -53,6 +53,7 @@ class ScorerFeatures(nn.Module):
                 f"perceptual.backbone is 'scorer', but the image tower of {name!r} has {depth} feature maps and "
                 f"{LAYERS} are needed; use vgg19 or a deeper scorer"
             )
+        # The first, the last, and three between.
         return [round(place) for place in torch.linspace(0, depth - 1, LAYERS).tolist()]
 
     def _intermediates(self, normal: Tensor, indices: list[int] | None) -> list[Tensor]:

@@ -116,6 +116,7 @@ class ClipScorer(nn.Module):
 
     def _probability(self, features: Tensor, texts: Tensor, positive: int) -> Tensor:
         scale = self.clip.logit_scale.exp()  # type: ignore[operator]
+        # (..., K): a probability per prompt, those of the positive side first.
         probabilities = (scale * features @ texts.T).softmax(dim=-1)
         return probabilities[..., :positive].sum(dim=-1)
 
@@ -159,6 +160,7 @@ class ClipScorer(nn.Module):
         Raises:
             ValueError: images smaller than a block.
         """
+        # (N, gh, gw, 3, s, s): flattened, the blocks of all images are one batch.
         cut = blocks(images, self.config.block)
         parts = [
             self.rate(chunk, self.block_resolution) for chunk in torch.split(cut.flatten(0, 2), self.config.block_batch)

@@ -99,6 +99,7 @@ def load(weights: str | Path | Mapping[str, Tensor], config: ScorerConfig, devic
     import open_clip
 
     clip = open_clip.CLIP(**open_clip.get_model_config(ARCHITECTURE))
+    # Of the same shape; both get their weights below.
     control = copy.deepcopy(clip.visual)
     towers = nn.ModuleDict({"clip": clip, "control": control})
     where = "the weights" if isinstance(weights, Mapping) else str(weights)

@@ -78,6 +78,7 @@ def _boxes(data: bytes, at: int, end: int) -> Iterator[_Box]:
             return
         size, name = struct.unpack_from(">I4s", data, at)
         start = at + 8
+        # A size of 64 bits follows; 0 is all the rest.
         if size == 1 and at + 16 <= end:
             size, start = struct.unpack_from(">Q", data, at + 8)[0], at + 16
         stop = end if size == 0 else at + size
@@ -94,6 +95,7 @@ def _item_types(data: bytes, inner: list[_Box]) -> Iterator[bytes]:
     """
     for name, at, end in inner:
         if name == b"iinf":
+            # Behind version, flags, and a count of 16 or 32 bits.
             start = at + (6 if data[at] == 0 else 8)
             for kind, place, stop in _boxes(data, start, end):
                 if kind == b"infe":
@@ -113,6 +115,7 @@ def _properties(data: bytes, inner: dict[bytes, tuple[int, int]]) -> list[tuple[
 
 def _associated(data: bytes, at: int, wanted: int) -> list[int]:
     """Numbers of an item's properties, from 1 (23008-12, 9.3)."""
+    # The lowest flag makes numbers 15 bits long instead of 7; the bit above says essential.
     wide, form = data[at + 3] & 1, ">H" if data[at] == 0 else ">I"
     count = struct.unpack_from(">I", data, at + 4)[0]
     at += 8
