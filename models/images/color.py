@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import io
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import ImageCms
 
 from models.images.limits import UnsupportedFormat
-from models.images.photo import Samples, straight, whole_numbers
+from models.images.photo import Array, Samples, straight, whole_numbers
 from models.images.profile import is_hdr, is_sound, srgb_gray_profile, srgb_profile
-
-Array = NDArray[Any]
 
 _PROFILE_MODELS = {"GRAY": b"GRAY", "RGB": b"RGB ", "CMYK": b"CMYK"}
 _BLOCK = 1 << 20  # pixels that are converted at once, so that memory stays that of the picture

@@ -92,14 +92,16 @@ def webp_chunks(data: bytes) -> Iterator[bytes]:
 def contents(data: bytes, layout: tiff.Layout | None, boxed: HeifLayout | None = None) -> Contents:
     """Look through a file that was found sound; ``layout`` is that of a TIFF, ``boxed`` that of an AVIF or HEIC."""
     if boxed is not None:
-        return Contents(frozenset(_of_boxes(boxed)))
+        return _made(_of_boxes(boxed), [], None)
     if layout is not None:
         return _of_tiff(layout)
     if data.startswith(b"\xff\xd8"):
         return _of_jpeg(data)
     if data.startswith(b"\x89PNG"):
         return _of_png(data)
-    return Contents(frozenset(_of_webp(data))) if data.startswith(b"RIFF") else NOTHING
+    if data.startswith(b"RIFF"):
+        return _made({_WEBP.get(chunk[:4], "unknown WebP chunks") for chunk in webp_chunks(data)}, [], None)
+    return NOTHING
 
 
 def _of_jpeg(data: bytes) -> Contents:
@@ -184,13 +186,9 @@ def _text(body: bytes) -> str:
     return text.replace("\0", "")
 
 
-def _of_webp(data: bytes) -> set[str]:
-    return {_WEBP.get(chunk[:4], "unknown WebP chunks") for chunk in webp_chunks(data)} - {""}
-
-
 def _of_boxes(boxed: HeifLayout) -> set[str]:
     kinds = (next((kind for part, kind in _AUXILIARY if part in name), _FURTHER) for name in boxed.auxiliary)
-    return {*kinds, *(kind for name, kind in _BOXES.items() if name in boxed.names)} - {""}
+    return {*kinds, *(kind for name, kind in _BOXES.items() if name in boxed.names)}
 
 
 def _of_tiff(layout: tiff.Layout) -> Contents:

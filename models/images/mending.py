@@ -10,16 +10,13 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.images import headers, png
 from models.images.contents import webp_chunks
 from models.images.limits import MAGIC, ImageLimits, check_size
-
-Array = NDArray[Any]
+from models.images.photo import Array
 
 _MOST_ROWS = 24  # a row of JPEG's blocks is 16, and colors bleed out of it
 _MOST_SHARE = 0.04

@@ -16,7 +16,7 @@ from models.images.limits import UnsupportedFormat
 if TYPE_CHECKING:  # torch takes a second to import
     from torch import Tensor
 
-Array = NDArray[Any]
+Array = NDArray[Any]  # uint8 unless a docstring says more
 _BAND = 1 << 18  # pixels at a time: floats of a whole photograph would take four times its memory
 Model = Literal["GRAY", "RGB", "CMYK", "LAB", "ICCLAB"]
 

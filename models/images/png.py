@@ -5,15 +5,12 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Collection, Iterator
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.images.limits import CorruptImage
 from models.images.photo import Samples
 
-Array = NDArray[Any]
 Chunk = tuple[bytes, int, int]  # name, first byte, length
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -10,14 +10,13 @@ import struct
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import ImageCms
 
 from models.images import exif as image_exif
 from models.images import png as image_png
 from models.images.limits import ImageError, UnsupportedFormat
+from models.images.photo import Array
 
-Array = NDArray[Any]
 Chromaticities = tuple[float, ...]  # x and y of white, red, green, blue
 
 _LONGEST = 16 << 20

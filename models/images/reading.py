@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from models.images import headers, png, profile, raw, tiff
@@ -18,9 +17,7 @@ from models.images.heif import HeifLayout
 from models.images.limits import RAW, CorruptImage, ImageError, ImageLimits, TruncatedImage
 from models.images.mending import Mended, candidates, ends_early, filled
 from models.images.metadata import collect, tiff_resolution
-from models.images.photo import Model, Photo, Samples, upright
-
-Array = NDArray[Any]
+from models.images.photo import Array, Model, Photo, Samples, upright
 
 _LINEAR = "the file does not say how its floating-point values are encoded; they are taken as sRGB, not as linear light"
 _NO_GAIN_MAP = "the HDR gain map is left out: screens with HDR show the result like any other"

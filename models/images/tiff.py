@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.images import exif
 from models.images.limits import CorruptImage, TruncatedImage, UnsupportedFormat
 from models.images.photo import Model, Samples
-
-Array = NDArray[Any]
 
 _MODELS: dict[int, tuple[Model, int]] = {
     0: ("GRAY", 1), 1: ("GRAY", 1), 2: ("RGB", 3), 5: ("CMYK", 4), 8: ("LAB", 3), 9: ("ICCLAB", 3),

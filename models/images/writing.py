@@ -5,18 +5,14 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from models.images import exif as image_exif
 from models.images import png as image_png
 from models.images.metadata import exif_block, pillow_options
-from models.images.photo import Metadata
-
-Array = NDArray[Any]
+from models.images.photo import Array, Metadata
 
 _FULL_CHROMA_QUALITY = 90
 _LOSSY = ("JPEG", "WEBP", "AVIF")
@@ -48,9 +44,8 @@ def png(pixels: Array, icc: bytes | None, told: Metadata) -> bytes:
     else:
         import imagecodecs
 
-        data = bytes(
-            imagecodecs.png_encode(pixels.reshape(-1).reshape(pixels.shape))
-        )  # strides of sides of 1 may be any
+        # Reshaped twice: strides of sides of 1 may be any, and imagecodecs looks at them.
+        data = bytes(imagecodecs.png_encode(pixels.reshape(-1).reshape(pixels.shape)))
     parts = [] if icc is None else [(b"iCCP", b"ICC Profile\0\0" + zlib.compress(icc))]
     if told.dpi is not None:
         parts.append((b"pHYs", struct.pack(">IIB", *(round(value / 0.0254) for value in told.dpi), 1)))

@@ -259,7 +259,8 @@ def as_wanted(hazy: Tensor, scene: Tensor, transmission: Tensor | None, look: Lo
         transmission: 11HW in [0, 1], or None.
         look: of it; a strength between 0 and 1 alone is :func:`blend`.
     """
-    if look == Look(look.strength) and 0.0 <= look.strength <= 1.0:
+    plain = look.gain == 1.0 and look.share is None and not look.highlights
+    if plain and 0.0 <= look.strength <= 1.0:
         return blend(hazy, scene, look.strength)
     out = torch.empty_like(hazy)
     height, width = hazy.shape[-2:]

@@ -66,7 +66,9 @@ def native_precision(device: torch.device) -> torch.dtype:
 
 def is_out_of_memory(problem: Exception) -> bool:
     """Return whether torch, or Python, found no memory."""
-    return isinstance(problem, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(problem)
+    signs = ("allocate memory", "ALLOC_FAILED")  # of torch's allocator for CPUs; of cuBLAS and cuDNN
+    told = isinstance(problem, torch.OutOfMemoryError | MemoryError)
+    return told or any(sign in str(problem) for sign in signs)
 
 
 # Of networks as long as they live.

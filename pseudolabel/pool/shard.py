@@ -143,10 +143,6 @@ def _of_other_counts(folder: Path, shard: Shard) -> Iterator[Path]:
     yield from others
 
 
-def _latest(shard: Shard) -> str | None:
-    return None if shard.snapshots is None else latest_snapshot(shard.snapshots, shard.run)
-
-
 def _why_not(pool: LabelPool, shard: Shard, known: ShardRecord | None) -> str | None:
     """Why the shard cannot go on with its store; None where it can."""
     found = pool.state()
@@ -167,7 +163,7 @@ def _begin(pool: LabelPool, shard: Shard, known: ShardRecord | None) -> None:
     generation = 1 if known is None else known.generation + 1
     if shard.run and shard.record is not None:  # first of all: from now on older stores are out of date
         _write_record(shard, generation)
-    latest = _latest(shard)
+    latest = None if shard.snapshots is None else latest_snapshot(shard.snapshots, shard.run)
     if latest is not None:
         log.warning("the label pool has no store at %s: it begins with the snapshot %s", pool.path, latest)
         pool.restore(latest, shard.number, shard.count)

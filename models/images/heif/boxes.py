@@ -58,17 +58,14 @@ def layout(data: bytes) -> HeifLayout:
     references = next(
         ({kind for kind, _, _ in _boxes(data, at + 4, end)} for name, at, end in inner if name == b"iref"), set()
     )
+    nclx = (part for name, part in properties if name == b"colr" and part[:4] == b"nclx")
     return HeifLayout(
-        nclx=next((struct.unpack(">HHHB", part[4:11]) for name, part in properties if _is_nclx(name, part)), None),
+        nclx=next((struct.unpack(">HHHB", part[4:11]) for part in nclx if len(part) >= 11), None),
         bits=max((max(part[5:], default=8) for name, part in properties if name == b"pixi"), default=8),
         sequence=data[8:12] in (b"avis", b"msf1") or data[8:11] == b"hev",
         auxiliary=frozenset(found.decode() for found in _AUXILIARY.findall(data, *meta)),
         names=frozenset(named | references | types),
     )
-
-
-def _is_nclx(name: bytes, part: bytes) -> bool:
-    return name == b"colr" and part[:4] == b"nclx" and len(part) >= 11
 
 
 def _boxes(data: bytes, at: int, end: int) -> Iterator[_Box]:

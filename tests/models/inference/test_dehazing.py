@@ -186,19 +186,23 @@ def test_tiles_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
 class Hungry(nn.Module):
     """Runs out of memory for images of more pixels than it is given."""
 
-    def __init__(self, pixels: int) -> None:
+    CPU = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"
+    CUBLAS = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+
+    def __init__(self, pixels: int, message: str = CPU) -> None:
         super().__init__()
-        self.pixels = pixels
+        self.pixels, self.message = pixels, message
 
     def forward(self, image: Tensor) -> Tensor:
         if image.shape[-2] * image.shape[-1] > self.pixels:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
+            raise RuntimeError(self.message)
         return image
 
 
-def test_when_memory_runs_out_tiles_get_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("message", [Hungry.CPU, Hungry.CUBLAS])
+def test_when_memory_runs_out_tiles_get_smaller(message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen, image = plans(monkeypatch), torch.rand(2, 3, 400, 400)
-    torch.testing.assert_close(dehaze(Hungry(160 * 160), image).scene, image)
+    torch.testing.assert_close(dehaze(Hungry(160 * 160, message), image).scene, image)
     assert [plan.tile for plan in seen] == [0, 200, 128]
 
 
