@@ -108,6 +108,7 @@ class Predictor:
         device: str | torch.device = "cpu",
         allow_networks: Collection[str] = (),
     ) -> None:
+        # torch counts the machine's processors, not those that a container may use.
         torch.set_num_threads(threads or min(torch.get_num_threads(), inference.local_cpus()))
         source = str(download_model(model, tracking_uri)) if model.startswith(SCHEME) else model
         self.name = model if model.startswith(SCHEME) else name_of(model)

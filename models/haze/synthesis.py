@@ -208,6 +208,7 @@ def _fill(made: Synthesized, depth: Tensor | None, seeds: Sequence[int], config:
     airlight = made.airlight[:, :, None, None]
     for index in (drawn["lit"] < config.tint_probability).nonzero().flatten().tolist():
         color = made.airlight[index] / made.airlight[index].max().clamp(min=1e-6)
+        # A power of 0 is white light, 1 that of the haze.
         made.tint[index] = color ** drawn["tint"][index]
         made.hazy[index].mul_(made.tint[index][:, None, None])
     made.hazy.sub_(airlight).mul_(made.transmission).add_(airlight).clamp_(0, 1)  # scatter() in place
@@ -243,6 +244,7 @@ def synthesize(
     )  # fmt: skip
     step = max(1, BLOCK_PIXELS // max(1, math.prod(size)))
     for kind, block in _blocks(seeds, config or HazeConfig(), step):
+        # Slices are views: what is written to them is in `made`.
         parts = Synthesized(*(getattr(made, field.name)[block] for field in fields(made)))
         _fill(parts, None if depth is None else depth[block], seeds[block], kind)
     return made

@@ -49,6 +49,7 @@ def _profiled(values: Array, model: str, source: bytes) -> Array | None:
         name = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(source)))
         if name.startswith("sRGB") or source == srgb_gray_profile():
             return _plain(values)
+        # The color space of its input (ICC.1:2022, 7.2.6).
         if source[16:20] != _PROFILE_MODELS[model]:
             return None
         if model == "GRAY":  # level by level

@@ -45,6 +45,7 @@ def resize(pixels: Array, width: int, height: int) -> Array:
     kind = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
     if pixels.dtype == np.uint8:
         return np.array(Image.fromarray(pixels).resize((width, height), kind))
+    # Pillow has no colors of 16 bits: channel by channel, as floats.
     if pixels.ndim == 3:
         return np.stack([resize(channel, width, height) for channel in np.moveaxis(pixels, 2, 0)], axis=2)
     smooth = np.asarray(Image.fromarray(pixels.astype(np.float32)).resize((width, height), kind))

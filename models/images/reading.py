@@ -132,6 +132,7 @@ def _samples(image: Any) -> Samples:
     image.load()
     if image.format == "HEIF" and image.size != stated:
         raise CorruptImage(f"the picture has {image.width}x{image.height} pixels, and its header says {stated}")
+    # Pillow's modes of more than 8 bits are all gray.
     if image.mode in ("F", "I") or image.mode.startswith("I;16"):
         return Samples(np.asarray(image)[:, :, None], "GRAY")
     alpha = None

@@ -47,6 +47,7 @@ class Layout:
     @property
     def further_samples(self) -> bool:
         """Return whether there are channels beside those of the color model and one of transparency."""
+        # Palettes and YCbCr are Pillow's.
         colors = {3: 1, 6: 3}.get(self.photometric) or _MODELS.get(self.photometric, ("GRAY", self.samples))[1]
         return self.samples > colors + (exif.number(self.tags, _EXTRA, _STRAIGHT) in (_PREMULTIPLIED, _STRAIGHT))
 
@@ -113,6 +114,7 @@ def decode(data: bytes, page: Layout) -> Samples:
         first = file.pages.first
         _check(first, page, len(data))
         values = first.asarray(maxworkers=1)
+    # One plane after the other: (C, H, W).
     if page.samples > 1 and first.planarconfig == 2:
         values = np.moveaxis(values, 0, 2)
     values = values.reshape(page.height, page.width, page.samples)

@@ -148,6 +148,7 @@ class Corun(nn.Module):
         """The network as published, for an airlight of 1."""
         height, width = hazy.shape[-2:]
         padded = pad_to_multiple(hazy, self.MULTIPLE)
+        # J_0 = J_hat_0 = P, T_0 = 0.5.
         scene = scene_hat = padded
         transmission = torch.full_like(padded[:, :1], 0.5)
         scenes, transmissions = [], []

@@ -31,6 +31,7 @@ class Deinterlacer:
         if self._graph is None and not frame.interlaced_frame:
             yield frame
             return
+        # A graph is made for one size.
         if self._size != (frame.width, frame.height):
             yield from self._finish()
             self._start(frame)

@@ -83,6 +83,7 @@ class ClipProcess:
             return await asyncio.to_thread(call, *words)
         except (EOFError, ConnectionError) as problem:
             code = await asyncio.to_thread(self._process.wait)
+            # The number of a signal, negated.
             if code < 0:
                 raise ConfigError(f"the file ends the program that reads it (signal {-code})") from problem
             raise OSError(f"the process of a video ended with code {code}; the lines above say why") from problem
@@ -105,6 +106,7 @@ async def clip_process(folder: Path, source: str, target: str, options: VideoOpt
         subprocess.Popen, [sys.executable, "-P", "-m", __name__, *words], cwd=folder, pass_fds=[theirs.fileno()],
         stdin=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )  # fmt: skip
+    # With a copy open here, the pipe would outlive the process.
     theirs.close()
     try:
         yield ClipProcess(ours, process)

@@ -149,6 +149,7 @@ class Reader:
         if pts is None or (last is not None and pts <= last):  # damaged or raw streams; a muxer wants rising times
             rate = self.stream.average_rate or Fraction(25)
             pts = 0 if last is None else last + max(1, round(1 / (rate * base)))
+        # One matrix on both sides: YCbCr becomes RGB, and colors stay what they are.
         rgb = frame.to_ndarray(
             format=self.color.rgb,
             src_colorspace=self.color.swscale,

@@ -134,6 +134,7 @@ class Writer:
         tags_of(reader.stream, stream)
         stream.width, stream.height = width, height
         stream.pix_fmt = _pixel_format(stream.codec_context.codec, reader.stream.codec_context.pix_fmt, width, height)
+        # Times go over as numbers, so they need the same unit.
         stream.time_base = stream.codec_context.time_base = reader.stream.time_base
         context = stream.codec_context
         context.colorspace, context.color_trc, context.color_primaries = color.space, color.transfer, color.primaries

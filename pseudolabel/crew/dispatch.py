@@ -104,6 +104,7 @@ class Crew:
             failures: units in a row after which a worker is in doubt.
         """
         self._workers, self._attempts, self._limit = workers, attempts, failures
+        # Tickets of those that were asked whether they are ready.
         self._coming: dict[Any, int] = {}
         self._known = [_Known(f"worker {index}") for index in range(workers.size)]
         self.deaths = 0
@@ -187,6 +188,7 @@ class Crew:
         for level in range(outstanding):  # evenly: everybody gets a first unit before anybody gets a second
             for index in [i for i in self.ready if load[self._known[i].name] <= level and not self._rests(i)]:
                 known = self._known[index]
+                # The more it has failed in a row, the farther back its next unit is from.
                 unit = work.take(known.name, len(known.row) / self._limit)
                 if unit is not None:
                     out[send(index, unit)] = (index, known.name, unit)
@@ -222,6 +224,7 @@ class Crew:
         known = self._known[index]
         # One that was well is believed: the unit is to blame, more than it is.
         blamed, known.well, known.reason = known.well, False, reason
+        # A unit that somebody well has failed says nothing about the others.
         if not work.suspicious(unit):
             known.row[unit] = False
         if work.fail(unit, reason, known.name, counts=blamed) or blamed:
@@ -230,6 +233,7 @@ class Crew:
     def _succeeded(self, known: _Known | None, unit: Unit) -> None:
         """Blame the workers that failed this unit, and acquit the one that did it of its own failures."""
         if known is not None:
+            # It is well: what it failed before is to blame, and nobody else who failed that.
             failed = list(known.row)
             known.row.clear()
             known.well, known.second, known.births = True, False, 0

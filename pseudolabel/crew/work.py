@@ -53,6 +53,7 @@ class Work(Generic[Unit]):
     @property
     def finished(self) -> bool:
         """Return whether every unit is done, given up or left."""
+        # Whether there are units to come shows only when one is asked for.
         return not (self._out or self._again or self._fetch(1))
 
     def _fetch(self, count: int) -> int:

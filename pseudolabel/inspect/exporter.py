@@ -53,6 +53,7 @@ def export(contents: Contents, out: str) -> int:
     try:
         files.create_dir(folder, recursive=True)
         with files.open_output_stream(partial) as sink, pq.ParquetWriter(sink, SCHEMA) as index:
+            # An image is written when its row is asked for: one table is in memory.
             while rows := list(islice(found, _ROWS)):
                 index.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
                 count += len(rows)

@@ -112,4 +112,5 @@ def _histograms(clearness: list[int], quality: list[int], block: str) -> Iterato
 
 
 def _bar(share: float, width: int, block: str) -> str:
+    # What is not nothing shows.
     return block * (max(round(share * width), 1) if share > 0 else 0)

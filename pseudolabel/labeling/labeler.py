@@ -245,4 +245,5 @@ def pack_state(state: Mapping[str, Any]) -> bytes:
     """Return a state dict as safetensors, the form in which teachers travel: no pickle, and quick to read."""
     from safetensors.torch import save
 
+    # Cloned, as safetensors refuses tensors that share memory.
     return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()})

@@ -140,6 +140,8 @@ class LabelCoordinator:
         """
         with self._one_round:
             self._rounds += 1
+            # Weights that come during the round are used at once; all units have these or newer
+            # ones.
             step = self._teacher[1]
             current = Round(self._rounds, step, self._units, self._config.attempts)
             self._current = current

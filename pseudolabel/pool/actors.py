@@ -92,6 +92,7 @@ class LabelPoolShard:
         with self._opening:
             if self._pool is None:
                 return 0
+            # It stays here, closed: late calls are told so, and open no new store.
             self._pool.close()
             return remove_store(self._pool.path) if remove else 0
 

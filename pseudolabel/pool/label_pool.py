@@ -31,6 +31,7 @@ from pseudolabel.pool.snapshots import (
 from pseudolabel.pool.stats import PoolStats
 from pseudolabel.pool.store import Store
 
+# total() of nothing is 0.0, sum() is null.
 _SUMS = "select count(*), total(clearness), total(quality), coalesce(sum(teacher_step), 0) from labels"
 _PUT = """
     insert into labels values (?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -205,6 +206,8 @@ class LabelPool:
             known = json.dumps([file.name for file in files])
             every = "select * from labels order by image_id"
             rows = db.execute(_CHANGED, [known]) if files else db.execute(every)
+            # Rows are noted as they pass; with each file that is there, those in it go to the
+            # store.
             noted: list[tuple[Any, ...]] = []  # of the file that is being written
             for file in write_part(uri, name, _noting(map(_record, rows), noted)):
                 files.append(file)
@@ -253,6 +256,7 @@ class LabelPool:
                 size, clearness, quality, _ = db.execute(_SUMS).fetchone()
                 now = Moment(past.last + 1, 0, 0, 0, size, clearness, quality, past.moments[-1].step)
                 past = bounded(past.model_copy(update={"moments": (*(() if shard else past.moments), now)}))
+            # Run and generation are the store's own, whoever took the snapshot.
             _keep(db, self.state(), settled=True, history=past)
 
     def close(self) -> None:

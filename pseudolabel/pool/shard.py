@@ -134,6 +134,7 @@ def _place(shard: Shard) -> Path:
 
 def _of_other_counts(folder: Path, shard: Shard) -> Iterator[Path]:
     """Yield stores of another number of shards; the labels of the run are in a snapshot then, or there are none yet."""
+    # shard-00000-of-00002: the last five digits are the count.
     others = [path for path in sorted(folder.glob("shard-*-of-*")) if int(path.name[-5:]) != shard.count]
     if others and not shard.run:
         raise PoolError(

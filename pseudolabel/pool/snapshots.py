@@ -133,12 +133,14 @@ def _write_file(files_at: Any, path: str, groups: Iterable[list[Record]]) -> int
     import pyarrow.parquet as pq
 
     rows = 0
+    # Uncompressed: what is in it is compressed already.
     with files_at.open_output_stream(path) as sink, pq.ParquetWriter(sink, schema(), compression="none") as writer:
         for group in groups:
             columns = {name: [getattr(record, name) for record in group] for name in schema().names}
             writer.write_table(pa.table(columns, schema=schema()))
             rows += len(group)
     if is_local(files_at):
+        # Before the manifest names it.
         persist(path)
     return rows
 
@@ -191,6 +193,7 @@ def read_manifest(uri: str | Path, step: int | None = None) -> Manifest:
         )
     files_at, folder = filesystem(absolute(uri))
     files = [file for part in manifest.parts for file in part.files]
+    # One question about all files, as object storage answers slowly.
     for file, found in zip(files, files_at.get_file_info([path_of(folder, file.name) for file in files]), strict=True):
         if found.type != pafs.FileType.File or found.size != file.bytes:
             raise SnapshotError(f"the snapshot {uri} is incomplete: {file.name} is missing or has another size")

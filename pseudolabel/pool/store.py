@@ -30,6 +30,7 @@ _WRITTEN = """
     ) without rowid;
 """
 # Scores stand in an index too, so that statistics do not touch the labels. These are large, and want large pages.
+# No journal while it is filled: a file that is not completed is removed.
 _TABLES = """
     pragma journal_mode = off; pragma synchronous = off; pragma page_size = 16384; pragma user_version = 2;
     create table labels (
@@ -126,8 +127,10 @@ class Store:
                     yield filling
                     filling.execute("commit")
                     filling.execute("pragma journal_mode = wal")  # later a reader would be in the way
+                # Nothing was synced so far: all at once, before it gets its name.
                 persist(partial)
                 with self._writing:
+                    # Who comes now opens the new one; views of the old one stay as they are.
                     partial.rename(new)
                     persist(self.path)
                     self._disconnect()

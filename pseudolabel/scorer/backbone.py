@@ -42,6 +42,7 @@ class ScorerFeatures(nn.Module):
         try:
             with torch.no_grad():
                 blank = torch.zeros(1, 3, side, side, device=self.scorer.mean.device, dtype=self.scorer.dtype)
+                # How many maps a tower gives, only a run tells.
                 depth = len(self._intermediates(blank, None))
         except (AttributeError, NotImplementedError, AssertionError, TypeError) as problem:
             raise ConfigError(

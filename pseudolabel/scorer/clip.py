@@ -64,6 +64,7 @@ class ClipScorer(nn.Module):
         self.block_resolution = self._block_side(config.block_resolution, 2 * config.block)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        # Prompts are encoded once; later only images are.
         self.register_buffer("haze_text", self.encode_text([*self.prompts.clear, *self.prompts.hazy]))
         self.register_buffer("quality_text", self.encode_text([*self.prompts.good, *self.prompts.bad]))
         self.dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
