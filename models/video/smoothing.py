@@ -88,7 +88,9 @@ class Smoother:
             torch.cat([old.hazy, old.fields, old.count], dim=1), grid, padding_mode="border", align_corners=True
         )
         # Of brightness, over 3x3 cells: grain and chroma noise are no other scene.
-        difference = F.avg_pool2d((before[:, :3] - hazy).mean(dim=1, keepdim=True).abs(), 3, 1, 1)
+        difference = F.avg_pool2d(
+            (before[:, :3] - hazy).mean(dim=1, keepdim=True).abs(), 3, 1, 1, count_include_pad=False
+        )
         confidence = torch.exp(-((difference / _LIKENESS) ** 2))
         if confidence.mean() < _CUT:
             self.cuts += 1
