@@ -26,6 +26,7 @@ _SIDE = 64  # of the fields, in cells, at most
 _RADIUS = 1  # of the fit, in cells
 _EPSILON = 5e-3  # of the fit: contrast, as a variance, below which it is all offset
 _LIKENESS = 0.06  # difference of a cell, in [0, 1], at which little of its memory is kept
+_SLIP = 0.1  # of a cell, by which one seems to move where nothing moves but grain
 _CUT = 0.35  # mean confidence below which the scene is another one
 
 
@@ -95,7 +96,10 @@ class Smoother:
         if confidence.mean() < _CUT:
             self.cuts += 1
             return own, fresh
-        inside = (grid.abs() <= 1).all(dim=3)[:, None]  # what has come into the picture has no past
+        # What has come into the picture has no past. Without the slip grain would drop the memory along the edges in
+        # every frame; -1 to 1 of the grid are width - 1 or height - 1 cells.
+        reach = 1 + 2 * _SLIP / (grid.new_tensor(grid.shape[2:0:-1]) - 1)
+        inside = (grid.abs() <= reach).all(dim=3)[:, None]
         count = before[:, 9:] * confidence * inside
         # A plain mean over the first frames, an exponential one from then on.
         kept = (count / (count + 1)).clamp(max=math.exp(-max(time - old.time, 0.0) / self._seconds))

@@ -77,6 +77,18 @@ def test_the_edge_of_a_frame_forgets_like_its_middle(photo: Photo, monkeypatch: 
     torch.testing.assert_close(count, torch.full_like(count, 1 + math.exp(-((0.05 / 0.06) ** 2))), atol=1e-3, rtol=0)
 
 
+def test_grain_does_not_make_the_edges_flicker(photo: Photo) -> None:
+    hazy, clear = hazy_and_clear(photo)
+    smooth, random = Smoother(0.5), torch.Generator().manual_seed(0)
+    for index in range(8):
+        grain = 0.01 * torch.randn(hazy.shape, generator=random)
+        smooth((hazy + grain).clamp(0, 1), clear, index / 25)
+    assert smooth._memory is not None
+    count = smooth._memory.count[0, 0]
+    edge = torch.cat([count[0], count[-1], count[:, 0], count[:, -1]])
+    assert float(edge.mean()) > 0.9 * float(count[2:-2, 2:-2].mean())
+
+
 def test_a_lasting_change_is_followed_in_the_time_given(photo: Photo) -> None:
     hazy, clear = hazy_and_clear(photo)
     smooth = Smoother(0.2)
