@@ -115,9 +115,9 @@ class LabelingClient:
 
     def _settle(self) -> None:
         if self._publishing is not None:
-            # One is under way at a time, and what went wrong with it is raised here.
-            self._answer(self._publishing)
-            self._publishing = None
+            # One is under way at a time, and what went wrong with it is raised here, once.
+            publishing, self._publishing = self._publishing, None
+            self._answer(publishing)
 
     def _coordinator(self) -> Any:
         return self._actor or find_actor(COORDINATOR, self._run, "start_labeling")
