@@ -118,8 +118,7 @@ def child(uri: str, name: str) -> str:
     """Return the path or URI of ``name`` (which may hold slashes) below a folder."""
     if not is_uri(uri):
         return str(Path(uri) / name)
-    # Options stay at the end, and the name is quoted, as it may hold a ? itself.
-    base, question, query = uri.partition("?")
+    base, question, query = uri.partition("?")  # a ? of the name is quoted
     return f"{base.rstrip('/')}/{quote(name, errors='surrogateescape')}{question}{query}"
 
 
