@@ -93,15 +93,13 @@ class Stage(nn.Module):
         if self.merge is not None and before is not None:
             x = self.merge(x, before)
         encoded: list[Tensor] = []
-        for level, block in enumerate(self.encoder):
-            # The lowest level, which is not halved and has no counterpart in the decoder.
-            if level == LEVELS:
-                x = block(x)
-                break
+        *levels, lowest = self.encoder
+        for level, block in enumerate(levels):
             # The decoder's features are listed from below, the encoder's from above.
             x = block(x, None if memory is None else (memory[0][level], memory[1][-1 - level]))
             encoded.append(x)
             x = in_bands(cast("nn.Module", block.down), x, halo=2)
+        x = lowest(x)
         decoded: list[Tensor] = []
         for block, skip in zip(self.decoder, reversed(encoded), strict=True):
             x = block(x, skip)
