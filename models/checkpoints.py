@@ -51,6 +51,7 @@ def save(
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
+    # Cloned, as safetensors refuses tensors that share memory.
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     save_file(weights, target / MODEL)
     _write_json(target / CONFIG, config)
@@ -119,6 +120,7 @@ def weights_hash(network: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode())
+        # As bytes: numpy has no bfloat16.
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 

@@ -120,6 +120,7 @@ def _known_keys(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
         field = getattr(current, "model_fields", {}).get(part)
         if field is None:
             return []
+        # The settings class in an annotation such as `Haze | None` or `tuple[Haze, ...]`.
         current = next(
             (a for a in (field.annotation, *getattr(field.annotation, "__args__", ())) if hasattr(a, "model_fields")),
             None,

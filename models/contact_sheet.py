@@ -52,6 +52,7 @@ def joined(pictures: Sequence[Image.Image], *, down: bool = False) -> Image.Imag
 
 def _strip(line: Line, width: int) -> Image.Image:
     blank = Image.new("RGB", (width, 1), _PAPER)
+    # Below a blank strip each is as wide as the widest.
     pictures = [joined([blank, picture or blank], down=True) for picture in line.pictures]
     parts = [joined([part for picture in pictures for part in (_MARGIN, picture)])]
     if line.captions:

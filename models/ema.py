@@ -39,5 +39,6 @@ class MeanTeacher:
         pairs = zip(self.network.parameters(), student.parameters(), strict=True)
         mine, theirs = zip(*((own.detach(), other.detach()) for own, other in pairs), strict=True)
         torch._foreach_lerp_(mine, theirs, 1.0 - momentum)  # a kernel for many, where a GPU would wait for each
+        # Buffers are counts and constants, of which there is no mean.
         for kept, buffer in zip(self.network.buffers(), student.buffers(), strict=True):
             kept.copy_(buffer)

@@ -47,6 +47,7 @@ def network_class(path: str, allow: Collection[str]) -> type[nn.Module]:
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         kind = found.__name__ if isinstance(found, type) else type(found).__name__
         raise ConfigError(f"{path!r} is a {kind}; expected a class that is derived from torch.nn.Module")
+    # The module may have it from a package that is not allowed.
     _require(path, found.__module__, allow)
     return found
 

@@ -72,7 +72,7 @@ def absolute(uri: str | os.PathLike[str]) -> str:
     path.
     """
     text = os.fspath(uri)
-    if "://" not in text:
+    if not is_uri(text):
         home = text == "~" or text.startswith("~/")  # as shells have it; ~a.jpg may be a file
         return str((Path(text).expanduser() if home else Path(text)).absolute())
     files, path = filesystem(text)
@@ -85,7 +85,7 @@ def filesystem(uri: str) -> tuple[Any, str]:
     Raises:
         ConfigError: a URI that pyarrow does not understand, or with a password.
     """
-    if "://" not in uri:
+    if not is_uri(uri):
         return local_files()(), uri
     import pyarrow as pa
     from pyarrow import fs as pafs
@@ -116,9 +116,9 @@ def _require_no_secret(uri: str) -> None:
 
 def child(uri: str, name: str) -> str:
     """Return the path or URI of ``name`` (which may hold slashes) below a folder."""
-    if "://" not in uri:
+    if not is_uri(uri):
         return str(Path(uri) / name)
-    base, question, query = uri.partition("?")
+    base, question, query = uri.partition("?")  # a ? of the name is quoted
     return f"{base.rstrip('/')}/{quote(name, errors='surrogateescape')}{question}{query}"
 
 
@@ -137,10 +137,9 @@ def read_file(uri: str) -> bytes | None:
     files, path = filesystem(uri)
     try:
         with files.open_input_stream(path) as stream:
-            content: bytes = stream.read()
+            return bytes(stream.read())
     except FileNotFoundError:
         return None
-    return content
 
 
 def names_in(uri: str, *, folders: bool = False) -> list[str]:
@@ -188,9 +187,8 @@ def upload(folder: Path, uri: str, last: str) -> None:
     """Copy the files in and below a local folder, one by one; ``last`` is there when all of the others are."""
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     for name in sorted(names, key=lambda name: (name == last, name)):
-        path = folder / name
         files, target = filesystem(child(uri, name))
-        with path.open("rb") as source, files.open_output_stream(target) as stream:
+        with (folder / name).open("rb") as source, files.open_output_stream(target) as stream:
             shutil.copyfileobj(source, stream, _PIECE)
 
 
@@ -210,9 +208,7 @@ def local_copy(uri: str, names: Collection[str] | None = None) -> Iterator[Path]
         yield Path(path)
         return
     with tempfile.TemporaryDirectory() as folder:
-        for name in names_in(uri):
-            if names is not None and name not in names:
-                continue
+        for name in (name for name in names_in(uri) if names is None or name in names):
             with files.open_input_stream(f"{path}/{name}") as source, (Path(folder) / name).open("wb") as target:
                 shutil.copyfileobj(source, target, _PIECE)
         yield Path(folder)
@@ -263,13 +259,7 @@ def replacing(uri: str, *, durable: bool = False) -> Iterator[Any]:
 
 
 def make_folder(files: Any, path: str, *, durable: bool = True) -> None:
-    """Make a folder with those above it.
-
-    Args:
-        files: a pyarrow file system.
-        path: on it.
-        durable: on a local disk, it is still there after a power cut.
-    """
+    """Make a folder with those above it; ``durable``: on a local disk, it is still there after a power cut."""
     if durable and is_local(files):
         make_local_folder(Path(path))
     else:

@@ -77,6 +77,7 @@ def render(
         clear = inference.controlled(hazy, found.scene, found.transmission, options)
     if options.output == "image":
         return photo.with_tensor(clear)
+    # Side by side there are two pictures, and each has the alpha.
     alpha = None if photo.alpha is None else np.concatenate([photo.alpha, photo.alpha], axis=1)
     return replace(photo, alpha=alpha).with_tensor(torch.cat([hazy, clear], dim=3))
 
@@ -107,6 +108,7 @@ class Predictor:
         device: str | torch.device = "cpu",
         allow_networks: Collection[str] = (),
     ) -> None:
+        # torch counts the machine's processors, not those that a container may use.
         torch.set_num_threads(threads or min(torch.get_num_threads(), inference.local_cpus()))
         source = str(download_model(model, tracking_uri)) if model.startswith(SCHEME) else model
         self.name = model if model.startswith(SCHEME) else name_of(model)

@@ -57,9 +57,12 @@ def download_model(name: str, tracking_uri: str | None = None) -> Path:
     with asking(f"load {name}", tracking_uri) as client:
         found_version = _version(client, name)
     folder = cache() / found_version.key
-    if not folder.is_dir():
+    try:
+        os.utime(folder)  # least recently used first, when others leave
+    except FileNotFoundError:
         _fetch(found_version, tracking_uri, folder)
-    os.utime(folder)  # least recently used first, when others leave
+    except PermissionError:  # another user's, in a cache that is shared
+        pass
     _clean(folder.parent)
     found = sorted(path.parent for path in folder.rglob("model.safetensors") if path.with_name("config.json").is_file())
     if not found:

@@ -130,6 +130,7 @@ def _is_safetensors(path: str | os.PathLike[str]) -> bool:
         return True
     try:
         with Path(path).open("rb") as stream:
+            # The header's length takes 8 bytes; the header is JSON.
             return stream.read(9)[8:] == b"{"
     except OSError:
         return False  # which is said when it is read
@@ -145,6 +146,7 @@ def _cut_off(path: str | os.PathLike[str]) -> str | None:
         stream.seek(8)
         try:
             header = json.loads(stream.read(length)) if 8 + length <= size else {}
+            # Offsets count from the end of the header.
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         except (ValueError, TypeError, LookupError):
             return None

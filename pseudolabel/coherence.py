@@ -47,6 +47,7 @@ def admits(
     old_c = np.asarray(np.nan if old_clearness is None else old_clearness, dtype=np.float64)
     old_q = np.asarray(np.nan if old_quality is None else old_quality, dtype=np.float64)
     new_c, new_q = np.asarray(new_clearness, dtype=np.float64), np.asarray(new_quality, dtype=np.float64)
+    # NaN stands for nothing held: it would compare as false with every candidate.
     usable = np.isfinite(new_c) & np.isfinite(new_q)
     vacant = np.isnan(old_c) | np.isnan(old_q)
     answer = usable & (vacant | ((new_c >= old_c) & (new_q >= old_q)))
@@ -81,6 +82,7 @@ def blocks(images: Tensor, size: int) -> Tensor:
     """
     count, channels = images.shape[:2]
     gh, gw = grid(images, size)
+    # From N3(gh s)(gw s) to N3 gh s gw s; then the two counts come forward.
     whole = images[:, :, : gh * size, : gw * size]
     return whole.reshape(count, channels, gh, size, gw, size).permute(0, 2, 4, 1, 3, 5).contiguous()
 

@@ -57,6 +57,7 @@ def procedural_depths(images: Tensor, seeds: Sequence[int]) -> Tensor:
     smooth = torch.stack([smooth_field(generator) for generator in own])
     counts = between(drawn["sites"], *SITES).flatten().int().tolist()
     objects = torch.stack([_offsets(*of) for of in zip(_colors(images), counts, own, strict=True)])
+    # Each map has its own share of the three.
     depth = 1.2 * drawn["plane"] * plane + 0.25 * drawn["smooth"] * smooth + 0.5 * drawn["objects"] * objects
     depth = F.interpolate(depth[:, None], size=images.shape[2:], mode="bilinear", align_corners=False)
     low, high = depth.amin((2, 3), keepdim=True), depth.amax((2, 3), keepdim=True)
@@ -78,6 +79,7 @@ def _cubic() -> Tensor:
 
 def smooth_field(generator: torch.Generator) -> Tensor:
     """Draw a smooth random field, (GRID, GRID)."""
+    # Interpolation is separable: down the columns, then along the rows.
     return _cubic() @ torch.randn(4, 4, generator=generator) @ _cubic().T
 
 

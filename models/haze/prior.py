@@ -22,6 +22,7 @@ class Estimate:
 def dark_channel(image: Tensor, radius: int) -> Tensor:
     """Return the minimum over channels and a (2r+1)^2 window: N3HW -> N1HW."""
     lowest = image.amin(dim=1, keepdim=True)
+    # torch pools maxima only: those of the negative.
     padded = F.pad(-lowest, (radius, radius, radius, radius), mode="replicate")
     rows = F.max_pool2d(padded, (2 * radius + 1, 1), stride=1)  # the minimum of a window is that of its rows' minima
     return -F.max_pool2d(rows, (1, 2 * radius + 1), stride=1)
@@ -31,6 +32,7 @@ def _airlight(hazy: Tensor, radius: int) -> Tensor:
     """Mean color of the pixels that are brightest in the dark channel: N3HW -> N311, at least 0.05."""
     dark = dark_channel(hazy, radius).flatten(1)
     brightest = dark.topk(max(1, dark.shape[1] // 1000), dim=1).indices
+    # The same places in all three channels: N3K.
     colors = hazy.flatten(2).gather(2, brightest[:, None, :].expand(-1, 3, -1))
     return colors.mean(dim=2)[:, :, None, None].clamp(min=0.05)
 

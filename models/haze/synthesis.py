@@ -155,6 +155,7 @@ def _add_noise(scene: Tensor, sigma: float, kind: int, generator: torch.Generato
     """Gaussian noise on a 3HW scene, in place: white gray, independent per channel, or correlated between channels."""
     noise = torch.randn(1 if kind == 0 else 3, *scene.shape[1:], generator=generator)
     if kind == 2:
+        # Rows of length 1 keep the deviation of each channel.
         mix = torch.eye(3) + 0.5 * torch.rand(3, 3, generator=generator)
         noise = ((mix / mix.norm(dim=1, keepdim=True)) @ noise.flatten(1)).view_as(noise)
     scene.add_(noise.mul_(sigma)).clamp_(0, 1)
@@ -167,6 +168,7 @@ def _spoil(scene: Tensor, drawn: dict[str, Tensor], own: Sequence[torch.Generato
         # A power, several times as fast; the logarithm of 0 would be slow.
         scene[index].clamp_(min=1e-9).log_().mul_(exponents[index]).exp_()
     sigmas = between(drawn["sigma"], *config.noise_sigma).tolist()
+    # In which of the shares, laid end to end, a number falls.
     kinds = torch.bucketize(drawn["kind"].contiguous(), torch.tensor(NOISE_KINDS).cumsum(0)[:-1], right=True).tolist()
     for index in (drawn["noise"] < config.noise_probability).nonzero().flatten().tolist():
         _add_noise(scene[index], sigmas[index], kinds[index], own[index])
@@ -176,6 +178,7 @@ def _densities(strengths: Tensor, own: Sequence[torch.Generator], like: Tensor) 
     """Draw the density of the haze in each place, 1 on the whole: N strengths to the shape N1HW of ``like``."""
     fields = torch.stack([smooth_field(generator) for generator in own])
     fields = F.interpolate(fields[:, None], size=like.shape[2:], mode="bilinear", align_corners=False)
+    # Beyond two deviations haze would stand like a wall, or be missing.
     return fields.clamp_(-2.0, 2.0).mul_(strengths[:, None, None, None]).exp_()
 
 
@@ -195,6 +198,7 @@ def _fill(made: Synthesized, depth: Tensor | None, seeds: Sequence[int], config:
     if config.depth_range_min < 1.0:
         span = between(drawn["span"], config.depth_range_min, 1.0)[:, None, None, None]
         made.depth.mul_(span).add_((1.0 - span) * drawn["start"][:, None, None, None])
+    # log T first, -2 beta (1 - depth): unevenness multiplies it, and exp_() makes it T.
     for depth_of, beta, transmission in zip(made.depth, made.beta.tolist(), made.transmission, strict=True):
         torch.sub(depth_of, 1.0, out=transmission).mul_(2.0 * beta)
     if config.unevenness[1] > 0.0:
@@ -204,10 +208,12 @@ def _fill(made: Synthesized, depth: Tensor | None, seeds: Sequence[int], config:
     airlight = made.airlight[:, :, None, None]
     for index in (drawn["lit"] < config.tint_probability).nonzero().flatten().tolist():
         color = made.airlight[index] / made.airlight[index].max().clamp(min=1e-6)
+        # A power of 0 is white light, 1 that of the haze.
         made.tint[index] = color ** drawn["tint"][index]
         made.hazy[index].mul_(made.tint[index][:, None, None])
     made.hazy.sub_(airlight).mul_(made.transmission).add_(airlight).clamp_(0, 1)  # scatter() in place
     lowest, highest = config.jpeg_quality
+    # Whole numbers, the highest as likely as the others.
     qualities = between(drawn["quality"], lowest, highest + 1).int().clamp(max=int(highest)).tolist()
     for index in (drawn["jpeg"] < config.jpeg_probability).nonzero().flatten().tolist():
         made.hazy[index] = jpeg(made.hazy[index], qualities[index])
@@ -238,6 +244,7 @@ def synthesize(
     )  # fmt: skip
     step = max(1, BLOCK_PIXELS // max(1, math.prod(size)))
     for kind, block in _blocks(seeds, config or HazeConfig(), step):
+        # Slices are views: what is written to them is in `made`.
         parts = Synthesized(*(getattr(made, field.name)[block] for field in fields(made)))
         _fill(parts, None if depth is None else depth[block], seeds[block], kind)
     return made

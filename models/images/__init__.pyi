@@ -1,5 +1,4 @@
 from .codec import IMAGE_SUFFIXES as IMAGE_SUFFIXES
-from .codec import Array as Array
 from .codec import decode as decode
 from .codec import encode as encode
 from .codec import lost as lost
@@ -21,6 +20,7 @@ from .limits import UnsupportedFormat as UnsupportedFormat
 from .limits import check_bytes as check_bytes
 from .limits import format_written as format_written
 from .limits import kind_of as kind_of
+from .photo import Array as Array
 from .photo import Metadata as Metadata
 from .photo import Photo as Photo
 from .photo import eight_bits as eight_bits

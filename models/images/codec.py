@@ -14,10 +14,8 @@ import logging
 import os
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import _imaging
 
 from models.images import headers as image_headers
@@ -36,7 +34,7 @@ from models.images.limits import (
     format_written,
 )
 from models.images.metadata import lost_in
-from models.images.photo import Metadata, Photo, eight_bits
+from models.images.photo import Array, Metadata, Photo, eight_bits
 from models.images.profile import srgb_gray_profile
 from models.images.reading import copies, nearly_whole, photo_of
 from models.paths import replacing
@@ -62,8 +60,6 @@ def _silence_libtiff() -> None:
         if (setter := getattr(library, name, None)) is not None:  # missing where libtiff is linked statically
             setter(None)
 
-
-Array = NDArray[Any]  # uint8 unless a docstring says more
 
 # Of photographs for corpora and evaluations; lower case, with the dot.
 IMAGE_SUFFIXES = frozenset(suffix for suffix, name in SUFFIXES.items() if name != RAW)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import io
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import ImageCms
 
 from models.images.limits import UnsupportedFormat
-from models.images.photo import Samples, straight, whole_numbers
+from models.images.photo import Array, Samples, straight, whole_numbers
 from models.images.profile import is_hdr, is_sound, srgb_gray_profile, srgb_profile
-
-Array = NDArray[Any]
 
 _PROFILE_MODELS = {"GRAY": b"GRAY", "RGB": b"RGB ", "CMYK": b"CMYK"}
 _BLOCK = 1 << 20  # pixels that are converted at once, so that memory stays that of the picture
@@ -53,9 +49,11 @@ def _profiled(values: Array, model: str, source: bytes) -> Array | None:
         name = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(source)))
         if name.startswith("sRGB") or source == srgb_gray_profile():
             return _plain(values)
+        # The color space of its input (ICC.1:2022, 7.2.6).
         if source[16:20] != _PROFILE_MODELS[model]:
             return None
         if model == "GRAY":  # level by level
+            # A picture of all levels, 256 in a row, is the table that all pixels are looked up in.
             levels = np.arange(np.iinfo(values.dtype).max + 1, dtype=values.dtype).reshape(-1, 256, 1)
             return _plain(_transform(levels, source, "gray")[:, :, 1].reshape(-1)[values])
         return _transform(values, source, model.lower())
@@ -96,6 +94,7 @@ def _plain(values: Array) -> Array:
         return values
     white = np.iinfo(values.dtype).max
     light = white - values
+    # Products of 16 bits need 32.
     paper = light[:, :, 3].astype(np.uint32)
     channels = [(light[:, :, channel] * paper + white // 2) // white for channel in range(3)]
     return np.stack([channel.astype(values.dtype) for channel in channels], axis=2)
@@ -109,6 +108,7 @@ def _lab(samples: Samples) -> Array:
 
     values, deep = samples.values, samples.values.dtype.itemsize == 2
     unit = 256.0 if deep else 1.0
+    # ICC's version 2 writes a lightness of 100 as FF00, TIFF's own encoding as FFFF.
     full = 65_280.0 if deep and samples.model == "ICCLAB" else 65_535.0 if deep else 255.0
     lab = np.empty(values.shape, np.float32)
     lab[:, :, 0] = np.minimum(values[:, :, 0] * np.float32(100 / full), 100)

@@ -92,14 +92,16 @@ def webp_chunks(data: bytes) -> Iterator[bytes]:
 def contents(data: bytes, layout: tiff.Layout | None, boxed: HeifLayout | None = None) -> Contents:
     """Look through a file that was found sound; ``layout`` is that of a TIFF, ``boxed`` that of an AVIF or HEIC."""
     if boxed is not None:
-        return Contents(frozenset(_of_boxes(boxed)))
+        return _made(_of_boxes(boxed), [], None)
     if layout is not None:
         return _of_tiff(layout)
     if data.startswith(b"\xff\xd8"):
         return _of_jpeg(data)
     if data.startswith(b"\x89PNG"):
         return _of_png(data)
-    return Contents(frozenset(_of_webp(data))) if data.startswith(b"RIFF") else NOTHING
+    if data.startswith(b"RIFF"):
+        return _made({_WEBP.get(chunk[:4], "unknown WebP chunks") for chunk in webp_chunks(data)}, [], None)
+    return NOTHING
 
 
 def _of_jpeg(data: bytes) -> Contents:
@@ -117,6 +119,7 @@ def _of_jpeg(data: bytes) -> Contents:
             head = data[at : at + min(length, 40)]
             kinds = (kind for where, start, kind in _SEGMENTS if where == marker and head.startswith(start))
             dropped.add(next(kinds, _UNKNOWN))
+            # JFIF says the width and the height of its thumbnail.
             if marker == 0xE0 and head.startswith(b"JFIF\0") and all(head[12:14]):
                 dropped.add("thumbnail")
             if marker == 0xED and head.startswith(b"Photoshop 3.0\0"):
@@ -162,6 +165,7 @@ def _png_text(name: bytes, body: bytes, longest: int) -> tuple[str, str] | None:
     keyword, _, rest = body.partition(b"\0")
     packed = name == b"zTXt" or (name == b"iTXt" and rest[:1] == b"\1")
     if name == b"iTXt":
+        # Behind its two flags: a language and a translated keyword, each with a 0.
         rest = rest[2:].partition(b"\0")[2].partition(b"\0")[2]
     elif packed:
         rest = rest[1:]
@@ -182,13 +186,9 @@ def _text(body: bytes) -> str:
     return text.replace("\0", "")
 
 
-def _of_webp(data: bytes) -> set[str]:
-    return {_WEBP.get(chunk[:4], "unknown WebP chunks") for chunk in webp_chunks(data)} - {""}
-
-
 def _of_boxes(boxed: HeifLayout) -> set[str]:
     kinds = (next((kind for part, kind in _AUXILIARY if part in name), _FURTHER) for name in boxed.auxiliary)
-    return {*kinds, *(kind for name, kind in _BOXES.items() if name in boxed.names)} - {""}
+    return {*kinds, *(kind for name, kind in _BOXES.items() if name in boxed.names)}
 
 
 def _of_tiff(layout: tiff.Layout) -> Contents:
@@ -213,6 +213,7 @@ def _iptc_of(resources: bytes) -> tuple[bytes | None, set[str]]:
     at, iptc, lost = 0, None, set()
     while resources[at : at + 4] == b"8BIM" and at + 12 <= len(resources):
         number, name = struct.unpack_from(">HB", resources, at + 4)
+        # A name with its length before it; both this and the body are padded to even lengths.
         at += 6 + 1 + name + (1 + name) % 2
         if at + 4 > len(resources):
             break
@@ -232,6 +233,7 @@ def clean_iptc(block: bytes) -> bytes | None:
     """
     kept, at = [], 0
     while at + 5 <= len(block) and block[at] == 0x1C:
+        # A size with its highest bit set is the length of a longer size.
         record, number, size = struct.unpack_from(">BBH", block, at + 1)
         if size & 0x8000 or at + 5 + size > len(block):  # longer than any text
             return None

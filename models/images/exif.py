@@ -71,6 +71,7 @@ def _check(data: bytes, at: int, big: bool, order: Literal["<", ">"]) -> None:
     gigabytes.
     """
     long, start = ("u8", at + 8) if big else ("u4", at + 2)
+    # All entries at once, before any of them is an object.
     entry = np.dtype([("tag", "u2"), ("type", "u2"), ("count", long), ("value", long)]).newbyteorder(order)
     count = int.from_bytes(data[at:start], "little" if order == "<" else "big")
     fields = np.frombuffer(data, entry, max(0, min(count, (len(data) - start) // entry.itemsize)), start)
@@ -126,6 +127,7 @@ def packed(tags: Tags, children: Mapping[int, Tags]) -> bytes:
     at = len(HEAD)
     for pointer in children:
         tags[pointer] = at
+    # The pointers have to be there, whatever they say, for its length to be right.
     place = at + len(tags.tobytes(at))
     behind = b""
     for pointer, child in children.items():

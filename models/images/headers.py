@@ -187,13 +187,9 @@ def orientation(image: Image.Image, data: bytes) -> int:
 def tiff_orientation(layout: tiff.Layout) -> int:
     """Return the orientation of a TIFF, 1..8; that of its XMP counts where the directory tells none."""
     value = exif.number(layout.tags, exif.ORIENTATION)
-    return value if 1 <= value <= 8 else _xmp_orientation(layout.xmp) if value == 0 else 1
-
-
-def _xmp_orientation(packet: bytes) -> int:
-    """The orientation that XMP tells, 1..8: what counts where EXIF tells none."""
-    found = _TURN.search(packet)
-    return int(found[1]) if found else 1
+    if value == 0 and (told := _TURN.search(layout.xmp)):
+        return int(told[1])
+    return value if 1 <= value <= 8 else 1
 
 
 def name_of(image: Image.Image) -> str:
@@ -237,6 +233,7 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
     """(width, height) of a WebP file's canvas, or None."""
     chunk = data[12:16]
     if chunk == b"VP8X" and len(data) >= 30:
+        # 24 bits each, less one; below 14 bits.
         width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
         return width, height
     if chunk == b"VP8 " and len(data) >= 30:

@@ -10,16 +10,13 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.images import headers, png
 from models.images.contents import webp_chunks
 from models.images.limits import MAGIC, ImageLimits, check_size
-
-Array = NDArray[Any]
+from models.images.photo import Array
 
 _MOST_ROWS = 24  # a row of JPEG's blocks is 16, and colors bleed out of it
 _MOST_SHARE = 0.04
@@ -77,6 +74,7 @@ def filled(pixels: Array, other: Array) -> tuple[Array, int, int] | None:
     if not differs.any():
         return pixels, 0, len(pixels)
     result = pixels.copy()
+    # Columns and rows that differ anywhere.
     across, down = (np.flatnonzero(differs.any(axis=axis)) for axis in (0, 1))
     for turned, lines, others in ((False, down, across), (True, across, down)):
         view, side = (result.swapaxes(0, 1), differs.shape[1]) if turned else (result, differs.shape[0])
@@ -131,6 +129,7 @@ def _all_scans(data: bytes, frame: int, found: list[tuple[int, int, int]]) -> bo
     for marker, at, _ in found:
         if marker == headers.SCAN:
             names = data[at + 1 : at + 1 + 2 * data[at] : 2]
+            # Spectral selection, and two bit positions: 0 in the low half is the last refinement.
             first, last, bits = data[at + 1 + 2 * data[at] :][:3]
             if not bits & 15:
                 complete |= {(name, index) for name in names for index in range(first, min(last, 63) + 1)}
@@ -138,6 +137,7 @@ def _all_scans(data: bytes, frame: int, found: list[tuple[int, int, int]]) -> bo
 
 
 def _noise(size: int, seed: int) -> bytes:
+    # Without FF, with which markers begin.
     return random.Random(seed).randbytes(size).replace(b"\xff", b"\x7f")
 
 
@@ -148,6 +148,7 @@ def _png(data: bytes, limits: ImageLimits) -> Mended | None:
     row = 1 + math.ceil(width * depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[kind] / 8)
     whole = headers.is_whole(data)
     source = b"".join(data[at : at + size] for name, at, size in png.chunks(data, cut=True) if name == b"IDAT")
+    # Raw, without zlib's check sum, which may be all that is wrong.
     inflate = zlib.decompressobj(-15)
     pixels = inflate.decompress(source[2:], 2 * height * row)  # interlaced ones are longer
     if inflate.eof and not struct.pack(">I", zlib.adler32(pixels)).startswith(inflate.unused_data[:4]):

@@ -16,7 +16,7 @@ from models.images.limits import UnsupportedFormat
 if TYPE_CHECKING:  # torch takes a second to import
     from torch import Tensor
 
-Array = NDArray[Any]
+Array = NDArray[Any]  # uint8 unless a docstring says more
 _BAND = 1 << 18  # pixels at a time: floats of a whole photograph would take four times its memory
 Model = Literal["GRAY", "RGB", "CMYK", "LAB", "ICCLAB"]
 
@@ -45,6 +45,7 @@ def resize(pixels: Array, width: int, height: int) -> Array:
     kind = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
     if pixels.dtype == np.uint8:
         return np.array(Image.fromarray(pixels).resize((width, height), kind))
+    # Pillow has no colors of 16 bits: channel by channel, as floats.
     if pixels.ndim == 3:
         return np.stack([resize(channel, width, height) for channel in np.moveaxis(pixels, 2, 0)], axis=2)
     smooth = np.asarray(Image.fromarray(pixels.astype(np.float32)).resize((width, height), kind))
@@ -169,6 +170,7 @@ def whole_numbers(values: Array) -> Array:
 def straight(values: Array, alpha: Array) -> Array:
     """Divide (H, W, C) colors by the ``alpha`` that they were multiplied by; black where it is 0."""
     white = np.iinfo(values.dtype).max
+    # In 32 bits, which 65535 squared just fits into; half is rounded up.
     whole = np.maximum(alpha.astype(np.uint32), 1)[:, :, None]
     result: Array = np.minimum((values * np.uint32(white) + whole // 2) // whole, white).astype(values.dtype)
     return result

@@ -5,15 +5,12 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Collection, Iterator
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.images.limits import CorruptImage
 from models.images.photo import Samples
 
-Array = NDArray[Any]
 Chunk = tuple[bytes, int, int]  # name, first byte, length
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -45,12 +42,14 @@ def chunks(data: bytes, cut: bool = False) -> Iterator[Chunk]:
 
 def is_deep(data: bytes) -> bool:
     """Return whether it is a PNG of 16 bits a channel."""
+    # IHDR: width, height, and then the depth.
     return data.startswith(SIGNATURE) and data[24:25] == b"\x10"
 
 
 def is_sound(data: bytes, part: Chunk) -> bool:
     """Return whether the check sum of a chunk is right."""
     name, at, length = part
+    # Over name and contents, without the length.
     return zlib.crc32(memoryview(data)[at - len(name) : at + length]) == int.from_bytes(data[at + length :][:4], "big")
 
 

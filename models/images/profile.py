@@ -10,14 +10,13 @@ import struct
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import ImageCms
 
 from models.images import exif as image_exif
 from models.images import png as image_png
 from models.images.limits import ImageError, UnsupportedFormat
+from models.images.photo import Array
 
-Array = NDArray[Any]
 Chromaticities = tuple[float, ...]  # x and y of white, red, green, blue
 
 _LONGEST = 16 << 20
@@ -111,6 +110,7 @@ def _fits(tag: bytes) -> bool:
     kind, claimed = tag[:4], 0
     if len(tag) < 12:
         return False
+    # mluc: records of 12 bytes; curv: of 2; tables: a grid of all inputs, times the outputs.
     if kind in (b"mluc", b"curv"):
         claimed = struct.unpack_from(">I", tag, 8)[0] * (12 if kind == b"mluc" else 2)
     elif kind in (b"mft1", b"mft2"):
@@ -245,6 +245,7 @@ def _shown(light: Array) -> Array:
 def _spans(points: Chromaticities) -> bool:
     """Whether chromaticities may be those of a display: a triangle, and a white."""
     white, (r, s, g, h, b, c) = points[:2], points[2:]
+    # Twice that of the triangle.
     area = abs((g - r) * (c - s) - (b - r) * (h - s))
     return area > 0.01 and max(points) < 1.5 and min(white) > 0.1 and sum(white) < 0.95
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from models.images import headers, png, profile, raw, tiff
@@ -18,9 +17,7 @@ from models.images.heif import HeifLayout
 from models.images.limits import RAW, CorruptImage, ImageError, ImageLimits, TruncatedImage
 from models.images.mending import Mended, candidates, ends_early, filled
 from models.images.metadata import collect, tiff_resolution
-from models.images.photo import Model, Photo, Samples, upright
-
-Array = NDArray[Any]
+from models.images.photo import Array, Model, Photo, Samples, upright
 
 _LINEAR = "the file does not say how its floating-point values are encoded; they are taken as sRGB, not as linear light"
 _NO_GAIN_MAP = "the HDR gain map is left out: screens with HDR show the result like any other"
@@ -96,6 +93,7 @@ def _photo(samples: Samples | None, data: bytes, layout: tiff.Layout | None, ima
         icc = profile.tiff(data, layout.tags, layout.photometric, layout.floating)
         dpi = tiff_resolution(layout.tags)
         told, dropped = collect(data, layout.xmp, dpi, turn, beside, pages=True)
+        # `turn` is the file's own, `stored` what is left to do.
         stored = turn if samples is not None else 1  # Pillow turns a TIFF
         notes += [_LINEAR] if samples is not None and layout.floating and not icc else []
         notes += ["only the first page of the file is taken"] if layout.tags.next else []
@@ -134,6 +132,7 @@ def _samples(image: Any) -> Samples:
     image.load()
     if image.format == "HEIF" and image.size != stated:
         raise CorruptImage(f"the picture has {image.width}x{image.height} pixels, and its header says {stated}")
+    # Pillow's modes of more than 8 bits are all gray.
     if image.mode in ("F", "I") or image.mode.startswith("I;16"):
         return Samples(np.asarray(image)[:, :, None], "GRAY")
     alpha = None

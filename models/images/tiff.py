@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.images import exif
 from models.images.limits import CorruptImage, TruncatedImage, UnsupportedFormat
 from models.images.photo import Model, Samples
-
-Array = NDArray[Any]
 
 _MODELS: dict[int, tuple[Model, int]] = {
     0: ("GRAY", 1), 1: ("GRAY", 1), 2: ("RGB", 3), 5: ("CMYK", 4), 8: ("LAB", 3), 9: ("ICCLAB", 3),
@@ -50,6 +47,7 @@ class Layout:
     @property
     def further_samples(self) -> bool:
         """Return whether there are channels beside those of the color model and one of transparency."""
+        # Palettes and YCbCr are Pillow's.
         colors = {3: 1, 6: 3}.get(self.photometric) or _MODELS.get(self.photometric, ("GRAY", self.samples))[1]
         return self.samples > colors + (exif.number(self.tags, _EXTRA, _STRAIGHT) in (_PREMULTIPLIED, _STRAIGHT))
 
@@ -116,6 +114,7 @@ def decode(data: bytes, page: Layout) -> Samples:
         first = file.pages.first
         _check(first, page, len(data))
         values = first.asarray(maxworkers=1)
+    # One plane after the other: (C, H, W).
     if page.samples > 1 and first.planarconfig == 2:
         values = np.moveaxis(values, 0, 2)
     values = values.reshape(page.height, page.width, page.samples)

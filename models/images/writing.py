@@ -5,18 +5,14 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from models.images import exif as image_exif
 from models.images import png as image_png
 from models.images.metadata import exif_block, pillow_options
-from models.images.photo import Metadata
-
-Array = NDArray[Any]
+from models.images.photo import Array, Metadata
 
 _FULL_CHROMA_QUALITY = 90
 _LOSSY = ("JPEG", "WEBP", "AVIF")
@@ -48,15 +44,15 @@ def png(pixels: Array, icc: bytes | None, told: Metadata) -> bytes:
     else:
         import imagecodecs
 
-        data = bytes(
-            imagecodecs.png_encode(pixels.reshape(-1).reshape(pixels.shape))
-        )  # strides of sides of 1 may be any
+        # Reshaped twice: strides of sides of 1 may be any, and imagecodecs looks at them.
+        data = bytes(imagecodecs.png_encode(pixels.reshape(-1).reshape(pixels.shape)))
     parts = [] if icc is None else [(b"iCCP", b"ICC Profile\0\0" + zlib.compress(icc))]
     if told.dpi is not None:
         parts.append((b"pHYs", struct.pack(">IIB", *(round(value / 0.0254) for value in told.dpi), 1)))
     if (block := exif_block(told)) is not None:
         parts.append((b"eXIf", block))
     texts = told.texts if told.xmp is None else (("XML:com.adobe.xmp", told.xmp.decode()), *told.texts)
+    # The five zeros end the keyword: not compressed, no language, no translation.
     parts += [(b"iTXt", keyword.encode("latin-1") + bytes(5) + text.encode()) for keyword, text in texts]
     inserted = b"".join(image_png.chunk(name, body) for name, body in parts)
     return data[: image_png.HEADER_END] + inserted + data[image_png.HEADER_END :]
@@ -72,6 +68,7 @@ def tiff(pixels: Array, icc: bytes | None, told: Metadata) -> bytes:
     parts = (imagecodecs.delta_encode(pixels[row : row + rows], axis=1) for row in range(0, height, rows))
     strips = [bytes(imagecodecs.deflate_encode(part.tobytes())) for part in parts]
     tags, children = image_exif.directories(exif_block(told) or image_exif.EMPTY)
+    # 259: deflate (8); 284: planes together (1); 317: differences along the rows (2).
     tags.update({
         256: width, 257: height, 258: (pixels.dtype.itemsize * 8,) * channels, 259: 8, 262: 2 if channels > 2 else 1,
         277: channels, 278: rows, 279: tuple(map(len, strips)), 284: 1, 317: 2,

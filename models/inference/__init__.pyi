@@ -13,8 +13,6 @@ from .controls import verdict as verdict
 from .cpus import local_cpus as local_cpus
 from .dehazing import DEFAULT_CONFIG as DEFAULT_CONFIG
 from .dehazing import EXACT as EXACT
-from .dehazing import Dehazed as Dehazed
-from .dehazing import as_dehazed as as_dehazed
 from .dehazing import dehaze as dehaze
 from .dehazing import reduced_side as reduced_side
 from .guided import bands as bands
@@ -30,4 +28,6 @@ from .memory import device_of as device_of
 from .memory import peak_bytes as peak_bytes
 from .panorama import goes_round as goes_round
 from .pixels import dehaze_pixels as dehaze_pixels
+from .runner import Dehazed as Dehazed
+from .runner import as_dehazed as as_dehazed
 from .tiles import Tile as Tile

@@ -33,6 +33,7 @@ def content_of(image: Tensor, known: Tile | None = None) -> Tile:
     if known is not None and known != Tile(0, height, 0, width) and _still(image[0], known):
         return known
     top, bottom = (_thickness(lines, height) for lines in _lines(image[0], -2))
+    # Without the borders above and below, which would make columns look uneven.
     between = _lines(image[0, :, top : height - bottom], -1)
     left, right = (_thickness(lines, width) for lines in between)
     if not (top or bottom or left or right):
@@ -58,6 +59,7 @@ def _lines(image: Tensor, axis: int) -> tuple[Lines, Lines]:
 
 def _thickness(lines: Lines, count: int) -> int:
     """Count the lines from an edge that are of one color, black or white; 0 where they make no border."""
+    # The first line says what the border looks like.
     color = lines(0).mean(dim=1, keepdim=True)
     if min(float(color.max()), 1.0 - float(color.min())) > _EXTREME:
         return 0
@@ -73,6 +75,7 @@ def _edge(lines: Lines, start: int, count: int) -> int:
     if not start:
         return 0
     for number in range(start, min(start + _BLURRED, int(_MOST * count))):
+        # Over two lines, as the edge may be blurred across one.
         step = (lines(number + 1) - lines(number - 1)).abs().amax(dim=0)
         if float((step > _STEP).float().mean()) >= _SEEN:
             return number
@@ -91,6 +94,7 @@ def _still(image: Tensor, known: Tile) -> bool:
 
 
 def _flat(side: Tensor) -> bool:
+    # A subtitle or a channel's logo does not move the median.
     color = torch.median(side.flatten(1), dim=1).values
     extreme = min(float(color.max()), 1.0 - float(color.min())) <= _EXTREME
     uneven = (side - color[:, None, None]).abs() > _STEADY

@@ -33,6 +33,7 @@ def box_mean(field: Tensor, radius: int) -> Tensor:
     exact = flat if field.device.type == "mps" else flat.double()
     side, before = 2 * radius + 1, radius + 1  # one place more in front, so that every window begins at a difference
     rows = F.pad(exact, (0, 0, before, radius), mode="replicate").cumsum(-2)
+    # Sums up to the end of a window less sums up to its beginning.
     rows = rows[..., side:, :] - rows[..., :-side, :]
     sums = F.pad(rows, (before, radius, 0, 0), mode="replicate").cumsum(-1)
     return ((sums[..., side:] - sums[..., :-side]) / side**2).to(field.dtype).view(field.shape)
@@ -81,6 +82,7 @@ def color_coefficients(
     radius = min(radius, min(height, width) - 1)
     both = torch.cat([guide, target], dim=1)
     means = box_mean(both, radius)
+    # Each color times each channel, N31HW * N1(3+C)HW.
     products = box_mean((guide[:, :, None] * both[:, None]).flatten(1, 2), radius)
     # Covariances, E[gx] - E[g] E[x]: of the guide with itself in the first three columns, with the target in the rest.
     moments = products.view(images, 3, 3 + channels, height, width) - means[:, :3, None] * means[:, None]
@@ -89,6 +91,7 @@ def color_coefficients(
     slopes = solve(variance, moments[..., 3:]).permute(0, 4, 3, 1, 2)  # NC3HW
     offsets = means[:, 3:] - (slopes * means[:, None, :3]).sum(dim=2)
     fields = torch.cat([slopes, offsets[:, :, None]], dim=2)
+    # Every pixel lies in many windows, and takes the mean of their maps.
     return box_mean(fields.flatten(1, 2), radius).view(fields.shape)
 
 
@@ -146,6 +149,7 @@ def gray(fields: Tensor) -> Tensor:
 
 def bands(height: int, width: int) -> Iterator[tuple[int, int]]:
     """Yield first and last row, excluded, of each part of an image that a processor's cache holds."""
+    # Even of the widest image a row at a time.
     rows = max(1, _BAND // width)
     for top in range(0, height, rows):
         yield top, min(height, top + rows)

@@ -28,6 +28,7 @@ def device_of(name: str | torch.device | None = None) -> torch.device:
     try:
         device = torch.device(("cuda" if there else "cpu") if name in (None, "auto") else str(name))
     except RuntimeError:
+        # Of a kind that is refused below, with the same words.
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"--device is '{name}'; expected auto, cpu, cuda or cuda:N")
@@ -42,6 +43,7 @@ def free_memory(device: torch.device) -> int:
     """
     if device.type == "cuda":
         free, _total = torch.cuda.mem_get_info(device)
+        # What torch keeps in reserve counts as taken there, and is not.
         return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return min(_machine(_MEMINFO), _container(_CGROUP))
 
@@ -87,6 +89,7 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
         size = storage.nbytes()
         self.live += size
         self.peak = max(self.peak, self.live)
+        # It goes with the last of its tensors.
         weakref.finalize(storage, self._gone, size)
 
     def _gone(self, size: int) -> None:

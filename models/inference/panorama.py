@@ -18,5 +18,6 @@ def goes_round(photo: Photo) -> bool:
     packet = photo.metadata.xmp if photo.metadata is not None else None
     if packet is None or not _EQUIRECTANGULAR.search(packet):
         return False
+    # A part of the circle has the same projection, and ends that do not meet.
     width = _FULL_WIDTH.search(packet)
     return width is not None and int(width[2]) == photo.pixels.shape[1]

@@ -52,6 +52,7 @@ def dehaze_pixels(
     height, width = part.shape[:2]
     out = pixels.copy()
     made = out[inside.top : inside.bottom, inside.left : inside.right]
+    # Sum of the transmission over all pixels.
     clear = float(pixels.shape[0] * pixels.shape[1] - height * width)  # borders have no haze
     for top, bottom in bands(height, width):
         hazy = to_tensor(part[top:bottom]).to(device)

@@ -27,6 +27,7 @@ def _starts(length: int, side: int, overlap: int) -> list[int]:
     """Where the tiles of one axis start: evenly spread, each reaching ``overlap`` or more into the next."""
     if length <= side:
         return [0]
+    # As few as reach the end with that overlap; then spread, so that the last ends at the end.
     count = math.ceil((length - overlap) / (side - overlap))
     return [round(index * (length - side) / (count - 1)) for index in range(count)]
 
@@ -52,6 +53,7 @@ def _ramp(start: int, end: int, length: int, overlap: int, device: torch.device)
     weights = torch.ones_like(place)
     for inner, distance in ((start > 0, place - start), (end < length, end - place)):
         if inner and overlap:
+            # A rise over the middle half of the overlap; those of two neighbors add up to 1 there.
             weights = torch.minimum(weights, ((distance - overlap / 4) / (overlap / 2)).clamp(0.0, 1.0))
     return weights
 

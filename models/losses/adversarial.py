@@ -47,6 +47,7 @@ def adversarial_contrastive(
     Raises:
         ValueError: no positives or no negatives.
     """
+    # -log(S+ / (S+ + S-)) is log(1 + S- / S+).
     return F.softplus(_log_odds(query, positives, negatives, temperature, partners)).mean()
 
 
@@ -64,6 +65,7 @@ def negatives_contrastive(
 
 def similarity(query: Tensor, others: Tensor, *, partners: bool = False) -> Tensor:
     """Return the mean cosine of unit vectors (N, D) to all of (M, D); with ``partners`` to the one in the same row."""
+    # The mean of all products is the product of the means.
     return (query * others).sum(dim=1).mean() if partners else query.mean(dim=0) @ others.mean(dim=0)
 
 
@@ -73,6 +75,7 @@ def _log_odds(query: Tensor, positives: Tensor, negatives: Tensor, temperature: 
         raise ValueError(
             f"got {len(positives)} positives and {len(negatives)} negatives; expected at least one of each"
         )
+    # In logarithms, as exp(1 / temperature) alone is a million.
     if partners:
         alike = (query * positives).sum(dim=1) / temperature
     else:

@@ -129,6 +129,7 @@ class ContrastivePerceptual:
             ValueError: shapes disagree.
         """
         with torch.no_grad():
+            # Both in one pass; every feature map is halved again below.
             references = self.features(torch.cat([positive, negative]))
         near, far = zip(*(reference.chunk(2) for reference in references), strict=True)
         return losses.contrastive_perceptual(self.features(scene), near, far, self.weights, trust)

@@ -77,8 +77,9 @@ def light(airlight: Tensor, level: Tensor, amount: Tensor, true: Tensor, tint: T
     """
     _expect("airlight", airlight, (*true.shape, 1, 1))
     haze = 1.0 - transmission.mean(dim=(1, 2, 3))
-    neutral, found = true / tint, level.flatten(1)
-    color = found / found.mean(dim=1, keepdim=True) - neutral / neutral.mean(dim=1, keepdim=True)
+    # A channel that the light lacks is 0 in the airlight and in the tint of it.
+    neutral, found = true / tint.clamp(min=_ZERO), level.flatten(1)
+    color = found / found.mean(dim=1, keepdim=True) - neutral / neutral.mean(dim=1, keepdim=True).clamp(min=_ZERO)
     away = ((airlight.flatten(1) - true).abs() + color.abs()).mean(dim=1)
     there = (haze > _HAZE).to(haze.dtype)
     entropy = F.binary_cross_entropy(amount.flatten().clamp(_ZERO, 1.0 - _ZERO), there)
@@ -145,10 +146,12 @@ def perceptual(anchor: Sequence[Tensor], target: Sequence[Tensor], weights: Sequ
 
 def _near_over_far(anchor: Tensor, positive: Tensor, negative: Tensor, trust: Tensor | None) -> Tensor:
     """Mean over the images of one layer's quotient."""
+    # NHW each: how far the features of a place are apart, as a mean over the channels.
     near, far = ((anchor - other).abs().mean(dim=1) for other in (positive, negative))
     if trust is None:
         return (near.mean(dim=(1, 2)) / (far.mean(dim=(1, 2)) + _ZERO)).mean()
     _expect("trust", trust, (anchor.shape[0], 1, *trust.shape[2:]))
+    # Trust at the layer's size, NHW.
     share = F.adaptive_avg_pool2d(trust, (anchor.shape[2], anchor.shape[3]))[:, 0]
     quotient = (share * near).mean(dim=(1, 2)) / ((share * far).mean(dim=(1, 2)) + _ZERO)
     return (share.mean(dim=(1, 2)) * quotient).mean()

@@ -41,6 +41,7 @@ def vgg16_weights() -> dict[str, Tensor]:
             ]
     except (OSError, KeyError) as problem:
         raise ConfigError(f"perceptual.backbone 'vgg16': {path} has no weights of VGG-16 ({problem})") from problem
+    # From BGR to RGB, and from levels to deviations.
     weight, bias = layers[0]
     layers[0] = weight.flip(1) * (255 * torch.tensor(_STD))[:, None, None], bias
     named: dict[str, Tensor] = {}
@@ -66,6 +67,7 @@ def _places() -> list[int]:
 def _layer(stored: Any, block: int, index: int) -> tuple[Tensor, Tensor]:
     """Weight (out, in, 3, 3) and bias of a convolution."""
     values = stored[f"block{block + 1}/layers/conv2d{f'_{index}' if index else ''}/vars"]
+    # Keras keeps height, width, input, output.
     return torch.from_numpy(values["0"][()]).permute(3, 2, 0, 1), torch.from_numpy(values["1"][()])
 
 

@@ -49,18 +49,21 @@ class AirlightHead(nn.Module):
             nn.init.kaiming_normal_(layer.weight)  # torch's own starts lose what tells pictures apart
         nn.init.zeros_(self.output.weight)
         with torch.no_grad():
+            # At first: an airlight of 0.9, a level that is the airlight, and much haze.
             self.output.bias.copy_(torch.tensor([2.0] * 3 + [0.0] * 3 + [2.0]))
 
     def forward(self, hazy: Tensor) -> Light:
         """Estimate the light of N3HW in [0, 1]. The whole image decides, also for a piece of it."""
         found = shared(lambda: self._estimate(hazy))[:, :, None, None]
         airlight = _DARKEST + (1.0 - _DARKEST) * torch.sigmoid(found[:, :3])
+        # A level is 1/e to e times the airlight, channel by channel.
         return Light(airlight, airlight * torch.exp(torch.tanh(found[:, 3:6])), torch.sigmoid(found[:, 6:]))
 
     def _estimate(self, hazy: Tensor) -> Tensor:
         """N3HW -> N7, in float32: a level of an 8-bit picture is less than bfloat16 can tell."""
         with torch.autocast(hazy.device.type, enabled=False):
             small = F.interpolate(hazy.float(), (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
+            # The least of the three colors is a dark channel: low where there is no haze.
             x = torch.cat([small, small.amin(dim=1, keepdim=True)], dim=1) - 0.5
             for layer in self.layers:
                 x = F.gelu(layer(x))

@@ -42,6 +42,8 @@ class _Replay:
 
 
 _MIN_ROWS = 16  # fewer would mostly compute halo
+# Of the context, not of the module: threads and tasks that share a network run it each in its own
+# way.
 _BANDS: ContextVar[_Bands | None] = ContextVar("bands", default=None)
 _RECORD: ContextVar[list[Tensor] | None] = ContextVar("record", default=None)
 _REPLAY: ContextVar[_Replay | None] = ContextVar("replay", default=None)
@@ -132,6 +134,7 @@ def pixel_mean(total: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         bands = _current()
         if bands is None:
             return total(*inputs) / pixels
+        # A sum per band, each with N first: (bands, N, ...).
         sums = [total(*_pieces(inputs, span, bands)) for span in _spans(inputs, bands)]
         return torch.stack(sums).sum(0) / pixels
 
@@ -155,6 +158,7 @@ def in_bands(function: Callable[..., Tensor], *inputs: Tensor, halo: int) -> Ten
     if len(spans) == 1 and not bands.spill:
         return function(*inputs)
     out = _Output(height, bands.spill)
+    # A band sees `halo` more rows on either side; what it makes of those belongs to its neighbors.
     for top, bottom in spans:
         seen = max(0, top - halo), min(height, bottom + halo)
         out.write(function(*_pieces(inputs, seen, bands)), (top, bottom), seen)
@@ -183,6 +187,7 @@ def _spans(inputs: tuple[Tensor, ...], bands: _Bands) -> list[Span]:
 def _pieces(inputs: tuple[Tensor, ...], span: Span, bands: _Bands) -> list[Tensor]:
     """Rows ``span`` of the lowest input, and what belongs to them of the others, on the device that computes."""
     height = _height(inputs)
+    # Higher inputs have whole multiples of the lowest one's rows.
     scales = [part.shape[-2] // height for part in inputs]
     pieces = [part[:, :, span[0] * k : span[1] * k] for part, k in zip(inputs, scales, strict=True)]
     return [piece.to(bands.device) for piece in pieces] if bands.spill else pieces
@@ -226,4 +231,5 @@ def _spilled(shape: tuple[int, ...], like: Tensor) -> Tensor:
                 problem.errno, f"no space for {needed} MiB of feature maps; set TMPDIR to a larger disk", file.name
             ) from problem
         flat = torch.from_file(file.name, shared=True, size=size, dtype=like.dtype)
+    # Laid out as NHWC and seen as NCHW: channels-last, like all other feature maps.
     return flat.view(images, height, width, channels).permute(0, 3, 1, 2)

@@ -15,9 +15,11 @@ from models.networks.bands import in_bands, pixel_mean
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     """Pad NCHW at the right and bottom to a multiple, by reflection (by replication where the image is too small)."""
     height, width = image.shape[-2:]
+    # -n % m is what n lacks to the next multiple of m.
     bottom, right = -height % multiple, -width % multiple
     if not bottom and not right:
         return image
+    # A reflection needs more pixels than it adds.
     mode = "reflect" if bottom < height and right < width else "replicate"
     return F.pad(image, (0, right, 0, bottom), mode=mode)
 
@@ -71,6 +73,7 @@ def second_moment(x: Tensor) -> Tensor:
     """Return ``x x^T`` over the pixels, in float32: NCHW -> NCC."""
     rows = x.permute(0, 2, 3, 1).flatten(1, 2)
     with torch.autocast(x.device.type, enabled=False):
+        # Half precision would lose digits in a sum over all pixels.
         rows = rows.float() if rows.dtype in (torch.bfloat16, torch.float16) else rows
         return rows.transpose(1, 2) @ rows
 
@@ -106,14 +109,17 @@ class ChannelAttention(nn.Module):
 
     def _mixing_matrix(self, moment: Tensor) -> Tensor:
         by_head = (self.heads, -1, moment.shape[-1])
+        # Weights HDC, moments N1CC: what follows is batched over images and heads.
         query, key, value = (part.weight.view(by_head) for part in (self.query, self.key, self.value))
         moment = moment[:, None]
         key_moment = key @ moment
         # The diagonal of W M W^T without the rest of it; rounding may leave a square just below 0.
         query_norm = ((query @ moment) * query).sum(-1).clamp(min=0).sqrt().clamp(min=1e-12)
         key_norm = (key_moment * key).sum(-1).clamp(min=0).sqrt().clamp(min=1e-12)
+        # NHDD, the products over the pixels; the lengths of k are by row, of q by column.
         similarity = key_moment @ query.transpose(-1, -2) / (key_norm[..., :, None] * query_norm[..., None, :])
         attention = (similarity * self.rescale).softmax(dim=-1)
+        # W_v's rows stand head after head, so flattening NHDC puts the heads together: NCC.
         mixing: Tensor = self.project.weight @ (attention @ value).flatten(1, 2)
         return mixing
 
@@ -121,7 +127,9 @@ class ChannelAttention(nn.Module):
         """Return the attention's output from its mixing matrix: NCHW, NCC -> NCHW; a local operation, halo 2."""
         pixels = x.permute(0, 2, 3, 1)
         rows = pixels.flatten(1, 2)
+        # A 1x1 convolution with another kernel for each image, and the bias of the projection.
         mixed = torch.baddbmm(self.project.bias, rows, mixing.transpose(1, 2).to(rows.dtype))
+        # The positional branch alone needs v over the pixels.
         value = (rows @ self.value.weight.T).view(pixels.shape).permute(0, 3, 1, 2)
         return mixed.view(pixels.shape).permute(0, 3, 1, 2).add_(self.position(value))
 
@@ -164,6 +172,7 @@ class GlobalNorm(nn.Module):
     def affine(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``scale, shift`` NC11 in float32 with which ``scale * x + shift`` is the normalized NCHW ``x``."""
         moments = pixel_mean(_first_two_moments, x)
+        # N2C. All channels have as many pixels: the mean of their means is the mean of all.
         mean, square = (moments if self.per_channel else moments.mean(2, keepdim=True)).unbind(1)
         # Rounding may leave the variance of a flat picture just below 0.
         scale = (square - mean * mean).clamp(min=0.0).add(1e-5).rsqrt() * self.weight
@@ -172,7 +181,13 @@ class GlobalNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalize: NCHW -> NCHW."""
         scale, shift = self.affine(x)
-        return in_bands(lambda part: part * scale.to(part.dtype) + shift.to(part.dtype), x, halo=0)
+        return in_bands(lambda part: scaled(part, scale, shift), x, halo=0)
+
+
+def scaled(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Return ``scale * x + shift`` in the precision of NCHW ``x``, computed in that of the NC11 numbers."""
+    # Both terms are large where the mean is, and cancel: in half precision the difference would be mostly rounding.
+    return torch.addcmul(shift, scale, x).to(x.dtype)
 
 
 def _first_two_moments(x: Tensor) -> Tensor:
@@ -205,10 +220,12 @@ class AttentionBlock(nn.Module):
         mixing = self.attention.mixing_matrix(pixel_mean(second_moment, x))
 
         def local(part: Tensor) -> Tensor:
+            # In place: nobody else has these tensors, and no gradient needs what they were.
             attended = self.attention.mix(part, mixing).add_(part)
             out: Tensor = self.feed_forward(self.norm(attended)).add_(attended)
             return out
 
+        # Two rows for the positional branch, one for the feed-forward part.
         return in_bands(local, x, halo=3)
 
 
@@ -259,6 +276,7 @@ class SpectralTransformer(nn.Module):
         for encode, down in zip(self.encode, self.down, strict=True):
             feature = encode(feature)
             skips.append(feature)
+            # Its convolution looks one row away; where the height is halved, a halo is even.
             feature = in_bands(down, feature, halo=2)
         feature = self.bottleneck(feature)
         for up, fuse, decode in zip(self.up, self.fuse, self.decode, strict=True):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from models.config import ConfigError, Settings
 from models.networks.bands import in_bands, pixel_mean
-from models.networks.blocks import GlobalNorm, in_float32, pad_to_multiple
+from models.networks.blocks import GlobalNorm, in_float32, pad_to_multiple, scaled
 
 # The scattering skip: optical depth from 0 to 2, starting at 0.2; an airlight of 0.65 to 1, with channels at most 0.06
 # off. A colored airlight paints the sky, and a dark one burns out the ground.
@@ -85,7 +85,7 @@ class Convolution(nn.Module):
         scale, shift = (x.new_ones(1), x.new_zeros(1)) if self.norm is None else self.norm.affine(x)
 
         def local(x: Tensor, *skip: Tensor) -> Tensor:
-            x = x * scale.to(x) + shift.to(x)
+            x = scaled(x, scale, shift)
             x = F.relu(x) if self.relu else x
             return x + skip[0] if skip else x
 
@@ -201,12 +201,14 @@ class Cddgan(nn.Module):
             return in_bands(lambda drawn: 0.5 * (torch.tanh(drawn) + 1.0), drawn, halo=0)
         if self.config.skip == "add":
             return in_bands(lambda image, drawn: _clamp(image + drawn), padded, drawn, halo=0)
+        # Of the last layer's channels one is the depth, one the gray of A, three its cast.
         whole = pixel_mean(lambda part: part.sum((2, 3), keepdim=True), drawn[:, 1:])
         airlight = _DARKEST + (1.0 - _DARKEST) * torch.sigmoid(whole[:, :1]) + _CAST * torch.tanh(whole[:, 1:])
         sign = 1.0 if self.config.direction == "dehaze" else -1.0
 
         def scattered(image: Tensor, drawn: Tensor) -> Tensor:
             depth = sign * _DEEPEST * _clamp(drawn[:, :1] + _SHALLOW)
+            # exp(depth) is 1/t where it dehazes, and t where it hazes.
             return _clamp(airlight + (image - airlight) * depth.exp())
 
         return in_bands(scattered, padded, drawn, halo=0)

@@ -144,6 +144,7 @@ class PatchDiscriminator(nn.Module):
         channels = [config.width * min(8, 2**k) for k in range(config.layers + 1)]
         body: list[nn.Module] = [nn.Conv2d(3, channels[0], 4, 2, 1), nn.LeakyReLU(0.2)]
         for k, (inputs, outputs) in enumerate(itertools.pairwise(channels)):
+            # The last one keeps the size, as in pix2pix.
             stride = 1 if k == config.layers - 1 else 2
             body += [
                 nn.Conv2d(inputs, outputs, 4, stride, 1),
@@ -180,6 +181,7 @@ def sample_patches(feature: Tensor, positions: Tensor) -> Tensor:
     """
     height, width = feature.shape[-2:]
     down, across = (positions[:, 0] * height).long(), (positions[:, 1] * width).long()
+    # Two index lists side by side pick P places: NCP.
     return feature[:, :, down, across].transpose(1, 2).flatten(0, 1)
 
 
@@ -205,6 +207,7 @@ class ProjectionHeads(nn.Module):
         """Do as :meth:`forward`, of each image's mean over the positions, which stands at all of them: (N * P, D)."""
         found, count = [], len(positions)
         for head, feature in zip(self.heads, features, strict=True):
+            # The P rows of an image stand together: (N, P, C), whose mean is NC.
             means = sample_patches(feature, positions).view(len(feature), count, -1).mean(dim=1)
             found.append(F.normalize(head(means), dim=1).repeat_interleave(count, dim=0))
         return found
@@ -231,6 +234,7 @@ class NegativeGenerators(nn.Module):
         """
         made = []
         for maker, projected, z in zip(self.makers, hazy, noise, strict=True):
+            # The same projections for each draw, with another noise: (draws, M, D + Z).
             inputs = torch.cat([projected.expand(len(z), -1, -1), z], dim=2)
             negatives = maker(inputs)
             made.append(F.normalize(projected + negatives if self.adds else negatives, dim=2))
@@ -249,5 +253,6 @@ def initialize(module: nn.Module, gain: float) -> None:
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
     for part in module.modules():
+        # Last of all, as the rule above has drawn weights for that layer too.
         if isinstance(part, Cddgan):
             part.start_at_skip()

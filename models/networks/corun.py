@@ -60,6 +60,7 @@ class CorunOutput:
 
 
 def _nonzero(x: Tensor) -> Tensor:
+    # Exact zeros alone, as in the authors' program: an epsilon would move all other pixels.
     return torch.where(x == 0, torch.full_like(x, _ZERO), x)
 
 
@@ -107,6 +108,7 @@ class Stage(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Run a stage: ``(P, J_{k-1}, J_hat_{k-1}, T_{k-1}) -> (J_k, J_hat_k, T_k, T_hat_k)``."""
         transmission_hat = in_bands(self.transmission_step, hazy, scene_hat, transmission, halo=0)
+        # The last stage has no prior: T_K is T_hat_K.
         transmission = transmission_hat
         if self.transmission_prior is not None:
             transmission = self.transmission_prior(transmission_hat, scene)
@@ -137,6 +139,7 @@ class Corun(nn.Module):
         seen = slice(None) if torch.is_grad_enabled() else slice(-1, None)  # only losses look at earlier stages
         return CorunOutput(
             [self.light.unfold(scene, hazy, light) for scene in found.scenes[seen]],
+            # Where there is no haze, the photograph stays as it is and its transmission is 1.
             [1.0 - light.amount * (1.0 - transmission) for transmission in found.transmissions[seen]],
             light,
         )
@@ -145,6 +148,7 @@ class Corun(nn.Module):
         """The network as published, for an airlight of 1."""
         height, width = hazy.shape[-2:]
         padded = pad_to_multiple(hazy, self.MULTIPLE)
+        # J_0 = J_hat_0 = P, T_0 = 0.5.
         scene = scene_hat = padded
         transmission = torch.full_like(padded[:, :1], 0.5)
         scenes, transmissions = [], []
@@ -188,6 +192,7 @@ def _released_transformer(name: str) -> str:
 
 def released_name(name: str, stages: int) -> str:
     """Return the name that the authors' program gives to parameter ``name`` of a ``stages``-stage :class:`Corun`."""
+    # Such as stages.0.scene_prior.embed.weight.
     _, index, part, rest = name.split(".", 3)
     place = "first" if index == "0" else "last" if int(index) == stages - 1 else f"basic.{int(index) - 1}"
     module = {
@@ -207,6 +212,7 @@ def load_released_corun(state_dict: Mapping[str, Tensor]) -> Corun:
         RuntimeError: shapes that do not match, each listed.
     """
     names = [str(name) for name in state_dict]
+    # The first stage and the last have names of their own.
     stages = 2 + len({name.split(".")[1] for name in names if name.startswith("basic.")})
     embedding = state_dict.get("first.dehaze_net.embedding.weight")
     if embedding is None:

@@ -93,13 +93,13 @@ class Stage(nn.Module):
         if self.merge is not None and before is not None:
             x = self.merge(x, before)
         encoded: list[Tensor] = []
-        for level, block in enumerate(self.encoder):
-            if level == LEVELS:
-                x = block(x)
-                break
+        *levels, lowest = self.encoder
+        for level, block in enumerate(levels):
+            # The decoder's features are listed from below, the encoder's from above.
             x = block(x, None if memory is None else (memory[0][level], memory[1][-1 - level]))
             encoded.append(x)
             x = in_bands(cast("nn.Module", block.down), x, halo=2)
+        x = lowest(x)
         decoded: list[Tensor] = []
         for block, skip in zip(self.decoder, reversed(encoded), strict=True):
             x = block(x, skip)
@@ -157,6 +157,7 @@ class Dgun(nn.Module):
 
 # --- the authors' names ---
 
+# Phi, Phi^T, step, shallow features, U-Net, supervised attention; and what comes before all.
 _PLACES = {
     "first": ("phi_0", "phit_0", "r0", "shallow_feat1", "stage1", "sam12", ""),
     "middle": ("phi_1", "phit_1", "r1", "shallow_feat2", "stage2", "sam23", "basic."),

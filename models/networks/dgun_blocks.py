@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.networks.bands import in_bands, pixel_mean
-from models.networks.blocks import GlobalNorm
+from models.networks.blocks import GlobalNorm, scaled
 
 _SLOPE, _FUSE_SLOPE = 0.2, 0.1
 _OPERATOR_CHANNELS, _REDUCTION = 64, 4
@@ -52,6 +52,7 @@ class GradientStep(nn.Module):
             out: Tensor = x - self.step * self.transpose(self.degrade(x) - y)
             return out
 
+        # Two operators, each of two convolutions.
         return in_bands(local, scene, hazy, halo=4)
 
 
@@ -108,11 +109,12 @@ class EncoderBlock(nn.Module):
         scale, shift = self.norm.affine(inner[:, :normed])
 
         def local(x: Tensor, inner: Tensor, *memory: Tensor) -> Tensor:
-            half = inner[:, :normed] * scale.to(inner.dtype) + shift.to(inner.dtype)
+            half = scaled(inner[:, :normed], scale, shift)
             inner = F.leaky_relu(torch.cat([half, inner[:, normed:]], dim=1), _SLOPE)
             out: Tensor = F.leaky_relu(self.second(inner), _SLOPE) + self.shortcut(x)
             return out if self.fusion is None or not memory else self.fusion(out, *memory)
 
+        # `second` looks one row away, and the fusion two, at the memory.
         return in_bands(local, x, inner, *(memory or ()), halo=2)
 
 
@@ -135,6 +137,7 @@ class DecoderBlock(nn.Module):
             out: Tensor = F.leaky_relu(inner, _SLOPE) + self.shortcut(joined)
             return out
 
+        # Three convolutions look three rows away, which are two of the lower level.
         return in_bands(local, x, skip, halo=2)
 
 
@@ -157,6 +160,7 @@ class SubspaceFusion(nn.Module):
             weights = _least_squares(moments, basis.shape[1])
 
         def local(x: Tensor, basis: Tensor) -> Tensor:
+            # b': each of C channels is a sum of the K basis images.
             projected = torch.einsum("nkc,nkhw->nchw", weights.to(basis.dtype), basis)
             out: Tensor = x + self.fuse(torch.cat([x, projected], dim=1))
             return out
@@ -167,6 +171,7 @@ class SubspaceFusion(nn.Module):
 def _basis_moments(basis: Tensor, features: Tensor) -> Tensor:
     """``V [V, b]^T`` over the pixels: NKHW, NCHW -> N, K, K + C."""
     with torch.autocast(basis.device.type, enabled=False):
+        # NKS: one product gives V V^T and V b^T side by side.
         rows = basis.float().flatten(2)
         return rows @ torch.cat([rows, features.float().flatten(2)], dim=1).transpose(1, 2)
 

@@ -108,6 +108,7 @@ def _solved(matrices: Tensor, right: Tensor) -> Tensor:
     """Solve three equations each by cross products, as ONNX has no solver; in float64, as differences lose digits."""
     first, second, third = matrices.double().unbind(-2)
     crossed = [torch.linalg.cross(*pair) for pair in ((second, third), (third, first), (first, second))]
+    # Cramer's rule: the inverse has the cross products of the rows as its columns.
     determinant = (first * crossed[0]).sum(-1)[..., None, None]
     solved: Tensor = torch.stack(crossed, dim=-1) / determinant @ right.double()
     return solved.to(right.dtype)
@@ -164,6 +165,8 @@ def _any_size(core: Any) -> Any:
     from onnx import TensorProto, helper, numpy_helper
 
     names = [part.name.removeprefix("whole_") for part in core.graph.output]
+    # ONNX's Pad wants the beginnings of all four axes, then their ends: six zeros, then two
+    # numbers.
     numbers = {"multiple": [_MULTIPLE] * 2, "unpadded": [0] * 6, "origin": [0, 0], "axes": [2, 3]}
     constants = [numpy_helper.from_array(np.array(value, np.int64), f"image_{name}") for name, value in numbers.items()]
     before = [
@@ -223,8 +226,12 @@ def check_onnx(
 
 
 def _psnr(one: Tensor, other: Tensor) -> float:
-    """Return the PSNR of two tensors in [0, 1], in dB; infinite where they are equal."""
+    """Return the PSNR of two tensors in [0, 1], in dB; infinite where they are equal, and below 0 without end where one
+    holds what is no number, so that the least of several tells it.
+    """
     error = float((one.double() - other.double()).square().mean())
+    if math.isnan(error):
+        return -math.inf
     return -10.0 * math.log10(error) if error else math.inf
 
 

@@ -55,6 +55,7 @@ class OnnxNetwork(nn.Module):
         if not path.is_file():
             raise ConfigError(f"no model {str(path)!r}: there is no such file")
         data = path.read_bytes()
+        # A copy that can be written, and never empty: frombuffer takes nothing else.
         self.register_buffer("file", torch.frombuffer(bytearray(data or b"\0"), dtype=torch.uint8))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()

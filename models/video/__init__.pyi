@@ -1,12 +1,12 @@
 from .clip import Told as Told
 from .clip import rewrite_video as rewrite_video
-from .files import WRITABLE as WRITABLE
-from .files import Pixels as Pixels
-from .files import Reader as Reader
-from .files import VideoFrame as VideoFrame
-from .files import Writer as Writer
 from .frames import FrameDehazer as FrameDehazer
 from .process import ClipProcess as ClipProcess
 from .process import Coming as Coming
 from .process import clip_process as clip_process
+from .reader import Pixels as Pixels
+from .reader import Reader as Reader
+from .reader import VideoFrame as VideoFrame
 from .smoothing import Smoother as Smoother
+from .writer import WRITABLE as WRITABLE
+from .writer import Writer as Writer

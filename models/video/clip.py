@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from models.options import VideoOptions
-from models.video.files import Pixels, Reader, VideoFrame, Writer
+from models.video.reader import Pixels, Reader, VideoFrame
+from models.video.writer import Writer
 
 
 @dataclass(frozen=True)

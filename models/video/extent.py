@@ -24,6 +24,7 @@ class Extent:
     def frames(self) -> int | None:
         """Return how many frames there should be, as far as the file says; by its length where it gives no number."""
         if self._video.frames:
+            # Frames outside of the edit list stand in the index, and no decoder shows them.
             hidden = sum(entry.is_discard for entry in self._video.index_entries) if self._of(_INDEXED) else 0
             return int(self._video.frames) - hidden
         seconds, rate = self._seconds(), self._video.average_rate

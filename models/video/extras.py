@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from av.stream import Disposition
+from models.video.pyav import av
 
 _COPIED = ("audio", "subtitle")
 _TAGS = ("language", "title", "handler_name")  # of a stream; the others tell of the old file
@@ -55,7 +55,7 @@ def _is_known(stream: Any, chapters: int) -> bool:
 
 def _name(stream: Any) -> str:
     if stream.type == "video":
-        return "cover picture" if stream.disposition & Disposition.attached_pic else "further video stream"
+        return "cover picture" if stream.disposition & av.stream.Disposition.attached_pic else "further video stream"
     if stream.type == "attachment":
         return "attached file"
     handler = _text(stream.metadata.get("handler_name", "").strip())

@@ -126,6 +126,7 @@ class FrameDehazer:
         change = self._smoother.change(small, made[:, :3], time)
         if change is not None:
             fields = changed(fields, change)
+            # Again, as look_at has to see the scene without flicker.
             made = mapped(fields, small, 0, small.shape[-2])
         if is_gray(hazy[0]):
             fields = gray(fields)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import av
-from av.filter import Graph
+from models.video.pyav import av
 
 
 class Deinterlacer:
@@ -32,6 +31,7 @@ class Deinterlacer:
         if self._graph is None and not frame.interlaced_frame:
             yield frame
             return
+        # A graph is made for one size.
         if self._size != (frame.width, frame.height):
             yield from self._finish()
             self._start(frame)
@@ -39,7 +39,7 @@ class Deinterlacer:
         yield from self._ready()
 
     def _start(self, frame: Any) -> None:
-        graph = Graph()
+        graph = av.filter.Graph()
         source = graph.add_buffer(
             width=frame.width, height=frame.height, format=frame.format.name, time_base=self._stream.time_base
         )

@@ -22,7 +22,7 @@ import numpy as np
 from models.config import ConfigError
 from models.options import VideoOptions
 from models.video.clip import Told, rewrite_video
-from models.video.files import Pixels, VideoFrame
+from models.video.reader import Pixels, VideoFrame
 
 _NICENESS = 10  # of the process: an encoder takes all processors
 R = TypeVar("R")
@@ -52,12 +52,12 @@ class ClipProcess:
 
     async def frames(self) -> int | None:
         """How many there are, as far as the file says; to be asked first, once."""
-        found: int | None = json.loads(await self._received())["frames"]
+        found: int | None = (await self._message())["frames"]
         return found
 
     async def next(self) -> Coming | None:
         """The next frame, whose :meth:`pixels` have to be read and answered; None at the end."""
-        message: dict[str, Any] = json.loads(await self._received())
+        message = await self._message()
         if "kind" in message:
             return Coming(**message)
         self.told = Told(**{name: tuple(lines) for name, lines in message.items()})
@@ -65,24 +65,25 @@ class ClipProcess:
 
     async def pixels(self, coming: Coming) -> Pixels:
         """Those of a frame."""
-        data = await self._received()
+        data = await self._passed(self._pipe.recv_bytes)  # no message, whatever a stranger's pixels look like
         return np.frombuffer(data, coming.kind).reshape(coming.height, coming.width, 3)
 
     async def answer(self, pixels: Pixels) -> None:
         """What the frame becomes; of the same size and kind."""
         await self._passed(self._pipe.send_bytes, np.ascontiguousarray(pixels).data.cast("B"))
 
-    async def _received(self) -> bytes:
-        data = await self._passed(self._pipe.recv_bytes)
-        if data.startswith(b'{"refused"'):
-            raise ConfigError(json.loads(data)["refused"])
-        return data
+    async def _message(self) -> dict[str, Any]:
+        message: dict[str, Any] = json.loads(await self._passed(self._pipe.recv_bytes))
+        if "refused" in message:
+            raise ConfigError(message["refused"])
+        return message
 
     async def _passed(self, call: Callable[..., R], *words: Any) -> R:
         try:
             return await asyncio.to_thread(call, *words)
         except (EOFError, ConnectionError) as problem:
             code = await asyncio.to_thread(self._process.wait)
+            # The number of a signal, negated.
             if code < 0:
                 raise ConfigError(f"the file ends the program that reads it (signal {-code})") from problem
             raise OSError(f"the process of a video ended with code {code}; the lines above say why") from problem
@@ -100,10 +101,12 @@ async def clip_process(folder: Path, source: str, target: str, options: VideoOpt
     """
     ours, theirs = Pipe()
     words = [str(theirs.fileno()), source, target, options.model_dump_json()]
+    # -P: nothing is imported from the folder, where strangers' files are.
     process = await asyncio.to_thread(
         subprocess.Popen, [sys.executable, "-P", "-m", __name__, *words], cwd=folder, pass_fds=[theirs.fileno()],
         stdin=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )  # fmt: skip
+    # With a copy open here, the pipe would outlive the process.
     theirs.close()
     try:
         yield ClipProcess(ours, process)

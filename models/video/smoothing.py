@@ -26,6 +26,7 @@ _SIDE = 64  # of the fields, in cells, at most
 _RADIUS = 1  # of the fit, in cells
 _EPSILON = 5e-3  # of the fit: contrast, as a variance, below which it is all offset
 _LIKENESS = 0.06  # difference of a cell, in [0, 1], at which little of its memory is kept
+_SLIP = 0.1  # of a cell, by which one seems to move where nothing moves but grain
 _CUT = 0.35  # mean confidence below which the scene is another one
 
 
@@ -83,16 +84,24 @@ class Smoother:
         if old is None or old.hazy.shape != hazy.shape:
             return own, fresh
         grid = _motion(old.hazy, hazy)
+        # The frame before with all that is known of it, moved to where it is now: 1(3+6+1)hw.
         before = F.grid_sample(
             torch.cat([old.hazy, old.fields, old.count], dim=1), grid, padding_mode="border", align_corners=True
         )
-        difference = F.avg_pool2d((before[:, :3] - hazy).mean(dim=1, keepdim=True).abs(), 3, 1, 1)
+        # Of brightness, over 3x3 cells: grain and chroma noise are no other scene.
+        difference = F.avg_pool2d(
+            (before[:, :3] - hazy).mean(dim=1, keepdim=True).abs(), 3, 1, 1, count_include_pad=False
+        )
         confidence = torch.exp(-((difference / _LIKENESS) ** 2))
         if confidence.mean() < _CUT:
             self.cuts += 1
             return own, fresh
-        inside = (grid.abs() <= 1).all(dim=3)[:, None]  # what has come into the picture has no past
+        # What has come into the picture has no past. Without the slip grain would drop the memory along the edges in
+        # every frame; -1 to 1 of the grid are width - 1 or height - 1 cells.
+        reach = 1 + 2 * _SLIP / (grid.new_tensor(grid.shape[2:0:-1]) - 1)
+        inside = (grid.abs() <= reach).all(dim=3)[:, None]
         count = before[:, 9:] * confidence * inside
+        # A plain mean over the first frames, an exponential one from then on.
         kept = (count / (count + 1)).clamp(max=math.exp(-max(time - old.time, 0.0) / self._seconds))
         return torch.lerp(own, before[:, 3:9], kept), count + 1
 
@@ -101,6 +110,7 @@ def changed(fields: Tensor, change: Tensor) -> Tensor:
     """Add a :meth:`Smoother.change` to maps of color (1, C, 4, h, w), as of :func:`models.inference.coefficients`."""
     change = F.interpolate(change, size=fields.shape[-2:], mode="bilinear", align_corners=False)
     fields = fields.clone()
+    # The 3x3 slopes' diagonal, a view 1hw3.
     fields[:, :3, :3].diagonal(dim1=1, dim2=2).add_(change[:, :3].movedim(1, -1))  # of each color by itself
     fields[:, :3, 3] += change[:, 3:]
     return fields
@@ -122,5 +132,6 @@ def _motion(before: Tensor, now: Tensor) -> Tensor:
     height, width = gray[0].shape
     rows, columns = optical_flow_ilk(*gray, radius=7, num_warp=4)  # type: ignore[no-untyped-call]  # untyped there
     y, x = np.mgrid[:height, :width]
+    # From cells to the -1..1 of `grid_sample`, x before y.
     places = np.stack([(x + columns) / (width - 1), (y + rows) / (height - 1)], axis=-1)[None] * 2 - 1
     return torch.from_numpy(places.astype(np.float32)).to(now.device)

@@ -40,6 +40,7 @@ class ActorWorkers:
         self.size, self._explain = size, explain
         self._workers = [self._hire() for _ in range(size)]
         self._nodes: dict[int, str] = {}
+        # Tickets of `call_up`; their answers say on which node a worker is.
         self._called: dict[Any, int] = {}
 
     def call(self, index: int, method: str, *arguments: Any) -> Any:
@@ -48,6 +49,7 @@ class ActorWorkers:
 
     def call_up(self, index: int) -> Any:
         """Ask worker `index` to get ready, and where it is."""
+        # Runs a function in the actor, which the class need not know of.
         waits = self._workers[index].__ray_call__.options(max_task_retries=-1)  # while Ray restarts it
         ticket = waits.remote(_get_ready)
         self._called[ticket] = index
@@ -59,6 +61,7 @@ class ActorWorkers:
         """
         ray.kill(self._workers[index])
         node = self._nodes.pop(index, None)
+        # A wish: on a cluster of one node it starts there again.
         others: Any = {"ray.io/node-id": NotIn(node)}  # type: ignore[no-untyped-call]  # Ray has no hint here
         elsewhere = NodeLabelSchedulingStrategy({}, soft=others) if node else None
         self._workers[index] = self._hire(scheduling_strategy=elsewhere)

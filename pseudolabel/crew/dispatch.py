@@ -104,6 +104,7 @@ class Crew:
             failures: units in a row after which a worker is in doubt.
         """
         self._workers, self._attempts, self._limit = workers, attempts, failures
+        # Tickets of those that were asked whether they are ready.
         self._coming: dict[Any, int] = {}
         self._known = [_Known(f"worker {index}") for index in range(workers.size)]
         self.deaths = 0
@@ -143,6 +144,7 @@ class Crew:
         Raises:
             CrewError: no worker can start, or `stopped`.
         """
+        # By ticket: the worker's place, its name at that time, and what it was given.
         out: dict[Any, tuple[int, str, Unit]] = {}
         self._at_work = self._said = time.monotonic()
         for known in self._known:
@@ -186,6 +188,7 @@ class Crew:
         for level in range(outstanding):  # evenly: everybody gets a first unit before anybody gets a second
             for index in [i for i in self.ready if load[self._known[i].name] <= level and not self._rests(i)]:
                 known = self._known[index]
+                # The more it has failed in a row, the farther back its next unit is from.
                 unit = work.take(known.name, len(known.row) / self._limit)
                 if unit is not None:
                     out[send(index, unit)] = (index, known.name, unit)
@@ -198,6 +201,7 @@ class Crew:
     def _take_back(self, work: Work[Unit], ticket: Any, index: int, name: str, unit: Unit) -> None:
         known = self._known[index]
         try:
+            # Names tell whether the one who took the unit is still the one in that place.
             counts = self._workers.answer(ticket)
         except UnitFailed as problem:
             if known.name == name:
@@ -218,7 +222,9 @@ class Crew:
 
     def _failed(self, work: Work[Unit], index: int, unit: Unit, reason: str) -> None:
         known = self._known[index]
+        # One that was well is believed: the unit is to blame, more than it is.
         blamed, known.well, known.reason = known.well, False, reason
+        # A unit that somebody well has failed says nothing about the others.
         if not work.suspicious(unit):
             known.row[unit] = False
         if work.fail(unit, reason, known.name, counts=blamed) or blamed:
@@ -227,6 +233,7 @@ class Crew:
     def _succeeded(self, known: _Known | None, unit: Unit) -> None:
         """Blame the workers that failed this unit, and acquit the one that did it of its own failures."""
         if known is not None:
+            # It is well: what it failed before is to blame, and nobody else who failed that.
             failed = list(known.row)
             known.row.clear()
             known.well, known.second, known.births = True, False, 0
@@ -263,6 +270,7 @@ class Crew:
 
     def _at_a_loss(self, work: Work[Unit]) -> None:
         """Go on where units are left and workers ready, and nothing can be handed out."""
+        # Others are on their way, who may tell whose fault it is.
         patient = self._coming and time.monotonic() - self._at_work < PATIENCE_SECONDS
         if not all(self._rests(index) for index in self.ready):
             for unit in [] if patient else work.go_round():
@@ -296,6 +304,7 @@ class Crew:
             if known.births > self._attempts:
                 self._sick(index, what)
             elif problem.for_good:
+                # The count goes over to its replacement, or it would never end.
                 births = known.births
                 self._replace(index, second=known.second)
                 self._known[index].births = births

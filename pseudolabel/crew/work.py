@@ -53,6 +53,7 @@ class Work(Generic[Unit]):
     @property
     def finished(self) -> bool:
         """Return whether every unit is done, given up or left."""
+        # Whether there are units to come shows only when one is asked for.
         return not (self._out or self._again or self._fetch(1))
 
     def _fetch(self, count: int) -> int:
@@ -76,6 +77,7 @@ class Work(Generic[Unit]):
         there = self._fetch(self._window if place else 1)
         if not there:
             return None
+        # A worker in doubt gets units from elsewhere in the queue: neighbors may share a fault.
         at = min(int(place * there), there - 1)
         unit = self._waiting[at]
         del self._waiting[at]
@@ -138,6 +140,7 @@ class Work(Generic[Unit]):
     def _once_more(self, unit: Unit) -> bool:
         trouble = self._troubles[unit]
         trouble.by.clear()
+        # Somebody who was well has tried it since the last round: that was its count.
         if trouble.counted:
             self._again.append(unit)
         given_up = not trouble.counted and self.fail(unit, trouble.reason)

@@ -85,6 +85,7 @@ def rows(file: Any, image_ids: Collection[str], columns: Sequence[str] | None = 
     """Yield rows of a Parquet file with these `image_id`; of row groups that have none, no other column is read."""
     wanted = pa.array(image_ids, pa.string())
     for group in range(file.num_row_groups):
+        # Identifiers first; they are small, and labels are not.
         found = pc.is_in(file.read_row_group(group, ["image_id"])["image_id"], value_set=wanted)
         if pc.any(found).as_py():
             yield from file.read_row_group(group, columns).filter(found).to_pylist()
@@ -131,6 +132,7 @@ def _of_snapshot(uri: str) -> Contents:
             wanted -= found
 
     def scores() -> Iterable[pa.Table]:
+        # From the latest file on: of a label that stands in several, the first seen counts.
         known: set[str] = set()
         for name in reversed(names):
             with opened(name) as file:

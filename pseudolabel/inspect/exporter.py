@@ -53,6 +53,7 @@ def export(contents: Contents, out: str) -> int:
     try:
         files.create_dir(folder, recursive=True)
         with files.open_output_stream(partial) as sink, pq.ParquetWriter(sink, SCHEMA) as index:
+            # An image is written when its row is asked for: one table is in memory.
             while rows := list(islice(found, _ROWS)):
                 index.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
                 count += len(rows)
@@ -79,6 +80,7 @@ def _written(record: Record, files: Any, folder: str) -> dict[str, Any]:
 
 def _name(image_id: str) -> str:
     """Return a file name that no identifier can lead out of the folder with."""
+    # Dots as well: '..' would lead out.
     safe = quote(image_id, safe=" ").replace(".", "%2E")
     if len(safe) > _LONGEST_NAME:
         safe = hashlib.sha256(image_id.encode()).hexdigest()

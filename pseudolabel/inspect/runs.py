@@ -90,6 +90,7 @@ def require_answer(address: str) -> None:
     Raises:
         ConfigError: nobody answers, or this is no address.
     """
+    # From the right, as IPv6 addresses hold colons too.
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdigit():
         if address != "auto":

@@ -47,6 +47,7 @@ def survey(contents: Contents, count: int = 0, seed: int = 0) -> Survey:
     """
     clearness, quality = (contents.scores[name].to_numpy().clip(0, 1) for name in ("clearness", "quality"))
     order = np.argsort(clearness + quality, kind="stable")
+    # Without the best, so that in a small pool nothing is best and worst at once.
     rest = order[: max(len(order) - count, 0)]
     chosen = (order[::-1][:count], rest[:count], np.random.default_rng(seed).permutation(rest[count:])[:count])
     best, worst, others = (contents.scores["image_id"].take(places).to_pylist() for places in chosen)
@@ -111,4 +112,5 @@ def _histograms(clearness: list[int], quality: list[int], block: str) -> Iterato
 
 
 def _bar(share: float, width: int, block: str) -> str:
+    # What is not nothing shows.
     return block * (max(round(share * width), 1) if share > 0 else 0)

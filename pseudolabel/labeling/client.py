@@ -115,8 +115,9 @@ class LabelingClient:
 
     def _settle(self) -> None:
         if self._publishing is not None:
-            self._answer(self._publishing)
-            self._publishing = None
+            # One is under way at a time, and what went wrong with it is raised here, once.
+            publishing, self._publishing = self._publishing, None
+            self._answer(publishing)
 
     def _coordinator(self) -> Any:
         return self._actor or find_actor(COORDINATOR, self._run, "start_labeling")
@@ -128,4 +129,5 @@ class LabelingClient:
         return Pending(f"the labeling of run '{self._run}'", [ref], lambda answers: answers[0])
 
     def __getstate__(self) -> dict[str, Any]:
+        # Handles stay here: the coordinator lives as long as whoever started it holds one.
         return {"_run": self._run, "_actor": None, "_publishing": None, "_refreshing": None}

@@ -44,6 +44,7 @@ def implied_transmission(hazy: Tensor, scene: Tensor) -> Tensor:
     missing = 1 - scene
     above = ((1 - hazy) * missing).sum(dim=1, keepdim=True)
     below = missing.square().sum(dim=1, keepdim=True)
+    # A white scene looks the same at every transmission; 1 claims no haze.
     return torch.where(below > 1e-6, above / below.clamp(min=1e-6), 1.0).clamp(LOWEST_TRANSMISSION, 1)
 
 
@@ -79,6 +80,7 @@ def _dehaze_again(teacher: nn.Module, scorer: Scorer, guess: _Guess, times: int)
     `T = T1 T2`.
     """
     clearness, quality = scorer.rate(guess.scene)
+    # Which of the N go on: each pass takes out those that did not get better.
     gaining = guess.finite.nonzero()[:, 0]
     for _ in range(times):
         if not len(gaining):
@@ -243,4 +245,5 @@ def pack_state(state: Mapping[str, Any]) -> bytes:
     """Return a state dict as safetensors, the form in which teachers travel: no pickle, and quick to read."""
     from safetensors.torch import save
 
+    # Cloned, as safetensors refuses tensors that share memory.
     return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()})

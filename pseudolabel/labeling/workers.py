@@ -58,6 +58,7 @@ class LabelWorker:
         for entries in self._labeler.label(unit):
             finite = finite or any(math.isfinite(entry.clearness) for entry in entries)
             offers.append(self._pool.offer_async(entries))
+        # All of them are under way by now, and what the pool answers is durable.
         answers = [accepted for offer in offers for accepted in offer.result()]
         unreadable = len(self._labeler.unreadable)
         if unreadable and not answers:
@@ -112,7 +113,7 @@ class LabelCoordinator:
     def hold(self) -> None:
         """Break the round off and begin no other one until :meth:`rewind`; returns when all offers are acknowledged."""
         self._held.set()
-        with self._one_round:
+        with self._one_round:  # to get it is to know that the round under way has ended
             pass
 
     def rewind(self, state: bytes, step: int) -> None:
@@ -139,6 +140,8 @@ class LabelCoordinator:
         """
         with self._one_round:
             self._rounds += 1
+            # Weights that come during the round are used at once; all units have these or newer
+            # ones.
             step = self._teacher[1]
             current = Round(self._rounds, step, self._units, self._config.attempts)
             self._current = current

@@ -92,6 +92,7 @@ class LabelPoolShard:
         with self._opening:
             if self._pool is None:
                 return 0
+            # It stays here, closed: late calls are told so, and open no new store.
             self._pool.close()
             return remove_store(self._pool.path) if remove else 0
 
@@ -177,6 +178,7 @@ def start_pool(
     """
     kept = None if snapshots is None else absolute(snapshots)
     told = Shard(absolute(path), fixed, run, run_id, count=shards, snapshots=kept, room=room)
+    # Asked before, as only those that this call starts are ended when something is wrong.
     running = [_is_running(shard_name(shard), run) for shard in range(shards)]
     # A shard's place in the group is bound to a node for as long as that lives: it starts again where its store is.
     group = None if all(running) else _spread(run, shards)

@@ -94,6 +94,8 @@ class _Window:
     def send(self, call: Callable[[], Any]) -> Any:
         """Return the reference that `call` returns, as soon as there is room for it."""
         with self._lock:
+            # With the lock in hand, so that others queue up behind; `ray.wait` returns (ready,
+            # rest).
             while len(self._refs) >= self._size:
                 self._refs = ray.wait(self._refs, num_returns=1)[1]
             ref = call()
@@ -266,6 +268,7 @@ class LabelPoolClient:
         return {"run": self.run, "shards": self.shards}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        # Locks and handles stay in the process that had them.
         self.__dict__.update(state)
         self._prepare()
 
@@ -287,6 +290,7 @@ def remove_groups(run: str) -> None:
 def _in_order(answers: list[list[T]], places: Mapping[int, list[int]], count: int) -> list[T]:
     """Return the answers of the shards in the order of the question."""
     slots: dict[int, T] = {}
+    # Calls were sent in the order of the shards.
     for answer, shard in zip(answers, sorted(places), strict=True):
         slots.update(zip(places[shard], answer, strict=True))
     return [slots[index] for index in range(count)]

@@ -55,6 +55,7 @@ class Record:
 
 def shard_of(image_id: str, shards: int) -> int:
     """Return the shard, 0 to `shards - 1`, that keeps `image_id`; the same in every process and on every machine."""
+    # Python's own hash of a text differs between processes.
     return zlib.crc32(image_id.encode()) % shards
 
 
@@ -99,6 +100,7 @@ def to_record(entry: LabelEntry) -> Record:
         clearness=float(entry.clearness),
         quality=float(entry.quality),
         teacher_step=int(entry.teacher_step),
+        # Where it is lossless, quality means effort.
         label=_compressed(entry.label, format="WEBP", lossless=True, method=0, quality=25, exact=True),
         transmission=_compressed(entry.transmission, format="PNG", compress_level=1),
         trust=trust.tobytes(),

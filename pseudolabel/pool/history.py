@@ -94,12 +94,14 @@ def logged(history: History, moment: Moment) -> History:
 
 def together(histories: Sequence[History]) -> History:
     """Join the histories of several shards. A shard that was offered nothing in a span keeps what it held before."""
+    # Widths are powers of two, so the widest is a multiple of the others.
     width = max((history.width for history in histories), default=1)
     rows = [{moment.at: moment for moment in widened(history, width).moments} for history in histories]
     held: list[Moment | None] = [None] * len(rows)
     moments = []
     for index in sorted({index for row in rows for index in row}):
         now = [row.get(index) for row in rows]
+        # What a shard held last, it still holds.
         held = [new or old for new, old in zip(now, held, strict=True)]
         moments.append(_sum(index, [m for m in now if m], [m for m in held if m]))
     return bounded(History(width=width, moments=tuple(moments)))

@@ -33,6 +33,7 @@ MOST_SMALL = 16  # files of a shard, each less than half full; as many are writt
 def files_of(base: str | Path, uri: str | Path, shard: int, shards: int) -> tuple[File, ...]:
     """Return the files of a shard in an earlier snapshot that a new one at `uri` may share; none where it cannot."""
     before, now = (filesystem(absolute(place))[1] for place in (base, uri))
+    # Names lead from a snapshot to its neighbors only, and one that is replaced has none to share.
     if before == now or before.rpartition("/")[0] != now.rpartition("/")[0]:
         return ()
     try:
@@ -54,6 +55,7 @@ def lasting(files: Sequence[File], live: Mapping[str, int]) -> list[File]:
         live: how many rows of each are labels of today.
     """
     kept = [file for file in files if live.get(file.name, 0) >= max(1, file.rows * LEAST_LIVE)]
+    # Many small files would slow down every restore.
     small = {file.name for file in kept if file.rows < ROWS_PER_GROUP * GROUPS_PER_FILE // 2}
     return [file for file in kept if file.name not in small] if len(small) >= MOST_SMALL else kept
 
@@ -89,4 +91,5 @@ def _drop(root: str, keep: int, latest: str) -> None:
         if len(gone) == len(below[name]):
             remove_folder(child(root, name))
         else:
+            # The manifest first: without it the rest is no snapshot.
             discard(files_at, [f"{path}/{name}/{file}" for file in sorted(gone, key=lambda one: one != MANIFEST)])

@@ -31,6 +31,7 @@ from pseudolabel.pool.snapshots import (
 from pseudolabel.pool.stats import PoolStats
 from pseudolabel.pool.store import Store
 
+# total() of nothing is 0.0, sum() is null.
 _SUMS = "select count(*), total(clearness), total(quality), coalesce(sum(teacher_step), 0) from labels"
 _PUT = """
     insert into labels values (?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -46,10 +47,12 @@ _NOTE = """
     on conflict (image_id) do update set clearness = excluded.clearness, quality = excluded.quality,
         teacher_step = excluded.teacher_step, file = excluded.file
 """
+# A row of a file is live while the label still has the scores and the teacher that were noted.
 _LIVE = """
     select file, count(*) from labels indexed by scores join written using (image_id, clearness, quality, teacher_step)
     group by file
 """
+# All labels but the live ones of the files that are kept; images are read of these alone.
 _CHANGED = """
     select * from labels where image_id in (
         select image_id from labels indexed by scores except
@@ -203,6 +206,8 @@ class LabelPool:
             known = json.dumps([file.name for file in files])
             every = "select * from labels order by image_id"
             rows = db.execute(_CHANGED, [known]) if files else db.execute(every)
+            # Rows are noted as they pass; with each file that is there, those in it go to the
+            # store.
             noted: list[tuple[Any, ...]] = []  # of the file that is being written
             for file in write_part(uri, name, _noting(map(_record, rows), noted)):
                 files.append(file)
@@ -235,6 +240,7 @@ class LabelPool:
             PoolError: the store cannot be written; the pool is as it was.
         """
         manifest = read_manifest(uri, step)
+        # With as many shards as then, a part is a shard's own; else each looks through all of them.
         same = len(manifest.parts) == shards
         parts = manifest.parts[shard : shard + 1] if same else manifest.parts
         past = together([part.past(manifest.taken) for part in parts])
@@ -250,6 +256,7 @@ class LabelPool:
                 size, clearness, quality, _ = db.execute(_SUMS).fetchone()
                 now = Moment(past.last + 1, 0, 0, 0, size, clearness, quality, past.moments[-1].step)
                 past = bounded(past.model_copy(update={"moments": (*(() if shard else past.moments), now)}))
+            # Run and generation are the store's own, whoever took the snapshot.
             _keep(db, self.state(), settled=True, history=past)
 
     def close(self) -> None:
@@ -280,6 +287,7 @@ def _offer(db: sqlite3.Connection, records: Sequence[Record], now: int) -> list[
     for new in records:
         held = "select clearness, quality, teacher_step from labels where image_id = ?"
         old = db.execute(held, [new.image_id]).fetchone()
+        # `old and` gives None where nothing is held.
         accepted = admits(old and old[0], old and old[1], new.clearness, new.quality)
         moment = Moment(now, 1, int(accepted), 0, 0, 0.0, 0.0, new.teacher_step)
         if accepted and old != (new.clearness, new.quality, new.teacher_step):

@@ -7,6 +7,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 MOUNTS = Path("/proc/self/mountinfo")
@@ -30,6 +31,7 @@ def _file_system(folder: str | Path) -> str:
     place, kind, depth = Path(folder).resolve(), "", -1
     for line in MOUNTS.read_text().splitlines():
         where, _, what = line.partition(" - ")
+        # mountinfo(5): the fifth field is the mount point, with spaces as \040.
         point = Path(where.split()[4].replace("\\040", " "))
         if place.is_relative_to(point) and len(point.parts) >= depth:  # of two at one place the later one is seen
             kind, depth = what.split()[0], len(point.parts)
@@ -38,8 +40,9 @@ def _file_system(folder: str | Path) -> str:
 
 def caches(name: str) -> Iterator[Path]:
     """Yield folders called `name` in places for files that may be lost, the likeliest to be good first."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    yield Path(cache) / "ray-dehaze" / "pools" / name
+    with suppress(RuntimeError):  # this user has no home
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        yield Path(cache) / "ray-dehaze" / "pools" / name
     for folder in dict.fromkeys(("/var/tmp", tempfile.gettempdir())):  # noqa: S108 - made for their owner alone, below
         yield Path(folder) / f"ray-dehaze-{os.getuid()}" / "pools" / name
 

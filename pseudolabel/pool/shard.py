@@ -134,6 +134,7 @@ def _place(shard: Shard) -> Path:
 
 def _of_other_counts(folder: Path, shard: Shard) -> Iterator[Path]:
     """Yield stores of another number of shards; the labels of the run are in a snapshot then, or there are none yet."""
+    # shard-00000-of-00002: the last five digits are the count.
     others = [path for path in sorted(folder.glob("shard-*-of-*")) if int(path.name[-5:]) != shard.count]
     if others and not shard.run:
         raise PoolError(
@@ -141,10 +142,6 @@ def _of_other_counts(folder: Path, shard: Shard) -> Iterator[Path]:
             "as many, or restore a snapshot of it into another folder"
         )
     yield from others
-
-
-def _latest(shard: Shard) -> str | None:
-    return None if shard.snapshots is None else latest_snapshot(shard.snapshots, shard.run)
 
 
 def _why_not(pool: LabelPool, shard: Shard, known: ShardRecord | None) -> str | None:
@@ -167,7 +164,7 @@ def _begin(pool: LabelPool, shard: Shard, known: ShardRecord | None) -> None:
     generation = 1 if known is None else known.generation + 1
     if shard.run and shard.record is not None:  # first of all: from now on older stores are out of date
         _write_record(shard, generation)
-    latest = _latest(shard)
+    latest = None if shard.snapshots is None else latest_snapshot(shard.snapshots, shard.run)
     if latest is not None:
         log.warning("the label pool has no store at %s: it begins with the snapshot %s", pool.path, latest)
         pool.restore(latest, shard.number, shard.count)

@@ -43,6 +43,7 @@ def draw_sheet(
         for row in zip_longest(*sections.values())
         for entry in row
     ]
+    # A row of colors, repeated downward, is the legend.
     ramp = Image.fromarray(np.broadcast_to(colored(np.linspace(0, 1, _BOX)), (12, _BOX, 3)).copy())
     lines.append(Line([ramp], f"trust from {low:.2f} to {high:.2f}"))
     heads = [f"{title}: {panel}" for title in sections for panel in panels]

@@ -88,6 +88,7 @@ class Manifest(Settings):
     def of(cls, parts: tuple[Part, ...], taken: float, step: int | None) -> Manifest:
         """Make a manifest of the version that such parts need."""
         shares = any("/" in file.name for part in parts for file in part.files)
+        # False is the first, True the second.
         return cls(version=VERSIONS[shares], parts=parts, taken=taken, step=step)
 
     @property
@@ -110,6 +111,7 @@ def write_part(uri: str | Path, name: str, records: Iterator[Record]) -> Iterato
         SnapshotError: the place cannot be written (disk full, no permission); what was begun is removed.
     """
     files_at, folder = filesystem(absolute(uri))
+    # Lists of records, until one is empty.
     groups = iter(lambda: list(islice(records, ROWS_PER_GROUP)), [])
     files: list[File] = []
     path = folder
@@ -117,6 +119,7 @@ def write_part(uri: str | Path, name: str, records: Iterator[Record]) -> Iterato
         make_folder(files_at, folder)
         for number, first in enumerate(groups):
             path = f"{folder}/labels-{name}-{number:05d}.parquet"
+            # A file takes its further groups from the same iterator, as it writes them.
             rows = _write_file(files_at, path, chain([first], islice(groups, GROUPS_PER_FILE - 1)))
             files.append(File(name=path.rpartition("/")[2], rows=rows, bytes=files_at.get_file_info(path).size))
             yield files[-1]
@@ -130,12 +133,14 @@ def _write_file(files_at: Any, path: str, groups: Iterable[list[Record]]) -> int
     import pyarrow.parquet as pq
 
     rows = 0
+    # Uncompressed: what is in it is compressed already.
     with files_at.open_output_stream(path) as sink, pq.ParquetWriter(sink, schema(), compression="none") as writer:
         for group in groups:
             columns = {name: [getattr(record, name) for record in group] for name in schema().names}
             writer.write_table(pa.table(columns, schema=schema()))
             rows += len(group)
     if is_local(files_at):
+        # Before the manifest names it.
         persist(path)
     return rows
 
@@ -188,6 +193,7 @@ def read_manifest(uri: str | Path, step: int | None = None) -> Manifest:
         )
     files_at, folder = filesystem(absolute(uri))
     files = [file for part in manifest.parts for file in part.files]
+    # One question about all files, as object storage answers slowly.
     for file, found in zip(files, files_at.get_file_info([path_of(folder, file.name) for file in files]), strict=True):
         if found.type != pafs.FileType.File or found.size != file.bytes:
             raise SnapshotError(f"the snapshot {uri} is incomplete: {file.name} is missing or has another size")

@@ -30,6 +30,7 @@ _WRITTEN = """
     ) without rowid;
 """
 # Scores stand in an index too, so that statistics do not touch the labels. These are large, and want large pages.
+# No journal while it is filled: a file that is not completed is removed.
 _TABLES = """
     pragma journal_mode = off; pragma synchronous = off; pragma page_size = 16384; pragma user_version = 2;
     create table labels (
@@ -64,7 +65,7 @@ class Store:
         """
         self.path = Path(path)
         self._sync = "full" if sync else "normal"
-        self._writing, self._opening = threading.Lock(), threading.Lock()
+        self._writing = threading.Lock()
         self._writer: sqlite3.Connection | None = None
         self._owner: IO[bytes] | None = None
         self._closed = False
@@ -87,12 +88,8 @@ class Store:
         Raises:
             PoolError: the store cannot be read.
         """
-        with self._told():
-            with self._opening:
-                view = self._connect(self._file(), "ro")
-            with closing(view):
-                view.execute("begin").execute("select 1 from state")
-                yield view
+        with self._told(), closing(self._view()) as view:
+            yield view
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -104,6 +101,7 @@ class Store:
         with self._writing, self._told():
             try:
                 self._writer = self._writer or self._prepared()
+                # The lock at once: a transaction that reads first may be too late for it.
                 self._writer.execute("begin immediate")
                 yield self._writer
                 self._writer.execute("commit")
@@ -129,8 +127,10 @@ class Store:
                     yield filling
                     filling.execute("commit")
                     filling.execute("pragma journal_mode = wal")  # later a reader would be in the way
+                # Nothing was synced so far: all at once, before it gets its name.
                 persist(partial)
-                with self._writing, self._opening:
+                with self._writing:
+                    # Who comes now opens the new one; views of the old one stay as they are.
                     partial.rename(new)
                     persist(self.path)
                     self._disconnect()
@@ -147,6 +147,7 @@ class Store:
                 self._owner.close()
 
     def _file(self) -> Path:
+        # Numbers have leading zeros, so names are in their order.
         return max(self.path.glob(NAMES), default=self.path / NAMES.replace("*", "00000"))
 
     def _check(self) -> None:
@@ -164,7 +165,24 @@ class Store:
         if mode == "ro" and not os.access(self.path, os.W_OK) and not file.with_name(f"{file.name}-wal").exists():
             mode = "ro&immutable=1"  # SQLite wants to make files beside a database; without a log nobody writes to it
         uri = f"{file.absolute().as_uri()}?mode={mode}"
+        # Transactions are begun and ended here; threads take turns by the lock of writers.
         return sqlite3.connect(uri, uri=True, timeout=10, isolation_level=None, check_same_thread=False)
+
+    def _view(self) -> sqlite3.Connection:
+        """Begin to read. Until that is done, a restore, even of another process, may take the file away: then it is the
+        next one's turn.
+        """
+        while True:
+            file, view = self._file(), None
+            try:
+                view = self._connect(file, "ro")
+                view.execute("begin").execute("select 1 from state")
+                return view
+            except sqlite3.Error:
+                if view is not None:
+                    view.close()
+                if self._file() == file:
+                    raise
 
     def _prepared(self) -> sqlite3.Connection:
         writer = self._connect(self._file(), "ro" if self._owner is None else "rw")
@@ -172,6 +190,7 @@ class Store:
         writer.execute(_WRITTEN)  # a store that an earlier version made has none
         writer.execute(f"pragma synchronous = {self._sync}")
         writer.execute(f"pragma wal_autocheckpoint = {_LOG_PAGES}")
+        # In bytes; a page has 16 KiB.
         writer.execute(f"pragma journal_size_limit = {_LOG_PAGES << 14}")
         return writer
 
@@ -216,6 +235,7 @@ def own(folder: Path, patience: float) -> IO[bytes]:
     until = time.monotonic() + patience
     while True:
         try:
+            # The kernel gives it back, even after kill -9.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > until:

@@ -42,6 +42,7 @@ class ScorerFeatures(nn.Module):
         try:
             with torch.no_grad():
                 blank = torch.zeros(1, 3, side, side, device=self.scorer.mean.device, dtype=self.scorer.dtype)
+                # How many maps a tower gives, only a run tells.
                 depth = len(self._intermediates(blank, None))
         except (AttributeError, NotImplementedError, AssertionError, TypeError) as problem:
             raise ConfigError(
@@ -53,6 +54,7 @@ class ScorerFeatures(nn.Module):
                 f"perceptual.backbone is 'scorer', but the image tower of {name!r} has {depth} feature maps and "
                 f"{LAYERS} are needed; use vgg19 or a deeper scorer"
             )
+        # The first, the last, and three between.
         return [round(place) for place in torch.linspace(0, depth - 1, LAYERS).tolist()]
 
     def _intermediates(self, normal: Tensor, indices: list[int] | None) -> list[Tensor]:

@@ -64,6 +64,7 @@ class ClipScorer(nn.Module):
         self.block_resolution = self._block_side(config.block_resolution, 2 * config.block)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        # Prompts are encoded once; later only images are.
         self.register_buffer("haze_text", self.encode_text([*self.prompts.clear, *self.prompts.hazy]))
         self.register_buffer("quality_text", self.encode_text([*self.prompts.good, *self.prompts.bad]))
         self.dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
@@ -116,6 +117,7 @@ class ClipScorer(nn.Module):
 
     def _probability(self, features: Tensor, texts: Tensor, positive: int) -> Tensor:
         scale = self.clip.logit_scale.exp()  # type: ignore[operator]
+        # (..., K): a probability per prompt, those of the positive side first.
         probabilities = (scale * features @ texts.T).softmax(dim=-1)
         return probabilities[..., :positive].sum(dim=-1)
 
@@ -159,6 +161,7 @@ class ClipScorer(nn.Module):
         Raises:
             ValueError: images smaller than a block.
         """
+        # (N, gh, gw, 3, s, s): flattened, the blocks of all images are one batch.
         cut = blocks(images, self.config.block)
         parts = [
             self.rate(chunk, self.block_resolution) for chunk in torch.split(cut.flatten(0, 2), self.config.block_batch)

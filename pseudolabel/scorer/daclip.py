@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from models.checkpoints import read_released
 from models.config import ConfigError
 from models.networks import load_renamed
-from pseudolabel.scorer.clip import ClipScorer, finished
+from pseudolabel.scorer.clip import DACLIP, ClipScorer, finished
 from pseudolabel.scorer.config import Prompts, ScorerConfig
 
 ARCHITECTURE = "ViT-B-32"
@@ -85,8 +85,10 @@ class DaclipScorer(ClipScorer):
         return 1.0 - self._probability(features, self.haze_text, len(self.prompts.clear))
 
 
-def load(weights: str | Path | Mapping[str, Tensor], config: ScorerConfig, device: str | torch.device) -> DaclipScorer:
-    """Load a scorer with released weights.
+def load_daclip(
+    weights: str | Path | Mapping[str, Tensor], config: ScorerConfig | None = None, device: str | torch.device = "cpu"
+) -> DaclipScorer:
+    """Load a scorer with released DA-CLIP weights.
 
     Args:
         weights: the released file (``torch.save`` or safetensors), or its state dict.
@@ -99,6 +101,7 @@ def load(weights: str | Path | Mapping[str, Tensor], config: ScorerConfig, devic
     import open_clip
 
     clip = open_clip.CLIP(**open_clip.get_model_config(ARCHITECTURE))
+    # Of the same shape; both get their weights below.
     control = copy.deepcopy(clip.visual)
     towers = nn.ModuleDict({"clip": clip, "control": control})
     where = "the weights" if isinstance(weights, Mapping) else str(weights)
@@ -107,6 +110,7 @@ def load(weights: str | Path | Mapping[str, Tensor], config: ScorerConfig, devic
         load_renamed(towers, state, {name: _released_name(name) for name in towers.state_dict()}, _unused(state))
     except (ValueError, RuntimeError) as problem:
         raise ConfigError(f"{where} are not DA-CLIP's {ARCHITECTURE}: {' '.join(str(problem).split())}") from problem
+    config = config or ScorerConfig(architecture=DACLIP)
     tokenize = open_clip.get_tokenizer(ARCHITECTURE)
     mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
     scorer = DaclipScorer(clip, control, tokenize, config, mean=mean, std=std, resolution=224)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from models.config import ConfigError, nearest
 from models.weights_files import reason_of
-from pseudolabel.scorer import daclip
 from pseudolabel.scorer.clip import DACLIP, ClipScorer, finished
 from pseudolabel.scorer.config import ScorerConfig
-from pseudolabel.scorer.daclip import DaclipScorer
+from pseudolabel.scorer.daclip import load_daclip
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
@@ -101,15 +99,6 @@ def load_scorer(name: str | ScorerConfig = "clip-compact", device: str | torch.d
     tokenize = create_tokenizer(full_name)
     scorer = ClipScorer(clip, tokenize, config, mean=look["mean"], std=look["std"], resolution=resolution)
     return finished(scorer, device)
-
-
-def load_daclip(
-    weights: str | Path | Mapping[str, Tensor],
-    config: ScorerConfig | None = None,
-    device: str | torch.device = "cpu",
-) -> DaclipScorer:
-    """Load released DA-CLIP weights; see :func:`pseudolabel.scorer.daclip.load`."""
-    return daclip.load(weights, config or ScorerConfig(architecture=DACLIP), device)
 
 
 def _open_clip_name(config: ScorerConfig) -> str:

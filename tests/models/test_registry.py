@@ -86,6 +86,17 @@ def test_a_version_is_fetched_once(models: Registry) -> None:
     assert len(list(cache().iterdir())) == 2
 
 
+def test_versions_that_another_user_fetched_are_used(models: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = models.register()
+    mine = download_model(name, models.uri)
+
+    def refuses(path: Path) -> None:
+        raise PermissionError(f"[Errno 1] Operation not permitted: {path}")
+
+    monkeypatch.setattr(os, "utime", refuses)
+    assert download_model(name, models.uri) == mine
+
+
 def test_a_model_that_was_made_anew_is_another(models: Registry) -> None:
     from mlflow import MlflowClient
 

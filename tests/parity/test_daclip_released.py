@@ -12,8 +12,8 @@ from torch import Tensor
 
 from models.config import ConfigError
 from pseudolabel.scorer.clip import ScorerConfig
-from pseudolabel.scorer.daclip import DEGRADATIONS, DaclipScorer
-from pseudolabel.scorer.loading import load_daclip, load_scorer
+from pseudolabel.scorer.daclip import DEGRADATIONS, DaclipScorer, load_daclip
+from pseudolabel.scorer.loading import load_scorer
 from tests.parity.fixtures import FIXTURES, random_of
 
 

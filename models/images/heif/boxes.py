@@ -58,17 +58,14 @@ def layout(data: bytes) -> HeifLayout:
     references = next(
         ({kind for kind, _, _ in _boxes(data, at + 4, end)} for name, at, end in inner if name == b"iref"), set()
     )
+    nclx = (part for name, part in properties if name == b"colr" and part[:4] == b"nclx")
     return HeifLayout(
-        nclx=next((struct.unpack(">HHHB", part[4:11]) for name, part in properties if _is_nclx(name, part)), None),
+        nclx=next((struct.unpack(">HHHB", part[4:11]) for part in nclx if len(part) >= 11), None),
         bits=max((max(part[5:], default=8) for name, part in properties if name == b"pixi"), default=8),
         sequence=data[8:12] in (b"avis", b"msf1") or data[8:11] == b"hev",
         auxiliary=frozenset(found.decode() for found in _AUXILIARY.findall(data, *meta)),
         names=frozenset(named | references | types),
     )
-
-
-def _is_nclx(name: bytes, part: bytes) -> bool:
-    return name == b"colr" and part[:4] == b"nclx" and len(part) >= 11
 
 
 def _boxes(data: bytes, at: int, end: int) -> Iterator[_Box]:
@@ -78,6 +75,7 @@ def _boxes(data: bytes, at: int, end: int) -> Iterator[_Box]:
             return
         size, name = struct.unpack_from(">I4s", data, at)
         start = at + 8
+        # A size of 64 bits follows; 0 is all the rest.
         if size == 1 and at + 16 <= end:
             size, start = struct.unpack_from(">Q", data, at + 8)[0], at + 16
         stop = end if size == 0 else at + size
@@ -94,6 +92,7 @@ def _item_types(data: bytes, inner: list[_Box]) -> Iterator[bytes]:
     """
     for name, at, end in inner:
         if name == b"iinf":
+            # Behind version, flags, and a count of 16 or 32 bits.
             start = at + (6 if data[at] == 0 else 8)
             for kind, place, stop in _boxes(data, start, end):
                 if kind == b"infe":
@@ -113,6 +112,7 @@ def _properties(data: bytes, inner: dict[bytes, tuple[int, int]]) -> list[tuple[
 
 def _associated(data: bytes, at: int, wanted: int) -> list[int]:
     """Numbers of an item's properties, from 1 (23008-12, 9.3)."""
+    # The lowest flag makes numbers 15 bits long instead of 7; the bit above says essential.
     wide, form = data[at + 3] & 1, ">H" if data[at] == 0 else ">I"
     count = struct.unpack_from(">I", data, at + 4)[0]
     at += 8

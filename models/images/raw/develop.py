@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
-from numpy.typing import NDArray
-
 from models.images import exif, tiff
 from models.images.limits import (
     MAGIC,
@@ -24,8 +22,7 @@ from models.images.limits import (
     check_size,
     kind_of,
 )
-
-Array = NDArray[Any]
+from models.images.photo import Array
 
 _SRGB = (2.4, 12.92)  # its curve: power, and slope at black
 _WHITE = 0.001  # of the pixels; less than LibRaw's hundredth, as haze is bright

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from models import zoo
 from models.config import ConfigError, parse
 from models.haze import DarkChannelPrior
-from models.inference import dehazing as inference
+from models.inference import runner as inference
 from models.inference.controls import blend
-from models.inference.dehazing import ExecutionPlan, as_dehazed, dehaze
+from models.inference.dehazing import dehaze
+from models.inference.runner import ExecutionPlan, as_dehazed
 from models.networks.corun import Corun, CorunConfig
 from models.options import InferenceConfig
 
@@ -119,14 +120,14 @@ def psnr(one: Tensor, other: Tensor) -> float:
 def plans(monkeypatch: pytest.MonkeyPatch) -> list[ExecutionPlan]:
     """What is run, in order; the networks are measured as if they cost 1 KiB per pixel."""
     seen: list[ExecutionPlan] = []
-    run = inference._Runner.run
+    run = inference.Runner.run
 
     def watched(self: Any, image: Tensor, plan: ExecutionPlan) -> Any:
         seen.append(plan)
         return run(self, image, plan)
 
-    monkeypatch.setattr(inference._Runner, "run", watched)
-    monkeypatch.setattr(inference._Runner, "_cost", lambda self: (1024.0, 0.0))
+    monkeypatch.setattr(inference.Runner, "run", watched)
+    monkeypatch.setattr(inference.Runner, "_cost", lambda self: (1024.0, 0.0))
     return seen
 
 
@@ -185,19 +186,23 @@ def test_tiles_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
 class Hungry(nn.Module):
     """Runs out of memory for images of more pixels than it is given."""
 
-    def __init__(self, pixels: int) -> None:
+    CPU = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"
+    CUBLAS = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+
+    def __init__(self, pixels: int, message: str = CPU) -> None:
         super().__init__()
-        self.pixels = pixels
+        self.pixels, self.message = pixels, message
 
     def forward(self, image: Tensor) -> Tensor:
         if image.shape[-2] * image.shape[-1] > self.pixels:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
+            raise RuntimeError(self.message)
         return image
 
 
-def test_when_memory_runs_out_tiles_get_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("message", [Hungry.CPU, Hungry.CUBLAS])
+def test_when_memory_runs_out_tiles_get_smaller(message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen, image = plans(monkeypatch), torch.rand(2, 3, 400, 400)
-    torch.testing.assert_close(dehaze(Hungry(160 * 160), image).scene, image)
+    torch.testing.assert_close(dehaze(Hungry(160 * 160, message), image).scene, image)
     assert [plan.tile for plan in seen] == [0, 200, 128]
 
 
@@ -215,10 +220,14 @@ def test_other_errors_are_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_measured_cost_is_near_the_truth() -> None:
-    runner = inference._Runner(corun(), torch.device("cpu"), InferenceConfig())
+    runner = inference.Runner(corun(), torch.device("cpu"), InferenceConfig())
     per_pixel, _fixed = runner._cost()
     image = torch.rand(1, 3, 512, 512)
     needed = inference.peak_bytes(lambda: runner.whole(image, ExecutionPlan(1)))
+    inference.Runner(corun(), torch.device("cpu"), InferenceConfig())._cost()
+    drawn = torch.rand(1)
+    corun()
+    assert torch.equal(drawn, torch.rand(1)), "random numbers of others stay what they were"
     assert needed / 512**2 == pytest.approx(per_pixel, rel=0.25)
 
 
@@ -275,6 +284,23 @@ def test_a_network_whose_numbers_do_not_fit_into_float16_runs_in_float32() -> No
     assert 0.1 < float(exact.mean()) < 1
     for _ in range(2):
         assert torch.equal(dehaze(network, image, InferenceConfig(precision="float16")).scene, exact)
+
+
+def test_an_image_that_is_no_number_says_nothing_about_the_network() -> None:
+    network, image = corun(), torch.rand(1, 3, 16, 24)
+    half = dehaze(network, image, InferenceConfig(precision="float16")).scene
+    spoilt = image.clone()
+    spoilt[..., 3, 5] = math.nan
+    assert dehaze(network, spoilt, InferenceConfig(precision="float16")).scene.isnan().any()
+    assert torch.equal(dehaze(network, image, InferenceConfig(precision="float16")).scene, half)
+    assert not torch.equal(dehaze(network, image, InferenceConfig(precision="float32")).scene, half)
+
+
+def test_infinity_is_no_white() -> None:
+    found = dehaze(Recorder(lambda x: SimpleNamespace(scene=x / 0, transmission=-x[:, :1] / 0)), torch.rand(1, 3, 8, 8))
+    assert found.scene.isnan().all()
+    assert found.transmission is not None
+    assert found.transmission.isnan().all()
 
 
 def test_auto_is_float16_on_a_gpu() -> None:

@@ -76,6 +76,17 @@ def test_light_on_the_scene_has_to_be_taken_back() -> None:
     assert of(airlight) > 0.1
 
 
+@pytest.mark.parametrize(("true", "tint"), [((0.0, 0.3, 0.5), (0.0, 0.6, 1.0)), ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))])
+def test_light_without_a_color_is_finite(true: tuple[float, ...], tint: tuple[float, ...]) -> None:
+    airlight, sure = torch.full((1, 3, 1, 1), 0.5, requires_grad=True), torch.full((1, 1, 1, 1), 0.5)
+    transmission = torch.full((1, 1, 4, 4), 0.5)
+    loss = losses.light(airlight, airlight, sure, torch.tensor([true]), torch.tensor([tint]), transmission)
+    loss.backward()
+    assert airlight.grad is not None
+    assert loss.isfinite()
+    assert airlight.grad.isfinite().all()
+
+
 def test_reconstruction_of_the_truth_is_nothing() -> None:
     scene, transmission = tensors(IMAGE, MAP)
     assert losses.reconstruction(scene, transmission, scene * transmission + 1 - transmission).item() < 1e-12

@@ -127,6 +127,18 @@ def test_global_norms_are_torch_s(per_channel: bool) -> None:
     torch.testing.assert_close(plain(x), torch.nn.InstanceNorm2d(6)(x), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_norms_in_half_precision_only_round_their_result(dtype: torch.dtype) -> None:
+    x = (10 + torch.randn(2, 6, 16, 16)).to(dtype).requires_grad_()
+    found = blocks.GlobalNorm(6)(x)
+    exact = torch.nn.InstanceNorm2d(6)(x.float())
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), exact, atol=1e-5, rtol=torch.finfo(dtype).eps)
+    found.float().square().mean().backward()
+    assert x.grad is not None
+    assert x.grad.dtype == dtype
+
+
 def test_down_and_up_trade_size_for_channels() -> None:
     x = torch.randn(1, 6, 8, 12)
     assert blocks.downsample(6)(x).shape == (1, 12, 4, 6)

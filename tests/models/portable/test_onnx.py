@@ -65,6 +65,13 @@ def test_the_comparison_sees_another_network(exported: Path) -> None:
     assert max(check_onnx(exported, other).values()) < LEAST
 
 
+def test_what_is_no_number_is_never_like_anything(exported: Path) -> None:
+    other = Veil().eval()
+    with torch.no_grad():
+        other.last.bias[-1] = torch.nan
+    assert max(check_onnx(exported, other).values()) < LEAST
+
+
 def test_the_file_says_its_sizes_opset_and_configuration(exported: Path) -> None:
     model = onnx.load(exported)
     shapes = {

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from models.images import to_tensor
+from models.video import smoothing
 from models.video.smoothing import Smoother
 
 Photo = Callable[..., NDArray[np.uint8]]
@@ -59,6 +63,30 @@ def test_a_cut_forgets(photo: Photo) -> None:
     found = smooth(other, other * 0.9, 5 / 25)
     torch.testing.assert_close(found, other * 0.9, atol=1e-6, rtol=0)
     assert smooth.cuts == 1
+
+
+def test_the_edge_of_a_frame_forgets_like_its_middle(photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
+    still = F.affine_grid(torch.eye(2, 3)[None], [1, 1, 16, 21], align_corners=True)
+    monkeypatch.setattr(smoothing, "_motion", lambda before, now: still)
+    hazy, clear = hazy_and_clear(photo)
+    smooth = Smoother(0.5)
+    for index, brighter in enumerate((0.0, 0.05)):
+        smooth(hazy + brighter, clear, index / 25)
+    assert smooth._memory is not None
+    count = smooth._memory.count
+    torch.testing.assert_close(count, torch.full_like(count, 1 + math.exp(-((0.05 / 0.06) ** 2))), atol=1e-3, rtol=0)
+
+
+def test_grain_does_not_make_the_edges_flicker(photo: Photo) -> None:
+    hazy, clear = hazy_and_clear(photo)
+    smooth, random = Smoother(0.5), torch.Generator().manual_seed(0)
+    for index in range(8):
+        grain = 0.01 * torch.randn(hazy.shape, generator=random)
+        smooth((hazy + grain).clamp(0, 1), clear, index / 25)
+    assert smooth._memory is not None
+    count = smooth._memory.count[0, 0]
+    edge = torch.cat([count[0], count[-1], count[:, 0], count[:, -1]])
+    assert float(edge.mean()) > 0.9 * float(count[2:-2, 2:-2].mean())
 
 
 def test_a_lasting_change_is_followed_in_the_time_given(photo: Photo) -> None:

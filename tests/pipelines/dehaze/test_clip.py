@@ -16,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from models.config import ConfigError
 from models.video import Reader, VideoFrame, Writer
 from pipelines.dehaze.apply import main
 
@@ -225,6 +226,14 @@ def test_what_is_refused_is_one_line(
         assert error.count("\n") == 1, error
     assert not (tmp_path / "out.mp4").exists()
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_file_that_is_refused_is_closed(tmp_path: Path, frames: list[NDArray[np.uint8]]) -> None:
+    hdr = make_video(tmp_path / "hdr.mp4", frames, transfer=16)
+    with pytest.raises(ConfigError, match="HDR"):  # the error holds on to the reader
+        Reader(hdr)
+    opened = [Path(link).readlink() for link in Path("/proc/self/fd").iterdir() if link.exists()]
+    assert hdr not in opened
 
 
 def test_without_pyav_it_says_what_to_install(tmp_path: Path) -> None:

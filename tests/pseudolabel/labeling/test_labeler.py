@@ -163,18 +163,19 @@ def test_the_implied_transmission_inverts_the_scattering_model():
     assert (implied_transmission(torch.ones(1, 3, 2, 2), torch.ones(1, 3, 2, 2)) == 1).all()
 
 
-def test_an_output_that_is_not_finite_never_gets_into_the_pool(tmp_path):
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf, -torch.inf])
+def test_an_output_that_is_not_finite_never_gets_into_the_pool(tmp_path, wrong):
     photos = np.zeros((2, 16, 16, 3), dtype=np.uint8)
     photos[1] = 255
 
     class Diverged(Teacher):
         def forward(self, hazy):
             out = super().forward(hazy)
-            out.scenes[-1][1, 0, 0, 0] = torch.nan
+            out.scenes[-1][1, 0, 0, 0] = wrong
             return out
 
     pool = LabelPool(tmp_path, sync=False)
-    assert pool.offer(label_batch(Diverged(), BrightnessScorer(), photos, ["fine", "nan"], step=0)) == [True, False]
+    assert pool.offer(label_batch(Diverged(), BrightnessScorer(), photos, ["fine", "wrong"], step=0)) == [True, False]
     assert pool.ids() == ["fine"]
     pool.close()
 

@@ -13,8 +13,9 @@ from PIL import Image
 from ray import cloudpickle
 from torch import nn
 
+from models.config import PoolError
 from pseudolabel.crew.dispatch import Crew
-from pseudolabel.labeling.client import COORDINATOR
+from pseudolabel.labeling.client import COORDINATOR, LabelingClient
 from pseudolabel.labeling.rounds import LabelingConfig, Round, UnitCounts, WorkUnit
 from pseudolabel.labeling.workers import start_labeling
 from pseudolabel.pool.actors import start_pool
@@ -45,6 +46,19 @@ class SlowScorer:
 
 def offset(value):
     return {"offset": torch.tensor(value)}
+
+
+def test_a_publication_that_failed_is_told_once(monkeypatch):
+    client = LabelingClient("run")
+    client._publishing = "under way"
+
+    def fails(answer):
+        raise PoolError(f"{answer} no more")
+
+    monkeypatch.setattr(client, "_answer", fails)
+    with pytest.raises(PoolError, match="under way no more"):
+        client._settle()
+    client._settle()
 
 
 def test_a_round_knows_the_oldest_weights_that_are_out():

@@ -1,5 +1,6 @@
 """Which file systems are not local."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,12 @@ def test_the_mount_that_is_nearest_and_latest_counts(
 def test_where_nothing_is_known_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mounts, "MOUNTS", tmp_path / "missing")
     assert mounts.network_file_system(tmp_path) is None
+
+
+def test_a_user_without_a_home_has_places_for_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    places = list(mounts.caches("run"))
+    assert places
+    assert all(place.parts[-3] == "ray-dehaze-54321" for place in places)

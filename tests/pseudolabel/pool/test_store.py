@@ -56,6 +56,23 @@ def test_a_reader_neither_waits_nor_makes_wait_and_sees_one_moment(store, tmp_pa
     assert entries(store) == 3
 
 
+def test_what_is_replaced_before_a_reader_has_begun_is_read_anew(store, tmp_path, monkeypatch):
+    put(store, "old")
+
+    def replaced_meanwhile(*arguments, **options):
+        view = connect(*arguments, **options)
+        monkeypatch.undo()
+        with store.replace() as new:
+            new.execute("insert into labels (image_id) values ('one'), ('two')")
+        return view
+
+    with closing(Store(tmp_path, readonly=True)) as elsewhere:
+        for reader, count in ((store, 2), (elsewhere, 2)):
+            connect = reader._connect
+            monkeypatch.setattr(reader, "_connect", replaced_meanwhile)
+            assert entries(reader) == count
+
+
 def test_a_reader_that_was_killed_leaves_nothing_that_grows(store, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_LOG_PAGES", 8)
     store._disconnect()  # the next write prepares a connection with that

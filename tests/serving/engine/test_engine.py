@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from models.config import ConfigError, parse
 from models.images import ImageLimits
-from models.inference.dehazing import Dehazed
+from models.inference.runner import Dehazed
 from models.options import DehazeOptions
 from serving.config import ServingConfig
 from serving.engine import batching

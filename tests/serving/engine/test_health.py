@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from torch import Tensor
 
 from models.config import parse
-from models.inference.dehazing import Dehazed
+from models.inference.runner import Dehazed
 from models.options import DehazeOptions
 from serving.config import HealthConfig, ServingConfig
 from serving.engine.batching import Work

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from models.config import parse
 from models.images.photo import Photo
 from models.inference.controls import blend, controlled
-from models.inference.dehazing import Dehazed
+from models.inference.runner import Dehazed
 from models.options import Controls, DehazeOptions
 from models.predictor import render
 from pseudolabel.scorer.clip import ClipScorer

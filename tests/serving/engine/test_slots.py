@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.config import ConfigError
-from models.inference.dehazing import Dehazed
+from models.inference.runner import Dehazed
 from models.registry import RefusedError
 from serving.engine import batching
 from serving.engine.batching import Done, DroppedError, Work
