@@ -102,7 +102,7 @@ def folder_entries(folder: str) -> tuple[list[SourceEntry], list[str]]:
         ConfigError: the folder is missing or holds no photograph.
     """
     entries: dict[str, SourceEntry] = {}
-    warnings = []
+    copies, warnings = list[str](), list[str]()
     places, left = _photographs(folder, "expected a folder of photographs or a corpus")
     for below, place in places.items():
         name = printable(below)
@@ -112,8 +112,12 @@ def folder_entries(folder: str) -> tuple[list[SourceEntry], list[str]]:
             warnings.append(f"{folder}: {name} cannot be read and is left out: {reason_of(problem)}")
             continue
         image_id = image_id_of(data)
-        entry = SourceEntry(image_id, name, split_of(image_id), place, size=size_of(data))
-        entries.setdefault(image_id, entry)
+        if image_id in entries:
+            copies.append(f"{name} is {entries[image_id].name}")
+        else:
+            entries[image_id] = SourceEntry(image_id, name, split_of(image_id), place, size=size_of(data))
+    if copies:
+        warnings.append(f"{folder}: files of the same content count once: {_list(copies)}")
     if left:
         warnings.append(f"{folder}: left out are {left_out_text(left)}")
     if not entries:

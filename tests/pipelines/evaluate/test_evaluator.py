@@ -231,6 +231,9 @@ def test_results_of_other_programs_are_rows_of_their_own(photo_folder: Folder, t
     Image.new("RGB", (20, 20)).save(tmp_path / "small.png")
     (failed,) = evaluator.rows(item(path, results=[str(tmp_path / "small.png")]))
     assert "result of 'theirs' 20x20" in failed["error"]
+    (tmp_path / "cut.jpg").write_bytes(other.read_bytes()[:200])
+    (cut,) = evaluator.rows(item(path, results=[str(tmp_path / "cut.jpg")]))
+    assert cut["error"].startswith("its result of 'theirs', cut.jpg: the file ends before")
 
 
 def test_only_annotated_photographs_are_searched_for_objects(photo_folder: Folder) -> None:

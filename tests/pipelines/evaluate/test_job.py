@@ -131,9 +131,10 @@ class TestOnRay:
         assert "pip install" in summary["not_measured"]["musiq"]
         assert summary["in_sample"] is True  # asked for all splits
         assert [f["name"] for f in summary["failures"]] == ["broken.jpg"]
-        assert any("1 photographs could not be measured" in w for w in summary["warnings"])
+        left_out = "1 of 3 photographs (real) could not be measured and are left out; the first: broken.jpg, the file "
+        assert any(w.startswith(left_out) for w in summary["warnings"])
         assert summary["photographs"]["real"]["evaluated"] == 2
-        assert any("too few for intervals" in w for w in summary["warnings"])
+        assert any("too few photographs for intervals (real): 2" in w for w in summary["warnings"])
         assert summary["photographs"]["synthetic"] | {"source": ""} == {
             "kind": "synthetic", "source": "", "found": 12, "split": "all", "evaluated": 4, "in_sample": True,
         }  # fmt: skip
