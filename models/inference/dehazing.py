@@ -104,7 +104,7 @@ def dehaze(
     Raises:
         MemoryError: not even the least memory can be had.
         OSError: no space for feature maps in temporary files.
-        TypeError: the network gives no image.
+        TypeError: the network gives no image, or one of another size.
     """
     if wrap:
         return _around(network, image, config)
@@ -254,6 +254,11 @@ class _Runner:
         padded = pad_to_multiple(image, MULTIPLE).contiguous(memory_format=torch.channels_last)
         with self._execution(plan):
             found = as_dehazed((self._compiled() if plan.compile else self.network)(padded))
+        if found.scene.shape != padded.shape:
+            raise TypeError(
+                f"a network must map an image to an image of its size; of {tuple(padded.shape)} it made "
+                f"{tuple(found.scene.shape)}"
+            )
         rounded = self.dtype != torch.float32 and found.scene.dtype.itemsize < torch.float32.itemsize
         if rounded or (self.dtype == torch.float16 and not found.scene.isfinite().all()):
             _FLOAT32.add(self.network)
