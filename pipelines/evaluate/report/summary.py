@@ -22,6 +22,7 @@ from pipelines.evaluate.plan import EvaluationPlan, Group
 from pipelines.evaluate.report import text as report
 from pipelines.evaluate.report.page import Section, report_html
 from pipelines.evaluate.statistics import FEWEST, RESAMPLES, Paired, Statistics, Table
+from pipelines.reports import plural
 from pipelines.tracking import Tracker, running, versions
 
 VERSIONS = (
@@ -140,7 +141,7 @@ def _of_rows(plan: EvaluationPlan, failures: Sequence[Row], notes: Sequence[Row]
     if notes:
         first = notes[0]
         yield (
-            f"metrics failed on {len(notes)} pictures, which are left out of their figures; the first: "
+            f"metrics failed on {plural(len(notes), 'picture')}, left out of their figures; the first: "
             f"{first['name']}, {first['model']}, {first['note']}"
         )
 
@@ -299,7 +300,8 @@ def sheet_title(group: str, summary: Mapping[str, Any]) -> str:
     """Return the headline means over all photographs of a table, which are more than those on the sheet, as a title."""
     headline, count = summary["headline"][group], summary["photographs"][group]["evaluated"]
     means = ", ".join(f"{model} {mean:.2f}" for model, mean in headline["means"].items())
-    return f"{group}, {count} photographs, mean {headline['metric'].upper()} ({headline['better']} is better): {means}"
+    counted = plural(count, "photograph")
+    return f"{group}, {counted}, mean {headline['metric'].upper()} ({headline['better']} is better): {means}"
 
 
 def headline_lines(summary: Mapping[str, Any]) -> list[str]:
@@ -307,7 +309,8 @@ def headline_lines(summary: Mapping[str, Any]) -> list[str]:
     lines = []
     for group, headline in summary["headline"].items():
         name, count = headline["metric"], summary["photographs"][group]["evaluated"]
-        lines.append(f"\n{count} {group} photographs, mean {name.upper()} ({headline['better']} is better)")
+        counted = plural(count, f"{group} photograph")
+        lines.append(f"\n{counted}, mean {name.upper()} ({headline['better']} is better)")
         for model, mean in headline["means"].items():
             entry = summary["tables"][group][model][name]
             bounds = "" if entry["interval"] is None else "   [{:.3f}, {:.3f}]".format(*entry["interval"])
