@@ -26,7 +26,7 @@ from pipelines.evaluate.choices import (
     with_baseline,
 )
 from pipelines.evaluate.config import EvaluateConfig
-from pipelines.evaluate.detection import Detector
+from pipelines.evaluate.detection import Detector, precision_program
 from pipelines.evaluate.evaluator import (
     CLEAR,
     HAZY,
@@ -262,6 +262,7 @@ def detection(
     entries = [entry for g in groups.values() if g.kind != SYNTHETIC for entry in g.selection.entries]
     truth = match_annotations(entries, read_annotations(Path(config.annotations)))
     try:
+        precision_program()
         detector = Detector(config.detector, config.classes)
     except ConfigError as problem:
         if not config.allow_missing:

@@ -108,6 +108,18 @@ def test_a_detector_that_is_missing_is_an_error_or_not_available(photo_folder: F
     assert "nowhere.pth" in plan.missing["detection"]
 
 
+def test_average_precision_asks_for_its_package_before_the_work(
+    photo_folder: Folder, tmp_path: Path, detector: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pycocotools.coco", None)  # as where the extra is not installed
+    data = photo_folder(count=1, hazy=True)
+    annotations = str(annotate(tmp_path / "xml", ["photo_000"]))
+    config = config_of(data, tmp_path, annotations=annotations, detector=detector, classes=("car", "person"))
+    with pytest.raises(ConfigError, match=r"'ray-dehaze\[metrics\]' \(--allow-missing makes it n/a\)"):
+        prepare(config)
+    assert "pycocotools" in prepare(config.model_copy(update={"allow_missing": True})).missing["detection"]
+
+
 def test_the_order_in_which_workers_finish_changes_nothing(photo_folder: Folder, tmp_path: Path) -> None:
     data = photo_folder(count=7, hazy=True)
     config = config_of(data, tmp_path, metrics=("fade", "rehaze"), concurrency=1)
