@@ -32,7 +32,7 @@ def only_one(out: str, what: str, patience_s: float = 0.0) -> Iterator[None]:
         patience_s: seconds for another one to go, such as the children of a process that was killed.
 
     Raises:
-        ConfigError: another one is at work there.
+        ConfigError: another one is at work there, or it is a file.
     """
     files, path = filesystem(out)
     if not is_local(files):
@@ -40,7 +40,10 @@ def only_one(out: str, what: str, patience_s: float = 0.0) -> Iterator[None]:
         return
     folder = Path(path)
     made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as problem:
+        raise ConfigError(f"{out} is a file: choose a folder for the results of the {what}") from problem
     place = folder / f".{what}.lock"
     descriptor = _taken(place, out, what, time.monotonic() + patience_s)
     try:

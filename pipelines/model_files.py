@@ -15,6 +15,7 @@ from typing import Any
 
 from models.config import ConfigError
 from models.imports import add_allow_networks
+from models.paths import is_uri
 from pipelines.command import run
 from pipelines.shown import say
 
@@ -45,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     convert.add_argument("source", help="the authors' .pth file")
     convert.add_argument("folder", help="checkpoint folder to write")
+    convert.add_argument("--overwrite", action="store_true", help="replace a converted checkpoint that is there")
     convert.set_defaults(act=_convert)
     push = verbs.add_parser(
         "push",
@@ -95,8 +97,17 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _convert(args: argparse.Namespace) -> None:
-    from models.checkpoints import convert
+    from models.checkpoints import CONFIG, MODEL, convert
 
+    folder = Path(args.folder)
+    if is_uri(args.folder) or (folder.exists() and not folder.is_dir()):
+        raise ConfigError(f"cannot write {args.folder}: expected a folder of this machine")
+    there = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    others = [name for name in there if name not in (MODEL, CONFIG)]
+    if others:
+        raise ConfigError(f"{folder} has more than a converted checkpoint, such as {others[0]}: choose another folder")
+    if there and not args.overwrite:
+        raise ConfigError(f"{folder} holds a checkpoint already: choose another folder, or --overwrite")
     say(str(convert(args.source, args.folder)))
 
 

@@ -133,6 +133,11 @@ class Runner:
         padded = pad_to_multiple(image, MULTIPLE).contiguous(memory_format=torch.channels_last)
         with self._execution(plan):
             found = as_dehazed((self._compiled() if plan.compile else self.network)(padded))
+        if found.scene.shape != padded.shape:
+            raise TypeError(
+                f"a network must map an image to an image of its size; of {tuple(padded.shape)} it made "
+                f"{tuple(found.scene.shape)}"
+            )
         rounded = self.dtype != torch.float32 and found.scene.dtype.itemsize < torch.float32.itemsize
         if rounded or (self.dtype == torch.float16 and not found.scene.isfinite().all()):
             self.dtype = torch.float32

@@ -29,7 +29,12 @@ def _main(args: argparse.Namespace) -> int:
     from pipelines.demo.job import Demo
     from serving.config import require_free_port
 
-    require_free_port("127.0.0.1", args.port)  # now, not after minutes of training
+    # All of it now, not after minutes of training.
+    if args.limit < 1:
+        raise ConfigError(f"--limit is {args.limit}; expected 1 or more")
+    if not 1 <= args.port <= 65535:
+        raise ConfigError(f"--port is {args.port}; expected 1 to 65535")
+    require_free_port("127.0.0.1", args.port)
     for flag in ("hazy", "clear"):
         folder = getattr(args, flag)
         if folder is not None:

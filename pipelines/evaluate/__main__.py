@@ -13,6 +13,7 @@ from models.imports import add_allow_networks
 from models.paths import child, is_uri
 from pipelines.command import run
 from pipelines.evaluate.config import EvaluateConfig
+from pipelines.shown import say
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,7 +51,7 @@ def _main(args: argparse.Namespace) -> int:
 
     found = evaluate(config)
     for warning in found.summary["warnings"]:
-        print(f"warning: {warning}", file=sys.stderr)
+        say(f"warning: {warning}", sys.stderr)
     print("\n".join(headline_lines(found.summary)))
     print("\n".join(["", *(f"  {child(config.out, file.name)}" for file in found.files())]))
     return 0

@@ -71,7 +71,7 @@ def _voc(file: Path) -> Annotated:
     try:
         root = ET.parse(file).getroot()  # noqa: S314 - see the import
         objects = root.findall("object")
-        size = (int(_text(root, "size/width")), int(_text(root, "size/height")))
+        size = _size(_text(root, "size/width"), _text(root, "size/height"))
         boxes = [[float(_text(o, f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")] for o in objects]
         names = tuple(_text(o, "name").strip() for o in objects)
     except (ET.ParseError, ValueError) as problem:
@@ -79,6 +79,14 @@ def _voc(file: Path) -> Annotated:
     found = np.array(boxes, np.float32).reshape(-1, 4)
     found[:, :2] -= 1  # VOC counts pixels from 1, and its boxes include their last pixel
     return Annotated(size, found, names, tuple(o.findtext("difficult") == "1" for o in objects))
+
+
+def _size(width: Any, height: Any) -> tuple[int, int]:
+    """Width and height of a picture; boxes are scaled by them, so that none must be 0, as some programs write."""
+    size = (int(width), int(height))
+    if min(size) < 1:
+        raise ValueError(f"a photograph of {width}x{height} pixels")
+    return size
 
 
 def _text(node: ET.Element, path: str) -> str:
@@ -100,7 +108,7 @@ def _coco(content: Mapping[str, Any]) -> dict[str, Annotated]:
         boxes = np.array([a["bbox"] for a in own], np.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         found[PurePosixPath(str(image["file_name"])).stem] = Annotated(
-            (int(image["width"]), int(image["height"])), boxes, tuple(classes[a["category_id"]] for a in own),
+            _size(image["width"], image["height"]), boxes, tuple(classes[a["category_id"]] for a in own),
             tuple(bool(a.get("iscrowd", 0)) for a in own),
         )  # fmt: skip
     return found

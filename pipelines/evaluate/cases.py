@@ -121,9 +121,12 @@ def beside(path: str, photograph: Pixels, what: str) -> Pixels:
     """Read a picture that must have the size of a photograph.
 
     Raises:
-        ImageError, OSError: it cannot be read, or has another size.
+        OSError: it cannot be read, or has another size.
     """
-    pixels = pixels_of(read_place(Location(path)))
+    try:
+        pixels = pixels_of(read_place(Location(path)))
+    except (images.ImageError, OSError) as problem:
+        raise OSError(f"its {what}, {place_name(path)}: {problem}") from problem
     if pixels.shape != photograph.shape:
         sizes = f"{photograph.shape[1]}x{photograph.shape[0]} and its {what} {pixels.shape[1]}x{pixels.shape[0]}"
         raise OSError(f"the photograph of {place_name(path)} is {sizes}; a pair needs one size")

@@ -114,8 +114,9 @@ def headline_of(kind: Kind, measured: Sequence[str], wanted: str | None, banned:
     ]  # fmt: skip
     found = next((n for n in (wanted, *HEADLINE[kind], *usable) if n in usable), None)
     if found is None:
+        without = ", which have no clear version (--reference)" if kind == "real" else ""
         raise ConfigError(
-            f"no metric of {', '.join(measured) or 'none'} can headline {kind} photographs: those of the scorer "
-            "selected labels; add another, such as fade"
+            f"no metric of {', '.join(measured) or 'none'} can headline {kind} photographs{without}; "
+            f"those of the scorer selected labels: add another, such as {HEADLINE[kind][0]}"
         )
     return found

@@ -133,6 +133,14 @@ class EvaluateConfig(Settings):
     def _one_source(cls, data: Any) -> Any:
         return (data,) if isinstance(data, str) else data
 
+    @field_validator("data", "out", "clear", "reference")
+    @classmethod
+    def _not_empty(cls, places: Any) -> Any:
+        """Refuse what a shell makes of a variable that is not set, before it means the current folder."""
+        if "" in (places if isinstance(places, tuple) else (places,)):
+            raise ValueError("expected a folder or a URI, not no text")
+        return places
+
     @field_validator("models", "metrics", "classes", mode="before")
     @classmethod
     def _with_commas(cls, words: Any) -> Any:

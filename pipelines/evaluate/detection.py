@@ -118,6 +118,22 @@ class Precision:
     resampled: NDArray[np.float64]
 
 
+def precision_program() -> tuple[Any, Any]:
+    """Return the classes of pycocotools that hold annotations and that compute average precision.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError as problem:
+        raise ConfigError(
+            f"average precision needs pycocotools ({problem}): pip install 'ray-dehaze[metrics]'"
+        ) from problem
+    return COCO, COCOeval
+
+
 def average_precision(
     truth: Mapping[str, Annotated], found: Detections, labels: Sequence[str], classes: Sequence[str], seed: int
 ) -> Precision:
@@ -133,13 +149,7 @@ def average_precision(
     Raises:
         ConfigError: pycocotools is not installed.
     """
-    try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ImportError as problem:
-        raise ConfigError(
-            f"average precision needs pycocotools ({problem}): pip install 'ray-dehaze[metrics]'"
-        ) from problem
+    COCO, COCOeval = precision_program()
     ids = sorted(truth)
     numbers = {name: place + 1 for place, name in enumerate(classes)}
     names = [canonical(name) for name in labels]

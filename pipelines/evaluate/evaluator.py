@@ -176,9 +176,7 @@ class Measures:
             try:
                 found |= measure()
             except Exception as problem:  # noqa: BLE001 - whatever somebody else's metric raises, it is named
-                notes.append(
-                    f"{', '.join(names)}: {type(problem).__name__}: {' '.join(str(problem).split())[:_LONGEST]}"
-                )
+                notes.append(f"{', '.join(names)}: {_reason(problem)}")
         return {name: value if math.isfinite(value) else None for name, value in found.items()}, notes
 
     def _measures(
@@ -264,10 +262,9 @@ class Evaluator:
             torch.manual_seed(photo_seed(item["image_id"], self.settings.seed))  # for networks that draw numbers
             try:
                 result = _dehazed(network, hazy)
-            except RuntimeError as problem:  # of torch: wrong shapes, no memory
+            except Exception as problem:
                 size = f"{case.hazy.shape[1]}x{case.hazy.shape[0]}"
-                reason = " ".join(str(problem).split())[:_LONGEST]
-                raise ConfigError(f"model '{label}' fails on {item['name']} ({size}): {reason}") from problem
+                raise ConfigError(f"model '{label}' fails on {item['name']} ({size}): {_reason(problem)}") from problem
             rows.append(self._row(label, result, case, item))
         rows += [self._row(label, PhotoMeasures(pixels), case, item) for label, pixels in case.results.items()]
         if case.clear is not None and item["kind"] != UNHARMED:
@@ -315,10 +312,20 @@ class Evaluator:
         return Case(bounded(pixels, side), None if clear is None else bounded(clear, side), results)
 
 
+def _reason(problem: Exception) -> str:
+    return f"{type(problem).__name__}: {' '.join(str(problem).split())[:_LONGEST]}"
+
+
 def _dehazed(network: nn.Module, hazy: Tensor) -> PhotoMeasures:
-    """Return a network's result for 13HW in [0, 1], with the transmission where it has one."""
+    """Return a network's result for 13HW in [0, 1], with the transmission where it has one.
+
+    Raises:
+        ValueError: it is no picture; and whatever the network raises.
+    """
     started = time.perf_counter()
     found = dehaze(network, hazy, EXACT)
+    if not found.scene.isfinite().all():
+        raise ValueError("the scene has values that are no numbers")
     pixels = images.to_uint8(found.scene)[0]
     seconds = time.perf_counter() - started
     transmission = None if found.transmission is None else found.transmission[0, 0].cpu().numpy()

@@ -47,10 +47,11 @@ def evaluate(config: EvaluateConfig) -> Summary:
     """
     started = time.monotonic()
     plan = prepare(config)
-    if config.tracking_uri is not None:
-        require_tracking(config.tracking_uri)
-    with only_one(config.out, "evaluation"), results_in(config.out) as folder:
-        return _evaluate(config, plan, folder, started)
+    with only_one(config.out, "evaluation"):  # says more than a database, which may lie there, if it is no folder
+        if config.tracking_uri is not None:
+            require_tracking(config.tracking_uri)
+        with results_in(config.out) as folder:
+            return _evaluate(config, plan, folder, started)
 
 
 def _evaluate(config: EvaluateConfig, plan: EvaluationPlan, folder: Path, started: float) -> Summary:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from models.config import ConfigError
 from models.haze import HazeConfig
 from models.inference import local_cpus
-from models.paths import name_of
+from models.paths import is_uri, name_of
 from pipelines.evaluate import iqa as evaluate_iqa
 from pipelines.evaluate import metrics
 from pipelines.evaluate.annotations import Annotated, match_annotations, read_annotations, shared_classes
@@ -26,7 +26,7 @@ from pipelines.evaluate.choices import (
     with_baseline,
 )
 from pipelines.evaluate.config import EvaluateConfig
-from pipelines.evaluate.detection import Detector
+from pipelines.evaluate.detection import Detector, precision_program
 from pipelines.evaluate.evaluator import (
     CLEAR,
     HAZY,
@@ -41,7 +41,7 @@ from pipelines.evaluate.evaluator import (
     first_row,
 )
 from pipelines.evaluate.metrics import METRICS
-from pipelines.evaluate.sources import Selection, choose, clear_selection, match_references, match_results
+from pipelines.evaluate.sources import Selection, choose, clear_selection, is_corpus, match_references, match_results
 
 CLEAR_TABLE = "clear, unharmed"
 
@@ -116,6 +116,7 @@ def prepare(config: EvaluateConfig) -> EvaluationPlan:
     folders = result_folders(config.results, (choice.label for choice in choices))
     if not choices and not folders:
         raise ConfigError("there is nothing to evaluate: name --models or --results")
+    require_apart(config)
     names = metrics.chosen(config.metrics, scorer=config.scorer is not None)
     described: dict[str, Any] = {choice.label: describe_model(choice, config.allow_networks) for choice in choices}
     banned = label_metrics(described.values())
@@ -143,6 +144,23 @@ def prepare(config: EvaluateConfig) -> EvaluationPlan:
         truth=truth,
         classes=classes,
     )
+
+
+def require_apart(config: EvaluateConfig) -> None:
+    """Refuse results in a plain folder of photographs, where the next evaluation would measure their pictures.
+
+    Raises:
+        ConfigError: they would lie there.
+    """
+    if is_uri(config.out):
+        return
+    for source in filter(None, (*config.data, config.clear)):
+        inside = not is_uri(source) and Path(config.out).resolve().is_relative_to(Path(source).resolve())
+        if inside and not is_corpus(source):
+            raise ConfigError(
+                f"--out {config.out} lies in {source}, where the next evaluation would take its pictures for "
+                "photographs: choose another folder for the results"
+            )
 
 
 def select(config: EvaluateConfig, folders: Mapping[str, str]) -> dict[str, Group]:
@@ -244,6 +262,7 @@ def detection(
     entries = [entry for g in groups.values() if g.kind != SYNTHETIC for entry in g.selection.entries]
     truth = match_annotations(entries, read_annotations(Path(config.annotations)))
     try:
+        precision_program()
         detector = Detector(config.detector, config.classes)
     except ConfigError as problem:
         if not config.allow_missing:

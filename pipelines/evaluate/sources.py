@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import operator
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -102,7 +102,7 @@ def folder_entries(folder: str) -> tuple[list[SourceEntry], list[str]]:
         ConfigError: the folder is missing or holds no photograph.
     """
     entries: dict[str, SourceEntry] = {}
-    warnings = []
+    copies, warnings = list[str](), list[str]()
     places, left = _photographs(folder, "expected a folder of photographs or a corpus")
     for below, place in places.items():
         name = printable(below)
@@ -112,8 +112,12 @@ def folder_entries(folder: str) -> tuple[list[SourceEntry], list[str]]:
             warnings.append(f"{folder}: {name} cannot be read and is left out: {reason_of(problem)}")
             continue
         image_id = image_id_of(data)
-        entry = SourceEntry(image_id, name, split_of(image_id), place, size=size_of(data))
-        entries.setdefault(image_id, entry)
+        if image_id in entries:
+            copies.append(f"{name} is {entries[image_id].name}")
+        else:
+            entries[image_id] = SourceEntry(image_id, name, split_of(image_id), place, size=size_of(data))
+    if copies:
+        warnings.append(f"{folder}: files of the same content count once: {_list(copies)}")
     if left:
         warnings.append(f"{folder}: left out are {left_out_text(left)}")
     if not entries:
@@ -211,6 +215,10 @@ class Folder:
             by_path[path.with_suffix("").as_posix()] = place
             by_stem[path.stem] = (*by_stem.get(path.stem, ()), place)
         return cls(by_path, by_stem)
+
+    def at(self, name: str) -> str | None:
+        """Find the file of a photograph's name by path alone."""
+        return next((self.by_path[base] for base in bases(name) if base in self.by_path), None)
 
     def find(self, name: str, ending: str = "") -> str | None:
         """Find the file of a photograph's name with ``ending`` added, by path, else by a stem that only it has."""
@@ -314,12 +322,14 @@ def match_references(entries: Sequence[SourceEntry], root: str) -> dict[str, str
     """
     folder = Folder.of(_photographs(root, "--reference names a folder of clear photographs")[0])
     tries = endings(entries, folder) or [""]
-    same = {entry.image_id: folder.find(entry.name, "") for entry in entries}
-    taken = set(same.values())  # nobody else's, whatever their names end with
+    own = {entry.image_id: folder.at(entry.name) for entry in entries}
+    exact = set(own.values())
+    same = {e.image_id: own[e.image_id] or _unless(exact, folder.find(e.name)) for e in entries}
+    taken = set(same.values())  # nobody else's, whatever their names end with or folders they lie in
     found: dict[str, str] = {}
     for entry in entries:
         others = _looser(entry.name, folder, tries)
-        place = same[entry.image_id] or next((p for p in others if p is not None and p not in taken), None)
+        place = same[entry.image_id] or next((p for p in others if _unless(taken, p)), None)
         if place is not None:
             found[entry.image_id] = place
     if not found:
@@ -343,6 +353,10 @@ def clear_selection(root: str, places: Iterable[str]) -> Selection:
         entries.setdefault(image_id, SourceEntry(image_id, place_name(place), "test", place, size=size_of(data)))
     ordered = tuple(entries[image_id] for image_id in sorted(entries))
     return Selection(root, len(ordered), "all", False, ordered)
+
+
+def _unless(taken: Collection[str | None], place: str | None) -> str | None:
+    return None if place in taken else place
 
 
 def _looser(name: str, folder: Folder, tries: Sequence[str]) -> Iterator[str | None]:

@@ -36,6 +36,12 @@ def test_the_second_ingest_is_refused_in_one_line(
     assert not Path(out).exists(), "nothing came of it"
 
 
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a report")
+    with pytest.raises(ConfigError, match="out is a file: choose a folder"), only_one(str(tmp_path / "out"), "ingest"):
+        pass
+
+
 def test_it_is_given_back_after_an_error(tmp_path: Path) -> None:
     def failing() -> None:
         with only_one(str(tmp_path), "ingest"):

@@ -74,5 +74,25 @@ def test_released_weights_become_a_checkpoint(tmp_path: Path, capsys: pytest.Cap
     assert cli.main(["models", "convert", str(tmp_path / "released.pth"), str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "out")
     assert zoo.config_of(str(tmp_path / "out"))["network"]["stages"] == 3
-    assert cli.main(["models", "convert", str(tmp_path / "none.pth"), str(tmp_path / "out")]) == 2
+    assert cli.main(["models", "convert", str(tmp_path / "none.pth"), str(tmp_path / "other")]) == 2
     assert "error: there is no file" in capsys.readouterr().err
+
+
+def test_a_conversion_replaces_nothing_unasked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network = Corun(CorunConfig(stages=3, dim=2))
+    torch.save({released_name(name, 3): value for name, value in network.state_dict().items()}, tmp_path / "new.pth")
+    out = save(tmp_path / "out", nn.Conv2d(3, 3, 1), {"network": {"name": "corun"}})
+    convert = ["models", "convert", str(tmp_path / "new.pth"), str(out)]
+    kept = (out / "model.safetensors").read_bytes()
+    assert cli.main(convert) == 2
+    assert "holds a checkpoint already: choose another folder, or --overwrite" in capsys.readouterr().err
+    (out / "state.pt").write_bytes(b"of a training")
+    assert cli.main([*convert, "--overwrite"]) == 2
+    assert "has more than a converted checkpoint, such as state.pt" in capsys.readouterr().err
+    assert (out / "model.safetensors").read_bytes() == kept
+    (out / "state.pt").unlink()
+    assert cli.main([*convert, "--overwrite"]) == 0
+    assert zoo.config_of(str(out))["network"]["stages"] == 3
+    for place in (tmp_path / "new.pth", "s3://bucket/out"):
+        assert cli.main([*convert[:3], str(place)]) == 2
+        assert "expected a folder of this machine" in capsys.readouterr().err

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ from models.paths import name_of
 from pipelines.evaluate.annotations import Boxes
 from pipelines.evaluate.config import EvaluateConfig
 from pipelines.evaluate.detection import Detections, Precision, average_precision
-from pipelines.evaluate.evaluator import CLEAR, PAIRED, REAL, SYNTHETIC, UNHARMED
+from pipelines.evaluate.evaluator import CLEAR, PAIRED, REAL, SYNTHETIC, UNHARMED, first_row
 from pipelines.evaluate.metrics import METRICS, SSIM_SETTINGS
 from pipelines.evaluate.parts import SHEETS, SUMMARY, Gallery, Parts, writing
 from pipelines.evaluate.plan import EvaluationPlan, Group
 from pipelines.evaluate.report import text as report
 from pipelines.evaluate.report.page import Section, report_html
 from pipelines.evaluate.statistics import FEWEST, RESAMPLES, Paired, Statistics, Table
+from pipelines.reports import plural
 from pipelines.tracking import Tracker, running, versions
 
 VERSIONS = (
@@ -30,6 +31,8 @@ VERSIONS = (
 )  # fmt: skip
 EXPERIMENT = "evaluation"
 _FAILURES = 200  # listed in the summary; the CSV has them all
+
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -91,28 +94,11 @@ def summarize(
 ) -> dict[str, Any]:
     """Return all that the summary says of photographs and figures, ready for JSON."""
     failures = [{key: row[key] for key in ("group", "name", "error")} for row in parts.rows() if row["error"]]
-    warnings = list(dict.fromkeys(warning for g in plan.groups.values() for warning in g.selection.warnings))
-    if failures:
-        warnings.append(f"{len(failures)} photographs could not be measured and are left out")
-    if "fade" in plan.missing:
-        instead = sorted({group.headline for group in plan.groups.values() if group.kind == REAL})
-        judged = f"; hazy photographs are judged by {instead[0]}, which does not see haze" if instead else ""
-        warnings.append(f"fade is left out: {plan.missing['fade']}{judged}")
     notes = [{key: row[key] for key in ("group", "name", "model", "note")} for row in parts.rows() if row["note"]]
-    if notes:
-        first = notes[0]
-        warnings.append(
-            f"metrics failed on {len(notes)} pictures, which are left out of their figures; the first: "
-            f"{first['name']}, {first['model']}, {first['note']}"
-        )
-    for name, table in tables.items():
-        most = max(entry.n for entries in table.values() for entry in entries.values())
-        if most < FEWEST:
-            warnings.append(f"{most} photographs ({name}) are too few for intervals, which need {FEWEST}")
     return {
         "headline": {name: _headline(plan.groups[name], table) for name, table in tables.items()},
         "in_sample": any(g.selection.in_sample for g in plan.groups.values()),
-        "warnings": warnings,
+        "warnings": [*_of_plan(plan), *_of_rows(plan, failures, notes), *_of_tables(plan, tables, failures)],
         "photographs": {name: _counts(name, group, failures) for name, group in plan.groups.items()},
         "tables": {
             group: {model: {name: asdict(e) for name, e in entries.items()} for model, entries in table.items()}
@@ -133,13 +119,56 @@ def summarize(
     }
 
 
+def _of_plan(plan: EvaluationPlan) -> list[str]:
+    """Warnings of the sources, and of FADE where it is not installed."""
+    warnings = list(dict.fromkeys(warning for g in plan.groups.values() for warning in g.selection.warnings))
+    if "fade" in plan.missing:
+        instead = sorted({group.headline for group in plan.groups.values() if group.kind == REAL})
+        judged = f"; hazy photographs are judged by {instead[0]}, which does not see haze" if instead else ""
+        warnings.append(f"fade is left out: {plan.missing['fade']}{judged}")
+    return warnings
+
+
+def _of_rows(plan: EvaluationPlan, failures: Sequence[Row], notes: Sequence[Row]) -> Iterator[str]:
+    """Warnings of photographs that could not be measured, and of metrics that failed."""
+    for name, group in plan.groups.items():
+        own = [failure for failure in failures if failure["group"] == name]
+        if own:
+            yield (
+                f"{len(own)} of {len(group.selection.entries)} photographs ({name}) could not be measured and are left "
+                f"out; the first: {own[0]['name']}, {own[0]['error']}"
+            )
+    if notes:
+        first = notes[0]
+        yield (
+            f"metrics failed on {plural(len(notes), 'picture')}, left out of their figures; the first: "
+            f"{first['name']}, {first['model']}, {first['note']}"
+        )
+
+
+def _of_tables(plan: EvaluationPlan, tables: Mapping[str, Table], failures: Sequence[Row]) -> Iterator[str]:
+    """Warnings of means over fewer photographs than the others, and of too few for intervals."""
+    for name, table in tables.items():
+        group = plan.groups[name]
+        measured = _counts(name, group, failures)["evaluated"]
+        models = (first_row(group.kind), *(choice.label for choice in plan.settings.models), *group.results)
+        found = {model: table.get(model, {}).get(group.headline) for model in models}
+        lacks = {model: measured - (0 if entry is None else entry.n) for model, entry in found.items()}
+        if any(lacks.values()):
+            which = ", ".join(f"{count} of {model}" for model, count in lacks.items() if count)
+            yield f"{group.headline} is no number on some photographs ({name}), which the means leave out: {which}"
+        most = max((entry.n for entries in table.values() for entry in entries.values()), default=0)
+        if most < FEWEST:
+            yield f"too few photographs for intervals ({name}): {most}, and they need {FEWEST}"
+
+
 def _headline(group: Group, table: Table) -> dict[str, Any]:
     name = group.headline
     means = {model: entries[name].mean for model, entries in table.items() if name in entries}
     return {"metric": name, "better": METRICS[name].better, "means": means}
 
 
-def _counts(name: str, group: Group, failures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _counts(name: str, group: Group, failures: Sequence[Row]) -> dict[str, Any]:
     chosen = group.selection
     return {
         "kind": group.kind,
@@ -182,10 +211,10 @@ def detection(plan: EvaluationPlan, parts: Parts) -> dict[str, Any]:
     rows = {}
     for model, precision in found.items():
         own = {"ap50": precision.ap50, "ap": precision.ap, "by_class": precision.by_class}
-        own["interval"] = _percentiles(precision.resampled)
+        own["interval"] = _percentiles(precision.resampled, photographs)
         if model not in (plan.order[0], CLEAR):
-            difference = precision.resampled - baseline.resampled
-            own["difference"] = {"mean": precision.ap50 - baseline.ap50, "interval": _percentiles(difference)}
+            interval = _percentiles(precision.resampled - baseline.resampled, photographs)
+            own["difference"] = {"mean": precision.ap50 - baseline.ap50, "interval": interval}
         rows[model] = _finite(own)
     return about | {"photographs": photographs, "models": rows}
 
@@ -201,9 +230,9 @@ def _found(parts: Parts, model: str) -> Detections:
     return Detections(boxes, sizes)
 
 
-def _percentiles(values: Any) -> list[float] | None:
+def _percentiles(values: Any, photographs: int) -> list[float] | None:
     known = values[np.isfinite(values)]
-    return None if known.size == 0 else [float(v) for v in np.percentile(known, [2.5, 97.5])]
+    return None if known.size == 0 or photographs < FEWEST else [float(v) for v in np.percentile(known, [2.5, 97.5])]
 
 
 def _finite(value: Any) -> Any:
@@ -271,7 +300,8 @@ def sheet_title(group: str, summary: Mapping[str, Any]) -> str:
     """Return the headline means over all photographs of a table, which are more than those on the sheet, as a title."""
     headline, count = summary["headline"][group], summary["photographs"][group]["evaluated"]
     means = ", ".join(f"{model} {mean:.2f}" for model, mean in headline["means"].items())
-    return f"{group}, {count} photographs, mean {headline['metric'].upper()} ({headline['better']} is better): {means}"
+    counted = plural(count, "photograph")
+    return f"{group}, {counted}, mean {headline['metric'].upper()} ({headline['better']} is better): {means}"
 
 
 def headline_lines(summary: Mapping[str, Any]) -> list[str]:
@@ -279,7 +309,8 @@ def headline_lines(summary: Mapping[str, Any]) -> list[str]:
     lines = []
     for group, headline in summary["headline"].items():
         name, count = headline["metric"], summary["photographs"][group]["evaluated"]
-        lines.append(f"\n{count} {group} photographs, mean {name.upper()} ({headline['better']} is better)")
+        counted = plural(count, f"{group} photograph")
+        lines.append(f"\n{counted}, mean {name.upper()} ({headline['better']} is better)")
         for model, mean in headline["means"].items():
             entry = summary["tables"][group][model][name]
             bounds = "" if entry["interval"] is None else "   [{:.3f}, {:.3f}]".format(*entry["interval"])

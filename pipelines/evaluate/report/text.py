@@ -133,7 +133,7 @@ def contact_sheet(
         title: text over the columns.
 
     Returns:
-        The picture, or None when no photograph has a thumbnail.
+        The picture, or None without a photograph that has a thumbnail, or without columns.
     """
     seen = [p for p in photographs if any(row.get("thumbnail") for row in p.values())]
     columns = [m for m in models if any(p.get(m, {}).get("thumbnail") for p in seen)]
@@ -145,4 +145,4 @@ def contact_sheet(
         captions = ["" if value is None else f"{headline.upper()} {value:.2f}" for value in values]
         name = str(next(iter(photograph.values()))["name"]).rsplit("/", 1)[-1]
         lines.append(Line(pictures, name, captions))
-    return contact_sheet_of(lines, columns, title) if lines else None
+    return contact_sheet_of(lines, columns, title) if lines and columns else None

@@ -21,7 +21,9 @@ def test_an_out_that_is_no_folder_is_one_line(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert demo_command.main(["--out", "s3://bucket/demo", "--port", "0"]) == 2
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        free = server.getsockname()[1]
+    assert demo_command.main(["--out", "s3://bucket/demo", "--port", str(free)]) == 2
     assert "object storage is not supported" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -123,6 +125,8 @@ def test_the_example_is_the_first_readable_photograph(photo_folder: Folder) -> N
     [
         (["--hazy", "missing"], "--hazy: there is no folder missing"),
         (["--set", "train.setps=3"], "did you mean 'steps'"),
+        (["--limit", "0"], "--limit is 0; expected 1 or more"),
+        (["--port", "99999"], "--port is 99999; expected 1 to 65535"),
     ],
 )
 def test_bad_arguments_are_one_line_and_exit_code_2(

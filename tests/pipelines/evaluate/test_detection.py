@@ -66,6 +66,12 @@ def test_coco_files_say_the_same(tmp_path: Path) -> None:
         ("x.json", "[1", "no COCO annotation file"),
         ("a/x.xml", "<annotation>", "no VOC annotation"),
         ("a/x.xml", "<annotation/>", "<size/width> is missing"),
+        ("a/x.xml", "<a><size><width>0</width><height>0</height></size></a>", "a photograph of 0x0 pixels"),
+        (
+            "x.json",
+            '{"images": [{"id": 1, "file_name": "a", "width": 0, "height": 9}], "categories": [], "annotations": []}',
+            "a photograph of 0x9 pixels",
+        ),
         ("a/x.txt", "", "holds no .xml file"),
     ],
 )

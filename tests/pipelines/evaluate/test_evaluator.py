@@ -198,10 +198,27 @@ def test_an_unknown_model_is_refused() -> None:
         Evaluator(settings(models=(ModelChoice(label="x", source="dcq"),)))
 
 
-def test_a_model_that_fails_is_not_a_bad_photograph(photo_folder: Folder) -> None:
+class Network(torch.nn.Module):
+    """Somebody's own, from a function of the image."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.forward = function
+
+
+@pytest.mark.parametrize(
+    ("network", "reason"),
+    [
+        (torch.nn.Conv2d(5, 3, 1), "RuntimeError: .*channels"),
+        (Network(lambda image: {}["scene"]), "KeyError: 'scene'"),
+        (Network(lambda image: image * float("nan")), "ValueError: the scene has values that are no numbers"),
+        (Network(lambda image: image[..., :10]), r"TypeError: .* of \(1, 3, 72, 96\) it made \(1, 3, 72, 10\)"),
+    ],
+)
+def test_a_model_that_fails_is_not_a_bad_photograph(photo_folder: Folder, network: Any, reason: str) -> None:
     evaluator = Evaluator(settings())
-    evaluator.networks["prior"] = torch.nn.Conv2d(5, 3, 1)
-    with pytest.raises(ConfigError, match=r"model 'prior' fails on photo_000\.jpg \(96x72\): .*channels"):
+    evaluator.networks["prior"] = network
+    with pytest.raises(ConfigError, match=rf"model 'prior' fails on photo_000\.jpg \(96x72\): {reason}"):
         evaluator.rows(item(photo_folder(count=1) / "photo_000.jpg"))
 
 
@@ -231,6 +248,9 @@ def test_results_of_other_programs_are_rows_of_their_own(photo_folder: Folder, t
     Image.new("RGB", (20, 20)).save(tmp_path / "small.png")
     (failed,) = evaluator.rows(item(path, results=[str(tmp_path / "small.png")]))
     assert "result of 'theirs' 20x20" in failed["error"]
+    (tmp_path / "cut.jpg").write_bytes(other.read_bytes()[:200])
+    (cut,) = evaluator.rows(item(path, results=[str(tmp_path / "cut.jpg")]))
+    assert cut["error"].startswith("its result of 'theirs', cut.jpg: the file ends before")
 
 
 def test_only_annotated_photographs_are_searched_for_objects(photo_folder: Folder) -> None:

@@ -131,9 +131,10 @@ class TestOnRay:
         assert "pip install" in summary["not_measured"]["musiq"]
         assert summary["in_sample"] is True  # asked for all splits
         assert [f["name"] for f in summary["failures"]] == ["broken.jpg"]
-        assert any("1 photographs could not be measured" in w for w in summary["warnings"])
+        left_out = "1 of 3 photographs (real) could not be measured and are left out; the first: broken.jpg, the file "
+        assert any(w.startswith(left_out) for w in summary["warnings"])
         assert summary["photographs"]["real"]["evaluated"] == 2
-        assert any("too few for intervals" in w for w in summary["warnings"])
+        assert any("too few photographs for intervals (real): 2" in w for w in summary["warnings"])
         assert summary["photographs"]["synthetic"] | {"source": ""} == {
             "kind": "synthetic", "source": "", "found": 12, "split": "all", "evaluated": 4, "in_sample": True,
         }  # fmt: skip
@@ -226,6 +227,8 @@ class TestOnRay:
         (["--data", "photos", "--models", "dcp", "--metric-weights", "musiq=x"], "which is not measured"),
         (["--data", "photos", "--models", "dcp", "--metric-weights", "niqe=x"], "'niqe', which takes none"),
         (["--data", "photos", "--models", "dcp", "--detector", "ssd300_vgg16"], "go together"),
+        (["--data", ""], "expected a folder or a URI, not no text"),
+        (["--data", "photos", "--clear", ""], "expected a folder or a URI, not no text"),
     ],
 )
 def test_bad_arguments_are_one_line_and_exit_code_2(
@@ -245,6 +248,15 @@ def test_bad_arguments_are_one_line_and_exit_code_2(
     assert error.count("\n") == 1
     assert message in error
     assert not (tmp_path / "out").exists()
+
+
+def test_an_out_that_is_a_file_says_so_before_its_database_does(
+    photo_folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").write_text("a report")
+    arguments = ["--data", str(photo_folder(count=1)), "--models", "dcp", "--metrics", "fade"]
+    assert command.main([*arguments, "--out", str(tmp_path / "out")]) == 2
+    assert "out is a file: choose a folder" in capsys.readouterr().err
 
 
 def test_results_go_to_object_storage_in_place_of_earlier_ones(bucket: Callable[[str], str]) -> None:

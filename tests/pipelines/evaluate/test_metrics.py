@@ -155,6 +155,11 @@ def test_no_headline_selected_labels(kind: Kind) -> None:
         headline_of(kind, ("fade",), "niqe", banned)
 
 
+def test_what_needs_a_reference_says_so() -> None:
+    with pytest.raises(ConfigError, match=r"real photographs, which have no clear version \(--reference\); .* as fade"):
+        headline_of("real", ("psnr",), None, frozenset())
+
+
 def test_a_model_whose_labels_musiq_chose_is_not_judged_by_it() -> None:
     banned = label_metrics([{"labels_by_iqa": False}, {"labels_by_iqa": True}])
     assert {"musiq", "musiq-spaq"} <= banned

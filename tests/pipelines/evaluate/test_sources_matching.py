@@ -124,6 +124,14 @@ def test_a_reference_that_has_its_photograph_is_nobody_elses(tmp_path: Path) -> 
     assert found == {"street_2.jpg": "street_2.jpg"}
 
 
+def test_a_reference_in_a_folder_of_its_own_scene_is_not_one_of_another_scene(tmp_path: Path) -> None:
+    entries = entries_of(["alps/1.jpg", "city/1.jpg", "sea/2.jpg"], tmp_path / "hazy")
+    for name in ("alps/1.png", "2.png"):
+        picture(tmp_path / "clear" / name)
+    found = names_of(match_references(entries, str(tmp_path / "clear")), entries, tmp_path / "clear")
+    assert found == {"alps/1.jpg": "alps/1.png", "sea/2.jpg": "2.png"}
+
+
 def test_references_that_match_nothing_are_an_error(photo_folder: Folder) -> None:
     entries, _ = folder_entries(str(photo_folder("hazy", count=1)))
     other = photo_folder("clear", count=1)

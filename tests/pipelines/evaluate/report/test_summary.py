@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 
 from models.config import ConfigError
 from pipelines.evaluate.config import EvaluateConfig
@@ -75,12 +76,25 @@ def test_annotated_photographs_have_an_average_precision(photo_folder: Folder, t
     assert list(summary["models"]) == [HAZY, "dcp"]
     entry = summary["models"]["dcp"]
     assert 0 <= entry["ap50"] <= 1
-    assert entry["interval"][0] <= entry["ap50"] <= entry["interval"][1] or entry["interval"] == [0, 0]
+    assert entry["interval"] is entry["difference"]["interval"] is None  # two photographs are too few
     assert entry["difference"]["mean"] == entry["ap50"] - summary["models"][HAZY]["ap50"]
     assert flat(found.summary)["detection/dcp/ap50"] == entry["ap50"]
     assert "AP50" in found.html.read_text()
     assert "AP50" in found.markdown.read_text()
     assert json.loads(found.json.read_text())["detection"]["models"].keys() == summary["models"].keys()
+
+
+def test_average_precision_has_intervals_from_five_photographs_on(
+    photo_folder: Folder, tmp_path: Path, detector: str
+) -> None:
+    annotations = annotate(tmp_path / "xml", [f"photo_{index:03}" for index in range(5)])
+    config = config_of(
+        photo_folder(count=5, hazy=True), tmp_path, annotations=str(annotations), detector=detector,
+        classes=("car", "person"), metrics=("fade",),
+    )  # fmt: skip
+    entry = run(config).summary["detection"]["models"]["dcp"]
+    assert entry["interval"][0] <= entry["ap50"] <= entry["interval"][1] or entry["interval"] == [0, 0]
+    assert entry["difference"]["interval"] is not None
 
 
 def test_a_detector_that_is_missing_is_an_error_or_not_available(photo_folder: Folder, tmp_path: Path) -> None:
@@ -94,6 +108,18 @@ def test_a_detector_that_is_missing_is_an_error_or_not_available(photo_folder: F
     assert "nowhere.pth" in plan.missing["detection"]
 
 
+def test_average_precision_asks_for_its_package_before_the_work(
+    photo_folder: Folder, tmp_path: Path, detector: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pycocotools.coco", None)  # as where the extra is not installed
+    data = photo_folder(count=1, hazy=True)
+    annotations = str(annotate(tmp_path / "xml", ["photo_000"]))
+    config = config_of(data, tmp_path, annotations=annotations, detector=detector, classes=("car", "person"))
+    with pytest.raises(ConfigError, match=r"'ray-dehaze\[metrics\]' \(--allow-missing makes it n/a\)"):
+        prepare(config)
+    assert "pycocotools" in prepare(config.model_copy(update={"allow_missing": True})).missing["detection"]
+
+
 def test_the_order_in_which_workers_finish_changes_nothing(photo_folder: Folder, tmp_path: Path) -> None:
     data = photo_folder(count=7, hazy=True)
     config = config_of(data, tmp_path, metrics=("fade", "rehaze"), concurrency=1)
@@ -104,6 +130,35 @@ def test_the_order_in_which_workers_finish_changes_nothing(photo_folder: Folder,
     assert first.summary["tables"]["real"]["dcp"]["rehaze"]["n"] == 7
     assert "rehaze" not in first.summary["tables"]["real"][HAZY]
     assert first.summary["tables"]["real"]["dcp"]["fade"]["interval"] is not None
+
+
+def test_a_headline_that_is_no_number_for_some_photographs_is_told_of(photo_folder: Folder, tmp_path: Path) -> None:
+    data = photo_folder(count=2, hazy=True)
+    Image.new("RGB", (64, 48), "gray").save(data / "flat.png")
+    warnings = run(config_of(data, tmp_path, metrics=("fade",))).summary["warnings"]
+    told = "fade is no number on some photographs (real), which the means leave out: 1 of hazy input, 1 of dcp"
+    assert warnings == [told, "too few photographs for intervals (real): 2, and they need 5"]
+
+
+def test_photographs_without_any_figure_are_a_report(tmp_path: Path) -> None:
+    data = tmp_path / "flat"
+    data.mkdir()
+    Image.new("RGB", (64, 48), "gray").save(data / "flat.png")
+    found = run(config_of(data, tmp_path, metrics=("fade",)))
+    assert found.summary["tables"] == {"real": {}}
+    assert "is no number" in found.html.read_text()
+
+
+def test_a_table_of_harm_with_one_model_has_no_pairs(photo_folder: Folder, tmp_path: Path) -> None:
+    data = photo_folder(count=2, hazy=True)
+    config = config_of(data, tmp_path, reference=str(data), metrics=("psnr",))
+    assert run(config).markdown.read_text().count("| paired difference in psnr |") == 1
+
+
+def test_results_among_the_photographs_are_refused(photo_folder: Folder, tmp_path: Path) -> None:
+    data = photo_folder(count=1, hazy=True)
+    with pytest.raises(ConfigError, match=r"lies in .*: choose another folder for the results"):
+        prepare(config_of(data, tmp_path, out=str(data / "results"), metrics=("fade",)))
 
 
 def test_without_its_package_fade_is_left_out_of_the_default_with_a_note(
