@@ -9,7 +9,7 @@ memory beyond the image itself no longer depend on what a network needs for each
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -57,13 +57,7 @@ def guided_filter(guide: Tensor, target: Tensor, radius: int, epsilon: float) ->
     return slope * guide + offset
 
 
-Solve = Callable[[Tensor, Tensor], Tensor]
-"""Gives x of A x = B, of matrices (..., 3, 3) and (..., 3, M)."""
-
-
-def color_coefficients(
-    guide: Tensor, target: Tensor, radius: int, epsilon: float, solve: Solve = torch.linalg.solve
-) -> Tensor:
+def color_coefficients(guide: Tensor, target: Tensor, radius: int, epsilon: float) -> Tensor:
     """Return the coefficients of the guided filter with a color guide (He et al., TPAMI 2013, equations 19 to 21).
 
     Within (2r+1)^2 windows each channel of ``target`` is about ``a . guide + b``.
@@ -73,7 +67,6 @@ def color_coefficients(
         target: NCHW.
         radius: r, in pixels.
         epsilon: variance of the guide below which little is made of it.
-        solve: another way to the same, for runtimes that have none.
 
     Returns:
         (N, C, 4, H, W): the three numbers of ``a``, then ``b``.
@@ -88,7 +81,8 @@ def color_coefficients(
     moments = products.view(images, 3, 3 + channels, height, width) - means[:, :3, None] * means[:, None]
     moments = moments.permute(0, 3, 4, 1, 2)  # of each pixel a matrix of 3 by 3 + C
     variance = moments[..., :3] + epsilon * torch.eye(3, dtype=guide.dtype, device=guide.device)
-    slopes = solve(variance, moments[..., 3:]).permute(0, 4, 3, 1, 2)  # NC3HW
+    # Never singular, and `solve` would wait for a GPU to hear so.
+    slopes = torch.linalg.solve_ex(variance, moments[..., 3:])[0].permute(0, 4, 3, 1, 2)  # NC3HW
     offsets = means[:, 3:] - (slopes * means[:, None, :3]).sum(dim=2)
     fields = torch.cat([slopes, offsets[:, :, None]], dim=2)
     # Every pixel lies in many windows, and takes the mean of their maps.
@@ -136,9 +130,9 @@ def enlarged(image: Tensor, small: Tensor, target: Tensor) -> Tensor:
     return out
 
 
-def coefficients(small: Tensor, target: Tensor, solve: Solve = torch.linalg.solve) -> Tensor:
+def coefficients(small: Tensor, target: Tensor) -> Tensor:
     """Return what was done to a small photograph N3hw, as maps of color around each of its pixels: (N, C, 4, h, w)."""
-    return color_coefficients(small, target, _RADIUS, _EPSILON, solve)
+    return color_coefficients(small, target, _RADIUS, _EPSILON)
 
 
 def gray(fields: Tensor) -> Tensor:

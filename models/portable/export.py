@@ -101,17 +101,25 @@ class _Fit(nn.Module):
     """The color fit of :mod:`models.inference.guided`, all rows at once."""
 
     def forward(self, image: Tensor, small: Tensor, target: Tensor) -> Tensor:
-        return mapped(coefficients(small, target, _solved), image, 0, image.shape[-2])
+        return mapped(coefficients(small, target), image, 0, image.shape[-2])
 
 
-def _solved(matrices: Tensor, right: Tensor) -> Tensor:
-    """Solve three equations each by cross products, as ONNX has no solver; in float64, as differences lose digits."""
-    first, second, third = matrices.double().unbind(-2)
-    crossed = [torch.linalg.cross(*pair) for pair in ((second, third), (third, first), (first, second))]
-    # Cramer's rule: the inverse has the cross products of the rows as its columns.
-    determinant = (first * crossed[0]).sum(-1)[..., None, None]
-    solved: Tensor = torch.stack(crossed, dim=-1) / determinant @ right.double()
-    return solved.to(right.dtype)
+def _solved(matrices: Tensor, right: Tensor, **_: bool) -> tuple[Tensor, ...]:
+    """Solve equations as ``aten._linalg_solve_ex`` does, for ONNX, which has no solver.
+
+    By Gauss-Jordan elimination, without pivots: matrices (..., K, K) are positive definite here. In float64, as
+    differences lose digits.
+
+    Returns:
+        x (..., K, M) of ``matrices x = right``, and three tensors that nobody reads.
+    """
+    both = torch.cat([matrices, right], dim=-1).double()
+    for _ in range(matrices.shape[-1]):
+        # The first row has its turn, and goes behind the others without its first column.
+        row = both[..., :1, 1:] / both[..., :1, :1]
+        both = torch.cat([both[..., 1:, 1:] - both[..., 1:, :1] * row, row], dim=-2)
+    none = torch.zeros((), dtype=torch.int32)
+    return both.to(right.dtype), matrices, none, none
 
 
 def _require_packages() -> None:
@@ -130,6 +138,9 @@ def _traced(
 
     # By itself: from within the exporter to ONNX, a branch that depends on one size is taken without an error.
     traced = torch.export.export(module, tuple(example.values()), dynamic_shapes=sides)
+    known = torch.export.default_decompositions()
+    known[torch.ops.aten._linalg_solve_ex.default] = _solved  # noqa: SLF001
+    traced = traced.run_decompositions(known)
     program = torch.onnx.export(
         traced, dynamo=True, opset_version=OPSET, verbose=False, input_names=inputs, output_names=outputs
     )

@@ -20,6 +20,7 @@ from models import Predictor, inference, load, zoo
 from models.config import ConfigError
 from models.images import Photo, to_tensor
 from models.inference import Dehazed, enlarged
+from models.networks import Dgun, DgunConfig
 from models.portable import LEAST, OPSET, SIZES, OnnxNetwork, check_onnx, export_fit, export_onnx
 
 
@@ -56,6 +57,13 @@ def test_it_equals_torch_at_every_size(exported: Path) -> None:
     decibels = check_onnx(exported, Veil().eval(), (*SIZES, (201, 48)))
     assert min(decibels.values()) > 100
     assert list(decibels)[: len(SIZES)] == list(SIZES)
+
+
+def test_a_network_that_solves_equations_does_too(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Dgun(DgunConfig(stages=2, dim=8, growth=4, subspace=4, tail=4)).eval()
+    decibels = check_onnx(export_onnx(network, tmp_path / "dgun.onnx"), network, [(200, 264), (33, 250)])
+    assert min(decibels.values()) > 100
 
 
 def test_the_comparison_sees_another_network(exported: Path) -> None:
