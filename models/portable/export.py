@@ -104,7 +104,7 @@ class _Fit(nn.Module):
         return mapped(coefficients(small, target), image, 0, image.shape[-2])
 
 
-def _solved(matrices: Tensor, right: Tensor, **_: bool) -> tuple[Tensor, ...]:
+def _solved(matrices: Tensor, right: Tensor, **_options: bool) -> tuple[Tensor, ...]:
     """Solve equations as ``aten._linalg_solve_ex`` does, for ONNX, which has no solver.
 
     By Gauss-Jordan elimination, without pivots: matrices (..., K, K) are positive definite here. In float64, as
