@@ -343,7 +343,7 @@ DOORS: dict[str, Door] = {
             "--data",
             str(out),
             "--out",
-            str(out / "results"),
+            str(out.with_name(f"{out.name}-results")),
             "--models",
             "dcp",
             "--scorer",
