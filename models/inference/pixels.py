@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.images import quantize, to_tensor
+from models.images import Array, quantize, to_tensor
 from models.inference.borders import content_of
 from models.inference.controls import blend, is_plain
 from models.inference.dehazing import dehaze, reduced_side
 from models.inference.guided import bands, coefficients, mapped, small_size
 from models.options import Controls, InferenceConfig
-
-Array = NDArray[Any]
 
 
 @torch.inference_mode()

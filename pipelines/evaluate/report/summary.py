@@ -95,11 +95,12 @@ def summarize(
     """Return all that the summary says of photographs and figures, ready for JSON."""
     failures = [{key: row[key] for key in ("group", "name", "error")} for row in parts.rows() if row["error"]]
     notes = [{key: row[key] for key in ("group", "name", "model", "note")} for row in parts.rows() if row["note"]]
+    counts = {name: _counts(name, group, failures) for name, group in plan.groups.items()}
     return {
         "headline": {name: _headline(plan.groups[name], table) for name, table in tables.items()},
         "in_sample": any(g.selection.in_sample for g in plan.groups.values()),
-        "warnings": [*_of_plan(plan), *_of_rows(plan, failures, notes), *_of_tables(plan, tables, failures)],
-        "photographs": {name: _counts(name, group, failures) for name, group in plan.groups.items()},
+        "warnings": [*_of_plan(plan), *_of_rows(plan, failures, notes), *_of_tables(plan, tables, counts)],
+        "photographs": counts,
         "tables": {
             group: {model: {name: asdict(e) for name, e in entries.items()} for model, entries in table.items()}
             for group, table in tables.items()
@@ -146,14 +147,13 @@ def _of_rows(plan: EvaluationPlan, failures: Sequence[Row], notes: Sequence[Row]
         )
 
 
-def _of_tables(plan: EvaluationPlan, tables: Mapping[str, Table], failures: Sequence[Row]) -> Iterator[str]:
+def _of_tables(plan: EvaluationPlan, tables: Mapping[str, Table], counts: Mapping[str, Row]) -> Iterator[str]:
     """Warnings of means over fewer photographs than the others, and of too few for intervals."""
     for name, table in tables.items():
         group = plan.groups[name]
-        measured = _counts(name, group, failures)["evaluated"]
         models = (first_row(group.kind), *(choice.label for choice in plan.settings.models), *group.results)
         found = {model: table.get(model, {}).get(group.headline) for model in models}
-        lacks = {model: measured - (0 if entry is None else entry.n) for model, entry in found.items()}
+        lacks = {model: counts[name]["evaluated"] - (0 if entry is None else entry.n) for model, entry in found.items()}
         if any(lacks.values()):
             which = ", ".join(f"{count} of {model}" for model, count in lacks.items() if count)
             yield f"{group.headline} is no number on some photographs ({name}), which the means leave out: {which}"

@@ -27,6 +27,15 @@ NUMBERS = Sampling(
 )
 
 
+def _manifest(names: list[str], rows: int, group: int) -> Manifest:
+    """Of shards of so many photographs each, all to train on, with ``group`` to a row group."""
+    total = len(names) * rows
+    return Manifest(
+        domain="clear", found=total, accepted=total, rejected=0, duplicates=0, splits={"train": total},
+        files=tuple(names), row_groups=dict.fromkeys(names, -(-rows // group)),
+    )  # fmt: skip
+
+
 @pytest.fixture
 def numbered(tmp_path: Path) -> Callable[..., Corpus]:
     """``numbered(shards=2, rows=12, group=3)``: a corpus whose image ids count its rows; its pixels are missing."""
@@ -37,11 +46,7 @@ def numbered(tmp_path: Path) -> Callable[..., Corpus]:
             ids = [str(index * rows + row) for row in range(rows)]
             table = pa.table({"image_id": ids, "image": pa.nulls(rows, pa.binary())})
             pq.write_table(table, tmp_path / name, row_group_size=group)
-        total = shards * rows
-        manifest = Manifest(
-            domain="clear", found=total, accepted=total, rejected=0, duplicates=0, splits={"train": total},
-            files=tuple(names), row_groups=dict.fromkeys(names, -(-rows // group)),
-        )  # fmt: skip
+        manifest = _manifest(names, rows, group)
         (tmp_path / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json")))
         return open_corpus(tmp_path)
 
@@ -71,12 +76,8 @@ def _round(corpus: Corpus) -> Any:
 def test_the_driver_holds_row_groups_and_no_photographs(make: Callable[[Corpus], Any]) -> None:
     peaks = []
     for shards in (100, 500):
-        names = tuple(f"train-{index:05d}-{index:08x}.parquet" for index in range(shards))
-        manifest = Manifest(
-            domain="hazy", found=shards * 1024, accepted=shards * 1024, rejected=0, duplicates=0,
-            splits={"train": shards * 1024}, files=names, row_groups=dict.fromkeys(names, 16),
-        )  # fmt: skip
-        corpus = Corpus("s3://bucket/corpora/hazy", manifest)
+        names = [f"train-{index:05d}-{index:08x}.parquet" for index in range(shards)]
+        corpus = Corpus("s3://bucket/corpora/clear", _manifest(names, rows=1024, group=64))
         make(corpus)  # what is loaded once
         tracemalloc.start()
         make(corpus)
