@@ -24,7 +24,6 @@ from torch import nn
 from models.config import LabelingError, PoolError
 from models.networks.corun import CorunOutput
 from pseudolabel.__main__ import main as look
-from pseudolabel.labeling.client import COORDINATOR
 from pseudolabel.labeling.rounds import LabelingConfig, WorkUnit
 from pseudolabel.labeling.workers import start_labeling
 from pseudolabel.pool import actors
@@ -314,20 +313,29 @@ def units(tmp_path):
     return [WorkUnit(str(tmp_path / "corpus.parquet"), group) for group in range(UNITS)]
 
 
+class KilledOnce(SlowScorer):
+    """Kills the process that is the first to come to its third batch, within a unit of work."""
+
+    def __init__(self, marker):
+        super().__init__(0.3)
+        self.marker, self.batches = marker, 0
+
+    def score(self, images):
+        self.batches += 1
+        if self.batches == 3:
+            with suppress(FileExistsError), self.marker.open("x"):
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().score(images)
+
+
 @pytest.mark.faults
 def test_a_round_labels_every_photograph_though_a_worker_is_killed(run, tmp_path, units):
     pool = start_pool(run, tmp_path / "pool")
-    labeling = start_labeling(CONFIG, pool, units, (offset(0.0), 0), build=lambda _: (Teacher(), SlowScorer(0.3)))
-    killed, seen = [], []
-
-    def progress(status):
-        seen.append(status)
-        if status["current"] and status["current"]["done"] >= 1 and not killed:
-            killed.append(pid_of_a_worker(run))
-            os.kill(killed[0], signal.SIGKILL)
-
-    report = labeling.run_round(progress=progress)
-    assert killed
+    build = lambda _: (Teacher(), KilledOnce(tmp_path / "killed"))  # noqa: E731 - sent to the workers
+    labeling = start_labeling(CONFIG, pool, units, (offset(0.0), 0), build=build)
+    seen = []
+    report = labeling.run_round(progress=seen.append)
+    assert (tmp_path / "killed").exists()
     assert report["done"] == report["units"] == UNITS
     assert report["failed"] == []
     assert report["handed_again"] >= 1
@@ -387,12 +395,6 @@ def test_labels_that_are_not_finite_are_no_success(run, tmp_path, units):
     with pytest.raises(LabelingError, match="nothing could be labeled: 1 x not one of its 4 labels is finite"):
         labeling.run_round()
     labeling.stop()
-
-
-def pid_of_a_worker(run):
-    coordinator = ray.get_actor(COORDINATOR, namespace=namespace_of(run))
-    worker = ray.get(coordinator.__ray_call__.remote(lambda self: self._workers._workers[0]))
-    return pid_of(worker)
 
 
 def test_labels_follow_the_teacher_and_only_get_better(run, tmp_path, units):
