@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -31,6 +32,7 @@ REQUIREMENTS = (
     "imagecodecs", "lazy_loader", "numpy", "pillow", "pyarrow", "pydantic", "safetensors", "tifffile", "torch",
 )  # fmt: skip
 
+_POSSIBLE_ALIAS = re.compile(r"(?!(latest|v\d+)$)[\w-]{1,255}", re.IGNORECASE)
 _KEPT = 5  # versions in the cache
 _IN_USE_S = 3600.0  # after which nobody is about to load a version that was fetched
 _ABANDONED_S = 86400.0  # after which nobody is still fetching one
@@ -197,10 +199,15 @@ def register_model(
         The new version, such as ``"1"``.
 
     Raises:
-        ConfigError: the folder is no checkpoint, or MLflow refuses the model.
+        ConfigError: the folder is no checkpoint, the alias is reserved, or MLflow refuses the model.
     """
     from models.checkpoints import read_config
 
+    if not _POSSIBLE_ALIAS.fullmatch(alias):  # MLflow tells only once the version is there
+        raise ConfigError(
+            f"{alias!r} cannot be an alias of {name!r}: MLflow takes letters, digits, _ and -, "
+            "and keeps 'latest' and version numbers such as 'v1' for itself"
+        )
     place = absolute(checkpoint_folder)
     read_config(place)
     with asking(f"register {place} as {name!r}", tracking_uri) as client:

@@ -86,6 +86,20 @@ def test_a_version_is_fetched_once(models: Registry) -> None:
     assert len(list(cache().iterdir())) == 2
 
 
+def test_an_alias_that_mlflow_would_refuse_makes_no_version(models: Registry) -> None:
+    assert models.register().endswith("/1")
+    for alias in ("latest", "Latest", "v1", "V12", "two words", "a.b", "", "a" * 256):
+        with pytest.raises(ConfigError, match="cannot be an alias"):
+            register_model(
+                models.folder / "checkpoint",
+                tracking_uri=models.uri,
+                run_id=models.tracker.run_id,
+                name=models.name,
+                alias=alias,
+            )
+    assert models.register().endswith("/2")
+
+
 def test_versions_that_another_user_fetched_are_used(models: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     name = models.register()
     mine = download_model(name, models.uri)

@@ -46,8 +46,8 @@ def table_of(rows: list[dict[str, Any]], *models: str) -> Table:
 
 def test_markdown_puts_the_headline_first_and_says_warnings_failures_and_versions() -> None:
     rows = [row(i, "hazy input", fade=2.0, psnr=12.0) for i in "abcdef"]
-    rows += [row(i, "m", fade=1.0, psnr=14.5) for i in "abcdef"]
-    pair = {"model": "m", "other": "hazy input", "metric": "psnr", "decided": True}
+    rows += [row(i, "m|n", fade=1.0, psnr=14.5) for i in "abcdef"]
+    pair = {"model": "m|n", "other": "hazy input", "metric": "psnr", "decided": True}
     summary = {
         "warnings": ["nothing is held out"],
         "headline": {"real": {"metric": "psnr"}},
@@ -58,13 +58,13 @@ def test_markdown_puts_the_headline_first_and_says_warnings_failures_and_version
         "versions": {"numpy": "9.9"},
         "config": {"seed": 3},
     }
-    text = report.markdown(summary, {"real": table_of(rows, "m")})
+    text = report.markdown(summary, {"real": table_of(rows, "m|n")})
     for part in (
         "> **Warning:** nothing is held out.\n\n",
         "## Real photographs: 1 of 2 (all)\n\n| model | **psnr ↑** | fade ↓ | musiq |\n| --- | --- | --- | --- |\n",
         "| hazy input | 12.00 [12.00, 12.00] | 2.000 [2.000, 2.000] | n/a |\n",
-        "| m | 14.50 [14.50, 14.50]; +2.50 [+2.50, +2.50], 100% better | 1.000 [1.000, 1.000] | n/a |\n\n",
-        "| m against hazy input | +2.50 [+2.00, +3.00] | 100% | decided |\n\n",
+        "| m\\|n | 14.50 [14.50, 14.50]; +2.50 [+2.50, +2.50], 100% better | 1.000 [1.000, 1.000] | n/a |\n\n",
+        "| m\\|n against hazy input | +2.50 [+2.00, +3.00] | 100% | decided |\n\n",
         "- `musiq`: its weights are not at hand\n",
         "- `broken\\n.jpg`: cut short\n",
         "published, not measured here",
