@@ -199,7 +199,7 @@ def register_model(
         The new version, such as ``"1"``.
 
     Raises:
-        ConfigError: the folder is no checkpoint, the alias is reserved, or MLflow refuses the model.
+        ConfigError: the folder is no checkpoint, or MLflow takes no such alias or model.
     """
     from models.checkpoints import read_config
 

@@ -114,6 +114,11 @@ def plural(count: int, one: str) -> str:
     return f"{count:,} {one if count == 1 else one + 's'}"
 
 
+def in_cell(text: object) -> str:
+    """Return a text that ends no cell of a Markdown table."""
+    return str(text).replace("|", "\\|")
+
+
 def base64_of(data: bytes) -> str:
     """Encode bytes for a ``data:`` URI."""
     return base64.b64encode(data).decode()
@@ -128,5 +133,5 @@ _TEMPLATES = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-for _filter in (short, name, lines, last_part, percent, amount, plural, base64_of):
+for _filter in (short, name, lines, last_part, percent, amount, plural, in_cell, base64_of):
     _TEMPLATES.filters[_filter.__name__] = _filter
