@@ -113,8 +113,8 @@ class InferenceConfig(Settings):
 
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="of convolutions and matrix products; auto is float16 on a GPU, bfloat16 where the processor has "
-        "it, else float32; where the numbers of a network do not fit into float16, it runs in float32",
+        description="of convolutions and matrix products; auto is float16 on a GPU, else float32; where the numbers "
+        "of a network do not fit into float16, it runs in float32",
     )
     memory_mb: int | None = Field(
         None,

@@ -15,6 +15,7 @@ from .dehazing import DEFAULT_CONFIG as DEFAULT_CONFIG
 from .dehazing import EXACT as EXACT
 from .dehazing import dehaze as dehaze
 from .dehazing import reduced_side as reduced_side
+from .guided import applied as applied
 from .guided import bands as bands
 from .guided import coefficients as coefficients
 from .guided import enlarged as enlarged

@@ -9,6 +9,7 @@ memory beyond the image itself no longer depend on what a network needs for each
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -20,7 +21,7 @@ LARGE = 1 << 18
 LUMINANCE = (0.2126, 0.7152, 0.0722)  # of red, green, blue (ITU-R BT.709), on encoded values, as of luma
 _RADIUS = 4  # of the fit, in pixels of the small picture
 _EPSILON = 1e-5  # of the fit: a contrast of a few thousandths still counts
-_BAND = 1 << 18  # pixels at a time: what is in between stays in a processor's cache
+_BAND = 1 << 17  # pixels at a time: what is in between stays in a processor's cache
 
 
 def box_mean(field: Tensor, radius: int) -> Tensor:
@@ -162,22 +163,28 @@ def mapped(fields: Tensor, band: Tensor, top: int, height: int, out: Tensor | No
     Returns:
         NCRW in [0, 1].
     """
-    maps = _rows_of(fields, top, top + band.shape[-2], (height, band.shape[-1]))
+    size = (height, band.shape[-1])
+    maps = fields if fields.shape[-2:] == size else _rows_of(fields, top, top + band.shape[-2], size)
+    return applied(maps, band, out)
+
+
+def applied(maps: Tensor, image: Tensor, out: Tensor | None = None) -> Tensor:
+    """Apply to each pixel of N3HW the map of color it has in (N, C, 4, H, W): NCHW in [0, 1], written to ``out``."""
     # b + a . (R, G, B), a color at a time and in place.
-    made = torch.addcmul(maps[:, :, 3], maps[:, :, 0], band[:, None, 0], out=out)
-    return made.addcmul_(maps[:, :, 1], band[:, None, 1]).addcmul_(maps[:, :, 2], band[:, None, 2]).clamp_(0.0, 1.0)
+    made = torch.addcmul(maps[:, :, 3], maps[:, :, 0], image[:, None, 0], out=out)
+    return made.addcmul_(maps[:, :, 1], image[:, None, 1]).addcmul_(maps[:, :, 2], image[:, None, 2]).clamp_(0.0, 1.0)
 
 
 def _rows_of(fields: Tensor, top: int, bottom: int, size: tuple[int, int]) -> Tensor:
     """Rows ``top`` to ``bottom`` of the fields NCKhw enlarged bilinearly to ``size``: NCKHW."""
-    height, width = size
-    # Rows are interpolated by hand, between pixel centers as `F.interpolate` does, because only a band of them is made.
-    place = (torch.arange(top, bottom, device=fields.device) + 0.5) * (fields.shape[-2] / height) - 0.5
-    place = place.clamp_(0.0, fields.shape[-2] - 1.0)
-    above = place.floor().long()
-    below = (above + 1).clamp_(max=fields.shape[-2] - 1)
-    weight = (place - above).to(fields.dtype)[:, None]
-    some = torch.lerp(fields[..., above, :], fields[..., below, :], weight)
-    # The height is right already, so every row is enlarged by itself: fewer taps than in two dimensions.
-    wide = F.interpolate(some.flatten(1, 3), size=width, mode="linear", align_corners=False)
-    return wide.view(*fields.shape[:3], bottom - top, width)
+    rows = fields.shape[-2]
+    scale = rows / size[0]
+    # Between pixel centers, as `F.interpolate` does. Few rows of the fields lie near these: they are enlarged to the
+    # width first, and then mixed by a matrix, which is cheaper than two dimensions at once.
+    places = ((torch.arange(top, bottom, device=fields.device) + 0.5) * scale - 0.5).clamp_(0.0, rows - 1.0)
+    first = max(0, math.floor((top + 0.5) * scale - 0.5))
+    last = min(rows, math.floor((bottom - 0.5) * scale - 0.5) + 2)
+    weights = (1.0 - (places[:, None] - torch.arange(first, last, device=fields.device)).abs()).clamp_(min=0.0)
+    near = fields[..., first:last, :]
+    wide = F.interpolate(near.flatten(1, 3), size=size[1], mode="linear", align_corners=False)
+    return weights.to(fields.dtype) @ wide.view(*near.shape[:-1], size[1])

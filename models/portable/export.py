@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import ConfigError
-from models.inference import EXACT, as_dehazed, coefficients, dehaze, mapped
+from models.inference import EXACT, applied, as_dehazed, coefficients, dehaze
 from models.portable.session import CONFIG, EXTRA, IMAGE, SCENE, TRANSMISSION, OnnxNetwork
 
 OPSET = 18
@@ -101,7 +102,9 @@ class _Fit(nn.Module):
     """The color fit of :mod:`models.inference.guided`, all rows at once."""
 
     def forward(self, image: Tensor, small: Tensor, target: Tensor) -> Tensor:
-        return mapped(coefficients(small, target), image, 0, image.shape[-2])
+        fields = coefficients(small, target)
+        maps = F.interpolate(fields.flatten(1, 2), size=image.shape[-2:], mode="bilinear", align_corners=False)
+        return applied(maps.view(*fields.shape[:3], *image.shape[-2:]), image)
 
 
 def _solved(matrices: Tensor, right: Tensor, **_options: bool) -> tuple[Tensor, ...]:
