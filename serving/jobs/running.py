@@ -73,7 +73,8 @@ class Runner:
         if mine >= config.max_per_client:
             detail = f"this client has {config.max_per_client} jobs here that have not ended; wait for one"
             raise refused(429, detail, retry_after=_LOOK_S)
-        if self._coming.total() + len(self._works) + len(self._ended) >= config.max_jobs or self.room <= 0:
+        ended = sum(state.status != "cancelled" for state in self._ended.values())  # of those nothing is left
+        if self._coming.total() + len(self._works) + ended >= config.max_jobs or self.room <= 0:
             raise refused(503, "the folder of jobs is full; delete jobs, or try again later", "jobs_full", _LOOK_S)
         self._coming[client] += 1
         try:

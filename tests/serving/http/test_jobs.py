@@ -207,6 +207,15 @@ def test_a_client_has_only_so_many_jobs_and_the_folder_too(service: Service, bac
     wait_for(lambda: client.post("/v1/jobs", content=photographs(b"d")).json()["code"] == "jobs_full")
 
 
+def test_a_job_that_was_deleted_takes_no_place(service: Service, backend: Fake, folder: Path) -> None:
+    client = service(backend, jobs={"folder": str(folder), "max_jobs": 1})
+    for content in (b"a", b"b", b"c"):
+        job = submitted(client, photographs(content))["id"]
+        ended(client, job)
+        assert client.delete(f"/v1/jobs/{job}").status_code == 204
+        time.sleep(0.3)  # the service has looked at its folder
+
+
 def test_results_do_not_outgrow_the_folder(service: Service, backend: Fake, folder: Path) -> None:
     body = photographs(b"a" * 200, b"b" * 200, b"c")
     client = service(backend, jobs={"folder": str(folder), "store_bytes": len(body) + 250})
