@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 from pathlib import Path
 from typing import Any, Literal
@@ -210,11 +211,14 @@ def read_config(path: str | os.PathLike[str]) -> ServingConfig:
 
 
 def local_ray_environment() -> dict[str, str]:
-    """Return the environment that a Ray of our own needs before Ray is imported, to listen on loopback alone and to
-    guard the connections of its proxy.
+    """Return the environment that a Ray of our own needs before Ray is imported, to listen on loopback, to guard the
+    connections of its proxy, and to have a secret of its own, unless ``RAY_AUTH_MODE`` says whether it has one.
+
+    Replicas of Serve listen on every address for one another, and unpickle what comes: the secret keeps others out.
     """
-    return HOOK | {
-        "RAY_AUTH_MODE": "disabled",
+    mode = os.environ.get("RAY_AUTH_MODE")
+    secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)} if mode is None else {}
+    return HOOK | secret | {
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from models.config import ConfigError, parse
 from models.options import DehazeOptions
 from serving.__main__ import main
-from serving.config import AuthConfig, ServingConfig, read_config, require_free_port
+from serving.config import AuthConfig, ServingConfig, local_ray_environment, read_config, require_free_port
 from serving.errors import ProblemError
 from serving.metrics import Metrics
 from serving.retry import twice
@@ -39,6 +39,16 @@ def test_serve_takes_the_packaged_configuration() -> None:
     assert (module, getattr(app, function)) == ("serving.app", app.build)
     assert content["http_options"]["request_timeout_s"] > ServingConfig().requests.longest_s
     assert content["http_options"]["host"] == content["applications"][0]["args"]["host"]
+
+
+def test_a_ray_of_our_own_has_a_secret_unless_somebody_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    first, second = local_ray_environment(), local_ray_environment()
+    assert first["RAY_AUTH_MODE"] == "token"
+    assert len(first["RAY_AUTH_TOKEN"]) == 64
+    assert first["RAY_AUTH_TOKEN"] != second["RAY_AUTH_TOKEN"]
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"} & set(local_ray_environment())
 
 
 def test_what_is_built_has_the_resources_of_the_configuration() -> None:
