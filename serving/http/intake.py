@@ -85,18 +85,28 @@ class BodyReader:
         """Take a place for a request.
 
         Raises:
-            ProblemError: 429 or 503, as :meth:`Admission.admitted`, and 503 when its turn would come too late.
+            ProblemError: 429 or 503, as :meth:`Admission.admitted`.
+        """
+        try:
+            with self.admission.admitted(request.state.client) as place:
+                self.metrics.pending(self.admission.pending)
+                yield place
+        finally:
+            self.metrics.pending(self.admission.pending)
+
+    @contextmanager
+    def queued(self, request: Request) -> Iterator[Reservation]:
+        """Take a place for a request with pictures, whose turn comes after those that are worked on.
+
+        Raises:
+            ProblemError: as :meth:`admitted`, and 503 when its turn would come too late.
         """
         limits = self.config.requests
         if self.pace.wait_s > limits.max_wait_s:
             detail = f"the queue is about {self.pace.wait_s:.0f} s long; try again later"
             raise refused(503, detail, "overloaded", limits.retry_after_s)
-        with self.admission.admitted(request.state.client) as place:
-            self.metrics.pending(self.admission.pending)
-            try:
-                yield place
-            finally:
-                self.metrics.pending(self.admission.pending - 1)
+        with self.admitted(request) as place:
+            yield place
 
     @asynccontextmanager
     async def within(self, seconds: float) -> AsyncIterator[None]:

@@ -116,7 +116,7 @@ class Jobs:
             "client": client, "created": time.time(), "options": options, "model": model, "smoothing": smoothing,
             "webhook": webhook,
         }  # fmt: skip
-        with self._service.admission.admitted(client) as place, self._runner.place(client):
+        with self._service.admitted(request) as place, self._runner.place(client):
             try:
                 if request.headers.get("content-type", "").startswith("application/json"):
                     asked |= await self._folders(await read_raw(request, place, _DESCRIPTION, self._read_s))
@@ -298,18 +298,18 @@ def add_jobs(app: APIRouter, jobs: Jobs, service: BodyReader) -> None:
     @app.get("/jobs/{job}", **JOB)
     async def state(request: Request, job: str) -> Job:
         """Return how far a job is."""
-        with service.admission.admitted(request.state.client):
+        with service.admitted(request):
             return jobs.view(job, *await jobs.found(request, job))
 
     @app.get("/jobs/{job}/result", **RESULT)
     async def result(request: Request, job: str) -> Response:
         """A video, or photographs in a zip archive with a ``manifest.json``; with a folder, that manifest alone."""
-        with service.admission.admitted(request.state.client):
+        with service.admitted(request):
             return await jobs.result(request, job)
 
     @app.delete("/jobs/{job}", status_code=204, **CANCEL)
     async def cancel(request: Request, job: str) -> Response:
         """End a job, and remove what was sent and what came of it."""
-        with service.admission.admitted(request.state.client):
+        with service.admitted(request):
             await jobs.cancel(request, job)
         return Response(status_code=204)

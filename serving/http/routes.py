@@ -170,7 +170,7 @@ def _add_pictures(app: APIRouter, service: BodyReader) -> None:
     async def dehaze(request: Request, options: Options, model: str | Absent = named) -> Response:
         """The photograph of the request body (raw, or ``file`` of a multipart form), dehazed."""
         name = service.known(model)
-        with service.admitted(request) as place:
+        with service.queued(request) as place:
             data = await service.image(request, place)
             async with service.within(limits.timeout_s):
                 answer = _good(await service.worked(service.backend.dehaze(DehazeTask(data, options, name))))
@@ -180,7 +180,7 @@ def _add_pictures(app: APIRouter, service: BodyReader) -> None:
     async def batch(request: Request, options: Options, model: str | Absent = named) -> Response:
         """The files of a form, or of a zip archive, dehazed: a zip archive with a ``manifest.json``."""
         name = service.known(model)
-        with service.admitted(request) as place:
+        with service.queued(request) as place:
             sources = await service.sources(request, place)
             async with service.within(limits.batch_timeout_s):
                 archive = await dehaze_all(
@@ -193,7 +193,7 @@ def _add_pictures(app: APIRouter, service: BodyReader) -> None:
     @app.post("/score", **SCORE)
     async def score(request: Request) -> Score:
         """Clearness and quality of the photograph as it is, in [0, 1], higher is better."""
-        with service.admitted(request) as place:
+        with service.queued(request) as place:
             data = await service.image(request, place)
             async with service.within(limits.timeout_s):
                 score: Score = _good(await service.worked(service.backend.score(data)))

@@ -198,6 +198,13 @@ def test_requests_are_counted(service: Callable[..., TestClient], jpeg: Callable
     assert recorder.of("dehaze_pending")[-1] == (0, {})
 
 
+def test_requests_of_jobs_are_among_those_held(service: Callable[..., TestClient], tmp_path: Path) -> None:
+    recorder = Recorder()
+    client = service(metrics=Metrics(recorder), jobs={"folder": str(tmp_path)})
+    assert client.post("/v1/jobs", content=b"nothing").status_code == 415
+    assert recorder.of("dehaze_pending") == [(1, {}), (0, {})]
+
+
 def test_lost_work_is_sent_once_more() -> None:
     class DiedError(Exception):
         pass
