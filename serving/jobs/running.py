@@ -99,7 +99,7 @@ class Runner:
             task.cancel()
             await asyncio.wait([task])
             await asyncio.to_thread(self._store.cancel, job)  # what the photograph under way left
-        self._ended.pop(job, None)
+        self._ended[job] = await asyncio.to_thread(self._store.state, job)
         self._woken.set()
 
     async def run(self) -> None:
@@ -139,7 +139,7 @@ class Runner:
             return
         state = await asyncio.to_thread(self._store.state, job)
         if state.ended is not None:
-            self._ended[job] = state
+            self._ended.setdefault(job, state)  # it may have been deleted meanwhile
             await asyncio.to_thread(self._store.tidy, job, keep_result=state.status == "done")
             if asked.webhook is not None and state.status != "cancelled":
                 self._begin(job, self._tell(job, asked, state))
