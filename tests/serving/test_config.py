@@ -51,6 +51,19 @@ def test_a_ray_of_our_own_has_a_secret_unless_somebody_says_how(monkeypatch: pyt
     assert not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"} & set(local_ray_environment())
 
 
+def test_the_command_that_is_told_at_the_start_has_a_token_where_one_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from serving.__main__ import _announce
+
+    tokens = tmp_path / "tokens"
+    tokens.write_text("a-token-of-some-length")
+    for settings, header in (({}, ""), ({"token_file": tokens}, '--header "Authorization: Bearer $TOKEN" ')):
+        _announce("http://127.0.0.1:8000", ServingConfig.model_validate({"auth": settings}))
+        command = capsys.readouterr().out.splitlines()[1]
+        assert command == f"curl {header}--data-binary @photo.jpg http://127.0.0.1:8000/v1/dehaze -o clear.jpg"
+
+
 def test_what_is_built_has_the_resources_of_the_configuration() -> None:
     from serving import app
 
