@@ -150,3 +150,13 @@ SCORE: dict[str, Any] = {
 MODELS: dict[str, Any] = {"responses": _answers({"description": "the models"}, 400, 401, 403, 503, 504)}
 ALIVE: dict[str, Any] = {"responses": _answers({"description": "the process answers"}, 400)}
 READY: dict[str, Any] = {"responses": _answers({"description": "a model is warm"}, 400, 503)}
+
+
+def forget_validation_errors(schema: dict[str, Any]) -> None:
+    """Take FastAPI's own 422 out of a schema: the service answers such requests with 400."""
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+                del operation["responses"]["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(name, None)

@@ -24,7 +24,7 @@ from serving.http.batch import dehaze_all
 from serving.http.intake import Backend, BodyReader
 from serving.http.jobs import NO_FOLDER, Jobs, add_jobs, no_videos
 from serving.http.middleware import RequestMiddleware, problem_response
-from serving.http.openapi import ALIVE, BATCH, BEARER, DEHAZE, MODELS, READY, SCORE
+from serving.http.openapi import ALIVE, BATCH, BEARER, DEHAZE, MODELS, READY, SCORE, forget_validation_errors
 from serving.http.page import add_page
 from serving.http.parameters import Absent, Options, named_model
 from serving.http.requests import answer_headers, refuse_unknown_parameters
@@ -114,6 +114,7 @@ def make_api(
     _add_state(state, service)
     app.include_router(state)
     add_page(app)
+    forget_validation_errors(app.openapi())
     return app
 
 

@@ -123,6 +123,15 @@ def test_there_are_no_jobs_without_a_folder(service: Service, backend: Fake) -> 
     assert not [path for path in client.get("/openapi.json").json()["paths"] if "jobs" in path]
 
 
+def test_every_error_of_a_job_is_described_as_a_problem(service: Service, backend: Fake, folder: Path) -> None:
+    schema = service(backend, jobs={"folder": str(folder)}).get("/openapi.json").json()
+    assert not [name for name in schema["components"]["schemas"] if "ValidationError" in name]
+    for path in schema["paths"].values():
+        for operation in path.values():
+            errors = {status: set(answer["content"]) for status, answer in operation["responses"].items() if status >= "4"}
+            assert set(map(frozenset, errors.values())) == {frozenset({"application/problem+json"})}, errors
+
+
 def test_a_cancelled_job_stops_and_leaves_no_photograph(service: Service, backend: Fake, folder: Path) -> None:
     client = service(backend, jobs={"folder": str(folder)})
     backend.open.clear()
