@@ -29,7 +29,7 @@ _REASONS = {
 
 
 def _problem(status: int) -> dict[str, Any]:
-    text, codes = {"type": "string"}, [code for code, (of, _) in CODES.items() if of == status]
+    text, codes = {"type": "string"}, [code for code, of in CODES.items() if of == status]
     properties = {
         "type": text,
         "title": text,
