@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from errno import EACCES, EADDRINUSE
 from pathlib import Path
 from typing import Any, Literal
 
@@ -229,7 +230,7 @@ def require_free_port(host: str, port: int) -> None:
     """Find out that a port is taken before Ray is started, which would say so less clearly.
 
     Raises:
-        ConfigError: something listens there, or the port may not be used.
+        ConfigError: something listens there, the port may not be used, or the address is none of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -237,7 +238,8 @@ def require_free_port(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what a service that just ended leaves is fine
             probe.bind((host, port))
     except OSError as problem:
-        raise ConfigError(f"cannot listen on {host}:{port}: {problem.strerror}; choose another port") from problem
+        remedy = "choose another port" if problem.errno in (EADDRINUSE, EACCES) else "give an address of this machine"
+        raise ConfigError(f"cannot listen on {host}:{port}: {problem.strerror}; {remedy}") from problem
 
 
 def _application_args(content: Any, file: Path) -> dict[str, Any]:

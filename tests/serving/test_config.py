@@ -137,9 +137,12 @@ def test_a_taken_port_is_one_clear_error() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}"):
+        with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}: .*; choose another port"):
             require_free_port("127.0.0.1", port)
     require_free_port("127.0.0.1", port)
+    for host in ("198.51.100.7", "no.such.host.invalid"):
+        with pytest.raises(ConfigError, match=f"cannot listen on {host}:{port}: .*; give an address of this machine"):
+            require_free_port(host, port)
 
 
 def test_the_command_helps_and_refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
