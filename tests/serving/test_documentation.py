@@ -19,7 +19,9 @@ import pytest
 from PIL import Image
 
 from models.images.limits import ImageError
-from serving.errors import CODES
+from serving.archive import done_entry, failed_entry
+from serving.engine import Answer
+from serving.errors import CODES, Problem
 from serving.metrics import Metrics
 from tests.documents import Block, blocks_of
 
@@ -115,6 +117,12 @@ def rows(header: str) -> Iterator[list[str]]:
         if not line.startswith("|"):
             return
         yield [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def test_the_entries_of_a_manifest_are_told() -> None:
+    told = {key.strip("`") for cells, _ in rows("key of an entry") for key in cells.split(", ")}
+    answer = Answer(b"", "JPEG", 8, 8, "dcp", None, None, {})
+    assert told == {*done_entry("a.jpg", "a.jpg", answer), *failed_entry("a.jpg", Problem(422, "corrupt", ""))}
 
 
 def used_codes() -> set[str]:
