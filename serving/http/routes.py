@@ -154,8 +154,8 @@ def _add_problems(app: FastAPI, metrics: Metrics, *, jobs: bool) -> None:
         allow = error.headers["Allow"] if error.status_code == 405 and error.headers else ""
         if allow:  # of the first route of this path; there may be others
             route = getattr(request.scope.get("route"), "path", "")
-            methods = {method.upper() for method in app.openapi()["paths"].get(route, ())} or set(allow.split(", "))
-            methods = sorted(methods - {"HEAD"})
+            known = {method.upper() for method in app.openapi()["paths"].get(route, ())} or set(allow.split(", "))
+            methods = sorted(known - {"HEAD"})
             detail = f"'{path}' takes {' or '.join(methods)}, not {request.method}"
             allow = ", ".join(methods).replace("GET", "GET, HEAD")
         response = answer(request, http_problem(error.status_code, detail))

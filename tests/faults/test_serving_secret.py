@@ -12,7 +12,8 @@ from pathlib import Path
 import grpc
 import psutil
 import pytest
-from ray.serve.generated import serve_pb2, serve_pb2_grpc
+from ray.serve.generated import serve_pb2_grpc
+from ray.serve.generated.serve_pb2 import ASGIRequest  # type: ignore[attr-defined]  # made when it is imported
 
 from benchmarks.serving_service import free_port, replicas
 
@@ -41,7 +42,7 @@ def test_a_replica_runs_nothing_for_those_without_rays_secret(tmp_path: Path) ->
         ports = [port for ip, port in places if ip == "::"]
         assert len(ports) == 2, "one of the ingress, one of the replica with the model"
         for port in ports:
-            asked = serve_pb2.ASGIRequest(pickled_request_metadata=pickle.dumps(Program(made)))
+            asked = ASGIRequest(pickled_request_metadata=pickle.dumps(Program(made)))
             with grpc.insecure_channel(f"127.0.0.1:{port}") as channel, pytest.raises(grpc.RpcError) as refused:
                 serve_pb2_grpc.ASGIServiceStub(channel).HandleRequest(asked, timeout=20)
             assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED

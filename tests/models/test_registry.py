@@ -288,7 +288,9 @@ def test_a_question_makes_no_database(tmp_path: Path, monkeypatch: pytest.Monkey
     file = tmp_path / "mlflow.db"  # MLflow's own setting is that of the current folder
     monkeypatch.setattr("mlflow.get_tracking_uri", lambda: f"sqlite:///{file}")
     for ask in (resolve, download_model):
-        with pytest.raises(ConfigError, match="there is no MLflow database .*; train .*, or give another tracking URI"):
+        with pytest.raises(
+            ConfigError, match=r"there is no MLflow database .*; train .*, or give another tracking URI"
+        ):
             ask(CHAMPION)
     assert not file.exists()
 
