@@ -26,7 +26,7 @@ from serving.http.auth import Tokens
 from serving.http.intake import BodyReader
 from serving.http.openapi import CANCEL, JOB, JOBS, RESULT
 from serving.http.parameters import Absent, Options, Seconds, named_model
-from serving.http.requests import Upload, is_form, read_form, read_into, read_raw
+from serving.http.requests import Upload, is_form, read_form, read_into, read_raw, says
 from serving.jobs import (
     TYPES,
     Asked,
@@ -118,7 +118,7 @@ class Jobs:
         }  # fmt: skip
         with self._service.admitted(request) as place, self._runner.place(client):
             try:
-                if request.headers.get("content-type", "").startswith("application/json"):
+                if says(request, "application/json"):
                     asked |= await self._folders(await read_raw(request, place, _DESCRIPTION, self._read_s))
                 elif is_form(request):
                     uploads = await self._uploads(request, place)
@@ -229,6 +229,8 @@ class Jobs:
             if (video := _video(head, options, self._config)) is None and not is_zip(head):
                 known = explain(head) or "this is neither a zip archive nor a video"
                 detail = f"{known}; a job is a zip archive, a video, files of a form, or JSON"
+                if known.startswith("this is JSON"):
+                    detail = "this is JSON; its request wants the header Content-Type: application/json"
                 raise refused(415, detail, "unsupported_format")
             _require_video(video, smoothing)
 

@@ -366,6 +366,16 @@ def test_a_job_reads_a_folder_and_writes_another(service: Service, backend: Fake
     assert b"secret" not in backend.seen
 
 
+def test_json_is_known_by_its_header(service: Service, backend: Fake, folder: Path) -> None:
+    client = service(backend, jobs={"folder": str(folder)})
+    body = b'{"source": "/photos", "target": "/clear"}'
+    for kind in ("application/json", "Application/JSON; charset=utf-8"):
+        assert client.post("/v1/jobs", content=body, headers={"Content-Type": kind}).json()["code"] == "not_allowed"
+    unmarked = client.post("/v1/jobs", content=body, headers={"Content-Type": "application/x-www-form-urlencoded"})
+    assert unmarked.status_code == 415
+    assert unmarked.json()["detail"] == "this is JSON; its request wants the header Content-Type: application/json"
+
+
 def test_only_allowed_folders_are_read_or_written(
     service: Service, backend: Fake, folder: Path, tmp_path: Path
 ) -> None:
