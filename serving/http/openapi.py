@@ -147,7 +147,7 @@ SCORE: dict[str, Any] = {
     "openapi_extra": {"requestBody": _IMAGE_BODY},
     "responses": _answers({"description": "how clear and how good it is"}, *_IN_WORK),
 }
-MODELS: dict[str, Any] = {"responses": _answers({"description": "the models"}, 400, 401, 403, 503, 504)}
+MODELS: dict[str, Any] = {"responses": _answers({"description": "the models"}, 400, 401, 403, 503)}
 ALIVE: dict[str, Any] = {"responses": _answers({"description": "the process answers"}, 400)}
 READY: dict[str, Any] = {"responses": _answers({"description": "a model is warm"}, 400, 503)}
 

@@ -225,10 +225,8 @@ def _add_models(app: APIRouter, service: BodyReader) -> None:
     async def models() -> Offered:
         """The models that this service has, why a newer version is not served, and which files it takes."""
         limits, jobs = service.config.limits, service.config.jobs
-        async with service.within(service.config.requests.timeout_s):
-            states = _good(await service.backend.models())
         accepted = Accepted(limits.max_bytes, limits.max_pixels, limits.formats, jobs.max_bytes, no_videos(jobs))
-        return Offered(states, accepted)
+        return Offered(await service.models(), accepted)
 
 
 def _add_state(app: APIRouter, service: BodyReader) -> None:
