@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from models.config import ConfigError
-from models.mlflow_client import SQLITE, asking, mlflow_at, public_uri, reason_of
+from models.mlflow_client import SQLITE, asking, mlflow_at, prepare_mlflow, public_uri, reason_of
 from models.paths import absolute, local_copy, persist
 
 if TYPE_CHECKING:
@@ -267,7 +267,12 @@ def _with_params(signature: ModelSignature) -> ModelSignature:
 
 def _require_database(tracking_uri: str | None) -> None:
     """Refuse a database that is not there: MLflow would make an empty one without a word."""
-    if tracking_uri is not None and tracking_uri.startswith(SQLITE):
-        path = Path(tracking_uri.removeprefix(SQLITE))
-        if not path.exists():
-            raise ConfigError(f"there is no MLflow database {path}; train and register a model first")
+    prepare_mlflow()
+    import mlflow
+
+    where = mlflow.get_tracking_uri() if tracking_uri is None else tracking_uri
+    path = Path(where.removeprefix(SQLITE))
+    if where.startswith(SQLITE) and not path.exists():
+        raise ConfigError(
+            f"there is no MLflow database {path}; train and register a model first, or give another tracking URI"
+        )

@@ -39,6 +39,7 @@ def ray_session(
     num_cpus: int | None = None,
     *,
     log_to_driver: bool = True,
+    local: Mapping[str, str] | None = None,
 ) -> Iterator[None]:
     """Run Ray for the length of a ``with`` block.
 
@@ -50,13 +51,14 @@ def ray_session(
         address: ``host:port``, ``ray://host:port`` or ``auto``.
         num_cpus: logical CPUs of a cluster started here, at least 2; a cluster that is joined keeps its own.
         log_to_driver: print what workers print.
+        local: further variables for a cluster started here.
 
     Raises:
         ConfigError: nothing answers at the address, or it refuses our token; or Ray cannot start here.
     """
     address = address or os.environ.get("RAY_ADDRESS")
     joins = address not in (None, "local")
-    with _environment(QUIET if joins or _ray_runs() else QUIET | _local_environment()):
+    with _environment(QUIET if joins or _ray_runs() else QUIET | _local_environment() | dict(local or {})):
         import ray  # after the environment: Ray reads parts of it while it is imported
 
         if ray.is_initialized():
@@ -180,8 +182,8 @@ def _join(address: str, log_to_driver: bool) -> None:
 def _local_environment() -> dict[str, str]:
     """Return the environment of a cluster on this machine; one elsewhere has such settings from its own set-up."""
     environment = {
-        # Confined to loopback, where a token would protect from nobody but this machine's other users; anything that
-        # listens elsewhere sets RAY_AUTH_MODE=token (see cluster.yaml).
+        # Confined to loopback, where a token would protect from nobody but this machine's other users; what listens
+        # elsewhere sets RAY_AUTH_MODE=token (cluster.yaml, and Serve: serving.config.local_ray_environment).
         "RAY_AUTH_MODE": "disabled",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_idle_worker_killing_time_threshold_ms": "60000",  # the default of 1 s ends workers before their first task

@@ -61,12 +61,15 @@ def _serve(args: argparse.Namespace) -> None:
         os.environ.setdefault(key, value)
     from serving.app import run_until_interrupted
 
-    run_until_interrupted(config, lambda url: _announce(url, config.model))
+    run_until_interrupted(config, lambda url: _announce(url, config))
 
 
-def _announce(url: str, model: str) -> None:
-    print(f"{model} at {url}  (API: {url}/docs; Ctrl-C stops)")
-    print(f"curl --data-binary @photo.jpg {url}/v1/dehaze -o clear.jpg", flush=True)
+def _announce(url: str, config: ServingConfig) -> None:
+    from serving.http import Tokens
+
+    token = '--header "Authorization: Bearer $TOKEN" ' if Tokens(config.auth).required else ""
+    print(f"{config.model} at {url}  (API: {url}/docs; Ctrl-C stops)")
+    print(f"curl {token}--data-binary @photo.jpg {url}/v1/dehaze -o clear.jpg", flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -300,18 +300,20 @@ def run_until_interrupted(config: ServingConfig, announce: Callable[[str], None]
         announce(url)
         threading.Event().wait()
     except KeyboardInterrupt:
-        finish(config.requests.longest_s + _MARGIN_S)
+        finish(config.requests.longest_s + _MARGIN_S, config.port)
         raise
     finally:
         stop()
 
 
-def finish(seconds: float) -> None:
-    """Take no more requests, and wait until those under way are answered, or for so many seconds."""
+def finish(seconds: float, port: int) -> None:
+    """Take no more requests, and wait until those under way are answered and clients have read the answers, or for so
+    many seconds.
+    """
     deadline = time.monotonic() + seconds
     ingress = serve.get_app_handle(APPLICATION)
     told = False
-    while left := sum(ingress.broadcast("close").results(timeout_s=_MARGIN_S)):
+    while left := sum(ingress.broadcast("close").results(timeout_s=_MARGIN_S)) or _unread(port):
         if not told:
             log.warning("%d requests are under way; Ctrl-C once more drops them", left)
             told = True
@@ -319,6 +321,17 @@ def finish(seconds: float) -> None:
             log.error("%d requests were not answered in time", left)
             return
         time.sleep(_LOOK_S / 4)
+
+
+def _unread(port: int) -> int:
+    """Return how many connections to a port have an answer on the way; 0 where the system is not Linux.
+
+    Serve's proxy has all of an answer in its memory long before a slow client has, and ends at once when Serve does.
+    """
+    tables = [Path("/proc/net") / name for name in ("tcp", "tcp6")]
+    lines = [line.split() for table in tables if table.exists() for line in table.read_text().splitlines()[1:]]
+    ours = [queues for _, local, _, state, queues, *_ in lines if local.endswith(f":{port:04X}") and state == "01"]
+    return sum(int(queues.partition(":")[0], 16) > 0 for queues in ours)  # bytes to be sent : received
 
 
 def _end_on_sigterm() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
+from errno import EACCES, EADDRINUSE
 from pathlib import Path
 from typing import Any, Literal
 
@@ -210,22 +212,29 @@ def read_config(path: str | os.PathLike[str]) -> ServingConfig:
 
 
 def local_ray_environment() -> dict[str, str]:
-    """Return the environment that a Ray of our own needs before Ray is imported, to listen on loopback alone and to
-    guard the connections of its proxy.
+    """Return the environment that a Ray of our own needs before Ray is imported, to listen on loopback, to guard the
+    connections of its proxy, and to have a secret of its own, unless ``RAY_AUTH_MODE`` says whether it has one.
+
+    Replicas of Serve listen on every address for one another, and unpickle what comes: the secret keeps others out.
     """
-    return HOOK | {
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    }
+    mode = os.environ.get("RAY_AUTH_MODE")
+    secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)} if mode is None else {}
+    return (
+        HOOK
+        | secret
+        | {
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        }
+    )
 
 
 def require_free_port(host: str, port: int) -> None:
     """Find out that a port is taken before Ray is started, which would say so less clearly.
 
     Raises:
-        ConfigError: something listens there, or the port may not be used.
+        ConfigError: something listens there, the port may not be used, or the address is none of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -233,7 +242,8 @@ def require_free_port(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what a service that just ended leaves is fine
             probe.bind((host, port))
     except OSError as problem:
-        raise ConfigError(f"cannot listen on {host}:{port}: {problem.strerror}; choose another port") from problem
+        remedy = "choose another port" if problem.errno in (EADDRINUSE, EACCES) else "give an address of this machine"
+        raise ConfigError(f"cannot listen on {host}:{port}: {problem.strerror}; {remedy}") from problem
 
 
 def _application_args(content: Any, file: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ class JobsConfig(Settings):
         folder: folder or URI in which jobs are kept: what was sent, how far they are, and their results. All ingresses
             must reach it; it is for one service alone.
         keep_s: seconds for which a job that has ended, with its result, is kept.
-        max_jobs: jobs that are kept, those that have ended too; further ones get 503.
+        max_jobs: jobs that are kept, those that have ended too, but none that was deleted; further ones get 503.
         max_per_client: jobs of one client (a token, else an address) that have not ended; further ones get 429.
         max_files: photographs in a job.
         max_frames: frames of a video; 27,000 are a quarter of an hour.

@@ -188,8 +188,9 @@ class Demo:
         """Run all stages that are not done yet, then print the table."""
         print(f"run folder: {self.run}", flush=True)
         from pipelines.tracking import running
+        from serving.config import local_ray_environment
 
-        with ray_session(), ExitStack() as stack:
+        with ray_session(local=local_ray_environment()), ExitStack() as stack:
             self.state.stage("ingest", self.ingest)
             tracker = self.tracker()
             stack.enter_context(running(tracker))

@@ -60,6 +60,24 @@ class BodyReader:
                 self.pace.answered()
         return found
 
+    async def models(self) -> list[ModelState]:
+        """Return the models that there are.
+
+        Raises:
+            ProblemError: 503 when there is no backend that says so in time.
+        """
+        try:
+            return await self._states(self.config.requests.timeout_s)
+        except TimeoutError:
+            raise refused(503, "no replica answers", retry_after=_READY_WITHIN_S) from None
+
+    async def _states(self, seconds: float) -> list[ModelState]:
+        async with asyncio.timeout(seconds):
+            states = await self.backend.models()
+        if isinstance(states, Problem):
+            raise ProblemError(states)
+        return states
+
     async def default_model(self) -> str:
         """Return the name of the default model, when there is a backend that can compute; it may be too busy to say so.
 
@@ -69,11 +87,7 @@ class BodyReader:
         if self.admission.closed:
             raise refused(503, "the service is about to end", retry_after=_READY_WITHIN_S)
         with suppress(TimeoutError):
-            async with asyncio.timeout(_READY_WITHIN_S / 2):
-                states = await self.backend.models()
-            if isinstance(states, Problem):
-                raise ProblemError(states)
-            return next(state.name for state in states if state.default)
+            return next(state.name for state in await self._states(_READY_WITHIN_S / 2) if state.default)
         with suppress(TimeoutError):
             async with asyncio.timeout(_READY_WITHIN_S / 2):
                 if await self.backend.there():
@@ -85,18 +99,28 @@ class BodyReader:
         """Take a place for a request.
 
         Raises:
-            ProblemError: 429 or 503, as :meth:`Admission.admitted`, and 503 when its turn would come too late.
+            ProblemError: 429 or 503, as :meth:`Admission.admitted`.
+        """
+        try:
+            with self.admission.admitted(request.state.client) as place:
+                self.metrics.pending(self.admission.pending)
+                yield place
+        finally:
+            self.metrics.pending(self.admission.pending)
+
+    @contextmanager
+    def queued(self, request: Request) -> Iterator[Reservation]:
+        """Take a place for a request with pictures, whose turn comes after those that are worked on.
+
+        Raises:
+            ProblemError: as :meth:`admitted`, and 503 when its turn would come too late.
         """
         limits = self.config.requests
         if self.pace.wait_s > limits.max_wait_s:
             detail = f"the queue is about {self.pace.wait_s:.0f} s long; try again later"
             raise refused(503, detail, "overloaded", limits.retry_after_s)
-        with self.admission.admitted(request.state.client) as place:
-            self.metrics.pending(self.admission.pending)
-            try:
-                yield place
-            finally:
-                self.metrics.pending(self.admission.pending - 1)
+        with self.admitted(request) as place:
+            yield place
 
     @asynccontextmanager
     async def within(self, seconds: float) -> AsyncIterator[None]:

@@ -26,7 +26,7 @@ from serving.http.auth import Tokens
 from serving.http.intake import BodyReader
 from serving.http.openapi import CANCEL, JOB, JOBS, RESULT
 from serving.http.parameters import Absent, Options, Seconds, named_model
-from serving.http.requests import Upload, is_form, read_form, read_into, read_raw
+from serving.http.requests import Upload, is_form, read_form, read_into, read_raw, says
 from serving.jobs import (
     TYPES,
     Asked,
@@ -116,9 +116,9 @@ class Jobs:
             "client": client, "created": time.time(), "options": options, "model": model, "smoothing": smoothing,
             "webhook": webhook,
         }  # fmt: skip
-        with self._service.admission.admitted(client) as place, self._runner.place(client):
+        with self._service.admitted(request) as place, self._runner.place(client):
             try:
-                if request.headers.get("content-type", "").startswith("application/json"):
+                if says(request, "application/json"):
                     asked |= await self._folders(await read_raw(request, place, _DESCRIPTION, self._read_s))
                 elif is_form(request):
                     uploads = await self._uploads(request, place)
@@ -229,6 +229,8 @@ class Jobs:
             if (video := _video(head, options, self._config)) is None and not is_zip(head):
                 known = explain(head) or "this is neither a zip archive nor a video"
                 detail = f"{known}; a job is a zip archive, a video, files of a form, or JSON"
+                if known.startswith("this is JSON"):
+                    detail = "this is JSON; its request wants the header Content-Type: application/json"
                 raise refused(415, detail, "unsupported_format")
             _require_video(video, smoothing)
 
@@ -298,18 +300,18 @@ def add_jobs(app: APIRouter, jobs: Jobs, service: BodyReader) -> None:
     @app.get("/jobs/{job}", **JOB)
     async def state(request: Request, job: str) -> Job:
         """Return how far a job is."""
-        with service.admission.admitted(request.state.client):
+        with service.admitted(request):
             return jobs.view(job, *await jobs.found(request, job))
 
     @app.get("/jobs/{job}/result", **RESULT)
     async def result(request: Request, job: str) -> Response:
         """A video, or photographs in a zip archive with a ``manifest.json``; with a folder, that manifest alone."""
-        with service.admission.admitted(request.state.client):
+        with service.admitted(request):
             return await jobs.result(request, job)
 
     @app.delete("/jobs/{job}", status_code=204, **CANCEL)
     async def cancel(request: Request, job: str) -> Response:
         """End a job, and remove what was sent and what came of it."""
-        with service.admission.admitted(request.state.client):
+        with service.admitted(request):
             await jobs.cancel(request, job)
         return Response(status_code=204)

@@ -29,7 +29,7 @@ _REASONS = {
 
 
 def _problem(status: int) -> dict[str, Any]:
-    text, codes = {"type": "string"}, [code for code, (of, _) in CODES.items() if of == status]
+    text, codes = {"type": "string"}, [code for code, of in CODES.items() if of == status]
     properties = {
         "type": text,
         "title": text,
@@ -147,6 +147,16 @@ SCORE: dict[str, Any] = {
     "openapi_extra": {"requestBody": _IMAGE_BODY},
     "responses": _answers({"description": "how clear and how good it is"}, *_IN_WORK),
 }
-MODELS: dict[str, Any] = {"responses": _answers({"description": "the models"}, 400, 401, 403, 503, 504)}
+MODELS: dict[str, Any] = {"responses": _answers({"description": "the models"}, 400, 401, 403, 503)}
 ALIVE: dict[str, Any] = {"responses": _answers({"description": "the process answers"}, 400)}
 READY: dict[str, Any] = {"responses": _answers({"description": "a model is warm"}, 400, 503)}
+
+
+def forget_validation_errors(schema: dict[str, Any]) -> None:
+    """Take FastAPI's own 422 out of a schema: the service answers such requests with 400."""
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+                del operation["responses"]["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(name, None)

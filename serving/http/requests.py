@@ -60,7 +60,12 @@ async def refuse_unknown_parameters(request: Request) -> None:
 
 def is_form(request: Request) -> bool:
     """Say whether the body is a multipart form."""
-    return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
+    return says(request, "multipart/form-data")
+
+
+def says(request: Request, media_type: str) -> bool:
+    """Say whether the header names this media type for the body."""
+    return request.headers.get("content-type", "").lower().startswith(media_type)
 
 
 async def read_image(request: Request, place: Reservation, limit: int, seconds: float) -> bytes:

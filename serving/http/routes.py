@@ -24,7 +24,7 @@ from serving.http.batch import dehaze_all
 from serving.http.intake import Backend, BodyReader
 from serving.http.jobs import NO_FOLDER, Jobs, add_jobs, no_videos
 from serving.http.middleware import RequestMiddleware, problem_response
-from serving.http.openapi import ALIVE, BATCH, BEARER, DEHAZE, MODELS, READY, SCORE
+from serving.http.openapi import ALIVE, BATCH, BEARER, DEHAZE, MODELS, READY, SCORE, forget_validation_errors
 from serving.http.page import add_page
 from serving.http.parameters import Absent, Options, named_model
 from serving.http.requests import answer_headers, refuse_unknown_parameters
@@ -91,6 +91,7 @@ def make_api(
             expose_headers=[
                 "X-Request-Id",
                 "Location",
+                "Retry-After",
                 "X-Model",
                 "X-Clearness-Before",
                 "X-Clearness-After",
@@ -113,6 +114,7 @@ def make_api(
     _add_state(state, service)
     app.include_router(state)
     add_page(app)
+    forget_validation_errors(app.openapi())
     return app
 
 
@@ -152,7 +154,8 @@ def _add_problems(app: FastAPI, metrics: Metrics, *, jobs: bool) -> None:
         allow = error.headers["Allow"] if error.status_code == 405 and error.headers else ""
         if allow:  # of the first route of this path; there may be others
             route = getattr(request.scope.get("route"), "path", "")
-            methods = sorted(map(str.upper, app.openapi()["paths"].get(route, ()))) or [allow]
+            known = {method.upper() for method in app.openapi()["paths"].get(route, ())} or set(allow.split(", "))
+            methods = sorted(known - {"HEAD"})
             detail = f"'{path}' takes {' or '.join(methods)}, not {request.method}"
             allow = ", ".join(methods).replace("GET", "GET, HEAD")
         response = answer(request, http_problem(error.status_code, detail))
@@ -168,7 +171,7 @@ def _add_pictures(app: APIRouter, service: BodyReader) -> None:
     async def dehaze(request: Request, options: Options, model: str | Absent = named) -> Response:
         """The photograph of the request body (raw, or ``file`` of a multipart form), dehazed."""
         name = service.known(model)
-        with service.admitted(request) as place:
+        with service.queued(request) as place:
             data = await service.image(request, place)
             async with service.within(limits.timeout_s):
                 answer = _good(await service.worked(service.backend.dehaze(DehazeTask(data, options, name))))
@@ -178,7 +181,7 @@ def _add_pictures(app: APIRouter, service: BodyReader) -> None:
     async def batch(request: Request, options: Options, model: str | Absent = named) -> Response:
         """The files of a form, or of a zip archive, dehazed: a zip archive with a ``manifest.json``."""
         name = service.known(model)
-        with service.admitted(request) as place:
+        with service.queued(request) as place:
             sources = await service.sources(request, place)
             async with service.within(limits.batch_timeout_s):
                 archive = await dehaze_all(
@@ -191,7 +194,7 @@ def _add_pictures(app: APIRouter, service: BodyReader) -> None:
     @app.post("/score", **SCORE)
     async def score(request: Request) -> Score:
         """Clearness and quality of the photograph as it is, in [0, 1], higher is better."""
-        with service.admitted(request) as place:
+        with service.queued(request) as place:
             data = await service.image(request, place)
             async with service.within(limits.timeout_s):
                 score: Score = _good(await service.worked(service.backend.score(data)))
@@ -222,10 +225,8 @@ def _add_models(app: APIRouter, service: BodyReader) -> None:
     async def models() -> Offered:
         """The models that this service has, why a newer version is not served, and which files it takes."""
         limits, jobs = service.config.limits, service.config.jobs
-        async with service.within(service.config.requests.timeout_s):
-            states = _good(await service.backend.models())
         accepted = Accepted(limits.max_bytes, limits.max_pixels, limits.formats, jobs.max_bytes, no_videos(jobs))
-        return Offered(states, accepted)
+        return Offered(await service.models(), accepted)
 
 
 def _add_state(app: APIRouter, service: BodyReader) -> None:

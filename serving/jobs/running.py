@@ -73,7 +73,8 @@ class Runner:
         if mine >= config.max_per_client:
             detail = f"this client has {config.max_per_client} jobs here that have not ended; wait for one"
             raise refused(429, detail, retry_after=_LOOK_S)
-        if self._coming.total() + len(self._works) + len(self._ended) >= config.max_jobs or self.room <= 0:
+        ended = sum(state.status != "cancelled" for state in self._ended.values())  # of those nothing is left
+        if self._coming.total() + len(self._works) + ended >= config.max_jobs or self.room <= 0:
             raise refused(503, "the folder of jobs is full; delete jobs, or try again later", "jobs_full", _LOOK_S)
         self._coming[client] += 1
         try:
@@ -98,7 +99,7 @@ class Runner:
             task.cancel()
             await asyncio.wait([task])
             await asyncio.to_thread(self._store.cancel, job)  # what the photograph under way left
-        self._ended.pop(job, None)
+        self._ended[job] = await asyncio.to_thread(self._store.state, job)
         self._woken.set()
 
     async def run(self) -> None:
@@ -138,7 +139,7 @@ class Runner:
             return
         state = await asyncio.to_thread(self._store.state, job)
         if state.ended is not None:
-            self._ended[job] = state
+            self._ended.setdefault(job, state)  # it may have been deleted meanwhile
             await asyncio.to_thread(self._store.tidy, job, keep_result=state.status == "done")
             if asked.webhook is not None and state.status != "cancelled":
                 self._begin(job, self._tell(job, asked, state))

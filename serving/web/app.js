@@ -334,7 +334,8 @@ function renderText(item, result) {
   byId("scores").hidden = !words;
   byId("scores").textContent = words;
   let note = result?.detail ? sentence(result.detail) : "";
-  if (item.read && !item.size && !item.refusal && !item.video) note = "This browser cannot show the original: preview not possible. The result is shown as PNG.";
+  const unshown = item.read && !item.size && !item.video && !strip.problem(item);
+  if (unshown) note = `This browser cannot show the original.${queryOf(item, item.wanted).format === "png" ? " The result is shown as PNG." : ""}`;
   else if (stage.differs) note = "This browser turns the original in another way: only the result is shown.";
   else if (result && result.body !== item.file) note = "This is a preview. The photograph is dehazed in full size when you view it at 100 % or download it.";
   byId("note").hidden = !note;

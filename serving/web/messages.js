@@ -5,6 +5,7 @@ const PROBLEMS = {
   // of the photograph
   too_large: { text: "This photograph is too large for the service.", detail: true },
   unsupported_format: { text: "This is not a photograph that the service can read.", detail: true },
+  empty: { text: "The file is empty." },
   corrupt: { text: "The file is damaged and cannot be read." },
   truncated: { text: "The file is incomplete: it ends before the picture does." },
   unreadable: { text: "The file cannot be read. It may be a folder, or have been moved since you chose it." },

@@ -107,6 +107,7 @@ function thumbnail(image, ratio) {
 
 /** Throws a Problem when the service would refuse the file, so that it need not be sent. */
 export function check({ file, format, size, video }, limits) {
+  if (!file.size) throw new Problem("empty");
   if (video && limits.no_videos) throw new Problem("no_videos", limits.no_videos);
   const most = video ? limits.max_video_bytes : limits.max_bytes;
   if (file.size > most) {

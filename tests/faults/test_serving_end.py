@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,25 +25,34 @@ from benchmarks.serving_service import descendants, free_port
 pytestmark = pytest.mark.faults
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_picture_under_way_is_answered(
-    photo: Callable[..., NDArray[Any]], tmp_path: Path, sent: signal.Signals
-) -> None:
+@contextlib.contextmanager
+def serving(folder: Path, **settings: Any) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """``python -m serving``, with its port."""
     port = free_port()
-    settings = {
-        "model": "dcp", "scorer": None, "threads": 1, "port": port, "requests": {"timeout_s": 200},
-        "inference": {"working_side": None},  # all pixels, so that it takes long on any machine
-    }  # fmt: skip
-    file = tmp_path / "service.yaml"
-    file.write_text(yaml.safe_dump({"applications": [{"args": settings}]}))
-    buffer = io.BytesIO()
-    Image.fromarray(photo(1, 480, 640, hazy=True)).resize((4000, 3000)).save(buffer, "JPEG")
+    known = {"model": "dcp", "scorer": None, "threads": 1, "port": port}
+    file = folder / "service.yaml"
+    file.write_text(yaml.safe_dump({"applications": [{"args": known | settings}]}))
     command = [sys.executable, "-m", "serving", "--config", str(file)]
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background, and so inherited
     service = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         assert service.stdout is not None
         assert any(line.startswith("curl") for line in service.stdout)
+        yield service, port
+    finally:
+        for process in descendants(service.pid)[::-1] if service.poll() is None else ():
+            with contextlib.suppress(ProcessLookupError):  # it went with one that was killed before
+                os.kill(process, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_picture_under_way_is_answered(
+    photo: Callable[..., NDArray[Any]], tmp_path: Path, sent: signal.Signals
+) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(photo(1, 480, 640, hazy=True)).resize((4000, 3000)).save(buffer, "JPEG")
+    # All pixels, so that it takes long on any machine.
+    with serving(tmp_path, requests={"timeout_s": 200}, inference={"working_side": None}) as (service, port):
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=250) as client, ThreadPoolExecutor(1) as pool:
             long = pool.submit(client.post, "/v1/dehaze", content=buffer.getvalue())
             time.sleep(3)  # it is being computed
@@ -57,8 +66,20 @@ def test_a_picture_under_way_is_answered(
             assert (late.status_code, late.json()["detail"]) == (503, "the service is about to end")
             assert long.result().status_code == 200
         assert service.wait(60) == 0
-    finally:
-        for process in descendants(service.pid)[::-1]:
-            if service.poll() is None:
-                with contextlib.suppress(ProcessLookupError):  # it went with one that was killed before
-                    os.kill(process, signal.SIGKILL)
+
+
+def test_a_slow_reader_gets_all_of_its_answer(photo: Callable[..., NDArray[Any]], tmp_path: Path) -> None:
+    """More than the buffers of the system hold."""
+    buffer = io.BytesIO()
+    Image.fromarray(photo(1, 480, 640, hazy=True)).resize((4000, 3000)).save(buffer, "JPEG")
+    with serving(tmp_path) as (service, port):
+        url = f"http://127.0.0.1:{port}/v1/dehaze?format=bmp"
+        with httpx.stream("POST", url, content=buffer.getvalue(), timeout=100) as answer:
+            pieces = answer.iter_raw(1 << 20)
+            size = len(next(pieces))
+            service.send_signal(signal.SIGTERM)
+            for _ in range(3):
+                time.sleep(6)
+                size += len(next(pieces))
+            assert size + sum(map(len, pieces)) == int(answer.headers["content-length"]) > 36_000_000
+        assert service.wait(60) == 0

@@ -284,6 +284,17 @@ def test_addresses_of_no_use(uri: str, told: str, tmp_path: Path) -> None:
     assert time.monotonic() - began < 20
 
 
+def test_a_question_makes_no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "mlflow.db"  # MLflow's own setting is that of the current folder
+    monkeypatch.setattr("mlflow.get_tracking_uri", lambda: f"sqlite:///{file}")
+    for ask in (resolve, download_model):
+        with pytest.raises(
+            ConfigError, match=r"there is no MLflow database .*; train .*, or give another tracking URI"
+        ):
+            ask(CHAMPION)
+    assert not file.exists()
+
+
 def test_a_server_of_another_kind_is_said_to_be_none() -> None:
     class Other(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -426,7 +426,7 @@ class TestOne:
         path = save("scan.tif", format="TIFF")
         page.choose(path)
         page.finished()
-        assert "preview not possible" in page["note"].text
+        assert page["note"].text == "This browser cannot show the original. The result is shown as PNG."
         assert page["after"].get_property("naturalWidth") == 128
         assert not page["split"].is_displayed()
         page["download"].send_keys(Keys.ENTER)
@@ -887,15 +887,21 @@ class TestSeveral:
             save("cut.jpg", data=whole[: len(whole) // 2]),
             save("heavy.jpg", data=whole + bytes(400_000)),
             save("wide.jpg", height=401, width=500),
+            save("empty.jpg", data=b""),
+            save("broken.jpg", data=b"\xff\xd8\xff" + bytes(500)),
         )
-        page.until(lambda: len(page.entries()) == 5 and not {"Waiting", "Reading", "Dehazing"} & set(page.entries()))
-        good, notes, cut, heavy, wide = page.entries()
+        page.until(lambda: len(page.entries()) == 7 and not {"Waiting", "Reading", "Dehazing"} & set(page.entries()))
+        good, notes, cut, heavy, wide, empty, broken = page.entries()
         assert good == "Done"
         assert notes.startswith("This is not a photograph")
         assert cut.startswith("The file is incomplete")
         assert heavy.startswith("This photograph is too large")
         assert "pixels" in page.script("return document.querySelectorAll('#list .words')[4].textContent")
         assert wide.startswith("This photograph is too large")
+        assert empty == "The file is empty."
+        page.chrome.find_elements(By.CSS_SELECTOR, ".pick")[6].click()
+        page.says("item-problem-text", broken)
+        assert not page["note"].is_displayed(), "there is no result that could be shown"
 
     def test_what_is_refused_is_not_sent(self, page: Page, save: Save, running: Running) -> None:
         page.choose(save("heavy.jpg", data=b"\xff\xd8\xff" + bytes(400_000)))

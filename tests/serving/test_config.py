@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from models.config import ConfigError, parse
 from models.options import DehazeOptions
 from serving.__main__ import main
-from serving.config import AuthConfig, ServingConfig, read_config, require_free_port
+from serving.config import AuthConfig, ServingConfig, local_ray_environment, read_config, require_free_port
 from serving.errors import ProblemError
 from serving.metrics import Metrics
 from serving.retry import twice
@@ -39,6 +39,29 @@ def test_serve_takes_the_packaged_configuration() -> None:
     assert (module, getattr(app, function)) == ("serving.app", app.build)
     assert content["http_options"]["request_timeout_s"] > ServingConfig().requests.longest_s
     assert content["http_options"]["host"] == content["applications"][0]["args"]["host"]
+
+
+def test_a_ray_of_our_own_has_a_secret_unless_somebody_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    first, second = local_ray_environment(), local_ray_environment()
+    assert first["RAY_AUTH_MODE"] == "token"
+    assert len(first["RAY_AUTH_TOKEN"]) == 64
+    assert first["RAY_AUTH_TOKEN"] != second["RAY_AUTH_TOKEN"]
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"} & set(local_ray_environment())
+
+
+def test_the_command_that_is_told_at_the_start_has_a_token_where_one_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from serving.__main__ import _announce
+
+    tokens = tmp_path / "tokens"
+    tokens.write_text("a-token-of-some-length")
+    for settings, header in (({}, ""), ({"token_file": tokens}, '--header "Authorization: Bearer $TOKEN" ')):
+        _announce("http://127.0.0.1:8000", ServingConfig.model_validate({"auth": settings}))
+        command = capsys.readouterr().out.splitlines()[1]
+        assert command == f"curl {header}--data-binary @photo.jpg http://127.0.0.1:8000/v1/dehaze -o clear.jpg"
 
 
 def test_what_is_built_has_the_resources_of_the_configuration() -> None:
@@ -114,9 +137,12 @@ def test_a_taken_port_is_one_clear_error() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}"):
+        with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}: .*; choose another port"):
             require_free_port("127.0.0.1", port)
     require_free_port("127.0.0.1", port)
+    for host in ("198.51.100.7", "no.such.host.invalid"):
+        with pytest.raises(ConfigError, match=f"cannot listen on {host}:{port}: .*; give an address of this machine"):
+            require_free_port(host, port)
 
 
 def test_the_command_helps_and_refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -186,6 +212,13 @@ def test_requests_are_counted(service: Callable[..., TestClient], jpeg: Callable
     ((haze, _),) = recorder.of("dehaze_input_haze")
     assert 0 < haze < 1
     assert recorder.of("dehaze_pending")[-1] == (0, {})
+
+
+def test_requests_of_jobs_are_among_those_held(service: Callable[..., TestClient], tmp_path: Path) -> None:
+    recorder = Recorder()
+    client = service(metrics=Metrics(recorder), jobs={"folder": str(tmp_path)})
+    assert client.post("/v1/jobs", content=b"nothing").status_code == 415
+    assert recorder.of("dehaze_pending") == [(1, {}), (0, {})]
 
 
 def test_lost_work_is_sent_once_more() -> None:

@@ -19,7 +19,9 @@ import pytest
 from PIL import Image
 
 from models.images.limits import ImageError
-from serving.errors import CODES
+from serving.archive import done_entry, failed_entry
+from serving.engine import Answer
+from serving.errors import CODES, Problem
 from serving.metrics import Metrics
 from tests.documents import Block, blocks_of
 
@@ -117,6 +119,12 @@ def rows(header: str) -> Iterator[list[str]]:
         yield [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
 
 
+def test_the_entries_of_a_manifest_are_told() -> None:
+    told = {key.strip("`") for cells, _ in rows("key of an entry") for key in cells.split(", ")}
+    answer = Answer(b"", "JPEG", 8, 8, "dcp", None, None, {})
+    assert told == {*done_entry("a.jpg", "a.jpg", answer), *failed_entry("a.jpg", Problem(422, "corrupt", ""))}
+
+
 def used_codes() -> set[str]:
     """The codes that the service's sources write out: arguments of Problem() and refused()."""
     kinds = (kind for kind in ImageError.__subclasses__() if kind.__module__ == ImageError.__module__)
@@ -134,7 +142,7 @@ def used_codes() -> set[str]:
 
 def test_the_table_of_errors_is_that_of_the_code() -> None:
     told = {code.strip("`"): int(status) for status, code, _ in rows("status")}
-    assert told == {code: status for code, (status, _) in CODES.items()}
+    assert told == CODES
     assert used_codes() <= set(CODES)
     assert {"no_scorer", "overloaded", "unknown_model"} <= used_codes()
 

@@ -285,6 +285,8 @@ def test_a_request_that_takes_too_long_is_cancelled(service: Service, jpeg: Jpeg
     many = client.post("/v1/batch", files=[("file", (f"{index}.jpg", jpeg())) for index in range(9)])
     assert many.status_code == 504
     assert backend.cancelled == backend.inside == 1 + 4  # four at a time: the others were never begun
+    models = client.get("/v1/models")
+    assert (models.status_code, models.json()["detail"]) == (503, "no replica answers"), "it is about no picture"
 
 
 def test_full_queues_answer_at_once(service: Service, jpeg: Jpeg) -> None:

@@ -157,6 +157,7 @@ class TestService:
         for origin, allowed in (("https://a.example", "https://a.example"), ("https://b.example", None)):
             answer = client.get("/healthz", headers={"Origin": origin})
             assert answer.headers.get("access-control-allow-origin") == allowed
+            assert allowed is None or "Retry-After" in answer.headers["access-control-expose-headers"]
 
     def test_a_failure_says_nothing_of_itself(self, service: Service, caplog: pytest.LogCaptureFixture) -> None:
         answer = service(Nothing()).post("/v1/dehaze", content=b"x")

@@ -123,6 +123,15 @@ def test_there_are_no_jobs_without_a_folder(service: Service, backend: Fake) -> 
     assert not [path for path in client.get("/openapi.json").json()["paths"] if "jobs" in path]
 
 
+def test_every_error_of_a_job_is_described_as_a_problem(service: Service, backend: Fake, folder: Path) -> None:
+    schema = service(backend, jobs={"folder": str(folder)}).get("/openapi.json").json()
+    assert not [name for name in schema["components"]["schemas"] if "ValidationError" in name]
+    for path in schema["paths"].values():
+        for operation in path.values():
+            errors = [answer["content"] for status, answer in operation["responses"].items() if status >= "4"]
+            assert all(list(content) == ["application/problem+json"] for content in errors)
+
+
 def test_a_cancelled_job_stops_and_leaves_no_photograph(service: Service, backend: Fake, folder: Path) -> None:
     client = service(backend, jobs={"folder": str(folder)})
     backend.open.clear()
@@ -205,6 +214,15 @@ def test_a_client_has_only_so_many_jobs_and_the_folder_too(service: Service, bac
     second = submitted(client, photographs(b"c"))["id"]
     ended(client, second)
     wait_for(lambda: client.post("/v1/jobs", content=photographs(b"d")).json()["code"] == "jobs_full")
+
+
+def test_a_job_that_was_deleted_takes_no_place(service: Service, backend: Fake, folder: Path) -> None:
+    client = service(backend, jobs={"folder": str(folder), "max_jobs": 1})
+    for content in (b"a", b"b", b"c"):
+        job = submitted(client, photographs(content))["id"]
+        ended(client, job)
+        assert client.delete(f"/v1/jobs/{job}").status_code == 204
+        time.sleep(0.3)  # the service has looked at its folder
 
 
 def test_results_do_not_outgrow_the_folder(service: Service, backend: Fake, folder: Path) -> None:
@@ -346,6 +364,16 @@ def test_a_job_reads_a_folder_and_writes_another(service: Service, backend: Fake
     assert codes == {"a.jpg": None, "day/b.jpeg": "corrupt", "day/c.JPG": None, "link.jpg": "not_allowed"}
     assert result.json()["skipped"] == ["notes.txt"]
     assert b"secret" not in backend.seen
+
+
+def test_json_is_known_by_its_header(service: Service, backend: Fake, folder: Path) -> None:
+    client = service(backend, jobs={"folder": str(folder)})
+    body = b'{"source": "/photos", "target": "/clear"}'
+    for kind in ("application/json", "Application/JSON; charset=utf-8"):
+        assert client.post("/v1/jobs", content=body, headers={"Content-Type": kind}).json()["code"] == "not_allowed"
+    unmarked = client.post("/v1/jobs", content=body, headers={"Content-Type": "application/x-www-form-urlencoded"})
+    assert unmarked.status_code == 415
+    assert unmarked.json()["detail"] == "this is JSON; its request wants the header Content-Type: application/json"
 
 
 def test_only_allowed_folders_are_read_or_written(

@@ -208,7 +208,10 @@ def test_other_paths_and_methods_are_problems(service: Service, jpeg: Jpeg) -> N
         answer = client.post(path, content=jpeg(), follow_redirects=False)
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
         assert "did you mean '/v1/dehaze'?" in answer.json()["detail"]
-    assert client.post("/healthz").headers["allow"] == "GET, HEAD"
+    for path in ("/healthz", "/", "/web/app.js", "/openapi.json"):
+        answer = client.post(path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
+        assert answer.json()["detail"] == f"'{path}' takes GET, not POST"
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/models", "/openapi.json", "/", "/web/app.js", "/nothing"])
