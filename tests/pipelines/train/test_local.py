@@ -7,6 +7,7 @@ import json
 import pickle
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
@@ -25,6 +26,7 @@ from models.checkpoints import read_state
 from models.config import ConfigError
 from models.inference.dehazing import dehaze
 from pipelines.corpus.format import CORPUS_SCHEMA, MANIFEST, Manifest, image_id_of, open_corpus
+from pipelines.lock import only_one
 from pipelines.train import __main__ as command
 from pipelines.train import local
 from pipelines.train.data import Sampling, validation_pairs
@@ -429,6 +431,23 @@ def test_the_command_is_interrupted_with_130_and_goes_on(
     error = capsys.readouterr().err
     assert f"cannot go on with the MLflow run {run_id} at {uri}: " in error
     assert f"; delete {tmp_path / 'out' / 'tracking.json'}, and a new MLflow run is begun" in error
+
+
+def test_a_run_that_was_killed_goes_on_though_its_children_had_samples_to_hand_over(
+    corpora: dict[str, str], tmp_path: Path
+) -> None:
+    large = ["crop={size: 96, per_photo: 8}", "train.steps=100000", "train.checkpoint_every=1"]  # more than a pipe holds
+    command_line = words(corpora, tmp_path / "out", *(word for setting in large for word in ("--set", setting)))
+    run = subprocess.Popen([sys.executable, "-m", "pipelines.train", *command_line], cwd=ROOT)
+    try:
+        deadline = time.monotonic() + 120.0
+        while not list((tmp_path / "out" / "local").glob("step-*")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    finally:
+        run.kill()
+        run.wait()
+    with only_one(str(tmp_path / "out"), "training", command.PATIENCE_S):
+        assert list((tmp_path / "out" / "local").glob("step-*"))
 
 
 @pytest.mark.parametrize(
