@@ -436,8 +436,8 @@ def test_the_command_is_interrupted_with_130_and_goes_on(
 def test_a_run_that_was_killed_goes_on_though_its_children_had_samples_to_hand_over(
     corpora: dict[str, str], tmp_path: Path
 ) -> None:
-    large = ["crop={size: 96, per_photo: 8}", "train.steps=100000", "train.checkpoint_every=1"]  # more than a pipe holds
-    command_line = words(corpora, tmp_path / "out", *(word for setting in large for word in ("--set", setting)))
+    more = ["crop={size: 96, per_photo: 8}", "train.steps=100000", "train.checkpoint_every=1"]  # than a pipe holds
+    command_line = words(corpora, tmp_path / "out", *(word for setting in more for word in ("--set", setting)))
     run = subprocess.Popen([sys.executable, "-m", "pipelines.train", *command_line], cwd=ROOT)
     try:
         deadline = time.monotonic() + 120.0
