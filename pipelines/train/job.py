@@ -280,9 +280,9 @@ def open_tracker(job: TrainJob, uri: str) -> Any:
         ConfigError: MLflow cannot be used at that address, or no longer has that run.
     """
     from models.mlflow_client import is_away
-    from pipelines.tracking import Tracker
+    from pipelines.tracking import Tracker, absolute_uri
 
-    record = child(job.out, TRACKING_FILE)
+    uri, record = absolute_uri(uri), child(job.out, TRACKING_FILE)
     known = read_json(record)
     if (known.get("digest"), known.get("uri")) == (job.digest, uri):
         try:
