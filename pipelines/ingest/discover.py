@@ -86,6 +86,8 @@ class SourceFile:
 class Sorter:
     """Tells what a path is: a photograph of the wanted domain, a depth map, or nothing of interest."""
 
+    suffixes = IMAGE_SUFFIXES  # of what is looked for
+
     def __init__(self, layout: LayoutName, domain: Domain) -> None:
         self.photographs = LAYOUTS[layout].photographs(domain, layout)
         depth = LAYOUTS[layout].depth
@@ -184,13 +186,13 @@ def list_source(source: str, sorter: Sorter, what: str = "photographs", most: in
         prefix = waiting.pop()
         waiting += place_all(prefix, inside, found)
     if not waiting and not found.rows and not found.containers:
-        raise nothing_at(source, what, found.left)
+        raise nothing_at(source, what, sorter, found.left)
     return SourceListing(found.table(), found.containers, found.left, waiting)
 
 
-def nothing_at(source: str, what: str, left: Counter[str]) -> ConfigError:
+def nothing_at(source: str, what: str, sorter: Sorter, left: Counter[str]) -> ConfigError:
     """Return the error of a source where nothing is found."""
-    known = " ".join(sorted({*IMAGE_SUFFIXES, *CONTAINERS}))
+    known = " ".join(sorted({*sorter.suffixes, *CONTAINERS}))
     passed = f"; left out: {left_out_text(left)}" if left else ""
     return ConfigError(f"there are no {what} in {source}; looked for {known}{passed}")
 

@@ -148,6 +148,8 @@ def _list(sources: tuple[str, ...], sorter: Sorter, what: str) -> Listing:
 class _DepthSorter(Sorter):
     """In a folder of depth maps everything that can be one is."""
 
+    suffixes = DEPTH_SUFFIXES
+
     def __init__(self, domain: Domain) -> None:
         super().__init__("plain", domain)
 
