@@ -102,7 +102,7 @@ def survey(config: IngestConfig) -> SourceSurvey:
         ConfigError: a folder is missing, or there is no photograph in it.
     """
     try:
-        photographs = _list(config.sources, Sorter(config.layout, config.domain), "photographs")
+        photographs = _list(config.sources, Sorter(config.layout, config.domain, config.out), "photographs")
     except ConfigError as problem:
         pattern = LAYOUTS[config.layout].photographs(config.domain, config.layout).pattern
         if not pattern:
