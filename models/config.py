@@ -140,6 +140,8 @@ def _sentence(cls: type[BaseModel], error: Mapping[str, Any], where: str) -> str
         return f"unknown key '{key}'{inside}{nearest(key, _known_keys(cls, path[:-1]))}"
     if error["type"] == "missing":
         return f"missing key '{key}'{inside}"
+    if error["type"] == "value_error" and isinstance(error.get("input"), Mapping):  # of a section as a whole
+        return f"{key}{inside}: {message}"
     return f"'{key}'{inside} is {error.get('input')!r}: {message}"
 
 

@@ -68,15 +68,24 @@ def is_local(files: Any) -> bool:
 
 
 def absolute(uri: str | os.PathLike[str]) -> str:
-    """Return a URI as it is, a local path made absolute (jobs change their working directory), ``file://`` as a
-    path.
+    """Return a URI as it is, a local path made absolute (jobs change their working directory) and without ``..``,
+    ``file://`` as a path.
     """
     text = os.fspath(uri)
     if not is_uri(text):
         home = text == "~" or text.startswith("~/")  # as shells have it; ~a.jpg may be a file
-        return str((Path(text).expanduser() if home else Path(text)).absolute())
+        return _one_way((Path(text).expanduser() if home else Path(text)).absolute())
     files, path = filesystem(text)
     return str(path) if is_local(files) else text
+
+
+def _one_way(path: Path) -> str:
+    """Spell a path without ``..``: what it leads to has one name, from whichever folder it was given."""
+    parts = path.parts
+    if ".." not in parts:
+        return str(path)
+    last = len(parts) - parts[::-1].index("..")
+    return str(Path(*parts[:last]).resolve().joinpath(*parts[last:]))  # past links, whose parents are elsewhere
 
 
 def filesystem(uri: str) -> tuple[Any, str]:

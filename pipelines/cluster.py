@@ -158,11 +158,11 @@ def data_context_defaults() -> None:
 def _join(address: str, log_to_driver: bool) -> None:
     import ray
 
-    from pseudolabel.inspect import require_answer
+    from pseudolabel.inspect import answering
 
-    require_answer(address)
     where = f"the Ray cluster at '{address}'"
-    with starting_ray(f"{where} cannot be joined", "use the Ray and the Python that run there, and see `ray status`"):
+    remedy = "use the Ray and the Python that run there, and see `ray status`"
+    with answering(address), starting_ray(f"{where} cannot be joined", remedy):
         try:
             ray.init(
                 address=address,

@@ -53,6 +53,11 @@ def default_uri(out: str | os.PathLike[str]) -> str:
     return f"{SQLITE}{Path(out).resolve() / 'mlflow.db'}"
 
 
+def absolute_uri(uri: str) -> str:
+    """Return a tracking address that means the same in every process: that of a database file is made absolute."""
+    return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).absolute()}" if uri.startswith(SQLITE) else uri
+
+
 def require_tracking(uri: str) -> None:
     """Find out before a long job that its figures could not be logged.
 

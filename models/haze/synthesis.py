@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor
 
-from models.config import Settings
+from models.config import Settings, parse
 from models.haze.depth import between, draw, generators, procedural_depths, smooth_field
 
 _KIND = 0x5EED  # the kind of haze is drawn from another generator than the haze
@@ -91,7 +91,7 @@ class HazeConfig(Settings):
                 raise ValueError(f"kinds.{name}.share is {share!r}; expected a number above 0")
             if "kinds" in self.kinds[name]:
                 raise ValueError(f"kinds.{name} has kinds of its own; expected none")
-            self.of_kind(name)
+            parse(_Kind, self.model_dump(exclude={"kinds"}) | self.kinds[name], f"kinds.{name}")
         return self
 
     def shares(self) -> dict[str, float]:
@@ -106,6 +106,12 @@ class HazeConfig(Settings):
         """
         own = {key: value for key, value in self.kinds[name].items() if key != "share"}
         return HazeConfig.model_validate(self.model_dump(exclude={"kinds"}) | own)
+
+
+class _Kind(HazeConfig):
+    """What ``kinds`` says of one of them."""
+
+    share: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.config import ConfigError
 from models.inference.memory import peak_bytes
 from models.inference.tiles import feather, tiles_of
 from models.networks import Light, banded, pad_to_multiple, recording, replaying
@@ -44,13 +45,15 @@ def as_dehazed(output: Any) -> Dehazed:
     """Return what a network gave as scene and transmission: a tensor is a scene; anything else has the attributes.
 
     Raises:
-        TypeError: neither a tensor nor an object with a ``scene``.
+        ConfigError: neither a tensor nor an object with a ``scene``.
     """
     if isinstance(output, Tensor):
         return Dehazed(output, None)
     scene = getattr(output, "scene", None)
     if not isinstance(scene, Tensor):
-        raise TypeError(f"a network must map an image to an image; it returned {type(output).__name__} without .scene")
+        raise ConfigError(
+            f"a network must map an image to an image; it returned {type(output).__name__} without .scene"
+        )
     return Dehazed(scene, getattr(output, "transmission", None), getattr(output, "light", None))
 
 

@@ -51,6 +51,7 @@ LISTED = pa.schema(
     ]
 )
 LEFT_OUT = "left out"
+SHARD = re.compile(r"(train|test)-\d{5}-[0-9a-f]{8}\.parquet")
 _SIDE_DEPTH = re.compile(r"(.+)\.depth\.(png|tiff?|npy|npz|mat)$", re.IGNORECASE)  # as in a WebDataset: key.depth.png
 _DEPTH_COLUMN = "depth"
 _CATALOGUE = re.compile(rf"(^|/)({re.escape(CATALOGUE)}|{CATALOGUE_FOLDER}/\d{{5,}}-[0-9a-f]{{8}}\.parquet)$")
@@ -86,10 +87,19 @@ class SourceFile:
 class Sorter:
     """Tells what a path is: a photograph of the wanted domain, a depth map, or nothing of interest."""
 
-    def __init__(self, layout: LayoutName, domain: Domain) -> None:
+    suffixes = IMAGE_SUFFIXES  # of what is looked for
+
+    def __init__(self, layout: LayoutName, domain: Domain, out: str | None = None) -> None:
+        """Take ``out``, the folder of the corpus, whose shards are no source where it lies in one."""
+        self.out = None if out is None else out.rstrip("/")
         self.photographs = LAYOUTS[layout].photographs(domain, layout)
         depth = LAYOUTS[layout].depth
         self.depth = None if depth is None else re.compile(depth, re.IGNORECASE)
+
+    def is_own(self, uri: str) -> bool:
+        """Return whether a file is a shard of the corpus that is made, or was one."""
+        folder, _, name = uri.rpartition("/")
+        return folder == self.out and SHARD.fullmatch(name) is not None
 
     def role(self, name: str) -> str | None:
         """Return ``photograph``, ``depth`` or None; hidden files and those of operating systems have no role."""
@@ -125,7 +135,7 @@ class Found:
 
     def add(self, file: SourceFile) -> bool:
         """Take a file in; whether it is of interest."""
-        if _CATALOGUE.search(file.name):  # the source is itself a corpus
+        if _CATALOGUE.search(file.name) or self.sorter.is_own(file.uri):  # the source is a corpus, or holds this one
             return False
         kind, role = container_kind(file.name), self.sorter.role(file.name)
         if file.problem and (file.is_folder or role or kind) and not is_litter(file.name):
@@ -184,13 +194,13 @@ def list_source(source: str, sorter: Sorter, what: str = "photographs", most: in
         prefix = waiting.pop()
         waiting += place_all(prefix, inside, found)
     if not waiting and not found.rows and not found.containers:
-        raise nothing_at(source, what, found.left)
+        raise nothing_at(source, what, sorter, found.left)
     return SourceListing(found.table(), found.containers, found.left, waiting)
 
 
-def nothing_at(source: str, what: str, left: Counter[str]) -> ConfigError:
+def nothing_at(source: str, what: str, sorter: Sorter, left: Counter[str]) -> ConfigError:
     """Return the error of a source where nothing is found."""
-    known = " ".join(sorted({*IMAGE_SUFFIXES, *CONTAINERS}))
+    known = " ".join(sorted({*sorter.suffixes, *CONTAINERS}))
     passed = f"; left out: {left_out_text(left)}" if left else ""
     return ConfigError(f"there are no {what} in {source}; looked for {known}{passed}")
 

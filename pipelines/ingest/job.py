@@ -102,8 +102,9 @@ def _reused(config: IngestConfig, manifest: Manifest) -> Manifest:
 
 def _made(config: IngestConfig, plan: SourceSurvey, before: Present, work: Work) -> Manifest:
     work, spooled, known, listed = prepare(work, config, plan, before)
+    banned = _banned(work, config, plan)  # before the long pass: a list may be none
     examined = first_pass(work, config, listed, known.files, "photographs")
-    decide(work, config, examined, known.held, _banned(work, config, plan))
+    decide(work, config, examined, known.held, banned)
     shards = plan_shards(work, config, known.held, known.sizes)
     _check_depth(shards, config)
     written, late = _write(work, shards, config)

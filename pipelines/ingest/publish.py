@@ -37,9 +37,9 @@ from pipelines.corpus import (
 from pipelines.ingest.card import read_catalogue, read_photograph, read_suspicious, write_card
 from pipelines.ingest.config import IngestConfig
 from pipelines.ingest.decide import PlannedShard, Work, changed, gather, load
+from pipelines.ingest.discover import SHARD
 from pipelines.ingest.write import Written
 
-_SHARD = re.compile(r"(train|test)-\d{5}-[0-9a-f]{8}\.parquet")
 _PIECE = re.compile(
     r"\.(train|test)-\d{5}-.*\.parquet\.[0-9a-f]{8}\.tmp"
 )  # `replacing` leaves it when its task is killed
@@ -310,7 +310,7 @@ def _on_disk(out: str) -> tuple[set[str], set[str]]:
     """Return the names in the folder that are those of shards, and those of pieces of one."""
     files, path = filesystem(out)
     names = {info.path.rpartition("/")[2] for info in files.get_file_info(pafs.FileSelector(path))}
-    return {n for n in names if _SHARD.fullmatch(n)}, {n for n in names if _PIECE.fullmatch(n)}
+    return {n for n in names if SHARD.fullmatch(n)}, {n for n in names if _PIECE.fullmatch(n)}
 
 
 def summary(manifest: Manifest, out: str) -> str:

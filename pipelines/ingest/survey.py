@@ -102,7 +102,7 @@ def survey(config: IngestConfig) -> SourceSurvey:
         ConfigError: a folder is missing, or there is no photograph in it.
     """
     try:
-        photographs = _list(config.sources, Sorter(config.layout, config.domain), "photographs")
+        photographs = _list(config.sources, Sorter(config.layout, config.domain, config.out), "photographs")
     except ConfigError as problem:
         pattern = LAYOUTS[config.layout].photographs(config.domain, config.layout).pattern
         if not pattern:
@@ -147,6 +147,8 @@ def _list(sources: tuple[str, ...], sorter: Sorter, what: str) -> Listing:
 
 class _DepthSorter(Sorter):
     """In a folder of depth maps everything that can be one is."""
+
+    suffixes = DEPTH_SUFFIXES
 
     def __init__(self, domain: Domain) -> None:
         super().__init__("plain", domain)

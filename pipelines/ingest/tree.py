@@ -61,7 +61,7 @@ def _complete(work: Work, stage: str, listing: Listing, what: str) -> Listing:
         level += 1
     for source in {prefix.source for prefix in listing.waiting}:
         if not seen[source]:
-            raise nothing_at(source, what, left)
+            raise nothing_at(source, what, listing.sorter, left)
     return replace(
         listing, containers=list(containers.values()), left=left, roles=roles, parts=tuple(parts), waiting=(),
         digest=digest, example=example, seen=seen,

@@ -54,9 +54,12 @@ def _main(args: argparse.Namespace) -> int:
 
     _require_one_way(args)
     require_absolute(args.out)
-    recipe, out = with_absolute_paths(load_recipe(args.recipe, args.set)), absolute(args.out)
-    for key in unread(recipe, args.set):
+    recipe, out = load_recipe(args.recipe, args.set), absolute(args.out)
+    left_out = unread(recipe, args.set)
+    for key in left_out:
         print(f"note: method {recipe.method} does not read {key}: what --set says of it is left out", file=sys.stderr)
+    read = [setting for setting in args.set if setting.partition("=")[0].strip() not in left_out]
+    recipe = with_absolute_paths(load_recipe(args.recipe, read))
     places = {key: absolute(value) for key in ("clear", "hazy") if (value := getattr(args, key)) is not None}
     for domain in sorted(set(places) - set(sampling_of(recipe))):
         print(f"note: method {recipe.method} reads no {domain} photographs: --{domain} is left out", file=sys.stderr)

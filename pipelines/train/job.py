@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.config import ConfigError
-from models.paths import child, exists, filesystem, is_local, is_uri, read_file, require_writable
+from models.paths import absolute, child, exists, filesystem, is_local, is_uri, read_file, require_writable
 from pipelines.cluster import data_context_defaults
 from pipelines.command import user_error
 from pipelines.nodes import make_room, require_seen
@@ -254,9 +254,9 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
 
     update: dict[str, Any] = {"scorer": _absolute_scorer(recipe.scorer)}
     if recipe.init is not None and recipe.init not in PACKAGED and Path(recipe.init).is_dir():
-        update["init"] = str(Path(recipe.init).absolute())
+        update["init"] = absolute(recipe.init)
     if Path(recipe.perceptual.backbone).is_file():
-        backbone = str(Path(recipe.perceptual.backbone).absolute())
+        backbone = absolute(recipe.perceptual.backbone)
         update["perceptual"] = recipe.perceptual.model_copy(update={"backbone": backbone})
     if recipe.method == "scorer":
         update["network"] = {key: _absolute_scorer(value) for key, value in recipe.network.items()}
@@ -270,7 +270,7 @@ def _absolute_scorer(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _absolute_scorer(inner) for key, inner in value.items()}
     is_name = not isinstance(value, str) or value in PACKAGED
-    return value if is_name or not Path(value).exists() else str(Path(value).absolute())
+    return value if is_name or not Path(value).exists() else absolute(value)
 
 
 def open_tracker(job: TrainJob, uri: str) -> Any:
@@ -280,9 +280,9 @@ def open_tracker(job: TrainJob, uri: str) -> Any:
         ConfigError: MLflow cannot be used at that address, or no longer has that run.
     """
     from models.mlflow_client import is_away
-    from pipelines.tracking import Tracker
+    from pipelines.tracking import Tracker, absolute_uri
 
-    record = child(job.out, TRACKING_FILE)
+    uri, record = absolute_uri(uri), child(job.out, TRACKING_FILE)
     known = read_json(record)
     if (known.get("digest"), known.get("uri")) == (job.digest, uri):
         try:

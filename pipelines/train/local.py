@@ -8,11 +8,15 @@ goes on with the very batch that it would have had next.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -148,8 +152,20 @@ def _as_it_is(block: Any) -> Any:
     return block
 
 
-def _leave_interrupts_to_the_parent(_worker: int) -> None:
+def _leave_with_the_parent(_worker: int, parent: int) -> None:
+    """Let the parent alone end this process: on Ctrl-C it does so itself; when it was killed, this notices.
+
+    torch looks for its parent too, but then waits for ever for a reader of the block in its pipe, and a forked process
+    holds the lock of ``--out`` meanwhile.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _end_after(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
 
 
 def batches_of(blocks: Blocks, batch_size: int, start: int, processes: int) -> Stream:
@@ -167,7 +183,7 @@ def batches_of(blocks: Blocks, batch_size: int, start: int, processes: int) -> S
         collate_fn=_as_it_is,  # arrays go through a pipe: /dev/shm is small in many containers
         num_workers=processes,
         multiprocessing_context="fork" if local else "spawn",  # clients of object storage do not outlive a fork
-        worker_init_fn=_leave_interrupts_to_the_parent,
+        worker_init_fn=partial(_leave_with_the_parent, parent=os.getpid()),
         generator=torch.Generator(),  # so that the random numbers of the training stay as they are
     )
     return _cut(iter(loader), batch_size, offset)

@@ -3,8 +3,8 @@ from .contents import open_contents as open_contents
 from .exporter import INDEX as INDEX
 from .exporter import export as export
 from .originals import find_originals as find_originals
+from .runs import answering as answering
 from .runs import joined as joined
-from .runs import require_answer as require_answer
 from .runs import running as running
 from .runs import stop as stop
 from .statistics import Survey as Survey

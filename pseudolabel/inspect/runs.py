@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import socket
@@ -72,8 +73,8 @@ def joined(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    require_answer(address)
-    with starting_ray(f"the Ray cluster at '{address}' cannot be joined", "use the Ray and the Python that run there"):
+    what, remedy = f"the Ray cluster at '{address}' cannot be joined", "use the Ray and the Python that run there"
+    with answering(address), starting_ray(what, remedy):
         try:
             ray.init(address=address, namespace="ray-dehaze", logging_level=logging.ERROR, log_to_driver=False)
         except ConnectionError:
@@ -84,22 +85,56 @@ def joined(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def require_answer(address: str) -> None:
-    """Fail in seconds where `ray.init` would retry a dead address for minutes and then end the process.
+@contextmanager
+def answering(address: str) -> Iterator[None]:
+    """Be sure that somebody answers at an address, and that Ray can join there for the length of a ``with`` block.
+
+    The cluster that a command starts for itself listens on loopback alone. Ray would look for it at the address that
+    this machine has for others, where nobody answers.
 
     Raises:
-        ConfigError: nobody answers, or this is no address.
+        ConfigError: nobody answers, where `ray.init` would retry for minutes and then end the process; or this is no
+            address.
     """
-    # From the right, as IPv6 addresses hold colons too.
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not port.isdigit():
-        if address != "auto":
-            raise ConfigError(f"Ray address '{address}' is neither host:port nor ray://host:port nor 'auto'")
+    found = _found_here() if address == "auto" else address
+    if found is None:
+        yield
         return
+    # From the right, as IPv6 addresses hold colons too.
+    host, colon, port = found.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        raise ConfigError(f"Ray address '{address}' is neither host:port nor ray://host:port nor 'auto'")
+    host = host.strip("[]")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+        _answer(host, int(port))
     except OSError as problem:
-        raise ConfigError(f"no Ray cluster answers at '{address}': {problem}") from problem
+        where = f"'{address}'" if found == address else f"{found}, which Ray takes for 'auto' here"
+        raise ConfigError(f"no Ray cluster answers at {where}: {problem}; name one that runs") from problem
+    services: Any = importlib.import_module("ray._private.services")
+    constants: Any = importlib.import_module("ray._private.ray_constants")
+    before = constants.ENABLE_RAY_CLUSTER
+    try:
+        if (reached := services.resolve_ip_for_localhost(host)) != host:
+            _answer(reached, int(port))
+    except OSError:
+        constants.ENABLE_RAY_CLUSTER = False  # what RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 says before Ray is imported
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
+
+
+def _answer(host: str, port: int) -> None:
+    socket.create_connection((host, port), timeout=ANSWER_SECONDS).close()
+
+
+def _found_here() -> str | None:
+    """Return the address that Ray takes for ``auto``; None where it finds none, which it says itself."""
+    services: Any = importlib.import_module("ray._private.services")  # there is no public way to ask
+    try:
+        return str(services.get_ray_address_from_environment("auto", None))
+    except ConnectionError:
+        return None
 
 
 def running() -> list[Running]:

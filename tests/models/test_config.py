@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 import pytest
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from models.config import ConfigError, Settings, nearest, parse, parse_words
 
@@ -16,8 +16,20 @@ class Optimizer(Settings):
     steps: int = 10
 
 
+class Ends(Settings):
+    low: int = 0
+    high: int = 1
+
+    @model_validator(mode="after")
+    def _rise(self) -> Ends:
+        if self.low > self.high:
+            raise ValueError(f"low is {self.low}, above high, which is {self.high}")
+        return self
+
+
 class Training(Settings):
     name: str
+    ends: Ends = Ends()
     optimizer: Optimizer = Optimizer()
     warmup: Optimizer | None = None
     crop: tuple[int, int] = (64, 64)
@@ -52,6 +64,7 @@ def test_values_and_defaults() -> None:
         ),
         ({"name": "x", "optimizer": {"zzz": 1}}, "", "unknown key 'zzz' in optimizer; known: rate, steps"),
         ({}, "train", "missing key 'name' in train"),
+        ({"name": "x", "ends": {"low": 3}}, "train", "ends in train: low is 3, above high, which is 1"),
         ({"optimizer": {"steps": "many", "setps": 1}}, "", "unknown key 'setps' in optimizer; did you mean 'steps'?"),
     ],
 )

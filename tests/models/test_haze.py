@@ -386,8 +386,9 @@ def test_a_kind_has_the_keys_of_all_but_what_it_says() -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ({"beta": [2, 1]}, "smaller one first"),
-        ({"betta": [1, 2]}, "betta"),
+        ({"beta": [2, 1]}, r"'beta' in kinds\.odd is \[2, 1\]: expected two numbers, 0 or more, the smaller one first"),
+        ({"betta": [1, 2]}, r"unknown key 'betta' in kinds\.odd; did you mean 'beta'\?"),
+        ({"shar": 1}, r"unknown key 'shar' in kinds\.odd; did you mean 'share'\?"),
         ({"share": 0}, "share is 0; expected a number above 0"),
         ({"kinds": {}}, "kinds of its own"),
     ],

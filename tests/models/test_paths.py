@@ -64,6 +64,22 @@ def test_a_file_of_the_longest_name_is_replaced(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 4
 
 
+def test_a_path_has_one_name_from_wherever_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "deep" / "er")
+    monkeypatch.chdir(tmp_path / "runs")
+    for given, path in {
+        "../new/*.jpg": "new/*.jpg",
+        "./a/../b": "runs/b",
+        str(tmp_path / "runs" / ".." / "b"): "b",
+        "../link/../b": "deep/b",  # which is where it leads
+        "../link/b": "link/b",
+        "a..b/..c": "runs/a..b/..c",
+    }.items():
+        assert paths.absolute(given) == str(tmp_path / path)
+
+
 SECRET = "s3cr3t"
 
 

@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -26,15 +27,46 @@ def test_a_dead_address_fails_at_once_and_is_named() -> None:
         taken.bind(("127.0.0.1", 0))  # bound, not listening: nobody answers here
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         began = time.monotonic()
-        with pytest.raises(ConfigError, match=f"no Ray cluster answers at '{address}'"):
-            runs.require_answer(address)
+        with pytest.raises(ConfigError, match=f"no Ray cluster answers at '{address}'"), runs.answering(address):
+            pass
     assert time.monotonic() - began < runs.ANSWER_SECONDS + 1
+
+
+def test_a_dead_cluster_on_this_machine_fails_at_once_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray._private import services
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        left = f"127.0.0.1:{taken.getsockname()[1]}"  # as a `ray start` that was killed leaves behind
+        monkeypatch.setattr(services, "get_ray_address_from_environment", lambda *_: left)
+        refused = f"no Ray cluster answers at {left}, which Ray takes for 'auto' here: "
+        with pytest.raises(ConfigError, match=refused), runs.answering("auto"):
+            pass
+        with pytest.raises(ConfigError, match=refused):
+            cluster._join("auto", log_to_driver=False)
 
 
 @pytest.mark.parametrize("address", ["head", "head:port", "ray://head"])
 def test_what_is_no_address_is_named(address: str) -> None:
-    with pytest.raises(ConfigError, match="is neither host:port"):
-        runs.require_answer(address)
+    with pytest.raises(ConfigError, match="is neither host:port"), runs.answering(address):
+        pass
+
+
+def test_a_cluster_that_only_loopback_reaches_is_joined_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray._private import ray_constants, services
+
+    with socket.socket() as confined, socket.socket() as elsewhere:
+        confined.bind(("127.0.0.1", 0))  # as a command starts its own
+        confined.listen()
+        port = confined.getsockname()[1]
+        monkeypatch.setattr(services, "get_node_ip_address", lambda *_: "127.0.0.2")  # of this machine for others
+        monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
+        with runs.answering(f"127.0.0.1:{port}"):
+            assert not ray_constants.ENABLE_RAY_CLUSTER
+        elsewhere.bind(("127.0.0.2", port))
+        elsewhere.listen()
+        with runs.answering(f"127.0.0.1:{port}"):
+            assert ray_constants.ENABLE_RAY_CLUSTER, "reached as Ray has it"
 
 
 @pytest.mark.parametrize(
@@ -67,8 +99,8 @@ def test_a_ray_that_cannot_start_is_one_line_and_exit_code_2(
     assert said.count("\n") == 1
     with pytest.raises(ConfigError, match=rf"Ray cannot start on this machine: {reason}; "):
         app._start_ray()
-    monkeypatch.setattr(runs, "require_answer", lambda _address: None)
-    monkeypatch.setattr(inspect, "require_answer", lambda _address: None)
+    monkeypatch.setattr(runs, "answering", nullcontext)
+    monkeypatch.setattr(inspect, "answering", nullcontext)
     refused = rf"the Ray cluster at 'head:6379' cannot be joined: {reason}; use the Ray"
     with pytest.raises(ConfigError, match=refused):
         cluster._join("head:6379", log_to_driver=False)

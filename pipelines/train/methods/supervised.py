@@ -46,10 +46,22 @@ class LossWeights(Settings):
 
 
 def predicted(predict: Predict, images: Tensor) -> Dehazed:
-    """Return what a network makes of N3HW images, in float32 whatever it computes in; not clamped."""
+    """Return what a network makes of N3HW images, in float32 whatever it computes in; not clamped.
+
+    Raises:
+        ConfigError: it gives no images of that size.
+    """
     found = as_dehazed(predict(images))
+    _require_shape("an image", found.scene, tuple(images.shape))
+    if found.transmission is not None:
+        _require_shape("a transmission", found.transmission, (len(images), 1, *images.shape[2:]))
     transmission = None if found.transmission is None else found.transmission.float()
     return Dehazed(found.scene.float(), transmission, found.light)
+
+
+def _require_shape(what: str, given: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(given.shape) != shape:
+        raise ConfigError(f"the network gave {what} of {tuple(given.shape)}; expected {shape}, the size of its input")
 
 
 def coherence(found: Dehazed, hazy: Tensor, weight: float, trust: Tensor | None = None) -> Figures:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from models.contact_sheet import Line, contact_sheet
 from models.images import to_uint8
-from models.inference import as_dehazed
 from pipelines.train.methods.optimization import Batch
+from pipelines.train.methods.supervised import predicted
 
 _LEAST_SIDE = 192  # pixels of a picture; smaller crops are drawn larger
 _PERFECT = 1e-10  # mean squared error of 100 dB
@@ -28,7 +28,7 @@ def validate(network: nn.Module, pairs: Batch) -> tuple[Tensor, Tensor]:
     Returns:
         scenes N3HW in [0, 1], and the PSNR of each to the clear photograph, N in dB: higher is better.
     """
-    scenes = torch.cat([as_dehazed(network(one[None])).scene.float().clamp(0.0, 1.0) for one in pairs["hazy"]])
+    scenes = torch.cat([predicted(network, one[None]).scene.clamp(0.0, 1.0) for one in pairs["hazy"]])
     errors = (scenes - pairs["clear"]).square().mean(dim=(1, 2, 3)).clamp_min(_PERFECT)
     return scenes, -10.0 * errors.log10()
 

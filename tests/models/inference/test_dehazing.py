@@ -99,7 +99,7 @@ def test_no_gradients_are_kept_and_none_are_spoilt() -> None:
 
 @pytest.mark.parametrize("answer", [None, "scene", {"scene": torch.zeros(1)}, SimpleNamespace(scene=None), (1, 2)])
 def test_an_answer_without_a_scene_is_named(answer: Any) -> None:
-    with pytest.raises(TypeError, match=type(answer).__name__):
+    with pytest.raises(ConfigError, match=type(answer).__name__):
         as_dehazed(answer)
 
 

@@ -24,6 +24,7 @@ from pipelines.ingest.config import IngestConfig
 from pipelines.ingest.discover import Sorter, expand, left_out, list_source, match_depth, pair_ids
 from pipelines.ingest.job import ingest
 from pipelines.ingest.layouts import LayoutName
+from pipelines.ingest.survey import survey
 
 PLAIN = Sorter("plain", "hazy")
 
@@ -82,6 +83,9 @@ def test_missing_and_empty_folders(tmp_path: Path) -> None:
         names(touch(tmp_path, "notes.txt"))
     with pytest.raises(ConfigError, match=r"no photographs in .*\*\.png"):
         names(f"{touch(tmp_path, 'a.jpg')}/*.png")
+    config = IngestConfig(sources=(str(tmp_path),), domain="clear", out=str(tmp_path / "out"), depth=str(tmp_path))
+    with pytest.raises(ConfigError, match=r"no depth maps in .*looked for (?!.*\.jpg).*\.npy"):
+        survey(config)
 
 
 def test_containers_are_found_and_opened(tmp_path: Path) -> None:

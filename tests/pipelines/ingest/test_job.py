@@ -88,6 +88,29 @@ def test_every_file_is_accounted_for(messy: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("name", ["corpus", "."])
+def test_a_corpus_in_its_source_is_no_source(
+    photo_folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    asked = config(photo_folder("a", count=3, seed=50), tmp_path / "a" / name)
+    first = ingest(asked)
+    assert first.accepted == 3
+    assert ingest(asked) == first
+    assert "unchanged since the last ingest" in capsys.readouterr().out
+    photo_folder("a/more", count=1, seed=60)
+    again = ingest(asked)
+    assert (again.found, again.accepted) == (4, 4)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_list_that_is_none_is_refused_before_photographs_are_read(photo_folder: Folder, tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_text("no id\n")
+    with pytest.raises(ConfigError, match=r"ids\.txt holds 'no id'"):
+        ingest(config(photo_folder("a", count=2), tmp_path / "out", holdout=[str(tmp_path / "ids.txt")]))
+    assert not list((tmp_path / "out").glob(".examined*"))
+
+
+@pytest.mark.usefixtures("ray_cluster")
 def test_many_parts_make_the_same_corpus(messy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     depth = tmp_path / "depth"
     depth.mkdir()

@@ -7,6 +7,7 @@ import json
 import pickle
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
@@ -25,9 +26,11 @@ from models.checkpoints import read_state
 from models.config import ConfigError
 from models.inference.dehazing import dehaze
 from pipelines.corpus.format import CORPUS_SCHEMA, MANIFEST, Manifest, image_id_of, open_corpus
+from pipelines.lock import only_one
 from pipelines.train import __main__ as command
 from pipelines.train import local
 from pipelines.train.data import Sampling, validation_pairs
+from pipelines.train.job import open_tracker
 from pipelines.train.local import Blocks, LocalHost, alone, batches_of, train_local
 from pipelines.train.loop import Loop, Means
 from pipelines.train.recipe import Recipe, load_recipe
@@ -420,7 +423,7 @@ def test_the_command_is_interrupted_with_130_and_goes_on(
     again = capsys.readouterr()
     assert "already trained" in again.out
     assert "note: method supervised reads no hazy photographs: --hazy is left out" in again.err
-    command.main([*command_line, "--set", "real.label=2"])
+    assert command.main([*command_line, "--set", "real.label=2"]) == 0, "another run, though nothing of it reads that"
     assert "note: method supervised does not read real.label: what --set says of it is left out" in (
         capsys.readouterr().err
     )
@@ -429,6 +432,31 @@ def test_the_command_is_interrupted_with_130_and_goes_on(
     error = capsys.readouterr().err
     assert f"cannot go on with the MLflow run {run_id} at {uri}: " in error
     assert f"; delete {tmp_path / 'out' / 'tracking.json'}, and a new MLflow run is begun" in error
+
+
+def test_the_address_of_a_database_means_the_same_to_workers_elsewhere(
+    corpora: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tracker = open_tracker(job_of("supervised", tmp_path / "out", corpora), "sqlite:///own.db")
+    assert tracker.tracking_uri == f"sqlite:///{tmp_path / 'own.db'}"
+
+
+def test_a_run_that_was_killed_goes_on_though_its_children_had_samples_to_hand_over(
+    corpora: dict[str, str], tmp_path: Path
+) -> None:
+    more = ["crop={size: 96, per_photo: 8}", "train.steps=100000", "train.checkpoint_every=1"]  # than a pipe holds
+    command_line = words(corpora, tmp_path / "out", *(word for setting in more for word in ("--set", setting)))
+    run = subprocess.Popen([sys.executable, "-m", "pipelines.train", *command_line], cwd=ROOT)
+    try:
+        deadline = time.monotonic() + 120.0
+        while not list((tmp_path / "out" / "local").glob("step-*")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    finally:
+        run.kill()
+        run.wait()
+    with only_one(str(tmp_path / "out"), "training", command.PATIENCE_S):
+        assert list((tmp_path / "out" / "local").glob("step-*"))
 
 
 @pytest.mark.parametrize(

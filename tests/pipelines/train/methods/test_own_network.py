@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 import torch
 
 from models import zoo
+from models.config import ConfigError
 from models.images import to_uint8
 from models.inference.dehazing import dehaze
 from pipelines.train.build import allowed, make_method, network_config, write_checkpoint
+from pipelines.train.methods import validate
 from pipelines.train.recipe import load_recipe
 from pseudolabel.labeling.labeler import Labeler, label_batch, load_models, pack_state
 from pseudolabel.labeling.rounds import LabelingConfig
@@ -66,7 +69,22 @@ def test_label_workers_build_it_and_take_over_the_teacher(network: str) -> None:
 
 
 def test_a_network_that_workers_cannot_import_is_named() -> None:
-    from models.config import ConfigError
-
     with pytest.raises(ConfigError, match="'not_installed_here:Net': No module named 'not_installed_here'"):
         load_models(LabelingConfig(network={"name": "not_installed_here:Net"}, allow_networks=("not_installed_here",)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("out_channels: 3", "(1, 3, 30, 30); expected (1, 3, 32, 32)"),
+        ("out_channels: 1, padding: 1", "(1, 1, 32, 32); expected (1, 3, 32, 32)"),
+    ],
+)
+def test_one_that_gives_no_image_of_that_size_is_an_error_that_says_so(arguments: str, message: str) -> None:
+    network = f"network={{name: 'torch.nn:Conv2d', in_channels: 3, kernel_size: 3, {arguments}}}"
+    method = make_method(load_recipe("demo_pretrain", [network, "init=null"]), CPU)
+    method.configure()
+    pairs = {name: torch.rand(1, 3, 32, 32) for name in ("hazy", "clear")}
+    for look in (lambda: method.training_step(pairs, 0), lambda: validate(method.export(), pairs)):
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            look()
