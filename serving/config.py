@@ -219,15 +219,13 @@ def local_ray_environment() -> dict[str, str]:
     """
     mode = os.environ.get("RAY_AUTH_MODE")
     secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)} if mode is None else {}
-    return (
-        HOOK
-        | secret
-        | {
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-            "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        }
-    )
+    return {
+        **HOOK,
+        **secret,
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
 
 
 def require_free_port(host: str, port: int) -> None:

@@ -54,7 +54,7 @@ def dehaze(
     Raises:
         MemoryError: not even the least memory can be had.
         OSError: no space for feature maps in temporary files.
-        TypeError: the network gives no image, or one of another size.
+        ConfigError: the network gives no image, or one of another size.
     """
     if wrap:
         return _around(network, image, config)

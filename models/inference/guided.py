@@ -163,8 +163,8 @@ def mapped(fields: Tensor, band: Tensor, top: int, height: int, out: Tensor | No
     Returns:
         NCRW in [0, 1].
     """
-    size = (height, band.shape[-1])
-    maps = fields if fields.shape[-2:] == size else _rows_of(fields, top, top + band.shape[-2], size)
+    size, bottom = (height, band.shape[-1]), top + band.shape[-2]
+    maps = fields[..., top:bottom, :] if fields.shape[-2:] == size else _rows_of(fields, top, bottom, size)
     return applied(maps, band, out)
 
 

@@ -134,7 +134,7 @@ class Runner:
         with self._execution(plan):
             found = as_dehazed((self._compiled() if plan.compile else self.network)(padded))
         if found.scene.shape != padded.shape:
-            raise TypeError(
+            raise ConfigError(
                 f"a network must map an image to an image of its size; of {tuple(padded.shape)} it made "
                 f"{tuple(found.scene.shape)}"
             )
