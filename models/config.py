@@ -87,7 +87,8 @@ def typed(module: str, verb: str) -> str:
 
 
 def parse_words(parser: argparse.ArgumentParser, words: Sequence[str] | None = None) -> argparse.Namespace:
-    """Do as ``parser.parse_args``, but a flag counts only with its whole name, and an unknown one names its nearest.
+    """Do as ``parser.parse_args``, but a flag counts only with its whole name, an unknown one names its nearest, and
+    flags may stand between names where there are neither verbs nor ``--``.
 
     Args:
         parser: of a command, perhaps with verbs.
@@ -102,7 +103,9 @@ def parse_words(parser: argparse.ArgumentParser, words: Sequence[str] | None = N
         flag = word.partition("=")[0]
         if flag.startswith("--") and flag not in known:
             parser.error(f"unknown flag {flag}{nearest(flag, sorted(known))}")
-    return parser.parse_args(words)
+    verbs = any(isinstance(action, argparse._SubParsersAction) for action in parser._actions)  # noqa: SLF001
+    # Python 3.11 loses what comes after -- where it takes names from several places.
+    return parser.parse_args(words) if verbs or "--" in words else parser.parse_intermixed_args(words)
 
 
 def _flags(parser: argparse.ArgumentParser) -> set[str]:

@@ -155,3 +155,19 @@ def test_misspelt_and_shortened_flags_name_the_nearest(
         parse_words(command(), words)
     assert raised.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["a.jpg", "--strength", "0.5", "b.jpg"], ["a.jpg", "b.jpg"]),
+        (["--strength", "0.5", "a.jpg", "b.jpg"], ["a.jpg", "b.jpg"]),
+        (["--strength", "0.5", "--", "-a.jpg", "b.jpg"], ["-a.jpg", "b.jpg"]),
+    ],
+)
+def test_flags_may_stand_between_names(words: list[str], names: list[str]) -> None:
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("names", nargs="+")
+    parser.add_argument("--strength", type=float)
+    args = parse_words(parser, words)
+    assert (args.names, args.strength) == (names, 0.5)
