@@ -15,7 +15,9 @@ import uvicorn
 
 from models.config import parse
 from serving.config import ServingConfig
+from serving.engine.engine import Answer, DehazeTask
 from serving.engine.replica import Replica
+from serving.errors import Problem
 from serving.http.connections import GuardedProtocol
 from serving.http.routes import make_api
 from tests.serving.hostile import HEAD, broken, endless, quick_model, status_of, talk
@@ -164,7 +166,14 @@ def test_a_head_that_came_early_costs_the_one_before_nothing(
     port: int, jpeg: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half a head behind a request whose answer takes longer than heads may."""
-    monkeypatch.setattr(Impatient, "head_s", 0.02)
+    work = Replica.dehaze
+
+    async def slow(replica: Replica, task: DehazeTask) -> Answer | Problem:
+        await asyncio.sleep(2 * Impatient.head_s)
+        return await work(replica, task)
+
+    monkeypatch.setattr(Impatient, "head_s", 0.1)
+    monkeypatch.setattr(Replica, "dehaze", slow)
     data = jpeg(3)
     first = HEAD + b"Content-Length: %d\r\n\r\n" % len(data) + data
     start = time.monotonic()
