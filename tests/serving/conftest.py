@@ -44,13 +44,17 @@ def service() -> Iterator[Callable[..., TestClient]]:
 @pytest.fixture
 def clip(tmp_path: Path, photo: Callable[..., NDArray[np.uint8]]) -> Path:
     """A video of :data:`COUNT` frames."""
-    path = tmp_path / "clip.mp4"
-    wide = photo(0, 64, 96 + COUNT, hazy=True)
+    return film(tmp_path / "clip.mp4", photo(0, 64, 96 + COUNT, hazy=True))
+
+
+def film(path: Path, scene: NDArray[np.uint8]) -> Path:
+    """Pan over a scene, a column in each of :data:`COUNT` frames."""
+    height, width = scene.shape[0], scene.shape[1] - COUNT
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for index in range(COUNT):
-            picture = np.ascontiguousarray(wide[:, index : index + 96])
+            picture = np.ascontiguousarray(scene[:, index : index + width])
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
     return path

@@ -22,7 +22,7 @@ from serving.config import ServingConfig
 from serving.engine import Frame, FrameTask
 from serving.engine.replica import Replica
 from serving.errors import Problem
-from tests.serving.conftest import BASE, COUNT, ended, submitted
+from tests.serving.conftest import BASE, COUNT, ended, film, submitted
 from tests.serving.hostile import archive
 from tests.waiting import wait_for
 
@@ -55,7 +55,11 @@ def pixels_of(path: Path) -> list[NDArray[np.uint8]]:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
-def test_a_video_is_dehazed_as_dehaze_apply_does(service: Service, clip: Path, tmp_path: Path) -> None:
+def test_a_video_is_dehazed_as_dehaze_apply_does(
+    service: Service, photo: Callable[..., NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    # Of narrow frames libx264 with AVX-512 encodes the same ones now this way, now that way.
+    clip = film(tmp_path / "clip.mp4", photo(0, 64, 384 + COUNT, hazy=True))
     client = service(jobs={"folder": str(tmp_path / "jobs")})
     jobs = [submitted(client, clip.read_bytes(), "?strength=0.8")["id"]]
     jobs.append(client.post("/v1/jobs?strength=0.8", files={"file": ("a.mp4", clip.read_bytes())}).json()["id"])
