@@ -49,7 +49,7 @@ def _main(args: argparse.Namespace) -> int:
     from pipelines.tracking import running
     from pipelines.train.data import sampling_of
     from pipelines.train.job import open_tracker, prepare, train, with_absolute_paths
-    from pipelines.train.recipe import load_recipe, unread
+    from pipelines.train.recipe import key_of, load_recipe, unread
     from pipelines.train.run import TrainJob
 
     _require_one_way(args)
@@ -58,8 +58,9 @@ def _main(args: argparse.Namespace) -> int:
     left_out = unread(recipe, args.set)
     for key in left_out:
         print(f"note: method {recipe.method} does not read {key}: what --set says of it is left out", file=sys.stderr)
-    read = [setting for setting in args.set if setting.partition("=")[0].strip() not in left_out]
-    recipe = with_absolute_paths(load_recipe(args.recipe, read))
+    if left_out:
+        recipe = load_recipe(args.recipe, [setting for setting in args.set if key_of(setting) not in left_out])
+    recipe = with_absolute_paths(recipe)
     places = {key: absolute(value) for key in ("clear", "hazy") if (value := getattr(args, key)) is not None}
     for domain in sorted(set(places) - set(sampling_of(recipe))):
         print(f"note: method {recipe.method} reads no {domain} photographs: --{domain} is left out", file=sys.stderr)

@@ -273,9 +273,14 @@ def _assign(tree: dict[str, Any], dotted: str, value: Any) -> None:
     tree[leaf] = value
 
 
+def key_of(override: str) -> str:
+    """Return the key of an override ``key.inner=value``."""
+    return override.partition("=")[0].strip()
+
+
 def unread(recipe: Recipe, overrides: Sequence[str]) -> list[str]:
     """Return keys of ``overrides``, as :func:`load_recipe` takes them, that the recipe's method does not read."""
-    keys = [override.partition("=")[0].strip() for override in overrides]
+    keys = map(key_of, overrides)
     readers = READ_BY | _ALSO_READ_BY
     return [key for key in keys if recipe.method not in readers.get(key.partition(".")[0], (recipe.method,))]
 
