@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from models.options import VideoOptions
@@ -26,7 +28,8 @@ def rewrite_video(
     change: Callable[[VideoFrame], Pixels],
     begun: Callable[[int | None], object],
 ) -> Told:
-    """Change the frames of a file. Memory is that of a few frames, however long it is.
+    """Change the frames of a file, one at a time; the one before is written and the one after it read meanwhile. Memory
+    is that of a few frames, however long the file is.
 
     Args:
         source: a video.
@@ -43,13 +46,26 @@ def rewrite_video(
     try:
         begun(reader.frames)
         count = 0
-        with Writer(target, reader, options.codec, options.crf, metadata=options.keep_metadata) as writer:
-            for found in reader.packets():
+        with (
+            Writer(target, reader, options.codec, options.crf, metadata=options.keep_metadata) as writer,
+            ThreadPoolExecutor(1) as reading,
+            ThreadPoolExecutor(1) as writing,
+        ):
+            packets = reader.packets()
+            coming = reading.submit(next, packets, None)
+            written: Future[None] | None = None
+            while (found := coming.result()) is not None:
+                coming = reading.submit(next, packets, None)
                 if isinstance(found, VideoFrame):
-                    writer.write(replace(found, pixels=change(found)))
+                    write = partial(writer.write, replace(found, pixels=change(found)))
                     count += 1
                 else:
-                    writer.copy(found)
+                    write = partial(writer.copy, found)
+                if written is not None:
+                    written.result()
+                written = writing.submit(write)
+            if written is not None:
+                written.result()
             writer.finish()
         return Told(tuple(_problems(reader, count)), tuple(_notes(reader, writer.left_out)))
     finally:

@@ -31,7 +31,7 @@ from models.inference import (
 from models.options import InferenceConfig, VideoOptions
 from models.video.smoothing import Smoother, changed, thumbnail
 
-_EVERY = 3  # frames of which the network sees one, as long as they are alike
+_EVERY = 6  # frames of which the network sees one, as long as they are alike
 _ALIKE = 0.02  # mean difference of thumbnails, in [0, 1], of frames that are
 
 
@@ -68,7 +68,7 @@ class FrameDehazer:
     :meth:`shown`. It holds no network, and can be pickled between two frames.
 
     Of large frames the network sees a smaller version (:mod:`models.inference.guided`), and while they are much alike
-    only one in three: what it did to one is done to the next ones too.
+    only one in six: what it did to one is done to the next ones too.
     """
 
     def __init__(self, options: VideoOptions) -> None:

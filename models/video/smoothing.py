@@ -130,7 +130,7 @@ def _motion(before: Tensor, now: Tensor) -> Tensor:
 
     gray = [image.mean(dim=1)[0].cpu().numpy() for image in (now, before)]
     height, width = gray[0].shape
-    rows, columns = optical_flow_ilk(*gray, radius=7, num_warp=4)  # type: ignore[no-untyped-call]  # untyped there
+    rows, columns = optical_flow_ilk(*gray, radius=7, num_warp=2)  # type: ignore[no-untyped-call]  # untyped there
     y, x = np.mgrid[:height, :width]
     # From cells to the -1..1 of `grid_sample`, x before y.
     places = np.stack([(x + columns) / (width - 1), (y + rows) / (height - 1)], axis=-1)[None] * 2 - 1

@@ -61,8 +61,8 @@ def psnr(a: NDArray[Any], b: NDArray[Any]) -> float:
 def test_large_frames_become_what_a_network_of_all_pixels_makes_of_them(photo: Photo) -> None:
     frames, network = panned(photo, 7), Network()
     for found, wanted in zip(play(frames, network), play(frames, Network(), EXACT), strict=True):
-        assert psnr(found, wanted) > 45
-    assert network.shapes == [(1, 3, 288, 384)] * 3  # the first, the fourth and the seventh
+        assert psnr(found, wanted) > 41
+    assert network.shapes == [(1, 3, 288, 384)] * 2  # the first and the seventh
 
 
 def test_other_scenes_are_seen_at_once(photo: Photo) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.config import ConfigError
-from models.video import Reader, VideoFrame, Writer
+from models.options import VideoOptions
+from models.video import Pixels, Reader, VideoFrame, Writer, rewrite_video
 from pipelines.dehaze.apply import main
 
 Photo = Callable[..., NDArray[np.uint8]]
@@ -92,6 +94,26 @@ def read(path: Path) -> tuple[list[VideoFrame], list[bytes], Reader]:
 
 def apply(*words: object) -> int:
     return main([*map(str, words), "--model", "dcp"])
+
+
+def test_the_next_frame_is_read_while_one_is_changed(
+    tmp_path: Path, frames: list[NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_ahead, packets = threading.Semaphore(0), Reader.packets
+
+    def counted(reader: Reader) -> Iterator[Any]:
+        for packet in packets(reader):
+            yield packet
+            read_ahead.release()  # the next one is asked for
+
+    def change(frame: VideoFrame) -> Pixels:
+        assert frame.time > 0 or read_ahead.acquire(timeout=20)
+        return frame.pixels
+
+    monkeypatch.setattr(Reader, "packets", counted)
+    clip = make_video(tmp_path / "clip.mp4", frames)
+    rewrite_video(clip, tmp_path / "out.mp4", VideoOptions(), change, lambda frames: None)
+    assert len(read(tmp_path / "out.mp4")[0]) == len(frames)
 
 
 def test_times_sound_and_colors_are_kept(tmp_path: Path, frames: list[NDArray[np.uint8]]) -> None:
