@@ -32,7 +32,7 @@ from models.options import InferenceConfig, VideoOptions
 from models.video.smoothing import Smoother, changed, thumbnail
 
 _EVERY = 6  # frames of which the network sees one, as long as they are alike
-_ALIKE = 0.02  # mean difference of thumbnails, in [0, 1], of frames that are
+_ALIKE = 0.0125  # mean difference of thumbnails, in [0, 1], of frames that are
 
 
 @dataclass(frozen=True)

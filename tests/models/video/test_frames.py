@@ -61,7 +61,7 @@ def psnr(a: NDArray[Any], b: NDArray[Any]) -> float:
 def test_large_frames_become_what_a_network_of_all_pixels_makes_of_them(photo: Photo) -> None:
     frames, network = panned(photo, 7), Network()
     for found, wanted in zip(play(frames, network), play(frames, Network(), EXACT), strict=True):
-        assert psnr(found, wanted) > 41
+        assert psnr(found, wanted) > 39
     assert network.shapes == [(1, 3, 288, 384)] * 2  # the first and the seventh
 
 
