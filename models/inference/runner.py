@@ -57,6 +57,22 @@ def as_dehazed(output: Any) -> Dehazed:
     return Dehazed(scene, getattr(output, "transmission", None), getattr(output, "light", None))
 
 
+def require_size(found: Dehazed, images: Tensor) -> None:
+    """Check that scene and transmission are those of N3HW images.
+
+    Raises:
+        ConfigError: they have other sizes.
+    """
+    number, _, *size = images.shape
+    for what, given, shape in (
+        ("an image", found.scene, (number, 3, *size)), ("a transmission", found.transmission, (number, 1, *size)),
+    ):  # fmt: skip
+        if given is not None and tuple(given.shape) != shape:
+            raise ConfigError(
+                f"the network gave {what} of {tuple(given.shape)}; expected {shape}, the size of its input"
+            )
+
+
 def native_precision(device: torch.device) -> torch.dtype:
     """Return the fastest precision of a device: float16 on a GPU, which is 18 dB nearer to float32 than bfloat16 and as
     fast; else float32, which on CPUs is faster even where they have instructions for bfloat16.
@@ -133,11 +149,7 @@ class Runner:
         padded = pad_to_multiple(image, MULTIPLE).contiguous(memory_format=torch.channels_last)
         with self._execution(plan):
             found = as_dehazed((self._compiled() if plan.compile else self.network)(padded))
-        if found.scene.shape != padded.shape:
-            raise ConfigError(
-                f"a network must map an image to an image of its size; of {tuple(padded.shape)} it made "
-                f"{tuple(found.scene.shape)}"
-            )
+        require_size(found, padded)
         rounded = self.dtype != torch.float32 and found.scene.dtype.itemsize < torch.float32.itemsize
         if rounded or (self.dtype == torch.float16 and not found.scene.isfinite().all()):
             self.dtype = torch.float32

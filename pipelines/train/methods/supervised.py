@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from models import losses
 from models.config import ConfigError, Settings
-from models.inference import Dehazed, as_dehazed
+from models.inference import Dehazed, as_dehazed, require_size
 from models.losses import ContrastivePerceptual
 from pipelines.train.methods.optimization import Batch, Figures, OptimizerConfig, Predict, Stepper, Wrap, identity
 
@@ -52,16 +52,9 @@ def predicted(predict: Predict, images: Tensor) -> Dehazed:
         ConfigError: it gives no images of that size.
     """
     found = as_dehazed(predict(images))
-    _require_shape("an image", found.scene, tuple(images.shape))
-    if found.transmission is not None:
-        _require_shape("a transmission", found.transmission, (len(images), 1, *images.shape[2:]))
+    require_size(found, images)
     transmission = None if found.transmission is None else found.transmission.float()
     return Dehazed(found.scene.float(), transmission, found.light)
-
-
-def _require_shape(what: str, given: Tensor, shape: tuple[int, ...]) -> None:
-    if tuple(given.shape) != shape:
-        raise ConfigError(f"the network gave {what} of {tuple(given.shape)}; expected {shape}, the size of its input")
 
 
 def coherence(found: Dehazed, hazy: Tensor, weight: float, trust: Tensor | None = None) -> Figures:

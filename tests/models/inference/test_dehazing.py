@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -101,6 +102,19 @@ def test_no_gradients_are_kept_and_none_are_spoilt() -> None:
 def test_an_answer_without_a_scene_is_named(answer: Any) -> None:
     with pytest.raises(ConfigError, match=type(answer).__name__):
         as_dehazed(answer)
+
+
+@pytest.mark.parametrize(
+    ("scene", "transmission"), [((1, 3, 8, 4), (1, 1, 8, 8)), ((1, 3, 8, 8), (1, 3, 8, 8)), ((1, 3, 8, 8), (1, 8, 8))]
+)
+def test_an_answer_of_another_size_is_named(scene: tuple[int, ...], transmission: tuple[int, ...]) -> None:
+    class Network(nn.Module):
+        def forward(self, image: Tensor) -> Any:
+            return SimpleNamespace(scene=torch.zeros(scene), transmission=torch.zeros(transmission))
+
+    wrong = scene if scene[-1] != 8 else transmission
+    with pytest.raises(ConfigError, match=re.escape(f"of {wrong}; expected")):
+        dehaze(Network(), torch.rand(1, 3, 8, 8))
 
 
 def test_strength_goes_from_hazy_to_dehazed() -> None:
