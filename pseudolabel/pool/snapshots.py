@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -23,11 +24,12 @@ from models.paths import absolute, child, filesystem, is_local, make_folder, per
 from pseudolabel.pool.entries import Record
 from pseudolabel.pool.history import History, Moment
 from pseudolabel.pool.stats import PoolStats
+from pseudolabel.pool.store import is_store
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-LABELS = "labels-"
+FILE = re.compile(r"labels-.+-\d{5}\.parquet")  # its name, as `write_part` makes it
 ROWS_PER_GROUP = 256
 GROUPS_PER_FILE = 64
 VERSIONS = 1, 2  # the second goes on with files of others
@@ -108,9 +110,12 @@ def write_part(uri: str | Path, name: str, records: Iterator[Record]) -> Iterato
         each file when it is there.
 
     Raises:
-        SnapshotError: the place cannot be written (disk full, no permission); what was begun is removed.
+        SnapshotError: the place cannot be written (disk full, no permission); what was begun is removed. Or it is the
+            folder of a store.
     """
     files_at, folder = filesystem(absolute(uri))
+    if is_local(files_at) and is_store(Path(folder)):
+        raise SnapshotError(f"cannot write the snapshot {uri}: a label pool has its store there; name another folder")
     # Lists of records, until one is empty.
     groups = iter(lambda: list(islice(records, ROWS_PER_GROUP)), [])
     files: list[File] = []
@@ -170,7 +175,7 @@ def write_manifest(uri: str | Path, manifest: Manifest) -> None:
         raise SnapshotError(f"cannot write the snapshot {uri}: {problem}") from problem
     kept = {file.name for part in manifest.parts for file in part.files}
     present = files_at.get_file_info(pafs.FileSelector(folder))
-    discard(files_at, [i.path for i in present if i.base_name.startswith(LABELS) and i.base_name not in kept])
+    discard(files_at, [i.path for i in present if FILE.fullmatch(i.base_name) and i.base_name not in kept])
 
 
 def read_manifest(uri: str | Path, step: int | None = None) -> Manifest:

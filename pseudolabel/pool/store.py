@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import sqlite3
 import threading
@@ -22,6 +23,7 @@ from models.paths import make_local_folder, persist
 
 VERSION = 2  # as the tables below say
 NAMES = "labels-*.sqlite"
+_OWN = re.compile(r"labels-\d{5}\.(sqlite|partial)(-\w+)?")  # databases, and what SQLite puts beside them
 
 # Which file of a snapshot has a label, as it was then: what the next snapshot need not write again.
 _WRITTEN = """
@@ -202,7 +204,7 @@ class Store:
     def _remove_but(self, kept: Path) -> None:
         """Remove databases that a restore has replaced, or has not finished."""
         for path in self.path.glob("labels-*"):
-            if not path.name.startswith(kept.name):
+            if _OWN.fullmatch(path.name) and not path.name.startswith(kept.name):
                 path.unlink(missing_ok=True)
 
     @contextmanager
