@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.config import ConfigError
-from models.paths import absolute, child, exists, filesystem, is_local, is_uri, read_file, require_writable
+from models.paths import child, exists, filesystem, is_local, is_uri, read_file, require_writable
 from pipelines.cluster import data_context_defaults
 from pipelines.command import user_error
 from pipelines.nodes import make_room, require_seen
@@ -29,7 +29,6 @@ from pipelines.train.data import (
 )
 from pipelines.train.labels import KEPT_CHECKPOINTS, label_summary, labeling
 from pipelines.train.loop import Loop
-from pipelines.train.recipe import Recipe
 from pipelines.train.record import (
     MODEL,
     RECIPE_FILE,
@@ -244,33 +243,6 @@ def finish(job: TrainJob, checkpoint: Path, figures: Mapping[str, Any], labels: 
     done = {"digest": job.digest, "steps": job.recipe.train.steps, "metrics": metrics, "labels": labels}
     write_json(child(job.out, RESULT_FILE), done)
     return TrainResult(model, metrics, labels)
-
-
-def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """Return the recipe with the local files that it names made absolute: workers have another current folder. A
-    packaged name stays one, whatever lies here.
-    """
-    from models.zoo import PACKAGED
-
-    update: dict[str, Any] = {"scorer": _absolute_scorer(recipe.scorer)}
-    if recipe.init is not None and recipe.init not in PACKAGED and Path(recipe.init).is_dir():
-        update["init"] = absolute(recipe.init)
-    if Path(recipe.perceptual.backbone).is_file():
-        backbone = absolute(recipe.perceptual.backbone)
-        update["perceptual"] = recipe.perceptual.model_copy(update={"backbone": backbone})
-    if recipe.method == "scorer":
-        update["network"] = {key: _absolute_scorer(value) for key, value in recipe.network.items()}
-    return recipe.model_copy(update=update)
-
-
-def _absolute_scorer(value: Any) -> Any:
-    """Make the files and folders that a scorer is made of absolute, as far as they are there."""
-    from pseudolabel.scorer import PACKAGED
-
-    if isinstance(value, dict):
-        return {key: _absolute_scorer(inner) for key, inner in value.items()}
-    is_name = not isinstance(value, str) or value in PACKAGED
-    return value if is_name or not Path(value).exists() else absolute(value)
 
 
 def open_tracker(job: TrainJob, uri: str) -> Any:

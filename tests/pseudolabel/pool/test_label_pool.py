@@ -250,7 +250,7 @@ def test_files_of_others_stay_where_pools_and_snapshots_are(pool, tmp_path):
 
 def test_a_pool_is_no_folder_of_shards_and_no_uri(tmp_path):
     LabelPool(tmp_path / "run" / "shard-00000-of-00002").close()
-    with pytest.raises(PoolError, match="such as .*shard-00000-of-00002"):
+    with pytest.raises(PoolError, match=r"such as .*shard-00000-of-00002"):
         LabelPool(tmp_path / "run")
     with pytest.raises(PoolError, match="no folder of this machine"):
         LabelPool("mock:///pool")
