@@ -125,7 +125,12 @@ def label_batch(
 
     Returns:
         N entries, in the order of `photos`.
+
+    Raises:
+        ValueError: other pixels than these, or not as many identifiers.
     """
+    if len(ids) != len(photos):
+        raise ValueError(f"there are {len(photos)} photographs and {len(ids)} identifiers: give each its own")
     guess = _guess(teacher, images.to_tensor(photos).to(device))
     if passes > 1:
         _dehaze_again(teacher, scorer, guess, passes - 1)

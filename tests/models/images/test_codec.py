@@ -388,3 +388,18 @@ def test_resize_16_bits() -> None:
     resized = images.resize(deep, 20, 10)
     assert resized.dtype == np.uint16
     np.testing.assert_allclose(resized / 257, images.resize(gradient(), 20, 10), atol=1)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [gradient() / 255, gradient()[..., 0], np.dstack([gradient(), gradient()[..., 0]]), gradient().transpose(2, 0, 1)],
+)
+def test_pixels_that_are_no_photograph_are_named(pixels: np.ndarray) -> None:
+    with pytest.raises(images.ImageError, match=f"pixels are {pixels.dtype}.*expected uint8 or uint16"):
+        images.Photo(pixels)
+
+
+@pytest.mark.parametrize("alpha", [gradient()[:3, :, 0], gradient()[..., 0].astype(np.uint16)])
+def test_alpha_that_does_not_fit_is_named(alpha: np.ndarray) -> None:
+    with pytest.raises(images.ImageError, match=f"alpha is {alpha.dtype}.*expected uint8"):
+        images.Photo(gradient(), alpha=alpha)

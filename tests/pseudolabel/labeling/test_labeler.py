@@ -94,6 +94,12 @@ def test_what_is_scored_is_what_is_stored():
     assert entry.clearness == 1.0, "the clamped label is scored, not the teacher's 1.48"
 
 
+@pytest.mark.parametrize("ids", [["a"], ["a", "b", "c"]])
+def test_each_photograph_has_an_identifier(ids):
+    with pytest.raises(ValueError, match=f"2 photographs and {len(ids)} identifiers"):
+        label_batch(Teacher(), BrightnessScorer(), np.zeros((2, 8, 8, 3), np.uint8), ids, 0)
+
+
 def test_a_teacher_without_transmission_gives_the_one_it_implies():
     class Plain(nn.Module):
         def forward(self, hazy):
