@@ -19,8 +19,6 @@ from models.imports import add_allow_networks
 from pipelines.command import run
 from pipelines.train.recipes import recipe_names
 
-PATIENCE_S = 15.0  # for the children of a training that was killed: they notice within five
-
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=typed("pipelines.train", "train"), description=__doc__, allow_abbrev=False)
@@ -47,7 +45,7 @@ def _main(args: argparse.Namespace) -> int:
     from pipelines.lock import only_one
     from pipelines.tracking import running
     from pipelines.train.data import sampling_of
-    from pipelines.train.job import open_tracker, prepare, train
+    from pipelines.train.job import PATIENCE_S, open_tracker, prepare, train
     from pipelines.train.recipe import key_of, load_recipe, unread
     from pipelines.train.run import TrainJob
 

@@ -17,6 +17,7 @@ from models.config import ConfigError
 from models.paths import child, exists, filesystem, is_local, is_uri, read_file, require_writable
 from pipelines.cluster import data_context_defaults
 from pipelines.command import user_error
+from pipelines.lock import only_one
 from pipelines.nodes import make_room, require_seen
 from pipelines.train.data import (
     corpus_notes,
@@ -48,6 +49,7 @@ from pipelines.train.shares import asks_of, trainers_of
 if TYPE_CHECKING:
     import torch
 
+PATIENCE_S = 15.0  # for the children of a training that was killed: they notice within five
 _NO_RETRIES: Any = {"max_failures": 0, "controller_failure_limit": 0}  # _fit() counts; Ray's stubs lag
 CHECKPOINTS = "checkpoint_manager_snapshot.json"  # Ray Train's own list of a run's checkpoints
 
@@ -197,14 +199,17 @@ def train(job: TrainJob, prepared: Prepared | None = None) -> TrainResult:
 
     Args:
         job: what to train.
-        prepared: of :func:`prepare`, which is called without it.
+        prepared: of :func:`prepare`, by who has ``out`` to himself; without it both is seen to here.
 
     Raises:
-        ConfigError: as :func:`prepare`; no room in the cluster, or ``out`` is not seen by all of its nodes.
+        ConfigError: as :func:`prepare`; another training is writing ``out``; no room in the cluster, or ``out`` is not
+            seen by all of its nodes.
     """
+    if prepared is None:
+        with only_one(job.out, "training", PATIENCE_S):
+            return train(job, prepare(job))
     import ray
 
-    prepared = prepared or prepare(job)
     if prepared.done is not None:
         return already_trained(job, prepared.done)
     data_context_defaults()
