@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -403,3 +404,14 @@ def test_pixels_that_are_no_photograph_are_named(pixels: np.ndarray) -> None:
 def test_alpha_that_does_not_fit_is_named(alpha: np.ndarray) -> None:
     with pytest.raises(images.ImageError, match=f"alpha is {alpha.dtype}.*expected uint8"):
         images.Photo(gradient(), alpha=alpha)
+
+
+def test_warnings_of_a_program_are_not_shown_again_for_every_photograph() -> None:
+    shown = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.showwarning = lambda *told: shown.append(told)  # type: ignore[assignment]
+        for _ in range(4):
+            images.decode(encoded(Image.fromarray(gradient()), "PNG"))
+            warnings.warn("once", stacklevel=1)
+    assert len(shown) == 1
