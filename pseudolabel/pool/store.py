@@ -243,7 +243,8 @@ def own(folder: Path, patience: float) -> IO[bytes]:
             if time.monotonic() > until:
                 lock.close()
                 raise PoolError(
-                    f"the label pool at {folder} is in use by another process: give each run a folder of its own"
+                    f"the label pool at {folder} is in use by another process, or open in this one: close it there, or "
+                    "give each run a folder of its own"
                 ) from None
             time.sleep(0.05)
         else:

@@ -1,6 +1,7 @@
 """From photographs to candidates, with a made-up teacher and scorer."""
 
 import io
+from contextlib import closing
 
 import numpy as np
 import pyarrow as pa
@@ -184,6 +185,18 @@ def test_an_output_that_is_not_finite_never_gets_into_the_pool(tmp_path, wrong):
     assert pool.offer(label_batch(Diverged(), BrightnessScorer(), photos, ["fine", "wrong"], step=0)) == [True, False]
     assert pool.ids() == ["fine"]
     pool.close()
+
+
+def test_a_trust_that_is_not_finite_never_gets_into_the_pool(tmp_path):
+    class Blind(BrightnessScorer):
+        def score(self, images):
+            found = super().score(images)
+            found.trust[1, 0, 0] = torch.nan
+            return found
+
+    with closing(LabelPool(tmp_path, sync=False)) as pool:
+        photos = np.zeros((2, 16, 16, 3), dtype=np.uint8)
+        assert pool.offer(label_batch(Teacher(), Blind(), photos, ["fine", "wrong"], step=0)) == [True, False]
 
 
 @pytest.mark.parametrize("as_uri", [False, True])

@@ -260,7 +260,7 @@ def test_a_pool_is_no_folder_of_shards_and_no_uri(tmp_path):
 
 def test_a_folder_belongs_to_one_pool_at_a_time(pool, tmp_path, monkeypatch):
     monkeypatch.setattr(store, "PATIENCE", 0.1)
-    with pytest.raises(PoolError, match="in use"):
+    with pytest.raises(PoolError, match="or open in this one: close it there"):
         LabelPool(tmp_path / "pool")
     pool.close()
     LabelPool(tmp_path / "pool").close()
