@@ -22,8 +22,8 @@ from pseudolabel.pool.snapshots import (
     SnapshotError,
     discard,
     full_name,
-    manifest_at,
     read_manifest,
+    used_by,
 )
 
 log = logging.getLogger(__name__)
@@ -87,10 +87,7 @@ def _drop(root: str, keep: int, latest: str) -> None:
     foreign = {name for name, files in below.items() if not all(map(_OWN.fullmatch, files))}
     whole = sorted(name for name in below.keys() - foreign if MANIFEST in below[name] and name <= latest)
     kept = {*whole[-keep:], *foreign, *(name for name in below if name > latest)}
-    used = set()
-    for name in (name for name in kept if MANIFEST in below[name]):
-        uri = child(root, name)
-        used |= {full_name(uri, file.name) for part in manifest_at(uri).parts for file in part.files}
+    used = used_by(files_at, [f"{path}/{name}" for name in kept if MANIFEST in below[name]])
     for name in below.keys() - kept:
         gone = [file for file in below[name] if f"{name}/{file}" not in used]
         if len(gone) == len(below[name]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -168,6 +169,22 @@ def test_nothing_is_removed_while_a_kept_manifest_cannot_be_read(pool: LabelPool
     (tmp_path / "s" / "2" / MANIFEST).write_text("no manifest")
     drop_snapshots(tmp_path / "s", 1, "2")
     assert rows(tmp_path / "s" / "1") == [("1", 100)]
+
+
+def test_snapshots_that_take_turns_go_on_with_each_other(pool: LabelPool, fresh: LabelPool, tmp_path: Path) -> None:
+    folder, expected = tmp_path / "s", {}
+    (folder / os.fsdecode(b"\xff")).mkdir(parents=True)
+    for step in range(8):
+        better(pool, range(step, step + 3), step)
+        name, before = "ab"[step % 2], "ba"[step % 2]
+        pool.snapshot(folder / name, base=folder / before)
+        expected[name] = pool.scores()
+        for kept, scores in expected.items():
+            fresh.restore(folder / kept)
+            assert fresh.scores() == scores
+    files = [file.name for name in "ab" for part in read_manifest(folder / name).parts for file in part.files]
+    used = {name.rpartition("/")[2] for name in files}
+    assert {path.name for path in (folder / "b").glob("*.parquet")} <= used, "what nobody needs is gone from the last"
 
 
 def test_only_snapshots_are_removed(pool: LabelPool, tmp_path: Path) -> None:
