@@ -68,6 +68,7 @@ class Store:
         self.path = Path(path)
         self._sync = "full" if sync else "normal"
         self._writing = threading.Lock()
+        self._replacing = threading.Lock()  # held long, while others go on writing
         self._writer: sqlite3.Connection | None = None
         self._owner: IO[bytes] | None = None
         self._closed = False
@@ -118,27 +119,28 @@ class Store:
         Raises:
             PoolError: it cannot be written; the present one is as it was.
         """
-        new = self.path / NAMES.replace("*", f"{int(self._file().stem.rpartition('-')[2]) + 1:05d}")
-        partial = new.with_suffix(".partial")
-        try:
-            with self._told():
+        with self._replacing:
+            new = self.path / NAMES.replace("*", f"{int(self._file().stem.rpartition('-')[2]) + 1:05d}")
+            partial = new.with_suffix(".partial")
+            try:
+                with self._told():
+                    partial.unlink(missing_ok=True)
+                    with closing(self._connect(partial, "rwc")) as filling:
+                        filling.executescript(_TABLES + _WRITTEN)
+                        filling.execute("begin")
+                        yield filling
+                        filling.execute("commit")
+                        filling.execute("pragma journal_mode = wal")  # later a reader would be in the way
+                    # Nothing was synced so far: all at once, before it gets its name.
+                    persist(partial)
+                    with self._writing:
+                        # Who comes now opens the new one; views of the old one stay as they are.
+                        partial.rename(new)
+                        persist(self.path)
+                        self._disconnect()
+                        self._remove_but(new)
+            finally:
                 partial.unlink(missing_ok=True)
-                with closing(self._connect(partial, "rwc")) as filling:
-                    filling.executescript(_TABLES + _WRITTEN)
-                    filling.execute("begin")
-                    yield filling
-                    filling.execute("commit")
-                    filling.execute("pragma journal_mode = wal")  # later a reader would be in the way
-                # Nothing was synced so far: all at once, before it gets its name.
-                persist(partial)
-                with self._writing:
-                    # Who comes now opens the new one; views of the old one stay as they are.
-                    partial.rename(new)
-                    persist(self.path)
-                    self._disconnect()
-                    self._remove_but(new)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close the store; safe to call twice."""
