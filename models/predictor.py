@@ -79,8 +79,8 @@ def render(
     if options.output == "image":
         return photo.with_tensor(clear)
     # Side by side there are two pictures, and each has the alpha.
-    alpha = None if photo.alpha is None else np.concatenate([photo.alpha, photo.alpha], axis=1)
-    return replace(photo, alpha=alpha).with_tensor(torch.cat([hazy, clear], dim=3))
+    both = replace(photo, alpha=None).with_tensor(torch.cat([hazy, clear], dim=3))
+    return replace(both, alpha=None if photo.alpha is None else np.concatenate([photo.alpha, photo.alpha], axis=1))
 
 
 class Predictor:
