@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -78,15 +79,15 @@ def render(
     if options.output == "image":
         return photo.with_tensor(clear)
     # Side by side there are two pictures, and each has the alpha.
-    alpha = None if photo.alpha is None else np.concatenate([photo.alpha, photo.alpha], axis=1)
-    return replace(photo, alpha=alpha).with_tensor(torch.cat([hazy, clear], dim=3))
+    both = replace(photo, alpha=None).with_tensor(torch.cat([hazy, clear], dim=3))
+    return replace(both, alpha=None if photo.alpha is None else np.concatenate([photo.alpha, photo.alpha], axis=1))
 
 
 class Predictor:
     """A loaded model. Calls from several threads are safe: the network is only read.
 
     Args:
-        model: a name of :mod:`models.zoo`, a checkpoint folder or its URI, or ``models:/name@alias``.
+        model: a name of :mod:`models.zoo`, a checkpoint folder or its URI, an ONNX file, or ``models:/name@alias``.
         tracking_uri: of the MLflow registry; None takes MLflow's own setting.
         threads: of torch in this process; None leaves them as they are, but for a container's quota of CPUs.
         limits: what is accepted; by default also raw files, which a service should not take.
@@ -100,7 +101,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: str = zoo.DEFAULT,
+        model: str | os.PathLike[str] = zoo.DEFAULT,
         tracking_uri: str | None = None,
         threads: int | None = None,
         limits: ImageLimits | None = None,
@@ -110,6 +111,7 @@ class Predictor:
     ) -> None:
         # torch counts the machine's processors, not those that a container may use.
         torch.set_num_threads(threads or min(torch.get_num_threads(), inference.local_cpus()))
+        model = os.fspath(model)
         source = str(download_model(model, tracking_uri)) if model.startswith(SCHEME) else model
         self.name = model if model.startswith(SCHEME) else name_of(model)
         self._limits = limits if limits is not None else DEFAULT_LIMITS
@@ -154,13 +156,14 @@ class Predictor:
     def _dehazed(self, photo: Photo, options: DehazeOptions) -> tuple[Photo, float | None]:
         """Return the dehazed photograph, and the amount of haze that was found."""
         wrap, _ = wrapping(photo, options)
-        if options.output == "image" and not wrap:
-            done = inference.dehaze_pixels(self._network, photo.pixels, self._execution, options, self._device)
-            if done is not None:
-                return replace(photo, pixels=done[0]), done[1]
-        hazy = photo.tensor()
-        found = self.run(hazy, wrap=wrap)
-        return render(photo, hazy, found, options), inference.haze_of(found.transmission)
+        with torch.autocast(self._device.type, enabled=False):  # `execution` has the precision
+            if options.output == "image" and not wrap:
+                done = inference.dehaze_pixels(self._network, photo.pixels, self._execution, options, self._device)
+                if done is not None:
+                    return replace(photo, pixels=done[0]), done[1]
+            hazy = photo.tensor()
+            found = self.run(hazy, wrap=wrap)
+            return render(photo, hazy, found, options), inference.haze_of(found.transmission)
 
     def dehaze_bytes(self, data: bytes, options: DehazeOptions = DEFAULT_OPTIONS) -> tuple[bytes, DehazeInfo]:
         """Dehaze an image file.

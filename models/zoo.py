@@ -70,18 +70,19 @@ def _made(name: str, make: Callable[..., nn.Module], options: Mapping[str, Any])
         raise ConfigError(f"cannot build network {name!r}: {problem}") from problem
 
 
-def config_of(name_or_path: str) -> dict[str, Any]:
+def config_of(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the resolved configuration of a model that :func:`load` takes, without building anything.
 
     Raises:
         ConfigError: neither a known name (the nearest is named), nor a checkpoint folder, nor an ONNX file.
     """
-    if name_or_path.endswith(SUFFIX):
-        return OnnxNetwork(name_or_path).config
-    return {"network": {"name": "dcp"}} if name_or_path == "dcp" else read_config(folder_of(name_or_path))
+    name = os.fspath(name_or_path)
+    if name.endswith(SUFFIX):
+        return OnnxNetwork(name).config
+    return {"network": {"name": "dcp"}} if name == "dcp" else read_config(folder_of(name))
 
 
-def load(name_or_path: str, allow: Collection[str] = ()) -> Loaded:
+def load(name_or_path: str | os.PathLike[str], allow: Collection[str] = ()) -> Loaded:
     """Load a network with trained weights: a packaged name, ``dcp``, a checkpoint folder or its URI
     (``s3://bucket/model``), or an ONNX file.
 
@@ -92,13 +93,14 @@ def load(name_or_path: str, allow: Collection[str] = ()) -> Loaded:
     Raises:
         ConfigError: none of these (the nearest name is given), or one that cannot be loaded.
     """
-    if name_or_path.endswith(SUFFIX):
-        exported = OnnxNetwork(name_or_path)
-        return Loaded(exported.eval(), name_or_path, exported.config)
-    config = config_of(name_or_path)
-    if name_or_path == "dcp":
-        return Loaded(DarkChannelPrior().eval(), "dcp", config)
-    return Loaded(load_network(folder_of(name_or_path), allow), name_or_path, config)
+    name = os.fspath(name_or_path)
+    if name.endswith(SUFFIX):
+        exported = OnnxNetwork(name)
+        return Loaded(exported.eval(), name, exported.config)
+    config = config_of(name)
+    if name == "dcp":
+        return Loaded(DarkChannelPrior().eval(), name, config)
+    return Loaded(load_network(folder_of(name), allow), name, config)
 
 
 def folder_of(name_or_path: str) -> str | Path:

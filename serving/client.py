@@ -57,6 +57,9 @@ class Client:
         timeout: seconds for one try; above the service's own ``requests.timeout_s``, so that its answer comes first.
         tries: of a request at most, while the service is busy or cannot be reached.
         transport: of httpx, in place of the network.
+
+    Raises:
+        ConfigError: an address that does not begin with ``http://`` or ``https://``.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 
 import httpx
 
-from models.config import DehazeError
+from models.config import ConfigError, DehazeError
 
 BUSY = (429, 503)
 _NO_PROBLEM = "no_problem"  # the code of answers that are not the service's
@@ -243,5 +243,7 @@ def path_of(job: Job | str) -> str:
 
 
 def connection(url: str, token: str | None, timeout: float) -> dict[str, Any]:
+    if not url.lower().startswith(("http://", "https://")):  # it would be tried for a while
+        raise ConfigError(f"'{url}' is no address of a service: give it as http://host:port")
     headers = {"authorization": f"Bearer {token}"} if token else {}
     return {"base_url": url, "headers": headers, "timeout": timeout}

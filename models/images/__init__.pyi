@@ -24,6 +24,7 @@ from .photo import Array as Array
 from .photo import Metadata as Metadata
 from .photo import Photo as Photo
 from .photo import eight_bits as eight_bits
+from .photo import floats as floats
 from .photo import quantize as quantize
 from .photo import resize as resize
 from .photo import to_tensor as to_tensor

@@ -12,6 +12,7 @@ import ctypes
 import functools
 import logging
 import os
+import re
 import warnings
 from pathlib import Path
 
@@ -40,6 +41,7 @@ from models.images.reading import copies, nearly_whole, photo_of
 from models.paths import replacing
 
 _LIBRARIES = ("PIL", "tifffile", "imagecodecs")
+_MODULES = re.compile(rf"({'|'.join(_LIBRARIES)})(\.|$)")
 
 
 def _quiet() -> None:
@@ -47,7 +49,9 @@ def _quiet() -> None:
     process: filters of warnings, and log levels, are not one thread's.
     """
     _silence_libtiff()
-    warnings.filterwarnings("ignore", module=rf"({'|'.join(_LIBRARIES)})(\.|$)")
+    # Any change of the filters makes Python show again what it has shown once.
+    if next(iter(warnings.filters), None) != ("ignore", None, Warning, _MODULES, 0):
+        warnings.filterwarnings("ignore", module=_MODULES.pattern)
     for name in _LIBRARIES:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 

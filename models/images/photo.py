@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.images.limits import UnsupportedFormat
+from models.images.limits import ImageError, UnsupportedFormat
 
 if TYPE_CHECKING:  # torch takes a second to import
     from torch import Tensor
@@ -30,6 +30,27 @@ def to_tensor(pixels: Array) -> Tensor:
     batch = pixels if pixels.ndim == 4 else pixels[None]
     planes = np.stack([batch[..., channel] for channel in range(batch.shape[-1])], axis=1)  # cheapest on integers
     return torch.from_numpy(np.divide(planes, np.iinfo(batch.dtype).max, dtype=np.float32))
+
+
+def floats(images: Tensor) -> Tensor:
+    """Return N3HW in [0, 1], of whatever float, as float32; what a caller gives is checked before a network says so in
+    its own words. Their range is not looked at.
+
+    Raises:
+        ImageError: it is no such tensor.
+    """
+    import torch
+
+    if not isinstance(images, torch.Tensor):
+        raise ImageError(
+            f"images are a {type(images).__name__}; expected a tensor, as models.images.to_tensor makes it"
+        )
+    if images.dim() != 4 or images.shape[1] != 3 or not images.numel() or not images.is_floating_point():
+        raise ImageError(
+            f"images are {images.dtype} {tuple(images.shape)}; expected floats in [0, 1], (N, 3, H, W), as "
+            "models.images.to_tensor makes them of pixels"
+        )
+    return images.float()
 
 
 def to_uint8(image: Tensor) -> NDArray[np.uint8]:
@@ -98,6 +119,9 @@ class Photo:
         notes: plain sentences on what is not as the file has it, whatever is written from it: parts that are missing,
             an HDR gain map or further frames that are left out.
         dropped: kinds of metadata in the file that no result keeps, such as "thumbnail"; see :func:`lost`.
+
+    Raises:
+        ImageError: pixels or alpha are none of these.
     """
 
     pixels: Array
@@ -108,6 +132,17 @@ class Photo:
     gray: bool = False
     notes: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        pixels, alpha = self.pixels, self.alpha
+        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype not in (np.uint8, np.uint16):
+            raise ImageError(
+                f"pixels are {pixels.dtype} {pixels.shape}; expected uint8 or uint16 (H, W, 3), with alpha apart"
+            )
+        if alpha is not None and (alpha.shape, alpha.dtype) != (pixels.shape[:2], pixels.dtype):
+            raise ImageError(
+                f"alpha is {alpha.dtype} {alpha.shape}; expected {pixels.dtype} {pixels.shape[:2]}, as the pixels"
+            )
 
     def tensor(self) -> Tensor:
         """Return the pixels as float32 (1, 3, H, W) in [0, 1]."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from models.images import floats
 from models.inference.borders import content_of
 from models.inference.guided import LUMINANCE, enlarged, is_gray, is_large, shrunk
 from models.inference.memory import free_memory
@@ -43,21 +44,28 @@ def dehaze(
 
     Args:
         network: maps N3HW in [0, 1] to a scene, or to an object with ``.scene`` and perhaps ``.transmission``.
-        image: N3HW float in [0, 1], any size from 1x1, on the network's device.
-        config: precision and memory.
+        image: N3HW in [0, 1], any size from 1x1, on the network's device; of whatever float, it is taken as float32.
+        config: precision and memory, whatever ``torch.autocast`` says around.
         wrap: the image goes on at its right end where it begins at its left, as panoramas of 360 degrees do.
 
     Returns:
         scene and transmission in float32 of the input's size, clamped to [0, 1]. Where the channels of an image are
-        equal, those of the scene are: the luminance of what the network made. Time grows linearly with the pixels.
+        equal, those of the scene are: the luminance of what the network made. Time grows linearly with the pixels. They
+        are inference tensors, without gradients: ``clone()`` one to change it in place, or to train with it.
 
     Raises:
+        ImageError: the image is no such tensor.
         MemoryError: not even the least memory can be had.
         OSError: no space for feature maps in temporary files.
         ConfigError: the network gives no image, or one of another size.
     """
-    if wrap:
-        return _around(network, image, config)
+    image = floats(image)
+    with torch.autocast(image.device.type, enabled=False):
+        return (_around if wrap else _any)(network, image, config)
+
+
+def _any(network: nn.Module, image: Tensor, config: InferenceConfig) -> Dehazed:
+    """Dehaze images whose ends do not meet."""
     if config.working_side is not None and (insides := _insides(image)) is not None:
         return _batched([_inside(network, one[None], config, tile) for one, tile in zip(image, insides, strict=True)])
     # The smaller version comes back here, and is then too small for this.
@@ -66,7 +74,7 @@ def dehaze(
     runner = Runner(network, image.device, config)
     budget = (config.memory_mb << 20) if config.memory_mb else free_memory(image.device) // 2
     if len(image) > 1 and runner.needs(image, budget) > budget:
-        return _batched([dehaze(network, one, config) for one in torch.split(image, 1)])
+        return _batched([_any(network, one, config) for one in torch.split(image, 1)])
     plan = runner.plan(image, budget)
     while True:
         try:
@@ -101,7 +109,7 @@ def _insides(image: Tensor) -> list[Tile] | None:
 
 def _inside(network: nn.Module, image: Tensor, config: InferenceConfig, tile: Tile) -> Dehazed:
     """Dehaze the picture within its borders, which are kept as they are."""
-    found = dehaze(network, tile.of(image), config)
+    found = _any(network, tile.of(image), config)
     scene = image.clone()
     tile.of(scene).copy_(found.scene)
     if found.transmission is None:
@@ -115,7 +123,7 @@ def _inside(network: nn.Module, image: Tensor, config: InferenceConfig, tile: Ti
 def _guided(network: nn.Module, image: Tensor, config: InferenceConfig, side: int) -> Dehazed:
     """Dehaze a smaller version, and do the same to all pixels."""
     small = shrunk(image, side)
-    found = dehaze(network, small, config)
+    found = _any(network, small, config)
     both = enlarged(image, small, found.channels)
     return Dehazed(both[:, :3], None if found.transmission is None else both[:, 3:])
 
@@ -137,7 +145,7 @@ def _around(network: nn.Module, image: Tensor, config: InferenceConfig) -> Dehaz
     """
     width = image.shape[-1]
     side = min(_AROUND, width)
-    found = dehaze(network, torch.cat([image[..., -side:], image, image[..., :side]], dim=-1), config)
+    found = _any(network, torch.cat([image[..., -side:], image, image[..., :side]], dim=-1), config)
     middle = slice(side, side + width)
     return Dehazed(found.scene[..., middle], None if found.transmission is None else found.transmission[..., middle])
 

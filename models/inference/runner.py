@@ -29,7 +29,9 @@ _PROBES = (128, 256)
 
 @dataclass(frozen=True)
 class Dehazed:
-    """``scene`` N3HW in [0, 1]; ``transmission`` N1HW in [0, 1] and ``light``, None where the network gives none."""
+    """``scene`` N3HW in [0, 1]; ``transmission`` N1HW in [0, 1], None where the network gives none; and ``light``, of a
+    network's own output only.
+    """
 
     scene: Tensor
     transmission: Tensor | None

@@ -1,8 +1,8 @@
 """Metrics of one photograph: what each is, and those that are computed here. Plain numpy, no Ray.
 
 Every image metric takes uint8 RGB (H, W, 3): what a person would have saved and looked at, not floats that no file
-could hold. Scores of the CLIP scorer are metrics of the table too, but they selected the pseudo labels that
-Colabator trains on, so they never headline it.
+could hold, and refuses anything else with an ImageError. Scores of the CLIP scorer are metrics of the table too, but
+they selected the pseudo labels that Colabator trains on, so they never headline it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.config import ConfigError, nearest
+from models.images import ImageError
 
 Pixels = NDArray[np.uint8]
 Values = NDArray[np.float64]
@@ -189,6 +190,22 @@ def fade_program() -> Any:
     return pyfade
 
 
+def require_pixels(image: Pixels, reference: Pixels | None = None) -> None:
+    """Refuse what a metric of pixels would measure in silence, and wrongly: floats, 16 bits, other channels.
+
+    Raises:
+        ImageError: not uint8 (H, W, 3), or a reference of another size.
+    """
+    for pixels in (image,) if reference is None else (image, reference):
+        shape, kind = np.shape(pixels), getattr(pixels, "dtype", type(pixels).__name__)
+        if len(shape) != 3 or shape[2] != 3 or kind != np.uint8:
+            raise ImageError(
+                f"pixels are {kind} {shape}; expected uint8 (H, W, 3), as models.images.to_uint8 makes them"
+            )
+        if shape != np.shape(image):
+            raise ImageError(f"one picture is {np.shape(image)}, the other {shape}; expected one size")
+
+
 def fade(image: Pixels) -> float:
     """Return the fog aware density of uint8 RGB (H, W, 3): no reference needed, lower is clearer; NaN for a constant
     image.
@@ -198,6 +215,7 @@ def fade(image: Pixels) -> float:
     Raises:
         ConfigError: fade-python is not installed.
     """
+    require_pixels(image)
     program = fade_program()
     with np.errstate(all="ignore"):
         return float(program.fade_array(np.ascontiguousarray(image)))
@@ -207,6 +225,7 @@ def psnr(image: Pixels, reference: Pixels) -> float:
     """Return ``10 log10(255^2 / MSE)`` in dB over all pixels and channels of two uint8 (H, W, 3); at most
     ``PSNR_CAP``.
     """
+    require_pixels(image, reference)
     difference = image.astype(np.float64) - reference.astype(np.float64)
     error = float(np.mean(difference * difference))
     return PSNR_CAP if error == 0.0 else min(PSNR_CAP, 10.0 * math.log10(255.0**2 / error))
@@ -214,6 +233,7 @@ def psnr(image: Pixels, reference: Pixels) -> float:
 
 def ssim(image: Pixels, reference: Pixels) -> float:
     """Return the structural similarity of two uint8 (H, W, 3), mean over channels, with ``SSIM_SETTINGS``."""
+    require_pixels(image, reference)
     from skimage.metrics import structural_similarity
 
     return float(structural_similarity(image, reference, **SSIM_SETTINGS))  # type: ignore[no-untyped-call]
@@ -221,6 +241,7 @@ def ssim(image: Pixels, reference: Pixels) -> float:
 
 def ciede2000(image: Pixels, reference: Pixels) -> float:
     """Return the mean CIEDE2000 color difference of two uint8 sRGB (H, W, 3); an eye just notices about 1."""
+    require_pixels(image, reference)
     from skimage.color import deltaE_ciede2000, rgb2lab
 
     first, second = rgb2lab(image), rgb2lab(reference)
@@ -232,6 +253,7 @@ def level_shift(image: Pixels, reference: Pixels) -> float:
 
     Negative is darker; NaN for a black reference.
     """
+    require_pixels(image, reference)
     level = float(np.mean(reference))
     return 100.0 * (float(np.mean(image)) / level - 1.0) if level else math.nan
 
@@ -242,6 +264,7 @@ def hue_shift(image: Pixels, reference: Pixels) -> float:
     Pixels weigh as much as the geometric mean of their chromas: grays have no hue, and of near grays it is noise.
     NaN where nothing is colored in both.
     """
+    require_pixels(image, reference)
     from skimage.color import rgb2lab
 
     first, second = (lab[..., 1] + 1j * lab[..., 2] for lab in (rgb2lab(image), rgb2lab(reference)))

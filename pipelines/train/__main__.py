@@ -16,11 +16,8 @@ from dataclasses import replace
 
 from models.config import ConfigError, typed
 from models.imports import add_allow_networks
-from models.paths import absolute
 from pipelines.command import run
 from pipelines.train.recipes import recipe_names
-
-PATIENCE_S = 15.0  # for the children of a training that was killed: they notice within five
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,32 +45,31 @@ def _main(args: argparse.Namespace) -> int:
     from pipelines.lock import only_one
     from pipelines.tracking import running
     from pipelines.train.data import sampling_of
-    from pipelines.train.job import open_tracker, prepare, train, with_absolute_paths
+    from pipelines.train.job import PATIENCE_S, open_tracker, prepare, train
     from pipelines.train.recipe import key_of, load_recipe, unread
     from pipelines.train.run import TrainJob
 
     _require_one_way(args)
     require_absolute(args.out)
-    recipe, out = load_recipe(args.recipe, args.set), absolute(args.out)
+    recipe = load_recipe(args.recipe, args.set)
     left_out = unread(recipe, args.set)
     for key in left_out:
         print(f"note: method {recipe.method} does not read {key}: what --set says of it is left out", file=sys.stderr)
     if left_out:
         recipe = load_recipe(args.recipe, [setting for setting in args.set if key_of(setting) not in left_out])
-    recipe = with_absolute_paths(recipe)
-    places = {key: absolute(value) for key in ("clear", "hazy") if (value := getattr(args, key)) is not None}
+    places = {key: value for key in ("clear", "hazy") if (value := getattr(args, key)) is not None}
     for domain in sorted(set(places) - set(sampling_of(recipe))):
         print(f"note: method {recipe.method} reads no {domain} photographs: --{domain} is left out", file=sys.stderr)
         del places[domain]
     allow = tuple(args.allow_networks)
-    job = TrainJob(recipe, out, places.get("clear"), places.get("hazy"), allow_networks=allow)
+    job = TrainJob(recipe, args.out, places.get("clear"), places.get("hazy"), allow_networks=allow)
     device = None
     if args.local:
         from models.inference import device_of
         from pipelines.train.local import alone, train_local
 
         job, device = alone(job), device_of(args.device)
-    with only_one(out, "training", PATIENCE_S):
+    with only_one(job.out, "training", PATIENCE_S):
         prepared = prepare(job, fresh=args.fresh, device=device)
         tracker = open_tracker(job, args.tracking_uri) if args.tracking_uri else None
         if tracker is not None:

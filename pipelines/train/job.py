@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.config import ConfigError
-from models.paths import absolute, child, exists, filesystem, is_local, is_uri, read_file, require_writable
+from models.paths import child, exists, filesystem, is_local, is_uri, read_file, require_writable
 from pipelines.cluster import data_context_defaults
 from pipelines.command import user_error
+from pipelines.lock import only_one
 from pipelines.nodes import make_room, require_seen
 from pipelines.train.data import (
     corpus_notes,
@@ -29,7 +30,6 @@ from pipelines.train.data import (
 )
 from pipelines.train.labels import KEPT_CHECKPOINTS, label_summary, labeling
 from pipelines.train.loop import Loop
-from pipelines.train.recipe import Recipe
 from pipelines.train.record import (
     MODEL,
     RECIPE_FILE,
@@ -49,6 +49,7 @@ from pipelines.train.shares import asks_of, trainers_of
 if TYPE_CHECKING:
     import torch
 
+PATIENCE_S = 15.0  # for the children of a training that was killed: they notice within five
 _NO_RETRIES: Any = {"max_failures": 0, "controller_failure_limit": 0}  # _fit() counts; Ray's stubs lag
 CHECKPOINTS = "checkpoint_manager_snapshot.json"  # Ray Train's own list of a run's checkpoints
 
@@ -198,14 +199,17 @@ def train(job: TrainJob, prepared: Prepared | None = None) -> TrainResult:
 
     Args:
         job: what to train.
-        prepared: of :func:`prepare`, which is called without it.
+        prepared: of :func:`prepare`, by who has ``out`` to himself; without it both is seen to here.
 
     Raises:
-        ConfigError: as :func:`prepare`; no room in the cluster, or ``out`` is not seen by all of its nodes.
+        ConfigError: as :func:`prepare`; another training is writing ``out``; no room in the cluster, or ``out`` is not
+            seen by all of its nodes.
     """
+    if prepared is None:
+        with only_one(job.out, "training", PATIENCE_S):
+            return train(job, prepare(job))
     import ray
 
-    prepared = prepared or prepare(job)
     if prepared.done is not None:
         return already_trained(job, prepared.done)
     data_context_defaults()
@@ -244,33 +248,6 @@ def finish(job: TrainJob, checkpoint: Path, figures: Mapping[str, Any], labels: 
     done = {"digest": job.digest, "steps": job.recipe.train.steps, "metrics": metrics, "labels": labels}
     write_json(child(job.out, RESULT_FILE), done)
     return TrainResult(model, metrics, labels)
-
-
-def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """Return the recipe with the local files that it names made absolute: workers have another current folder. A
-    packaged name stays one, whatever lies here.
-    """
-    from models.zoo import PACKAGED
-
-    update: dict[str, Any] = {"scorer": _absolute_scorer(recipe.scorer)}
-    if recipe.init is not None and recipe.init not in PACKAGED and Path(recipe.init).is_dir():
-        update["init"] = absolute(recipe.init)
-    if Path(recipe.perceptual.backbone).is_file():
-        backbone = absolute(recipe.perceptual.backbone)
-        update["perceptual"] = recipe.perceptual.model_copy(update={"backbone": backbone})
-    if recipe.method == "scorer":
-        update["network"] = {key: _absolute_scorer(value) for key, value in recipe.network.items()}
-    return recipe.model_copy(update=update)
-
-
-def _absolute_scorer(value: Any) -> Any:
-    """Make the files and folders that a scorer is made of absolute, as far as they are there."""
-    from pseudolabel.scorer import PACKAGED
-
-    if isinstance(value, dict):
-        return {key: _absolute_scorer(inner) for key, inner in value.items()}
-    is_name = not isinstance(value, str) or value in PACKAGED
-    return value if is_name or not Path(value).exists() else absolute(value)
 
 
 def open_tracker(job: TrainJob, uri: str) -> Any:

@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 from models.config import DehazeError
 from models.inference import device_of, local_cpus
 from models.paths import child, filesystem, is_local, local_copy
+from pipelines.lock import only_one
 from pipelines.train.data import (
     BLOCK_BYTES,
     Samples,
@@ -41,7 +42,7 @@ from pipelines.train.data import (
     sampling_of,
     training_units,
 )
-from pipelines.train.job import Prepared, already_trained, begin, finish, prepare
+from pipelines.train.job import PATIENCE_S, Prepared, already_trained, begin, finish, prepare
 from pipelines.train.labels import label_summary, pool_of_one
 from pipelines.train.loop import Loop
 from pipelines.train.record import LOCAL, METRICS, Checkpoints
@@ -271,14 +272,16 @@ def train_local(
     Args:
         job: what to train, as :func:`alone` has it.
         device: ``cpu``, ``cuda``, ``cuda:1``; by default the first GPU, or the CPU where there is none.
-        prepared: of :func:`pipelines.train.job.prepare` for what :func:`alone` makes of the job and this device; it is
-            called without it.
+        prepared: of :func:`pipelines.train.job.prepare` for what :func:`alone` makes of the job and this device, by who
+            has ``out`` to himself; without it both is seen to here.
 
     Raises:
-        ConfigError: as :func:`pipelines.train.job.prepare`; no such device.
+        ConfigError: as :func:`pipelines.train.job.prepare`; another training is writing ``out``; no such device.
     """
     job, where = alone(job), device_of(device)
-    prepared = prepared or prepare(job, device=where)
+    if prepared is None:
+        with only_one(job.out, "training", PATIENCE_S):
+            return train_local(job, where, prepare(job, device=where))
     if prepared.done is not None:
         return already_trained(job, prepared.done)
     begin(job)

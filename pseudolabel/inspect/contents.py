@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,12 +164,16 @@ def _stores(folder: Path) -> tuple[list[Path], int] | None:
 
 def _holders(files: pafs.FileSystem, folder: str, depth: int) -> Iterator[str]:
     """Yield pools and snapshots up to ``depth`` folders down, as in the output folder of a run."""
-    below = files.get_file_info(pafs.FileSelector(folder, allow_not_found=True))
-    names = {info.base_name for info in below}
-    snapshot = MANIFEST in names and any(name.startswith("labels-") for name in names)
-    if snapshot or any(_SHARD.fullmatch(name) or name.endswith(".sqlite") for name in names):
+    kinds: dict[str, pafs.FileType] = {}
+    with suppress(OSError):  # such as a folder of others, which they keep to themselves
+        for info in files.get_file_info(pafs.FileSelector(folder, allow_not_found=True)):
+            with suppress(UnicodeDecodeError):  # no name of ours
+                kinds[info.base_name] = info.type
+    # One that nothing had changed for is its manifest; a corpus has other files beside such a one.
+    snapshot = MANIFEST in kinds and all(name == MANIFEST or name.startswith("labels-") for name in kinds)
+    if snapshot or any(_SHARD.fullmatch(name) or name.endswith(".sqlite") for name in kinds):
         yield folder
     elif depth:
-        for info in below:
-            if info.type == pafs.FileType.Directory:
-                yield from _holders(files, info.path, depth - 1)
+        for name, kind in kinds.items():
+            if kind == pafs.FileType.Directory:
+                yield from _holders(files, f"{folder}/{name}", depth - 1)

@@ -110,8 +110,8 @@ def label_batch(
 ) -> list[LabelEntry]:
     """Make candidates for a batch of photographs.
 
-    What is scored is what will be stored: the label after rounding to 8 bits. Where the teacher's output is not
-    finite the scores are NaN, so that the pool refuses the candidate.
+    What is scored is what will be stored: the label after rounding to 8 bits. Where the teacher's output or the trust
+    is not finite the scores are NaN, so that the pool refuses the candidate.
 
     Args:
         teacher: dehazing network in evaluation mode, on `device`.
@@ -125,15 +125,21 @@ def label_batch(
 
     Returns:
         N entries, in the order of `photos`.
+
+    Raises:
+        ValueError: other pixels than these, or not as many identifiers.
     """
+    if len(ids) != len(photos):
+        raise ValueError(f"there are {len(photos)} photographs and {len(ids)} identifiers: give each its own")
     guess = _guess(teacher, images.to_tensor(photos).to(device))
     if passes > 1:
         _dehaze_again(teacher, scorer, guess, passes - 1)
     scores = scorer.score(guess.scene)
     labels, levels = images.to_uint8(guess.scene), images.to_uint8(guess.transmission)[..., 0]
     trust = scores.trust.float().cpu().numpy()
-    clearness = scores.clearness.float().where(guess.finite, torch.nan).tolist()
-    quality = scores.quality.float().where(guess.finite, torch.nan).tolist()
+    finite = guess.finite & scores.trust.isfinite().flatten(1).all(dim=1)
+    clearness = scores.clearness.float().where(finite, torch.nan).tolist()
+    quality = scores.quality.float().where(finite, torch.nan).tolist()
     return [
         LabelEntry(image_id, labels[i], levels[i], trust[i], clearness[i], quality[i], step)
         for i, image_id in enumerate(ids)

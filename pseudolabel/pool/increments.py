@@ -8,11 +8,13 @@ twice the labels of the pool.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from models.paths import absolute, child, filesystem, remove_folder
 from pseudolabel.pool.snapshots import (
+    FILE,
     GROUPS_PER_FILE,
     MANIFEST,
     ROWS_PER_GROUP,
@@ -20,14 +22,15 @@ from pseudolabel.pool.snapshots import (
     SnapshotError,
     discard,
     full_name,
-    manifest_at,
     read_manifest,
+    used_by,
 )
 
 log = logging.getLogger(__name__)
 
 LEAST_LIVE = 0.5  # of the rows of a file; where fewer are still labels of today, these are written anew
 MOST_SMALL = 16  # files of a shard, each less than half full; as many are written anew as one
+_OWN = re.compile(rf"{FILE.pattern}|{MANIFEST}|\.{MANIFEST}\.\w+\.tmp")  # the last of one who was killed
 
 
 def files_of(base: str | Path, uri: str | Path, shard: int, shards: int) -> tuple[File, ...]:
@@ -63,7 +66,8 @@ def lasting(files: Sequence[File], live: Mapping[str, int]) -> list[File]:
 def drop_snapshots(folder: str | Path, keep: int, latest: str) -> None:
     """Remove all snapshots directly below `folder` but the last `keep` up to the name `latest`, and those after it.
 
-    Files that these go on with stay where they are. What cannot be removed now is left to the next time.
+    Files that these go on with stay where they are, and so do folders with anything that is not of a snapshot. What
+    cannot be removed now is left to the next time.
     """
     try:
         _drop(absolute(folder), keep, latest)
@@ -80,12 +84,10 @@ def _drop(root: str, keep: int, latest: str) -> None:
         name, slash, file = info.path.removeprefix(f"{path}/").partition("/")
         if slash and info.type == pafs.FileType.File:
             below.setdefault(name, []).append(file)
-    whole = sorted(name for name, files in below.items() if MANIFEST in files and name <= latest)
-    kept = {*whole[-keep:], *(name for name in below if name > latest)}
-    used = set()
-    for name in (name for name in kept if MANIFEST in below[name]):
-        uri = child(root, name)
-        used |= {full_name(uri, file.name) for part in manifest_at(uri).parts for file in part.files}
+    foreign = {name for name, files in below.items() if not all(map(_OWN.fullmatch, files))}
+    whole = sorted(name for name in below.keys() - foreign if MANIFEST in below[name] and name <= latest)
+    kept = {*whole[-keep:], *foreign, *(name for name in below if name > latest)}
+    used = used_by(files_at, [f"{path}/{name}" for name in kept if MANIFEST in below[name]])
     for name in below.keys() - kept:
         gone = [file for file in below[name] if f"{name}/{file}" not in used]
         if len(gone) == len(below[name]):

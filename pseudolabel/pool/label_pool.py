@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from models.config import Settings
+from models.config import PoolError, Settings
+from models.paths import absolute, is_uri
 from pseudolabel.coherence import admits
 from pseudolabel.pool.entries import LabelEntry, Record, shard_of, to_entry, to_record
 from pseudolabel.pool.history import History, Moment, bounded, logged, together
 from pseudolabel.pool.increments import files_of, lasting
 from pseudolabel.pool.snapshots import (
+    MANIFEST,
     Manifest,
     Part,
     full_name,
@@ -29,7 +31,7 @@ from pseudolabel.pool.snapshots import (
     write_part,
 )
 from pseudolabel.pool.stats import PoolStats
-from pseudolabel.pool.store import Store
+from pseudolabel.pool.store import Store, is_store
 
 # total() of nothing is 0.0, sum() is null.
 _SUMS = "select count(*), total(clearness), total(quality), coalesce(sum(teacher_step), 0) from labels"
@@ -102,9 +104,11 @@ class LabelPool:
             clock: seconds since 1970, for the history.
 
         Raises:
-            PoolError: the folder cannot be used, or holds another version.
+            PoolError: the folder is not on this machine, cannot be used, or holds another version, a snapshot, or the
+                shards of a pool.
         """
-        self._store = Store(path, sync=sync, readonly=readonly)
+        folder = _folder_of(path)
+        self._store = Store(folder, sync=sync, readonly=readonly)
         self.path = self._store.path
         self.restored = 0  # labels read so far by the restore that is under way, or by the last one
         self._clock = clock
@@ -262,6 +266,20 @@ class LabelPool:
     def close(self) -> None:
         """Close the store; safe to call twice."""
         self._store.close()
+
+
+def _folder_of(path: str | Path) -> Path:
+    """The folder of a store; one that holds a pool in another form is refused, as a new store there would be empty."""
+    place = absolute(path)
+    if is_uri(place):
+        raise PoolError(f"{path} is no folder of this machine: open the pool in one; its snapshots may go to a URI")
+    folder = Path(place)
+    if not is_store(folder):
+        if (folder / MANIFEST).exists():
+            raise PoolError(f"{folder} holds a snapshot: open a pool in another folder, and restore it there")
+        if shard := min(folder.glob("shard-*-of-*"), default=None):
+            raise PoolError(f"{folder} holds the shards of a label pool: open one of them, such as {shard}")
+    return folder
 
 
 def _scores(record: Record) -> tuple[Any, ...]:

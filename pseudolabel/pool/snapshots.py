@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, cast
@@ -23,11 +25,12 @@ from models.paths import absolute, child, filesystem, is_local, make_folder, per
 from pseudolabel.pool.entries import Record
 from pseudolabel.pool.history import History, Moment
 from pseudolabel.pool.stats import PoolStats
+from pseudolabel.pool.store import is_store
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-LABELS = "labels-"
+FILE = re.compile(r"labels-.+-\d{5}\.parquet")  # its name, as `write_part` makes it
 ROWS_PER_GROUP = 256
 GROUPS_PER_FILE = 64
 VERSIONS = 1, 2  # the second goes on with files of others
@@ -108,9 +111,12 @@ def write_part(uri: str | Path, name: str, records: Iterator[Record]) -> Iterato
         each file when it is there.
 
     Raises:
-        SnapshotError: the place cannot be written (disk full, no permission); what was begun is removed.
+        SnapshotError: the place cannot be written (disk full, no permission); what was begun is removed. Or it is the
+            folder of a store.
     """
     files_at, folder = filesystem(absolute(uri))
+    if is_local(files_at) and is_store(Path(folder)):
+        raise SnapshotError(f"cannot write the snapshot {uri}: a label pool has its store there; name another folder")
     # Lists of records, until one is empty.
     groups = iter(lambda: list(islice(records, ROWS_PER_GROUP)), [])
     files: list[File] = []
@@ -155,7 +161,8 @@ def discard(files_at: Any, paths: list[str]) -> None:
 
 
 def write_manifest(uri: str | Path, manifest: Manifest) -> None:
-    """Complete a snapshot, and remove the files of the one that was there before.
+    """Complete a snapshot, and remove the files of the one that was there before, but for those that this one or
+    another beside it goes on with.
 
     Raises:
         SnapshotError: the place cannot be written.
@@ -169,8 +176,43 @@ def write_manifest(uri: str | Path, manifest: Manifest) -> None:
     except OSError as problem:
         raise SnapshotError(f"cannot write the snapshot {uri}: {problem}") from problem
     kept = {file.name for part in manifest.parts for file in part.files}
-    present = files_at.get_file_info(pafs.FileSelector(folder))
-    discard(files_at, [i.path for i in present if i.base_name.startswith(LABELS) and i.base_name not in kept])
+    names = [info.base_name for info in files_at.get_file_info(pafs.FileSelector(folder))]
+    old = [name for name in names if FILE.fullmatch(name) and name not in kept]
+    if old:  # rarely, as neighbors are many
+        with suppress(SnapshotError):  # nobody knows which files one needs that cannot be read
+            used = used_beside(files_at, folder)
+            discard(files_at, [f"{folder}/{name}" for name in old if full_name(uri, name) not in used])
+
+
+def used_beside(files_at: Any, folder: str) -> set[str]:
+    """Return the full names of the files that a snapshot and those beside it consist of.
+
+    Raises:
+        SnapshotError: one of them cannot be read.
+    """
+    from pyarrow import fs as pafs
+
+    beside = []
+    for info in files_at.get_file_info(pafs.FileSelector(folder.rpartition("/")[0] or "/")):
+        with suppress(UnicodeDecodeError):  # no name of ours
+            beside.append(info.path)
+    found = files_at.get_file_info([f"{path}/{MANIFEST}" for path in beside])
+    whole = [path for path, info in zip(beside, found, strict=True) if info.type == pafs.FileType.File]
+    return used_by(files_at, whole)
+
+
+def used_by(files_at: Any, folders: Iterable[str]) -> set[str]:
+    """Return the full names of the files that snapshots consist of, whose folders are given as paths.
+
+    Raises:
+        SnapshotError: one of them cannot be read.
+    """
+    return {
+        file.name if "/" in file.name else f"{folder.rpartition('/')[2]}/{file.name}"
+        for folder in folders
+        for part in _manifest(files_at, folder, folder).parts
+        for file in part.files
+    }
 
 
 def read_manifest(uri: str | Path, step: int | None = None) -> Manifest:
@@ -185,13 +227,13 @@ def read_manifest(uri: str | Path, step: int | None = None) -> Manifest:
     """
     from pyarrow import fs as pafs
 
-    manifest = manifest_at(uri)
+    files_at, folder = filesystem(absolute(uri))
+    manifest = _manifest(files_at, folder, uri)
     if step is not None and manifest.step != step:
         raise SnapshotError(
             f"the snapshot {uri} belongs to the checkpoint of step {manifest.step}, not {step}: "
             "give the snapshot that was taken with this checkpoint"
         )
-    files_at, folder = filesystem(absolute(uri))
     files = [file for part in manifest.parts for file in part.files]
     # One question about all files, as object storage answers slowly.
     for file, found in zip(files, files_at.get_file_info([path_of(folder, file.name) for file in files]), strict=True):
@@ -210,9 +252,8 @@ def full_name(uri: str | Path, name: str) -> str:
     return name if "/" in name else f"{filesystem(absolute(uri))[1].rpartition('/')[2]}/{name}"
 
 
-def manifest_at(uri: str | Path) -> Manifest:
-    """Read a manifest as :func:`read_manifest` does, without looking for the files."""
-    files_at, folder = filesystem(absolute(uri))
+def _manifest(files_at: Any, folder: str, uri: str | Path) -> Manifest:
+    """The manifest in a folder on a file system, which errors call `uri`."""
     try:
         with files_at.open_input_stream(f"{folder}/{MANIFEST}") as source:
             manifest = Manifest.model_validate_json(source.read())

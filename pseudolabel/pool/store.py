@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import sqlite3
 import threading
@@ -22,6 +23,7 @@ from models.paths import make_local_folder, persist
 
 VERSION = 2  # as the tables below say
 NAMES = "labels-*.sqlite"
+_OWN = re.compile(r"labels-\d{5}\.(sqlite|partial)(-\w+)?")  # databases, and what SQLite puts beside them
 
 # Which file of a snapshot has a label, as it was then: what the next snapshot need not write again.
 _WRITTEN = """
@@ -66,6 +68,7 @@ class Store:
         self.path = Path(path)
         self._sync = "full" if sync else "normal"
         self._writing = threading.Lock()
+        self._replacing = threading.Lock()  # held long, while others go on writing
         self._writer: sqlite3.Connection | None = None
         self._owner: IO[bytes] | None = None
         self._closed = False
@@ -116,27 +119,28 @@ class Store:
         Raises:
             PoolError: it cannot be written; the present one is as it was.
         """
-        new = self.path / NAMES.replace("*", f"{int(self._file().stem.rpartition('-')[2]) + 1:05d}")
-        partial = new.with_suffix(".partial")
-        try:
-            with self._told():
+        with self._replacing:
+            new = self.path / NAMES.replace("*", f"{int(self._file().stem.rpartition('-')[2]) + 1:05d}")
+            partial = new.with_suffix(".partial")
+            try:
+                with self._told():
+                    partial.unlink(missing_ok=True)
+                    with closing(self._connect(partial, "rwc")) as filling:
+                        filling.executescript(_TABLES + _WRITTEN)
+                        filling.execute("begin")
+                        yield filling
+                        filling.execute("commit")
+                        filling.execute("pragma journal_mode = wal")  # later a reader would be in the way
+                    # Nothing was synced so far: all at once, before it gets its name.
+                    persist(partial)
+                    with self._writing:
+                        # Who comes now opens the new one; views of the old one stay as they are.
+                        partial.rename(new)
+                        persist(self.path)
+                        self._disconnect()
+                        self._remove_but(new)
+            finally:
                 partial.unlink(missing_ok=True)
-                with closing(self._connect(partial, "rwc")) as filling:
-                    filling.executescript(_TABLES + _WRITTEN)
-                    filling.execute("begin")
-                    yield filling
-                    filling.execute("commit")
-                    filling.execute("pragma journal_mode = wal")  # later a reader would be in the way
-                # Nothing was synced so far: all at once, before it gets its name.
-                persist(partial)
-                with self._writing:
-                    # Who comes now opens the new one; views of the old one stay as they are.
-                    partial.rename(new)
-                    persist(self.path)
-                    self._disconnect()
-                    self._remove_but(new)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close the store; safe to call twice."""
@@ -202,7 +206,7 @@ class Store:
     def _remove_but(self, kept: Path) -> None:
         """Remove databases that a restore has replaced, or has not finished."""
         for path in self.path.glob("labels-*"):
-            if not path.name.startswith(kept.name):
+            if _OWN.fullmatch(path.name) and not path.name.startswith(kept.name):
                 path.unlink(missing_ok=True)
 
     @contextmanager
@@ -241,7 +245,8 @@ def own(folder: Path, patience: float) -> IO[bytes]:
             if time.monotonic() > until:
                 lock.close()
                 raise PoolError(
-                    f"the label pool at {folder} is in use by another process: give each run a folder of its own"
+                    f"the label pool at {folder} is in use by another process, or open in this one: close it there, or "
+                    "give each run a folder of its own"
                 ) from None
             time.sleep(0.05)
         else:

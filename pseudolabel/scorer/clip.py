@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import ConfigError
+from models.images import floats
 from pseudolabel.coherence import blocks, trust_from_blocks
 from pseudolabel.scorer.config import Prompts, ScorerConfig
 from pseudolabel.scorer.musiq import load_iqa
@@ -181,7 +182,8 @@ def has_positions(tower: Any) -> bool:
 
 
 def _resized(images: Tensor, side: int) -> Tensor:
-    """Resize N3HW to squares."""
+    """Resize N3HW to squares, in float32; scores of whole numbers would mean nothing."""
+    images = floats(images)
     if images.shape[-2:] == (side, side):
         return images
     return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True, align_corners=False)

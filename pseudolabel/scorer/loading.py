@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -19,6 +23,22 @@ WEIGHTS = Path(__file__).parents[1] / "weights"
 PACKAGED = ("clip-compact",)
 
 
+@contextmanager
+def _logging_left_alone() -> Iterator[None]:
+    """Keep ``open_clip``, which logs by ``logging.info``, from giving the root logger a handler where it has none: the
+    program's own ``logging.basicConfig`` would do nothing then. What is said meanwhile is said as ever.
+    """
+    root, usual = logging.getLogger(), logging.StreamHandler()
+    usual.setLevel(logging.WARNING)
+    if not root.handlers:
+        root.addHandler(usual)
+    try:
+        yield
+    finally:
+        root.removeHandler(usual)
+
+
+@_logging_left_alone()
 def create_clip(
     architecture: str, pretrained: str | None = None, *, load_weights: bool = True, resolution: int | None = None
 ) -> nn.Module:
@@ -78,7 +98,10 @@ def create_tokenizer(architecture: str) -> object:
     )
 
 
-def load_scorer(name: str | ScorerConfig = "clip-compact", device: str | torch.device = "cpu") -> ClipScorer:
+@_logging_left_alone()
+def load_scorer(
+    name: str | os.PathLike[str] | ScorerConfig = "clip-compact", device: str | torch.device = "cpu"
+) -> ClipScorer:
     """Load a scorer: a packaged name, a folder in ``open_clip`` layout, a hub name, or a full configuration.
 
     Raises:
@@ -87,7 +110,7 @@ def load_scorer(name: str | ScorerConfig = "clip-compact", device: str | torch.d
     """
     import open_clip
 
-    config = name if isinstance(name, ScorerConfig) else ScorerConfig(architecture=name)
+    config = name if isinstance(name, ScorerConfig) else ScorerConfig(architecture=os.fspath(name))
     full_name = _open_clip_name(config)
     _check_name(full_name, config.pretrained)
     if full_name == DACLIP:

@@ -15,6 +15,7 @@ from models import zoo
 from models.config import ConfigError
 from models.haze import DarkChannelPrior
 from models.networks.corun import Corun, CorunConfig
+from models.predictor import Predictor
 
 NETWORK = {"name": "corun", "stages": 2, "dim": 2}
 
@@ -39,6 +40,8 @@ def test_dark_channel_prior_needs_no_weights() -> None:
 
 def test_a_checkpoint_folder_is_loaded(tmp_path: Path) -> None:
     network = save_corun(tmp_path / "mine")
+    assert zoo.load(tmp_path / "mine").name == str(tmp_path / "mine")
+    assert Predictor(tmp_path / "mine").name == "mine"
     loaded = zoo.load(str(tmp_path / "mine"))
     assert (loaded.name, loaded.config) == (str(tmp_path / "mine"), {"network": NETWORK, "seed": 4})
     assert not loaded.network.training

@@ -17,6 +17,7 @@ from models.config import ConfigError
 from pipelines.ingest.__main__ import main
 from pipelines.lock import only_one
 from pipelines.train import __main__ as training
+from pipelines.train import job
 
 Folder = Callable[..., Path]
 
@@ -65,7 +66,7 @@ def test_a_process_that_died_locks_nobody_out(tmp_path: Path) -> None:
 def test_a_second_training_is_refused_and_touches_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(training, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(job, "PATIENCE_S", 0.3)
     out = tmp_path / "out"
     kept = out / "local" / "step-0000001"
     kept.mkdir(parents=True)

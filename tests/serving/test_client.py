@@ -18,6 +18,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from models.config import ConfigError
 from serving import client as client_module
 from serving.client import Answer, AsyncClient, Client, ServiceError
 
@@ -198,6 +199,13 @@ def test_a_job_that_the_service_may_have_taken_is_not_sent_again(call: Call, ser
     service.replies = [state("queued")]
     call(service, "submit", "s3://bucket/in", target="s3://bucket/out")
     assert json.loads(service.requests[-1].content) == {"source": "s3://bucket/in", "target": "s3://bucket/out"}
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "127.0.0.1:8000", "//host", "", "ftp://host"])
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_what_is_no_address_is_said_at_once(kind: Callable[[str], object], url: str) -> None:
+    with pytest.raises(ConfigError, match="http://host:port"):
+        kind(url)
 
 
 def test_a_program_with_the_client_imports_neither_ray_nor_torch() -> None:

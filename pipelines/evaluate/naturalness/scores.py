@@ -20,6 +20,8 @@ from safetensors.numpy import load_file
 from scipy.ndimage import correlate1d
 from scipy.special import gamma
 
+from pipelines.evaluate.metrics import require_pixels
+
 Pixels = NDArray[np.uint8]
 Values = NDArray[np.float64]
 
@@ -37,7 +39,12 @@ def _weights(name: str) -> dict[str, Values]:
 
 
 def _gray(image: Pixels) -> Values:
-    """Luma of uint8 RGB (H, W, 3) in whole levels, which is what both programs were made with."""
+    """Luma of uint8 RGB (H, W, 3) in whole levels, which is what both programs were made with.
+
+    Raises:
+        ImageError: other pixels than these.
+    """
+    require_pixels(image)
     luma: Values = np.rint(image @ np.array([0.299, 0.587, 0.114]))
     return luma
 

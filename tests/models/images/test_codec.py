@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -388,3 +389,29 @@ def test_resize_16_bits() -> None:
     resized = images.resize(deep, 20, 10)
     assert resized.dtype == np.uint16
     np.testing.assert_allclose(resized / 257, images.resize(gradient(), 20, 10), atol=1)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [gradient() / 255, gradient()[..., 0], np.dstack([gradient(), gradient()[..., 0]]), gradient().transpose(2, 0, 1)],
+)
+def test_pixels_that_are_no_photograph_are_named(pixels: np.ndarray) -> None:
+    with pytest.raises(images.ImageError, match=f"pixels are {pixels.dtype}.*expected uint8 or uint16"):
+        images.Photo(pixels)
+
+
+@pytest.mark.parametrize("alpha", [gradient()[:3, :, 0], gradient()[..., 0].astype(np.uint16)])
+def test_alpha_that_does_not_fit_is_named(alpha: np.ndarray) -> None:
+    with pytest.raises(images.ImageError, match=f"alpha is {alpha.dtype}.*expected uint8"):
+        images.Photo(gradient(), alpha=alpha)
+
+
+def test_warnings_of_a_program_are_not_shown_again_for_every_photograph() -> None:
+    shown = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.showwarning = lambda *told: shown.append(told)  # type: ignore[assignment]
+        for _ in range(4):
+            images.decode(encoded(Image.fromarray(gradient()), "PNG"))
+            warnings.warn("once", stacklevel=1)
+    assert len(shown) == 1

@@ -7,21 +7,25 @@ import re
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models import zoo
 from models.config import ConfigError, parse
 from models.haze import DarkChannelPrior
+from models.images import ImageError, Photo, to_uint8
 from models.inference import runner as inference
 from models.inference.controls import blend
 from models.inference.dehazing import dehaze
 from models.inference.runner import ExecutionPlan, as_dehazed
 from models.networks.corun import Corun, CorunConfig
 from models.options import InferenceConfig
+from models.predictor import Predictor
 
 SIZES = [(1, 1), (7, 5), (8, 16), (9, 1), (3, 31)]
 
@@ -96,6 +100,46 @@ def test_no_gradients_are_kept_and_none_are_spoilt() -> None:
     assert not dehaze(network, torch.rand(1, 3, 4, 4)).scene.requires_grad
     assert torch.is_grad_enabled()
     assert network.training
+
+
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [
+        (torch.zeros(1, 8, 8, 3), r"float32 \(1, 8, 8, 3\)"),
+        (torch.zeros(3, 8, 8), r"float32 \(3, 8, 8\)"),
+        (torch.zeros(1, 4, 8, 8), r"\(1, 4, 8, 8\)"),
+        (torch.zeros(0, 3, 8, 8), r"\(0, 3, 8, 8\)"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "uint8"),
+        (np.zeros((1, 3, 8, 8), np.float32), "ndarray"),
+    ],
+)
+def test_what_is_no_batch_of_images_is_named(image: Any, told: str) -> None:
+    with pytest.raises(ImageError, match=told):
+        dehaze(nn.Conv2d(3, 3, 1), image)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_any_float_is_taken(dtype: torch.dtype) -> None:
+    network, image = corun(), torch.rand(1, 3, 8, 16).to(dtype)
+    found = dehaze(network, image).scene
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, dehaze(network, image.float()).scene, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("size", [(16, 24), (520, 520)])
+def test_the_configuration_has_the_precision_and_no_autocast_around(size: tuple[int, int]) -> None:
+    network, image = corun(), torch.rand(1, 3, *size)
+    photo = Photo(to_uint8(image)[0])
+    before, pixels = dehaze(network, image).scene, dehazed(network, photo)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(dehaze(network, image).scene, before, rtol=0, atol=0)
+        np.testing.assert_array_equal(dehazed(network, photo), pixels)
+
+
+def dehazed(network: nn.Module, photo: Photo) -> NDArray[Any]:
+    predictor = Predictor("dcp")
+    predictor._network = network
+    return predictor.dehaze_photo(photo).pixels
 
 
 @pytest.mark.parametrize("answer", [None, "scene", {"scene": torch.zeros(1)}, SimpleNamespace(scene=None), (1, 2)])

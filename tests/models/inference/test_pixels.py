@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from models.inference.controls import controlled, haze_of
 from models.inference.dehazing import DEFAULT_CONFIG, EXACT, dehaze
 from models.inference.memory import peak_bytes
 from models.inference.pixels import dehaze_pixels
-from models.options import Controls, InferenceConfig
+from models.options import Controls, DehazeOptions, InferenceConfig
 from models.predictor import Predictor
 
 CPU = torch.device("cpu")
@@ -46,6 +47,14 @@ def test_the_same_bytes_as_whole(dtype: type, strength: float, bars: int) -> Non
     whole = photo.with_tensor(controlled(photo.tensor(), found.scene, found.transmission, controls))
     assert np.array_equal(done[0], whole.pixels)
     assert done[1] == pytest.approx(haze_of(found.transmission), abs=1e-5)
+
+
+@pytest.mark.parametrize(("output", "across"), [("image", 1), ("side-by-side", 2)])
+def test_alpha_goes_with_each_picture(output: Literal["image", "side-by-side"], across: int) -> None:
+    pixels = large()[:40, :60]
+    made = Predictor("dcp").dehaze_photo(Photo(pixels, alpha=pixels[..., 0]), DehazeOptions(output=output))
+    assert made.pixels.shape == (40, 60 * across, 3)
+    np.testing.assert_array_equal(made.alpha, np.tile(pixels[..., 0], (1, across)))
 
 
 def test_what_is_done_whole() -> None:

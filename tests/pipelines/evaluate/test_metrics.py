@@ -7,13 +7,16 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from models.config import ConfigError
+from models.images import ImageError
 from pipelines.evaluate import metrics
 from pipelines.evaluate.choices import headline_of, label_metrics
 from pipelines.evaluate.evaluator import Kind
 from pipelines.evaluate.metrics import METRICS
+from pipelines.evaluate.naturalness import brisque, niqe
 
 Pixels = NDArray[np.uint8]
 
@@ -165,3 +168,18 @@ def test_a_model_whose_labels_musiq_chose_is_not_judged_by_it() -> None:
     assert {"musiq", "musiq-spaq"} <= banned
     with pytest.raises(ConfigError, match="'musiq' selected the labels"):
         headline_of("real", ("fade", "musiq"), "musiq", banned)
+
+
+OF_TWO = (metrics.psnr, metrics.ssim, metrics.ciede2000, metrics.level_shift, metrics.hue_shift)
+
+
+@pytest.mark.parametrize("metric", [*OF_TWO, metrics.fade, brisque, niqe])
+def test_what_it_would_measure_wrongly_is_refused(metric: Callable[..., float], photo: Callable[..., Pixels]) -> None:
+    picture = photo(1, height=200, width=200)
+    pictures = 2 if metric in OF_TWO else 1
+    for wrong in (picture / 255, picture.astype(np.uint16), picture[..., 0], torch.from_numpy(picture)):
+        with pytest.raises(ImageError, match=r"expected uint8 \(H, W, 3\)"):
+            metric(*[wrong] * pictures)
+    if pictures == 2:
+        with pytest.raises(ImageError, match="one size"):
+            metric(picture, picture[:-8])

@@ -28,7 +28,7 @@ from pipelines.train import job
 from pipelines.train.labels import labeling
 from pipelines.train.loop import Loop
 from pipelines.train.recipe import Recipe, load_recipe
-from pipelines.train.run import TrainJob, TrainResult
+from pipelines.train.run import TrainJob, TrainResult, with_absolute_paths
 from pipelines.train.worker import SharedPool, TrainWorker
 
 Folder = Callable[..., Path]
@@ -475,32 +475,44 @@ def test_another_recipe_or_corpus_is_another_run(tmp_path: Path) -> None:
     assert one.digest != TrainJob(load_recipe("pretrain_corun_compact", ["train.seed=1"]), tmp_path, clear="a").digest
 
 
+def test_a_job_made_in_python_takes_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe("pretrain_corun_compact", ["scorer=mine", "weights.haze_density=1"])
+    (tmp_path / "mine").mkdir()
+    job = TrainJob(recipe, "out", clear=Path("clear"), hazy="mock:///hazy")
+    assert (job.out, job.clear, job.hazy) == (str(tmp_path / "out"), str(tmp_path / "clear"), "mock:///hazy")
+    assert job.recipe.scorer == str(tmp_path / "mine")
+    there = TrainJob(job.recipe, tmp_path / "out", str(tmp_path / "clear"), "mock:///hazy")
+    assert job.digest == there.digest, "the same run"
+    assert replace(job, tracking=("uri", "id")).recipe == job.recipe
+
+
 def test_paths_in_a_recipe_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model").mkdir()
     monkeypatch.chdir(tmp_path)
     recipe = load_recipe("refine_corun_compact", ["init=model"])
-    assert job.with_absolute_paths(recipe).init == str(tmp_path / "model")
+    assert with_absolute_paths(recipe).init == str(tmp_path / "model")
     named = load_recipe("refine_corun_compact")
-    assert job.with_absolute_paths(named).init == "corun-compact"
+    assert with_absolute_paths(named).init == "corun-compact"
     (tmp_path / "vgg19.pth").touch()
     backbone = load_recipe("demo_pretrain", ["perceptual.backbone=vgg19.pth"])
-    assert job.with_absolute_paths(backbone).perceptual.backbone == str(tmp_path / "vgg19.pth")
+    assert with_absolute_paths(backbone).perceptual.backbone == str(tmp_path / "vgg19.pth")
     (tmp_path / "clip-compact").mkdir()
-    assert job.with_absolute_paths(load_recipe("demo_colabator")).scorer == "clip-compact", "a name is no path"
+    assert with_absolute_paths(load_recipe("demo_colabator")).scorer == "clip-compact", "a name is no path"
     given: dict[str, Any] = {"architecture": "./clip-compact", "iqa": {"weights": "./vgg19.pth", "scale": 100}}
-    assert job.with_absolute_paths(named.model_copy(update={"scorer": given})).scorer == {
+    assert with_absolute_paths(named.model_copy(update={"scorer": given})).scorer == {
         "architecture": str(tmp_path / "clip-compact"),
         "iqa": {"weights": str(tmp_path / "vgg19.pth"), "scale": 100},
     }
     (tmp_path / "mine").mkdir()
     for name in ("mine", "vgg19.pth"):  # names of what lies in the current folder, as load_scorer() takes them
         given = {"architecture": name, "pretrained": "openai"}
-        assert job.with_absolute_paths(named.model_copy(update={"scorer": given})).scorer == {
+        assert with_absolute_paths(named.model_copy(update={"scorer": given})).scorer == {
             "architecture": str(tmp_path / name), "pretrained": "openai",
         }  # fmt: skip
     scorer = load_recipe("scorer_clip_compact", ["network.folder=mine"])
-    assert job.with_absolute_paths(scorer).network == {"folder": str(tmp_path / "mine")}
-    assert job.with_absolute_paths(load_recipe("scorer_clip_compact")).network == {"folder": "clip-compact"}
+    assert with_absolute_paths(scorer).network == {"folder": str(tmp_path / "mine")}
+    assert with_absolute_paths(load_recipe("scorer_clip_compact")).network == {"folder": "clip-compact"}
 
 
 def test_a_packaged_model_is_meant_though_a_folder_is_called_so(
@@ -508,4 +520,4 @@ def test_a_packaged_model_is_meant_though_a_folder_is_called_so(
 ) -> None:
     (tmp_path / "corun-compact").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert job.with_absolute_paths(load_recipe("refine_corun_compact")).init == "corun-compact"
+    assert with_absolute_paths(load_recipe("refine_corun_compact")).init == "corun-compact"

@@ -28,9 +28,10 @@ from models.inference.dehazing import dehaze
 from pipelines.corpus.format import CORPUS_SCHEMA, MANIFEST, Manifest, image_id_of, open_corpus
 from pipelines.lock import only_one
 from pipelines.train import __main__ as command
+from pipelines.train import job as on_ray
 from pipelines.train import local
 from pipelines.train.data import Sampling, validation_pairs
-from pipelines.train.job import open_tracker
+from pipelines.train.job import PATIENCE_S, open_tracker
 from pipelines.train.local import Blocks, LocalHost, alone, batches_of, train_local
 from pipelines.train.loop import Loop, Means
 from pipelines.train.recipe import Recipe, load_recipe
@@ -442,6 +443,18 @@ def test_the_address_of_a_database_means_the_same_to_workers_elsewhere(
     assert tracker.tracking_uri == f"sqlite:///{tmp_path / 'own.db'}"
 
 
+def test_a_second_training_of_a_folder_is_refused_from_python_too(
+    corpora: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (on_ray, local):
+        monkeypatch.setattr(module, "PATIENCE_S", 0.1)
+    job = job_of("supervised", tmp_path / "out", corpora)
+    with only_one(job.out, "training"):
+        for train in (on_ray.train, train_local):
+            with pytest.raises(ConfigError, match=r"another training \(process \d+"):
+                train(job)
+
+
 def test_a_run_that_was_killed_goes_on_though_its_children_had_samples_to_hand_over(
     corpora: dict[str, str], tmp_path: Path
 ) -> None:
@@ -455,7 +468,7 @@ def test_a_run_that_was_killed_goes_on_though_its_children_had_samples_to_hand_o
     finally:
         run.kill()
         run.wait()
-    with only_one(str(tmp_path / "out"), "training", command.PATIENCE_S):
+    with only_one(str(tmp_path / "out"), "training", PATIENCE_S):
         assert list((tmp_path / "out" / "local").glob("step-*"))
 
 

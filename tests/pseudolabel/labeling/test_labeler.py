@@ -1,6 +1,7 @@
 """From photographs to candidates, with a made-up teacher and scorer."""
 
 import io
+from contextlib import closing
 
 import numpy as np
 import pyarrow as pa
@@ -94,6 +95,12 @@ def test_what_is_scored_is_what_is_stored():
     assert entry.clearness == 1.0, "the clamped label is scored, not the teacher's 1.48"
 
 
+@pytest.mark.parametrize("ids", [["a"], ["a", "b", "c"]])
+def test_each_photograph_has_an_identifier(ids):
+    with pytest.raises(ValueError, match=f"2 photographs and {len(ids)} identifiers"):
+        label_batch(Teacher(), BrightnessScorer(), np.zeros((2, 8, 8, 3), np.uint8), ids, 0)
+
+
 def test_a_teacher_without_transmission_gives_the_one_it_implies():
     class Plain(nn.Module):
         def forward(self, hazy):
@@ -178,6 +185,18 @@ def test_an_output_that_is_not_finite_never_gets_into_the_pool(tmp_path, wrong):
     assert pool.offer(label_batch(Diverged(), BrightnessScorer(), photos, ["fine", "wrong"], step=0)) == [True, False]
     assert pool.ids() == ["fine"]
     pool.close()
+
+
+def test_a_trust_that_is_not_finite_never_gets_into_the_pool(tmp_path):
+    class Blind(BrightnessScorer):
+        def score(self, images):
+            found = super().score(images)
+            found.trust[1, 0, 0] = torch.nan
+            return found
+
+    with closing(LabelPool(tmp_path, sync=False)) as pool:
+        photos = np.zeros((2, 16, 16, 3), dtype=np.uint8)
+        assert pool.offer(label_batch(Teacher(), Blind(), photos, ["fine", "wrong"], step=0)) == [True, False]
 
 
 @pytest.mark.parametrize("as_uri", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -145,11 +146,11 @@ def test_what_a_kept_snapshot_needs_outlives_the_one_that_wrote_it(
         pool.snapshot(folder / f"{number}", base=folder / f"{number - 1}")
     (folder / "run-id").write_text("x")
     (folder / "9").mkdir()
-    (folder / "9" / "labels-under-way.parquet").write_text("x")
+    (folder / "9" / "labels-under-way-00000.parquet").write_text("x")
     drop_snapshots(folder, 2, "4")
     assert sorted(path.parent.name for path in folder.rglob(MANIFEST)) == ["3", "4", "5"]
     assert not (folder / "2").exists() or not (folder / "2" / MANIFEST).exists()
-    assert {path.name for path in (folder / "9").iterdir()} == {"labels-under-way.parquet"}
+    assert {path.name for path in (folder / "9").iterdir()} == {"labels-under-way-00000.parquet"}
     assert (folder / "run-id").is_file()
     for number in (3, 4, 5):
         fresh.restore(folder / f"{number}")
@@ -168,6 +169,36 @@ def test_nothing_is_removed_while_a_kept_manifest_cannot_be_read(pool: LabelPool
     (tmp_path / "s" / "2" / MANIFEST).write_text("no manifest")
     drop_snapshots(tmp_path / "s", 1, "2")
     assert rows(tmp_path / "s" / "1") == [("1", 100)]
+
+
+def test_snapshots_that_take_turns_go_on_with_each_other(pool: LabelPool, fresh: LabelPool, tmp_path: Path) -> None:
+    folder, expected = tmp_path / "s", {}
+    (folder / os.fsdecode(b"\xff")).mkdir(parents=True)
+    for step in range(8):
+        better(pool, range(step, step + 3), step)
+        name, before = "ab"[step % 2], "ba"[step % 2]
+        pool.snapshot(folder / name, base=folder / before)
+        expected[name] = pool.scores()
+        for kept, scores in expected.items():
+            fresh.restore(folder / kept)
+            assert fresh.scores() == scores
+    files = [file.name for name in "ab" for part in read_manifest(folder / name).parts for file in part.files]
+    used = {name.rpartition("/")[2] for name in files}
+    assert {path.name for path in (folder / "b").glob("*.parquet")} <= used, "what nobody needs is gone from the last"
+
+
+def test_only_snapshots_are_removed(pool: LabelPool, tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        pool.snapshot(tmp_path / "s" / f"{number}")
+    (tmp_path / "s" / "2" / f".{MANIFEST}.0123abcd.tmp").write_text("of one who was killed")
+    theirs = [tmp_path / "s" / name for name in ("0/photo.jpg", "0a/deep/labels-x-00000.parquet", "1/notes.txt")]
+    for path in theirs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    drop_snapshots(tmp_path / "s", 1, "3")
+    assert all(path.read_text() == "mine" for path in theirs)
+    assert not (tmp_path / "s" / "2").exists()
+    assert rows(tmp_path / "s" / "1") == [("1", 100)], "with something else in it, it may be somebody's"
 
 
 def test_a_store_of_before_snapshots_shared_files_learns_it(tmp_path: Path) -> None:

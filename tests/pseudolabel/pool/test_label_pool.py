@@ -215,9 +215,52 @@ def test_a_path_that_cannot_be_a_pool_is_named(tmp_path):
         LabelPool(tmp_path / "other")
 
 
+def files_below(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_snapshot_opened_as_a_pool_is_refused_and_stays(pool, tmp_path):
+    pool.offer([entry("a")])
+    pool.snapshot(tmp_path / "at")
+    before = files_below(tmp_path / "at")
+    with pytest.raises(PoolError, match="holds a snapshot"):
+        LabelPool(tmp_path / "at")
+    assert files_below(tmp_path / "at") == before
+
+
+def test_a_snapshot_into_a_store_is_refused_and_the_store_stays(pool, tmp_path):
+    pool.offer([entry("a")])
+    with pytest.raises(SnapshotError, match="has its store there"):
+        pool.snapshot(tmp_path / "pool")
+    assert pool.ids() == ["a"]
+    assert not (tmp_path / "pool" / "manifest.json").exists()
+
+
+def test_files_of_others_stay_where_pools_and_snapshots_are(pool, tmp_path):
+    theirs = [tmp_path / "pool" / "labels-of-mine.csv", tmp_path / "at" / "labels-train.parquet"]
+    for path in theirs:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    pool.snapshot(tmp_path / "at")
+    pool.snapshot(tmp_path / "at")
+    pool.restore(tmp_path / "at")
+    assert all(path.read_text() == "mine" for path in theirs)
+    assert len(list((tmp_path / "at").iterdir())) == 2, "an empty snapshot is its manifest"
+
+
+def test_a_pool_is_no_folder_of_shards_and_no_uri(tmp_path):
+    LabelPool(tmp_path / "run" / "shard-00000-of-00002").close()
+    with pytest.raises(PoolError, match=r"such as .*shard-00000-of-00002"):
+        LabelPool(tmp_path / "run")
+    with pytest.raises(PoolError, match="no folder of this machine"):
+        LabelPool("mock:///pool")
+    with closing(LabelPool(f"file://{tmp_path}/there")) as pool:
+        assert pool.path == tmp_path / "there"
+
+
 def test_a_folder_belongs_to_one_pool_at_a_time(pool, tmp_path, monkeypatch):
     monkeypatch.setattr(store, "PATIENCE", 0.1)
-    with pytest.raises(PoolError, match="in use"):
+    with pytest.raises(PoolError, match="or open in this one: close it there"):
         LabelPool(tmp_path / "pool")
     pool.close()
     LabelPool(tmp_path / "pool").close()

@@ -2,8 +2,10 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
+from contextlib import closing
 
 import numpy as np
 import pyarrow as pa
@@ -219,6 +221,16 @@ def test_errors_are_one_line(places, arguments, message, capsys):
     assert error.startswith("error: ")
     assert message.format(root=places["root"]) in error
     assert error.count("\n") == 1
+
+
+def test_the_latest_snapshot_is_suggested_though_it_has_no_labels_of_its_own(tmp_path, capsys):
+    with closing(LabelPool(tmp_path / "pool" / shard_folder(0, 1), sync=False)) as pool:
+        pool.offer(ENTRIES[:2])
+        for step in (1, 2):
+            pool.snapshot(tmp_path / "run" / f"step-{step}", base=tmp_path / "run" / f"step-{step - 1}")
+    (tmp_path / os.fsdecode(b"\xff")).mkdir()
+    assert main(["inspect", str(tmp_path)]) == 2
+    assert f"{tmp_path}/run/step-1 or {tmp_path}/run/step-2" in capsys.readouterr().err
 
 
 def test_a_corpus_is_no_pool_and_none_is_suggested(corpus, tmp_path, capsys):

@@ -56,6 +56,22 @@ def test_a_reader_neither_waits_nor_makes_wait_and_sees_one_moment(store, tmp_pa
     assert entries(store) == 3
 
 
+def test_two_that_replace_all_take_turns(store):
+    def replace():
+        with store.replace() as other:
+            begun.set()
+            other.execute("insert into labels (image_id) values ('second'), ('third')")
+
+    begun = threading.Event()
+    second = threading.Thread(target=replace)
+    with store.replace() as filling:
+        second.start()
+        assert not begun.wait(0.3)
+        filling.execute("insert into labels (image_id) values ('first')")
+    second.join(5)
+    assert entries(store) == 2
+
+
 def test_what_is_replaced_before_a_reader_has_begun_is_read_anew(store, tmp_path, monkeypatch):
     put(store, "old")
 

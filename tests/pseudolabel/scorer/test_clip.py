@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,22 @@ def test_scores_have_their_shapes_and_ranges(scorer: ClipScorer) -> None:
         assert part.max() <= 1
     torch.testing.assert_close(found.clearness, scorer.clearness(pictures))
     torch.testing.assert_close(found.clearness, 1 - scorer.haze_density(pictures))
+
+
+def test_scores_are_of_floats_alone_and_of_any(scorer: ClipScorer) -> None:
+    pictures = torch.rand(2, 3, 64, 64).half()
+    torch.testing.assert_close(scorer.score(pictures).clearness, scorer.score(pictures.double()).clearness)
+    with pytest.raises(images.ImageError, match=r"uint8 \(2, 3, 64, 64\)"):
+        scorer.score((pictures * 255).byte())
+    with pytest.raises(images.ImageError, match=r"\(2, 64, 64, 3\)"):
+        scorer.rate(pictures.permute(0, 2, 3, 1))
+
+
+def test_loading_leaves_logging_to_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    load_scorer(WEIGHTS / "clip-compact")
+    assert root.handlers == []
 
 
 def test_images_are_scored_one_by_one(scorer: ClipScorer, photo: Photo) -> None:
