@@ -31,6 +31,7 @@ VERSIONS = (
 )  # fmt: skip
 EXPERIMENT = "evaluation"
 _FAILURES = 200  # listed in the summary; the CSV has them all
+_KEY_PART = 100  # letters, the last ones of a path; MLflow takes 250 in all
 
 Row = Mapping[str, Any]
 
@@ -198,12 +199,12 @@ def detection(plan: EvaluationPlan, parts: Parts) -> dict[str, Any]:
     """Return the average precision of every row of the table, model by model."""
     about: dict[str, Any] = plan.about["detector"]
     found: dict[str, Precision] = {}
-    photographs = 0
+    counts: dict[str, int] = {}
     for model in plan.order:
         seen = _found(parts, model)
         truth = {image_id: plan.truth[image_id] for image_id in seen.boxes}
         if truth:
-            photographs = max(photographs, len(truth))
+            counts[model] = len(truth)
             found[model] = average_precision(truth, seen, about["labels"], plan.classes, plan.settings.seed)
     if not found:  # none of the annotated photographs could be read
         return about | {"photographs": 0, "models": {}}
@@ -211,12 +212,12 @@ def detection(plan: EvaluationPlan, parts: Parts) -> dict[str, Any]:
     rows = {}
     for model, precision in found.items():
         own = {"ap50": precision.ap50, "ap": precision.ap, "by_class": precision.by_class}
-        own["interval"] = _percentiles(precision.resampled, photographs)
+        own |= {"photographs": counts[model], "interval": _percentiles(precision.resampled, counts[model])}
         if model not in (plan.order[0], CLEAR):
-            interval = _percentiles(precision.resampled - baseline.resampled, photographs)
+            interval = _percentiles(precision.resampled - baseline.resampled, counts[model])
             own["difference"] = {"mean": precision.ap50 - baseline.ap50, "interval": interval}
         rows[model] = _finite(own)
-    return about | {"photographs": photographs, "models": rows}
+    return about | {"photographs": counts[plan.order[0]], "models": rows}
 
 
 def _found(parts: Parts, model: str) -> Detections:
@@ -336,15 +337,17 @@ def flat(summary: Mapping[str, Any]) -> dict[str, float]:
     for group, table in summary["tables"].items():
         for model, entries in table.items():
             for name, entry in entries.items():
-                key = _key(f"{group}/{model}/{name}")
+                key = _key(group, model, name)
                 values[key] = entry["mean"]
                 if entry["interval"] is not None:
                     values[f"{key}/low"], values[f"{key}/high"] = entry["interval"]
     for model, entry in summary.get("detection", {}).get("models", {}).items():
         if entry["ap50"] is not None:
-            values[_key(f"detection/{model}/ap50")] = entry["ap50"]
+            values[_key("detection", model, "ap50")] = entry["ap50"]
     return values
 
 
-def _key(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "_-./" else "_" for c in name)
+def _key(*parts: str) -> str:
+    """Return a name that MLflow takes: one of files, so that no part of it may be empty, ``..``, or have a slash."""
+    plain = ("".join(c if c.isalnum() or c in "_-." else "_" for c in part)[-_KEY_PART:] for part in parts)
+    return "/".join(part if part.strip(".") else "_" for part in plain)
