@@ -41,7 +41,15 @@ from pipelines.evaluate.evaluator import (
     first_row,
 )
 from pipelines.evaluate.metrics import METRICS
-from pipelines.evaluate.sources import Selection, choose, clear_selection, is_corpus, match_references, match_results
+from pipelines.evaluate.sources import (
+    Selection,
+    choose,
+    clear_selection,
+    is_corpus,
+    match_references,
+    match_results,
+    require_different,
+)
 
 CLEAR_TABLE = "clear, unharmed"
 
@@ -178,6 +186,7 @@ def select(config: EvaluateConfig, folders: Mapping[str, str]) -> dict[str, Grou
             except ConfigError:
                 if not several:
                     raise
+            require_different(references, chosen.entries, config.reference)
         referenced += len(references)
         kinds: tuple[tuple[Kind, bool], ...] = ((REAL, False), (PAIRED, True))
         for kind, has in kinds:
@@ -202,6 +211,8 @@ def unharmed(config: EvaluateConfig, groups: Mapping[str, Group]) -> dict[str, G
     if config.reference is not None:
         paired = [group for group in groups.values() if group.kind == PAIRED]
         paths = [group.references[entry.image_id] for group in paired for entry in group.selection.entries]
+        if config.reference == config.clear:  # one table for both
+            paths += [entry.path for entry in groups[SYNTHETIC].selection.entries]
         found[config.reference] = clear_selection(config.reference, paths)
     names = {source: f", {_unique(source, tuple(found))}" if len(found) > 1 else "" for source in found}
     return {f"{CLEAR_TABLE}{names[source]}": Group(UNHARMED, selection) for source, selection in found.items()}

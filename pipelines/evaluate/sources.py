@@ -339,6 +339,20 @@ def match_references(entries: Sequence[SourceEntry], root: str) -> dict[str, str
     return found
 
 
+def require_different(references: Mapping[str, str], entries: Iterable[SourceEntry], root: str) -> None:
+    """Refuse references that are the photographs themselves, as hazy and clear ones of one folder would be.
+
+    Raises:
+        ConfigError: names the first of them.
+    """
+    same = [entry.name for entry in entries if references.get(entry.image_id) == entry.path]
+    if same:
+        raise ConfigError(
+            f"{len(same)} photographs would be their own references in {root}: {_list(same)}; put hazy and clear "
+            "photographs into folders of their own"
+        )
+
+
 def clear_selection(root: str, places: Iterable[str]) -> Selection:
     """Select references as photographs of their own, each content once; unreadable ones fail where they are
     references.
