@@ -27,6 +27,7 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # its own 7 are minutes of silence
 }
 _QUESTION = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+_ADDRESSES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _SILENCE = "nothing answers there"
 _REMEDY = "start the server, or give another tracking URI"
@@ -54,21 +55,20 @@ def mlflow_at(tracking_uri: str | None) -> Iterator[None]:
     if tracking_uri is None:
         yield
         return
-    with _addresses:
-        yield from _with_addresses(tracking_uri)
-
-
-def _with_addresses(tracking_uri: str) -> Iterator[None]:
     import mlflow
 
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    mlflow.set_tracking_uri(tracking_uri)
-    mlflow.set_registry_uri(tracking_uri)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(before[0])
-        mlflow.set_registry_uri(before[1])
+    with _addresses:
+        # What is not set follows the environment, the registry follows the tracking server; so they do afterwards.
+        tracking = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None  # type: ignore[no-untyped-call]
+        registry = None if mlflow.get_registry_uri() == mlflow.get_tracking_uri() else mlflow.get_registry_uri()
+        with environment(dict.fromkeys(_ADDRESSES, tracking_uri)):  # MLflow sets these too
+            mlflow.set_tracking_uri(tracking_uri)
+            mlflow.set_registry_uri(tracking_uri)
+            try:
+                yield
+            finally:
+                mlflow.set_tracking_uri(tracking)  # type: ignore[arg-type]
+                mlflow.set_registry_uri(registry)  # type: ignore[arg-type]
 
 
 @contextmanager
