@@ -151,13 +151,16 @@ def _of_rows(plan: EvaluationPlan, failures: Sequence[Row], notes: Sequence[Row]
 def _of_tables(plan: EvaluationPlan, tables: Mapping[str, Table], counts: Mapping[str, Row]) -> Iterator[str]:
     """Warnings of means over fewer photographs than the others, and of too few for intervals."""
     for name, table in tables.items():
-        group = plan.groups[name]
-        models = (first_row(group.kind), *(choice.label for choice in plan.settings.models), *group.results)
-        found = {model: table.get(model, {}).get(group.headline) for model in models}
-        lacks = {model: counts[name]["evaluated"] - (0 if entry is None else entry.n) for model, entry in found.items()}
-        if any(lacks.values()):
-            which = ", ".join(f"{count} of {model}" for model, count in lacks.items() if count)
-            yield f"{group.headline} is no number on some photographs ({name}), which the means leave out: {which}"
+        group, evaluated = plan.groups[name], counts[name]["evaluated"]
+        own = (first_row(group.kind), *(choice.label for choice in plan.settings.models), *group.results)
+        for metric in plan.settings.metrics:
+            have = {model: entries[metric].n for model, entries in table.items() if metric in entries}
+            if metric == group.headline:  # every row should have it
+                have = dict.fromkeys(own, 0) | have
+            lacks = {model: evaluated - n for model, n in have.items()}
+            if len(set(lacks.values())) > 1 or (metric == group.headline and any(lacks.values())):
+                which = ", ".join(f"{count} of {model}" for model, count in lacks.items() if count)
+                yield f"{metric} is no number on some photographs ({name}), which the means leave out: {which}"
         most = max((entry.n for entries in table.values() for entry in entries.values()), default=0)
         if most < FEWEST:
             yield f"too few photographs for intervals ({name}): {most}, and they need {FEWEST}"

@@ -157,6 +157,21 @@ def test_a_headline_that_is_no_number_for_some_photographs_is_told_of(photo_fold
     assert warnings == [told, "too few photographs for intervals (real): 2, and they need 5"]
 
 
+def test_means_of_different_photographs_are_told_and_none_of_them_is_the_best(
+    photo_folder: Folder, tmp_path: Path
+) -> None:
+    data, theirs = photo_folder(count=2, hazy=True), photo_folder("theirs", count=2)
+    Image.new("RGB", (128, 96), "gray").save(data / "flat.png")
+    Image.open(theirs / "photo_000.jpg").save(theirs / "flat.png")
+    found = run(config_of(data, tmp_path, results=(f"theirs={theirs}",), metrics=("fade", "brisque")))
+    for metric in ("fade", "brisque"):
+        told = f"{metric} is no number on some photographs (real), which the means leave out: 1 of hazy input, 1 of dcp"
+        assert told in found.summary["warnings"]
+    assert '"n best"' not in found.html.read_text()
+    (data / "flat.png").unlink()
+    assert '"n best"' in run(config_of(data, tmp_path, results=(f"theirs={theirs}",))).html.read_text()
+
+
 def test_photographs_without_any_figure_are_a_report(tmp_path: Path) -> None:
     data = tmp_path / "flat"
     data.mkdir()
