@@ -181,11 +181,7 @@ def select(config: EvaluateConfig, folders: Mapping[str, str]) -> dict[str, Grou
         own = {label: match_results(label, folder, chosen.entries) for label, folder in folders.items()}
         references: dict[str, str] = {}
         if config.reference is not None:
-            try:
-                references = match_references(chosen.entries, config.reference)
-            except ConfigError:
-                if not several:
-                    raise
+            references = match_references(chosen.entries, config.reference)
             require_different(references, chosen.entries, config.reference)
         referenced += len(references)
         kinds: tuple[tuple[Kind, bool], ...] = ((REAL, False), (PAIRED, True))
@@ -195,7 +191,10 @@ def select(config: EvaluateConfig, folders: Mapping[str, str]) -> dict[str, Grou
                 name = f"{kind}, {_unique(source, config.data)}" if several else kind
                 groups[name] = Group(kind, replace(chosen, entries=entries), references, own)
     if config.reference is not None and not referenced:
-        raise ConfigError(f"no photograph has a reference in {config.reference}; expected the same file names")
+        raise ConfigError(
+            f"no photograph has a reference in {config.reference}; expected the same file names, such as "
+            f"{chosen.entries[0].name}"
+        )
     if config.clear is not None:
         groups[SYNTHETIC] = Group(SYNTHETIC, choose(config.clear, "clear", config.split, config.limit, default="test"))
     return groups

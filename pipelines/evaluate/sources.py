@@ -318,7 +318,7 @@ def match_references(entries: Sequence[SourceEntry], root: str) -> dict[str, str
     first underscore, as in RESIDE (``0001_0.8_0.2`` and ``0001``).
 
     Raises:
-        ConfigError: the folder is missing, or no photograph has a reference in it.
+        ConfigError: the folder is missing, or cannot be read.
     """
     folder = Folder.of(_photographs(root, "--reference names a folder of clear photographs")[0])
     tries = endings(entries, folder) or [""]
@@ -332,10 +332,6 @@ def match_references(entries: Sequence[SourceEntry], root: str) -> dict[str, str
         place = same[entry.image_id] or next((p for p in others if _unless(taken, p)), None)
         if place is not None:
             found[entry.image_id] = place
-    if not found:
-        raise ConfigError(
-            f"no photograph has a reference in {root}; expected the same file names, such as {entries[0].name}"
-        )
     return found
 
 
