@@ -404,6 +404,36 @@ def test_a_model_that_was_loaded_leaves_mlflow_s_addresses_alone(
         mlflow.set_registry_uri(before[1])
 
 
+@pytest.mark.parametrize("name", ["100% done", "50%25 a#b?c"])
+def test_a_database_may_be_in_a_folder_of_any_name(name: str, tmp_path: Path) -> None:
+    tracker = Tracker.start("any", "name", default_uri(tmp_path / name))
+    tracker.finish()
+    assert (tmp_path / name / "mlflow.db").stat().st_size > 100_000
+
+
+@pytest.mark.parametrize("name", ["a#b?c", "two words"])
+def test_a_model_of_the_database_in_the_current_folder_is_found(
+    name: str, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    folder = tmp_path / name
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    try:
+        for key in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+            monkeypatch.delenv(key, raising=False)
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+        mlflow.set_registry_uri(None)  # type: ignore[arg-type]
+        assert register_main([str(weights)]) == 0
+        assert {path.name for path in folder.iterdir()} == {"mlflow.db", "mlartifacts"}
+        assert download_model("models:/dehazer@champion").is_dir()  # MLflow's own: here
+    finally:
+        mlflow.set_tracking_uri(before[0])
+        mlflow.set_registry_uri(before[1])
+
+
 def test_register_command(tracker: Tracker, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--tracking-uri", tracker.tracking_uri, "--name", "other", "--alias", "best"]
     assert register_main([str(weights), *words]) == 0
