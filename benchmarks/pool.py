@@ -193,8 +193,10 @@ def restores(folder: Path, entries: int, shards: int, args: argparse.Namespace) 
     """Measure how fast a snapshot is put back, as by a resumed run: all shards at once, twice."""
     path, run, snapshot = folder / f"restore-{shards}", f"restore-{shards}", folder / f"snapshot-{shards}"
     client, label = start_pool(run, path, shards), np.random.default_rng(0).bytes(args.label_bytes)
-    for first in range(0, entries, BATCH):
-        client.offer_records_async([record(n, 0.1, label) for n in range(first, first + BATCH)])
+    starts = range(0, entries, BATCH)
+    offers = [client.offer_records_async([record(n, 0.1, label) for n in range(at, at + BATCH)]) for at in starts]
+    for offer in offers:  # a snapshot does not wait for them
+        offer.result()
     client.snapshot(snapshot, 1)
     seconds = []
     for _ in range(2):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from models.config import ConfigError, environment
 
@@ -27,10 +27,21 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # its own 7 are minutes of silence
 }
 _QUESTION = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+_ADDRESSES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _SILENCE = "nothing answers there"
 _REMEDY = "start the server, or give another tracking URI"
 _PATIENCE_S = 5.0  # for a database server to take a connection
+
+
+def database_uri(path: Path) -> str:
+    """Return the address of a SQLite file: a % that would begin a code is %25, a ? that would begin options %3F."""
+    return SQLITE + re.sub(r"%(?=[0-9a-fA-F]{2})", "%25", str(path)).replace("?", "%3F")
+
+
+def database_of(uri: str) -> Path | None:
+    """Return the file of a SQLite address; None for another one."""
+    return Path(unquote(uri.removeprefix(SQLITE).partition("?")[0])) if uri.startswith(SQLITE) else None
 
 
 def prepare_mlflow() -> None:
@@ -54,21 +65,20 @@ def mlflow_at(tracking_uri: str | None) -> Iterator[None]:
     if tracking_uri is None:
         yield
         return
-    with _addresses:
-        yield from _with_addresses(tracking_uri)
-
-
-def _with_addresses(tracking_uri: str) -> Iterator[None]:
     import mlflow
 
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    mlflow.set_tracking_uri(tracking_uri)
-    mlflow.set_registry_uri(tracking_uri)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(before[0])
-        mlflow.set_registry_uri(before[1])
+    with _addresses:
+        # What is not set follows the environment, the registry follows the tracking server; so they do afterwards.
+        tracking = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None  # type: ignore[no-untyped-call]
+        registry = None if mlflow.get_registry_uri() == mlflow.get_tracking_uri() else mlflow.get_registry_uri()
+        with environment(dict.fromkeys(_ADDRESSES, tracking_uri)):  # MLflow sets these too
+            mlflow.set_tracking_uri(tracking_uri)
+            mlflow.set_registry_uri(tracking_uri)
+            try:
+                yield
+            finally:
+                mlflow.set_tracking_uri(tracking)  # type: ignore[arg-type]
+                mlflow.set_registry_uri(registry)  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -136,8 +146,9 @@ def _impatient() -> Iterator[None]:
 
 def _require_answer(uri: str) -> None:
     """Refuse an address that does not answer: MLflow would try a database for two minutes, whatever its fault."""
-    if uri.startswith(SQLITE):
-        _require_file(Path(uri.removeprefix(SQLITE)))
+    database = database_of(uri)
+    if database is not None:
+        _require_file(database)
         return
     parts = urlsplit(uri)
     port = next((number for name, number in _PORTS.items() if parts.scheme.startswith(name)), None)
@@ -151,7 +162,7 @@ def _require_answer(uri: str) -> None:
 
 def _require_file(path: Path) -> None:
     if path.is_dir():
-        raise ConfigError(f"that is a folder; name the file of the database, as in {SQLITE}{path / 'mlflow.db'}")
+        raise ConfigError(f"that is a folder; name the file of the database, as in {database_uri(path / 'mlflow.db')}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)  # SQLite makes the file but not its folder
         with path.open("rb" if path.is_file() else "ab+") as stream:

@@ -217,10 +217,25 @@ def local_copy(uri: str, names: Collection[str] | None = None) -> Iterator[Path]
         yield Path(path)
         return
     with tempfile.TemporaryDirectory() as folder:
-        for name in (name for name in names_in(uri) if names is None or name in names):
-            with files.open_input_stream(f"{path}/{name}") as source, (Path(folder) / name).open("wb") as target:
-                shutil.copyfileobj(source, target, _PIECE)
+        with _hub_errors(uri):
+            for name in (name for name in names_in(uri) if names is None or name in names):
+                with files.open_input_stream(f"{path}/{name}") as source, (Path(folder) / name).open("wb") as target:
+                    shutil.copyfileobj(source, target, _PIECE)
         yield Path(folder)
+
+
+@contextmanager
+def _hub_errors(uri: str) -> Iterator[None]:
+    """Make an OSError, as of other storage, of what the client of the Hugging Face hub raises where nobody answers."""
+    if not uri.startswith("hf://"):
+        yield
+        return
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # pyarrow needs the package too
+
+    try:
+        yield
+    except HTTPError as problem:
+        raise OSError(f"the Hugging Face hub does not answer: {problem}") from problem
 
 
 def require_writable(uri: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from models.config import ConfigError
-from models.mlflow_client import SQLITE, asking, mlflow_at, prepare_mlflow, public_uri, reason_of
+from models.mlflow_client import asking, database_of, mlflow_at, prepare_mlflow, public_uri, reason_of
 from models.paths import absolute, local_copy, persist
 
 if TYPE_CHECKING:
@@ -271,8 +271,8 @@ def _require_database(tracking_uri: str | None) -> None:
     import mlflow
 
     where = mlflow.get_tracking_uri() if tracking_uri is None else tracking_uri
-    path = Path(where.removeprefix(SQLITE))
-    if where.startswith(SQLITE) and not path.exists():
+    path = database_of(where)
+    if path is not None and not path.exists():
         raise ConfigError(
             f"there is no MLflow database {path}; train and register a model first, or give another tracking URI"
         )

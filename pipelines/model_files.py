@@ -67,6 +67,8 @@ def _export(args: argparse.Namespace) -> None:
     for file in filter(None, (args.file, args.fit)):
         if file.suffix != ".onnx":
             raise ConfigError(f"cannot write {file}: expected a name that ends in .onnx")
+        if not file.parent.is_dir():
+            raise ConfigError(f"cannot write {file}: there is no folder {file.parent}")
         if file.exists() and not args.overwrite:
             raise ConfigError(f"{file} is there already; choose another name, or --overwrite")
     if args.fit == args.file:

@@ -48,7 +48,10 @@ def _parser() -> argparse.ArgumentParser:
         prog=typed("pipelines.register", "register"), description=__doc__.splitlines()[0], allow_abbrev=False
     )
     parser.add_argument("checkpoint", help="folder or URI with model.safetensors and config.json")
-    parser.add_argument("--tracking-uri", help="MLflow server or database (default: mlflow.db in this folder)")
+    parser.add_argument(
+        "--tracking-uri",
+        help="MLflow server or database (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)",
+    )
     parser.add_argument("--run-id", help="MLflow run that made the checkpoint (default: a new run)")
     parser.add_argument("--name", default=NAME, help="of the registered model (default: %(default)s)")
     parser.add_argument("--alias", default=ALIAS, help="to move to the new version (default: %(default)s)")
@@ -56,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _main(args: argparse.Namespace) -> None:
-    uri = args.tracking_uri or default_uri(Path.cwd())
+    uri = args.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(Path.cwd())
     version = register(args.checkpoint, uri, run_id=args.run_id, name=args.name, alias=args.alias)
     print(f"{args.name} version {version} is now '{args.alias}' (models:/{args.name}@{args.alias}) at {uri}")
 

@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.mlflow_client import SQLITE, asking, is_away, prepare_mlflow, public_uri, reason_of
+from models.mlflow_client import asking, database_of, database_uri, is_away, prepare_mlflow, public_uri, reason_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -50,12 +50,13 @@ Call = Callable[["MlflowClient"], object]
 
 def default_uri(out: str | os.PathLike[str]) -> str:
     """Return the tracking address of a database file in ``out``; absolute, because Ray's workers change folders."""
-    return f"{SQLITE}{Path(out).resolve() / 'mlflow.db'}"
+    return database_uri(Path(out).resolve() / "mlflow.db")
 
 
 def absolute_uri(uri: str) -> str:
     """Return a tracking address that means the same in every process: that of a database file is made absolute."""
-    return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).absolute()}" if uri.startswith(SQLITE) else uri
+    database = database_of(uri)
+    return uri if database is None or database.is_absolute() else database_uri(database.absolute())
 
 
 def require_tracking(uri: str) -> None:
@@ -242,7 +243,8 @@ def _artifacts(tracking_uri: str, experiment: str) -> str | None:
     """Return a folder beside a local database, where MLflow would use the current folder; a server has a place of its
     own.
     """
-    if not tracking_uri.startswith(SQLITE):
+    database = database_of(tracking_uri)
+    if database is None:
         return None
     name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in experiment)
-    return (Path(tracking_uri.removeprefix(SQLITE)).resolve().parent / "mlartifacts" / name).as_uri()
+    return (database.resolve().parent / "mlartifacts" / name).as_uri()

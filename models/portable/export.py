@@ -143,6 +143,7 @@ def _traced(
     traced = torch.export.export(module, tuple(example.values()), dynamic_shapes=sides)
     known = torch.export.default_decompositions()
     known[torch.ops.aten._linalg_solve_ex.default] = _solved  # noqa: SLF001
+    known[torch.ops.prims.copy_strided.default] = lambda tensor, _strides: tensor.clone()  # ONNX knows no layouts
     traced = traced.run_decompositions(known)
     program = torch.onnx.export(
         traced, dynamo=True, opset_version=OPSET, verbose=False, input_names=inputs, output_names=outputs

@@ -10,10 +10,11 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from models.config import typed
+from models.config import ConfigError, typed
 from models.paths import absolute, is_uri
 from pipelines.command import run
 from pipelines.doctor.findings import Node, judge, table
@@ -31,20 +32,23 @@ def _main(args: argparse.Namespace) -> int:
     from pipelines.doctor.probe import PACKAGES, examine
     from pipelines.tracking import versions
 
+    if "" in (args.out, args.tracking_uri):  # a variable of the shell that is not set
+        raise ConfigError("--out expects a folder or URI, --tracking-uri an address, not no text")
     out = None if args.out is None else absolute(args.out)
     address = args.address or os.environ.get("RAY_ADDRESS")
     cluster = address not in (None, "local")
-    made = out is not None and not is_uri(out) and not Path(out).exists()
-    if made:
-        Path(str(out)).mkdir(parents=True)
+    made = [] if out is None or is_uri(out) else [path for path in (Path(out), *Path(out).parents) if not path.exists()]
+    for folder in reversed(made):
+        folder.mkdir()
     try:
         if cluster:
             nodes = _nodes(str(address), out, args.tracking_uri)
         else:
             nodes = _seen([Node("this machine", machine=examine(out, args.tracking_uri))], out)
     finally:
-        if made:
-            Path(str(out)).rmdir()
+        with suppress(OSError):  # somebody else has put something there meanwhile
+            for folder in made:
+                folder.rmdir()
     findings = judge(nodes, versions(PACKAGES), cluster=cluster, out=out, tracks=args.tracking_uri is not None)
     print(table(findings))
     failed = sum(bool(finding.remedy) for finding in findings)

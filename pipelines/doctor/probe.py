@@ -94,7 +94,7 @@ def _gpus() -> tuple[int, str]:
 def _write(out: str) -> tuple[str, str]:
     """Write a new file and return its name, or the reason why there is none."""
     if not is_uri(out) and not Path(out).is_dir():
-        return "", "it is not there"
+        return "", "it is no folder" if Path(out).exists() else "it is not there"
     name = temporary_name("doctor")
     try:
         with replacing(child(out, name)) as stream:

@@ -295,21 +295,22 @@ class Evaluator:
         else:
             data, depth = stored(item["path"], item["row_group"])[item["image_id"]]
         pixels = pixels_of(data)
-        if min(pixels.shape[:2]) < MIN_SIDE:
-            size = f"{pixels.shape[1]}x{pixels.shape[0]}"
+        side = self.settings.max_side
+        hazy = pixels if item["kind"] == SYNTHETIC else bounded(pixels, side)
+        if min(hazy.shape[:2]) < MIN_SIDE:
+            size = f"{hazy.shape[1]}x{hazy.shape[0]}{' at --max-side' if hazy is not pixels else ''}"
             raise OSError(f"{item['name']} is {size}; the shortest side that can be measured is {MIN_SIDE}")
         if item["kind"] == SYNTHETIC:
             own = self.settings
             return synthetic_case(pixels, depth, item["image_id"], Haze(own.haze, own.pair_size, own.seed))
-        side = self.settings.max_side
         if item["kind"] == UNHARMED:
-            return Case(bounded(pixels, side), bounded(pixels, side), {})
+            return Case(hazy, hazy, {})
         clear = None if item["reference"] is None else beside(item["reference"], pixels, "reference")
         results = {
             label: bounded(beside(path, pixels, f"result of '{label}'"), side)
             for label, path in zip(self.settings.results, item["results"] or (), strict=True)
         }
-        return Case(bounded(pixels, side), None if clear is None else bounded(clear, side), results)
+        return Case(hazy, None if clear is None else bounded(clear, side), results)
 
 
 def _reason(problem: Exception) -> str:

@@ -55,7 +55,6 @@ def evaluate(config: EvaluateConfig) -> Summary:
 
 
 def _evaluate(config: EvaluateConfig, plan: EvaluationPlan, folder: Path, started: float) -> Summary:
-    parts = Parts(folder)
     galleries = {
         name: Gallery(g.headline, plan.subject, config.cases, config.sheet, first_row(g.kind))
         for name, g in plan.groups.items()
@@ -66,6 +65,7 @@ def _evaluate(config: EvaluateConfig, plan: EvaluationPlan, folder: Path, starte
         device, gpus = placed(config.device, config.num_gpus)
         plan = replace(plan, settings=plan.settings.model_copy(update={"device": device}))
         make_room([Ask("worker", 1, config.num_cpus, gpus, "--num-cpus, --num-gpus")])
+        parts = Parts(folder)
         for table in measure(blocks, plan.settings, config, gpus):
             parts.write(table)
             for row, photograph in by_photograph(table):

@@ -41,7 +41,15 @@ from pipelines.evaluate.evaluator import (
     first_row,
 )
 from pipelines.evaluate.metrics import METRICS
-from pipelines.evaluate.sources import Selection, choose, clear_selection, is_corpus, match_references, match_results
+from pipelines.evaluate.sources import (
+    Selection,
+    choose,
+    clear_selection,
+    is_corpus,
+    match_references,
+    match_results,
+    require_different,
+)
 
 CLEAR_TABLE = "clear, unharmed"
 
@@ -173,11 +181,8 @@ def select(config: EvaluateConfig, folders: Mapping[str, str]) -> dict[str, Grou
         own = {label: match_results(label, folder, chosen.entries) for label, folder in folders.items()}
         references: dict[str, str] = {}
         if config.reference is not None:
-            try:
-                references = match_references(chosen.entries, config.reference)
-            except ConfigError:
-                if not several:
-                    raise
+            references = match_references(chosen.entries, config.reference)
+            require_different(references, chosen.entries, config.reference)
         referenced += len(references)
         kinds: tuple[tuple[Kind, bool], ...] = ((REAL, False), (PAIRED, True))
         for kind, has in kinds:
@@ -186,7 +191,10 @@ def select(config: EvaluateConfig, folders: Mapping[str, str]) -> dict[str, Grou
                 name = f"{kind}, {_unique(source, config.data)}" if several else kind
                 groups[name] = Group(kind, replace(chosen, entries=entries), references, own)
     if config.reference is not None and not referenced:
-        raise ConfigError(f"no photograph has a reference in {config.reference}; expected the same file names")
+        raise ConfigError(
+            f"no photograph has a reference in {config.reference}; expected the same file names, such as "
+            f"{chosen.entries[0].name}"
+        )
     if config.clear is not None:
         groups[SYNTHETIC] = Group(SYNTHETIC, choose(config.clear, "clear", config.split, config.limit, default="test"))
     return groups
@@ -202,6 +210,8 @@ def unharmed(config: EvaluateConfig, groups: Mapping[str, Group]) -> dict[str, G
     if config.reference is not None:
         paired = [group for group in groups.values() if group.kind == PAIRED]
         paths = [group.references[entry.image_id] for group in paired for entry in group.selection.entries]
+        if config.reference == config.clear:  # one table for both
+            paths += [entry.path for entry in groups[SYNTHETIC].selection.entries]
         found[config.reference] = clear_selection(config.reference, paths)
     names = {source: f", {_unique(source, tuple(found))}" if len(found) > 1 else "" for source in found}
     return {f"{CLEAR_TABLE}{names[source]}": Group(UNHARMED, selection) for source, selection in found.items()}

@@ -318,7 +318,7 @@ def match_references(entries: Sequence[SourceEntry], root: str) -> dict[str, str
     first underscore, as in RESIDE (``0001_0.8_0.2`` and ``0001``).
 
     Raises:
-        ConfigError: the folder is missing, or no photograph has a reference in it.
+        ConfigError: the folder is missing, or cannot be read.
     """
     folder = Folder.of(_photographs(root, "--reference names a folder of clear photographs")[0])
     tries = endings(entries, folder) or [""]
@@ -332,11 +332,21 @@ def match_references(entries: Sequence[SourceEntry], root: str) -> dict[str, str
         place = same[entry.image_id] or next((p for p in others if _unless(taken, p)), None)
         if place is not None:
             found[entry.image_id] = place
-    if not found:
-        raise ConfigError(
-            f"no photograph has a reference in {root}; expected the same file names, such as {entries[0].name}"
-        )
     return found
+
+
+def require_different(references: Mapping[str, str], entries: Iterable[SourceEntry], root: str) -> None:
+    """Refuse references that are the photographs themselves, as hazy and clear ones of one folder would be.
+
+    Raises:
+        ConfigError: names the first of them.
+    """
+    same = [entry.name for entry in entries if references.get(entry.image_id) == entry.path]
+    if same:
+        raise ConfigError(
+            f"{len(same)} photographs would be their own references in {root}: {_list(same)}; put hazy and clear "
+            "photographs into folders of their own"
+        )
 
 
 def clear_selection(root: str, places: Iterable[str]) -> Selection:

@@ -53,7 +53,7 @@ def test_an_export_that_differs_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("name", "why"), [("model.pt", "ends in .onnx"), ("no/model.onnx", "no")])
+@pytest.mark.parametrize(("name", "why"), [("model.pt", "ends in .onnx"), ("no/model.onnx", "there is no folder")])
 def test_a_name_that_cannot_be_is_refused(
     scale: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, why: str
 ) -> None:

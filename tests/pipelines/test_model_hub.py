@@ -183,6 +183,12 @@ def test_a_checkpoint_at_a_uri_is_sent(hub: Hub, model: Path) -> None:
     assert set(hub.repositories["me/my-dehazer"]) == {"model.safetensors", "config.json", "metrics.json", "README.md"}
 
 
+def test_a_hub_that_does_not_answer_is_one_line(hub: Hub) -> None:
+    hub.server_close()
+    with pytest.raises(ConfigError, match="cannot read hf://me/my-dehazer: the Hugging Face hub does not answer"):
+        zoo.load("hf://me/my-dehazer")
+
+
 def test_a_repository_that_is_not_there_is_named(hub: Hub) -> None:
     with pytest.raises(ConfigError, match="hf://me/nothing"):
         zoo.load("hf://me/nothing")

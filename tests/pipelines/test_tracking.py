@@ -383,6 +383,57 @@ def test_an_address_of_no_use_is_one_line_at_every_door(
     assert not [line for line in told if "Traceback" in line]
 
 
+def test_a_model_that_was_loaded_leaves_mlflow_s_addresses_alone(
+    tracker: Tracker, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    try:
+        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+            monkeypatch.delenv(name, raising=False)
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+        mlflow.set_registry_uri(None)  # type: ignore[arg-type]
+        register_model(weights, tracking_uri=tracker.tracking_uri, run_id=tracker.run_id)
+        assert not mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
+        assert not {"MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"} & os.environ.keys()
+        mlflow.set_tracking_uri("sqlite:////another/mlflow.db")
+        assert mlflow.get_registry_uri() == "sqlite:////another/mlflow.db"
+    finally:
+        mlflow.set_tracking_uri(before[0])
+        mlflow.set_registry_uri(before[1])
+
+
+@pytest.mark.parametrize("name", ["100% done", "50%25 a#b?c"])
+def test_a_database_may_be_in_a_folder_of_any_name(name: str, tmp_path: Path) -> None:
+    tracker = Tracker.start("any", "name", default_uri(tmp_path / name))
+    tracker.finish()
+    assert (tmp_path / name / "mlflow.db").stat().st_size > 100_000
+
+
+@pytest.mark.parametrize("name", ["a#b?c", "two words"])
+def test_a_model_of_the_database_in_the_current_folder_is_found(
+    name: str, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    folder = tmp_path / name
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    try:
+        for key in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+            monkeypatch.delenv(key, raising=False)
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+        mlflow.set_registry_uri(None)  # type: ignore[arg-type]
+        assert register_main([str(weights)]) == 0
+        assert {path.name for path in folder.iterdir()} == {"mlflow.db", "mlartifacts"}
+        assert download_model("models:/dehazer@champion").is_dir()  # MLflow's own: here
+    finally:
+        mlflow.set_tracking_uri(before[0])
+        mlflow.set_registry_uri(before[1])
+
+
 def test_register_command(tracker: Tracker, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--tracking-uri", tracker.tracking_uri, "--name", "other", "--alias", "best"]
     assert register_main([str(weights), *words]) == 0
@@ -390,6 +441,16 @@ def test_register_command(tracker: Tracker, weights: Path, capsys: pytest.Captur
     assert download_model("models:/other@best", tracker.tracking_uri).is_dir()
     assert register_main([str(weights / "nothing"), *words]) == 2
     assert "is no checkpoint" in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_registered_where_models_are_looked_up(
+    tracker: Tracker, weights: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.tracking_uri)
+    monkeypatch.chdir(tmp_path)
+    assert register_main([str(weights), "--name", "elsewhere"]) == 0
+    assert download_model("models:/elsewhere@champion", tracker.tracking_uri).is_dir()
+    assert not list(tmp_path.glob("*.db"))
 
 
 def test_a_checkpoint_on_object_storage_is_registered(

@@ -79,13 +79,14 @@ def _section(section: Section, summary: Mapping[str, Any]) -> dict[str, Any]:
 
 def _best(section: Section, name: str, selected_labels: bool) -> str | None:
     """Return the model with the best mean; None where the mean says nothing of quality, such as less haze where there
-    was none.
+    was none, or means are of different photographs.
     """
-    means = {m: e[name].mean for m, e in section.table.items() if name in e and m not in (HAZY, CLEAR)}
+    found = {m: e[name] for m, e in section.table.items() if name in e and m not in (HAZY, CLEAR)}
+    unlike = len({entry.n for entry in found.values()}) > 1
     empty = METRICS[name].needs == "transmission" or (section.gallery.first == CLEAR and METRICS[name].needs == "image")
-    if selected_labels or empty or len(means) < 2:
+    if selected_labels or empty or unlike or len(found) < 2:
         return None
-    return max(means, key=lambda model: METRICS[name].gain(means[model], 0.0))
+    return max(found, key=lambda model: METRICS[name].gain(found[model].mean, 0.0))
 
 
 def _pairs(headline: str, pairs: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:

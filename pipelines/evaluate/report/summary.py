@@ -31,6 +31,7 @@ VERSIONS = (
 )  # fmt: skip
 EXPERIMENT = "evaluation"
 _FAILURES = 200  # listed in the summary; the CSV has them all
+_KEY_PART = 100  # letters, the last ones of a path; MLflow takes 250 in all
 
 Row = Mapping[str, Any]
 
@@ -150,13 +151,16 @@ def _of_rows(plan: EvaluationPlan, failures: Sequence[Row], notes: Sequence[Row]
 def _of_tables(plan: EvaluationPlan, tables: Mapping[str, Table], counts: Mapping[str, Row]) -> Iterator[str]:
     """Warnings of means over fewer photographs than the others, and of too few for intervals."""
     for name, table in tables.items():
-        group = plan.groups[name]
-        models = (first_row(group.kind), *(choice.label for choice in plan.settings.models), *group.results)
-        found = {model: table.get(model, {}).get(group.headline) for model in models}
-        lacks = {model: counts[name]["evaluated"] - (0 if entry is None else entry.n) for model, entry in found.items()}
-        if any(lacks.values()):
-            which = ", ".join(f"{count} of {model}" for model, count in lacks.items() if count)
-            yield f"{group.headline} is no number on some photographs ({name}), which the means leave out: {which}"
+        group, evaluated = plan.groups[name], counts[name]["evaluated"]
+        own = (first_row(group.kind), *(choice.label for choice in plan.settings.models), *group.results)
+        for metric in plan.settings.metrics:
+            have = {model: entries[metric].n for model, entries in table.items() if metric in entries}
+            if metric == group.headline:  # every row should have it
+                have = dict.fromkeys(own, 0) | have
+            lacks = {model: evaluated - n for model, n in have.items()}
+            if len(set(lacks.values())) > 1 or (metric == group.headline and any(lacks.values())):
+                which = ", ".join(f"{count} of {model}" for model, count in lacks.items() if count)
+                yield f"{metric} is no number on some photographs ({name}), which the means leave out: {which}"
         most = max((entry.n for entries in table.values() for entry in entries.values()), default=0)
         if most < FEWEST:
             yield f"too few photographs for intervals ({name}): {most}, and they need {FEWEST}"
@@ -198,12 +202,12 @@ def detection(plan: EvaluationPlan, parts: Parts) -> dict[str, Any]:
     """Return the average precision of every row of the table, model by model."""
     about: dict[str, Any] = plan.about["detector"]
     found: dict[str, Precision] = {}
-    photographs = 0
+    counts: dict[str, int] = {}
     for model in plan.order:
         seen = _found(parts, model)
         truth = {image_id: plan.truth[image_id] for image_id in seen.boxes}
         if truth:
-            photographs = max(photographs, len(truth))
+            counts[model] = len(truth)
             found[model] = average_precision(truth, seen, about["labels"], plan.classes, plan.settings.seed)
     if not found:  # none of the annotated photographs could be read
         return about | {"photographs": 0, "models": {}}
@@ -211,12 +215,12 @@ def detection(plan: EvaluationPlan, parts: Parts) -> dict[str, Any]:
     rows = {}
     for model, precision in found.items():
         own = {"ap50": precision.ap50, "ap": precision.ap, "by_class": precision.by_class}
-        own["interval"] = _percentiles(precision.resampled, photographs)
+        own |= {"photographs": counts[model], "interval": _percentiles(precision.resampled, counts[model])}
         if model not in (plan.order[0], CLEAR):
-            interval = _percentiles(precision.resampled - baseline.resampled, photographs)
+            interval = _percentiles(precision.resampled - baseline.resampled, counts[model])
             own["difference"] = {"mean": precision.ap50 - baseline.ap50, "interval": interval}
         rows[model] = _finite(own)
-    return about | {"photographs": photographs, "models": rows}
+    return about | {"photographs": counts[plan.order[0]], "models": rows}
 
 
 def _found(parts: Parts, model: str) -> Detections:
@@ -336,15 +340,17 @@ def flat(summary: Mapping[str, Any]) -> dict[str, float]:
     for group, table in summary["tables"].items():
         for model, entries in table.items():
             for name, entry in entries.items():
-                key = _key(f"{group}/{model}/{name}")
+                key = _key(group, model, name)
                 values[key] = entry["mean"]
                 if entry["interval"] is not None:
                     values[f"{key}/low"], values[f"{key}/high"] = entry["interval"]
     for model, entry in summary.get("detection", {}).get("models", {}).items():
         if entry["ap50"] is not None:
-            values[_key(f"detection/{model}/ap50")] = entry["ap50"]
+            values[_key("detection", model, "ap50")] = entry["ap50"]
     return values
 
 
-def _key(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "_-./" else "_" for c in name)
+def _key(*parts: str) -> str:
+    """Return a name that MLflow takes: one of files, so that no part of it may be empty, ``..``, or have a slash."""
+    plain = ("".join(c if c.isalnum() or c in "_-." else "_" for c in part)[-_KEY_PART:] for part in parts)
+    return "/".join(part if part.strip(".") else "_" for part in plain)

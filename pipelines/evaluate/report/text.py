@@ -81,7 +81,8 @@ def detection_rows(detection: Mapping[str, Any]) -> list[tuple[str, ...]]:
         if against is not None and against["mean"] is not None:
             change = f"{against['mean']:+.3f}"
             change += "" if against["interval"] is None else " [{:+.3f}, {:+.3f}]".format(*against["interval"])
-        rows.append((model, *values, change))
+        count, most = entry["photographs"], detection["photographs"]
+        rows.append((model if count == most else f"{model} ({count} of {most} photographs)", *values, change))
     return rows
 
 

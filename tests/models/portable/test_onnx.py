@@ -66,6 +66,23 @@ def test_a_network_that_solves_equations_does_too(tmp_path: Path) -> None:
     assert min(decibels.values()) > 100
 
 
+class Mixed(nn.Module):
+    """A mix of two pictures, one of which a convolution may lay out channels-last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.lerp(image, self.convolution(image), image.mean((1, 2, 3), keepdim=True))
+
+
+def test_a_network_that_is_laid_out_channels_last_as_loaded_ones_are_does_too(tmp_path: Path) -> None:
+    network = Mixed().eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    decibels = check_onnx(export_onnx(network, tmp_path / "mixed.onnx"), network, [(200, 264), (33, 250)])
+    assert min(decibels.values()) > 100
+
+
 def test_the_comparison_sees_another_network(exported: Path) -> None:
     other = Veil().eval()
     with torch.no_grad():

@@ -30,19 +30,28 @@ def test_this_machine_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(probe, "_gpus", lambda: (0, ""))  # a new Python takes seconds to import torch
-    out, database = tmp_path / "run", f"sqlite:///{tmp_path}/mlflow.db"
+    out, database = tmp_path / "runs" / "one", f"sqlite:///{tmp_path}/mlflow.db"
     assert command.main(["--out", str(out), "--tracking-uri", database]) == 0
     found = lines(capsys.readouterr().out)
     assert found["--out"] == f"ok {out} can be written"
     assert found["MLflow"] == "ok answers"
     assert "nodes" not in found
-    assert not out.exists(), "it was not there before"
+    assert not out.parent.exists(), "it was not there before"
 
     assert command.main(["--out", str(tmp_path), "--tracking-uri", "http://127.0.0.1:9"]) == 1
     said = capsys.readouterr().out
     assert lines(said)["MLflow"].startswith("FAILED this machine: cannot track at http://127.0.0.1:9: nothing answers")
     assert "1 of" in said
     assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db"}
+
+    assert command.main(["--out", str(tmp_path / "mlflow.db")]) == 1
+    assert lines(capsys.readouterr().out)["--out"].endswith("cannot be written: this machine: it is no folder")
+
+
+def test_no_text_is_no_address(capsys: pytest.CaptureFixture[str]) -> None:
+    for flag in ("--out", "--tracking-uri"):
+        assert command.main([flag, ""]) == 2
+        assert "not no text" in capsys.readouterr().err
 
 
 def test_torch_is_asked_in_another_python() -> None:

@@ -193,6 +193,13 @@ def test_each_image_gets_its_own_scores(photo_folder: Folder) -> None:
     assert all(row["clearness"] + row["quality"] == pytest.approx(1) for row in rows)
 
 
+def test_a_photograph_that_is_too_small_at_the_size_that_is_measured_is_no_row(tmp_path: Path) -> None:
+    Image.linear_gradient("L").resize((900, 20)).save(tmp_path / "strip.png")
+    (failed,) = Evaluator(settings(max_side=640)).rows(item(tmp_path / "strip.png"))
+    assert failed["error"] == "strip.png is 640x14 at --max-side; the shortest side that can be measured is 16"
+    assert len(Evaluator(settings(max_side=0)).rows(item(tmp_path / "strip.png"))) == 2
+
+
 def test_an_unknown_model_is_refused() -> None:
     with pytest.raises(ConfigError, match="dcq"):
         Evaluator(settings(models=(ModelChoice(label="x", source="dcq"),)))

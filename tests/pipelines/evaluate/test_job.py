@@ -375,10 +375,59 @@ def test_a_reference_of_several_photographs_is_one_clear_photograph(photo_folder
     assert [entry.name for entry in groups["clear, unharmed"].selection.entries] == ["0001.jpg"]
 
 
+def test_one_folder_of_references_and_of_photographs_for_pairs_is_one_table_of_both(photo_folder: Folder) -> None:
+    hazy, clear = photo_folder("hazy", count=1, hazy=True), photo_folder("clear", count=3)
+    config = job.EvaluateConfig(
+        data=(str(hazy),), out="x", models=("dcp",), scorer=None, reference=str(clear), clear=str(clear), split="all"
+    )
+    groups = prepare(config).groups
+    counts = {name: len(group.selection.entries) for name, group in groups.items()}
+    assert counts == {"paired": 1, "synthetic": 3, "clear, unharmed": 3}
+
+
+@pytest.mark.parametrize("sources", [1, 2])
+def test_references_that_match_nothing_are_an_error(photo_folder: Folder, tmp_path: Path, sources: int) -> None:
+    data = tuple(str(photo_folder(name, count=1, hazy=True)) for name in ("one", "other"))[:sources]
+    clear = photo_folder("clear", count=1)
+    (clear / "photo_000.jpg").rename(clear / "elsewhere.jpg")
+    for reference, told in (
+        (clear, r"no photograph has a reference in .* such as photo_000\.jpg"),
+        (tmp_path / "nowhere", "there is no folder .*nowhere"),
+    ):
+        config = job.EvaluateConfig(data=data, out="x", models=("dcp",), scorer=None, reference=str(reference))
+        with pytest.raises(ConfigError, match=told):
+            prepare(config)
+
+
+def test_what_is_refused_on_ray_leaves_the_rows_of_an_earlier_evaluation(
+    ray_cluster: None, photo_folder: Folder, tmp_path: Path
+) -> None:
+    part = tmp_path / "out" / "rows" / "part-000000.parquet"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"?")
+    data = (str(photo_folder(count=1)),)
+    config = job.EvaluateConfig(data=data, out=str(tmp_path / "out"), models=("dcp",), scorer=None, num_cpus=10_000)
+    with pytest.raises(ConfigError, match="CPUs"):
+        job.evaluate(config)
+    assert part.exists()
+
+
+@pytest.mark.parametrize("sources", [1, 2])
+def test_no_photograph_is_its_own_reference(photo_folder: Folder, sources: int) -> None:
+    both, other = photo_folder("both", count=2, hazy=True), photo_folder("other", count=2)
+    (both / "photo_000.jpg").rename(both / "photo_001_hazy.jpg")
+    data = (str(both), str(other))[:sources]
+    config = job.EvaluateConfig(data=data, out="x", models=("dcp",), scorer=None, reference=str(both))
+    with pytest.raises(ConfigError, match=r"2 photographs would be their own references in .*both: photo_001"):
+        prepare(config)
+
+
 def test_sources_have_tables_of_their_own(photo_folder: Folder) -> None:
     one, other = photo_folder("one", count=2), photo_folder("other", count=2, seed=1)
-    config = job.EvaluateConfig(data=(str(one), str(other)), out="x", models=(), scorer=None, reference=str(other))
-    (other / "photo_001.jpg").rename(other / "new.jpg")
+    clear = photo_folder("clear", count=2, seed=2)
+    config = job.EvaluateConfig(data=(str(one), str(other)), out="x", models=(), scorer=None, reference=str(clear))
+    for folder in (other, clear):
+        (folder / "photo_001.jpg").rename(folder / "new.jpg")
     groups = prepare(config).groups
     counts = {name: len(group.selection.entries) for name, group in groups.items()}
     assert counts == {"real, one": 1, "paired, one": 1, "paired, other": 2, "clear, unharmed": 2}

@@ -130,13 +130,3 @@ def test_a_reference_in_a_folder_of_its_own_scene_is_not_one_of_another_scene(tm
         picture(tmp_path / "clear" / name)
     found = names_of(match_references(entries, str(tmp_path / "clear")), entries, tmp_path / "clear")
     assert found == {"alps/1.jpg": "alps/1.png", "sea/2.jpg": "2.png"}
-
-
-def test_references_that_match_nothing_are_an_error(photo_folder: Folder) -> None:
-    entries, _ = folder_entries(str(photo_folder("hazy", count=1)))
-    other = photo_folder("clear", count=1)
-    (other / "photo_000.jpg").rename(other / "elsewhere.jpg")
-    with pytest.raises(ConfigError, match=r"no photograph has a reference .* such as photo_000\.jpg"):
-        match_references(entries, str(other))
-    with pytest.raises(ConfigError, match="there is no folder"):
-        match_references(entries, str(other / "missing"))

@@ -11,11 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
+from mlflow.utils.validation import _validate_metric_name
 from PIL import Image
 
 from models.config import ConfigError
 from pipelines.evaluate.config import EvaluateConfig
-from pipelines.evaluate.evaluator import HAZY, Evaluator
+from pipelines.evaluate.evaluator import CLEAR, HAZY, Evaluator
 from pipelines.evaluate.parts import Gallery, Parts, by_photograph
 from pipelines.evaluate.plan import item_blocks, prepare
 from pipelines.evaluate.report.summary import Summary, flat, publish
@@ -97,6 +98,22 @@ def test_average_precision_has_intervals_from_five_photographs_on(
     assert entry["difference"]["interval"] is not None
 
 
+def test_what_is_found_in_references_says_of_how_many_photographs_it_is(
+    photo_folder: Folder, tmp_path: Path, detector: str
+) -> None:
+    annotations = annotate(tmp_path / "xml", [f"photo_{index:03}" for index in range(5)])
+    config = config_of(
+        photo_folder(count=5, hazy=True), tmp_path, annotations=str(annotations), detector=detector,
+        classes=("car", "person"), metrics=("psnr", "fade"), reference=str(photo_folder("clear", count=2)),
+    )  # fmt: skip
+    found = run(config)
+    models = found.summary["detection"]["models"]
+    assert {model: entry["photographs"] for model, entry in models.items()} == {HAZY: 5, "dcp": 5, CLEAR: 2}
+    assert models["dcp"]["interval"] is not None
+    assert models[CLEAR]["interval"] is None
+    assert "| clear reference (2 of 5 photographs) |" in found.markdown.read_text()
+
+
 def test_a_detector_that_is_missing_is_an_error_or_not_available(photo_folder: Folder, tmp_path: Path) -> None:
     data = photo_folder(count=1, hazy=True)
     annotations = annotate(tmp_path / "xml", ["photo_000"])
@@ -140,6 +157,21 @@ def test_a_headline_that_is_no_number_for_some_photographs_is_told_of(photo_fold
     assert warnings == [told, "too few photographs for intervals (real): 2, and they need 5"]
 
 
+def test_means_of_different_photographs_are_told_and_none_of_them_is_the_best(
+    photo_folder: Folder, tmp_path: Path
+) -> None:
+    data, theirs = photo_folder(count=2, hazy=True), photo_folder("theirs", count=2)
+    Image.new("RGB", (128, 96), "gray").save(data / "flat.png")
+    Image.open(theirs / "photo_000.jpg").save(theirs / "flat.png")
+    found = run(config_of(data, tmp_path, results=(f"theirs={theirs}",), metrics=("fade", "brisque")))
+    for metric in ("fade", "brisque"):
+        told = f"{metric} is no number on some photographs (real), which the means leave out: 1 of hazy input, 1 of dcp"
+        assert told in found.summary["warnings"]
+    assert '"n best"' not in found.html.read_text()
+    (data / "flat.png").unlink()
+    assert '"n best"' in run(config_of(data, tmp_path, results=(f"theirs={theirs}",))).html.read_text()
+
+
 def test_photographs_without_any_figure_are_a_report(tmp_path: Path) -> None:
     data = tmp_path / "flat"
     data.mkdir()
@@ -151,7 +183,7 @@ def test_photographs_without_any_figure_are_a_report(tmp_path: Path) -> None:
 
 def test_a_table_of_harm_with_one_model_has_no_pairs(photo_folder: Folder, tmp_path: Path) -> None:
     data = photo_folder(count=2, hazy=True)
-    config = config_of(data, tmp_path, reference=str(data), metrics=("psnr",))
+    config = config_of(data, tmp_path, reference=str(photo_folder("clear", count=2)), metrics=("psnr",))
     assert run(config).markdown.read_text().count("| paired difference in psnr |") == 1
 
 
@@ -186,3 +218,13 @@ def test_fade_by_name_asks_for_its_package(
     config = config_of(photo_folder(count=1, hazy=True), tmp_path, **named)
     with pytest.raises(ConfigError, match=r"'ray-dehaze\[evaluation\]'.*--allow-missing"):
         prepare(config)
+
+
+@pytest.mark.parametrize("label", ["/data/runs/today/model", "../model", ".", "hf://me/dehazer", "a" * 300])
+def test_figures_of_models_named_by_paths_have_names_that_mlflow_takes(label: str) -> None:
+    entry = {"mean": 1.0, "interval": (0.5, 1.5)}
+    detected = {"models": {label: {"ap50": 0.5}}}
+    found = flat({"tables": {"real, s3://bucket/hazy": {label: {"fade": entry}}}, "detection": detected})
+    assert sorted(found.values()) == [0.5, 0.5, 1.0, 1.5]
+    for name in found:
+        _validate_metric_name(name)

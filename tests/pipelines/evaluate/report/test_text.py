@@ -56,7 +56,7 @@ def test_markdown_puts_the_headline_first_and_says_warnings_failures_and_version
         "detection": {
             "photographs": 5,
             "detector": "yolo",
-            "models": {"m|n": {"ap50": 0.5, "ap": 0.25, "interval": None}},
+            "models": {"m|n": {"photographs": 5, "ap50": 0.5, "ap": 0.25, "interval": None}},
         },
         "not_measured": {"musiq": "its weights are not at hand", "detection": "no detector"},
         "failures": [{"name": "broken\n.jpg", "error": "cut short"}],
