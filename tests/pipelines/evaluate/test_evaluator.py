@@ -219,7 +219,7 @@ class Network(torch.nn.Module):
         (torch.nn.Conv2d(5, 3, 1), "RuntimeError: .*channels"),
         (Network(lambda image: {}["scene"]), "KeyError: 'scene'"),
         (Network(lambda image: image * float("nan")), "ValueError: the scene has values that are no numbers"),
-        (Network(lambda image: image[..., :10]), r"ConfigError: .* of \(1, 3, 72, 96\) it made \(1, 3, 72, 10\)"),
+        (Network(lambda image: image[..., :10]), r"ConfigError: .* of \(1, 3, 72, 10\); expected \(1, 3, 72, 96\)"),
     ],
 )
 def test_a_model_that_fails_is_not_a_bad_photograph(photo_folder: Folder, network: Any, reason: str) -> None:
