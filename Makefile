@@ -7,7 +7,7 @@ BIN := .venv/bin
 LIMIT = --timeout $(1) -o faulthandler_timeout=$(2) -o faulthandler_exit_on_timeout=true
 STAMP := .venv/.installed
 
-.PHONY: help demo serve test test-faults test-cluster check docs format lock build clean
+.PHONY: help demo serve test test-slow test-faults test-cluster check docs format lock build clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1|/' | column -t -s '|'
@@ -20,6 +20,9 @@ serve: $(STAMP) ## the champion of the last demo over HTTP, until Ctrl-C; OUT=di
 
 test: $(STAMP) ## the default tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(call LIMIT,600,900)
+
+test-slow: $(STAMP) ## the tests that take longer; SLOW=files for some of them
+	$(BIN)/python -m pytest -m slow -rs --durations 6 --numprocesses 2 --dist loadfile $(call LIMIT,1500,1800) $(SLOW)
 
 test-faults: $(STAMP) ## the tests that kill processes, fill disks and take nodes away; FAULTS=files for some of them
 	$(BIN)/python -m pytest -m faults -rPs --durations 6 --numprocesses 2 --dist loadfile $(call LIMIT,1500,1800) $(FAULTS)

@@ -61,9 +61,11 @@ class ActorWorkers:
         """
         ray.kill(self._workers[index])
         node = self._nodes.pop(index, None)
-        # A wish: on a cluster of one node it starts there again.
-        others: Any = {"ray.io/node-id": NotIn(node)}  # type: ignore[no-untyped-call]  # Ray has no hint here
-        elsewhere = NodeLabelSchedulingStrategy({}, soft=others) if node else None
+        elsewhere = None
+        if node is not None:  # one that never got ready has told none
+            # A wish: on a cluster of one node it starts there again.
+            others: Any = {"ray.io/node-id": NotIn(node)}  # type: ignore[no-untyped-call]  # Ray has no hint here
+            elsewhere = NodeLabelSchedulingStrategy({}, soft=others)
         self._workers[index] = self._hire(scheduling_strategy=elsewhere)
 
     def retire(self, index: int) -> None:

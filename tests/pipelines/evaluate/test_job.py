@@ -190,18 +190,20 @@ class TestOnRay:
         files = {file.path for file in client.list_artifacts(run.info.run_id)}
         assert {"report.html", "summary.json", "summary.md", "per_image.csv"} <= files
 
-    @pytest.mark.slow
     def test_again_without_pairs_gives_the_same_numbers_and_drops_the_old_sheet(self, evaluated: job.Summary) -> None:
         config = job.EvaluateConfig.model_validate(evaluated.summary["config"])
-        again = job.evaluate(config.model_copy(update={"clear": None, "concurrency": 2, "tracking_uri": None}))
-        assert again.pairs_sheet is None
-        assert not (again.csv.parent / "pairs_sheet.png").exists()
+        config = config.model_copy(update={"clear": None, "concurrency": 2, "tracking_uri": None})
+        again = job.evaluate(config)
         assert again.summary["tables"]["real"] == evaluated.summary["tables"]["real"]
+        assert again.pairs_sheet is not None  # of the photograph with a reference
+        alone = job.evaluate(config.model_copy(update={"reference": None}))
+        assert alone.pairs_sheet is None
+        assert not (alone.csv.parent / "pairs_sheet.png").exists()
 
-    @pytest.mark.slow
     def test_only_unreadable_files_are_an_error(self, tmp_path: Path) -> None:
-        (tmp_path / "a.jpg").write_bytes(b"no picture")
-        config = job.EvaluateConfig(data=(str(tmp_path),), models=("dcp",), scorer=None, out=str(tmp_path / "out"))
+        (photos := tmp_path / "photos").mkdir()
+        (photos / "a.jpg").write_bytes(b"no picture")
+        config = job.EvaluateConfig(data=(str(photos),), models=("dcp",), scorer=None, out=str(tmp_path / "out"))
         with pytest.raises(ConfigError, match="none of 1 photographs could be measured"):
             job.evaluate(config)
         assert not (tmp_path / "out" / "summary.json").exists()

@@ -443,7 +443,6 @@ def test_a_run_with_nothing_to_label_is_refused():
         start_labeling(CONFIG, LabelPoolClient("any", 1), [], (offset(0.0), 0))
 
 
-@pytest.mark.slow
 def test_workers_that_cannot_start_say_why(run, tmp_path, units):
     pool = start_pool(run, tmp_path / "pool")
 
