@@ -30,10 +30,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.ingest_corpus import describe, sample_rows
+from models.mlflow_client import default_uri
 from pipelines.cluster import ray_session
 from pipelines.corpus import CORPUS_SCHEMA, Domain
 from pipelines.demo import make_samples
-from pipelines.tracking import Tracker, default_uri
+from pipelines.tracking import Tracker
 from pipelines.train import Recipe, TrainJob, labeling_config, load_recipe, train
 
 RECIPE = "colabator_corun_compact"

@@ -39,6 +39,11 @@ def database_uri(path: Path) -> str:
     return SQLITE + re.sub(r"%(?=[0-9a-fA-F]{2})", "%25", str(path)).replace("?", "%3F")
 
 
+def default_uri(out: str | os.PathLike[str]) -> str:
+    """Return the tracking address of a database file in ``out``; absolute, because Ray's workers change folders."""
+    return database_uri(Path(out).resolve() / "mlflow.db")
+
+
 def database_of(uri: str) -> Path | None:
     """Return the file of a SQLite address; None for another one."""
     return Path(unquote(uri.removeprefix(SQLITE).partition("?")[0])) if uri.startswith(SQLITE) else None

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from models.config import typed
+from models.mlflow_client import default_uri
 from models.paths import absolute, name_of
 from models.registry import ALIAS, NAME, register_model
 from pipelines.command import run
-from pipelines.tracking import Tracker, default_uri, running
+from pipelines.tracking import Tracker, running
 
 
 def register(

@@ -48,11 +48,6 @@ PATIENCE_S = 180.0  # for what is still to be written at the end of a run, which
 Call = Callable[["MlflowClient"], object]
 
 
-def default_uri(out: str | os.PathLike[str]) -> str:
-    """Return the tracking address of a database file in ``out``; absolute, because Ray's workers change folders."""
-    return database_uri(Path(out).resolve() / "mlflow.db")
-
-
 def absolute_uri(uri: str) -> str:
     """Return a tracking address that means the same in every process: that of a database file is made absolute."""
     database = database_of(uri)

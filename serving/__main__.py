@@ -15,7 +15,7 @@ from pathlib import Path
 from models.config import ConfigError, parse, parse_words, typed
 from models.flags import add_flags, given
 from models.imports import add_allow_networks
-from models.mlflow_client import database_uri
+from models.mlflow_client import default_uri
 from serving.config import AuthConfig, ServingConfig, local_ray_environment, read_config
 
 CHAMPION = "models:/dehazer@champion"
@@ -50,7 +50,7 @@ def _serve(args: argparse.Namespace) -> None:
     if args.out is not None:
         if "://" in args.out:
             raise ConfigError(f"--out is '{args.out}'; expected a local folder of a demo")
-        uri = database_uri(Path(args.out).resolve() / "mlflow.db")
+        uri = default_uri(args.out)
         changes = {"model": CHAMPION, "tracking_uri": uri} | changes
     values = base.model_dump(mode="json")
     values["auth"] |= given(args, AuthConfig)

@@ -87,7 +87,7 @@ class Demo:
     @property
     def tracking_uri(self) -> str:
         """Return the address of the demo's own MLflow database."""
-        from pipelines.tracking import default_uri
+        from models.mlflow_client import default_uri
 
         return default_uri(self.out)
 

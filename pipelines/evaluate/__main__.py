@@ -33,8 +33,8 @@ def config_of(args: argparse.Namespace) -> EvaluateConfig:
     Raises:
         ConfigError: a value out of its range, or of another form.
     """
+    from models.mlflow_client import default_uri
     from pipelines.cluster import require_absolute
-    from pipelines.tracking import default_uri
 
     require_absolute(args.out)
     uri = args.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")

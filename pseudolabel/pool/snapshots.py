@@ -181,7 +181,7 @@ def write_manifest(uri: str | Path, manifest: Manifest) -> None:
     if old:  # rarely, as neighbors are many
         with suppress(SnapshotError):  # nobody knows which files one needs that cannot be read
             used = used_beside(files_at, folder)
-            discard(files_at, [f"{folder}/{name}" for name in old if full_name(uri, name) not in used])
+            discard(files_at, [f"{folder}/{name}" for name in old if _as_beside(folder, name) not in used])
 
 
 def used_beside(files_at: Any, folder: str) -> set[str]:
@@ -208,7 +208,7 @@ def used_by(files_at: Any, folders: Iterable[str]) -> set[str]:
         SnapshotError: one of them cannot be read.
     """
     return {
-        file.name if "/" in file.name else f"{folder.rpartition('/')[2]}/{file.name}"
+        _as_beside(folder, file.name)
         for folder in folders
         for part in _manifest(files_at, folder, folder).parts
         for file in part.files
@@ -249,7 +249,12 @@ def path_of(folder: str, name: str) -> str:
 
 def full_name(uri: str | Path, name: str) -> str:
     """Return the name of a snapshot's file as other snapshots beside it call it: `<snapshot>/<file>`."""
-    return name if "/" in name else f"{filesystem(absolute(uri))[1].rpartition('/')[2]}/{name}"
+    return _as_beside(filesystem(absolute(uri))[1], name)
+
+
+def _as_beside(folder: str, name: str) -> str:
+    """:func:`full_name` of a file of the snapshot whose folder is given as a path."""
+    return name if "/" in name else f"{folder.rpartition('/')[2]}/{name}"
 
 
 def _manifest(files_at: Any, folder: str, uri: str | Path) -> Manifest:

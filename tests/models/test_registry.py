@@ -18,10 +18,11 @@ import torch
 from models import checkpoints as checkpoint
 from models import mlflow_client, zoo
 from models.config import ConfigError
+from models.mlflow_client import default_uri
 from models.options import DEFAULT_OPTIONS
 from models.predictor import Predictor
 from models.registry import RefusedError, cache, download_model, register_model, resolve
-from pipelines.tracking import Tracker, default_uri
+from pipelines.tracking import Tracker
 from serving.config import ServingConfig
 from serving.engine.engine import DehazeTask
 from serving.engine.replica import Replica, require_model

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +25,7 @@ from PIL import Image
 from models import checkpoints as checkpoint
 from models import zoo
 from models.config import ConfigError
+from models.mlflow_client import default_uri
 from models.options import DEFAULT_OPTIONS, DehazeOptions
 from models.paths import upload
 from models.predictor import Predictor
@@ -33,13 +34,14 @@ from pipelines import cluster, tracking
 from pipelines.dehaze import apply
 from pipelines.evaluate import __main__ as evaluate
 from pipelines.register import main as register_main
-from pipelines.tracking import Tracker, default_uri, flatten, running
+from pipelines.tracking import Tracker, flatten, running
 from pipelines.train import __main__ as train_command
 from pipelines.train import job as train
 from pipelines.train.loop import Loop
 from serving.__main__ import main as serving_main
 
 NETWORK = {"name": "corun", "stages": 1, "dim": 2}
+ADDRESSES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 ROOT = Path(__file__).parents[2]
 
 
@@ -383,25 +385,30 @@ def test_an_address_of_no_use_is_one_line_at_every_door(
     assert not [line for line in told if "Traceback" in line]
 
 
-def test_a_model_that_was_loaded_leaves_mlflow_s_addresses_alone(
-    tracker: Tracker, weights: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def no_addresses(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """MLflow as in a new process, without an address from anywhere; those of this process come back."""
     import mlflow
 
     before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    try:
-        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
-            monkeypatch.delenv(name, raising=False)
-        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
-        mlflow.set_registry_uri(None)  # type: ignore[arg-type]
-        register_model(weights, tracking_uri=tracker.tracking_uri, run_id=tracker.run_id)
-        assert not mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
-        assert not {"MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"} & os.environ.keys()
-        mlflow.set_tracking_uri("sqlite:////another/mlflow.db")
-        assert mlflow.get_registry_uri() == "sqlite:////another/mlflow.db"
-    finally:
-        mlflow.set_tracking_uri(before[0])
-        mlflow.set_registry_uri(before[1])
+    for name in ADDRESSES:
+        monkeypatch.delenv(name, raising=False)
+    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+    mlflow.set_registry_uri(None)  # type: ignore[arg-type]
+    yield
+    mlflow.set_tracking_uri(before[0])
+    mlflow.set_registry_uri(before[1])
+
+
+@pytest.mark.usefixtures("no_addresses")
+def test_a_model_that_was_loaded_leaves_mlflow_s_addresses_alone(tracker: Tracker, weights: Path) -> None:
+    import mlflow
+
+    register_model(weights, tracking_uri=tracker.tracking_uri, run_id=tracker.run_id)
+    assert not mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
+    assert not set(ADDRESSES) & os.environ.keys()
+    mlflow.set_tracking_uri("sqlite:////another/mlflow.db")
+    assert mlflow.get_registry_uri() == "sqlite:////another/mlflow.db"
 
 
 @pytest.mark.parametrize("name", ["100% done", "50%25 a#b?c"])
@@ -411,27 +418,17 @@ def test_a_database_may_be_in_a_folder_of_any_name(name: str, tmp_path: Path) ->
     assert (tmp_path / name / "mlflow.db").stat().st_size > 100_000
 
 
+@pytest.mark.usefixtures("no_addresses")
 @pytest.mark.parametrize("name", ["a#b?c", "two words"])
 def test_a_model_of_the_database_in_the_current_folder_is_found(
     name: str, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import mlflow
-
     folder = tmp_path / name
     folder.mkdir()
     monkeypatch.chdir(folder)
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    try:
-        for key in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
-            monkeypatch.delenv(key, raising=False)
-        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
-        mlflow.set_registry_uri(None)  # type: ignore[arg-type]
-        assert register_main([str(weights)]) == 0
-        assert {path.name for path in folder.iterdir()} == {"mlflow.db", "mlartifacts"}
-        assert download_model("models:/dehazer@champion").is_dir()  # MLflow's own: here
-    finally:
-        mlflow.set_tracking_uri(before[0])
-        mlflow.set_registry_uri(before[1])
+    assert register_main([str(weights)]) == 0
+    assert {path.name for path in folder.iterdir()} == {"mlflow.db", "mlartifacts"}
+    assert download_model("models:/dehazer@champion").is_dir()  # MLflow's own: here
 
 
 def test_register_command(tracker: Tracker, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:

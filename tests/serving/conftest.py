@@ -108,7 +108,8 @@ class Registry:
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     """A registry for the tests of a session, empty at first."""
-    from pipelines.tracking import Tracker, default_uri
+    from models.mlflow_client import default_uri
+    from pipelines.tracking import Tracker
 
     folder = tmp_path_factory.mktemp("registry")
     tracker = Tracker.start("dehaze/tests", "serving", default_uri(folder))

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from models.config import ConfigError
+from models.mlflow_client import default_uri
 from models.paths import child, names_in, read_file
 from pipelines.evaluate import __main__ as command
 from pipelines.evaluate import job
@@ -25,7 +26,6 @@ from pipelines.evaluate.metrics import METRICS
 from pipelines.evaluate.parts import results_in
 from pipelines.evaluate.plan import item_blocks, prepare, row_settings
 from pipelines.lock import only_one
-from pipelines.tracking import default_uri
 
 Folder = Callable[..., Path]
 

@@ -14,6 +14,7 @@ import torch
 from models import checkpoints as checkpoint
 from models import zoo
 from models.config import ConfigError
+from models.mlflow_client import default_uri
 from models.predictor import Predictor
 from models.registry import register_model
 from pipelines.dehaze import apply
@@ -21,7 +22,7 @@ from pipelines.dehaze import cluster_job as dehaze
 from pipelines.evaluate import __main__ as evaluate_command
 from pipelines.evaluate.choices import describe_model
 from pipelines.evaluate.evaluator import Evaluator, ModelChoice, RowSettings
-from pipelines.tracking import Tracker, default_uri
+from pipelines.tracking import Tracker
 from pipelines.train import __main__ as train_command
 from pipelines.train.build import make_method, make_network
 from pipelines.train.labels import labeling_config

@@ -19,10 +19,11 @@ from models import checkpoints as checkpoint
 from models import zoo
 from models.config import ConfigError, LabelingError
 from models.inference.dehazing import dehaze
+from models.mlflow_client import default_uri
 from pipelines.corpus.format import open_corpus
 from pipelines.ingest.config import IngestConfig
 from pipelines.ingest.job import ingest
-from pipelines.tracking import Tracker, default_uri
+from pipelines.tracking import Tracker
 from pipelines.train import __main__ as command
 from pipelines.train import job
 from pipelines.train.labels import labeling
