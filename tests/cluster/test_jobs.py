@@ -12,7 +12,7 @@ from tests.cluster.cluster import JOB_SECONDS, WORKERS, Cluster, Job
 
 pytestmark = pytest.mark.cluster
 
-PHOTOGRAPHS, EVALUATED = 200, 48  # more than workers of the dehazing are given in advance: 4, with 2 batches of 16 each
+PHOTOGRAPHS, EVALUATED = 320, 48  # dehazing goes on for long after a host is taken for dead, half a minute after it died
 AWAY_SECONDS = 45.0  # longer than Ray waits for a host before it takes it for dead
 NEWCOMER = "three"
 DEHAZES = "ray::FolderDehazer.work"
