@@ -26,6 +26,9 @@ LEAVING_SECONDS = 60.0  # that a thread of Ray Data gets to end
 QUIET = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # the default of 2 s is what each ray.train.report() would wait
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    # For the room that a plan takes for granted. Ray Train's plans know within 20 s that a node is gone; by default it
+    # waits for a minute.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # workers use this environment, also under `uv run`
     "RAY_DATA_USE_DATASOURCE_V2": "0",  # V2 packs a corpus into a few huge read tasks
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

@@ -130,6 +130,17 @@ def ask_nodes(question: Callable[..., Any], *words: Any) -> list[tuple[dict[str,
     return found
 
 
+def await_answers() -> None:
+    """Wait until each node that Ray counts as alive answers, for a minute at most: it counts a dead one for half a
+    minute, and would plan with it.
+    """
+    ask_nodes(_answer)
+
+
+def _answer() -> None:
+    """Do nothing: to run is the answer."""
+
+
 def _sees(path: str) -> bool:
     for _ in range(LOOKS):
         if Path(path).exists():

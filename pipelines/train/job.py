@@ -18,7 +18,7 @@ from models.paths import child, exists, filesystem, is_local, is_uri, read_file,
 from pipelines.cluster import data_context_defaults
 from pipelines.command import user_error
 from pipelines.lock import only_one
-from pipelines.nodes import make_room, require_seen
+from pipelines.nodes import await_answers, make_room, require_seen
 from pipelines.train.data import (
     corpus_notes,
     datasets,
@@ -146,6 +146,7 @@ def _fit(job: TrainJob, vgg19: Any) -> Any:
                 raise
             kind = "could not start" if isinstance(problem, ControllerError) else "failed"
             print(f"training {kind} ({reason}); it goes on, {failures} of {allowed} failures in a row", flush=True)
+        await_answers()
         make_room(trainers_of(job.recipe))
 
 

@@ -12,7 +12,8 @@ from tests.cluster.cluster import JOB_SECONDS, WORKERS, Cluster, Job
 
 pytestmark = pytest.mark.cluster
 
-PHOTOGRAPHS, EVALUATED = 320, 48  # dehazing goes on for long after a host is taken for dead, half a minute after it died
+# Enough for dehazing to go on long after a host is taken for dead, half a minute after it died.
+PHOTOGRAPHS, EVALUATED = 320, 48
 AWAY_SECONDS = 45.0  # longer than Ray waits for a host before it takes it for dead
 NEWCOMER = "three"
 DEHAZES = "ray::FolderDehazer.work"

@@ -294,7 +294,12 @@ class TestFailures:
     """Without Ray's part: how often a run is resumed."""
 
     @pytest.fixture
-    def fit(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, int]]:
+    def waits(self) -> list[str]:
+        """What was waited for between attempts."""
+        return []
+
+    @pytest.fixture
+    def fit(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: list[str]) -> Callable[..., tuple[Any, int]]:
         def play(*attempts: tuple[BaseException | str, str], failures: int = 1) -> tuple[Any, int]:
             """Each attempt ends so, and leaves these checkpoints; how the run ends, and how many attempts that took."""
             made, known = 0, [""]
@@ -308,7 +313,8 @@ class TestFailures:
 
             monkeypatch.setattr(job, "_attempt", attempt)
             monkeypatch.setattr(job, "_checkpoints", lambda _: known[0])
-            monkeypatch.setattr(job, "make_room", lambda _: None)
+            monkeypatch.setattr(job, "await_answers", lambda: waits.append("answers"))
+            monkeypatch.setattr(job, "make_room", lambda _: waits.append("room"))
             recipe = load_recipe("demo_pretrain", [f"train.failures={failures}"])
             try:
                 return job._fit(TrainJob(recipe, tmp_path), None), made
@@ -322,6 +328,10 @@ class TestFailures:
         from ray.train import WorkerGroupError
 
         return WorkerGroupError("", {0: RuntimeError("the worker died")})
+
+    def test_the_next_attempt_plans_without_nodes_that_have_died(self, fit: Any, died: Exception, waits: Any) -> None:
+        assert fit((died, "a"), ("done", "b")) == ("done", 2)
+        assert waits == ["answers", "room"], "a dead node is counted until it is asked"
 
     def test_those_without_a_new_checkpoint_in_between_count(self, fit: Any, died: Exception) -> None:
         assert fit((died, "a"), (died, "b"), (died, "c"), ("done", "d")) == ("done", 4), "an interruption now and then"
