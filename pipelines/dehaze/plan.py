@@ -54,6 +54,8 @@ def make_plan(
     Raises:
         ConfigError: a source is missing, or the target is a file where a folder is needed.
     """
+    if "" in (*sources, target):  # which would be the current folder
+        raise ConfigError("one of the names is empty; give a folder or a file")
     roots = tuple(dict.fromkeys(_root(absolute(source)) for source in sources))
     single = len(roots) == 1 and roots[0].is_file
     if target is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -10,7 +11,7 @@ from PIL import Image
 
 from models import images
 from models.contact_sheet import Line, contact_sheet
-from models.paths import filesystem
+from models.paths import filesystem, read_file
 
 COLUMNS = 4  # pairs side by side
 _WIDE, _HIGH, _QUALITY = 232, 174, 85
@@ -31,8 +32,26 @@ def sheet_of(pairs: Sequence[tuple[str, str]]) -> bytes | None:
         return None
     columns = min(COLUMNS, len(lines))
     buffer = io.BytesIO()
-    contact_sheet(lines, ["before", "after"] * columns, across=columns).save(buffer, "JPEG", quality=_QUALITY)
+    sheet = contact_sheet(lines, ["before", "after"] * columns, across=columns)
+    sheet.save(buffer, "JPEG", quality=_QUALITY, comment=_mark(pairs))
     return buffer.getvalue()
+
+
+def is_sheet_of(pairs: Sequence[tuple[str, str]], place: str) -> bool:
+    """Return whether a file is the sheet of these photographs and results, not of others that were there before."""
+    data = read_file(place)
+    if data is None:
+        return False
+    try:
+        with Image.open(io.BytesIO(data)) as sheet:
+            return bool(sheet.info.get("comment") == _mark(pairs))
+    except OSError:  # it is no picture
+        return False
+
+
+def _mark(pairs: Sequence[tuple[str, str]]) -> bytes:
+    """What a sheet's comment says of the photographs in it."""
+    return hashlib.sha256(repr(list(pairs)).encode()).hexdigest().encode()
 
 
 def _line(source: str, target: str) -> Line | None:

@@ -66,6 +66,8 @@ def run_stream(source: str, target: str, args: argparse.Namespace) -> int:
         return NO_SPACE
     except BrokenPipeError:
         return _ENDED
+    if target != STREAM and info.haze is not None:
+        say(f"{name}: {info.verdict} ({info.haze:.2f})", sys.stderr)
     return 0
 
 
@@ -95,7 +97,8 @@ def _read(source: str, target: str, most: int) -> bytes:
             found: bytes = stream.read(most + 1)
         return found
     if sys.stdin is None or sys.stdin.isatty():
-        raise ConfigError("standard input is a terminal; give it a photograph: dehaze apply - clear.jpg < photo.jpg")
+        what = "closed" if sys.stdin is None else "a terminal"
+        raise ConfigError(f"standard input is {what}; give it a photograph: dehaze apply - clear.jpg < photo.jpg")
     if target != STREAM and same_place(f"/dev/fd/{sys.stdin.fileno()}", absolute(target)):
         raise ConfigError(f"{target} is the input; choose another name")
     data = sys.stdin.buffer.read(most + 1)

@@ -118,13 +118,15 @@ class FolderWorker:
     def _one(self, task: PhotoTask) -> PhotoResult:
         try:
             data, stamp = self._read(task)
-            made, info = self._predictor.dehaze_bytes(data, self._setup.options)
+            options = self._setup.options
+            options = options.model_copy(update={"format": task.format or options.format})
+            made, info = self._predictor.dehaze_bytes(data, options)
+            if _stamp(task.source) != stamp:
+                return _failed(task, "it was changed while it was dehazed; repeat the command")
         except (ImageError, MemoryError) as problem:
             return _failed(task, " ".join(str(problem).split()) or "out of memory")
         except OSError as problem:
             return _failed(task, reason_of(problem))
-        if _stamp(task.source) != stamp:
-            return _failed(task, "it was changed while it was dehazed; repeat the command")
         try:
             write(task.target, made)
             if self._rules.dates and stamp is not None:
@@ -144,14 +146,14 @@ class FolderWorker:
             return stream.read(most + 1), stamp  # it may have grown
 
     def _preview(self, number: int, batch: Sequence[PhotoTask], changed: bool) -> Iterator[PhotoResult]:
-        from pipelines.dehaze.previews import sheet_of  # fonts and all, for those who ask for sheets
+        from pipelines.dehaze.previews import is_sheet_of, sheet_of  # fonts and all, for those who ask for sheets
 
         place = child(str(self._rules.previews), f"sheet-{number:06d}.jpg")
-        files, path = filesystem(place)
+        pairs = [(task.source, task.target) for task in batch if not task.problem]
         try:
-            if not changed and files.get_file_info(path).type == pafs.FileType.File:
+            if not changed and is_sheet_of(pairs, place):
                 return
-            made = sheet_of([(task.source, task.target) for task in batch if not task.problem])
+            made = sheet_of(pairs)
             if made is not None:
                 write(place, made)
         except NoSpaceError:

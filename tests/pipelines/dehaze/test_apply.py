@@ -84,6 +84,17 @@ def test_heic_in_a_folder_becomes_jpeg(tmp_path: Path, capsys: pytest.CaptureFix
     assert (folder / "deep" / "IMG_1_dehazed.png").exists()
 
 
+def test_a_result_is_what_its_suffix_says_where_that_is_another_one(tmp_path: Path) -> None:
+    source = tmp_path / "in" / "a.heic"  # whatever it is called
+    source.parent.mkdir()
+    Image.new("RGB", (16, 16), (9, 90, 200)).save(source, "PNG")
+    assert main([str(source), "--model", "dcp"]) == 0
+    assert main([str(source.parent), str(tmp_path / "out"), "--model", "dcp"]) == 0
+    for result in (source.with_name("a_dehazed.jpg"), tmp_path / "out" / "a.jpg"):
+        with Image.open(result) as found:
+            assert found.format == "JPEG"
+
+
 @pytest.mark.parametrize("installed", [True, False])
 def test_raw_files_are_taken_where_rawpy_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, installed: bool

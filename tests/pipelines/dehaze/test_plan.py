@@ -295,6 +295,12 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
     assert names(source, tmp_path / "out") == ["deep/a.jpg"]
 
 
+def test_an_empty_name_is_not_the_current_folder(tmp_path: Path) -> None:
+    for sources, target in (([""], None), ([str(tmp_path)], ""), ([str(tmp_path), ""], str(tmp_path / "out"))):
+        with pytest.raises(ConfigError, match="one of the names is empty"):
+            make_plan(sources, target, None)
+
+
 def test_nothing_to_do_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no photographs in"):
         names(touch(tmp_path / "in", "notes.txt"), tmp_path / "out")

@@ -60,6 +60,22 @@ def test_failures_are_told_and_the_rest_goes_on(photo_folder: Folder, tmp_path: 
     assert all(result.reason for result in results[:3])
 
 
+def test_a_photograph_that_is_gone_meanwhile_fails_alone(
+    photo_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = batch(photo_folder(count=2), tmp_path / "out")
+    dehaze = Predictor.dehaze_bytes
+
+    def meanwhile(self: Predictor, *args: object) -> object:
+        Path(found[0].source).unlink(missing_ok=True)
+        return dehaze(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Predictor, "dehaze_bytes", meanwhile)
+    first, second = worker().work(0, found)
+    assert first == PhotoResult(found[0].source, "failed", os.strerror(errno.ENOENT))
+    assert second.status == "written"
+
+
 def test_what_counts_as_done(photo_folder: Folder, tmp_path: Path) -> None:
     source = photo_folder(count=1)
     (task,) = batch(source, tmp_path / "out")
@@ -133,3 +149,16 @@ def test_a_sheet_shows_the_whole_batch_also_after_it_went_on(photo_folder: Folde
     before = sheet.stat().st_mtime_ns
     list(one.work(7, found))
     assert sheet.stat().st_mtime_ns == before
+
+
+def test_a_sheet_of_other_photographs_is_drawn_anew(photo_folder: Folder, tmp_path: Path) -> None:
+    found = batch(photo_folder(count=3), tmp_path / "out")
+    one = worker(ExistingResults(0, previews=str(tmp_path / "previews")))
+    list(one.work(0, found))
+    sheet = tmp_path / "previews" / "sheet-000000.jpg"
+    whole = sheet.read_bytes()
+    list(one.work(0, found[1:]))  # all of them are done, and one is no longer there
+    assert sheet.read_bytes() != whole
+    sheet.write_bytes(b"no picture")
+    list(one.work(0, found))
+    assert sheet.read_bytes() == whole
