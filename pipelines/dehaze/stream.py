@@ -14,7 +14,7 @@ from models.images import ImageError
 from models.inference import device_of
 from models.paths import absolute, filesystem
 from models.predictor import Predictor
-from pipelines.dehaze.names import same_place
+from pipelines.dehaze.names import names_folder, same_place
 from pipelines.dehaze.options import execution_of, options_of
 from pipelines.dehaze.outcome import NO_SPACE, SOME_FAILED
 from pipelines.dehaze.plan import format_of
@@ -80,7 +80,7 @@ def _checked(target: str, file_format: str | None, *, overwrite: bool) -> str:
     place = absolute(target)
     files, path = filesystem(place)
     kind = files.get_file_info(path).type
-    if kind == pafs.FileType.Directory or target.endswith("/"):
+    if kind == pafs.FileType.Directory or names_folder(target):
         raise ConfigError(f"{target} is a folder; with standard input, give the name of a file")
     if kind != pafs.FileType.NotFound and not overwrite:
         raise ConfigError(f"{target} is there already; --overwrite replaces it")
