@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 
 from PIL import Image
 
 from models import images
 from models.contact_sheet import Line, contact_sheet
-from models.paths import filesystem, read_file
+from models.paths import filesystem, name_of, read_file
 
 COLUMNS = 4  # pairs side by side
 _WIDE, _HIGH, _QUALITY = 232, 174, 85
@@ -56,7 +55,7 @@ def _mark(pairs: Sequence[tuple[str, str]]) -> bytes:
 
 def _line(source: str, target: str) -> Line | None:
     try:
-        return Line([_thumbnail(source), _thumbnail(target)], PurePosixPath(source).name)
+        return Line([_thumbnail(source), _thumbnail(target)], name_of(source))
     except (images.ImageError, OSError):
         return None
 

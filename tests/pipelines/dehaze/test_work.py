@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from models import checkpoints, zoo
 from models.options import DehazeOptions, InferenceConfig
 from models.predictor import Predictor
 from pipelines.dehaze import work as folder_work
@@ -74,6 +76,23 @@ def test_a_photograph_that_is_gone_meanwhile_fails_alone(
     first, second = worker().work(0, found)
     assert first == PhotoResult(found[0].source, "failed", os.strerror(errno.ENOENT))
     assert second.status == "written"
+
+
+def test_a_full_disk_for_feature_maps_says_what_to_do(
+    photo_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = batch(photo_folder(count=1, height=160, width=200), tmp_path / "out")
+    network = {"name": "corun", "stages": 1, "dim": 30}
+    model = checkpoints.save(tmp_path / "model", zoo.build(network), {"network": network})
+    setup = WorkerSetup(str(model), None, DehazeOptions(), InferenceConfig(memory_mb=16), "cpu", ExistingResults(0))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    (result,) = setup.worker().work(0, found)
+    assert result.status == "failed"
+    assert re.fullmatch(r"no space for \d+ MiB of feature maps; set TMPDIR to a larger disk", result.reason)
 
 
 def test_what_counts_as_done(photo_folder: Folder, tmp_path: Path) -> None:
