@@ -208,26 +208,35 @@ def _state(task: PhotoTask, info: Any, rules: ExistingResults) -> str:
         return f"there is a folder at {task.target}"
     if same_place(task.source, task.target):
         return f"{task.target} is the photograph itself, by another name"
-    made = info.mtime_ns or 0
     if rules.since_ns is None and not rules.replace:
         return "done"
-    if rules.since_ns is not None:
-        if made >= rules.since_ns:
-            return "done" if made >= task.mtime and info.size else "todo"  # else the photograph has changed since
-        if _keeps_date(task, made, rules.since_ns) and info.size:
-            return "done"
+    if rules.since_ns is not None and (known := _by_age(task, info, rules.since_ns, dates=rules.dates)):
+        return known
     refusal = f"{task.target} is there and was not made by a call like this one; --overwrite replaces it"
     return "todo" if rules.replace else refusal
 
 
-def _keeps_date(task: PhotoTask, made: int, since_ns: int) -> bool:
-    """A result with its photograph's time of modification (``--keep-dates``): the time of its last change of any kind,
-    which programs cannot choose, says when it was made.
+def _by_age(task: PhotoTask, info: Any, since_ns: int, *, dates: bool) -> str:
+    """Return ``done``; ``todo`` where the photograph has changed since; nothing for what this record did not make."""
+    made = info.mtime_ns or 0
+    if made >= since_ns:
+        return "done" if made >= task.mtime and info.size else "todo"
+    if not _written_since(task.target, since_ns):
+        return ""
+    # With its photograph's time of modification.
+    if abs(made - task.mtime) <= _COARSE_NS and info.size:
+        return "done"
+    return "todo" if dates and made < task.mtime else ""
+
+
+def _written_since(target: str, since_ns: int) -> bool:
+    """Say when a result was made whose time of modification is another one (``--keep-dates``): by the time of its last
+    change of any kind, which programs cannot choose.
     """
-    if "://" in task.target or abs(made - task.mtime) > _COARSE_NS:
+    if "://" in target:
         return False
     try:
-        return os.stat(task.target).st_ctime_ns >= since_ns  # noqa: PTH116 - as above
+        return os.stat(target).st_ctime_ns >= since_ns  # noqa: PTH116 - as above
     except OSError:
         return False
 
