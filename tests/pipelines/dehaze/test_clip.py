@@ -187,6 +187,15 @@ def test_odd_sizes(tmp_path: Path, photo: Photo) -> None:
     assert pictures[0].pixels.shape == (63, 95, 3)
 
 
+@pytest.mark.parametrize(("pix_fmt", "written"), [("yuv410p", "yuv420p"), ("yuv444p16le", "yuv420p10le")])
+def test_a_format_that_the_encoder_has_not(
+    tmp_path: Path, frames: list[NDArray[np.uint8]], pix_fmt: str, written: str
+) -> None:
+    clip = make_video(tmp_path / "clip.mkv", frames, codec="ffv1", pix_fmt=pix_fmt)
+    assert apply(clip, tmp_path / "out.mkv") == 0
+    assert read(tmp_path / "out.mkv")[2].stream.codec_context.pix_fmt == written
+
+
 def test_webm_gets_its_own_codec(tmp_path: Path, frames: list[NDArray[np.uint8]]) -> None:
     clip = make_video(tmp_path / "clip.mp4", frames)
     assert apply(clip, tmp_path / "out.webm") == 0
