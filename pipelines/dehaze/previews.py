@@ -16,12 +16,13 @@ COLUMNS = 4  # pairs side by side
 _WIDE, _HIGH, _QUALITY = 232, 174, 85
 
 
-def sheet_of(pairs: Sequence[tuple[str, str]]) -> bytes | None:
+def sheet_of(pairs: Sequence[tuple[str, str]], mark: bytes = b"") -> bytes | None:
     """Draw a JPEG of photographs and results side by side, in the order given.
 
     Args:
         pairs: paths or URIs of photograph and result; pairs that cannot be read, such as those that failed, are left
             out.
+        mark: written into the file, for :func:`is_sheet_of`.
 
     Returns:
         None when there is nothing to show.
@@ -32,25 +33,35 @@ def sheet_of(pairs: Sequence[tuple[str, str]]) -> bytes | None:
     columns = min(COLUMNS, len(lines))
     buffer = io.BytesIO()
     sheet = contact_sheet(lines, ["before", "after"] * columns, across=columns)
-    sheet.save(buffer, "JPEG", quality=_QUALITY, comment=_mark(pairs))
+    sheet.save(buffer, "JPEG", quality=_QUALITY, comment=mark)
     return buffer.getvalue()
 
 
-def is_sheet_of(pairs: Sequence[tuple[str, str]], place: str) -> bool:
-    """Return whether a file is the sheet of these photographs and results, not of others that were there before."""
+def mark_of(pairs: Sequence[tuple[str, str]]) -> bytes:
+    """Return what tells the sheet of these photographs and results from those of others, and of earlier results."""
+    found = [(source, target, _version(target)) for source, target in pairs]
+    return hashlib.sha256(repr(found).encode()).hexdigest().encode()
+
+
+def _version(place: str) -> tuple[int | None, int | None] | None:
+    files, path = filesystem(place)
+    try:
+        info = files.get_file_info(path)
+    except OSError:  # as where a file is in the place of its folder
+        return None
+    return info.mtime_ns, info.size
+
+
+def is_sheet_of(mark: bytes, place: str) -> bool:
+    """Return whether a file is the sheet with this mark."""
     data = read_file(place)
     if data is None:
         return False
     try:
         with Image.open(io.BytesIO(data)) as sheet:
-            return bool(sheet.info.get("comment") == _mark(pairs))
+            return bool(sheet.info.get("comment") == mark)
     except OSError:  # it is no picture
         return False
-
-
-def _mark(pairs: Sequence[tuple[str, str]]) -> bytes:
-    """What a sheet's comment says of the photographs in it."""
-    return hashlib.sha256(repr(list(pairs)).encode()).hexdigest().encode()
 
 
 def _line(source: str, target: str) -> Line | None:

@@ -104,16 +104,13 @@ class FolderWorker:
         Raises:
             NoSpaceError: there is no room for results; what is written is whole.
         """
-        changed = False
         for task, state in zip(batch, states(batch, self._rules), strict=True):
             if state == "done":
                 yield PhotoResult(task.source, "kept")
-                continue
-            result = self._one(task) if state == "todo" else _failed(task, state)
-            changed = changed or result.status == "written"
-            yield result
+            else:
+                yield self._one(task) if state == "todo" else _failed(task, state)
         if self._rules.previews is not None and number is not None:
-            yield from self._preview(number, batch, changed)
+            yield from self._preview(number, batch)
 
     def _one(self, task: PhotoTask) -> PhotoResult:
         try:
@@ -145,15 +142,14 @@ class FolderWorker:
         with files.open_input_stream(path, compression=None) as stream:
             return stream.read(most + 1), stamp  # it may have grown
 
-    def _preview(self, number: int, batch: Sequence[PhotoTask], changed: bool) -> Iterator[PhotoResult]:
-        from pipelines.dehaze.previews import is_sheet_of, sheet_of  # fonts and all, for those who ask for sheets
+    def _preview(self, number: int, batch: Sequence[PhotoTask]) -> Iterator[PhotoResult]:
+        from pipelines.dehaze.previews import is_sheet_of, mark_of, sheet_of  # fonts and all, for who asks for sheets
 
         place = child(str(self._rules.previews), f"sheet-{number:06d}.jpg")
         pairs = [(task.source, task.target) for task in batch if not task.problem]
         try:
-            if not changed and is_sheet_of(pairs, place):
-                return
-            made = sheet_of(pairs)
+            mark = mark_of(pairs)
+            made = None if is_sheet_of(mark, place) else sheet_of(pairs, mark)
             if made is not None:
                 write(place, made)
         except NoSpaceError:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from models import checkpoints, zoo
 from models.options import DehazeOptions, InferenceConfig
@@ -161,10 +162,12 @@ def test_a_sheet_shows_the_whole_batch_also_after_it_went_on(photo_folder: Folde
     assert not (tmp_path / "out" / "previews").exists()
     list(one.work(7, found))
     sheet = tmp_path / "out" / "previews" / "sheet-000007.jpg"
-    whole = sheet.read_bytes()
+    with Image.open(sheet) as drawn:
+        whole = drawn.tobytes()
     Path(found[0].target).unlink()
     list(one.work(7, found))
-    assert sheet.read_bytes() == whole
+    with Image.open(sheet) as drawn:
+        assert drawn.tobytes() == whole
     before = sheet.stat().st_mtime_ns
     list(one.work(7, found))
     assert sheet.stat().st_mtime_ns == before
@@ -178,6 +181,13 @@ def test_a_sheet_of_other_photographs_is_drawn_anew(photo_folder: Folder, tmp_pa
     whole = sheet.read_bytes()
     list(one.work(0, found[1:]))  # all of them are done, and one is no longer there
     assert sheet.read_bytes() != whole
+    list(one.work(0, found))
+    again = sheet.stat().st_mtime_ns
+    Path(found[0].target).write_bytes(Path(found[1].target).read_bytes())  # by a call that was killed before the sheet
+    list(one.work(0, found))
+    assert sheet.stat().st_mtime_ns > again
+    Path(found[0].target).unlink()
     sheet.write_bytes(b"no picture")
     list(one.work(0, found))
-    assert sheet.read_bytes() == whole
+    with Image.open(sheet) as drawn:
+        assert drawn.format == "JPEG"
