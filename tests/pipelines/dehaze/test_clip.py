@@ -514,6 +514,19 @@ def test_what_a_disk_refuses_is_told(
     assert "free some space" not in error
 
 
+def test_too_little_memory_is_one_line(
+    tmp_path: Path, frames: list[NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def hungry(*_: object, **__: object) -> None:
+        raise MemoryError("not enough memory to dehaze the image; reduce its size")
+
+    monkeypatch.setattr("models.predictor.Predictor.run", hungry)
+    clip = make_video(tmp_path / "clip.mp4", frames)
+    assert apply(clip, tmp_path / "out.mp4") == 1
+    assert f"failed: {clip}: not enough memory to dehaze the image" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
 def test_a_folder_called_like_a_video_is_a_folder(tmp_path: Path, photo: Photo) -> None:
     folder = tmp_path / "holiday.mov"
     folder.mkdir()
