@@ -35,7 +35,8 @@ def _translate(part: str) -> str:
 
 def _class(piece: str) -> str:
     """A class of characters; nothing is in one without sense, such as ``[z-a]``."""
-    found = ("[" + piece[1:].replace("[", r"\[")).replace("[!", "[^")
+    inner = piece[1:].replace("[", r"\[")
+    found = f"[^{inner[1:]}" if inner.startswith("!") else f"[{inner}"
     try:
         re.compile(found)
     except re.error:

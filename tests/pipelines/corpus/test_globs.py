@@ -15,6 +15,8 @@ from pipelines.corpus import split_glob
         ("/in/*.jpg", "/in", ["a.jpg"], ["b/a.jpg", "a.png"]),
         ("/in/**/[!a]?.jpg", "/in", ["bc.jpg", "d/e/fg.jpg"], ["ab.jpg", "b.jpg"]),
         ("/in/[[]1].jpg", "/in", ["[1].jpg"], ["1.jpg"]),
+        ("/in/a[[!].jpg", "/in", ["a[.jpg", "a!.jpg"], ["ab.jpg"]),
+        ("/in/a[!]*", "/in", [], ["ab"]),
         ("/in/a[z-a].jpg", "/in", [], ["az.jpg", "a[z-a].jpg"]),
         ("s3://b/in/*.jpg?endpoint_override=http%3A%2F%2Fh%3A1", "s3://b/in?endpoint_override=http%3A%2F%2Fh%3A1",
          ["a.jpg"], []),
