@@ -150,9 +150,11 @@ class Predictor:
 
         Raises:
             NoTransmissionError: the options ask for a transmission that the model does not give.
+            MemoryError: there is not enough.
         """
         return self._dehazed(photo, options)[0]
 
+    @inference.as_memory_errors()
     def _dehazed(self, photo: Photo, options: DehazeOptions) -> tuple[Photo, float | None]:
         """Return the dehazed photograph, and the amount of haze that was found."""
         wrap, _ = wrapping(photo, options)
@@ -177,7 +179,7 @@ class Predictor:
 
         Raises:
             ImageError: the file is too large, of another format, or damaged.
-            NoTransmissionError: as :meth:`dehaze_photo`.
+            NoTransmissionError, MemoryError: as :meth:`dehaze_photo`.
         """
         start = time.perf_counter()
         photo = decode(data, self._limits)

@@ -63,6 +63,8 @@ def _place(problem: OSError) -> str:
 
 def reason_of(problem: OSError) -> str:
     """Return the reason of an error in few words."""
+    if problem.filename is not None and problem.strerror:  # what pyarrow says is long, and names no file
+        return problem.strerror
     return os.strerror(problem.errno) if problem.errno else " ".join(str(problem).split())
 
 

@@ -38,7 +38,7 @@ from models.images.metadata import lost_in
 from models.images.photo import Array, Metadata, Photo, eight_bits
 from models.images.profile import srgb_gray_profile
 from models.images.reading import copies, nearly_whole, photo_of
-from models.paths import replacing
+from models.paths import name_of, replacing
 
 _LIBRARIES = ("PIL", "tifffile", "imagecodecs")
 _MODULES = re.compile(rf"({'|'.join(_LIBRARIES)})(\.|$)")
@@ -199,7 +199,7 @@ def write_image(photo: Photo, path: str | os.PathLike[str], quality: int = 95, m
         UnsupportedFormat: the suffix is not one of a format that is written.
         OSError: it cannot be written.
     """
-    suffix = Path(path).suffix.lower()
+    suffix = Path(name_of(path)).suffix.lower()
     if SUFFIXES.get(suffix) not in WRITTEN:
         known = ", ".join(sorted(suffix for suffix, name in SUFFIXES.items() if name in WRITTEN))
         raise UnsupportedFormat(f"{path}: cannot tell an image format from suffix '{suffix}'; known: {known}")

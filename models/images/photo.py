@@ -202,6 +202,13 @@ def whole_numbers(values: Array) -> Array:
     return rounded
 
 
+def at_full_scale(values: Array, bits: int) -> Array:
+    """Spread uint16 samples of fewer bits over all of uint16."""
+    white = (1 << bits) - 1
+    result: Array = ((values * np.uint32(65_535) + white // 2) // white).astype(np.uint16)
+    return result
+
+
 def straight(values: Array, alpha: Array) -> Array:
     """Divide (H, W, C) colors by the ``alpha`` that they were multiplied by; black where it is 0."""
     white = np.iinfo(values.dtype).max

@@ -17,7 +17,7 @@ from models.images.heif import HeifLayout
 from models.images.limits import RAW, CorruptImage, ImageError, ImageLimits, TruncatedImage
 from models.images.mending import Mended, candidates, ends_early, filled
 from models.images.metadata import collect, tiff_resolution
-from models.images.photo import Array, Model, Photo, Samples, upright
+from models.images.photo import Array, Model, Photo, Samples, at_full_scale, upright
 
 _LINEAR = "the file does not say how its floating-point values are encoded; they are taken as sRGB, not as linear light"
 _NO_GAIN_MAP = "the HDR gain map is left out: screens with HDR show the result like any other"
@@ -105,6 +105,8 @@ def _photo(samples: Samples | None, data: bytes, layout: tiff.Layout | None, ima
             notes.append(f"only the first of {frames} frames is taken")
         notes += [_TEN_BITS.format(boxed.bits)] if boxed is not None and boxed.bits > 8 else []
     samples = samples or _samples(image)
+    if layout is not None and samples.values.dtype == np.uint16 and layout.bits < 16:  # Pillow's gray of 12 bits
+        samples = replace(samples, values=at_full_scale(samples.values, layout.bits))
     pixels, alpha, embedded = to_srgb(samples, icc)
     alpha = None if alpha is None else upright(alpha, stored)
     notes += [_NO_GAIN_MAP] if GAIN_MAP in dropped else []

@@ -31,5 +31,6 @@ from .panorama import goes_round as goes_round
 from .pixels import dehaze_pixels as dehaze_pixels
 from .runner import Dehazed as Dehazed
 from .runner import as_dehazed as as_dehazed
+from .runner import as_memory_errors as as_memory_errors
 from .runner import require_size as require_size
 from .tiles import Tile as Tile

@@ -17,6 +17,7 @@ from torch import Tensor
 from models.config import ConfigError
 from models.inference.borders import content_of
 from models.inference.guided import LUMINANCE, bands, box_mean, color_coefficients, mapped, shrunk
+from models.inference.runner import as_memory_errors
 from models.options import Controls
 
 VERDICTS = ((0.15, "hardly any haze"), (0.35, "light haze"), (0.55, "haze"), (float("inf"), "dense haze"))
@@ -277,11 +278,13 @@ def is_plain(controls: Controls) -> bool:
     return not others and controls.strength != "auto" and 0.0 <= controls.strength <= 1.0
 
 
+@as_memory_errors()
 def controlled(hazy: Tensor, scene: Tensor, transmission: Tensor | None, controls: Controls) -> Tensor:
     """Apply the controls to a photograph: :func:`as_wanted` with its :func:`look_at`, within its borders.
 
     Raises:
         NoTransmissionError: as :func:`look_at`.
+        MemoryError: there is not enough.
     """
     if is_plain(controls) and controls.strength != "auto":
         return blend(hazy, scene, controls.strength)

@@ -12,7 +12,7 @@ from models.images import floats
 from models.inference.borders import content_of
 from models.inference.guided import LUMINANCE, enlarged, is_gray, is_large, shrunk
 from models.inference.memory import free_memory
-from models.inference.runner import Dehazed, Runner, is_out_of_memory
+from models.inference.runner import Dehazed, Runner, as_memory_errors, is_out_of_memory
 from models.inference.tiles import Tile
 from models.options import InferenceConfig
 
@@ -27,6 +27,7 @@ EXACT = InferenceConfig(working_side=None)
 
 
 @torch.inference_mode()
+@as_memory_errors()
 def dehaze(
     network: nn.Module, image: Tensor, config: InferenceConfig = DEFAULT_CONFIG, *, wrap: bool = False
 ) -> Dehazed:

@@ -89,6 +89,21 @@ def is_out_of_memory(problem: Exception) -> bool:
     return told or any(sign in str(problem) for sign in signs)
 
 
+@contextlib.contextmanager
+def as_memory_errors() -> Iterator[None]:
+    """Make a MemoryError of what torch raises where it finds no memory.
+
+    Raises:
+        MemoryError: so it is.
+    """
+    try:
+        yield
+    except RuntimeError as problem:
+        if is_out_of_memory(problem):
+            raise MemoryError("not enough memory to dehaze the image; reduce its size") from problem
+        raise
+
+
 # Of networks as long as they live.
 _COSTS: WeakKeyDictionary[nn.Module, dict[torch.dtype, tuple[float, float]]] = WeakKeyDictionary()
 _FLOAT32: WeakSet[nn.Module] = WeakSet()  # networks that end in half precision, or whose numbers do not fit into it

@@ -133,7 +133,8 @@ class Writer:
             ) from problem
         tags_of(reader.stream, stream)
         stream.width, stream.height = width, height
-        stream.pix_fmt = _pixel_format(stream.codec_context.codec, reader.stream.codec_context.pix_fmt, width, height)
+        wanted = reader.stream.codec_context.pix_fmt
+        stream.pix_fmt = _pixel_format(stream.codec_context.codec, wanted, color.bits > 8, (width, height))
         # Times go over as numbers, so they need the same unit.
         stream.time_base = stream.codec_context.time_base = reader.stream.time_base
         context = stream.codec_context
@@ -176,14 +177,16 @@ class Writer:
         self._temporary.unlink(missing_ok=True)
 
 
-def _pixel_format(codec: Any, wanted: str | None, width: int, height: int) -> str:
-    """The source's own format where the encoder has it, without halved color on odd sizes, which encoders refuse."""
+def _pixel_format(codec: Any, wanted: str | None, deep: bool, size: tuple[int, int]) -> str:
+    """The source's own format where the encoder has it, without halved color on odd sizes, which encoders refuse; else
+    one of 8 bits, or of 10 if it is ``deep``.
+    """
     offered: list[str] = [described.name for described in codec.video_formats or ()]
     # yuvj is an old name of yuv of full range, and the range is said elsewhere.
     wanted = (wanted or "yuv420p").replace("yuvj", "yuv")
-    deep = "10" if "10" in wanted or "12" in wanted else ""
-    odd = "yuv444p" if width % 2 or height % 2 else "yuv420p"
-    choices = [f"{odd}{'10le' if deep else ''}", odd, *offered]
-    if not (width % 2 or height % 2) or "444" in wanted:
+    odd = any(side % 2 for side in size)
+    usual = "yuv444p" if odd else "yuv420p"
+    choices = [*([f"{usual}10le"] if deep else []), usual, *offered]
+    if not odd or "444" in wanted:
         choices = [wanted, *choices]
     return next(choice for choice in choices if choice in offered or not offered)

@@ -81,7 +81,8 @@ def run_video(
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> int:
-    """Do what ``dehaze apply`` does for a video; 0; 1: parts are missing or damaged; 3: there is no room.
+    """Do what ``dehaze apply`` does for a video; 0; 1: parts are missing or damaged, or there is too little memory; 3:
+    there is no room.
 
     Raises:
         ConfigError: as :func:`models.video.rewrite_video` and :func:`target_of`; no such model or device; a name of
@@ -105,6 +106,9 @@ def run_video(
         if options.keep_dates:
             modified = path.stat().st_mtime_ns
             os.utime(place, ns=(modified, modified))
+    except MemoryError as problem:
+        say(f"failed: {path}: {problem or 'out of memory'}", sys.stderr)
+        return SOME_FAILED
     except OSError as problem:
         full = no_space(problem, str(place))
         if full is None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from models.images import RAW, SUFFIXES
+from models.paths import name_of
 
 VIDEOS = frozenset(
     {
@@ -22,7 +24,7 @@ OTHER = "pipes or devices"
 
 def is_video(name: str) -> bool:
     """Say whether a name is a video's, by its suffix."""
-    return PurePosixPath(name).suffix.lower() in VIDEOS
+    return PurePosixPath(name_of(name)).suffix.lower() in VIDEOS
 
 
 def advice(kinds: Mapping[str, int]) -> str:
@@ -54,7 +56,8 @@ def is_remote(place: str) -> bool:
 def identity(place: str) -> object:
     """Return what is equal for two names of one file or folder, through links and mounts; None for nothing."""
     if "://" in place:
-        return place.rstrip("/")
+        parts = urlsplit(place)
+        return parts.scheme, parts.netloc, unquote(parts.path).rstrip("/"), frozenset(parse_qsl(parts.query))
     try:
         found = os.stat(place)  # noqa: PTH116 - Path.stat is slow, and this is called for every photograph
     except OSError:
@@ -81,14 +84,25 @@ def inside(place: str, folders: Sequence[str], below: str) -> bool:
     return False
 
 
+def names_folder(place: str) -> bool:
+    """Say whether a path or URI ends with a slash: it then is a folder's, also where nothing is there."""
+    return (place.partition("?")[0] if "://" in place else place).endswith("/")
+
+
+def folder_of(place: str) -> str:
+    """Return the folder that a path or URI lies in; a URI's has its options."""
+    base, question, options = place.partition("?") if "://" in place else (place, "", "")
+    return f"{base.rpartition('/')[0]}{question}{options}"
+
+
 def _upwards(place: str) -> Iterator[str]:
     if "://" not in place:
         real = Path(os.path.realpath(place))
         yield from (str(step) for step in (real, *real.parents))
         return
-    while not place.endswith(":/"):
+    while not place.partition("?")[0].endswith(":/"):
         yield place
-        place = place.rpartition("/")[0]
+        place = folder_of(place)
 
 
 def ignores_case(place: str) -> bool:

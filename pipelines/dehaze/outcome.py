@@ -135,7 +135,7 @@ def _forget(place: str) -> None:
     files, path = filesystem(place)
     if files.get_file_info(path).type == pafs.FileType.File:
         with files.open_input_stream(path) as stream:
-            ours = stream.read(len(_HEAD)) == _HEAD
+            ours = _HEAD.startswith(stream.read(len(_HEAD)))  # or its beginning: a full disk took no more
         if not ours:
             raise ConfigError(f"{place} is no list of failures of this program; move it, or choose another folder")
         files.delete_file(path)

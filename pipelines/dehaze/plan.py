@@ -17,9 +17,19 @@ from pyarrow import fs as pafs
 
 from models.config import ConfigError
 from models.images import SUFFIXES, WRITTEN
-from models.paths import absolute, filesystem
+from models.paths import absolute, filesystem, name_of
 from pipelines.corpus import left_out_text, split_glob
-from pipelines.dehaze.names import advice, identity, ignores_case, inside, is_own, is_video, same_place
+from pipelines.dehaze.names import (
+    advice,
+    folder_of,
+    identity,
+    ignores_case,
+    inside,
+    is_own,
+    is_video,
+    names_folder,
+    same_place,
+)
 from pipelines.dehaze.walk import FolderPlan, PhotoTask, Root, walk
 
 _SHOWN = 3  # collisions that a message names
@@ -54,6 +64,8 @@ def make_plan(
     Raises:
         ConfigError: a source is missing, or the target is a file where a folder is needed.
     """
+    if "" in (*sources, target):  # which would be the current folder
+        raise ConfigError("one of the names is empty; give a folder or a file")
     roots = tuple(dict.fromkeys(_root(absolute(source)) for source in sources))
     single = len(roots) == 1 and roots[0].is_file
     if target is None:
@@ -61,7 +73,7 @@ def make_plan(
     folder = absolute(target)
     files, path = filesystem(folder)
     kind = files.get_file_info(path).type
-    if kind == pafs.FileType.Directory or (kind == pafs.FileType.NotFound and target.endswith("/")):
+    if kind == pafs.FileType.Directory or (kind == pafs.FileType.NotFound and names_folder(target)):
         return FolderPlan(roots, folder, None, file_format, recursive)
     suffix = PurePosixPath(path).suffix.lower()
     if not single and (kind != pafs.FileType.NotFound or suffix in SUFFIXES):
@@ -81,7 +93,7 @@ def format_of(target: str, file_format: str | None) -> str:
     Raises:
         ConfigError: no such format, or another one than was asked for.
     """
-    found = SUFFIXES.get(PurePosixPath(target.rstrip("/")).suffix.lower())
+    found = SUFFIXES.get(PurePosixPath(name_of(target)).suffix.lower())
     if found not in WRITTEN:
         known = " ".join(sorted(suffix for suffix, name in SUFFIXES.items() if name in WRITTEN))
         told = f"cannot write {target}; expected one of {known}, or, for a folder, {target.rstrip('/')}/"
@@ -169,7 +181,7 @@ class _Checks:
         if not self._several and not self._fold:  # where case does not count, folders may become one too
             self._taken = {}
         if found and self._plan.folder is not None:
-            place = found[0].target.rpartition("/")[0]
+            place = folder_of(found[0].target)
             if inside(place, self._folders, below=self._plan.folder):
                 raise ConfigError(f"{place} is an input; choose another folder for the results, outside of the inputs")
         for task in found:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from pyarrow import fs as pafs
@@ -14,7 +15,7 @@ from torch import nn
 
 from models.config import ConfigError, Settings
 from models.options import DehazeOptions, InferenceConfig
-from models.paths import child, filesystem, replacing
+from models.paths import child, filesystem, replacing, temporary_name
 from pipelines.dehaze.names import RECORD
 from pipelines.dehaze.walk import entries
 from pipelines.disk_errors import no_space, reason_of
@@ -115,15 +116,14 @@ def open_record(folder: str, made: MadeWith, *, overwrite: bool) -> FolderRecord
     """
     old = read_record(folder)
     record = compare(old, made, folder, overwrite=overwrite)
+    now = _clock(folder)
     if record is None:
-        record = FolderRecord(made=made, replacing=overwrite)
-        _write(folder, record)
-        record = record.model_copy(update={"since_ns": _written(folder)})
+        record = FolderRecord(made=made, since_ns=now, replacing=overwrite)
     interrupted = not record.finished
     record = record.model_copy(update={"finished": False, "replacing": overwrite or (interrupted and record.replacing)})
     _write(folder, record)
     if interrupted:
-        sweep(folder, _written(folder) - _SURELY_LEFT_NS)
+        sweep(folder, now - _SURELY_LEFT_NS)
     return record
 
 
@@ -147,20 +147,31 @@ def sweep(folder: str, before_ns: int) -> None:
 
 def _write(folder: str, record: FolderRecord) -> None:
     place = child(folder, RECORD)
-    try:
+    with _writing(place), replacing(place) as stream:
+        stream.write(json.dumps(record.model_dump(mode="json"), indent=1).encode())
+
+
+def _clock(folder: str) -> int:
+    """The time, in ns, by the clock that the results have theirs from: that of a file which is written now."""
+    place = child(folder, temporary_name(RECORD))
+    with _writing(child(folder, RECORD)):
         with replacing(place) as stream:
-            stream.write(json.dumps(record.model_dump(mode="json"), indent=1).encode())
+            stream.write(b"?")
+        files, path = filesystem(place)
+        now: int = files.get_file_info(path).mtime_ns or 0
+        files.delete_file(path)
+    return now
+
+
+@contextlib.contextmanager
+def _writing(place: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as problem:
         full = no_space(problem, place)
         if full is not None:
             raise full from problem
         raise ConfigError(f"cannot write {place}: {reason_of(problem)}") from problem
-
-
-def _written(folder: str) -> int:
-    """When the record was last written, in ns, by the clock that the results have their times from."""
-    files, path = filesystem(child(folder, RECORD))
-    return files.get_file_info(path).mtime_ns or 0
 
 
 def _difference(old: MadeWith, new: MadeWith) -> str:

@@ -14,7 +14,7 @@ from models.images import ImageError
 from models.inference import device_of
 from models.paths import absolute, filesystem
 from models.predictor import Predictor
-from pipelines.dehaze.names import same_place
+from pipelines.dehaze.names import names_folder, same_place
 from pipelines.dehaze.options import execution_of, options_of
 from pipelines.dehaze.outcome import NO_SPACE, SOME_FAILED
 from pipelines.dehaze.plan import format_of
@@ -66,6 +66,8 @@ def run_stream(source: str, target: str, args: argparse.Namespace) -> int:
         return NO_SPACE
     except BrokenPipeError:
         return _ENDED
+    if target != STREAM and info.haze is not None:
+        say(f"{name}: {info.verdict} ({info.haze:.2f})", sys.stderr)
     return 0
 
 
@@ -78,7 +80,7 @@ def _checked(target: str, file_format: str | None, *, overwrite: bool) -> str:
     place = absolute(target)
     files, path = filesystem(place)
     kind = files.get_file_info(path).type
-    if kind == pafs.FileType.Directory or target.endswith("/"):
+    if kind == pafs.FileType.Directory or names_folder(target):
         raise ConfigError(f"{target} is a folder; with standard input, give the name of a file")
     if kind != pafs.FileType.NotFound and not overwrite:
         raise ConfigError(f"{target} is there already; --overwrite replaces it")
@@ -95,7 +97,8 @@ def _read(source: str, target: str, most: int) -> bytes:
             found: bytes = stream.read(most + 1)
         return found
     if sys.stdin is None or sys.stdin.isatty():
-        raise ConfigError("standard input is a terminal; give it a photograph: dehaze apply - clear.jpg < photo.jpg")
+        what = "closed" if sys.stdin is None else "a terminal"
+        raise ConfigError(f"standard input is {what}; give it a photograph: dehaze apply - clear.jpg < photo.jpg")
     if target != STREAM and same_place(f"/dev/fd/{sys.stdin.fileno()}", absolute(target)):
         raise ConfigError(f"{target} is the input; choose another name")
     data = sys.stdin.buffer.read(most + 1)

@@ -70,7 +70,8 @@ BESIDE = "_dehazed"  # what a result's name ends with when it lies beside its ph
 @dataclass(frozen=True)
 class PhotoTask:
     """One photograph and the file that it becomes: paths or URIs. ``size`` in bytes, ``mtime`` in ns, of the source.
-    ``problem`` is why it cannot be done at all: it may also be a folder that cannot be read.
+    ``problem`` is why it cannot be done at all: it may also be a folder that cannot be read. ``format`` is that of the
+    result's suffix, where it is not the photograph's: a file may hold another format than its suffix says.
     """
 
     source: str
@@ -78,6 +79,7 @@ class PhotoTask:
     size: int
     mtime: int
     problem: str = ""
+    format: str | None = None
 
 
 @dataclass(frozen=True)
@@ -197,10 +199,13 @@ def _left_out(entry: FolderEntry, name: str, root: Root, plan: FolderPlan) -> st
 
 
 def _task(uri: str, name: str, size: int, mtime: int, plan: FolderPlan) -> PhotoTask:
-    target = _target(uri, name, plan)
-    if "://" in target and not _is_text(name):
-        return PhotoTask(uri, target, size, mtime, "its name is not UTF-8, as names there have to be; rename it")
-    return PhotoTask(uri, target, size, mtime)
+    own = SUFFIXES.get(PurePosixPath(name).suffix.lower(), "")  # a file that is named may have any suffix
+    wanted = plan.format if plan.format or not own else format_written(own)
+    other = None if wanted == own else wanted
+    target = _target(uri, name, plan, None if other is None else WRITTEN[other])
+    nameless = "://" in target and not _is_text(name)
+    problem = "its name is not UTF-8, as names there have to be; rename it" if nameless else ""
+    return PhotoTask(uri, target, size, mtime, problem, other)
 
 
 def _is_text(name: str) -> bool:
@@ -211,14 +216,12 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _target(uri: str, name: str, plan: FolderPlan) -> str:
-    """Where a photograph's result goes; ``name`` is its path below its root."""
+def _target(uri: str, name: str, plan: FolderPlan, other: str | None) -> str:
+    """Where a photograph's result goes; ``name`` is its path below its root, ``other`` a suffix instead of its own."""
     if plan.file is not None:
         return plan.file
     pure = PurePosixPath(name)
-    own = SUFFIXES.get(pure.suffix.lower(), "")  # a file that is named may have any suffix
-    wanted = plan.format if plan.format or not own else format_written(own)
-    suffix = pure.suffix if wanted in (None, own) else WRITTEN[wanted]
+    suffix = pure.suffix if other is None else other
     if plan.folder is not None:
         return child(plan.folder, str(pure.with_name(pure.stem + suffix)))
     base, question, query = uri.partition("?") if "://" in uri else (uri, "", "")

@@ -104,27 +104,26 @@ class FolderWorker:
         Raises:
             NoSpaceError: there is no room for results; what is written is whole.
         """
-        changed = False
         for task, state in zip(batch, states(batch, self._rules), strict=True):
             if state == "done":
                 yield PhotoResult(task.source, "kept")
-                continue
-            result = self._one(task) if state == "todo" else _failed(task, state)
-            changed = changed or result.status == "written"
-            yield result
+            else:
+                yield self._one(task) if state == "todo" else _failed(task, state)
         if self._rules.previews is not None and number is not None:
-            yield from self._preview(number, batch, changed)
+            yield from self._preview(number, batch)
 
     def _one(self, task: PhotoTask) -> PhotoResult:
         try:
             data, stamp = self._read(task)
-            made, info = self._predictor.dehaze_bytes(data, self._setup.options)
+            options = self._setup.options
+            options = options.model_copy(update={"format": task.format or options.format})
+            made, info = self._predictor.dehaze_bytes(data, options)
+            if _stamp(task.source) != stamp:
+                return _failed(task, "it was changed while it was dehazed; repeat the command")
         except (ImageError, MemoryError) as problem:
             return _failed(task, " ".join(str(problem).split()) or "out of memory")
         except OSError as problem:
             return _failed(task, reason_of(problem))
-        if _stamp(task.source) != stamp:
-            return _failed(task, "it was changed while it was dehazed; repeat the command")
         try:
             write(task.target, made)
             if self._rules.dates and stamp is not None:
@@ -143,15 +142,14 @@ class FolderWorker:
         with files.open_input_stream(path, compression=None) as stream:
             return stream.read(most + 1), stamp  # it may have grown
 
-    def _preview(self, number: int, batch: Sequence[PhotoTask], changed: bool) -> Iterator[PhotoResult]:
-        from pipelines.dehaze.previews import sheet_of  # fonts and all, for those who ask for sheets
+    def _preview(self, number: int, batch: Sequence[PhotoTask]) -> Iterator[PhotoResult]:
+        from pipelines.dehaze.previews import is_sheet_of, mark_of, sheet_of  # fonts and all, for who asks for sheets
 
         place = child(str(self._rules.previews), f"sheet-{number:06d}.jpg")
-        files, path = filesystem(place)
+        pairs = [(task.source, task.target) for task in batch if not task.problem]
         try:
-            if not changed and files.get_file_info(path).type == pafs.FileType.File:
-                return
-            made = sheet_of([(task.source, task.target) for task in batch if not task.problem])
+            mark = mark_of(pairs)
+            made = None if is_sheet_of(mark, place) else sheet_of(pairs, mark)
             if made is not None:
                 write(place, made)
         except NoSpaceError:
@@ -206,26 +204,35 @@ def _state(task: PhotoTask, info: Any, rules: ExistingResults) -> str:
         return f"there is a folder at {task.target}"
     if same_place(task.source, task.target):
         return f"{task.target} is the photograph itself, by another name"
-    made = info.mtime_ns or 0
     if rules.since_ns is None and not rules.replace:
         return "done"
-    if rules.since_ns is not None:
-        if made >= rules.since_ns:
-            return "done" if made >= task.mtime and info.size else "todo"  # else the photograph has changed since
-        if _keeps_date(task, made, rules.since_ns) and info.size:
-            return "done"
+    if rules.since_ns is not None and (known := _by_age(task, info, rules.since_ns, dates=rules.dates)):
+        return known
     refusal = f"{task.target} is there and was not made by a call like this one; --overwrite replaces it"
     return "todo" if rules.replace else refusal
 
 
-def _keeps_date(task: PhotoTask, made: int, since_ns: int) -> bool:
-    """A result with its photograph's time of modification (``--keep-dates``): the time of its last change of any kind,
-    which programs cannot choose, says when it was made.
+def _by_age(task: PhotoTask, info: Any, since_ns: int, *, dates: bool) -> str:
+    """Return ``done``; ``todo`` where the photograph has changed since; nothing for what this record did not make."""
+    made = info.mtime_ns or 0
+    if made >= since_ns:
+        return "done" if made >= task.mtime and info.size else "todo"
+    if not _written_since(task.target, since_ns):
+        return ""
+    # With its photograph's time of modification.
+    if abs(made - task.mtime) <= _COARSE_NS and info.size:
+        return "done"
+    return "todo" if dates and made < task.mtime else ""
+
+
+def _written_since(target: str, since_ns: int) -> bool:
+    """Say when a result was made whose time of modification is another one (``--keep-dates``): by the time of its last
+    change of any kind, which programs cannot choose.
     """
-    if "://" in task.target or abs(made - task.mtime) > _COARSE_NS:
+    if "://" in target:
         return False
     try:
-        return os.stat(task.target).st_ctime_ns >= since_ns  # noqa: PTH116 - as above
+        return os.stat(target).st_ctime_ns >= since_ns  # noqa: PTH116 - as above
     except OSError:
         return False
 

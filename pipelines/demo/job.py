@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -75,14 +76,14 @@ class Demo:
 
     def _run_folder(self) -> Path:
         """The unfinished run with the same inputs, else the next free number."""
-        runs: list[Path] = sorted(self.out.glob("run-*"))
-        if runs and (runs[-1] / "state.json").is_file():
-            state = json.loads((runs[-1] / "state.json").read_text())
+        found = (re.fullmatch(r"run-(\d+)", path.name) for path in self.out.glob("run-*"))  # others are not ours
+        last = max((int(run[1]) for run in found if run), default=0)
+        run, following = (self.out / f"run-{number:03d}" for number in (last, last + 1))
+        if (run / "state.json").is_file():
+            state = json.loads((run / "state.json").read_text())
             if state.get("digest") == self.digest and "serve" not in state["stages"]:
-                return runs[-1]
-        last = int(runs[-1].name.rpartition("-")[2]) if runs else 0
-        folder: Path = self.out / f"run-{last + 1:03d}"
-        return folder
+                return run
+        return following
 
     @property
     def tracking_uri(self) -> str:

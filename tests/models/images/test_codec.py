@@ -20,6 +20,7 @@ from PIL import Image, ImageCms
 from models import images
 from models.images.png import chunk
 from models.images.profile import srgb_profile
+from models.paths import read_file
 from tests.models.images.mutants import encoded
 
 Make = Callable[..., np.ndarray]
@@ -364,6 +365,11 @@ def test_unknown_format_and_impossible_side() -> None:
 
 
 # --- files ---
+
+
+def test_a_uri_with_options_is_written_by_its_name(bucket: Callable[[str], str]) -> None:
+    images.write_image(images.Photo(np.zeros((4, 5, 3), np.uint8)), bucket("a.png"))
+    assert (read_file(bucket("a.png")) or b"").startswith(b"\x89PNG")
 
 
 def test_read_names_the_file(tmp_path: Path) -> None:

@@ -234,6 +234,18 @@ def test_cmyk_with_a_profile() -> None:
     np.testing.assert_array_equal(plain.pixels[4, [1, 4, 8]], [[0, 65_535, 65_535], [0] * 3, [65_535] * 3])
 
 
+def test_gray_of_twelve_bits_is_spread_over_sixteen() -> None:
+    levels = np.arange(0, 4096, 64, dtype=np.uint16).reshape(8, 8)
+    levels[-1, -1] = 4095
+    first, second = levels[:, ::2], levels[:, 1::2]
+    stored = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], axis=2).astype(np.uint8)
+    sizes = {256: 8, 258: 12}  # width and bits: two pixels are three bytes
+    entries = tuple(Entry(tag, 3, 1, struct.pack("<H", value)) for tag, value in sizes.items())
+    read = images.decode(with_entries(tiff(stored.reshape(8, 12)), entries))
+    np.testing.assert_array_equal(read.pixels[:, :, 0], np.rint(levels / 4095 * 65_535))
+    assert read.gray
+
+
 LAB = np.array(
     [[[54.29, 80.81, 69.89], [87.82, -79.29, 80.99], [100, 0, 0], [50, 0, 0]]]
 )  # sRGB red, green, white, gray

@@ -24,7 +24,7 @@ from models.inference.controls import blend
 from models.inference.dehazing import dehaze
 from models.inference.runner import ExecutionPlan, as_dehazed
 from models.networks.corun import Corun, CorunConfig
-from models.options import InferenceConfig
+from models.options import DehazeOptions, InferenceConfig
 from models.predictor import Predictor
 
 SIZES = [(1, 1), (7, 5), (8, 16), (9, 1), (3, 31)]
@@ -268,6 +268,20 @@ def test_when_nothing_helps_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -
     plans(monkeypatch)
     with pytest.raises(MemoryError, match=r"out of memory for an image of \(1, 3, 300, 300\)"):
         dehaze(Hungry(0), torch.rand(1, 3, 300, 300))
+
+
+@pytest.mark.parametrize("strength", [1.0, 1.5])
+def test_no_memory_beside_the_network_is_told_as_such(strength: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hungry(*_: object, **__: object) -> None:
+        raise RuntimeError(f"[enforce fail at alloc_cpu.cpp:127] err == 0. {Hungry.CPU}")
+
+    large = np.random.default_rng(0).integers(0, 256, (600, 600, 3), np.uint8)
+    for module in ("pixels", "guided"):
+        monkeypatch.setattr(f"models.inference.{module}.mapped", hungry)
+    with pytest.raises(MemoryError, match="not enough memory to dehaze the image"):
+        Predictor("dcp").dehaze_photo(Photo(large), DehazeOptions(strength=strength))
+    with pytest.raises(MemoryError):
+        dehaze(DarkChannelPrior(), Photo(large).tensor())
 
 
 def test_other_errors_are_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

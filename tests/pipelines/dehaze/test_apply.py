@@ -84,6 +84,17 @@ def test_heic_in_a_folder_becomes_jpeg(tmp_path: Path, capsys: pytest.CaptureFix
     assert (folder / "deep" / "IMG_1_dehazed.png").exists()
 
 
+def test_a_result_is_what_its_suffix_says_where_that_is_another_one(tmp_path: Path) -> None:
+    source = tmp_path / "in" / "a.heic"  # whatever it is called
+    source.parent.mkdir()
+    Image.new("RGB", (16, 16), (9, 90, 200)).save(source, "PNG")
+    assert main([str(source), "--model", "dcp"]) == 0
+    assert main([str(source.parent), str(tmp_path / "out"), "--model", "dcp"]) == 0
+    for result in (source.with_name("a_dehazed.jpg"), tmp_path / "out" / "a.jpg"):
+        with Image.open(result) as found:
+            assert found.format == "JPEG"
+
+
 @pytest.mark.parametrize("installed", [True, False])
 def test_raw_files_are_taken_where_rawpy_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, installed: bool
@@ -356,9 +367,13 @@ def test_dates_are_kept_on_request(photo_folder: Folder, tmp_path: Path, capsys:
     for more in (["--keep-dates"], []):
         assert main([*words, *more]) == 0
         assert "0 dehazed, 2 there already, 0 failed" in capsys.readouterr().out.splitlines()[-1]
-    os.utime(folder / "photo_000.jpg", ns=(2 * 10**18, 2 * 10**18))
-    assert main([*words, "--keep-dates", "--overwrite"]) == 0
-    assert (out / "photo_000.jpg").stat().st_mtime_ns == 2 * 10**18
+    changed = 15 * 10**17  # before the call of above, and after what it was
+    os.utime(folder / "photo_000.jpg", ns=(changed, changed))
+    assert main(words) == 1
+    assert "photo_000.jpg is there and was not made by a call like this one" in capsys.readouterr().err
+    assert main([*words, "--keep-dates"]) == 0
+    assert "1 dehazed, 1 there already, 0 failed" in capsys.readouterr().out.splitlines()[-2]
+    assert (out / "photo_000.jpg").stat().st_mtime_ns == changed
     assert main([*words, "--keep-dates", "--out", "s3://bucket/out"]) == 2
 
 

@@ -187,6 +187,15 @@ def test_odd_sizes(tmp_path: Path, photo: Photo) -> None:
     assert pictures[0].pixels.shape == (63, 95, 3)
 
 
+@pytest.mark.parametrize(("pix_fmt", "written"), [("yuv410p", "yuv420p"), ("yuv444p16le", "yuv420p10le")])
+def test_a_format_that_the_encoder_has_not(
+    tmp_path: Path, frames: list[NDArray[np.uint8]], pix_fmt: str, written: str
+) -> None:
+    clip = make_video(tmp_path / "clip.mkv", frames, codec="ffv1", pix_fmt=pix_fmt)
+    assert apply(clip, tmp_path / "out.mkv") == 0
+    assert read(tmp_path / "out.mkv")[2].stream.codec_context.pix_fmt == written
+
+
 def test_webm_gets_its_own_codec(tmp_path: Path, frames: list[NDArray[np.uint8]]) -> None:
     clip = make_video(tmp_path / "clip.mp4", frames)
     assert apply(clip, tmp_path / "out.webm") == 0
@@ -503,6 +512,19 @@ def test_what_a_disk_refuses_is_told(
     assert apply(clip, tmp_path / "out.mp4") == 3
     assert "Read-only file system" in (error := capsys.readouterr().err)
     assert "free some space" not in error
+
+
+def test_too_little_memory_is_one_line(
+    tmp_path: Path, frames: list[NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def hungry(*_: object, **__: object) -> None:
+        raise MemoryError("not enough memory to dehaze the image; reduce its size")
+
+    monkeypatch.setattr("models.predictor.Predictor.run", hungry)
+    clip = make_video(tmp_path / "clip.mp4", frames)
+    assert apply(clip, tmp_path / "out.mp4") == 1
+    assert f"failed: {clip}: not enough memory to dehaze the image" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 
 def test_a_folder_called_like_a_video_is_a_folder(tmp_path: Path, photo: Photo) -> None:

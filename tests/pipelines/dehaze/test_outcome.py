@@ -55,3 +55,10 @@ def test_a_file_that_is_no_list_of_failures_stays(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is no list of failures"):
         FolderReport(1, str(tmp_path))
     assert (tmp_path / FAILURES).read_text() == "pump,hours\n"
+
+
+@pytest.mark.parametrize("cut", ["", "path,re"])
+def test_a_list_that_a_full_disk_cut_is_removed(cut: str, tmp_path: Path) -> None:
+    (tmp_path / FAILURES).write_text(cut)
+    with FolderReport(1, str(tmp_path), quiet=True):
+        assert not (tmp_path / FAILURES).exists()

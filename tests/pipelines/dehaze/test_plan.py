@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from models.config import ConfigError
+from models.paths import child, upload
 from pipelines.dehaze import plan as folder_plan
 from pipelines.dehaze.names import FAILURES, RECORD, SHEETS, ignores_case
 from pipelines.dehaze.plan import batches, make_plan, survey, tasks
@@ -295,6 +296,12 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
     assert names(source, tmp_path / "out") == ["deep/a.jpg"]
 
 
+def test_an_empty_name_is_not_the_current_folder(tmp_path: Path) -> None:
+    for sources, target in (([""], None), ([str(tmp_path)], ""), ([str(tmp_path), ""], str(tmp_path / "out"))):
+        with pytest.raises(ConfigError, match="one of the names is empty"):
+            make_plan(sources, target, None)
+
+
 def test_nothing_to_do_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no photographs in"):
         names(touch(tmp_path / "in", "notes.txt"), tmp_path / "out")
@@ -304,3 +311,25 @@ def test_uris(tmp_path: Path) -> None:
     source = touch(tmp_path / "in", "a b.jpg", "deep/c.jpg")
     plan = make_plan([source.as_uri()], (tmp_path / "out").as_uri(), "PNG")
     assert [os.path.relpath(task.target, tmp_path / "out") for task in tasks(plan)] == ["a b.png", "deep/c.png"]
+
+
+def test_uris_with_options(bucket: Callable[[str], str], tmp_path: Path) -> None:
+    upload(touch(tmp_path / "in", "a b.jpg", "c.jpg", "deep/d.png"), bucket("in"), "c.jpg")
+    source, folder = bucket("in"), bucket("out")
+
+    def found(sources: str, target: str, file_format: str | None = None) -> list[str]:
+        plan = make_plan([sources], target, file_format)
+        survey(plan)
+        return [task.target for task in tasks(plan)]
+
+    assert found(source, folder) == [child(folder, name) for name in ("a b.jpg", "c.jpg", "deep/d.png")]
+    assert found(child(source, "c.jpg"), bucket("c.png")) == [bucket("c.png")]
+    assert found(child(source, "c.jpg"), bucket("v1.x/")) == [bucket("v1.x/c.jpg")]
+    assert found(bucket("in/a%20*.jpg"), folder) == [bucket("out/a%20b.jpg")]
+    for target in (source, bucket("in/"), bucket("%69n")):
+        with pytest.raises(ConfigError, match="is an input"):
+            found(source, target, "WEBP")
+    upload(tmp_path / "in", bucket("in/done"), "c.jpg")
+    assert len(found(source, bucket("in/done/"))) == 3
+    with pytest.raises(ConfigError, match="there is no file or folder"):
+        found(bucket("nothing.jpg"), folder)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 from pathlib import Path
@@ -13,6 +15,7 @@ from models import zoo
 from models.config import ConfigError
 from models.inference.dehazing import EXACT
 from models.options import DehazeOptions, InferenceConfig
+from models.paths import replacing
 from pipelines.dehaze.record import (
     RECORD,
     MadeWith,
@@ -23,6 +26,7 @@ from pipelines.dehaze.record import (
     read_record,
     sweep,
 )
+from pipelines.disk_errors import NoSpaceError
 
 NETWORK = nn.Conv2d(3, 3, 1)
 
@@ -74,6 +78,28 @@ def test_an_interrupted_overwrite_goes_on_and_a_finished_one_begins_anew(tmp_pat
     assert open_record(folder, made(), overwrite=False).replacing
     close_record(folder, second)
     assert open_record(folder, made(), overwrite=True).since_ns > second.since_ns
+
+
+@pytest.mark.parametrize("room", [0, 1, 2])
+def test_a_disk_that_is_full_at_the_start_makes_no_older_file_a_result(
+    room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "older.jpg").touch()
+    os.utime(tmp_path / "older.jpg", ns=(10**18, 10**18))
+    written = []
+
+    def until_full(place: str) -> object:
+        written.append(place)
+        if len(written) > room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return replacing(place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.dehaze.record.replacing", until_full)
+        with contextlib.suppress(NoSpaceError):
+            open_record(str(tmp_path), made(), overwrite=False)
+    assert open_record(str(tmp_path), made(), overwrite=False).since_ns > 10**18
+    assert sorted(path.name for path in tmp_path.iterdir()) == [RECORD, "older.jpg"]
 
 
 def test_a_finished_overwrite_is_over(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -35,6 +36,7 @@ def test_in_and_out(photo_folder: Folder, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, expected, b"")
     done = piped("-", tmp_path / "clear.png", data=data)
     assert (done.returncode, done.stdout) == (0, b"")
+    assert re.fullmatch(rb"standard input: .*haze \(0\.\d\d\)\n", done.stderr)
     with Image.open(tmp_path / "clear.png") as clear:
         assert clear.format == "PNG"
     done = piped(source, "-", "--format", "webp")
@@ -120,7 +122,7 @@ def test_what_is_refused_is_one_line(
     assert "standard output is a terminal" in capsys.readouterr().err
     monkeypatch.setattr(sys, "stdin", None)
     assert main(["-", str(tmp_path / "out.jpg"), "--model", "dcp"]) == 2
-    assert "standard input is a terminal" in capsys.readouterr().err
+    assert "standard input is closed" in capsys.readouterr().err
     assert (
         piped("-", tmp_path / "out.jpg", data=b"").stderr == b"error: standard input is empty; expected a photograph\n"
     )

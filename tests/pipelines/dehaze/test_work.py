@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from models import checkpoints, zoo
 from models.options import DehazeOptions, InferenceConfig
 from models.predictor import Predictor
 from pipelines.dehaze import work as folder_work
@@ -58,6 +61,39 @@ def test_failures_are_told_and_the_rest_goes_on(photo_folder: Folder, tmp_path: 
     assert results[1].reason == os.strerror(errno.ENOENT)
     assert results[2] == PhotoResult(found[2].source, "failed", f"there is a folder at {found[2].target}")
     assert all(result.reason for result in results[:3])
+
+
+def test_a_photograph_that_is_gone_meanwhile_fails_alone(
+    photo_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = batch(photo_folder(count=2), tmp_path / "out")
+    dehaze = Predictor.dehaze_bytes
+
+    def meanwhile(self: Predictor, *args: object) -> object:
+        Path(found[0].source).unlink(missing_ok=True)
+        return dehaze(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Predictor, "dehaze_bytes", meanwhile)
+    first, second = worker().work(0, found)
+    assert first == PhotoResult(found[0].source, "failed", os.strerror(errno.ENOENT))
+    assert second.status == "written"
+
+
+def test_a_full_disk_for_feature_maps_says_what_to_do(
+    photo_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = batch(photo_folder(count=1, height=160, width=200), tmp_path / "out")
+    network = {"name": "corun", "stages": 1, "dim": 30}
+    model = checkpoints.save(tmp_path / "model", zoo.build(network), {"network": network})
+    setup = WorkerSetup(str(model), None, DehazeOptions(), InferenceConfig(memory_mb=16), "cpu", ExistingResults(0))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    (result,) = setup.worker().work(0, found)
+    assert result.status == "failed"
+    assert re.fullmatch(r"no space for \d+ MiB of feature maps; set TMPDIR to a larger disk", result.reason)
 
 
 def test_what_counts_as_done(photo_folder: Folder, tmp_path: Path) -> None:
@@ -126,10 +162,32 @@ def test_a_sheet_shows_the_whole_batch_also_after_it_went_on(photo_folder: Folde
     assert not (tmp_path / "out" / "previews").exists()
     list(one.work(7, found))
     sheet = tmp_path / "out" / "previews" / "sheet-000007.jpg"
-    whole = sheet.read_bytes()
+    with Image.open(sheet) as drawn:
+        whole = drawn.tobytes()
     Path(found[0].target).unlink()
     list(one.work(7, found))
-    assert sheet.read_bytes() == whole
+    with Image.open(sheet) as drawn:
+        assert drawn.tobytes() == whole
     before = sheet.stat().st_mtime_ns
     list(one.work(7, found))
     assert sheet.stat().st_mtime_ns == before
+
+
+def test_a_sheet_of_other_photographs_is_drawn_anew(photo_folder: Folder, tmp_path: Path) -> None:
+    found = batch(photo_folder(count=3), tmp_path / "out")
+    one = worker(ExistingResults(0, previews=str(tmp_path / "previews")))
+    list(one.work(0, found))
+    sheet = tmp_path / "previews" / "sheet-000000.jpg"
+    whole = sheet.read_bytes()
+    list(one.work(0, found[1:]))  # all of them are done, and one is no longer there
+    assert sheet.read_bytes() != whole
+    list(one.work(0, found))
+    again = sheet.stat().st_mtime_ns
+    Path(found[0].target).write_bytes(Path(found[1].target).read_bytes())  # by a call that was killed before the sheet
+    list(one.work(0, found))
+    assert sheet.stat().st_mtime_ns > again
+    Path(found[0].target).unlink()
+    sheet.write_bytes(b"no picture")
+    list(one.work(0, found))
+    with Image.open(sheet) as drawn:
+        assert drawn.format == "JPEG"

@@ -75,6 +75,14 @@ class TestRunFolder:
         self.stages(Demo(args(tmp_path)), "ingest", "serve")
         assert Demo(args(tmp_path)).run.name == "run-002"
 
+    def test_other_folders_do_not_count(self, tmp_path: Path) -> None:
+        first = Demo(args(tmp_path))
+        self.stages(first, "ingest")
+        (first.out / "run-before").mkdir()
+        assert Demo(args(tmp_path)).run == first.run
+        (first.out / "run-1000").mkdir()
+        assert Demo(args(tmp_path)).run.name == "run-1001"
+
     def test_so_is_one_with_other_settings(self, tmp_path: Path) -> None:
         self.stages(Demo(args(tmp_path)), "ingest")
         assert Demo(args(tmp_path, "--set", "train.steps=3")).run.name == "run-002"
