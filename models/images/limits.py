@@ -80,8 +80,8 @@ class ImageLimits(Settings):
     strict: bool = False
 
 
-# Of people's own files.
-DEFAULT_LIMITS = ImageLimits(formats=(*ImageLimits().formats, RAW))
+# Of people's own files: a gigabyte holds a TIFF of 16 bits, with alpha, of as many pixels as are accepted.
+DEFAULT_LIMITS = ImageLimits(max_bytes=1 << 30, formats=(*ImageLimits().formats, RAW))
 
 
 def format_written(source: str, wanted: str | None = None) -> str:

@@ -17,7 +17,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # by pixels
 COLORS = (b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM")
 HEADER_END = 33  # signature and IHDR
-_MOST_CHUNKS = 100_000  # 64 MiB in the smallest pieces that encoders write
+_MOST_CHUNKS = 200_000  # a gigabyte in pieces of 8 KiB, as libpng writes them, and more
 
 
 def chunks(data: bytes, cut: bool = False) -> Iterator[Chunk]:

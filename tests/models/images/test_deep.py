@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 from typing import Any
 
 import imagecodecs
@@ -427,3 +428,10 @@ print(sorted({"tifffile", "torch"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_peoples_own_files_may_be_larger_than_those_of_strangers(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((3000, 4000, 3), np.uint16), photometric="rgb")
+    assert images.read_image(tmp_path / "a.tif").pixels.shape == (3000, 4000, 3)
+    with pytest.raises(images.ImageTooLarge, match="67,108,864 are accepted"):
+        images.read_image(tmp_path / "a.tif", images.ImageLimits())
