@@ -108,8 +108,7 @@ class Loop:
         self.share = share_of(self.recipe, host.workers)  # of each of so many workers as there are this time
         self.pool, self.labeling = host.pool, host.labeling
         torch.set_num_threads(host.threads)
-        self.method: Any = make_method(self.share, host.device, job.allow_networks, vgg19=vgg19)
-        self.method.configure(host.wrap)
+        self.method: Any = make_method(self.share, host.device, job.allow_networks, vgg19=vgg19, wrap=host.wrap)
         scorer = self._scorer()
         self.waiting = Stopwatch()
         self.start = self._resume()  # after all that draws random numbers: they go on where the checkpoint was

@@ -61,6 +61,7 @@ class CddganMethod:
         steps: of the whole run, for the rates.
         seed: of this method's random numbers.
         pretrained: G has good weights already: they are not drawn anew, and its average needs no warm-up.
+        wrap: makes a module distributed.
     """
 
     def __init__(
@@ -71,39 +72,33 @@ class CddganMethod:
         steps: int,
         seed: int = 0,
         pretrained: bool = False,
+        wrap: Wrap = identity,
     ) -> None:
-        self.config, self.steps, self.pretrained = config or CddganTraining(), steps, pretrained
-        contrast, device = self.config.contrast, next(network.parameters()).device
+        config = config or CddganTraining()
+        self.config, self.steps = config, steps
+        contrast, device = config.contrast, next(network.parameters()).device
         self.network = network
-        identity_pass = self.config.weights.identity > 0 or contrast.identity
+        identity_pass = config.weights.identity > 0 or contrast.identity
         translators = Translators(network, contrast, identity=identity_pass)
-        negatives, critics = NegativeGenerators(len(contrast.layers), contrast), Critics(self.config.discriminator)
+        negatives, critics = NegativeGenerators(len(contrast.layers), contrast), Critics(config.discriminator)
         self.modules = (translators, negatives, critics)
-        if self.config.init_gain is not None:
+        if config.init_gain is not None:
             drawn = [*([] if pretrained else [network]), translators.hazer, translators.heads, critics]
             for module in drawn:
-                initialize(module, self.config.init_gain)
+                initialize(module, config.init_gain)
             translators.follow(0.0)
         for module in self.modules:
             module.to(device).to(memory_format=torch.channels_last)
         self.queues = [NegativeQueue(contrast.queue, contrast.projection, device) for _ in contrast.layers]
         self.random = torch.Generator().manual_seed(seed)
-        self.histories = {"clear": ImageHistory(self.config.history, seed + 1)}
-        self.histories["hazy"] = ImageHistory(self.config.history, seed + 2)
-        self.translators: Player
-        self.negatives: Player
-        self.critics: Player
-        self.teacher: MeanTeacher
-
-    def configure(self, wrap: Wrap = identity) -> None:
-        """Make optimizers and the averaged generator, and give each rank its random stream."""
-        config = self.config
+        self.histories = {"clear": ImageHistory(config.history, seed + 1)}
+        self.histories["hazy"] = ImageHistory(config.history, seed + 2)
         rates = (config.generator_rate, config.negative_rate, config.discriminator_rate)
         self.translators, self.negatives, self.critics = (
             Player(module, rate, beta=config.beta, clip_norm=config.clip_norm, wrap=wrap)
             for module, rate in zip(self.modules, rates, strict=True)
         )
-        self.teacher = MeanTeacher(self.network, config.ema, warm_up=not self.pretrained)
+        self.teacher = MeanTeacher(network, config.ema, warm_up=not pretrained)
         self._branch()
 
     def _branch(self) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from models.config import ConfigError, Settings
 from models.ema import MeanTeacher
 
-Wrap = Callable[[nn.Module], nn.Module]
+Wrap = Callable[[nn.Module], nn.Module]  # turns a module into its distributed form
 Batch = Mapping[str, Tensor]
 
 
@@ -30,10 +30,6 @@ def identity(network: nn.Module) -> nn.Module:
 
 class Method(Protocol):
     """A training method. The job owns devices, data shards, checkpoints and logging."""
-
-    def configure(self, wrap: Wrap = identity) -> None:
-        """Make optimizers; ``wrap`` turns a network into its distributed form."""
-        ...
 
     def training_step(self, batch: Batch, step: int) -> dict[str, float]:
         """Take one optimizer step on a batch and return the losses, by name."""

@@ -109,11 +109,9 @@ def test_two_steps_on_a_cpu(name: str, tmp_path: Path) -> None:
     if recipe.method == "colabator":  # it starts from given weights
         torch.manual_seed(0)
         made: Any = make_method(recipe, CPU)
-        made.configure()
         write_checkpoint(tmp_path / "init", made, recipe, {}, step=0)
         recipe = recipe.model_copy(update={"init": str(tmp_path / "init")})
     method: Any = make_method(recipe, CPU)
-    method.configure()
     before = [p.detach().clone() for p in method.network.parameters()]
     first, second = two_steps(recipe, method, tmp_path / "pool")
     physical = recipe.network["name"] == "corun"

@@ -37,6 +37,7 @@ from pipelines.train.loop import Loop, Means
 from pipelines.train.recipe import Recipe, load_recipe
 from pipelines.train.run import TrainJob
 from tests.conftest import ROOT, make_photo
+from tests.pipelines.train.methods.networks import same
 
 CORUN = "network={name: corun, stages: 1, dim: 2}"
 CROP = "crop={size: 16, per_photo: 2}"
@@ -193,16 +194,6 @@ def seen(monkeypatch: pytest.MonkeyPatch, train: Callable[[], object]) -> list[d
         patch.setattr(Loop, "run", watched)
         train()
     return batches
-
-
-def same(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
 
 
 @pytest.mark.parametrize("method", METHODS)

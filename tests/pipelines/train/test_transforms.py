@@ -90,13 +90,6 @@ class TestPairs:
                 "tint": ((3,), "float32"),
             }
 
-    def test_a_seed_repeats_and_none_differs(self, photo: Photo) -> None:
-        one, two, other = (each(synthetic_pairs([row(photo(1))], CROP, PLAIN, seed))[0]["hazy"] for seed in (5, 5, 6))
-        assert np.array_equal(one, two)
-        assert not np.array_equal(one, other)
-        fresh = [each(synthetic_pairs([row(photo(1))], CROP, PLAIN))[0]["hazy"] for _ in range(2)]
-        assert not np.array_equal(*fresh)
-
     def test_haze_is_one_transmission_for_all_channels(self, photo: Photo) -> None:
         for pair in each(synthetic_pairs([row(photo(2))], CROP, WHITE, seed=1)):
             t = transmission_of(pair)

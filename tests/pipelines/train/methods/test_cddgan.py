@@ -54,11 +54,9 @@ def method(
         discriminator=DiscriminatorConfig(width=4, layers=1),
         **({"history": 3, "ema": 0.9} | options),
     )
-    made = CddganMethod(
+    return CddganMethod(
         Generator(CddganConfig(**{"width": 4, "blocks": 1} | (network or {}))), config=config, steps=steps, seed=seed
     )
-    made.configure()
-    return made
 
 
 def noise_for(made: CddganMethod, images: int = 2, seed: int = 5) -> Tensor:
@@ -477,8 +475,7 @@ def _rank(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     made = method(network={"skip": "scattering"})
-    fresh = CddganMethod(made.network, config=made.config, steps=20)
-    fresh.configure(DistributedDataParallel)
+    fresh = CddganMethod(made.network, config=made.config, steps=20, wrap=DistributedDataParallel)
     for step in range(3):
         fresh.training_step(batch(10 * rank + step), step)
     fresh.load_state_dict(fresh.state_dict() if rank == 0 else copy.deepcopy(fresh.state_dict()))
