@@ -9,10 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 from pydantic import Field, ValidationError, model_validator
 
@@ -44,6 +47,14 @@ DEPTH_REPORT = "rejects/depth.jsonl"
 CATALOGUE = "catalogue.parquet"  # of earlier versions: all in one file
 CATALOGUE_FOLDER = "catalogue"
 CARD = "card.html"
+
+
+@contextmanager
+def parquet_file(uri: str) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file; what is read before the end is all that is fetched."""
+    files, path = filesystem(uri)
+    with files.open_input_file(path) as stream:
+        yield pq.ParquetFile(stream)
 
 
 class Manifest(Settings):

@@ -16,7 +16,7 @@ from pyarrow import fs as pafs
 from models import images
 from models.images import ImageError, Photo, eight_bits
 from models.paths import child, filesystem, replacing
-from pipelines.corpus import CORPUS_SCHEMA, Location, Missing, image_id_of, read_places
+from pipelines.corpus import CORPUS_SCHEMA, Location, Missing, image_id_of, parquet_file, read_places
 from pipelines.ingest.config import IngestConfig
 from pipelines.ingest.depth import (
     BadDepth,
@@ -79,8 +79,8 @@ def write_shard(name: str, table: pa.Table, config: IngestConfig, model: Estimat
     uri = child(config.out, name)
     files, path = filesystem(uri)
     if files.get_file_info(path).type == pafs.FileType.File:
-        with files.open_input_file(path) as stream:
-            metadata = pq.read_metadata(stream)
+        with parquet_file(uri) as file:
+            metadata = file.metadata
         return Written(name, metadata.num_rows, metadata.num_row_groups, **json.loads(metadata.metadata[_REPORT]))
     report: dict[str, Any] = {"rejects": [], "suspicious": [], "depth": 0}
     rows = groups = 0

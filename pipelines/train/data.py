@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from models.config import ConfigError
-from models.paths import child, filesystem
-from pipelines.corpus import Corpus, pinned, require_corpus
+from models.paths import child
+from pipelines.corpus import Corpus, parquet_file, pinned, require_corpus
 from pipelines.train.transforms import on_device
 
 if TYPE_CHECKING:  # the tasks import this file, and recipes import every method
@@ -58,9 +57,8 @@ def blocks(units: Sequence[Unit], sampling: Sampling, seed: int | None = None) -
     rows_per_block = math.ceil(BLOCK_BYTES / sampling.row_bytes)
     waiting: list[dict[str, Any]] = []
     for uri, group in units:
-        files, path = filesystem(uri)
-        with files.open_input_file(path) as stream:
-            table = pq.ParquetFile(stream).read_row_group(group, columns=list(sampling.columns))
+        with parquet_file(uri) as file:
+            table = file.read_row_group(group, columns=list(sampling.columns))
         for index in random.permutation(table.num_rows):
             waiting += table.slice(index, 1).to_pylist()
             if len(waiting) == rows_per_block:
@@ -245,9 +243,8 @@ def validation_pairs(recipe: Recipe, corpus: Corpus) -> dict[str, Any] | None:
 
     rows: list[dict[str, Any]] = []
     for uri, group in corpus.row_groups("test"):
-        files, path = filesystem(uri)
-        with files.open_input_file(path) as stream:
-            table = pq.ParquetFile(stream).read_row_group(group, columns=["image_id", "image", "depth"])
+        with parquet_file(uri) as file:
+            table = file.read_row_group(group, columns=["image_id", "image", "depth"])
         rows += table.slice(0, VALIDATION_PHOTOS - len(rows)).to_pylist()
         if len(rows) == VALIDATION_PHOTOS:
             break

@@ -23,7 +23,6 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
@@ -31,6 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 from models.config import DehazeError
 from models.inference import device_of, local_cpus
 from models.paths import child, filesystem, is_local, local_copy
+from pipelines.corpus import parquet_file
 from pipelines.lock import only_one
 from pipelines.train.data import (
     BLOCK_BYTES,
@@ -131,10 +131,9 @@ class Blocks(Dataset[Any]):
     def _table(self, unit: int) -> Any:
         if self._held[0] != unit:
             uri, group = self.units[unit]
-            files, path = filesystem(uri)
-            with files.open_input_file(path) as stream:
+            with parquet_file(uri) as file:
                 columns = list(self._sampling.columns)
-                self._held = (unit, pq.ParquetFile(stream).read_row_group(group, columns=columns, use_threads=False))
+                self._held = (unit, file.read_row_group(group, columns=columns, use_threads=False))
         return self._held[1]
 
 
@@ -142,10 +141,8 @@ def _row_counts(units: Sequence[Unit]) -> list[int]:
     """Rows of each row group, of which the files' footers tell."""
     counts = []
     for uri, groups in groupby(units, key=lambda unit: unit[0]):
-        files, path = filesystem(uri)
-        with files.open_input_file(path) as stream:
-            footer = pq.ParquetFile(stream).metadata
-            counts += [footer.row_group(group).num_rows for _, group in groups]
+        with parquet_file(uri) as file:
+            counts += [file.metadata.row_group(group).num_rows for _, group in groups]
     return counts
 
 
