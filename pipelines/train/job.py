@@ -81,9 +81,8 @@ def prepare(job: TrainJob, *, fresh: bool = False, device: torch.device | None =
     """
     if is_uri(job.out):
         require_writable(job.out)
-    places = {"clear": job.clear, "hazy": job.hazy}
     for domain in reversed(sampling_of(job.recipe)):
-        corpus = given_corpus(places[domain], domain)
+        corpus = given_corpus(job.corpora[domain], domain)
         training_units(corpus)
         require_batches(job.recipe, domain, corpus)
     if not fresh:
@@ -165,7 +164,7 @@ def _attempt(job: TrainJob, vgg19: Any) -> Any:
     import ray.train
     from ray.train.torch import TorchTrainer
 
-    recipe, train = job.recipe, job.recipe.train
+    train = job.recipe.train
     files, path = filesystem(child(job.out, "ray"))
     workers: Any = train.workers if train.min_workers is None else (train.min_workers, train.workers)  # stubs lag
     resources = {"CPU": train.worker_cpus} | ({"GPU": train.worker_gpus} if train.worker_gpus else {})
@@ -184,7 +183,7 @@ def _attempt(job: TrainJob, vgg19: Any) -> Any:
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=KEPT_CHECKPOINTS),
             failure_config=ray.train.FailureConfig(**_NO_RETRIES),
         ),
-        datasets=datasets(recipe, job.clear, job.hazy, job.pins),
+        datasets=datasets(job),
     )
     try:
         return trainer.fit()
@@ -236,7 +235,7 @@ def begin(job: TrainJob) -> None:
     """Note in ``out`` whose it is from now on, and say which corpora are no longer what the run began with."""
     write_json(child(job.out, RUN_FILE), {"digest": job.digest, "trained": job.trained})
     write_json(child(job.out, RECIPE_FILE), job.recipe.model_dump(mode="json"))
-    for note in corpus_notes(job.recipe, job.clear, job.hazy, job.pins):
+    for note in corpus_notes(job):
         print(f"note: {note}", file=sys.stderr, flush=True)
 
 
@@ -269,7 +268,7 @@ def open_tracker(job: TrainJob, uri: str) -> Any:
                 raise  # it may have the run still
             raise ConfigError(f"{problem}; delete {record}, and a new MLflow run is begun") from problem
     tracker = Tracker.start("ray-dehaze", job.recipe.method, uri)
-    places = {"clear": job.clear, "hazy": job.hazy, "out": job.out}
+    places = job.corpora | {"out": job.out}
     tracker.log_params(job.recipe.model_dump(mode="json") | {key: place for key, place in places.items() if place})
     write_json(record, {"digest": job.digest, "uri": uri, "run_id": tracker.run_id})
     return tracker

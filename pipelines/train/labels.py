@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.paths import absolute, child, names_in, read_file, replacing
 from pipelines.shown import progress
-from pipelines.train.data import given_corpus
+from pipelines.train.data import corpus_of
 
 if TYPE_CHECKING:
     from pipelines.train.recipe import Recipe
@@ -99,7 +99,7 @@ def store_of(job: TrainJob) -> str:
 
 def _room(job: TrainJob) -> int:
     """Return the bytes that the pool's stores want; a pool that is restored is written beside the old one."""
-    return round(2 * LABEL_BYTES * given_corpus(job.hazy, "hazy", job.pins).count("train") * job.recipe.labels.size**2)
+    return round(2 * LABEL_BYTES * corpus_of(job, "hazy").count("train") * job.recipe.labels.size**2)
 
 
 @contextmanager
@@ -228,7 +228,7 @@ def _start_labeling(job: TrainJob, pool: Any) -> Any:
     from pseudolabel.labeling import WorkUnit, start_labeling
 
     recipe = job.recipe
-    units = [WorkUnit(uri, group) for uri, group in given_corpus(job.hazy, "hazy", job.pins).row_groups("train")]
+    units = [WorkUnit(uri, group) for uri, group in corpus_of(job, "hazy").row_groups("train")]
     if recipe.init is None:
         torch.manual_seed(recipe.train.seed)  # the very network that training begins with
     teacher = make_network(recipe, job.allow_networks).state_dict()
@@ -236,7 +236,7 @@ def _start_labeling(job: TrainJob, pool: Any) -> Any:
 
 
 def _seed(job: TrainJob, pool: Any, labeling: Any) -> None:
-    count = given_corpus(job.hazy, "hazy", job.pins).count("train")
+    count = corpus_of(job, "hazy").count("train")
     report = labeling.run_round(progress=_SeedProgress(count))
     print(
         f"labeled {report['photographs']} photographs in {report['seconds']:.1f} s with {job.recipe.labels.workers} "

@@ -38,7 +38,7 @@ from pipelines.train.data import (
     Sampling,
     Unit,
     batch_size_of,
-    given_corpus,
+    corpus_of,
     sampling_of,
     training_units,
 )
@@ -252,9 +252,9 @@ class LocalHost:
 
 def _streams(job: TrainJob, step: int) -> dict[str, Stream]:
     """Batches of each corpus that the recipe reads, from ``step`` on. They depend on the seed, not on the losses."""
-    recipe, places, streams = job.recipe, {"clear": job.clear, "hazy": job.hazy}, {}
+    recipe, streams = job.recipe, {}
     for domain, sampling in sampling_of(recipe).items():
-        units = training_units(given_corpus(places[domain], domain, job.pins))
+        units = training_units(corpus_of(job, domain))
         size = batch_size_of(recipe, domain)
         blocks = Blocks(units, sampling, size, (recipe.train.seed % 2**64, crc32(domain.encode())))
         streams[domain] = batches_of(blocks, size, step, min(recipe.train.data_tasks, local_cpus()))

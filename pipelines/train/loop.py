@@ -128,12 +128,12 @@ class Loop:
 
     def _validation(self) -> Batch | None:
         """Make the held-out pairs to look at while the network trains; None where nobody looks."""
-        from pipelines.train.data import given_corpus, validation_pairs
+        from pipelines.train.data import corpus_of, validation_pairs
         from pipelines.train.transforms import on_device
 
         if not (self.host.first and self.recipe.train.validate_every) or self.recipe.method == "scorer":
             return None
-        pairs = validation_pairs(self.recipe, given_corpus(self.job.clear, "clear", self.job.pins))
+        pairs = validation_pairs(self.recipe, corpus_of(self.job, "clear"))
         if pairs is None:
             print("no validation: the corpus of clear photographs holds none out", flush=True)
             return None

@@ -56,9 +56,10 @@ def corpora(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> dict
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_both_corpora_are_read_as_crops_without_partners(corpora: dict[str, str]) -> None:
+def test_both_corpora_are_read_as_crops_without_partners(corpora: dict[str, str], tmp_path: Path) -> None:
     assert [one.columns for one in streams.sampling_of(tiny()).values()] == [("image_id", "image")] * 2
-    crops = {domain: dataset.take_all() for domain, dataset in streams.datasets(tiny(), **corpora).items()}
+    read = streams.datasets(TrainJob(tiny(), str(tmp_path), **corpora))
+    crops = {domain: dataset.take_all() for domain, dataset in read.items()}
     assert {domain: len(rows) for domain, rows in crops.items()} == {"clear": 24, "hazy": 18}
     assert all(set(row) == {"image"} for rows in crops.values() for row in rows)
     assert max(row["image"].mean() for row in crops["clear"]) < 100 < min(row["image"].mean() for row in crops["hazy"])
