@@ -7,7 +7,6 @@ its last checkpoint when the same command is given again.
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from pipelines.cluster import data_context_defaults
 from pipelines.command import user_error
 from pipelines.lock import only_one
 from pipelines.nodes import make_room, require_seen
+from pipelines.shown import note
 from pipelines.train.data import (
     corpus_notes,
     datasets,
@@ -235,8 +235,8 @@ def begin(job: TrainJob) -> None:
     """Note in ``out`` whose it is from now on, and say which corpora are no longer what the run began with."""
     write_json(child(job.out, RUN_FILE), {"digest": job.digest, "trained": job.trained})
     write_json(child(job.out, RECIPE_FILE), job.recipe.model_dump(mode="json"))
-    for note in corpus_notes(job):
-        print(f"note: {note}", file=sys.stderr, flush=True)
+    for told in corpus_notes(job):
+        note(told)
 
 
 def finish(job: TrainJob, checkpoint: Path, figures: Mapping[str, Any], labels: dict[str, Any]) -> TrainResult:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.paths import absolute, child, names_in, read_file, replacing
-from pipelines.shown import progress
+from pipelines.shown import note, progress
 from pipelines.train.data import corpus_of
 
 if TYPE_CHECKING:
@@ -133,9 +132,7 @@ def pool_of_one(job: TrainJob) -> Iterator[Any]:
 
 def _tell_untrained(job: TrainJob) -> None:
     if job.recipe.init is None:
-        print(
-            "note: 'init' is null, so the first labels are those of an untrained network", file=sys.stderr, flush=True
-        )
+        note("'init' is null, so the first labels are those of an untrained network")
 
 
 def _tell_removed(job: TrainJob, size: int) -> None:
@@ -176,11 +173,9 @@ def _tell_where(pool: Any) -> None:
             print(f"{shard.folder} is on no local disk: the label pool's store is {store} on {host}", flush=True)
     hosts = {host for _, _, host in found}
     if len(hosts) < len(found):
-        print(
-            f"note: the {len(found)} shards of the label pool are on {', '.join(sorted(hosts))}; nodes that join the "
-            "cluster later get none of them before the command is given again",
-            file=sys.stderr,
-            flush=True,
+        note(
+            f"the {len(found)} shards of the label pool are on {', '.join(sorted(hosts))}; nodes that join the "
+            "cluster later get none of them before the command is given again"
         )
 
 
@@ -264,7 +259,7 @@ def check_seeded(photographs: int, labels: int, report: Mapping[str, Any], allow
     )
     if lost > allowed * photographs:
         raise LabelingError(f"{said}. labels.max_lost={allowed:g} allows fewer: mend that, and repeat the command")
-    print(f"note: {said}", file=sys.stderr, flush=True)
+    note(said)
 
 
 class _SeedProgress:

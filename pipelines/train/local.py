@@ -32,6 +32,7 @@ from models.inference import device_of, local_cpus
 from models.paths import child, filesystem, is_local, local_copy
 from pipelines.corpus import parquet_file
 from pipelines.lock import only_one
+from pipelines.shown import note
 from pipelines.train.data import (
     BLOCK_BYTES,
     Samples,
@@ -63,20 +64,16 @@ def alone(job: TrainJob) -> TrainJob:
     """
     recipe = job.recipe
     if recipe.method == "colabator" and recipe.labels.mode == "async":
-        _note("labels.mode is async, which needs Ray: labels are made inline, within the steps")
+        note("labels.mode is async, which needs Ray: labels are made inline, within the steps")
         recipe = recipe.model_copy(update={"labels": recipe.labels.model_copy(update={"mode": "inline"})})
     workers = recipe.train.workers
     if workers > 1:
         sizes = ", ".join(f"{name} is {size} x {workers}" for name, size in recipe.batch_sizes.items())
-        _note(f"one process takes the steps of {workers} workers: {sizes}; --set train.workers=1 for less")
+        note(f"one process takes the steps of {workers} workers: {sizes}; --set train.workers=1 for less")
         recipe = share_of(recipe, 1)
         alone = {"workers": 1, "min_workers": None, "threads": recipe.train.threads * workers}
         recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update=alone)})
     return replace(job, recipe=recipe)
-
-
-def _note(text: str) -> None:
-    print(f"note: {text}", file=sys.stderr, flush=True)
 
 
 class Blocks(Dataset[Any]):
