@@ -236,7 +236,7 @@ class LocalHost:
         """Return False: nobody tells this process to leave."""
         return False
 
-    def report(self, metrics: dict[str, float], step: int, write: Callable[[Path], None] | None = None) -> None:
+    def report(self, metrics: dict[str, float], step: int, write: Callable[[Path], object] | None = None) -> None:
         """Keep a checkpoint."""
         if write is not None:
             self.checkpoints.keep(write, metrics, step)

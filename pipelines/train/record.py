@@ -149,7 +149,7 @@ class Checkpoints:
                 return int(name.partition("-")[2]), place
         return None
 
-    def keep(self, write: Callable[[Path], None], metrics: Mapping[str, float], step: int) -> None:
+    def keep(self, write: Callable[[Path], object], metrics: Mapping[str, float], step: int) -> None:
         """Keep the checkpoint that ``write`` puts into a folder, and remove the oldest ones."""
         name = f"step-{step:07d}"
         if is_uri(self._folder):
@@ -161,7 +161,9 @@ class Checkpoints:
         for old in self._names()[:-KEPT_CHECKPOINTS]:
             remove_folder(child(self._folder, old))
 
-    def _keep_here(self, folder: Path, name: str, write: Callable[[Path], None], metrics: Mapping[str, float]) -> None:
+    def _keep_here(
+        self, folder: Path, name: str, write: Callable[[Path], object], metrics: Mapping[str, float]
+    ) -> None:
         partial = folder / ".partial"
         shutil.rmtree(partial, ignore_errors=True)  # of a run that died here
         partial.mkdir(parents=True)
@@ -172,7 +174,7 @@ class Checkpoints:
         persist(folder)
 
 
-def _write(folder: Path, write: Callable[[Path], None], metrics: Mapping[str, float]) -> None:
+def _write(folder: Path, write: Callable[[Path], object], metrics: Mapping[str, float]) -> None:
     write(folder)
     (folder / METRICS).write_text(json.dumps(metrics))
 
