@@ -33,23 +33,19 @@ from pipelines.train.methods.optimization import Batch, Wrap, identity
 ContrastLoss = Callable[..., Tensor]
 
 
-def _rank() -> int:
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+def _ranks() -> tuple[int, int]:
+    """Rank of this process, number of processes."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 
 def _gathered(vectors: Tensor) -> Tensor:
     """(M, D) of every rank, in the order of the ranks: (ranks * M, D)."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    _, count = _ranks()
+    if count == 1:
         return vectors
-    parts = [torch.empty_like(vectors) for _ in range(dist.get_world_size())]
+    parts = [torch.empty_like(vectors) for _ in range(count)]
     dist.all_gather(parts, vectors.contiguous())
     return torch.cat(parts)
-
-
-def _branch(generator: torch.Generator, rank: int) -> None:
-    """Give every rank but the first a stream of its own."""
-    if rank:
-        generator.manual_seed(int(torch.randint(2**40, (1,), generator=generator)) + rank)
 
 
 class CddganMethod:
@@ -91,8 +87,7 @@ class CddganMethod:
             module.to(device).to(memory_format=torch.channels_last)
         self.queues = [NegativeQueue(contrast.queue, contrast.projection, device) for _ in contrast.layers]
         self.random = torch.Generator().manual_seed(seed)
-        self.histories = {"clear": ImageHistory(config.history, seed + 1)}
-        self.histories["hazy"] = ImageHistory(config.history, seed + 2)
+        self.histories = {name: ImageHistory(config.history, seed + k) for k, name in enumerate(("clear", "hazy"), 1)}
         rates = (config.generator_rate, config.negative_rate, config.discriminator_rate)
         self.translators, self.negatives, self.critics = (
             Player(module, rate, beta=config.beta, clip_norm=config.clip_norm, wrap=wrap)
@@ -102,8 +97,10 @@ class CddganMethod:
         self._branch()
 
     def _branch(self) -> None:
-        for generator in (self.random, *(history.generator for history in self.histories.values())):
-            _branch(generator, _rank())
+        """Give every rank but the first streams of its own."""
+        rank, _ = _ranks()
+        for generator in (self.random, *(history.generator for history in self.histories.values())) if rank else ():
+            generator.manual_seed(int(torch.randint(2**40, (1,), generator=generator)) + rank)
 
     def rate_share(self, step: int) -> float:
         """Return the share of the learning rates at ``step``: 1, then in a line towards 0 (CycleGAN's schedule)."""
@@ -139,10 +136,7 @@ class CddganMethod:
         sides = {"contrastive": (made.query, made.positives)}
         if made.same_query is not None:
             sides["contrastive_identity"] = (made.same_query, made.exemplars)
-        options: dict[str, Any] = {
-            "temperature": contrast.temperature,
-            "partners": contrast.positives == "same_place",
-        }
+        options: Any = {"temperature": contrast.temperature, "partners": contrast.positives == "same_place"}
         negatives = self._against(fresh)
         return {
             name: torch.stack([loss(*layer, **options) for layer in zip(*side, negatives, strict=True)]).mean()
@@ -233,10 +227,7 @@ class CddganMethod:
         dehazed = self.histories["clear"].exchange(made.dehazed)
         hazed = self.histories["hazy"].exchange(made.hazed)
         clear, hazy = self._run(self.critics.wrapped, [batch["clear"], dehazed], [batch["hazy"], hazed])
-        parts = {
-            "critic_clear": losses.discriminator_gan(*clear),
-            "critic_hazy": losses.discriminator_gan(*hazy),
-        }
+        parts = {"critic_clear": losses.discriminator_gan(*clear), "critic_hazy": losses.discriminator_gan(*hazy)}
         where = f"at step {step}; lower cddgan.discriminator_rate"
         self.critics.step(torch.stack(list(parts.values())).sum(), share=self.rate_share(step), where=where)
         return {name: float(part.detach()) for name, part in parts.items()}
