@@ -32,7 +32,7 @@ from pipelines.corpus.format import (
     split_of,
 )
 from pipelines.corpus.sources import Location
-from pipelines.ingest.card.command import main
+from pipelines.ingest.card.__main__ import main
 from pipelines.ingest.card.data import COLUMNS, CardSettings, choose, facts, histogram, occupied, shares
 from pipelines.ingest.card.page import write_card
 from pipelines.ingest.card.thumbnails import MOST_BYTES, SIDE, read_photograph, thumbnail
