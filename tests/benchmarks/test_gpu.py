@@ -30,6 +30,7 @@ from benchmarks.gpu.photographs import read_rows
 from benchmarks.gpu.stage import Stage
 from models import zoo
 from models.config import ConfigError
+from tests.conftest import encoded
 from tests.corpora import write_rows
 
 ROOT = Path(__file__).parents[2]
@@ -38,12 +39,10 @@ BLOCKED = ("ray", "pyarrow", "mlflow", "imagecodecs")
 
 def corpus_of(folder: Path, out: Path, domain: str) -> Path:
     """A corpus of the JPEGs of a folder, every third held out, clear ones with depth maps."""
-    file, rows = io.BytesIO(), []
-    Image.fromarray(np.linspace(0, 65535, 64 * 48).reshape(48, 64).astype(np.uint16)).save(file, "PNG")
+    rows, depth = [], encoded(np.linspace(0, 65535, 64 * 48).reshape(48, 64).astype(np.uint16))
     for index, path in enumerate(sorted(folder.glob("*.jpg"))):
         row = {"image_id": f"{index:032x}", "uri": str(path), "image": path.read_bytes(), "width": 640, "height": 448}
-        depth = file.getvalue() if domain == "clear" else None
-        rows.append(row | {"depth": depth, "split": "train" if index % 3 else "test"})
+        rows.append(row | {"depth": depth if domain == "clear" else None, "split": "train" if index % 3 else "test"})
     return write_rows(out, domain, rows, group=64)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import pickle
 import subprocess
@@ -19,7 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
 
 from models import zoo
 from models.checkpoints import read_state
@@ -36,7 +34,7 @@ from pipelines.train.local import Blocks, LocalHost, alone, batches_of, train_lo
 from pipelines.train.loop import Loop, Means
 from pipelines.train.recipe import Recipe, load_recipe
 from pipelines.train.run import TrainJob
-from tests.conftest import ROOT, make_photo
+from tests.conftest import ROOT, encoded, make_photo
 from tests.corpora import write_rows
 from tests.pipelines.train.methods.networks import same
 
@@ -65,10 +63,9 @@ def tiny(method: str, *more: str) -> Recipe:
 def write_corpus(folder: Path, domain: str, count: int, group: int = 2, held_out: int = 0) -> str:
     rows = []
     for index in range(count):
-        data, hazy = io.BytesIO(), domain == "hazy"
-        Image.fromarray(make_photo(index + 50 * hazy, 48, 64, hazy=hazy)).save(data, "PNG")
-        split = "test" if index < held_out else "train"
-        rows.append({"image_id": image_id_of(data.getvalue()), "image": data.getvalue(), "split": split})
+        hazy, split = domain == "hazy", "test" if index < held_out else "train"
+        data = encoded(make_photo(index + 50 * hazy, 48, 64, hazy=hazy))
+        rows.append({"image_id": image_id_of(data), "image": data, "split": split})
     return str(write_rows(folder, domain, rows, group))
 
 
