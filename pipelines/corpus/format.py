@@ -20,7 +20,7 @@ from pyarrow import fs as pafs
 from pydantic import Field, ValidationError, model_validator
 
 from models.config import ConfigError, Settings
-from models.paths import absolute, child, filesystem, replacing
+from models.paths import absolute, child, filesystem, read_file, replacing
 
 Domain = Literal["hazy", "clear"]
 Split = Literal["train", "test"]
@@ -221,10 +221,8 @@ def pinned(place: str, corpus: Corpus) -> Corpus:
     Raises:
         ConfigError: it was made anew since, and shards of then are gone; or the file at ``place`` is damaged.
     """
-    files, path = filesystem(place)
-    if files.get_file_info(path).type == pafs.FileType.File:
-        with files.open_input_stream(path) as stream:
-            text = stream.read()
+    text = read_file(place)
+    if text is not None:
         try:
             pin = _Pin.model_validate_json(text)
         except ValidationError as problem:
