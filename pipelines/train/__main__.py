@@ -62,8 +62,7 @@ def _main(args: argparse.Namespace) -> int:
     for domain in sorted(set(places) - set(sampling_of(recipe))):
         note(f"method {recipe.method} reads no {domain} photographs: --{domain} is left out")
         del places[domain]
-    allow = tuple(args.allow_networks)
-    job = TrainJob(recipe, args.out, places.get("clear"), places.get("hazy"), allow_networks=allow)
+    job = TrainJob(recipe, args.out, allow_networks=tuple(args.allow_networks), **places)
     device = None
     if args.local:
         from models.inference import device_of
