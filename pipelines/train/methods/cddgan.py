@@ -64,13 +64,12 @@ class CddganMethod:
         self,
         network: Generator,
         *,
-        config: CddganTraining | None = None,
+        config: CddganTraining,
         steps: int,
         seed: int = 0,
         pretrained: bool = False,
         wrap: Wrap = identity,
     ) -> None:
-        config = config or CddganTraining()
         self.config, self.steps = config, steps
         contrast, device = config.contrast, next(network.parameters()).device
         self.network = network

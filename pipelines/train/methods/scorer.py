@@ -67,8 +67,8 @@ class ScorerTraining:
         *,
         mean: Tensor,
         std: Tensor,
-        optimizer: OptimizerConfig | None = None,
-        scoring: ScoringConfig | None = None,
+        optimizer: OptimizerConfig,
+        scoring: ScoringConfig,
         steps: int,
         seed: int,
         device: torch.device,
@@ -76,10 +76,8 @@ class ScorerTraining:
     ) -> None:
         captions = [*HAZE_LEVELS, *DEFECT_CAPTIONS, *ANTONYMS[0], *ANTONYMS[1]]
         self.network = _Logits(clip, tokenize(captions), mean, std).to(device)
-        self.scoring = scoring or ScoringConfig()
-        self.random = random.Random(seed)
-        config = optimizer or OptimizerConfig()
-        self.stepper = Stepper(self.network, self.objective, config=config, steps=steps, wrap=wrap)
+        self.scoring, self.random = scoring, random.Random(seed)
+        self.stepper = Stepper(self.network, self.objective, config=optimizer, steps=steps, wrap=wrap)
 
     def objective(self, predict: Predict, batch: Batch) -> tuple[Figures, Figures]:
         """Return losses of a batch, and the mean error of its densities."""
