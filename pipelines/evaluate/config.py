@@ -86,8 +86,7 @@ class EvaluateConfig(Settings):
     sheet: int = Field(8, ge=0, description="photographs of each table on the contact sheets")
     seed: int = Field(0, ge=0, description="of the synthetic haze and the bootstrap")
     tracking_uri: str | None = Field(
-        None,
-        description="of MLflow, or 'none' (default: MLFLOW_TRACKING_URI, else a database in --out, none at a URI)",
+        None, description="of MLflow, or 'none' (default: MLFLOW_TRACKING_URI, else a database in --out, none at a URI)"
     )
     batch: int = Field(8, ge=1, description="photographs for a worker at a time; what is lost when one dies")
     concurrency: int = Field(2, ge=1, description="workers, each with all models")

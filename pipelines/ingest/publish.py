@@ -246,11 +246,7 @@ def _without(sheet: pa.Table, late: pa.Table) -> pa.Table:
 
 
 def _manifest(
-    counts: dict[str, Counter[str]],
-    written: Sequence[Written],
-    config: IngestConfig,
-    fingerprint: str,
-    before: Present,
+    counts: dict[str, Counter[str]], written: Sequence[Written], config: IngestConfig, fingerprint: str, before: Present
 ) -> Manifest:
     status, shards = counts["status"], counts["shards"]
     files, _ = filesystem(config.out)

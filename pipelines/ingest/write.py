@@ -18,14 +18,7 @@ from models.images import ImageError, Photo, eight_bits
 from models.paths import child, filesystem, replacing
 from pipelines.corpus import CORPUS_SCHEMA, Location, Missing, image_id_of, parquet_file, read_places
 from pipelines.ingest.config import IngestConfig
-from pipelines.ingest.depth import (
-    BadDepth,
-    DepthReport,
-    inspect_depth,
-    parse_depth,
-    store_depth,
-    suspicious_line,
-)
+from pipelines.ingest.depth import BadDepth, DepthReport, inspect_depth, parse_depth, store_depth, suspicious_line
 
 SHARD_COLUMNS = ["uri", "place", "depth", "size", "image_id", "width", "height", "phash", "pair_id"]
 _GROUP_BYTES = 128 << 20  # a row group is held in memory
@@ -115,11 +108,7 @@ def _chunks(table: pa.Table, largest: int) -> Iterator[list[dict[str, Any]]]:
 
 
 def _rows(
-    chunk: Sequence[dict[str, Any]],
-    split: str,
-    config: IngestConfig,
-    model: Estimator | None,
-    report: dict[str, Any],
+    chunk: Sequence[dict[str, Any]], split: str, config: IngestConfig, model: Estimator | None, report: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
     """Yield rows of a chunk; photographs that cannot be used, and depth maps that look wrong, go to the report."""
     photographs = dict(read_places([Location.of(row["place"]) for row in chunk]))

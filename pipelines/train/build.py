@@ -16,16 +16,7 @@ from models.config import ConfigError, parse
 from models.imports import named, package_of
 from models.losses import ContrastivePerceptual, load_vgg, vgg_features
 from models.networks import Cddgan as Generator
-from pipelines.train.methods import (
-    CddganMethod,
-    Colabator,
-    Method,
-    OwnLoss,
-    ScorerTraining,
-    Supervised,
-    Wrap,
-    identity,
-)
+from pipelines.train.methods import CddganMethod, Colabator, Method, OwnLoss, ScorerTraining, Supervised, Wrap, identity
 from pipelines.train.recipe import Recipe
 from pseudolabel.scorer import WEIGHTS as SCORERS
 from pseudolabel.scorer import ClipScorer, ScorerConfig, ScorerFeatures, create_clip, create_tokenizer, load_scorer

@@ -172,9 +172,7 @@ def _attempt(job: TrainJob, vgg19: Any) -> Any:
         _loop,
         train_loop_config={"job": job, "vgg19": vgg19},
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers,
-            use_gpu=train.worker_gpus > 0,
-            resources_per_worker=resources,
+            num_workers=workers, use_gpu=train.worker_gpus > 0, resources_per_worker=resources
         ),
         run_config=ray.train.RunConfig(
             name=job.name,

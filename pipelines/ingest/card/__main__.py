@@ -21,9 +21,7 @@ from pipelines.ingest.card.thumbnails import read_photograph
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(
-        prog=typed("pipelines.ingest.card", "card"),
-        description="The data card of a corpus, anew.",
-        allow_abbrev=False,
+        prog=typed("pipelines.ingest.card", "card"), description="The data card of a corpus, anew.", allow_abbrev=False
     )
     parser.add_argument("corpus", metavar="CORPUS", help="folder of the corpus; path or URI")
     for name, what in (

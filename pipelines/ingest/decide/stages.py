@@ -19,11 +19,7 @@ HELD = pa.schema([("image_id", pa.string()), ("depth", pa.string()), ("shard", p
 
 
 def decide(
-    work: Work,
-    config: IngestConfig,
-    examined: Sequence[str],
-    held: Sequence[str] = (),
-    bans: Sequence[Banned] = (),
+    work: Work, config: IngestConfig, examined: Sequence[str], held: Sequence[str] = (), bans: Sequence[Banned] = ()
 ) -> None:
     """Write the sheet: what becomes of every file. Filters, held-out photographs, equal files, photographs that look
     the same.

@@ -126,11 +126,7 @@ def _pretrained(config: DepthModelConfig) -> tuple[Any, Any]:
         ) from problem
     options = {"local_files_only": True, "trust_remote_code": False}
     network, loading = AutoModelForDepthEstimation.from_pretrained(
-        config.model,
-        use_safetensors=True,
-        dtype=torch.float32,
-        output_loading_info=True,
-        **options,
+        config.model, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
     )
     if loading["missing_keys"] or loading["mismatched_keys"]:
         lacking = sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]]))

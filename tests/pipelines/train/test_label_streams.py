@@ -18,14 +18,7 @@ from torch import Tensor, nn
 
 from models.config import ConfigError, LabelingError
 from models.images import to_tensor, to_uint8
-from pipelines.train.label_streams import (
-    REMEMBERED,
-    InlineLabels,
-    PooledLabels,
-    Publisher,
-    Stopwatch,
-    with_labels,
-)
+from pipelines.train.label_streams import REMEMBERED, InlineLabels, PooledLabels, Publisher, Stopwatch, with_labels
 from pipelines.train.labels import check_seeded, labeling_config
 from pipelines.train.recipe import LabelConfig, load_recipe
 from pipelines.train.transforms import RealConfig, real_photographs, strong_augmentation
