@@ -41,19 +41,9 @@ EARLIER = "earlier"
 LOCAL = "local"  # checkpoints of a run in one process; those of Ray Train are in `ray`
 METRICS = ".metrics.json"  # beside a checkpoint; dotted, so that it stays out of the model
 _OURS = (
-    "ray",
-    LOCAL,
-    "corpora",
-    "pool",
-    "pool-snapshots",
-    "labels",
-    "validation",
-    MODEL,
-    RECIPE_FILE,
-    RESULT_FILE,
-    TRACKING_FILE,
-    RUN_FILE,
-)
+    "ray", LOCAL, "corpora", "pool", "pool-snapshots", "labels", "validation",
+    MODEL, RECIPE_FILE, RESULT_FILE, TRACKING_FILE, RUN_FILE,
+)  # fmt: skip
 _CHECKPOINTS = {True: f"{LOCAL}/step-*", False: "ray/*/checkpoint_*"}  # by whether training is local
 _SHOWN = 5  # differences that a message names
 _AT_CWD, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux

@@ -227,16 +227,8 @@ def test_a_model_or_a_folder_of_maps(relative: Path, tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos" / "depth").mkdir(parents=True)
     for text in (
-        "photos",
-        "photos/depth",
-        "/nowhere/at/all",
-        "s3://bucket/depth",
-        "depth",
-        "./a/b",
-        "a/b/c",
-        "../b",
-        "",
-    ):
+        "photos", "photos/depth", "/nowhere/at/all", "s3://bucket/depth", "depth", "./a/b", "a/b/c", "../b", "",
+    ):  # fmt: skip
         assert not is_depth_model(text)
     assert is_depth_model("depth-anything/Depth-Anything-V2-Small-hf")
     assert is_depth_model(str(relative))
