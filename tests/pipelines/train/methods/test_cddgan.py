@@ -370,13 +370,6 @@ class TestResuming:
         other.load_state_dict(state)
         assert made.training_step(batch(1), 1) != other.training_step(batch(1), 1)
 
-    @pytest.mark.parametrize(
-        ("other", "named"), [(PATCH, "slow_heads.heads.0.0.bias"), ({"noise": 5}, "makers.0.0.weight")]
-    )
-    def test_a_state_of_another_layout_is_refused_by_name(self, other: dict[str, Any], named: str) -> None:
-        with pytest.raises(ConfigError, match=rf"is of another \w+ than the recipe asks for: .* such as '{named}'"):
-            method().load_state_dict(saved(method(contrast=other)))
-
     @pytest.mark.parametrize(("size", "lengths"), [(40, (32, 40, 40)), (0, (0, 0, 0))])
     def test_the_queue_fills_and_keeps_its_length(self, size: int, lengths: tuple[int, ...]) -> None:
         made = method(contrast={"queue": size})

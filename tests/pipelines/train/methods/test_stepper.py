@@ -69,8 +69,6 @@ def test_a_batch_is_cut_in_equal_parts_and_in_order() -> None:
     assert [part["hazy"].tolist() for part in parts] == [[0, 1], [2, 3], [4, 5]]
     assert [part["trust"].tolist() for part in parts] == [[0], [1], [2]]
     assert micro_batches(data, 1) == [data]
-    with pytest.raises(ConfigError, match=r"'trust' has 3 samples, and optimizer\.accumulate is 2: train\.batch_size"):
-        micro_batches(data, 2)
 
 
 def test_a_recipe_whose_batches_cannot_be_cut_is_refused() -> None:
