@@ -232,7 +232,13 @@ def _start_labeling(job: TrainJob, pool: Any) -> Any:
 
 def _seed(job: TrainJob, pool: Any, labeling: Any) -> None:
     count = corpus_of(job, "hazy").count("train")
-    report = labeling.run_round(progress=_SeedProgress(count))
+    with progress(count, "first labels") as bar:
+
+        def seen(status: dict[str, Any]) -> None:
+            now = status["current"] or (status["history"] or [None])[-1]
+            bar.update(0 if now is None else now["photographs"] - bar.n)
+
+        report = labeling.run_round(progress=seen)
     print(
         f"labeled {report['photographs']} photographs in {report['seconds']:.1f} s with {job.recipe.labels.workers} "
         f"workers: {report['per_worker']}",
@@ -260,20 +266,6 @@ def check_seeded(photographs: int, labels: int, report: Mapping[str, Any], allow
     if lost > allowed * photographs:
         raise LabelingError(f"{said}. labels.max_lost={allowed:g} allows fewer: mend that, and repeat the command")
     note(said)
-
-
-class _SeedProgress:
-    """A progress bar over the photographs of the seeding round."""
-
-    def __init__(self, total: int) -> None:
-        self.bar = progress(total, "first labels")
-
-    def __call__(self, status: dict[str, Any]) -> None:
-        report = status["current"] or (status["history"] or [None])[-1]
-        if report is not None:
-            self.bar.update(report["photographs"] - self.bar.n)
-            if status["current"] is None:
-                self.bar.close()
 
 
 def label_summary(service: Any) -> dict[str, Any]:
