@@ -1,7 +1,7 @@
 """Speed and memory of inference against the textbook form with the same weights, in one run.
 
-``python -m benchmarks.inference --out DIR`` writes ``inference.json``, ``inference.md`` and ``inference.png``; rows of
-other models and sizes that are there already stay. Every figure is a ratio to "textbook": channel attention over the
+``python -m benchmarks.inference --out DIR`` writes ``inference.json`` and ``inference.md``; rows of other models and
+sizes that are there already stay. Every figure is a ratio to "textbook": channel attention over the
 pixels, float32, torch's ordinary memory layout, the whole image at once. Variants of one row are timed in turn, several
 rounds, and the best round of each counts, so that what else the machine does hits all alike. Memory is the peak of all
 tensors that a run makes.
@@ -118,31 +118,6 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Plot bars of speed and of memory, by model and size, to a file."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    places = list(dict.fromkeys((row["model"], row["size"]) for row in rows))
-    variants = list(dict.fromkeys(row["variant"] for row in rows))
-    figure, axes = plt.subplots(2, 1, figsize=(1.6 + 1.5 * len(places), 7), sharex=True)
-    for axis, key, label in zip(
-        axes, ("speedup", "memory"), ("speed over textbook", "memory over textbook"), strict=True
-    ):
-        for index, variant in enumerate(variants):
-            known = {(row["model"], row["size"]): row[key] for row in rows if row["variant"] == variant}
-            x = [place + 0.8 * index / len(variants) for place, name in enumerate(places) if name in known]
-            axis.bar(x, [known[name] for name in places if name in known], 0.75 / len(variants), label=variant)
-        axis.axhline(1.0, color="gray", linewidth=0.8)
-        axis.set_ylabel(label)
-    axes[1].set_xticks([place + 0.3 for place in range(len(places))], [f"{a}\n{b}" for a, b in places], fontsize=8)
-    axes[0].legend(fontsize=8, ncols=len(variants))
-    figure.tight_layout()
-    figure.savefig(path, dpi=90)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.inference", description=__doc__)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["corun-compact", "corun"])
@@ -173,8 +148,7 @@ def main() -> None:
     rows = [row for row in earlier if (row["model"], row["size"]) not in measured] + rows
     known.write_text(json.dumps(rows, indent=2) + "\n")
     (args.out / "inference.md").write_text(table(rows))
-    plot(rows, args.out / "inference.png")
-    print(f"written: {args.out}/inference.md, inference.json, inference.png")
+    print(f"written: {args.out}/inference.md, inference.json")
 
 
 if __name__ == "__main__":

@@ -130,7 +130,6 @@ def _training(todo: dict[str, Any]) -> dict[str, float]:
     torch.set_num_threads(todo["cores"])
     recipe = load_recipe(RECIPE, todo["set"])
     method = make_method(recipe, torch.device("cpu"))
-    method.configure()
     batch = {key: torch.rand(recipe.train.batch_size, 3, *[recipe.crop.size] * 2) for key in ("hazy", "clear")}
     method.training_step(batch, 0)
     began, steps = time.perf_counter(), 0

@@ -38,9 +38,10 @@ def describe(folder: Path, domain: Domain, count: int, row_groups: dict[str, int
     (folder / MANIFEST).write_text(manifest.model_dump_json())
 
 
-def _corpus_rows(uri: str) -> Iterator[dict[str, Any]]:
-    for file in require_corpus(uri, "clear").files("train"):
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=16):
+def rows_of(uri: str, domain: str, split: str | None = None, columns: list[str] | None = None) -> Iterator[Any]:
+    """Yield rows of a corpus as dictionaries, shard by shard, ordered by content hash within each."""
+    for file in require_corpus(uri, domain).files(split):
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=16, columns=columns):
             yield from batch.to_pylist()
 
 
@@ -52,7 +53,7 @@ def make_corpus(out: Path, count: int, clear: str | None) -> str:
     shard, folder = out / "shard.parquet", out / f"corpus-{count}"
     folder.mkdir(parents=True)
     if not shard.exists():
-        rows = _corpus_rows(clear) if clear else sample_rows(make_samples(out / "samples").clear, "clear")
+        rows = rows_of(clear, "clear", "train") if clear else sample_rows(make_samples(out / "samples").clear, "clear")
         some = list(itertools.islice(rows, ROWS_PER_SHARD))
         table = pa.Table.from_pylist(list(itertools.islice(itertools.cycle(some), ROWS_PER_SHARD)), CORPUS_SCHEMA)
         pq.write_table(table, shard, compression="none", row_group_size=ROWS_PER_GROUP)

@@ -19,18 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from scipy.stats import bootstrap
 
+from benchmarks.ingest_corpus import rows_of
 from models import images, load
 from models.contact_sheet import Line, contact_sheet
 from models.haze import DarkChannelPrior, HazeConfig, synthesize
 from models.inference import EXACT, dehaze
 from pipelines import evaluate as metrics
-from pipelines.corpus import require_corpus
 from pipelines.train import decode_pixels, load_recipe
 
 Pixels = NDArray[np.uint8]
@@ -44,9 +43,7 @@ SHOWN, SIDE = 6, 240  # photographs on a contact sheet, and their long side ther
 
 def held_out(uri: str, domain: str) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of the photographs of a corpus's test split."""
-    for file in require_corpus(uri, domain).files("test"):
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=8, columns=["uri", "image"]):
-            yield from ((Path(row["uri"]).stem, row["image"]) for row in batch.to_pylist())
+    yield from ((Path(row["uri"]).stem, row["image"]) for row in rows_of(uri, domain, "test", ["uri", "image"]))
 
 
 def clipped(made: Pixels, photo: Pixels) -> float:

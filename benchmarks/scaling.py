@@ -58,7 +58,7 @@ def made_up(source: int, out: str, count: int, parts: int) -> None:
             "haze": np.full(count, 0.5),
             "reason": [""] * count,
             "message": [""] * count,
-        },
+        }
     ).cast(EXAMINED)
     scatter(out, table, by_content(table, parts), parts)
 

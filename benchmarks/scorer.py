@@ -11,23 +11,19 @@ import json
 from collections.abc import Iterator
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.ingest_corpus import rows_of
 from models import images
 from models.haze import HazeConfig, synthesize
-from pipelines.corpus import require_corpus
 from pipelines.train import decode_pixels
 from pseudolabel.scorer import ClipScorer, load_scorer
 
 
 def _photographs(uri: str, domain: str, split: str | None) -> Iterator[np.ndarray]:
-    corpus = require_corpus(uri, domain)
-    for file in corpus.files(split):
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=8, columns=["image"]):
-            yield from (decode_pixels(data.as_py()) for data in batch["image"])
+    return (decode_pixels(row["image"]) for row in rows_of(uri, domain, split, ["image"]))
 
 
 def _density(scorer: ClipScorer, pixels: torch.Tensor) -> float:

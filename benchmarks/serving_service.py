@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -37,12 +37,9 @@ def titles(root: int) -> dict[int, str]:
     """Return the titles of a process and its descendants, by process id; Ray's actors carry their names in them."""
     found = {}
     for process in descendants(root):
-        try:
-            title = Path(f"/proc/{process}/cmdline").read_bytes()
-        except OSError:  # it has just ended
-            continue
-        name = title.replace(b"\0", b" ").decode(errors="replace")[:60].strip()
-        found[process] = name.partition(".")[0] if name.startswith("ray::") else name  # without what it does just now
+        with suppress(psutil.Error):  # it has just ended
+            name = " ".join(psutil.Process(process).cmdline())[:60].strip()
+            found[process] = name.partition(".")[0] if name.startswith("ray::") else name  # without what it does now
     return found
 
 
@@ -56,11 +53,8 @@ def memory(root: int) -> Counter[str]:
     """Return the bytes of a process and its descendants, by title; pages that several share count in parts (PSS)."""
     found: Counter[str] = Counter()
     for process, title in titles(root).items():
-        try:
-            lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-        except OSError:
-            continue
-        found[title] += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+        with suppress(psutil.Error):
+            found[title] += psutil.Process(process).memory_full_info().pss
     return found
 
 
@@ -68,11 +62,9 @@ def cpu_seconds(root: int) -> Counter[str]:
     """Return the processor seconds of a process and its descendants, by title."""
     found: Counter[str] = Counter()
     for process, title in titles(root).items():
-        try:
-            numbers = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        found[title] += (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
+        with suppress(psutil.Error):
+            times = psutil.Process(process).cpu_times()
+            found[title] += times.user + times.system
     return found
 
 

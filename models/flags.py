@@ -17,9 +17,9 @@ def add_flags(parser: argparse._ActionsContainer, config: type[BaseModel], witho
 
     A tuple takes several words and may be repeated, or one word each time where the command has positional words, which
     it would swallow; a mapping takes ``NAME=VALUE``; a field that is true by default gets ``--no-...``; choices come
-    from a ``Literal``, in upper or lower case. ``Field(json_schema_extra=...)`` may give ``metavar``, ``group`` (a
-    heading of the help), ``positional``, and ``other_names`` of choices, in lower case. Flags that are not given are
-    None: see :func:`given`.
+    from a ``Literal``, in upper or lower case. ``Field(json_schema_extra=...)`` may give ``metavar`` (default of a
+    whole number: N, of another: X), ``group`` (a heading of the help), ``positional``, and ``other_names`` of choices,
+    in lower case. Flags that are not given are None: see :func:`given`.
 
     Args:
         parser: to add them to, or a group of one.
@@ -87,7 +87,7 @@ def _options(field: FieldInfo, *, one: bool) -> dict[str, Any]:
     if origin is Literal:
         known = {str(choice).lower(): choice for choice in get_args(kind)} | _extra(field).get("other_names", {})
         return {"choices": list(get_args(kind)), "type": lambda word: known.get(word.lower(), word)}
-    return {"type": kind} if kind in (int, float) else {}
+    return {"type": kind, "metavar": "N" if kind is int else "X"} if kind in (int, float) else {}
 
 
 def _pair(word: str) -> str:

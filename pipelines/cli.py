@@ -23,10 +23,7 @@ VERBS = {
     "train": ("pipelines.train.__main__", "train a dehazing network from a recipe"),
     "pool": ("pseudolabel.__main__", "look into a label pool, export it, list runs and end them"),
     "evaluate": ("pipelines.evaluate.__main__", "measure models on test photographs and write a report"),
-    "models": (
-        "pipelines.model_files",
-        "take over released weights; hand a model on, as ONNX or to a hub",
-    ),
+    "models": ("pipelines.model_files", "take over released weights; hand a model on, as ONNX or to a hub"),
     "doctor": ("pipelines.doctor.__main__", "say what this machine or a cluster has and lacks"),
     "register": ("pipelines.register", "put a checkpoint into the MLflow model registry"),
     "demo": ("pipelines.demo.__main__", "run everything once on small data, from ingest to a served request"),

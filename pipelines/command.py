@@ -27,9 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def run(
-    main: Callable[[argparse.Namespace], int | None],
-    parser: argparse.ArgumentParser,
-    argv: Sequence[str] | None = None,
+    main: Callable[[argparse.Namespace], int | None], parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
 ) -> int:
     """Parse ``argv`` and call ``main`` with the result.
 

@@ -50,8 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("checkpoint", help="folder or URI with model.safetensors and config.json")
     parser.add_argument(
-        "--tracking-uri",
-        help="MLflow server or database (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)",
+        "--tracking-uri", help="MLflow server or database (default: MLFLOW_TRACKING_URI, else mlflow.db in this folder)"
     )
     parser.add_argument("--run-id", help="MLflow run that made the checkpoint (default: a new run)")
     parser.add_argument("--name", default=NAME, help="of the registered model (default: %(default)s)")

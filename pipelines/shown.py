@@ -30,6 +30,11 @@ def say(text: str, file: TextIO | None = None) -> None:
     print(shown(text).encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
+def note(text: str) -> None:
+    """Tell people on standard error what they may not expect."""
+    print(f"note: {text}", file=sys.stderr, flush=True)
+
+
 def progress(total: int | None, what: str, unit: str = "photos", *, quiet: bool = False) -> tqdm[Any]:
     """Return a bar on standard error, never drawn if ``quiet``.
 

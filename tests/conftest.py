@@ -216,6 +216,13 @@ def make_photo(seed: int, height: int = 96, width: int = 128, hazy: bool = False
     return np.clip(np.rint(scene), 0, 255).astype(np.uint8)
 
 
+def encoded(pixels: NDArray[Any], kind: str = "PNG", **options: Any) -> bytes:
+    """Pixels as a file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
 def _smooth_field(random: np.random.Generator, height: int, width: int) -> Pixels:
     """Color noise at three scales, brighter towards the top. H W 3 uint8."""
     total = np.linspace(60, 0, height)[:, None, None] + np.full((height, width, 3), 80.0)
@@ -230,8 +237,6 @@ def jpeg(photo: Callable[..., Pixels]) -> Callable[..., bytes]:
     """``jpeg(seed, height=96, width=128, format="JPEG")``: a hazy photograph as a file."""
 
     def make(seed: int = 1, height: int = 96, width: int = 128, format: str = "JPEG") -> bytes:  # noqa: A002
-        buffer = io.BytesIO()
-        Image.fromarray(photo(seed, height, width, hazy=True)).save(buffer, format, quality=92)
-        return buffer.getvalue()
+        return encoded(photo(seed, height, width, hazy=True), format, quality=92)
 
     return make

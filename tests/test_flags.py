@@ -9,7 +9,7 @@ import pytest
 # each with a flag of its own, one letter short
 COMMANDS = {
     "pipelines.dehaze.apply": "--strengt",
-    "pipelines.ingest.card.command": "--sample",
+    "pipelines.ingest.card.__main__": "--sample",
     "pipelines.dehaze.__main__": "--concurrenc",
     "pipelines.demo.__main__": "--from-scratc",
     "pipelines.doctor.__main__": "--tracking-ur",

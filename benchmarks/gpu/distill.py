@@ -76,7 +76,6 @@ def main() -> None:
     changes = [*CHANGES, f"init={args.student}", f"train.steps={args.steps}"]
     recipe = load_recipe("colabator_corun_compact", changes)
     method = make_method(recipe, device)
-    method.configure()
     pairs = pairs_of(recipe, args.data, device)
     photos = photographs_of(recipe, args.data, device)
     teacher = seen_as_hazier(load(args.teacher).network, args.amount).to(device)

@@ -16,20 +16,17 @@ import re
 import sys
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from PIL import Image
 
 from benchmarks.gpu.photographs import INDEX, PACK
+from benchmarks.ingest_corpus import rows_of
 from models import images
-from pipelines.corpus import Corpus, require_corpus
 
-COLUMNS = ("image_id", "uri", "image", "depth", "split")
+COLUMNS = ["image_id", "uri", "image", "depth", "split"]
 DEPTH_SIDE = 192  # of the longer side: haze is smooth, and a depth map would weigh more than its photograph
 HELD_OUT = 64  # photographs of a domain at most: as many as figures and sheet look at
 CLEAR_SHARE = 0.6  # of the bytes: the rest is for hazy photographs
@@ -55,13 +52,6 @@ def kind_of(uri: str) -> str:
     """Return the letters that the file's name begins with, in lower case; ``other`` where it begins otherwise."""
     found = re.match(r"[^\W\d_]+", PurePath(uri.rpartition("#")[2] or uri).name.rpartition(".")[0])
     return found.group().lower() if found else "other"
-
-
-def rows_of(corpus: Corpus) -> Iterator[dict[str, Any]]:
-    """Yield all rows of a corpus, shard by shard, ordered by content hash within each."""
-    for file in corpus.files():
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=16, columns=list(COLUMNS)):
-            yield from batch.to_pylist()
 
 
 def shrunk(data: bytes, side: int, quality: int) -> bytes:
@@ -103,7 +93,7 @@ def balanced(found: list[Packed], budget: int) -> list[Packed]:
     return chosen
 
 
-def packed(corpus: Corpus, side: int, quality: int) -> list[Packed]:
+def packed(corpus: str, domain: str, side: int, quality: int) -> list[Packed]:
     """Shrink the photographs of a corpus and return them ordered by content hash: all of the training split, and
     :data:`HELD_OUT` others.
     """
@@ -112,7 +102,7 @@ def packed(corpus: Corpus, side: int, quality: int) -> list[Packed]:
             row["image_id"], kind_of(row["uri"]), row["split"], shrunk(row["image"], side, quality),
             shrunk_depth(row["depth"]),
         )
-        for row in rows_of(corpus)
+        for row in rows_of(corpus, domain, columns=COLUMNS)
     ]  # fmt: skip
     found.sort(key=lambda one: one.image_id[8:])  # the first digits say the split
     held_out = itertools.count()
@@ -154,10 +144,7 @@ def main(argv: list[str] | None = None) -> int:
     if room <= 0:
         print(f"error: {args.out} holds {others / 1e6:.1f} MB, and --megabytes is {args.megabytes:g}", file=sys.stderr)
         return 2
-    found = {
-        domain: packed(require_corpus(getattr(args, domain), domain), args.side, args.quality)
-        for domain in ("clear", "hazy")
-    }
+    found = {domain: packed(getattr(args, domain), domain, args.side, args.quality) for domain in ("clear", "hazy")}
     hazy = balanced(found["hazy"], int(room * (1 - CLEAR_SHARE)))
     clear = balanced(found["clear"], room - sum(one.size for one in hazy))
     path = write(args.out, {"clear": clear, "hazy": hazy})

@@ -94,14 +94,12 @@ def resumed_difference(name: str, overrides: list[str], device: torch.device, wo
     """Return how far a resumed method is from the one that went on, after a step, over the change of that step."""
     recipe = load_recipe(name, ["train.steps=4", "crop.size=64", *overrides])
     batch, method = batch_of(recipe, device), make_method(recipe, device)
-    method.configure()
     for step in range(2):
         method.training_step(batch, step)
     path, before = work / f"{recipe.method}-state.pt", trained(method)
     torch.save({"method": method.state_dict()}, path)
     method.training_step(batch, 2)
     went_on, again, ends = trained(method), make_method(recipe, device), []
-    again.configure()
     for _ in range(2):
         again.load_state_dict(read_torch(path)["method"])
         again.training_step(batch, 2)

@@ -105,13 +105,6 @@ def labels_of(recipe: Recipe, method: Any, args: Any, device: torch.device) -> I
     return InlineLabels(photos, pool, Stopwatch(), models, recipe.labels.passes)
 
 
-def started(recipe: Recipe, device: torch.device) -> Any:
-    """Return the recipe's method, ready to train."""
-    method = make_method(recipe, device)
-    method.configure()
-    return method
-
-
 def reserve(stage: Stage) -> float:
     """Return the seconds to keep free for what comes after training."""
     return max(10.0, 0.04 * stage.seconds)
@@ -140,7 +133,8 @@ def train(name: str, args: Any, stage: Stage) -> tuple[Any, Recipe]:
     recipe = recipe_of(name, args) if state is None else parse(Recipe, checkpoints.read_config(folder)["recipe"])
     if args.steps:
         recipe = with_steps(recipe, args.steps)
-    method, start = started(recipe, stage.device), 0
+    method: Any = make_method(recipe, stage.device)
+    start = 0
     if state is not None:
         method.load_state_dict(state["method"])
         start = int(state["step"])

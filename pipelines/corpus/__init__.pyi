@@ -26,6 +26,7 @@ from .format import Domain as Domain
 from .format import Manifest as Manifest
 from .format import image_id_of as image_id_of
 from .format import open_corpus as open_corpus
+from .format import parquet_file as parquet_file
 from .format import pinned as pinned
 from .format import require_corpus as require_corpus
 from .format import split_of as split_of

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
 from models.paths import child, filesystem, remove_folder, replacing
-from pipelines.corpus.format import Corpus
+from pipelines.corpus.format import Corpus, parquet_file
 
 EXAMINED = pa.schema(
     [
@@ -58,9 +58,8 @@ def pieces(corpus: Corpus) -> list[Piece] | None:
     found: list[Piece] = []
     try:
         for uri in corpus.catalogue():
-            files, path = filesystem(uri)
-            with files.open_input_file(path) as stream:
-                metadata = pq.read_metadata(stream)
+            with parquet_file(uri) as file:
+                metadata = file.metadata
             if set(CATALOGUE_SCHEMA.names) - set(metadata.schema.to_arrow_schema().names):
                 return None  # of another version
             groups = list(range(metadata.num_row_groups))
@@ -73,9 +72,8 @@ def pieces(corpus: Corpus) -> list[Piece] | None:
 def read_piece(piece: Piece) -> pa.Table:
     """Read the rows of a piece of the catalogue."""
     uri, groups = piece
-    files, path = filesystem(uri)
-    with files.open_input_file(path) as stream:
-        table = pq.ParquetFile(stream).read_row_groups(groups, columns=CATALOGUE_SCHEMA.names)
+    with parquet_file(uri) as file:
+        table = file.read_row_groups(groups, columns=CATALOGUE_SCHEMA.names)
     return table.select(CATALOGUE_SCHEMA.names).cast(CATALOGUE_SCHEMA)
 
 

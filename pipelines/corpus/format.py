@@ -9,15 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 from pydantic import Field, ValidationError, model_validator
 
 from models.config import ConfigError, Settings
-from models.paths import absolute, child, filesystem, replacing
+from models.paths import absolute, child, filesystem, read_file, replacing
 
 Domain = Literal["hazy", "clear"]
 Split = Literal["train", "test"]
@@ -44,6 +47,14 @@ DEPTH_REPORT = "rejects/depth.jsonl"
 CATALOGUE = "catalogue.parquet"  # of earlier versions: all in one file
 CATALOGUE_FOLDER = "catalogue"
 CARD = "card.html"
+
+
+@contextmanager
+def parquet_file(uri: str) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file; what is read before the end is all that is fetched."""
+    files, path = filesystem(uri)
+    with files.open_input_file(path) as stream:
+        yield pq.ParquetFile(stream)
 
 
 class Manifest(Settings):
@@ -210,10 +221,8 @@ def pinned(place: str, corpus: Corpus) -> Corpus:
     Raises:
         ConfigError: it was made anew since, and shards of then are gone; or the file at ``place`` is damaged.
     """
-    files, path = filesystem(place)
-    if files.get_file_info(path).type == pafs.FileType.File:
-        with files.open_input_stream(path) as stream:
-            text = stream.read()
+    text = read_file(place)
+    if text is not None:
         try:
             pin = _Pin.model_validate_json(text)
         except ValidationError as problem:

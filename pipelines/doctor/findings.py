@@ -49,12 +49,7 @@ class Finding:
 
 
 def judge(
-    nodes: Sequence[Node],
-    here: Mapping[str, str],
-    *,
-    cluster: bool,
-    out: str | None = None,
-    tracks: bool = False,
+    nodes: Sequence[Node], here: Mapping[str, str], *, cluster: bool, out: str | None = None, tracks: bool = False
 ) -> list[Finding]:
     """Find out what there is and what is lacking.
 

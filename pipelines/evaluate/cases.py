@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from torch import Tensor
 
 from models import images
 from models.haze import HazeConfig, synthesize
-from models.paths import filesystem
-from pipelines.corpus import Location, place_name, read_place
+from pipelines.corpus import Location, parquet_file, place_name, read_place
 from pipelines.evaluate.metrics import Pixels
 
 PLAIN_HAZE = HazeConfig(
@@ -50,9 +48,8 @@ class Haze:
 @lru_cache(maxsize=2)
 def stored(path: str, row_group: int) -> dict[str, tuple[bytes, bytes | None]]:
     """Read image and depth bytes by image id of one row group; cached, because a batch of items shares it."""
-    files, inner = filesystem(path)
-    with files.open_input_file(inner) as stream:
-        table = pq.ParquetFile(stream).read_row_group(row_group, columns=["image_id", "image", "depth"])
+    with parquet_file(path) as file:
+        table = file.read_row_group(row_group, columns=["image_id", "image", "depth"])
     return {row["image_id"]: (row["image"], row["depth"]) for row in table.to_pylist()}
 
 

@@ -61,12 +61,7 @@ class EvaluateConfig(Settings):
         json_schema_extra={"metavar": "A,B"},
     )
     split: Split | None = Field(None, description="default: test of a corpus, all of a folder given as --data")
-    limit: int | None = Field(
-        None,
-        ge=1,
-        description="at most N photographs of each source, the first by image id",
-        json_schema_extra={"metavar": "N"},
-    )
+    limit: int | None = Field(None, ge=1, description="at most N photographs of each source, the first by image id")
     metrics: tuple[str, ...] = Field(
         ("default",),
         description="'default', or names of docs/reference/metrics.md",
@@ -81,48 +76,26 @@ class EvaluateConfig(Settings):
     allow_missing: bool = Field(False, description="what cannot run is n/a with a reason, not an error")
     scorer: str | None = Field("clip-compact", description="for clearness and quality, or 'none'")
     max_side: int = Field(
-        640,
-        ge=0,
-        description="longer side of photographs before they are dehazed and measured; 0: as they are",
-        json_schema_extra={"metavar": "N"},
+        640, ge=0, description="longer side of photographs before they are dehazed and measured; 0: as they are"
     )
-    pair_size: int = Field(320, ge=64, description="side of synthetic pairs", json_schema_extra={"metavar": "N"})
+    pair_size: int = Field(320, ge=64, description="side of synthetic pairs")
     degraded_pairs: bool = Field(
         False, description="also darken, add noise and compress the synthetic pairs, as in training"
     )
-    cases: int = Field(
-        12,
-        ge=0,
-        description="photographs with pictures in the report, of each table",
-        json_schema_extra={"metavar": "N"},
-    )
-    sheet: int = Field(
-        8, ge=0, description="photographs of each table on the contact sheets", json_schema_extra={"metavar": "N"}
-    )
+    cases: int = Field(12, ge=0, description="photographs with pictures in the report, of each table")
+    sheet: int = Field(8, ge=0, description="photographs of each table on the contact sheets")
     seed: int = Field(0, ge=0, description="of the synthetic haze and the bootstrap")
     tracking_uri: str | None = Field(
-        None,
-        description="of MLflow, or 'none' (default: MLFLOW_TRACKING_URI, else a database in --out, none at a URI)",
+        None, description="of MLflow, or 'none' (default: MLFLOW_TRACKING_URI, else a database in --out, none at a URI)"
     )
-    batch: int = Field(
-        8,
-        ge=1,
-        description="photographs for a worker at a time; what is lost when one dies",
-        json_schema_extra={"metavar": "N"},
-    )
-    concurrency: int = Field(2, ge=1, description="workers, each with all models", json_schema_extra={"metavar": "N"})
-    num_cpus: float = Field(0.5, gt=0.0, description="of Ray for each worker", json_schema_extra={"metavar": "X"})
+    batch: int = Field(8, ge=1, description="photographs for a worker at a time; what is lost when one dies")
+    concurrency: int = Field(2, ge=1, description="workers, each with all models")
+    num_cpus: float = Field(0.5, gt=0.0, description="of Ray for each worker")
     num_gpus: float | None = Field(
-        None,
-        ge=0.0,
-        description="of Ray for each worker; may be a fraction (default: 1 for cuda, else 0)",
-        json_schema_extra={"metavar": "X"},
+        None, ge=0.0, description="of Ray for each worker; may be a fraction (default: 1 for cuda, else 0)"
     )
     threads: int | None = Field(
-        None,
-        ge=1,
-        description="of torch in each worker (default: this machine's cores shared between them)",
-        json_schema_extra={"metavar": "N"},
+        None, ge=1, description="of torch in each worker (default: this machine's cores shared between them)"
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "cpu", description="of each worker; auto: a GPU where the cluster has any"

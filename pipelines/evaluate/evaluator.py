@@ -190,18 +190,17 @@ class Measures:
         for name in self.names:
             if METRICS[name].needs == "reference":
                 if clear is not None and not is_clear:
-                    yield (name,), lambda name=name: {name: self._against(name, pixels, clear)}  # type: ignore[misc]
-            elif METRICS[name].provider == "pyiqa":
-                yield (name,), lambda name=name: {name: self.learned[name](pixels)}  # type: ignore[misc]
-        alone = {"fade": metrics.fade, "brisque": brisque, "niqe": niqe}
-        for name in alone.keys() & set(self.names):
-            yield (name,), lambda name=name: {name: alone[name](pixels)}  # type: ignore[misc]
-        if "rehaze" in self.names and transmission is not None:
-            yield ("rehaze",), lambda: {"rehaze": metrics.rehazing_error(pixels, transmission, case.hazy)}
+                    yield (name,), partial(self._one, name, pixels, clear)
+            elif METRICS[name].needs == "transmission":
+                if transmission is not None:
+                    yield (name,), partial(self._one, name, pixels, transmission, case.hazy)
+            elif METRICS[name].provider != "scorer":
+                yield (name,), partial(self._one, name, pixels)
 
-    def _against(self, name: str, pixels: Pixels, clear: Pixels) -> float:
-        measure = self.learned[name] if name in self.learned else getattr(metrics, name)
-        return float(measure(pixels, clear))
+    def _one(self, name: str, *inputs: Any) -> dict[str, float]:
+        own = {"brisque": brisque, "niqe": niqe, "rehaze": metrics.rehazing_error}
+        measure: Any = self.learned.get(name) or own.get(name) or getattr(metrics, name)
+        return {name: float(measure(*inputs))}
 
     def _scores(self, scorer: ClipScorer, pixels: Pixels) -> dict[str, float]:
         """Return clearness and quality, from one encoding."""

@@ -10,6 +10,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -115,19 +117,9 @@ class Parts:
 
     def photographs(self) -> Iterator[tuple[str, str, Photograph]]:
         """Yield group, image id and the rows by model, of every photograph that was measured."""
-        key: tuple[str, str] | None = None
-        found: Photograph = {}
-        for row in self.rows():
-            if row["error"]:
-                continue
-            own = (row["group"], row["image_id"])
-            if own != key and key is not None:
-                yield (*key, found)
-                found = {}
-            key = own
-            found[row["model"]] = row
-        if key is not None:
-            yield (*key, found)
+        measured = (row for row in self.rows() if not row["error"])
+        for key, rows in groupby(measured, key=itemgetter("group", "image_id")):
+            yield (*key, {row["model"]: row for row in rows})
 
     def write_csv(self, path: Path, metrics: Sequence[str]) -> Path:
         """Write one line per photograph and model, in full precision; an empty cell means not measured."""
@@ -173,12 +165,10 @@ class Gallery:
         return float(METRICS[self.headline].gain(after, before))
 
     def _offer(self, name: str, priority: float, image_id: str, rows: Photograph) -> None:
-        heap, size = self._heaps[name], self._sizes[name]
-        entry = (priority, image_id, rows)
-        if len(heap) < size:
-            heapq.heappush(heap, entry)
-        elif size and entry[:2] > heap[0][:2]:
-            heapq.heapreplace(heap, entry)
+        heap = self._heaps[name]
+        heapq.heappush(heap, (priority, image_id, rows))
+        if len(heap) > self._sizes[name]:
+            heapq.heappop(heap)
 
     def worst(self) -> list[Photograph]:
         """Return the worst photographs, the worst first."""

@@ -9,8 +9,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-import pyarrow.parquet as pq
-
 from models import images
 from models.config import ConfigError
 from models.images import IMAGE_SUFFIXES
@@ -22,6 +20,7 @@ from pipelines.corpus import (
     image_id_of,
     left_out_text,
     local_path,
+    parquet_file,
     photographs_below,
     place_name,
     printable,
@@ -130,9 +129,7 @@ def folder_entries(folder: str) -> tuple[list[SourceEntry], list[str]]:
 def corpus_entries(corpus: Corpus, split: str | None = None) -> Iterator[SourceEntry]:
     """Yield the photographs of a corpus, of one split or of all; only their ids, names, splits and sizes are read."""
     for path in corpus.files(split):
-        files, inner = filesystem(path)
-        with files.open_input_file(inner) as stream:
-            shard = pq.ParquetFile(stream)
+        with parquet_file(path) as shard:
             for group in range(shard.num_row_groups):
                 rows = shard.read_row_group(group, columns=["image_id", "uri", "split", "width", "height"]).to_pylist()
                 for row in rows:

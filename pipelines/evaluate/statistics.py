@@ -8,14 +8,12 @@ model sees the same resamples, so differences are paired, and the order of the p
 from __future__ import annotations
 
 import heapq
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipelines.evaluate.metrics import METRICS, Values
 
@@ -80,20 +78,12 @@ def weights_of(image_id: str, seed: int) -> Values:
     return generator.poisson(1.0, RESAMPLES).astype(np.float64)
 
 
-@dataclass
 class _Sums:
     """Of some columns: over all photographs, and in every resample."""
 
-    columns: int
-    count: NDArray[np.int64] = field(init=False)
-    total: Values = field(init=False)
-    weight: Values = field(init=False)
-    weighted: Values = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.count, self.total = np.zeros(self.columns, np.int64), np.zeros(self.columns)
-        self.weight = np.zeros((RESAMPLES, self.columns))
-        self.weighted = np.zeros_like(self.weight)
+    def __init__(self, columns: int) -> None:
+        self.count, self.total = np.zeros(columns, np.int64), np.zeros(columns)
+        self.weight, self.weighted = np.zeros((RESAMPLES, columns)), np.zeros((RESAMPLES, columns))
 
     def add(self, values: Values, weights: Values) -> None:
         """Add values (photographs, columns), NaN where there is none, with weights (photographs, resamples)."""
@@ -137,12 +127,8 @@ class Statistics:
 
     def add(self, image_id: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
         """Add a photograph: its row by model; metrics that are missing or None are left out."""
-        values = np.full((len(self.models), len(self.metrics)), math.nan)
-        for place, model in enumerate(self.models):
-            for column, name in enumerate(self.metrics):
-                value = rows.get(model, {}).get(name)
-                if value is not None:
-                    values[place, column] = value
+        found = [[rows.get(model, {}).get(name) for name in self.metrics] for model in self.models]
+        values = np.array(found, np.float64)  # None is NaN
         self._keep(image_id, values)
         self._waiting.append((image_id, values))
         if len(self._waiting) >= _BLOCK:
@@ -151,10 +137,9 @@ class Statistics:
     def _keep(self, image_id: str, values: Values) -> None:
         entry = (-int(image_id, 16), self.photographs, values)  # the heap's first is the highest id
         self.photographs += 1
-        if len(self._kept) < SAMPLE:
-            heapq.heappush(self._kept, entry)
-        elif entry[0] > self._kept[0][0]:
-            heapq.heapreplace(self._kept, entry)
+        heapq.heappush(self._kept, entry)
+        if len(self._kept) > SAMPLE:
+            heapq.heappop(self._kept)
 
     def _work(self) -> None:
         if not self._waiting:

@@ -85,12 +85,9 @@ class IngestConfig(Settings):
         description="the same for --holdout and --against, where both photographs of one scene should be recognized",
         json_schema_extra=_OUT | {"metavar": "BITS"},
     )
-    min_side: int = Field(32, ge=1, description="reject smaller photographs", json_schema_extra=_OUT | {"metavar": "N"})
+    min_side: int = Field(32, ge=1, description="reject smaller photographs", json_schema_extra=_OUT)
     max_aspect: float = Field(
-        8.0,
-        ge=1.0,
-        description="reject photographs that are longer than X times wide",
-        json_schema_extra=_OUT | {"metavar": "X"},
+        8.0, ge=1.0, description="reject photographs that are longer than X times wide", json_schema_extra=_OUT
     )
     strict_files: bool = Field(
         True,
@@ -98,9 +95,7 @@ class IngestConfig(Settings):
         "marker: they are stored as they are, and other readers of the corpus may stumble over them",
         json_schema_extra=_OUT,
     )
-    max_side: int = Field(
-        1600, ge=0, description="reduce longer photographs; 0: never", json_schema_extra=_STORED | {"metavar": "N"}
-    )
+    max_side: int = Field(1600, ge=0, description="reduce longer photographs; 0: never", json_schema_extra=_STORED)
     encode: Literal["keep", "jpeg", "png", "webp"] = Field(
         "keep", description="format to store; keep: files as they are unless reduced", json_schema_extra=_STORED
     )
@@ -117,21 +112,11 @@ class IngestConfig(Settings):
         json_schema_extra=_STORED | {"metavar": "REGEX"},
     )
     test_fraction: float = Field(
-        0.2,
-        ge=0.0,
-        le=1.0,
-        description="share of photographs, or scenes, in the test split",
-        json_schema_extra=_STORED | {"metavar": "X"},
+        0.2, ge=0.0, le=1.0, description="share of photographs, or scenes, in the test split", json_schema_extra=_STORED
     )
-    shard_mb: float = Field(
-        128.0, gt=0.0, description="MiB of photographs per file", json_schema_extra=_STORED | {"metavar": "N"}
-    )
-    rows_per_group: int = Field(
-        64, ge=1, description="photographs per row group at most", json_schema_extra=_STORED | {"metavar": "N"}
-    )
-    concurrency: int | None = Field(
-        None, ge=1, description="tasks at a time (default: as many as CPUs)", json_schema_extra={"metavar": "N"}
-    )
+    shard_mb: float = Field(128.0, gt=0.0, description="MiB of photographs per file", json_schema_extra=_STORED)
+    rows_per_group: int = Field(64, ge=1, description="photographs per row group at most", json_schema_extra=_STORED)
+    concurrency: int | None = Field(None, ge=1, description="tasks at a time (default: as many as CPUs)")
     limits: ImageLimits = ImageLimits()
     prune: float | None = Field(
         None,

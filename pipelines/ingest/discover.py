@@ -133,10 +133,10 @@ class Found:
         self.containers: list[tuple[SourceFile, Kind]] = []
         self.left: Counter[str] = Counter()
 
-    def add(self, file: SourceFile) -> bool:
-        """Take a file in; whether it is of interest."""
+    def add(self, file: SourceFile) -> None:
+        """Take a file in."""
         if _CATALOGUE.search(file.name) or self.sorter.is_own(file.uri):  # the source is a corpus, or holds this one
-            return False
+            return
         kind, role = container_kind(file.name), self.sorter.role(file.name)
         if file.problem and (file.is_folder or role or kind) and not is_litter(file.name):
             place = str(Location(file.container, f"broken:{file.problem}"))
@@ -147,8 +147,6 @@ class Found:
             self.rows.append(_row(file.uri, file.name, file.size, file.mtime, _place(file, role), role))
         else:
             self.left[kind_of(file.name)] += 1
-            return False
-        return True
 
     def table(self) -> pa.Table:
         """Return the rows so far, by name, and forget them."""

@@ -62,8 +62,7 @@ def spool(work: Work, stage: str, listing: Listing) -> Spooled:
     files = list(listing.parts)
     example, roles, left = listing.example, Counter(listing.roles), Counter(listing.left)
     for table in _in_rows(_opened(listing, work.alone)):
-        for role in ("photograph", "depth"):
-            roles[role] += pc.sum(pc.equal(table["role"], role)).as_py() or 0
+        roles.update(table["role"].to_pylist())
         left += left_out(table)
         if not example and roles["photograph"]:
             example = table.filter(pc.equal(table["role"], "photograph"))["key"][0].as_py()
@@ -143,11 +142,9 @@ def list_photographs(work: Work, spooled: Spooled, depth: Spooled | None) -> lis
         jobs = [{"listed": uri, "out": work.place(f"named-{role}", n)} for n, uri in enumerate(files)]
         work.run(partial(_by_name, role=role, parts=work.parts), jobs)
         sources[role] = [job["out"] for job in jobs]
-    listed = [work.place("listed", part) for part in range(work.parts)]
-    parts = [{"part": part, "out": out} for part, out in enumerate(listed)]
-    if not sum(work.run(partial(_match, sources=sources, parts=work.parts), parts)):
+    if not sum(work.run(partial(_match, sources=sources, parts=work.parts), work.jobs(out="listed"))):
         raise no_match(depth.maps, spooled.example)
-    return listed
+    return work.places("listed")
 
 
 def _by_container(listed: str, out: str, parts: int) -> None:
@@ -231,10 +228,7 @@ def look_up(
     """Look up all that is listed: what is known goes into the file ``out`` of a job for each part, the rest
     into ``fresh``. Return the jobs with how many files each has, and how many of them are fresh.
     """
-    jobs: list[dict[str, Any]] = [
-        {"part": part, "out": work.place("examined", part), "fresh": work.place("fresh", part)}
-        for part in range(work.parts)
-    ]
+    jobs = work.jobs(out="examined", fresh="fresh")
     return jobs, work.run(partial(_look_up, listed=listed, known=known, append=config.append, parts=work.parts), jobs)
 
 

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -140,35 +139,29 @@ def publish(
         left_out: files of other kinds, which were passed over.
     """
     token = uuid.uuid4().hex[:8]
-    jobs: list[dict[str, Any]] = [
-        {
-            "part": part,
-            "sheet": work.place("sheet", part),
-            "out": child(config.out, f"{CATALOGUE_FOLDER}/{part:05d}-{token}.parquet"),
-            "lists": [child(work.root, f"{name}-{part:05d}") for name in _LISTS],
-        }
-        for part in range(work.parts)
+    files = [f"{CATALOGUE_FOLDER}/{part:05d}-{token}.parquet" for part in range(work.parts)]
+    lists = [[child(work.root, f"{name}-{part:05d}") for name in _LISTS] for part in range(work.parts)]
+    jobs = [
+        job | {"out": child(config.out, file), "lists": own}
+        for job, file, own in zip(work.jobs(sheet="sheet"), files, lists, strict=True)
     ]
     names: list[list[str]] = [[] for _ in range(work.parts)]
     for shard in sorted(shards, key=lambda shard: shard.number):
         names[shard.part].append(shard.name)
-    assigned = [work.place("assigned", part) for part in range(work.parts)]
     former = [] if before.manifest is None else read_suspicious(config.out)
     known = sorted({line["uri"] for line in former})
     counts: dict[str, Counter[str]] = {}
-    for found in work.run(partial(_finish, assigned=assigned, names=names, late=late, known=known), jobs):
+    finish = partial(_finish, assigned=work.places("assigned"), names=names, late=late, known=known)
+    for found in work.run(finish, jobs):
         for name, values in found.items():
             counts.setdefault(name, Counter()).update(values)
     suspicious = [line for line in former if line["uri"] in counts["suspicious"]]
     suspicious += [line for shard in written for line in shard.suspicious]
     manifest = _manifest(counts, written, config, fingerprint, before).model_copy(
-        update={
-            "left_out": dict(left_out),
-            "catalogue": tuple(f"{CATALOGUE_FOLDER}/{part:05d}-{token}.parquet" for part in range(work.parts)),
-        }
+        update={"left_out": dict(left_out), "catalogue": tuple(files)}
     )
-    for number, name in enumerate(_LISTS):
-        _join([job["lists"][number] for job in jobs], child(config.out, name))
+    for name, pieces in zip(_LISTS, zip(*lists, strict=True), strict=True):
+        _join(pieces, child(config.out, name))
     with replacing(child(config.out, DEPTH_REPORT)) as stream:
         stream.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in suspicious).encode())
     if config.card:
@@ -253,11 +246,7 @@ def _without(sheet: pa.Table, late: pa.Table) -> pa.Table:
 
 
 def _manifest(
-    counts: dict[str, Counter[str]],
-    written: Sequence[Written],
-    config: IngestConfig,
-    fingerprint: str,
-    before: Present,
+    counts: dict[str, Counter[str]], written: Sequence[Written], config: IngestConfig, fingerprint: str, before: Present
 ) -> Manifest:
     status, shards = counts["status"], counts["shards"]
     files, _ = filesystem(config.out)

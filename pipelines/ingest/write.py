@@ -16,16 +16,9 @@ from pyarrow import fs as pafs
 from models import images
 from models.images import ImageError, Photo, eight_bits
 from models.paths import child, filesystem, replacing
-from pipelines.corpus import CORPUS_SCHEMA, Location, Missing, image_id_of, read_places
+from pipelines.corpus import CORPUS_SCHEMA, Location, Missing, image_id_of, parquet_file, read_places
 from pipelines.ingest.config import IngestConfig
-from pipelines.ingest.depth import (
-    BadDepth,
-    DepthReport,
-    inspect_depth,
-    parse_depth,
-    store_depth,
-    suspicious_line,
-)
+from pipelines.ingest.depth import BadDepth, DepthReport, inspect_depth, parse_depth, store_depth, suspicious_line
 
 SHARD_COLUMNS = ["uri", "place", "depth", "size", "image_id", "width", "height", "phash", "pair_id"]
 _GROUP_BYTES = 128 << 20  # a row group is held in memory
@@ -79,8 +72,8 @@ def write_shard(name: str, table: pa.Table, config: IngestConfig, model: Estimat
     uri = child(config.out, name)
     files, path = filesystem(uri)
     if files.get_file_info(path).type == pafs.FileType.File:
-        with files.open_input_file(path) as stream:
-            metadata = pq.read_metadata(stream)
+        with parquet_file(uri) as file:
+            metadata = file.metadata
         return Written(name, metadata.num_rows, metadata.num_row_groups, **json.loads(metadata.metadata[_REPORT]))
     report: dict[str, Any] = {"rejects": [], "suspicious": [], "depth": 0}
     rows = groups = 0
@@ -115,11 +108,7 @@ def _chunks(table: pa.Table, largest: int) -> Iterator[list[dict[str, Any]]]:
 
 
 def _rows(
-    chunk: Sequence[dict[str, Any]],
-    split: str,
-    config: IngestConfig,
-    model: Estimator | None,
-    report: dict[str, Any],
+    chunk: Sequence[dict[str, Any]], split: str, config: IngestConfig, model: Estimator | None, report: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
     """Yield rows of a chunk; photographs that cannot be used, and depth maps that look wrong, go to the report."""
     photographs = dict(read_places([Location.of(row["place"]) for row in chunk]))

@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
 def _main(args: argparse.Namespace) -> int:
     from pipelines.cluster import ray_session, require_absolute
     from pipelines.lock import only_one
+    from pipelines.shown import note
     from pipelines.tracking import running
     from pipelines.train.data import sampling_of
     from pipelines.train.job import PATIENCE_S, open_tracker, prepare, train
@@ -54,15 +55,14 @@ def _main(args: argparse.Namespace) -> int:
     recipe = load_recipe(args.recipe, args.set)
     left_out = unread(recipe, args.set)
     for key in left_out:
-        print(f"note: method {recipe.method} does not read {key}: what --set says of it is left out", file=sys.stderr)
+        note(f"method {recipe.method} does not read {key}: what --set says of it is left out")
     if left_out:
         recipe = load_recipe(args.recipe, [setting for setting in args.set if key_of(setting) not in left_out])
     places = {key: value for key in ("clear", "hazy") if (value := getattr(args, key)) is not None}
     for domain in sorted(set(places) - set(sampling_of(recipe))):
-        print(f"note: method {recipe.method} reads no {domain} photographs: --{domain} is left out", file=sys.stderr)
+        note(f"method {recipe.method} reads no {domain} photographs: --{domain} is left out")
         del places[domain]
-    allow = tuple(args.allow_networks)
-    job = TrainJob(recipe, args.out, places.get("clear"), places.get("hazy"), allow_networks=allow)
+    job = TrainJob(recipe, args.out, allow_networks=tuple(args.allow_networks), **places)
     device = None
     if args.local:
         from models.inference import device_of

@@ -16,7 +16,7 @@ from models.config import ConfigError, parse
 from models.imports import named, package_of
 from models.losses import ContrastivePerceptual, load_vgg, vgg_features
 from models.networks import Cddgan as Generator
-from pipelines.train.methods import CddganMethod, Colabator, Method, OwnLoss, ScorerTraining, Supervised
+from pipelines.train.methods import CddganMethod, Colabator, Method, OwnLoss, ScorerTraining, Supervised, Wrap, identity
 from pipelines.train.recipe import Recipe
 from pseudolabel.scorer import WEIGHTS as SCORERS
 from pseudolabel.scorer import ClipScorer, ScorerConfig, ScorerFeatures, create_clip, create_tokenizer, load_scorer
@@ -124,14 +124,14 @@ def _clip_folder(recipe: Recipe) -> Path:
     return path.resolve()
 
 
-def _scorer_training(recipe: Recipe, device: torch.device) -> ScorerTraining:
+def _scorer_training(recipe: Recipe, device: torch.device, wrap: Wrap) -> ScorerTraining:
     import open_clip
 
     name = f"local-dir:{_clip_folder(recipe)}"
     clip = create_clip(name, load_weights=False)
     look = open_clip.get_model_preprocess_cfg(clip)
     mean, std = (torch.tensor(look[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
-    method = ScorerTraining(
+    return ScorerTraining(
         clip,
         create_tokenizer(name),
         mean=mean,
@@ -140,12 +140,12 @@ def _scorer_training(recipe: Recipe, device: torch.device) -> ScorerTraining:
         scoring=recipe.scoring,
         steps=recipe.train.steps,
         seed=recipe.train.seed,
+        device=device,
+        wrap=wrap,
     )
-    method.network.to(device)
-    return method
 
 
-def _cddgan(network: nn.Module, recipe: Recipe) -> CddganMethod:
+def _cddgan(network: nn.Module, recipe: Recipe, wrap: Wrap) -> CddganMethod:
     if not isinstance(network, Generator):
         raise ConfigError(f"CDD-GAN trains {{name: cddgan, ...}}, but network is {network_config(recipe)}")
     return CddganMethod(
@@ -154,22 +154,29 @@ def _cddgan(network: nn.Module, recipe: Recipe) -> CddganMethod:
         steps=recipe.train.steps,
         seed=recipe.train.seed,
         pretrained=recipe.init is not None,
+        wrap=wrap,
     )
 
 
 def make_method(
-    recipe: Recipe, device: torch.device, allow: Collection[str] = (), *, vgg19: State | None = None
+    recipe: Recipe,
+    device: torch.device,
+    allow: Collection[str] = (),
+    *,
+    vgg19: State | None = None,
+    wrap: Wrap = identity,
 ) -> Method:
-    """Make the recipe's method with its networks on ``device``; :meth:`Method.configure` comes next.
+    """Make the recipe's method with its networks on ``device``.
 
-    ``allow`` as for :func:`make_network`, ``vgg19`` as for :func:`make_contrastive`.
+    ``allow`` as for :func:`make_network`, ``vgg19`` as for :func:`make_contrastive`; ``wrap`` makes a module
+    distributed.
     """
     torch.manual_seed(recipe.train.seed)
     if recipe.method == "scorer":
-        return _scorer_training(recipe, device)
+        return _scorer_training(recipe, device, wrap)
     network = make_network(recipe, allow).to(device)
     if recipe.method == "cddgan":
-        return _cddgan(network, recipe)
+        return _cddgan(network, recipe, wrap)
     scorer = _scorer(recipe, device)
     common: dict[str, Any] = {
         "weights": recipe.weights,
@@ -179,6 +186,7 @@ def make_method(
         "contrastive": make_contrastive(recipe, device, scorer, vgg19),
         "pretrained": recipe.init is not None,
         "own": {path: _own_loss(path) for path in recipe.weights.own},
+        "wrap": wrap,
     }
     if recipe.method == "colabator":
         return Colabator(network, real=recipe.real, **common)
@@ -200,18 +208,18 @@ def rehearse(recipe: Recipe, allow: Collection[str] = (), device: torch.device |
     Raises:
         ConfigError: networks, weights or losses that cannot be made.
     """
-    half = recipe.optimizer.precision == "float16"
-    if half and device is None and not recipe.train.worker_gpus:
-        raise ConfigError(
-            "optimizer.precision is float16, which needs GPUs, and train.worker_gpus is 0: set it to 1, or the "
-            "precision to bfloat16"
-        )
+    if recipe.optimizer.precision == "float16" and device is None:
+        if not recipe.train.worker_gpus:
+            raise ConfigError(
+                "optimizer.precision is float16, which needs GPUs, and train.worker_gpus is 0: set it to 1, or the "
+                "precision to bfloat16"
+            )
+        here = recipe.optimizer.model_copy(update={"precision": "float32"})
+        recipe = recipe.model_copy(update={"optimizer": here})
     backbone = _backbone(recipe)
     vgg19 = None if backbone in ("none", "scorer") else load_vgg(backbone)
     place = device or torch.device("cpu")
-    method = make_method(recipe, place, allow, vgg19=vgg19)
-    if device is not None or not half:
-        method.configure()
+    make_method(recipe, place, allow, vgg19=vgg19)
     if recipe.method == "colabator":
         block, size = make_scorer(recipe, place).config.block, recipe.labels.size
         if block > size:

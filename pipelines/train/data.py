@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from models.config import ConfigError
-from models.paths import child, filesystem
-from pipelines.corpus import Corpus, pinned, require_corpus
+from models.paths import child
+from pipelines.corpus import Corpus, parquet_file, pinned, require_corpus
 from pipelines.train.transforms import on_device
 
 if TYPE_CHECKING:  # the tasks import this file, and recipes import every method
     from pipelines.train.recipe import Recipe
+    from pipelines.train.run import TrainJob
 
 Samples = dict[str, NDArray[Any]]
 Unit = tuple[str, int]  # file and row group
@@ -58,9 +58,8 @@ def blocks(units: Sequence[Unit], sampling: Sampling, seed: int | None = None) -
     rows_per_block = math.ceil(BLOCK_BYTES / sampling.row_bytes)
     waiting: list[dict[str, Any]] = []
     for uri, group in units:
-        files, path = filesystem(uri)
-        with files.open_input_file(path) as stream:
-            table = pq.ParquetFile(stream).read_row_group(group, columns=list(sampling.columns))
+        with parquet_file(uri) as file:
+            table = file.read_row_group(group, columns=list(sampling.columns))
         for index in random.permutation(table.num_rows):
             waiting += table.slice(index, 1).to_pylist()
             if len(waiting) == rows_per_block:
@@ -185,22 +184,16 @@ def sampling_of(recipe: Recipe) -> dict[str, Sampling]:
     return found
 
 
-def datasets(recipe: Recipe, clear: str | None, hazy: str | None, pins: str | None = None) -> dict[str, Any]:
-    """Return the corpora that a recipe reads, as Ray datasets of samples by domain.
-
-    Args:
-        recipe: what is trained.
-        clear, hazy: corpora.
-        pins: as for :func:`given_corpus`.
+def datasets(job: TrainJob) -> dict[str, Any]:
+    """Return the corpora that a job reads, as Ray datasets of samples by domain.
 
     Raises:
-        ConfigError: a corpus that is needed is not given, is none, is empty or of the other domain.
+        ConfigError: as :func:`corpus_of`; a corpus is empty.
     """
-    places = {"clear": clear, "hazy": hazy}
-    corpora = {domain: given_corpus(places[domain], domain, pins) for domain in sampling_of(recipe)}
+    train = job.recipe.train
     return {
-        domain: dataset(corpora[domain], sampling, tasks=recipe.train.data_tasks, cpus=recipe.train.data_cpus)
-        for domain, sampling in sampling_of(recipe).items()
+        domain: dataset(corpus_of(job, domain), sampling, tasks=train.data_tasks, cpus=train.data_cpus)
+        for domain, sampling in sampling_of(job.recipe).items()
     }
 
 
@@ -222,13 +215,16 @@ def given_corpus(uri: str | None, domain: str, pins: str | None = None) -> Corpu
     return corpus if pins is None else pinned(child(pins, f"{domain}.json"), corpus)
 
 
-def corpus_notes(recipe: Recipe, clear: str | None, hazy: str | None, pins: str) -> list[str]:
-    """Return what to tell of corpora that were made anew since the run with these ``pins`` began."""
+def corpus_of(job: TrainJob, domain: str) -> Corpus:
+    """Open a corpus of a job as it was when the run began; raises as :func:`given_corpus`."""
+    return given_corpus(job.corpora[domain], domain, job.pins)
+
+
+def corpus_notes(job: TrainJob) -> list[str]:
+    """Return what to tell of corpora that were made anew since the run began."""
     notes = []
-    for domain, uri in (("clear", clear), ("hazy", hazy)):
-        if domain not in sampling_of(recipe):
-            continue
-        now, then = given_corpus(uri, domain), given_corpus(uri, domain, pins)
+    for domain in sampling_of(job.recipe):
+        now, then = given_corpus(job.corpora[domain], domain), corpus_of(job, domain)
         if now.manifest.digest != then.manifest.digest:
             notes.append(
                 f"{now.uri} was made anew since this run began: it stays with the {then.count():,} photographs of "
@@ -245,9 +241,8 @@ def validation_pairs(recipe: Recipe, corpus: Corpus) -> dict[str, Any] | None:
 
     rows: list[dict[str, Any]] = []
     for uri, group in corpus.row_groups("test"):
-        files, path = filesystem(uri)
-        with files.open_input_file(path) as stream:
-            table = pq.ParquetFile(stream).read_row_group(group, columns=["image_id", "image", "depth"])
+        with parquet_file(uri) as file:
+            table = file.read_row_group(group, columns=["image_id", "image", "depth"])
         rows += table.slice(0, VALIDATION_PHOTOS - len(rows)).to_pylist()
         if len(rows) == VALIDATION_PHOTOS:
             break

@@ -7,7 +7,6 @@ its last checkpoint when the same command is given again.
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from pipelines.cluster import data_context_defaults
 from pipelines.command import user_error
 from pipelines.lock import only_one
 from pipelines.nodes import await_answers, make_room, require_seen
+from pipelines.shown import note
 from pipelines.train.data import (
     corpus_notes,
     datasets,
@@ -81,9 +81,8 @@ def prepare(job: TrainJob, *, fresh: bool = False, device: torch.device | None =
     """
     if is_uri(job.out):
         require_writable(job.out)
-    places = {"clear": job.clear, "hazy": job.hazy}
     for domain in reversed(sampling_of(job.recipe)):
-        corpus = given_corpus(places[domain], domain)
+        corpus = given_corpus(job.corpora[domain], domain)
         training_units(corpus)
         require_batches(job.recipe, domain, corpus)
     if not fresh:
@@ -166,7 +165,7 @@ def _attempt(job: TrainJob, vgg19: Any) -> Any:
     import ray.train
     from ray.train.torch import TorchTrainer
 
-    recipe, train = job.recipe, job.recipe.train
+    train = job.recipe.train
     files, path = filesystem(child(job.out, "ray"))
     workers: Any = train.workers if train.min_workers is None else (train.min_workers, train.workers)  # stubs lag
     resources = {"CPU": train.worker_cpus} | ({"GPU": train.worker_gpus} if train.worker_gpus else {})
@@ -174,9 +173,7 @@ def _attempt(job: TrainJob, vgg19: Any) -> Any:
         _loop,
         train_loop_config={"job": job, "vgg19": vgg19},
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers,
-            use_gpu=train.worker_gpus > 0,
-            resources_per_worker=resources,
+            num_workers=workers, use_gpu=train.worker_gpus > 0, resources_per_worker=resources
         ),
         run_config=ray.train.RunConfig(
             name=job.name,
@@ -185,7 +182,7 @@ def _attempt(job: TrainJob, vgg19: Any) -> Any:
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=KEPT_CHECKPOINTS),
             failure_config=ray.train.FailureConfig(**_NO_RETRIES),
         ),
-        datasets=datasets(recipe, job.clear, job.hazy, job.pins),
+        datasets=datasets(job),
     )
     try:
         return trainer.fit()
@@ -237,8 +234,8 @@ def begin(job: TrainJob) -> None:
     """Note in ``out`` whose it is from now on, and say which corpora are no longer what the run began with."""
     write_json(child(job.out, RUN_FILE), {"digest": job.digest, "trained": job.trained})
     write_json(child(job.out, RECIPE_FILE), job.recipe.model_dump(mode="json"))
-    for note in corpus_notes(job.recipe, job.clear, job.hazy, job.pins):
-        print(f"note: {note}", file=sys.stderr, flush=True)
+    for told in corpus_notes(job):
+        note(told)
 
 
 def finish(job: TrainJob, checkpoint: Path, figures: Mapping[str, Any], labels: dict[str, Any]) -> TrainResult:
@@ -270,7 +267,7 @@ def open_tracker(job: TrainJob, uri: str) -> Any:
                 raise  # it may have the run still
             raise ConfigError(f"{problem}; delete {record}, and a new MLflow run is begun") from problem
     tracker = Tracker.start("ray-dehaze", job.recipe.method, uri)
-    places = {"clear": job.clear, "hazy": job.hazy, "out": job.out}
+    places = job.corpora | {"out": job.out}
     tracker.log_params(job.recipe.model_dump(mode="json") | {key: place for key, place in places.items() if place})
     write_json(record, {"digest": job.digest, "uri": uri, "run_id": tracker.run_id})
     return tracker

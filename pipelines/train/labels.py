@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.paths import absolute, child, names_in, read_file, replacing
-from pipelines.shown import progress
-from pipelines.train.data import given_corpus
+from pipelines.shown import note, progress
+from pipelines.train.data import corpus_of
 
 if TYPE_CHECKING:
     from pipelines.train.recipe import Recipe
@@ -99,7 +98,7 @@ def store_of(job: TrainJob) -> str:
 
 def _room(job: TrainJob) -> int:
     """Return the bytes that the pool's stores want; a pool that is restored is written beside the old one."""
-    return round(2 * LABEL_BYTES * given_corpus(job.hazy, "hazy", job.pins).count("train") * job.recipe.labels.size**2)
+    return round(2 * LABEL_BYTES * corpus_of(job, "hazy").count("train") * job.recipe.labels.size**2)
 
 
 @contextmanager
@@ -133,9 +132,7 @@ def pool_of_one(job: TrainJob) -> Iterator[Any]:
 
 def _tell_untrained(job: TrainJob) -> None:
     if job.recipe.init is None:
-        print(
-            "note: 'init' is null, so the first labels are those of an untrained network", file=sys.stderr, flush=True
-        )
+        note("'init' is null, so the first labels are those of an untrained network")
 
 
 def _tell_removed(job: TrainJob, size: int) -> None:
@@ -176,11 +173,9 @@ def _tell_where(pool: Any) -> None:
             print(f"{shard.folder} is on no local disk: the label pool's store is {store} on {host}", flush=True)
     hosts = {host for _, _, host in found}
     if len(hosts) < len(found):
-        print(
-            f"note: the {len(found)} shards of the label pool are on {', '.join(sorted(hosts))}; nodes that join the "
-            "cluster later get none of them before the command is given again",
-            file=sys.stderr,
-            flush=True,
+        note(
+            f"the {len(found)} shards of the label pool are on {', '.join(sorted(hosts))}; nodes that join the "
+            "cluster later get none of them before the command is given again"
         )
 
 
@@ -228,7 +223,7 @@ def _start_labeling(job: TrainJob, pool: Any) -> Any:
     from pseudolabel.labeling import WorkUnit, start_labeling
 
     recipe = job.recipe
-    units = [WorkUnit(uri, group) for uri, group in given_corpus(job.hazy, "hazy", job.pins).row_groups("train")]
+    units = [WorkUnit(uri, group) for uri, group in corpus_of(job, "hazy").row_groups("train")]
     if recipe.init is None:
         torch.manual_seed(recipe.train.seed)  # the very network that training begins with
     teacher = make_network(recipe, job.allow_networks).state_dict()
@@ -236,8 +231,14 @@ def _start_labeling(job: TrainJob, pool: Any) -> Any:
 
 
 def _seed(job: TrainJob, pool: Any, labeling: Any) -> None:
-    count = given_corpus(job.hazy, "hazy", job.pins).count("train")
-    report = labeling.run_round(progress=_SeedProgress(count))
+    count = corpus_of(job, "hazy").count("train")
+    with progress(count, "first labels") as bar:
+
+        def seen(status: dict[str, Any]) -> None:
+            now = status["current"] or (status["history"] or [None])[-1]
+            bar.update(0 if now is None else now["photographs"] - bar.n)
+
+        report = labeling.run_round(progress=seen)
     print(
         f"labeled {report['photographs']} photographs in {report['seconds']:.1f} s with {job.recipe.labels.workers} "
         f"workers: {report['per_worker']}",
@@ -264,21 +265,7 @@ def check_seeded(photographs: int, labels: int, report: Mapping[str, Any], allow
     )
     if lost > allowed * photographs:
         raise LabelingError(f"{said}. labels.max_lost={allowed:g} allows fewer: mend that, and repeat the command")
-    print(f"note: {said}", file=sys.stderr, flush=True)
-
-
-class _SeedProgress:
-    """A progress bar over the photographs of the seeding round."""
-
-    def __init__(self, total: int) -> None:
-        self.bar = progress(total, "first labels")
-
-    def __call__(self, status: dict[str, Any]) -> None:
-        report = status["current"] or (status["history"] or [None])[-1]
-        if report is not None:
-            self.bar.update(report["photographs"] - self.bar.n)
-            if status["current"] is None:
-                self.bar.close()
+    note(said)
 
 
 def label_summary(service: Any) -> dict[str, Any]:

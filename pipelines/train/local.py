@@ -23,7 +23,6 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
@@ -31,14 +30,16 @@ from torch.utils.data import DataLoader, Dataset
 from models.config import DehazeError
 from models.inference import device_of, local_cpus
 from models.paths import child, filesystem, is_local, local_copy
+from pipelines.corpus import parquet_file
 from pipelines.lock import only_one
+from pipelines.shown import note
 from pipelines.train.data import (
     BLOCK_BYTES,
     Samples,
     Sampling,
     Unit,
     batch_size_of,
-    given_corpus,
+    corpus_of,
     sampling_of,
     training_units,
 )
@@ -63,20 +64,16 @@ def alone(job: TrainJob) -> TrainJob:
     """
     recipe = job.recipe
     if recipe.method == "colabator" and recipe.labels.mode == "async":
-        _note("labels.mode is async, which needs Ray: labels are made inline, within the steps")
+        note("labels.mode is async, which needs Ray: labels are made inline, within the steps")
         recipe = recipe.model_copy(update={"labels": recipe.labels.model_copy(update={"mode": "inline"})})
     workers = recipe.train.workers
     if workers > 1:
         sizes = ", ".join(f"{name} is {size} x {workers}" for name, size in recipe.batch_sizes.items())
-        _note(f"one process takes the steps of {workers} workers: {sizes}; --set train.workers=1 for less")
+        note(f"one process takes the steps of {workers} workers: {sizes}; --set train.workers=1 for less")
         recipe = share_of(recipe, 1)
         alone = {"workers": 1, "min_workers": None, "threads": recipe.train.threads * workers}
         recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update=alone)})
     return replace(job, recipe=recipe)
-
-
-def _note(text: str) -> None:
-    print(f"note: {text}", file=sys.stderr, flush=True)
 
 
 class Blocks(Dataset[Any]):
@@ -131,10 +128,9 @@ class Blocks(Dataset[Any]):
     def _table(self, unit: int) -> Any:
         if self._held[0] != unit:
             uri, group = self.units[unit]
-            files, path = filesystem(uri)
-            with files.open_input_file(path) as stream:
+            with parquet_file(uri) as file:
                 columns = list(self._sampling.columns)
-                self._held = (unit, pq.ParquetFile(stream).read_row_group(group, columns=columns, use_threads=False))
+                self._held = (unit, file.read_row_group(group, columns=columns, use_threads=False))
         return self._held[1]
 
 
@@ -142,10 +138,8 @@ def _row_counts(units: Sequence[Unit]) -> list[int]:
     """Rows of each row group, of which the files' footers tell."""
     counts = []
     for uri, groups in groupby(units, key=lambda unit: unit[0]):
-        files, path = filesystem(uri)
-        with files.open_input_file(path) as stream:
-            footer = pq.ParquetFile(stream).metadata
-            counts += [footer.row_group(group).num_rows for _, group in groups]
+        with parquet_file(uri) as file:
+            counts += [file.metadata.row_group(group).num_rows for _, group in groups]
     return counts
 
 
@@ -242,7 +236,7 @@ class LocalHost:
         """Return False: nobody tells this process to leave."""
         return False
 
-    def report(self, metrics: dict[str, float], step: int, write: Callable[[Path], None] | None = None) -> None:
+    def report(self, metrics: dict[str, float], step: int, write: Callable[[Path], object] | None = None) -> None:
         """Keep a checkpoint."""
         if write is not None:
             self.checkpoints.keep(write, metrics, step)
@@ -255,9 +249,9 @@ class LocalHost:
 
 def _streams(job: TrainJob, step: int) -> dict[str, Stream]:
     """Batches of each corpus that the recipe reads, from ``step`` on. They depend on the seed, not on the losses."""
-    recipe, places, streams = job.recipe, {"clear": job.clear, "hazy": job.hazy}, {}
+    recipe, streams = job.recipe, {}
     for domain, sampling in sampling_of(recipe).items():
-        units = training_units(given_corpus(places[domain], domain, job.pins))
+        units = training_units(corpus_of(job, domain))
         size = batch_size_of(recipe, domain)
         blocks = Blocks(units, sampling, size, (recipe.train.seed % 2**64, crc32(domain.encode())))
         streams[domain] = batches_of(blocks, size, step, min(recipe.train.data_tasks, local_cpus()))

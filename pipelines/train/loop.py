@@ -72,7 +72,7 @@ class Host(Protocol):
         """Tell whether a machine of the run is to be taken away. All processes call this; all get the same answer."""
         ...
 
-    def report(self, metrics: dict[str, float], step: int, write: Callable[[Path], None] | None = None) -> None:
+    def report(self, metrics: dict[str, float], step: int, write: Callable[[Path], object] | None = None) -> None:
         """Keep the checkpoint that ``write`` puts into a folder; all processes call this, the first one has it."""
         ...
 
@@ -108,8 +108,7 @@ class Loop:
         self.share = share_of(self.recipe, host.workers)  # of each of so many workers as there are this time
         self.pool, self.labeling = host.pool, host.labeling
         torch.set_num_threads(host.threads)
-        self.method: Any = make_method(self.share, host.device, job.allow_networks, vgg19=vgg19)
-        self.method.configure(host.wrap)
+        self.method: Any = make_method(self.share, host.device, job.allow_networks, vgg19=vgg19, wrap=host.wrap)
         scorer = self._scorer()
         self.waiting = Stopwatch()
         self.start = self._resume()  # after all that draws random numbers: they go on where the checkpoint was
@@ -129,12 +128,12 @@ class Loop:
 
     def _validation(self) -> Batch | None:
         """Make the held-out pairs to look at while the network trains; None where nobody looks."""
-        from pipelines.train.data import given_corpus, validation_pairs
+        from pipelines.train.data import corpus_of, validation_pairs
         from pipelines.train.transforms import on_device
 
         if not (self.host.first and self.recipe.train.validate_every) or self.recipe.method == "scorer":
             return None
-        pairs = validation_pairs(self.recipe, given_corpus(self.job.clear, "clear", self.job.pins))
+        pairs = validation_pairs(self.recipe, corpus_of(self.job, "clear"))
         if pairs is None:
             print("no validation: the corpus of clear photographs holds none out", flush=True)
             return None
@@ -224,7 +223,8 @@ class Loop:
                 self.tracker.flush()
 
     def _steps(self) -> None:
-        train, labels = self.recipe.train, self.recipe.labels
+        train = self.recipe.train
+        pictures = self.recipe.labels.picture_every if self.host.first and self.labels is not None else 0
         self._mark = (time.perf_counter(), self.start, 0.0)
         means, leaving = Means(), False
         if self.start == 0:
@@ -242,12 +242,7 @@ class Loop:
                 self._log(done, means.take())
             if train.validate_every and (done % train.validate_every == 0 or last):
                 metrics |= self._validate(done)
-            if (
-                self.host.first
-                and self.labels is not None
-                and labels.picture_every
-                and done % labels.picture_every == 0
-            ):
+            if pictures and done % pictures == 0:
                 self._picture(done)
             told = not leaving and done % _LEAVING_EVERY == 0 and self.host.is_leaving()
             leaving = leaving or told
@@ -328,6 +323,8 @@ class Loop:
             self.tracker.log_artifact(path, folder)
 
     def _checkpoint(self, step: int, metrics: dict[str, float]) -> None:
+        from pipelines.train.build import write_checkpoint
+
         if not self.host.first:
             self.host.report(metrics, step)
             return
@@ -335,14 +332,9 @@ class Loop:
             with self.waiting.running():
                 self.pool.snapshot(snapshot_of(self.job, step), step, snapshot_of(self.job, self._saved))
                 self._saved = step
-        self.host.report(metrics, step, lambda folder: self._write(folder, metrics, step))
+        self.host.report(metrics, step, lambda at: write_checkpoint(at, self.method, self.recipe, metrics, step))
         if self.pool is not None:
             drop_old_snapshots(self.job, step)
-
-    def _write(self, folder: Path, metrics: dict[str, float], step: int) -> None:
-        from pipelines.train.build import write_checkpoint
-
-        write_checkpoint(folder, self.method, self.recipe, metrics, step)
 
 
 def unpaired(streams: Mapping[str, Iterator[Batch]]) -> Iterator[Batch]:

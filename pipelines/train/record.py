@@ -41,19 +41,9 @@ EARLIER = "earlier"
 LOCAL = "local"  # checkpoints of a run in one process; those of Ray Train are in `ray`
 METRICS = ".metrics.json"  # beside a checkpoint; dotted, so that it stays out of the model
 _OURS = (
-    "ray",
-    LOCAL,
-    "corpora",
-    "pool",
-    "pool-snapshots",
-    "labels",
-    "validation",
-    MODEL,
-    RECIPE_FILE,
-    RESULT_FILE,
-    TRACKING_FILE,
-    RUN_FILE,
-)
+    "ray", LOCAL, "corpora", "pool", "pool-snapshots", "labels", "validation",
+    MODEL, RECIPE_FILE, RESULT_FILE, TRACKING_FILE, RUN_FILE,
+)  # fmt: skip
 _CHECKPOINTS = {True: f"{LOCAL}/step-*", False: "ray/*/checkpoint_*"}  # by whether training is local
 _SHOWN = 5  # differences that a message names
 _AT_CWD, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
@@ -149,7 +139,7 @@ class Checkpoints:
                 return int(name.partition("-")[2]), place
         return None
 
-    def keep(self, write: Callable[[Path], None], metrics: Mapping[str, float], step: int) -> None:
+    def keep(self, write: Callable[[Path], object], metrics: Mapping[str, float], step: int) -> None:
         """Keep the checkpoint that ``write`` puts into a folder, and remove the oldest ones."""
         name = f"step-{step:07d}"
         if is_uri(self._folder):
@@ -161,7 +151,9 @@ class Checkpoints:
         for old in self._names()[:-KEPT_CHECKPOINTS]:
             remove_folder(child(self._folder, old))
 
-    def _keep_here(self, folder: Path, name: str, write: Callable[[Path], None], metrics: Mapping[str, float]) -> None:
+    def _keep_here(
+        self, folder: Path, name: str, write: Callable[[Path], object], metrics: Mapping[str, float]
+    ) -> None:
         partial = folder / ".partial"
         shutil.rmtree(partial, ignore_errors=True)  # of a run that died here
         partial.mkdir(parents=True)
@@ -172,7 +164,7 @@ class Checkpoints:
         persist(folder)
 
 
-def _write(folder: Path, write: Callable[[Path], None], metrics: Mapping[str, float]) -> None:
+def _write(folder: Path, write: Callable[[Path], object], metrics: Mapping[str, float]) -> None:
     write(folder)
     (folder / METRICS).write_text(json.dumps(metrics))
 

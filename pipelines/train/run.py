@@ -41,9 +41,14 @@ class TrainJob:
             object.__setattr__(self, name, value)
 
     @property
+    def corpora(self) -> dict[str, str | None]:
+        """Return the corpora by domain."""
+        return {"clear": self.clear, "hazy": self.hazy}
+
+    @property
     def trained(self) -> dict[str, Any]:
         """Return what is trained, on what; without the keys that only say how it runs."""
-        return self.recipe.trained() | {"clear": self.clear, "hazy": self.hazy}
+        return self.recipe.trained() | self.corpora
 
     @property
     def digest(self) -> str:

@@ -203,48 +203,35 @@ def unpaired_crops(rows: Iterable[Row], crop: CropConfig, seed: int | None = Non
     return {"image": _interleaved(_crops(rows, crop, seed))}
 
 
+_CHANGES: dict[Augmentation, tuple[tuple[str, float, float], ...]] = {
+    "published": (
+        ("Contrast", 0.05, 0.95), ("Contrast", 0.25, 0.95), ("Brightness", 0.05, 0.95), ("bits", 4, 8),
+        ("Sharpness", 0.05, 0.95), ("blur", 1, 5),
+    ),
+    "symmetric": (
+        ("Contrast", 0.6, 1.4), ("Brightness", 0.7, 1.3), ("bits", 5, 8), ("Sharpness", 0.2, 1.8), ("blur", 0.1, 1.2),
+    ),
+}  # fmt: skip
+"""What may be done to a photograph, and how much; 1 leaves contrast, brightness and sharpness as they are."""
+
+
 def strong_augmentation(pixels: Pixels, random: np.random.Generator, kind: Augmentation = "published") -> Pixels:
     """Change colors and light only, so that labels stay aligned: (H, W, 3) uint8 to the same.
 
-    ``published`` is Colabator's, which mostly takes contrast and light away, so that the student has more to undo than
-    the teacher whose label it gets; ``symmetric`` takes away and adds alike, and less of either.
+    ``published`` is Colabator's, two draws with replacement, which mostly takes contrast and light away, so that the
+    student has more to undo than the teacher whose label it gets; ``symmetric`` makes two different changes, which take
+    away and add alike, and less of either.
     """
-    return (_published if kind == "published" else _symmetric)(pixels, random)
-
-
-def _published(pixels: Pixels, random: np.random.Generator) -> Pixels:
-    """Two draws, with replacement, of six kinds: contrast, less strong contrast, brightness, bits, sharpness, blur."""
-    image = Image.fromarray(pixels)
-    for kind in random.integers(6, size=2):
-        if kind == 0:
-            image = ImageEnhance.Contrast(image).enhance(random.uniform(0.05, 0.95))
-        elif kind == 1:
-            image = ImageEnhance.Contrast(image).enhance(random.uniform(0.25, 0.95))
-        elif kind == 2:
-            image = ImageEnhance.Brightness(image).enhance(random.uniform(0.05, 0.95))
-        elif kind == 3:
-            image = ImageOps.posterize(image, int(random.integers(4, 8, endpoint=True)))
-        elif kind == 4:
-            image = ImageEnhance.Sharpness(image).enhance(random.uniform(0.05, 0.95))
+    image, changes, published = Image.fromarray(pixels), _CHANGES[kind], kind == "published"
+    for index in random.integers(6, size=2) if published else random.choice(5, size=2, replace=False):
+        what, low, high = changes[index]
+        if what == "bits":
+            image = ImageOps.posterize(image, int(random.integers(int(low), int(high), endpoint=True)))
+        elif what == "blur":
+            radius = random.choice([1, 3, 5]) if published else random.uniform(low, high)
+            image = image.filter(ImageFilter.GaussianBlur(float(radius)))
         else:
-            image = image.filter(ImageFilter.GaussianBlur(float(random.choice([1, 3, 5]))))
-    return np.asarray(image)
-
-
-def _symmetric(pixels: Pixels, random: np.random.Generator) -> Pixels:
-    """Two different ones of contrast, brightness, bits, sharpness and blur."""
-    image = Image.fromarray(pixels)
-    for kind in random.choice(5, size=2, replace=False):
-        if kind == 0:
-            image = ImageEnhance.Contrast(image).enhance(random.uniform(0.6, 1.4))
-        elif kind == 1:
-            image = ImageEnhance.Brightness(image).enhance(random.uniform(0.7, 1.3))
-        elif kind == 2:
-            image = ImageOps.posterize(image, int(random.integers(5, 8, endpoint=True)))
-        elif kind == 3:
-            image = ImageEnhance.Sharpness(image).enhance(random.uniform(0.2, 1.8))
-        else:
-            image = image.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 1.2)))
+            image = getattr(ImageEnhance, what)(image).enhance(random.uniform(low, high))
     return np.asarray(image)
 
 

@@ -72,7 +72,7 @@ class TrainWorker:
 
         return ray.train.get_preemption_info() is not None
 
-    def report(self, metrics: dict[str, float], step: int, write: Callable[[Path], None] | None = None) -> None:  # noqa: ARG002 - Ray counts itself
+    def report(self, metrics: dict[str, float], step: int, write: Callable[[Path], object] | None = None) -> None:  # noqa: ARG002 - Ray counts itself
         """Hand a checkpoint to Ray Train, which keeps it."""
         import ray.train
 

@@ -17,8 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -32,7 +30,8 @@ from benchmarks.gpu.photographs import read_rows
 from benchmarks.gpu.stage import Stage
 from models import zoo
 from models.config import ConfigError
-from pipelines.corpus import CORPUS_SCHEMA, MANIFEST, Manifest
+from tests.conftest import encoded
+from tests.corpora import write_rows
 
 ROOT = Path(__file__).parents[2]
 BLOCKED = ("ray", "pyarrow", "mlflow", "imagecodecs")
@@ -40,27 +39,11 @@ BLOCKED = ("ray", "pyarrow", "mlflow", "imagecodecs")
 
 def corpus_of(folder: Path, out: Path, domain: str) -> Path:
     """A corpus of the JPEGs of a folder, every third held out, clear ones with depth maps."""
-    file, rows = io.BytesIO(), []
-    Image.fromarray(np.linspace(0, 65535, 64 * 48).reshape(48, 64).astype(np.uint16)).save(file, "PNG")
+    rows, depth = [], encoded(np.linspace(0, 65535, 64 * 48).reshape(48, 64).astype(np.uint16))
     for index, path in enumerate(sorted(folder.glob("*.jpg"))):
-        split = "test" if index % 3 == 0 else "train"
-        rows.append(
-            {"image_id": f"{index:032x}", "uri": str(path), "domain": domain, "image": path.read_bytes(),
-             "depth": file.getvalue() if domain == "clear" else None, "pair_id": None, "width": 640, "height": 448,
-             "phash": "0" * 16, "split": split}
-        )  # fmt: skip
-    out.mkdir()
-    splits = Counter(row["split"] for row in rows)
-    for split in splits:
-        table = pa.Table.from_pylist([row for row in rows if row["split"] == split], CORPUS_SCHEMA)
-        pq.write_table(table, out / f"{split}-0.parquet")
-    files = tuple(f"{split}-0.parquet" for split in splits)
-    manifest = Manifest(
-        domain=domain, found=len(rows), accepted=len(rows), rejected=0, duplicates=0, splits=dict(splits),
-        files=files, row_groups=dict.fromkeys(files, 1),
-    )  # fmt: skip
-    (out / MANIFEST).write_text(manifest.model_dump_json())
-    return out
+        row = {"image_id": f"{index:032x}", "uri": str(path), "image": path.read_bytes(), "width": 640, "height": 448}
+        rows.append(row | {"depth": depth if domain == "clear" else None, "split": "train" if index % 3 else "test"})
+    return write_rows(out, domain, rows, group=64)
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ from pipelines.train import __main__ as train_command
 from pipelines.train import job as train
 from pipelines.train.loop import Loop
 from serving.__main__ import main as serving_main
+from tests.conftest import encoded
 
 NETWORK = {"name": "corun", "stages": 1, "dim": 2}
 ADDRESSES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
@@ -87,10 +88,9 @@ def test_a_registered_checkpoint_comes_back_and_predicts(
     found = download_model(name, tracker.tracking_uri)
     for file in (checkpoint.MODEL, checkpoint.CONFIG):
         assert (found / file).read_bytes() == (weights / file).read_bytes()
-    buffer = io.BytesIO()
-    Image.fromarray(photo(1)).save(buffer, "PNG")
-    registered = Predictor(name, tracker.tracking_uri).dehaze_bytes(buffer.getvalue())[0]
-    assert registered == Predictor(str(weights)).dehaze_bytes(buffer.getvalue())[0]
+    png = encoded(photo(1))
+    registered = Predictor(name, tracker.tracking_uri).dehaze_bytes(png)[0]
+    assert registered == Predictor(str(weights)).dehaze_bytes(png)[0]
     newer = register_model(weights, tracking_uri=tracker.tracking_uri, run_id=tracker.run_id)
     client = MlflowClient(tracker.tracking_uri, registry_uri=tracker.tracking_uri)
     champion = client.get_model_version_by_alias("dehazer", "champion")
@@ -113,9 +113,7 @@ def loaded(tracker: Tracker, weights: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def png(photo: Callable[..., NDArray[np.uint8]]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(photo(2)).save(buffer, "PNG")
-    return buffer.getvalue()
+    return encoded(photo(2))
 
 
 class TestTheModelAsMlflowLoadsIt:

@@ -135,15 +135,9 @@ def facts(catalogue: Iterable[pa.Table]) -> Facts:
 
 
 def _added(one: Histogram, other: Histogram) -> Histogram:
-    """Add up two histograms of the same edges."""
-    nothing = (0,) * (len(one.edges) - 1)
-    return Histogram(
-        one.edges,
-        {
-            name: tuple(a + b for a, b in zip(one.series.get(name, nothing), counts, strict=True))
-            for name, counts in other.series.items()
-        },
-    )
+    """Add up two histograms of the same edges; the first may have no series yet."""
+    found = {name: np.add(one.series.get(name, 0), counts) for name, counts in other.series.items()}
+    return Histogram(one.edges, {name: tuple(counts.tolist()) for name, counts in found.items()})
 
 
 def histogram(series: Mapping[str, NDArray[Any]], edges: Sequence[float]) -> Histogram:

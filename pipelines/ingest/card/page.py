@@ -84,10 +84,7 @@ def write_card(
         rejects_file=REJECTS,
         suspects=[(*_suspect(said, row, made), said) for said, row in choice.suspects],
         suspicious=len(suspicious),
-        sizes=[
-            _histogram("Long sides", "pixels", counted.sides),
-            _histogram("Files", "bytes", counted.sizes, amount),
-        ],
+        sizes=[_histogram("Long sides", "pixels", counted.sides), _histogram("Files", "bytes", counted.sizes, amount)],
         haze=_histogram("Haze density by split", "haze density", counted.haze),
         seed=chosen.seed,
         versions=versions(_PACKAGES),

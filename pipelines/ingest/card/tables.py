@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
 from models.config import ConfigError
 from models.paths import child, filesystem, read_file
-from pipelines.corpus import DEPTH_REPORT, Corpus
+from pipelines.corpus import DEPTH_REPORT, Corpus, parquet_file
 from pipelines.ingest.card.data import COLUMNS
 
 
@@ -26,11 +25,9 @@ class CatalogueTables:
     def __iter__(self) -> Iterator[pa.Table]:
         """Yield tables of ``COLUMNS``."""
         for uri in self.files:
-            files, path = filesystem(uri)
-            with files.open_input_file(path) as stream:
-                parquet = pq.ParquetFile(stream)
-                for group in range(parquet.num_row_groups):
-                    yield parquet.read_row_group(group, columns=list(COLUMNS)).select(COLUMNS)
+            with parquet_file(uri) as file:
+                for group in range(file.num_row_groups):
+                    yield file.read_row_group(group, columns=list(COLUMNS)).select(COLUMNS)
 
 
 def read_catalogue(corpus: Corpus) -> CatalogueTables:
@@ -46,8 +43,8 @@ def read_catalogue(corpus: Corpus) -> CatalogueTables:
         if files.get_file_info(path).type != pafs.FileType.File:
             raise ConfigError(f"there is no {uri}, which a card is made from; {remedy}")
         try:
-            with files.open_input_file(path) as stream:
-                metadata = pq.read_metadata(stream)
+            with parquet_file(uri) as file:
+                metadata = file.metadata
         except pa.ArrowException as problem:
             raise ConfigError(f"{uri} is damaged ({problem}); {remedy}") from problem
         missing = [column for column in COLUMNS if column not in metadata.schema.to_arrow_schema().names]

@@ -106,10 +106,8 @@ def ban(work: Work, bans: Sequence[Banned], bits: int, photographs: int) -> None
         photographs: that are accepted as yet; few of both are all compared.
     """
     for one in bans:
-        work.run(
-            partial(_ban, reason=one.reason, files=one.files, bits=bits, every=photographs * one.hashes),
-            [{"part": part, "sheet": work.place("sheet", part)} for part in range(work.parts)],
-        )
+        every = photographs * one.hashes
+        work.run(partial(_ban, reason=one.reason, files=one.files, bits=bits, every=every), work.jobs(sheet="sheet"))
 
 
 def _ban(part: int, sheet: str, reason: str, files: Sequence[str], bits: int, every: int) -> None:

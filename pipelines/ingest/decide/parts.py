@@ -37,6 +37,15 @@ class Work:
         """Return the file of one source of a stage's table."""
         return child(self.root, f"{stage}/{number:05d}.arrow")
 
+    def places(self, stage: str) -> list[str]:
+        """Return the files of all sources of a stage's table, as many as parts."""
+        return [self.place(stage, part) for part in range(self.parts)]
+
+    def jobs(self, **stages: str) -> list[Job]:
+        """Return a job for each part, with its number as ``part`` and the file of each of the named stages."""
+        files = {name: self.places(stage) for name, stage in stages.items()}
+        return [{"part": part} | {name: files[name][part] for name in files} for part in range(self.parts)]
+
     def run(self, function: Callable[..., Any], jobs: Iterable[Job], here: int = 1) -> list[Any]:
         """Call a function for each job, in tasks; results, which JSON can hold, in the order of the jobs. A single job,
         or as many as ``here`` says, is done here: a small corpus is decided on without a task.

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipelines.corpus import SPLITS, Location, split_of
 from pipelines.ingest.config import IngestConfig
-from pipelines.ingest.decide.parts import Job, Work, by_text, gather, load, scatter, store
+from pipelines.ingest.decide.parts import Work, by_text, gather, load, scatter, store
 from pipelines.ingest.decide.rows import SHEET, accepted, changed
 from pipelines.ingest.write import SHARD_COLUMNS
 
@@ -63,21 +63,14 @@ def plan_shards(
         held: files of ``HELD``: the shards of the present corpus, as far as it was made with the same settings.
         sizes: photographs in each of them.
     """
-    jobs: list[Job] = [{"part": part, "sheet": work.place("sheet", part)} for part in range(work.parts)]
     found: Counter[str] = Counter()
-    for counts in work.run(partial(_found, held=held), jobs if held else []):
+    for counts in work.run(partial(_found, held=held), work.jobs(sheet="sheet") if held else []):
         found.update(counts)
     staying = sorted(name for name, size in (sizes or {}).items() if size == found[name])
-    jobs = [job | {"out": work.place("unplanned", part)} for part, job in enumerate(jobs)]
-    work.run(partial(_stay, held=held, staying=staying, config=config, parts=work.parts), jobs)
-    sources = [job["out"] for job in jobs]
-    cuts = work.run(
-        partial(_cut, sources=sources, config=config),
-        [
-            {"part": part, "out": work.place("planned", part), "assigned": work.place("assigned", part)}
-            for part in range(work.parts)
-        ],
-    )
+    stay = partial(_stay, held=held, staying=staying, config=config, parts=work.parts)
+    work.run(stay, work.jobs(sheet="sheet", out="unplanned"))
+    cut_up = partial(_cut, sources=work.places("unplanned"), config=config)
+    cuts = work.run(cut_up, work.jobs(out="planned", assigned="assigned"))
     work.clear_stage("unplanned")
     numbers = {split: _next_number(staying, split) for split in SPLITS}
     shards = []

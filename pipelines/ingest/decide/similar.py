@@ -47,32 +47,18 @@ def find_similar(work: Work, bits: int) -> list[str]:
     """Find what repeats another photograph; returns files of ``VERDICT`` by part of the sheet. ``row`` is the part,
     shifted by 32 bits, and the row there.
     """
-    sheets = [work.place("sheet", part) for part in range(work.parts)]
-    samples = work.run(_sample, [{"sheet": sheet} for sheet in sheets])
+    samples = work.run(_sample, [{"sheet": sheet} for sheet in work.places("sheet")])
     count = sum(sample["open"] for sample in samples)
     if not count:
         return []
     cuts = _cuts([row for sample in samples for row in sample["rows"]], work.parts)
-    sizes = work.run(
-        partial(_to_ranks, cuts=cuts),
-        [{"sheet": sheet, "part": part, "out": work.place("order", part)} for part, sheet in enumerate(sheets)],
-    )
+    sizes = work.run(partial(_to_ranks, cuts=cuts), work.jobs(sheet="sheet", out="order"))
     starts = np.concatenate([[0], np.sum(sizes, axis=0).cumsum()]).tolist()
-    work.run(
-        partial(_rank, sources=[work.place("order", part) for part in range(work.parts)]),
-        [
-            {"part": part, "start": starts[part], "out": work.place("ranked", part), "looks": work.place("looks", part)}
-            for part in range(work.parts)
-        ],
-    )
+    rank = partial(_rank, sources=work.places("order"), starts=starts)
+    work.run(rank, work.jobs(out="ranked", looks="looks"))
     work.clear_stage("order")
-    work.run(
-        partial(_models, sources=[work.place("looks", part) for part in range(work.parts)], starts=starts),
-        [
-            {"part": part, "out": work.place("models", part), "followers": work.place("followers", part)}
-            for part in range(work.parts)
-        ],
-    )
+    models = partial(_models, sources=work.places("looks"), starts=starts)
+    work.run(models, work.jobs(out="models", followers="followers"))
     work.clear_stage("looks")
     pairs = _pairs_of_all(work, bits, starts) if count * count <= EXHAUSTIVE else _pairs(work, bits, starts, count)
     verdicts = _resolve(work, pairs, starts)
@@ -131,11 +117,11 @@ def _scenes(table: pa.Table) -> pa.Array:
     return pa.array(np.where(np.asarray(pc.is_valid(table["pair_id"])), numbers, np.uint64(0)))
 
 
-def _rank(part: int, start: int, out: str, looks: str, sources: Sequence[str]) -> None:
+def _rank(part: int, out: str, looks: str, sources: Sequence[str], starts: list[int]) -> None:
     table = gather(sources, part)
     table = table.take(pc.sort_indices(table.select(_KEYS), _ORDER))
     store(out, pa.schema([("uri", pa.string())]), [table.select(["uri"])])
-    ranks = pa.array(np.arange(start, start + table.num_rows))
+    ranks = pa.array(np.arange(starts[part], starts[part] + table.num_rows))
     table = table.append_column("rank", ranks).select(_RANKED.names).cast(_RANKED)
     # Equal hashes have to meet in one part. Different factors keep equal words of a hash from canceling each other.
     mixed = np.bitwise_xor.reduce(words_of(table["phash"]) * np.array([1, 3, 5, 7], np.uint64), axis=1)
@@ -172,7 +158,7 @@ def _part_of(ranks: NDArray[Any], starts: list[int]) -> NDArray[np.int64]:
 
 def _pairs_of_all(work: Work, bits: int, starts: list[int]) -> list[str]:
     """Compare all: few photographs."""
-    table = gather([work.place("models", part) for part in range(work.parts)], 0)
+    table = gather(work.places("models"), 0)
     found = _pair_table(table, close_pairs(words_of(table["phash"]), bits))
     scatter(work.place("pairs"), found, _part_of(found["first"].to_numpy(), starts), work.parts)
     return [work.place("pairs")]
@@ -189,9 +175,8 @@ def _pairs(work: Work, bits: int, starts: list[int], count: int) -> list[str]:
             [{"models": work.place("models", p), "out": work.place("bands", p)} for p in range(work.parts)],
         )
         outs = [work.place("pairs", first * fine + number) for number in range(fine)]
-        sources = [work.place("bands", part) for part in range(work.parts)]
         work.run(
-            partial(_pairs_of_bands, sources=sources, chosen=chosen, fine=fine, bits=bits, starts=starts),
+            partial(_pairs_of_bands, sources=work.places("bands"), chosen=chosen, fine=fine, bits=bits, starts=starts),
             [{"number": number, "out": out} for number, out in enumerate(outs)],
         )
         work.clear_stage("bands")
@@ -250,11 +235,11 @@ def _resolve(work: Work, pairs: list[str], starts: list[int]) -> list[str]:
             said.append((row, uri, far))
             if many:
                 given[second] = uri, far
-        for first, _, row, _, _ in _by_rank(gather([work.place("followers", p) for p in range(parts)], part)):
+        for first, _, row, _, _ in _by_rank(gather(work.places("followers"), part)):
             said.append((row, *given.get(first, (uris[first - starts[part]].as_py(), 0))))
         table = pa.table([pa.array(values) for values in zip(*said, strict=True)] or [[], [], []], schema=VERDICT)
         scatter(work.place("verdicts", part), table, table["row"].to_numpy() >> 32, parts)
-    return [work.place("verdicts", part) for part in range(parts)]
+    return work.places("verdicts")
 
 
 def _by_rank(pairs: pa.Table) -> Iterator[tuple[Any, ...]]:

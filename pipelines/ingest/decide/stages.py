@@ -19,11 +19,7 @@ HELD = pa.schema([("image_id", pa.string()), ("depth", pa.string()), ("shard", p
 
 
 def decide(
-    work: Work,
-    config: IngestConfig,
-    examined: Sequence[str],
-    held: Sequence[str] = (),
-    bans: Sequence[Banned] = (),
+    work: Work, config: IngestConfig, examined: Sequence[str], held: Sequence[str] = (), bans: Sequence[Banned] = ()
 ) -> None:
     """Write the sheet: what becomes of every file. Filters, held-out photographs, equal files, photographs that look
     the same.
@@ -38,7 +34,7 @@ def decide(
         held: files of ``HELD``, cut likewise: what the corpus holds.
         bans: what must not get in.
     """
-    jobs = [{"part": part, "sheet": work.place("sheet", part)} for part in range(work.parts)]
+    jobs = work.jobs(sheet="sheet")
     counts = work.run(partial(_undecided, examined=examined, held=held, config=config), jobs)
     ban(work, bans, config.holdout_bits, sum(counts))
     work.run(partial(_unequal, held=held if config.append else ()), jobs)

@@ -88,15 +88,11 @@ class DepthModel:
         return cls(network.eval().requires_grad_(False), processor, config)
 
     def estimate(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Estimate the depth of a photograph: (H, W, 3) uint8 to (H, W), larger = nearer, in the model's own unit.
-
-        Raises:
-            ValueError: something that is not (H, W, 3) or (H, W) uint8.
-        """
+        """Estimate the depth of a photograph: (H, W, 3) uint8 to (H, W), larger = nearer, in the model's own unit."""
         import torch
 
-        ready = self._prepare(pixels)
-        size = ready.shape[:2]
+        size = _working_size(pixels.shape[0], pixels.shape[1], self.config.max_side)
+        ready = images.resize(pixels, size[1], size[0])
         inputs = self.processor(images=[ready], return_tensors="pt", input_data_format="channels_last")
         with torch.inference_mode():
             outputs = self.network(pixel_values=inputs["pixel_values"].to(self.config.device))
@@ -105,14 +101,6 @@ class DepthModel:
         (found,) = self.processor.post_process_depth_estimation(outputs, target_sizes=[size], **extra)
         depth: NDArray[np.float32] = found["predicted_depth"].reshape(size).cpu().numpy()
         return _resized(-depth if self.metric else depth, pixels.shape)
-
-    def _prepare(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
-            raise ValueError(f"pixels are {pixels.dtype}{pixels.shape}; expected uint8 (H, W, 3)")
-        color = pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
-        height, width = _working_size(color.shape[0], color.shape[1], self.config.max_side)
-        reduced: NDArray[np.uint8] = images.resize(color, width, height)
-        return reduced
 
 
 def _pretrained(config: DepthModelConfig) -> tuple[Any, Any]:
@@ -126,11 +114,7 @@ def _pretrained(config: DepthModelConfig) -> tuple[Any, Any]:
         ) from problem
     options = {"local_files_only": True, "trust_remote_code": False}
     network, loading = AutoModelForDepthEstimation.from_pretrained(
-        config.model,
-        use_safetensors=True,
-        dtype=torch.float32,
-        output_loading_info=True,
-        **options,
+        config.model, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
     )
     if loading["missing_keys"] or loading["mismatched_keys"]:
         lacking = sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]]))

@@ -4,6 +4,8 @@ from .colabator import Colabator as Colabator
 from .colabator import RealWeights as RealWeights
 from .optimization import Method as Method
 from .optimization import OptimizerConfig as OptimizerConfig
+from .optimization import Wrap as Wrap
+from .optimization import identity as identity
 from .scorer import DEFECTS as DEFECTS
 from .scorer import ScorerTraining as ScorerTraining
 from .scorer import ScoringConfig as ScoringConfig

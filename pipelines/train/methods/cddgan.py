@@ -33,23 +33,19 @@ from pipelines.train.methods.optimization import Batch, Wrap, identity
 ContrastLoss = Callable[..., Tensor]
 
 
-def _rank() -> int:
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+def _ranks() -> tuple[int, int]:
+    """Rank of this process, number of processes."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 
 def _gathered(vectors: Tensor) -> Tensor:
     """(M, D) of every rank, in the order of the ranks: (ranks * M, D)."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    _, count = _ranks()
+    if count == 1:
         return vectors
-    parts = [torch.empty_like(vectors) for _ in range(dist.get_world_size())]
+    parts = [torch.empty_like(vectors) for _ in range(count)]
     dist.all_gather(parts, vectors.contiguous())
     return torch.cat(parts)
-
-
-def _branch(generator: torch.Generator, rank: int) -> None:
-    """Give every rank but the first a stream of its own."""
-    if rank:
-        generator.manual_seed(int(torch.randint(2**40, (1,), generator=generator)) + rank)
 
 
 class CddganMethod:
@@ -61,54 +57,49 @@ class CddganMethod:
         steps: of the whole run, for the rates.
         seed: of this method's random numbers.
         pretrained: G has good weights already: they are not drawn anew, and its average needs no warm-up.
+        wrap: makes a module distributed.
     """
 
     def __init__(
         self,
         network: Generator,
         *,
-        config: CddganTraining | None = None,
+        config: CddganTraining,
         steps: int,
         seed: int = 0,
         pretrained: bool = False,
+        wrap: Wrap = identity,
     ) -> None:
-        self.config, self.steps, self.pretrained = config or CddganTraining(), steps, pretrained
-        contrast, device = self.config.contrast, next(network.parameters()).device
+        self.config, self.steps = config, steps
+        contrast, device = config.contrast, next(network.parameters()).device
         self.network = network
-        identity_pass = self.config.weights.identity > 0 or contrast.identity
+        identity_pass = config.weights.identity > 0 or contrast.identity
         translators = Translators(network, contrast, identity=identity_pass)
-        negatives, critics = NegativeGenerators(len(contrast.layers), contrast), Critics(self.config.discriminator)
+        negatives, critics = NegativeGenerators(len(contrast.layers), contrast), Critics(config.discriminator)
         self.modules = (translators, negatives, critics)
-        if self.config.init_gain is not None:
+        if config.init_gain is not None:
             drawn = [*([] if pretrained else [network]), translators.hazer, translators.heads, critics]
             for module in drawn:
-                initialize(module, self.config.init_gain)
+                initialize(module, config.init_gain)
             translators.follow(0.0)
         for module in self.modules:
             module.to(device).to(memory_format=torch.channels_last)
         self.queues = [NegativeQueue(contrast.queue, contrast.projection, device) for _ in contrast.layers]
         self.random = torch.Generator().manual_seed(seed)
-        self.histories = {"clear": ImageHistory(self.config.history, seed + 1)}
-        self.histories["hazy"] = ImageHistory(self.config.history, seed + 2)
-        self.translators: Player
-        self.negatives: Player
-        self.critics: Player
-        self.teacher: MeanTeacher
-
-    def configure(self, wrap: Wrap = identity) -> None:
-        """Make optimizers and the averaged generator, and give each rank its random stream."""
-        config = self.config
+        self.histories = {name: ImageHistory(config.history, seed + k) for k, name in enumerate(("clear", "hazy"), 1)}
         rates = (config.generator_rate, config.negative_rate, config.discriminator_rate)
         self.translators, self.negatives, self.critics = (
             Player(module, rate, beta=config.beta, clip_norm=config.clip_norm, wrap=wrap)
             for module, rate in zip(self.modules, rates, strict=True)
         )
-        self.teacher = MeanTeacher(self.network, config.ema, warm_up=not self.pretrained)
+        self.teacher = MeanTeacher(network, config.ema, warm_up=not pretrained)
         self._branch()
 
     def _branch(self) -> None:
-        for generator in (self.random, *(history.generator for history in self.histories.values())):
-            _branch(generator, _rank())
+        """Give every rank but the first streams of its own."""
+        rank, _ = _ranks()
+        for generator in (self.random, *(history.generator for history in self.histories.values())) if rank else ():
+            generator.manual_seed(int(torch.randint(2**40, (1,), generator=generator)) + rank)
 
     def rate_share(self, step: int) -> float:
         """Return the share of the learning rates at ``step``: 1, then in a line towards 0 (CycleGAN's schedule)."""
@@ -144,10 +135,7 @@ class CddganMethod:
         sides = {"contrastive": (made.query, made.positives)}
         if made.same_query is not None:
             sides["contrastive_identity"] = (made.same_query, made.exemplars)
-        options: dict[str, Any] = {
-            "temperature": contrast.temperature,
-            "partners": contrast.positives == "same_place",
-        }
+        options: Any = {"temperature": contrast.temperature, "partners": contrast.positives == "same_place"}
         negatives = self._against(fresh)
         return {
             name: torch.stack([loss(*layer, **options) for layer in zip(*side, negatives, strict=True)]).mean()
@@ -238,10 +226,7 @@ class CddganMethod:
         dehazed = self.histories["clear"].exchange(made.dehazed)
         hazed = self.histories["hazy"].exchange(made.hazed)
         clear, hazy = self._run(self.critics.wrapped, [batch["clear"], dehazed], [batch["hazy"], hazed])
-        parts = {
-            "critic_clear": losses.discriminator_gan(*clear),
-            "critic_hazy": losses.discriminator_gan(*hazy),
-        }
+        parts = {"critic_clear": losses.discriminator_gan(*clear), "critic_hazy": losses.discriminator_gan(*hazy)}
         where = f"at step {step}; lower cddgan.discriminator_rate"
         self.critics.step(torch.stack(list(parts.values())).sum(), share=self.rate_share(step), where=where)
         return {name: float(part.detach()) for name, part in parts.items()}

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.config import ConfigError
 from models.networks import Cddgan, ContrastConfig, DiscriminatorConfig, PatchDiscriminator, ProjectionHeads
 from pipelines.train.methods.optimization import Wrap
 
@@ -150,21 +149,7 @@ class Player:
         return {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave.
-
-        Raises:
-            ConfigError: it is of modules of another make.
-        """
-        mine, theirs = (
-            {k: v.shape for k, v in values.items()} for values in (self.module.state_dict(), state["module"])
-        )
-        differ = sorted(name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name))
-        if differ:
-            raise ConfigError(
-                f"the checkpoint's state is of another {type(self.module).__name__} than the recipe asks for: "
-                f"{len(differ)} tensors differ, such as {differ[0]!r}. Start a new run; init=DIR/model takes over the "
-                "generator"
-            )
+        """Take over what :meth:`state_dict` gave."""
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
 

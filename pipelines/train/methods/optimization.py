@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from models.config import ConfigError, Settings
 from models.ema import MeanTeacher
 
-Wrap = Callable[[nn.Module], nn.Module]
+Wrap = Callable[[nn.Module], nn.Module]  # turns a module into its distributed form
 Batch = Mapping[str, Tensor]
 
 
@@ -30,10 +30,6 @@ def identity(network: nn.Module) -> nn.Module:
 
 class Method(Protocol):
     """A training method. The job owns devices, data shards, checkpoints and logging."""
-
-    def configure(self, wrap: Wrap = identity) -> None:
-        """Make optimizers; ``wrap`` turns a network into its distributed form."""
-        ...
 
     def training_step(self, batch: Batch, step: int) -> dict[str, float]:
         """Take one optimizer step on a batch and return the losses, by name."""
@@ -106,19 +102,9 @@ class _Objective(nn.Module):
 
 
 def micro_batches(batch: Batch, count: int) -> list[Batch]:
-    """Cut a batch into ``count`` equal parts.
-
-    Raises:
-        ConfigError: a tensor's length is no multiple of ``count``.
-    """
+    """Cut a batch into ``count`` equal parts; its length is a multiple of that."""
     if count == 1:
         return [batch]
-    for name, value in batch.items():
-        if len(value) % count:
-            raise ConfigError(
-                f"{name!r} has {len(value)} samples, and optimizer.accumulate is {count}: train.batch_size and "
-                "labels.batch_size must be multiples of it"
-            )
     cut = {name: value.chunk(count) for name, value in batch.items()}
     return [{name: parts[index] for name, parts in cut.items()} for index in range(count)]
 
@@ -178,7 +164,7 @@ class Stepper:
 
         Raises:
             FloatingPointError: a loss or a gradient is NaN or infinite.
-            ConfigError: the batch cannot be cut, or parameters without a gradient in distributed training.
+            ConfigError: parameters without a gradient in distributed training.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step)

@@ -67,21 +67,17 @@ class ScorerTraining:
         *,
         mean: Tensor,
         std: Tensor,
-        optimizer: OptimizerConfig | None = None,
-        scoring: ScoringConfig | None = None,
+        optimizer: OptimizerConfig,
+        scoring: ScoringConfig,
         steps: int,
         seed: int,
+        device: torch.device,
+        wrap: Wrap = identity,
     ) -> None:
         captions = [*HAZE_LEVELS, *DEFECT_CAPTIONS, *ANTONYMS[0], *ANTONYMS[1]]
-        self.network = _Logits(clip, tokenize(captions), mean, std)
-        self.config, self.steps = optimizer or OptimizerConfig(), steps
-        self.scoring = scoring or ScoringConfig()
-        self.random = random.Random(seed)
-        self.stepper: Stepper
-
-    def configure(self, wrap: Wrap = identity) -> None:
-        """Make the optimizer."""
-        self.stepper = Stepper(self.network, self.objective, config=self.config, steps=self.steps, wrap=wrap)
+        self.network = _Logits(clip, tokenize(captions), mean, std).to(device)
+        self.scoring, self.random = scoring, random.Random(seed)
+        self.stepper = Stepper(self.network, self.objective, config=optimizer, steps=steps, wrap=wrap)
 
     def objective(self, predict: Predict, batch: Batch) -> tuple[Figures, Figures]:
         """Return losses of a batch, and the mean error of its densities."""

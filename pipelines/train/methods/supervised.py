@@ -80,26 +80,17 @@ class Supervised:
         contrastive: ContrastivePerceptual | None = None,
         pretrained: bool = False,
         own: Mapping[str, OwnLoss] | None = None,
+        wrap: Wrap = identity,
     ) -> None:
-        """Take ``pretrained`` as for :class:`Stepper`, and ``own``, the functions of ``weights.own``; without
-        ``scorer`` or ``contrastive`` their losses are left out.
+        """Take ``pretrained`` and ``wrap`` as for :class:`Stepper`, and ``own``, the functions of ``weights.own``;
+        without ``scorer`` or ``contrastive`` their losses are left out.
         """
         self.network = network.to(memory_format=torch.channels_last)
-        self.weights = weights or LossWeights()
-        self.optimizer = optimizer or OptimizerConfig()
-        self.steps, self.scorer, self.contrastive = steps, scorer, contrastive
-        self.pretrained, self.own = pretrained, own or {}
-        self.stepper: Stepper
-
-    def configure(self, wrap: Wrap = identity) -> None:
-        """Make the optimizer and the mean teacher."""
+        self.weights, self.own = weights or LossWeights(), own or {}
+        self.scorer, self.contrastive = scorer, contrastive
+        config = optimizer or OptimizerConfig()
         self.stepper = Stepper(
-            self.network,
-            self.objective,
-            config=self.optimizer,
-            steps=self.steps,
-            wrap=wrap,
-            pretrained=self.pretrained,
+            self.network, self.objective, config=config, steps=steps, wrap=wrap, pretrained=pretrained
         )
 
     def _contrastive(

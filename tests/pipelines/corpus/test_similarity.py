@@ -12,15 +12,7 @@ from hypothesis import strategies as st
 from models import images
 from models.images import Photo
 from pipelines.corpus import similarity as near_duplicates
-from pipelines.corpus.similarity import (
-    BANDS,
-    as_words,
-    close_pairs,
-    close_pairs_by,
-    closest,
-    distance,
-    perceptual_hash,
-)
+from pipelines.corpus.similarity import BANDS, as_words, close_pairs, close_pairs_by, closest, distance, perceptual_hash
 
 Make = Callable[..., np.ndarray]
 

@@ -14,15 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.config import ConfigError
-from pipelines.corpus.sources import (
-    Kind,
-    Location,
-    container_kind,
-    image_column,
-    list_members,
-    read_place,
-    read_places,
-)
+from pipelines.corpus.sources import Kind, Location, container_kind, image_column, list_members, read_place, read_places
 
 ENTRIES = {f"deep/{i}.jpg": bytes([i]) * (100 + 7 * i) for i in range(9)}
 

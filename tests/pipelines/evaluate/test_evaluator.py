@@ -31,6 +31,7 @@ from pipelines.evaluate.evaluator import (
     ModelChoice,
     RowSettings,
 )  # fmt: skip
+from tests.conftest import encoded
 
 Folder = Callable[..., Path]
 Pixels = NDArray[np.uint8]
@@ -122,13 +123,11 @@ def test_the_haze_of_a_pair_depends_on_the_photograph_and_the_seed_only(photo: C
 def test_depth_steers_the_haze_and_is_cut_like_the_photograph() -> None:
     depth = np.zeros((100, 200), np.uint16)
     depth[:, 100:] = 65535  # the right half is near
-    buffer = io.BytesIO()
-    Image.fromarray(depth).save(buffer, "PNG")
-    cut = square_depth(buffer.getvalue(), 64)
+    cut = square_depth(encoded(depth), 64)
     assert cut.shape == (1, 1, 64, 64)
     assert cut[..., :30].max() < 0.01
     assert cut[..., 34:].min() > 0.99
-    case = synthetic_case(np.full((100, 200, 3), 10, np.uint8), buffer.getvalue(), ID, haze())
+    case = synthetic_case(np.full((100, 200, 3), 10, np.uint8), encoded(depth), ID, haze())
     assert case.hazy[:, :30].mean() > case.hazy[:, 34:].mean() + 20
 
 

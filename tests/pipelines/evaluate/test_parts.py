@@ -36,19 +36,7 @@ def test_parts_come_back_in_their_order_without_pictures(tmp_path: Path) -> None
     assert (group, image_id, list(found)) == ("real", "a", [HAZY, "m"])
     with parts.write_csv(tmp_path / "x.csv", ["fade", "psnr"]).open(newline="") as stream:
         read = list(csv.DictReader(stream))
-    assert tuple(read[0]) == (
-        "group",
-        "image_id",
-        "name",
-        "model",
-        "width",
-        "height",
-        "fade",
-        "psnr",
-        "seconds",
-        "error",
-        "note",
-    )
+    assert " ".join(read[0]) == "group image_id name model width height fade psnr seconds error note"
     assert float(read[0]["fade"]) == 1 / 3
     assert read[0]["psnr"] == ""
     assert read[2]["error"] == 'a "bad" file, cut'

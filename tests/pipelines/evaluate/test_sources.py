@@ -15,38 +15,23 @@ import pytest
 
 from models.config import ConfigError
 from models.paths import upload
-from pipelines.corpus.format import CORPUS_SCHEMA, MANIFEST, Manifest, image_id_of, split_of
+from pipelines.corpus.format import image_id_of, split_of
 from pipelines.corpus.listing import local_path
 from pipelines.corpus.sources import Location, read_place
 from pipelines.evaluate.sources import choose, folder_entries, match_references, match_results
+from tests.corpora import write_rows
 
 Folder = Callable[..., Path]
 
 
 def make_corpus(source: Path, out: Path, domain: str = "hazy", splits: tuple[str, ...] = ("train", "test")) -> Path:
     """A corpus of the photographs of a folder with one shard of one-row groups per split."""
-    out.mkdir()
-    shards: dict[str, list[dict[str, object]]] = {}
-    for path in sorted(source.iterdir()):
-        data = path.read_bytes()
-        image_id = image_id_of(data)
-        if (split := split_of(image_id)) in splits:
-            shards.setdefault(split, []).append({
-                "image_id": image_id, "uri": str(path), "domain": domain, "image": data, "depth": None, "pair_id": None,
-                "width": 128, "height": 96, "phash": "0", "split": split,
-            })  # fmt: skip
-    for split, rows in shards.items():
-        pq.write_table(pa.Table.from_pylist(rows, CORPUS_SCHEMA), out / f"{split}-00000.parquet", row_group_size=1)
-    counts = {split: len(rows) for split, rows in shards.items()}
-    total = sum(counts.values())
-    files = tuple(f"{split}-00000.parquet" for split in shards)
-    groups = {f"{split}-00000.parquet": count for split, count in counts.items()}
-    manifest = Manifest(
-        domain=domain, found=total, accepted=total, rejected=0, duplicates=0,
-        splits={"train": 0, "test": 0} | counts, files=files, row_groups=groups,
-    )  # type: ignore[arg-type]  # fmt: skip
-    (out / MANIFEST).write_text(manifest.model_dump_json())
-    return out
+    rows = [
+        {"image_id": image_id, "uri": str(path), "image": data, "width": 128, "height": 96, "split": split}
+        for path in sorted(source.iterdir())
+        if (split := split_of(image_id := image_id_of(data := path.read_bytes()))) in splits
+    ]
+    return write_rows(out, domain, rows, group=1)
 
 
 def test_a_folder_is_evaluated_as_a_whole_in_a_fixed_order(photo_folder: Folder) -> None:

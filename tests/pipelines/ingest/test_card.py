@@ -21,18 +21,9 @@ from PIL import Image
 from models import images
 from models.config import ConfigError, parse
 from pipelines.corpus.catalogue import CATALOGUE_SCHEMA
-from pipelines.corpus.format import (
-    CARD,
-    CATALOGUE,
-    DEPTH_REPORT,
-    MANIFEST,
-    SPLITS,
-    Manifest,
-    image_id_of,
-    split_of,
-)
+from pipelines.corpus.format import CARD, CATALOGUE, DEPTH_REPORT, MANIFEST, SPLITS, Manifest, image_id_of, split_of
 from pipelines.corpus.sources import Location
-from pipelines.ingest.card.command import main
+from pipelines.ingest.card.__main__ import main
 from pipelines.ingest.card.data import COLUMNS, CardSettings, choose, facts, histogram, occupied, shares
 from pipelines.ingest.card.page import write_card
 from pipelines.ingest.card.thumbnails import MOST_BYTES, SIDE, read_photograph, thumbnail
@@ -117,9 +108,7 @@ def corpus(photo_folder: Callable[..., Path], tmp_path: Path) -> tuple[Path, lis
 
 
 def test_command_makes_the_page_anew(
-    corpus: tuple[Path, list[dict[str, Any]]],
-    capsys: pytest.CaptureFixture[str],
-    parse_page: Any,
+    corpus: tuple[Path, list[dict[str, Any]]], capsys: pytest.CaptureFixture[str], parse_page: Any
 ) -> None:
     out, rows = corpus
     assert main([str(out)]) == 0
@@ -144,8 +133,7 @@ def test_command_makes_the_page_anew(
 
 
 def test_photographs_come_from_the_shards_when_the_sources_have_gone(
-    corpus: tuple[Path, list[dict[str, Any]]],
-    parse_page: Any,
+    corpus: tuple[Path, list[dict[str, Any]]], parse_page: Any
 ) -> None:
     out, rows = corpus
 

@@ -22,11 +22,11 @@ from pipelines.train.build import (
     write_checkpoint,
 )
 from pipelines.train.methods.colabator import Colabator
-from pipelines.train.methods.optimization import Method
 from pipelines.train.methods.scorer import ScorerTraining
 from pipelines.train.methods.supervised import Supervised
 from pipelines.train.recipe import Recipe, load_recipe
 from pseudolabel.scorer.backbone import ScorerFeatures
+from tests.pipelines.train.methods.networks import batch
 
 CPU = torch.device("cpu")
 SMALL = "network={name: corun, stages: 1, dim: 2}"
@@ -59,19 +59,9 @@ def test_weights_that_the_driver_has_are_not_looked_for_again(monkeypatch: pytes
     assert rehearse(small("demo_pretrain")) is None
 
 
-@pytest.mark.parametrize("weight", ["weights.contrastive=0.2", "weights.perceptual=0.04"])
-def test_a_backbone_is_made_where_a_loss_has_a_weight(weight: str) -> None:
-    none = ["weights.contrastive=0", "perceptual.backbone=scorer"]
-    assert make_contrastive(small("demo_pretrain", *none), CPU) is None
-    assert make_contrastive(small("demo_pretrain", *none, weight), CPU) is not None
-    with pytest.raises(ConfigError, match=f"{weight.partition('=')[0]} is 0.*, and perceptual.backbone is 'none'"):
-        small("demo_pretrain", weight)
-
-
 def test_the_seed_decides_the_first_weights() -> None:
     def first(seed: int) -> torch.Tensor:
         made = make_method(small("demo_pretrain", f"train.seed={seed}"), CPU)
-        made.configure()
         return torch.cat([p.flatten() for p in made.export().parameters()])
 
     assert torch.equal(first(1), first(1))
@@ -102,7 +92,6 @@ def test_a_loss_of_one_s_own_that_cannot_be_had_is_refused_before_training(path:
 
 def test_a_loss_of_one_s_own_is_imported_by_its_path() -> None:
     made = make_method(small("demo_pretrain", "weights.own={torch.nn.functional:mse_loss: 0.5}"), CPU)
-    made.configure()
     assert made.training_step(batch(0), 0)["torch.nn.functional.mse_loss"] > 0
 
 
@@ -119,6 +108,7 @@ def test_a_scorer_is_loaded_only_where_its_gradients_are_wanted() -> None:
         ("demo_pretrain", [], False),
         ("demo_pretrain", ["perceptual.backbone=scorer"], True),
         ("demo_pretrain", ["perceptual.backbone=scorer", "weights.contrastive=0"], False),
+        ("demo_pretrain", ["perceptual.backbone=scorer", "weights.contrastive=0", "weights.perceptual=0.04"], True),
         ("demo_colabator", ["perceptual.backbone=scorer", "weights.contrastive=0"], True),
         ("demo_colabator", ["perceptual.backbone=scorer", "weights.contrastive=0", "real.contrastive=0"], False),
     ],
@@ -136,7 +126,6 @@ def test_haze_density_and_contrast_share_one_scorer() -> None:
     assert isinstance(made, Colabator)
     assert made.contrastive is not None
     assert made.contrastive.features.scorer is made.scorer  # type: ignore[attr-defined]
-    made.configure()
     larger = torch.nn.Upsample((64, 64))
     data = {key: larger(value) if value.dim() == 4 else value for key, value in batch(0).items()}
     found = made.training_step(data, 0)
@@ -145,11 +134,11 @@ def test_haze_density_and_contrast_share_one_scorer() -> None:
     assert len(names) == len(list(made.network.parameters()))  # no wrapper gets to see the frozen networks
 
 
-@pytest.mark.parametrize("part", ["weights", "real"])
-def test_a_contrast_without_a_backbone_is_refused(part: str) -> None:
-    message = rf"^Recipe: {part}\.contrastive is 0\.2, and perceptual\.backbone is 'none': set the backbone to vgg19"
+@pytest.mark.parametrize("weight", ["weights.contrastive", "weights.perceptual", "real.contrastive"])
+def test_a_perceptual_loss_without_a_backbone_is_refused(weight: str) -> None:
+    message = rf"^Recipe: {re.escape(weight)} is 0\.2, and perceptual\.backbone is 'none': set the backbone to vgg19"
     with pytest.raises(ConfigError, match=message):
-        small("demo_colabator", f"{part}.contrastive=0.2")
+        small("demo_colabator", f"{weight}=0.2")
 
 
 def test_a_backbone_that_is_missing_is_named() -> None:
@@ -160,7 +149,6 @@ def test_a_backbone_that_is_missing_is_named() -> None:
 def test_a_checkpoint_gives_back_the_exported_network(tmp_path: Path) -> None:
     recipe = small("demo_pretrain")
     made = make_method(recipe, CPU)
-    made.configure()
     folder = write_checkpoint(tmp_path / "ck", made, recipe, {"l1": 0.25}, step=9)
     loaded = zoo.load(str(folder))
     assert loaded.config["step"] == 9
@@ -171,7 +159,6 @@ def test_a_checkpoint_gives_back_the_exported_network(tmp_path: Path) -> None:
     assert state is not None
     assert state["step"] == 9
     again = make_method(recipe, CPU)
-    again.configure()
     again.load_state_dict(state["method"])
 
 
@@ -182,44 +169,9 @@ def test_the_recipe_s_settings_reach_the_method() -> None:
     )  # fmt: skip
     made = make_method(recipe, CPU)
     assert isinstance(made, Colabator)
-    made.configure()
-    assert (made.weights, made.real, made.steps) == (recipe.weights, recipe.real, 77)
+    assert (made.weights, made.real, made.stepper.steps) == (recipe.weights, recipe.real, 77)
     group = made.stepper.optimizer.param_groups[0]
     assert (group["lr"], group["weight_decay"]) == (0.02, 0.3)
-
-
-def batch(step: int) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(step)
-    names = ("hazy", "clear", "strong", "label")
-    made = {name: torch.rand(1, 3, 16, 16, generator=generator) for name in names}
-    maps = {name: torch.rand(1, 1, 16, 16, generator=generator) for name in ("trust", "transmission")}
-    return made | maps | {name: torch.rand(1, 3, generator=generator) for name in ("airlight", "tint")}
-
-
-@pytest.mark.parametrize("name", ["demo_pretrain", "demo_colabator"])
-def test_training_resumes_from_a_checkpoint_as_if_it_had_never_stopped(name: str, tmp_path: Path) -> None:
-    recipe = small(name, "scorer=null")
-
-    def trained(made: Method, steps: range) -> Method:
-        for step in steps:
-            made.training_step(batch(step), step)
-        return made
-
-    whole, half, rest = (make_method(recipe, CPU) for _ in range(3))
-    for made in (whole, half, rest):
-        made.configure()
-    folder = write_checkpoint(tmp_path / "ck", trained(half, range(3)), recipe, {}, step=3)
-    state = checkpoint.read_state(folder)
-    assert state is not None
-    rest.load_state_dict(state["method"])
-    trained(whole, range(6))
-    trained(half, range(3, 6))  # writing a checkpoint must not disturb the run that goes on
-    trained(rest, range(3, 6))
-    expected = whole.state_dict()
-    for other in (half.state_dict(), rest.state_dict()):
-        for part in ("student", "teacher"):
-            for key, value in expected[part].items():
-                assert torch.equal(value, other[part][key]), (part, key)
 
 
 def test_training_starts_from_a_checkpoint(tmp_path: Path) -> None:

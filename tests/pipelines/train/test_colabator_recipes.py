@@ -76,7 +76,6 @@ def test_the_three_networks_have_recipes_of_full_size() -> None:
 def test_a_recipe_labels_and_trains(name: str, network: str, tmp_path: Path) -> None:
     recipe = tiny(name, network)
     method: Any = make_method(recipe, CPU)
-    method.configure()
     pool = LabelPool(tmp_path, sync=False)
     models = (method.teacher, make_scorer(recipe, CPU))
     stream: Any = (photographs(0) for _ in range(6))
@@ -102,7 +101,6 @@ def rank_0(pool: Any) -> Any:
     """Labels its photographs within its step."""
     recipe = tiny("demo_colabator", "own")
     method: Any = make_method(recipe, CPU)
-    method.configure()
     labels = InlineLabels(iter([photographs(0)]), pool, Stopwatch(), (method.teacher, make_scorer(recipe, CPU)))
     return labels.take(7)
 

@@ -19,6 +19,7 @@ from pipelines.corpus.format import MANIFEST, Corpus, Manifest, open_corpus
 from pipelines.train import data as streams
 from pipelines.train.data import Sampling
 from pipelines.train.recipe import load_recipe
+from pipelines.train.run import TrainJob
 from pseudolabel.labeling import WorkUnit
 from pseudolabel.labeling.rounds import Round
 
@@ -168,16 +169,15 @@ def test_a_corpus_that_is_not_given_is_asked_for() -> None:
 def test_a_run_says_that_its_corpus_was_made_anew_and_stays_with_the_old_one(
     numbered: Callable[..., Corpus], tmp_path: Path
 ) -> None:
-    recipe = load_recipe("demo_pretrain", [])
-    pins, begun = str(tmp_path / "run"), numbered(shards=1)
-    uri = begun.uri
-    assert streams.corpus_notes(recipe, uri, None, pins) == []
+    begun = numbered(shards=1)
+    job = TrainJob(load_recipe("demo_pretrain", []), out=str(tmp_path / "run"), clear=begun.uri)
+    assert streams.corpus_notes(job) == []
     now = numbered(shards=2, group=4).manifest
     (tmp_path / MANIFEST).write_text(now.model_copy(update={"files": now.files[1:]}).model_dump_json())
     with pytest.raises(ConfigError, match="shards that it reads were deleted"):
-        streams.given_corpus(uri, "clear", pins)
+        streams.corpus_of(job, "clear")
     (tmp_path / MANIFEST).write_text(now.model_dump_json())
-    assert streams.given_corpus(uri, "clear", pins) == begun
-    (note,) = streams.corpus_notes(recipe, uri, None, pins)
+    assert streams.corpus_of(job, "clear") == begun
+    (note,) = streams.corpus_notes(job)
     assert "it stays with the 12 photographs of then" in note
     assert "for the 24 of today" in note

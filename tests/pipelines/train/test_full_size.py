@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from pipelines.train.label_streams import InlineLabels, Stopwatch
 from pipelines.train.recipe import Recipe, load_recipe
 from pipelines.train.recipes import recipe_names
 from pseudolabel.pool.label_pool import LabelPool
+from tests.conftest import encoded
 from tests.pipelines.train.methods.networks import OF_A_STEP
 
 CPU = torch.device("cpu")
@@ -72,9 +72,8 @@ def as_published(recipe: Recipe, rate: float) -> None:
 def photographs(seed: int) -> list[dict[str, Any]]:
     """A row of a corpus."""
     pixels = np.random.default_rng(seed).integers(40, 256, (6, 8, 3), dtype=np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(pixels).resize((64, 48), Image.Resampling.BICUBIC).save(stream, "PNG")
-    return [{"image_id": f"{seed:032x}", "image": stream.getvalue(), "depth": None}]
+    large = np.asarray(Image.fromarray(pixels).resize((64, 48), Image.Resampling.BICUBIC))
+    return [{"image_id": f"{seed:032x}", "image": encoded(large), "depth": None}]
 
 
 def batch(recipe: Recipe, domain: str, seed: int) -> dict[str, Any]:
@@ -109,11 +108,9 @@ def test_two_steps_on_a_cpu(name: str, tmp_path: Path) -> None:
     if recipe.method == "colabator":  # it starts from given weights
         torch.manual_seed(0)
         made: Any = make_method(recipe, CPU)
-        made.configure()
         write_checkpoint(tmp_path / "init", made, recipe, {}, step=0)
         recipe = recipe.model_copy(update={"init": str(tmp_path / "init")})
     method: Any = make_method(recipe, CPU)
-    method.configure()
     before = [p.detach().clone() for p in method.network.parameters()]
     first, second = two_steps(recipe, method, tmp_path / "pool")
     physical = recipe.network["name"] == "corun"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Callable
@@ -21,8 +20,6 @@ from models.config import ConfigError, LabelingError
 from models.inference.dehazing import dehaze
 from models.mlflow_client import default_uri
 from pipelines.corpus.format import open_corpus
-from pipelines.ingest.config import IngestConfig
-from pipelines.ingest.job import ingest
 from pipelines.tracking import Tracker
 from pipelines.train import __main__ as command
 from pipelines.train import job
@@ -31,6 +28,7 @@ from pipelines.train.loop import Loop
 from pipelines.train.recipe import Recipe, load_recipe
 from pipelines.train.run import TrainJob, TrainResult, with_absolute_paths
 from pipelines.train.worker import SharedPool, TrainWorker
+from tests.pipelines.train.test_local import write_corpus
 
 Folder = Callable[..., Path]
 
@@ -50,19 +48,8 @@ def tiny_recipe(init: Path) -> Recipe:
 @pytest.fixture(scope="module")
 def trained(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainJob, TrainResult]:
     """A Colabator run of two steps, tracked, on eight clear and six hazy photographs."""
-    from PIL import Image
-
-    from tests.conftest import make_photo
-
     root = tmp_path_factory.mktemp("train")
-    corpora = {}
-    for domain, count in (("clear", 8), ("hazy", 6)):
-        (root / domain).mkdir()
-        for index in range(count):
-            pixels = make_photo(index + (50 if domain == "hazy" else 0), hazy=domain == "hazy")
-            Image.fromarray(pixels).save(root / domain / f"{index}.png")
-        corpora[domain] = str(root / "corpus" / domain)
-        ingest(IngestConfig(sources=(str(root / domain),), domain=domain, out=corpora[domain], test_fraction=0.0))
+    corpora = {domain: write_corpus(root / domain, domain, count) for domain, count in (("clear", 8), ("hazy", 6))}
     network = {"name": "corun", "stages": 1, "dim": 2}
     init = checkpoint.save(root / "init", zoo.build(network), {"network": network})
     tracker = Tracker.start("test", "train", default_uri(root))
@@ -464,10 +451,7 @@ def test_bad_arguments_are_one_line_and_exit_code_2(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "hazy").mkdir()
-    manifest: dict[str, Any] = {"domain": "hazy", "found": 1, "accepted": 1, "rejected": 0, "duplicates": 0}
-    manifest |= {"splits": {"train": 1}, "files": ["train-0.parquet"], "row_groups": {"train-0.parquet": 1}}
-    (tmp_path / "hazy" / "manifest.json").write_text(json.dumps(manifest))
+    write_corpus(tmp_path / "hazy", "hazy", 1)
     monkeypatch.chdir(tmp_path)
     assert command.main([*arguments, "--out", "out"]) == 2
     error = error_line(capsys)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,19 +14,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from torch import Tensor, nn
 
 from models.config import ConfigError, LabelingError
 from models.images import to_tensor, to_uint8
-from pipelines.train.label_streams import (
-    REMEMBERED,
-    InlineLabels,
-    PooledLabels,
-    Publisher,
-    Stopwatch,
-    with_labels,
-)
+from pipelines.train.label_streams import REMEMBERED, InlineLabels, PooledLabels, Publisher, Stopwatch, with_labels
 from pipelines.train.labels import check_seeded, labeling_config
 from pipelines.train.recipe import LabelConfig, load_recipe
 from pipelines.train.transforms import RealConfig, real_photographs, strong_augmentation
@@ -35,6 +26,7 @@ from pseudolabel.labeling.labeler import label_batch, read_unit
 from pseudolabel.labeling.rounds import WorkUnit
 from pseudolabel.pool import LabelEntry, LabelPool
 from pseudolabel.scorer.scores import Scores
+from tests.conftest import encoded
 
 SIDE = 16
 AS_IT_IS = RealConfig(size=SIDE, augmentation="symmetric", jpeg_probability=0.0)
@@ -149,12 +141,6 @@ def test_inline_and_asynchronous_labels_are_the_same(pool: Pool, tmp_path: Path,
     assert np.array_equal(to_uint8(inline["label"])[0], made.label)
     further = made.label.astype(int) - np.minimum(whole.astype(int) + 26 * passes, 255)
     assert np.abs(further).max() <= passes, "each pass goes over what the last one left"
-
-
-def encoded(pixels: np.ndarray[Any, Any]) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG")
-    return stream.getvalue()
 
 
 def stored(pixels: np.ndarray[Any, Any], folder: Path) -> list[tuple[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import pickle
 import subprocess
@@ -19,13 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
 
 from models import zoo
 from models.checkpoints import read_state
 from models.config import ConfigError
 from models.inference.dehazing import dehaze
-from pipelines.corpus.format import CORPUS_SCHEMA, MANIFEST, Manifest, image_id_of, open_corpus
+from pipelines.corpus.format import image_id_of, open_corpus
 from pipelines.lock import only_one
 from pipelines.train import __main__ as command
 from pipelines.train import job as on_ray
@@ -36,7 +34,9 @@ from pipelines.train.local import Blocks, LocalHost, alone, batches_of, train_lo
 from pipelines.train.loop import Loop, Means
 from pipelines.train.recipe import Recipe, load_recipe
 from pipelines.train.run import TrainJob
-from tests.conftest import ROOT, make_photo
+from tests.conftest import ROOT, encoded, make_photo
+from tests.corpora import write_rows
+from tests.pipelines.train.methods.networks import same
 
 CORUN = "network={name: corun, stages: 1, dim: 2}"
 CROP = "crop={size: 16, per_photo: 2}"
@@ -61,26 +61,12 @@ def tiny(method: str, *more: str) -> Recipe:
 
 
 def write_corpus(folder: Path, domain: str, count: int, group: int = 2, held_out: int = 0) -> str:
-    folder.mkdir(parents=True)
     rows = []
     for index in range(count):
-        stream = io.BytesIO()
-        Image.fromarray(make_photo(index + (50 if domain == "hazy" else 0), 48, 64, hazy=domain == "hazy")).save(
-            stream, "PNG"
-        )
-        found = {"image_id": image_id_of(stream.getvalue()), "uri": f"{index}.png", "domain": domain, "split": "train"}
-        rows.append(found | {"image": stream.getvalue(), "width": 64, "height": 48, "phash": f"{index:064x}"})
-    splits = {"train": rows[held_out:], "test": rows[:held_out]}
-    shards = {f"{split}-00000.parquet": some for split, some in splits.items() if some}
-    for name, some in shards.items():
-        pq.write_table(pa.Table.from_pylist(some, CORPUS_SCHEMA), folder / name, row_group_size=group)
-    manifest = Manifest(
-        domain=domain, found=count, accepted=count, rejected=0, duplicates=0,
-        splits={split: len(some) for split, some in splits.items()}, files=tuple(shards),
-        row_groups={name: -(-len(some) // group) for name, some in shards.items()},
-    )  # type: ignore[arg-type]  # fmt: skip
-    (folder / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json")))
-    return str(folder)
+        hazy, split = domain == "hazy", "test" if index < held_out else "train"
+        data = encoded(make_photo(index + 50 * hazy, 48, 64, hazy=hazy))
+        rows.append({"image_id": image_id_of(data), "image": data, "split": split})
+    return str(write_rows(folder, domain, rows, group))
 
 
 @pytest.fixture(scope="module")
@@ -193,16 +179,6 @@ def seen(monkeypatch: pytest.MonkeyPatch, train: Callable[[], object]) -> list[d
         patch.setattr(Loop, "run", watched)
         train()
     return batches
-
-
-def same(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
 
 
 @pytest.mark.parametrize("method", METHODS)

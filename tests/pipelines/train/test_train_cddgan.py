@@ -56,9 +56,10 @@ def corpora(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> dict
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_both_corpora_are_read_as_crops_without_partners(corpora: dict[str, str]) -> None:
+def test_both_corpora_are_read_as_crops_without_partners(corpora: dict[str, str], tmp_path: Path) -> None:
     assert [one.columns for one in streams.sampling_of(tiny()).values()] == [("image_id", "image")] * 2
-    crops = {domain: dataset.take_all() for domain, dataset in streams.datasets(tiny(), **corpora).items()}
+    read = streams.datasets(TrainJob(tiny(), str(tmp_path), **corpora))
+    crops = {domain: dataset.take_all() for domain, dataset in read.items()}
     assert {domain: len(rows) for domain, rows in crops.items()} == {"clear": 24, "hazy": 18}
     assert all(set(row) == {"image"} for rows in crops.values() for row in rows)
     assert max(row["image"].mean() for row in crops["clear"]) < 100 < min(row["image"].mean() for row in crops["hazy"])
@@ -94,7 +95,6 @@ class TestRecipe:
         recipe = tiny("cddgan.generator_rate=0.02", "cddgan.weights.cycle=3", "train.seed=4")
         made = make_method(recipe, torch.device("cpu"))
         assert isinstance(made, CddganMethod)
-        made.configure()
         assert (made.config, made.steps) == (recipe.cddgan, 3)
         assert made.translators.optimizer.param_groups[0]["lr"] == 0.02
         folder = write_checkpoint(tmp_path / "ck", made, recipe, {"loss": 1.0}, step=2)
@@ -103,7 +103,6 @@ class TestRecipe:
         state = checkpoint.read_state(folder)
         assert state is not None
         again = make_method(tiny(f"init={folder}"), torch.device("cpu"))
-        again.configure()
         again.load_state_dict(state["method"])
 
     def test_another_network_is_refused(self) -> None:
@@ -126,7 +125,6 @@ class TestRecipe:
         assert recipe.cddgan == CddganTraining(ema=0.0)  # the defaults are the published ones; averaging is ours
         made = make_method(recipe, torch.device("cpu"))
         assert isinstance(made, CddganMethod)
-        made.configure()
         size = (recipe.train.batch_size, 3, 32, 32)
         before = made.modules[0].hazer.output.weight.detach().clone()
         for step in range(2):
@@ -147,7 +145,6 @@ class TestRecipe:
 
     def test_init_keeps_the_generator_and_draws_the_rest(self, tmp_path: Path) -> None:
         first = make_method(tiny("cddgan.init_gain=0.02"), torch.device("cpu"))
-        first.configure()
         folder = write_checkpoint(tmp_path / "ck", first, tiny(), {}, step=1)
         again = make_method(tiny(f"init={folder}", "cddgan.init_gain=0.02", "train.seed=5"), torch.device("cpu"))
         assert isinstance(first, CddganMethod)

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import re
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
-from PIL import Image
 
 from pipelines.evaluate.evaluator import HAZY
 from pipelines.evaluate.parts import Gallery
 from pipelines.evaluate.report import page as page_module
 from pipelines.evaluate.report.page import Section, report_html
 from pipelines.evaluate.statistics import Statistics
+from tests.conftest import encoded
 
 NASTY = 'a"><script>alert(1)</script>.jpg'
 
 
 def jpeg(level: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (64, 48), (level, level, level)).save(buffer, "JPEG")
-    return buffer.getvalue()
+    return encoded(np.full((48, 64, 3), level, np.uint8), "JPEG")
 
 
 def report(count: int = 6, cases: int = 4) -> tuple[dict[str, Any], list[Section], str]:

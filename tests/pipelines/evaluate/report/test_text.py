@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from PIL import Image
 
 from pipelines.evaluate.metrics import METRICS
 from pipelines.evaluate.report import text as report
 from pipelines.evaluate.statistics import Statistics, Table
+from tests.conftest import encoded
 
 
 def jpeg() -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (64, 48)).save(buffer, "JPEG")
-    return buffer.getvalue()
+    return encoded(np.zeros((48, 64, 3), np.uint8), "JPEG")
 
 
 def row(image_id: str, model: str, **values: Any) -> dict[str, Any]:

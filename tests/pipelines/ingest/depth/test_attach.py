@@ -34,6 +34,7 @@ from pipelines.ingest.depth import (
     store_depth,
     suspicious_line,
 )
+from tests.conftest import encoded
 
 WIDTH, HEIGHT = 40, 30
 
@@ -60,12 +61,6 @@ def npy(values: np.ndarray) -> bytes:
 def npz(**arrays: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
-    return buffer.getvalue()
-
-
-def picture(values: np.ndarray, kind: str = "PNG") -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(values).save(buffer, kind)
     return buffer.getvalue()
 
 
@@ -108,7 +103,7 @@ def test_arrays_are_read_as_they_are(name: str) -> None:
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_pictures_are_read(kind: str, dtype: type) -> None:
     values = (ramp() * 30).astype(dtype)
-    found = parse_depth(picture(values, kind), f"a.{kind.lower()}")
+    found = parse_depth(encoded(values, kind), f"a.{kind.lower()}")
     np.testing.assert_allclose(found / found.max(), values / values.max(), atol=1e-9)
 
 
@@ -145,8 +140,8 @@ COLOR = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
         ("a.npz", npz(), "holds nothing"),
         ("a.npz", npz(depth=np.array([[None]], dtype=object)), "real numbers"),
         ("a.png", b"\x89PNG but no more", r"a\.png"),
-        ("a.png", picture(COLOR), "color picture"),
-        ("a.tif", picture(ramp().astype(np.float32), "TIFF"), r"run from 1.* kept in \.npy"),
+        ("a.png", encoded(COLOR), "color picture"),
+        ("a.tif", encoded(ramp().astype(np.float32), "TIFF"), r"run from 1.* kept in \.npy"),
         ("a.mat", matlab5(a=ramp(), b=ramp()), "holds a, b"),
         ("a.mat", matlab5(depth={"map": ramp()}), "real numbers"),
         ("a.mat", matlab5(depth=np.ones((2, 2, 3))), "shape"),
@@ -240,8 +235,8 @@ def test_hdf5_stays_in_its_file(tmp_path: Path) -> None:
 
 SEEDS = [
     *((name, write(ramp())) for name, write in FILES.items()),
-    ("a.png", picture((ramp() * 9000).astype(np.uint16))),
-    ("a.tif", picture((ramp() * 30).astype(np.uint8), "TIFF")),
+    ("a.png", encoded((ramp() * 9000).astype(np.uint16))),
+    ("a.tif", encoded((ramp() * 30).astype(np.uint8), "TIFF")),
 ]
 
 

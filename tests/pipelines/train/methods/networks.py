@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,17 @@ class Brightness:
 
     def haze_density(self, images: Tensor) -> Tensor:
         return images.mean(dim=(1, 2, 3))
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two states are the same to the last bit."""
+    if isinstance(one, Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
 
 
 def batch(seed: int, count: int = 2, side: int = 16) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ def batch(trust: float) -> dict[str, Tensor]:
 
 def method(real: RealWeights, scorer: object = None) -> Colabator:
     torch.manual_seed(0)
-    made = Colabator(
+    return Colabator(
         Corun(CorunConfig(stages=1, dim=2)),
         weights=LossWeights(reconstruction=0, contrastive=0),
         real=real,
@@ -35,8 +35,6 @@ def method(real: RealWeights, scorer: object = None) -> Colabator:
         steps=10,
         scorer=scorer,
     )
-    made.configure()
-    return made
 
 
 def weights_after(made: Colabator, data: dict[str, Tensor]) -> list[Tensor]:

@@ -35,10 +35,9 @@ def method_of(run: str, wrap: bool) -> Any:
     recipe = load_recipe(
         name, [network, "init=null", "scorer=null", "optimizer.warmup=0", *([option] if option else [])]
     )
-    method = make_method(recipe, torch.device("cpu"))
     unused = recipe.train.find_unused_parameters
-    method.configure(*([functools.partial(DistributedDataParallel, find_unused_parameters=unused)] if wrap else []))
-    return method
+    distributed = functools.partial(DistributedDataParallel, find_unused_parameters=unused)
+    return make_method(recipe, torch.device("cpu"), **({"wrap": distributed} if wrap else {}))
 
 
 def train(method: Any, rank: int | None) -> dict[str, Any]:

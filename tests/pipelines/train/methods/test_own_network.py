@@ -30,7 +30,6 @@ def test_it_trains_and_serves_like_a_built_in_one(name: str, network: str, tmp_p
     path = f"tests.pipelines.train.methods.networks:{network}"
     recipe = load_recipe(name, [f"network={{name: '{path}'}}", "init=null", "scorer=null"])
     method = make_method(recipe, CPU)
-    method.configure()
     found = [method.training_step(batch(0), step) for step in range(8)]
     assert found[-1]["loss"] < found[0]["loss"]
     colabator = name == "demo_colabator"
@@ -54,7 +53,6 @@ def test_label_workers_build_it_and_take_over_the_teacher(network: str) -> None:
     path = f"tests.pipelines.train.methods.networks:{network}"
     recipe = load_recipe("demo_colabator", [f"network={{name: '{path}'}}", "init=null"])
     method = make_method(recipe, CPU)
-    method.configure()
     method.training_step(batch(0), 0)
     own = {"network": network_config(recipe), "allow_networks": allowed(recipe)}
     config = LabelingConfig(**own, size=32, threads=torch.get_num_threads())
@@ -83,7 +81,6 @@ def test_a_network_that_workers_cannot_import_is_named() -> None:
 def test_one_that_gives_no_image_of_that_size_is_an_error_that_says_so(arguments: str, message: str) -> None:
     network = f"network={{name: 'torch.nn:Conv2d', in_channels: 3, kernel_size: 3, {arguments}}}"
     method = make_method(load_recipe("demo_pretrain", [network, "init=null"]), CPU)
-    method.configure()
     pairs = {name: torch.rand(1, 3, 32, 32) for name in ("hazy", "clear")}
     for look in (lambda: method.training_step(pairs, 0), lambda: validate(method.export(), pairs)):
         with pytest.raises(ConfigError, match=re.escape(message)):

@@ -50,7 +50,6 @@ def batch() -> dict[str, Tensor]:
 
 def test_it_learns_densities_and_loads_as_a_scorer(recipe: Recipe, tmp_path: Path) -> None:
     method = make_method(recipe, torch.device("cpu"))
-    method.configure()
     errors = [method.training_step(batch(), step)["density_error"] for step in range(40)]
     assert errors[-1] < 0.6 * errors[0]
     folder = write_checkpoint(tmp_path / "out", method, recipe, {}, step=40)
@@ -67,7 +66,6 @@ def test_haze_takes_as_much_of_the_quality_as_is_configured(
 ) -> None:
     recipe = recipe.model_copy(update={"scoring": ScoringConfig(haze_in_quality=share)})
     method = make_method(recipe, torch.device("cpu"))
-    method.configure()
     for step in range(40):
         method.training_step(batch(), step)
     scorer = load_scorer(str(write_checkpoint(tmp_path / "out", method, recipe, {}, step=40)))
@@ -75,18 +73,6 @@ def test_haze_takes_as_much_of_the_quality_as_is_configured(
     wanted = 1 - share * batch()["density"]
     assert float((quality - wanted).abs().mean()) < 0.1
     assert (float(quality[0] - quality[-1]) > 0.3) == falls
-
-
-def test_resuming_is_the_same_as_not_stopping(recipe: Recipe) -> None:
-    whole, half, rest = (make_method(recipe, torch.device("cpu")) for _ in range(3))
-    for method, steps in ((whole, range(6)), (half, range(3)), (rest, range(3, 6))):
-        method.configure()
-        if method is rest:
-            rest.load_state_dict(half.state_dict())
-        for step in steps:
-            method.training_step(batch(), step)
-    for one, other in zip(whole.export().parameters(), rest.export().parameters(), strict=True):
-        assert torch.equal(one, other)
 
 
 def test_an_architecture_without_weights_is_refused(recipe: Recipe) -> None:

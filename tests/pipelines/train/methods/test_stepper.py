@@ -30,7 +30,7 @@ def made(kind: type[Supervised], network: Callable[[], nn.Module], **optimizer: 
     options: dict[str, Any] = {"weights": LossWeights(haze_density=0.1)}
     if kind is Colabator:
         options["real"] = RealWeights()
-    method = kind(
+    return kind(
         network(),
         optimizer=OptimizerConfig(**{"learning_rate": 1e-3, "warmup": 0} | optimizer),
         steps=10,
@@ -38,8 +38,6 @@ def made(kind: type[Supervised], network: Callable[[], nn.Module], **optimizer: 
         contrastive=ContrastivePerceptual(pyramid, (0.2, 0.3, 0.5)),
         **options,
     )
-    method.configure()
-    return method
 
 
 def corun() -> nn.Module:
@@ -71,8 +69,6 @@ def test_a_batch_is_cut_in_equal_parts_and_in_order() -> None:
     assert [part["hazy"].tolist() for part in parts] == [[0, 1], [2, 3], [4, 5]]
     assert [part["trust"].tolist() for part in parts] == [[0], [1], [2]]
     assert micro_batches(data, 1) == [data]
-    with pytest.raises(ConfigError, match=r"'trust' has 3 samples, and optimizer\.accumulate is 2: train\.batch_size"):
-        micro_batches(data, 2)
 
 
 def test_a_recipe_whose_batches_cannot_be_cut_is_refused() -> None:
@@ -182,7 +178,7 @@ def test_figures_are_shown_and_not_minimized() -> None:
 
 def test_a_network_without_parameters_is_refused() -> None:
     with pytest.raises(ConfigError, match="Identity has no parameters to train"):
-        Supervised(nn.Identity(), steps=1).configure()
+        Supervised(nn.Identity(), steps=1)
 
 
 class Sharded(nn.Module):
@@ -209,13 +205,12 @@ class Sharded(nn.Module):
 
 
 def test_workers_exchange_gradients_with_the_last_micro_batch_only() -> None:
-    method = Supervised(Plain(), optimizer=OptimizerConfig(accumulate=3), steps=1)
     wrapped: list[Sharded] = []
 
     def wrap(module: nn.Module) -> nn.Module:
         wrapped.append(Sharded(module))
         return wrapped[0]
 
-    method.configure(wrap)
+    method = Supervised(Plain(), optimizer=OptimizerConfig(accumulate=3), steps=1, wrap=wrap)
     method.training_step(batch(0, count=3), 0)
     assert wrapped[0].log == ["local", "local", "exchange"]
