@@ -182,11 +182,11 @@ def _add_pictures(app: APIRouter, service: BodyReader) -> None:
         """The files of a form, or of a zip archive, dehazed: a zip archive with a ``manifest.json``."""
         name = service.known(model)
         with service.queued(request) as place:
-            sources = await service.sources(request, place)
+            photographs = await service.photographs(request, place)
             async with service.within(limits.batch_timeout_s):
                 archive = await dehaze_all(
-                    sources.files, _one(service, options, name), parallel=limits.batch_parallel,
-                    max_bytes=limits.batch_answer_bytes, skipped=sources.skipped,
+                    photographs, _one(service, options, name), parallel=limits.batch_parallel,
+                    max_bytes=limits.batch_answer_bytes,
                 )  # fmt: skip
         headers = {"Content-Disposition": 'attachment; filename="dehazed.zip"'}
         return Response(archive, media_type="application/zip", headers=headers)
