@@ -199,7 +199,7 @@ def test_no_identifier_leads_out_of_the_export(tmp_path):
         (["inspect", "{root}/run/snapshots/step-7", "--corpus", "x"], "--sheet"),
         (["inspect", "{root}/run/pool", "--sheet", "{root}/no/folder.png"], "folder.png"),
         (["inspect", "{root}/run/pool", "--sheet", "{root}/x.png", "--corpus", "{root}"], "no complete corpus"),
-        (["inspect", "ftp7://x/y"], "ftp7"),
+        (["inspect", "ftp7://x/y"], "error: cannot open 'ftp7://x/y': Unrecognized"),
         (["export", "{root}/run/pool", "/dev/null/out"], "/dev/null/out"),
     ],
 )
