@@ -54,18 +54,6 @@ def admits(
     return bool(answer) if answer.ndim == 0 else answer
 
 
-def grid(images: Tensor, size: int) -> tuple[int, int]:
-    """Return how many whole blocks of `size` pixels there are in a column and in a row of N3HW images.
-
-    Raises:
-        ValueError: the images are smaller than a block, or `size` is not positive.
-    """
-    height, width = images.shape[-2:]
-    if size < 1 or height < size or width < size:
-        raise ValueError(f"cannot cut {height}x{width} images into blocks of {size} pixels")
-    return height // size, width // size
-
-
 def blocks(images: Tensor, size: int) -> Tensor:
     """Cut images into square blocks.
 
@@ -80,8 +68,10 @@ def blocks(images: Tensor, size: int) -> Tensor:
     Raises:
         ValueError: the images are smaller than a block, or `size` is not positive.
     """
-    count, channels = images.shape[:2]
-    gh, gw = grid(images, size)
+    count, channels, height, width = images.shape
+    if size < 1 or height < size or width < size:
+        raise ValueError(f"cannot cut {height}x{width} images into blocks of {size} pixels")
+    gh, gw = height // size, width // size
     # From N3(gh s)(gw s) to N3 gh s gw s; then the two counts come forward.
     whole = images[:, :, : gh * size, : gw * size]
     return whole.reshape(count, channels, gh, size, gw, size).permute(0, 2, 4, 1, 3, 5).contiguous()

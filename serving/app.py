@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import ray.util.metrics
 from ray import serve
@@ -36,11 +36,10 @@ from serving.engine import (
     Together,
     require_model,
 )
-from serving.errors import Problem
+from serving.errors import Problem, refused
 from serving.http import require_protection
 from serving.jobs import require_jobs
 from serving.metrics import Metrics
-from serving.retry import twice
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +49,6 @@ _ROOM_TO_REFUSE = 1000  # requests beyond those admitted that the ingress takes 
 _MARGIN_S = 5.0  # beyond the times of the configuration: the service's own answer comes first
 _LOOK_S = 1.0  # how often a replica that is to end looks whether its work is done
 _state = {"started_ray": False}
-R = TypeVar("R")
 
 
 class Dehazer:
@@ -151,7 +149,16 @@ class Replicas:
         return self._handle if model is None else self._handle.options(multiplexed_model_id=model)
 
     async def _ask(self, call: Callable[[], Any]) -> Any:
-        return await twice(lambda: _awaited(call), (RayActorError,), self._metrics)
+        """Return the answer. Work that a replica took with it is sent again, once: dehazing twice does no harm."""
+        try:
+            return await _awaited(call)
+        except RayActorError as problem:
+            log.warning("a replica died, and its work is sent again: %s", type(problem).__name__)
+            self._metrics.retried()
+        try:
+            return await _awaited(call)
+        except RayActorError as problem:
+            raise refused(503, "the work was lost twice; try again", "replica_lost", 1.0) from problem
 
 
 def _runs() -> bool:

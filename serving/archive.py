@@ -10,10 +10,10 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
 from models.images import WRITTEN
 from serving.engine import Answer
@@ -38,20 +38,19 @@ class ArchiveLimits:
     max_total: int
 
 
-@dataclass(frozen=True)
-class ArchiveMember:
-    """A file of a request: its name, and its bytes or why there are none."""
+class Photographs(Protocol):
+    """Those of a form, an archive or a folder: the name of each, and the names of files that are no photographs and
+    that nobody meant to send.
+    """
 
-    name: str
-    content: bytes | Problem
+    @property
+    def names(self) -> Sequence[str]: ...
 
+    @property
+    def skipped(self) -> Sequence[str]: ...
 
-@dataclass(frozen=True)
-class Sources:
-    """The files of a batch, and the names of those that are no photographs and that nobody meant to send."""
-
-    files: Iterator[ArchiveMember]
-    skipped: tuple[str, ...] = ()
+    def read(self, index: int) -> bytes | Problem:
+        """Return one of them, or why it is none."""
 
 
 def is_litter(name: str) -> bool:
@@ -107,16 +106,6 @@ class ZipPhotographs:
     def read(self, index: int) -> bytes | Problem:
         """Unpack a photograph, or say why it is none."""
         return _content(self._archive, self._entries[index], self._max_bytes)
-
-
-def unpack(data: bytes, limits: ArchiveLimits) -> Sources:
-    """Return the files of an archive, each unpacked when it is asked for.
-
-    Raises:
-        ProblemError: as :class:`ZipPhotographs`.
-    """
-    found = ZipPhotographs(io.BytesIO(data), limits)
-    return Sources((ArchiveMember(name, found.read(index)) for index, name in enumerate(found.names)), found.skipped)
 
 
 def _name(entry: zipfile.ZipInfo) -> str:
@@ -191,14 +180,13 @@ class ResultArchive:
 
     Args:
         max_total: bytes of all results; those beyond are left out.
-        file: to write to; by default in memory.
+        file: to write to; it stays open.
     """
 
-    def __init__(self, max_total: int, file: Any = None) -> None:
+    def __init__(self, max_total: int, file: Any) -> None:
         self._left = max_total
         self._names = Names()
-        self._file = io.BytesIO() if file is None else file
-        self._zip = zipfile.ZipFile(self._file, "w", zipfile.ZIP_STORED)  # pictures are compressed as it is
+        self._zip = zipfile.ZipFile(file, "w", zipfile.ZIP_STORED)  # pictures are compressed as it is
 
     def add(self, name: str, data: bytes) -> str:
         """Write a file and return the name that it got.
@@ -214,15 +202,9 @@ class ResultArchive:
         return free
 
     def end(self, manifest: dict[str, Any]) -> None:
-        """Write the manifest, and what ends an archive; the file stays open."""
+        """Write the manifest, and what ends an archive."""
         self._zip.writestr(zipfile.ZipInfo(MANIFEST), manifest_text(manifest))
         self._zip.close()
-
-    def close(self, manifest: dict[str, Any]) -> bytes:
-        """Close the archive and return its bytes, where it is in memory."""
-        self.end(manifest)
-        content: bytes = self._file.getvalue()
-        return content
 
 
 def manifest_text(manifest: dict[str, Any]) -> bytes:

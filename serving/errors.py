@@ -7,16 +7,10 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from models.images import CorruptImage, ImageError, ImageTooLarge, TruncatedImage, UnsupportedFormat
+from models.images import ImageError
 
 MEDIA_TYPE = "application/problem+json"
 
-_IMAGE_STATUS: dict[type[ImageError], int] = {
-    ImageTooLarge: 413,
-    UnsupportedFormat: 415,
-    CorruptImage: 422,
-    TruncatedImage: 422,
-}
 # Every code of an answer or a manifest, and its status; docs/reference/http-api.md says what each means. The first of a
 # status is its usual one.
 CODES = {
@@ -96,8 +90,7 @@ def refused(status: int, detail: str, code: str | None = None, retry_after: floa
 
 def image_problem(error: ImageError) -> Problem:
     """Return the problem of a bad image; its ``code`` is the error's own."""
-    status = next((status for kind, status in _IMAGE_STATUS.items() if isinstance(error, kind)), 422)
-    return Problem(status, error.code, str(error))
+    return Problem(CODES.get(error.code, 422), error.code, str(error))
 
 
 def http_problem(status: int, detail: str) -> Problem:

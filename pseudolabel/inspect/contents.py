@@ -62,13 +62,11 @@ def open_contents(pool: str) -> Contents:
         pool: folder of a run's stores, folder of one store, or a snapshot (path or URI).
 
     Raises:
+        ConfigError: a URI that pyarrow does not understand.
         PoolError: there is no pool; pools below it are named.
         SnapshotError: a snapshot that is incomplete or cannot be read.
     """
-    try:
-        files, folder = filesystem(absolute(pool))
-    except (pa.ArrowException, ValueError) as problem:
-        raise PoolError(f"cannot open '{pool}': {problem}") from problem
+    files, folder = filesystem(absolute(pool))
     if files.get_file_info(f"{folder}/{MANIFEST}").type == pafs.FileType.File:
         return _of_snapshot(pool)
     if is_local(files):

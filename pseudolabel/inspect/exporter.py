@@ -14,7 +14,7 @@ from PIL import Image
 from pyarrow import fs as pafs
 
 from models.config import PoolError
-from models.paths import absolute, filesystem
+from models.paths import absolute, child, filesystem, replacing
 from pseudolabel.inspect.contents import Contents
 from pseudolabel.pool import Record, shard_of, to_entry
 
@@ -49,15 +49,13 @@ def export(contents: Contents, out: str) -> int:
     if files.get_file_info(f"{folder}/{INDEX}").type != pafs.FileType.NotFound:
         raise PoolError(f"{out} holds an export already: choose another folder")
     found = (_written(record, files, folder) for record in contents.records(contents.scores["image_id"].to_pylist()))
-    count, partial = 0, f"{folder}/{INDEX}.partial"
+    count = 0
     try:
-        files.create_dir(folder, recursive=True)
-        with files.open_output_stream(partial) as sink, pq.ParquetWriter(sink, SCHEMA) as index:
+        with replacing(child(out, INDEX)) as sink, pq.ParquetWriter(sink, SCHEMA) as index:
             # An image is written when its row is asked for: one table is in memory.
             while rows := list(islice(found, _ROWS)):
                 index.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
                 count += len(rows)
-        files.move(partial, f"{folder}/{INDEX}")
     except OSError as problem:
         raise PoolError(f"cannot export to {out}: {problem}") from problem
     return count

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -97,12 +97,7 @@ class UnitCounts:
     unreadable: int = 0
 
     def __add__(self, other: UnitCounts) -> UnitCounts:
-        return UnitCounts(
-            self.photographs + other.photographs,
-            self.offered + other.offered,
-            self.accepted + other.accepted,
-            self.unreadable + other.unreadable,
-        )
+        return UnitCounts(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
 
 class Round(Work[WorkUnit]):
@@ -176,10 +171,7 @@ class Round(Work[WorkUnit]):
             "reasons": reasons(self.failed),
             "left": self.left,
             "handed_again": self.handed_again,
-            "photographs": self.counts.photographs,
-            "offered": self.counts.offered,
-            "accepted": self.counts.accepted,
-            "unreadable": self.counts.unreadable,
+            **asdict(self.counts),
             "seconds": seconds,
             "per_worker": dict(self.per_worker),
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from pydantic import Field
@@ -100,22 +100,20 @@ def together(histories: Sequence[History]) -> History:
     held: list[Moment | None] = [None] * len(rows)
     moments = []
     for index in sorted({index for row in rows for index in row}):
-        now = [row.get(index) for row in rows]
+        now = [row[index] for row in rows if index in row]
         # What a shard held last, it still holds.
-        held = [new or old for new, old in zip(now, held, strict=True)]
-        moments.append(_sum(index, [m for m in now if m], [m for m in held if m]))
+        held = [row.get(index, old) for row, old in zip(rows, held, strict=True)]
+        whole = [moment for moment in held if moment]
+        moments.append(
+            Moment(
+                at=index,
+                offered=sum(m.offered for m in now),
+                accepted=sum(m.accepted for m in now),
+                replaced=sum(m.replaced for m in now),
+                size=sum(m.size for m in whole),
+                clearness_sum=sum(m.clearness_sum for m in whole),
+                quality_sum=sum(m.quality_sum for m in whole),
+                step=max(m.step for m in whole),
+            )
+        )
     return bounded(History(width=width, moments=tuple(moments)))
-
-
-def _sum(index: int, now: Iterable[Moment], held: Iterable[Moment]) -> Moment:
-    now, held = list(now), list(held)
-    return Moment(
-        at=index,
-        offered=sum(m.offered for m in now),
-        accepted=sum(m.accepted for m in now),
-        replaced=sum(m.replaced for m in now),
-        size=sum(m.size for m in held),
-        clearness_sum=sum(m.clearness_sum for m in held),
-        quality_sum=sum(m.quality_sum for m in held),
-        step=max((m.step for m in held), default=0),
-    )

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from models.config import PoolError, Settings
-from models.paths import absolute, child, filesystem, replacing
+from models.paths import absolute, child, read_file, replacing
 from pseudolabel.pool.entries import shard_folder
 from pseudolabel.pool.label_pool import LabelPool
 from pseudolabel.pool.mounts import caches, network_file_system, unfit
@@ -175,15 +175,12 @@ def _read_record(shard: Shard) -> ShardRecord | None:
     """What is known of the shard's latest store; nothing where its record is of another run."""
     if not shard.run or shard.record is None:
         return None
-    files, path = filesystem(absolute(shard.record))
     try:
-        with files.open_input_stream(path) as source:
-            record = ShardRecord.model_validate_json(source.read())
-    except FileNotFoundError:
-        return None
+        text = read_file(absolute(shard.record))
+        record = None if text is None else ShardRecord.model_validate_json(text)
     except (OSError, ValidationError) as problem:
         raise PoolError(f"cannot read {shard.record}: {problem}") from problem
-    return record if record.run == shard.run else None
+    return record if record is not None and record.run == shard.run else None
 
 
 def _write_record(shard: Shard, generation: int) -> None:

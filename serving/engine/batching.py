@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -86,19 +86,19 @@ class Work:
 
 @dataclass(frozen=True)
 class Done:
-    """What came of it: scene and transmission (None for a score), the picture as the controls want it where it was
-    scored, clearness and quality of the input, clearness of the result, and seconds: waiting, in the network, in the
-    scorer.
+    """What came of it: scene and transmission (None for a score), seconds that it waited and that the network took;
+    where it was scored also the picture as the controls want it, clearness and quality of the input, clearness of the
+    result, and the scorer's seconds.
     """
 
     found: Dehazed | None
-    picture: Tensor | None
-    clearness_before: float | None
-    quality_before: float | None
-    clearness_after: float | None
     queue_s: float
     model_s: float
-    score_s: float
+    picture: Tensor | None = None
+    clearness_before: float | None = None
+    quality_before: float | None = None
+    clearness_after: float | None = None
+    score_s: float = 0.0
 
 
 class DroppedError(Exception):
@@ -120,18 +120,15 @@ def run(works: Sequence[Work], scorer: Rater | None, *, stack: bool) -> list[Out
         what came of each, in order. What fails alone fails alone: a stack that fails is done again one by one.
     """
     outcomes: list[Outcome] = [DroppedError() for _ in works]
-    found: list[_Found] = []
     for group in _groups(works, stack=stack):
         alive = [index for index in group if not works[index].dropped]
         for index, modeled in zip(alive, _each(_modeled, [works[index] for index in alive]), strict=True):
-            if isinstance(modeled, Exception):
-                outcomes[index] = modeled
-            else:
-                found.append(replace(modeled, index=index))
-    for rater, wanted in ((scorer, True), (None, False)):
-        parts = [one for one in found if one.work.rated is wanted]
-        for one, rated in zip(parts, _each(partial(_rated, scorer=rater), parts), strict=True):
-            outcomes[one.index] = rated
+            outcomes[index] = modeled
+    if scorer is not None:
+        pairs = enumerate(zip(works, outcomes, strict=True))
+        wanted = {index: (work, done) for index, (work, done) in pairs if isinstance(done, Done) and work.rated}
+        for index, rated in zip(wanted, _each(partial(_rated, scorer), list(wanted.values())), strict=True):
+            outcomes[index] = rated
     return outcomes
 
 
@@ -159,18 +156,7 @@ def _each(do: Callable[[list[S]], Sequence[T]], items: list[S]) -> list[T | Exce
     return [outcome for item in items for outcome in _each(do, [item])]
 
 
-@dataclass(frozen=True)
-class _Found:
-    """A work, what its network made of it, when that began, and the seconds that it took."""
-
-    work: Work
-    found: Dehazed | None
-    start: float
-    model_s: float
-    index: int = 0  # among the works
-
-
-def _modeled(works: list[Work]) -> list[_Found]:
+def _modeled(works: list[Work]) -> list[Done]:
     """Run the network that the works share."""
     start = time.perf_counter()
     hazy = works[0].hazy if len(works) == 1 else torch.cat([work.hazy for work in works])
@@ -179,7 +165,7 @@ def _modeled(works: list[Work]) -> list[_Found]:
         with interrupted_when(lambda: all(work.dropped for work in works)):
             found = works[0].network.run(hazy, wrap=works[0].wrap)
     seconds = (time.perf_counter() - start) / len(works)
-    return [_Found(work, _row(found, index), start, seconds) for index, work in enumerate(works)]
+    return [Done(_row(found, index), start - work.created, seconds) for index, work in enumerate(works)]
 
 
 def _row(found: Dehazed | None, index: int) -> Dehazed | None:
@@ -190,34 +176,20 @@ def _row(found: Dehazed | None, index: int) -> Dehazed | None:
 
 
 @torch.inference_mode()
-def _rated(parts: list[_Found], scorer: Rater | None) -> list[Done]:
+def _rated(scorer: Rater, pairs: list[tuple[Work, Done]]) -> list[Done]:
     """Add clearness and quality of the inputs, and clearness of the results, from one call of the scorer."""
-    if scorer is None:
-        return [_done(part) for part in parts]
     start = time.perf_counter()
-    inputs = [part.work.hazy for part in parts]
+    inputs = [work.hazy for work, _ in pairs]
     pictures = [
-        None
-        if part.found is None
-        else controlled(part.work.hazy, part.found.scene, part.found.transmission, part.work.controls)
-        for part in parts
+        None if found is None else controlled(work.hazy, found.scene, found.transmission, work.controls)
+        for work, found in ((work, done.found) for work, done in pairs)
     ]
     results = [picture for picture in pictures if picture is not None]
     clearness, quality = (values.tolist() for values in scorer.rate_each([*inputs, *results]))
-    after = iter(clearness[len(parts) :])
-    seconds = (time.perf_counter() - start) / len(parts)
-    return [
-        _done(part, picture, clear, good, None if picture is None else next(after), seconds)
-        for part, picture, clear, good in zip(parts, pictures, clearness, quality, strict=False)
-    ]
-
-
-def _done(
-    part: _Found,
-    picture: Tensor | None = None,
-    before: float | None = None,
-    quality: float | None = None,
-    after: float | None = None,
-    score_s: float = 0.0,
-) -> Done:
-    return Done(part.found, picture, before, quality, after, part.start - part.work.created, part.model_s, score_s)
+    after = iter(clearness[len(pairs) :])
+    seconds = (time.perf_counter() - start) / len(pairs)
+    rated = []
+    for (_, done), picture, clear, good in zip(pairs, pictures, clearness, quality, strict=False):
+        now = None if picture is None else next(after)
+        rated.append(Done(done.found, done.queue_s, done.model_s, picture, clear, good, now, seconds))
+    return rated

@@ -15,7 +15,7 @@ from models.predictor import Predictor
 from serving.config import ServingConfig
 from serving.engine import batching
 from serving.engine.batching import Outcome, Rater, Work, make_interruptible
-from serving.engine.engine import Answer, Compute, DehazeTask, Engine, Frame, FrameTask, Score
+from serving.engine.engine import Compute, Engine
 from serving.engine.health import Health
 from serving.engine.slots import ModelSlot, ModelState, Refused, public, warm_up
 from serving.errors import Problem, refused
@@ -48,8 +48,9 @@ def kept(load: Open) -> Open:
     return find
 
 
-class Replica:
-    """The default model, always warm, and others on demand. A :class:`serving.http.routes.Backend` by itself.
+class Replica(Engine):
+    """An engine with the default model, always warm, and others on demand. A :class:`serving.http.routes.Backend` by
+    itself.
 
     Args:
         config: of the service.
@@ -73,7 +74,6 @@ class Replica:
         on_sick: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
-        self._metrics = metrics or Metrics()
         self._device = "cuda" if config.scaling.num_gpus and torch.cuda.is_available() else "cpu"
         stack = config.batching.stack
         self._stacked = stack == "always" or (stack == "auto" and self._device != "cpu")
@@ -86,26 +86,14 @@ class Replica:
         # Torch counts threads for each of ours: those of the network here, none beside the picture threads.
         self._computing = ThreadPoolExecutor(1, "compute", torch.set_num_threads, (config.threads,))
         self._health = Health(config.health, self._compute_tiny, self._computing, on_sick)
-        self._engine = Engine(
+        super().__init__(
             config.limits,
             (batched if self._stacked else alone)(self._together),
-            self._find,
+            self._slot,
             threads=config.picture_threads,
             max_pixels=config.max_pixels_held,
-            metrics=self._metrics,
+            metrics=metrics or Metrics(),
         )
-
-    async def dehaze(self, task: DehazeTask) -> Answer | Problem:
-        """See :meth:`Engine.dehaze`."""
-        return await self._engine.dehaze(task)
-
-    async def frame(self, task: FrameTask) -> Frame | Problem:
-        """See :meth:`Engine.frame`."""
-        return await self._engine.frame(task)
-
-    async def score(self, data: bytes) -> Score | Problem:
-        """See :meth:`Engine.score`."""
-        return await self._engine.score(data)
 
     def check_health(self) -> None:
         """See :meth:`Health.check`."""
@@ -141,7 +129,7 @@ class Replica:
         """Say whether the replica can compute."""
         return self._health.sick is None
 
-    async def _find(self, name: str | None) -> ModelSlot:
+    async def _slot(self, name: str | None) -> ModelSlot:
         if name is None:
             return self._default
         if name not in self._config.models:

@@ -7,13 +7,12 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 import torch
 
 from models.config import ConfigError
-from models.inference import Dehazed
-from models.options import InferenceConfig
+from models.predictor import Predictor
 from models.registry import SCHEME, RefusedError
 
 log = logging.getLogger(__name__)
@@ -22,18 +21,7 @@ _SIDE = 64  # pixels of the warm-up image
 _LIMIT = 1e-3  # how far outside [0, 1] rounding may lead
 
 
-class Network(Protocol):
-    """What a slot holds: :class:`models.predictor.Predictor`."""
-
-    @property
-    def execution(self) -> InferenceConfig:
-        """Return how the network is run."""
-
-    def run(self, hazy: torch.Tensor, *, wrap: bool = False) -> Dehazed:
-        """Return scene and transmission of N3HW in [0, 1]; ``wrap`` as in the options."""
-
-
-Load = Callable[[str], Any]  # a pinned source -> Network
+Load = Callable[[str], Predictor]  # a pinned source -> its network
 Resolve = Callable[[str], str]  # a source -> the pinned source that it stands for now
 
 
@@ -70,7 +58,7 @@ def public(source: str) -> str:
     return source if source.startswith(SCHEME) else Path(source).name
 
 
-def warm_up(network: Network) -> None:
+def warm_up(network: Predictor) -> None:
     """Dehaze a made-up image.
 
     Raises:
@@ -113,7 +101,7 @@ class ModelSlot:
         self._refused: Refused = {} if refused is None else refused
         self.problem: str | None = None
         version = resolve(source)
-        self.current: tuple[str, Any] = version, self._warm(version)
+        self.current: tuple[str, Predictor] = version, self._warm(version)
 
     def refresh(self) -> bool:
         """Ask what the source stands for, and take that when it is warm; the old one answers until then, and stays
@@ -151,7 +139,7 @@ class ModelSlot:
             log.error("%s stays at %s: %s", self.name, self.current[0], problem)
         self.problem = told
 
-    def _warm(self, version: str) -> Any:
+    def _warm(self, version: str) -> Predictor:
         if version in self._refused:
             kind, reason = self._refused[version]
             raise kind(reason)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterator
+import io
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from fastapi import Request
 
-from serving.archive import ArchiveLimits, ArchiveMember, Sources, is_litter, is_zip, unpack
+from serving.archive import ArchiveLimits, Photographs, ZipPhotographs, is_litter, is_zip
 from serving.config import ServingConfig
 from serving.engine import Answer, DehazeTask, Frame, FrameTask, ModelState, Score
 from serving.errors import Problem, ProblemError, refused
-from serving.http.requests import is_form, read_form, read_image, read_raw
+from serving.http.requests import Upload, is_form, read_form, read_image, read_raw
 from serving.limits import Admission, AnswerPace, Reservation
 from serving.metrics import Metrics
 from serving.sniff import explain
@@ -148,30 +149,32 @@ class BodyReader:
         """Read the photograph of a request."""
         return await read_image(request, place, self.config.limits.max_bytes, self.config.requests.read_timeout_s)
 
-    async def sources(self, request: Request, place: Reservation) -> Sources:
+    async def photographs(self, request: Request, place: Reservation) -> Photographs:
         """Read the files of a batch."""
-        limits, each = self.config.requests, self.config.limits.max_bytes
-        archive = ArchiveLimits(limits.batch_files, each, limits.batch_bytes)
-        if not is_form(request):
+        limits = self.config.requests
+        if is_form(request):
+            uploads = await read_form(request, place, limits.batch_bytes, limits.batch_files, limits.read_timeout_s)
+            if len(uploads) > 1 or not is_zip(uploads[0].data):
+                return UploadedPhotographs(uploads)
+            data = uploads[0].data
+        else:
             data = await read_raw(request, place, limits.batch_bytes, limits.read_timeout_s)
             if not is_zip(data):
                 known = explain(data) or "this is no zip archive"
                 detail = f"{known}; a batch is a zip archive, or several files as a multipart form"
                 raise refused(415, detail, "unsupported_format")
-            return await asyncio.to_thread(unpack, data, archive)
-        uploads = await read_form(
-            request,
-            place,
-            total=limits.batch_bytes,
-            each=limits.batch_bytes,
-            files=limits.batch_files,
-            seconds=limits.read_timeout_s,
-        )
-        if not uploads:
-            raise refused(400, "the form has no files")
-        if len(uploads) == 1 and is_zip(uploads[0].data):
-            return await asyncio.to_thread(unpack, uploads[0].data, archive)
-        litter = tuple(upload.name for upload in uploads if is_litter(upload.name))
-        return Sources(
-            (ArchiveMember(upload.name, upload.data) for upload in uploads if upload.name not in litter), litter
-        )
+        archive = ArchiveLimits(limits.batch_files, self.config.limits.max_bytes, limits.batch_bytes)
+        return await asyncio.to_thread(ZipPhotographs, io.BytesIO(data), archive)
+
+
+class UploadedPhotographs:
+    """The files of a form, without :func:`serving.archive.is_litter`; see :class:`serving.archive.Photographs`."""
+
+    def __init__(self, uploads: Sequence[Upload]) -> None:
+        self._kept = [upload for upload in uploads if not is_litter(upload.name)]
+        self.names = [upload.name for upload in self._kept]
+        self.skipped = [upload.name for upload in uploads if is_litter(upload.name)]
+
+    def read(self, index: int) -> bytes:
+        """Return one of them."""
+        return self._kept[index].data

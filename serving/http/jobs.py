@@ -119,7 +119,8 @@ class Jobs:
         with self._service.admitted(request) as place, self._runner.place(client):
             try:
                 if says(request, "application/json"):
-                    asked |= await self._folders(await read_raw(request, place, _DESCRIPTION, self._read_s))
+                    body = await read_raw(request, place, _DESCRIPTION, self._config.read_timeout_s)
+                    asked |= await asyncio.to_thread(self._folders, body)
                 elif is_form(request):
                     uploads = await self._uploads(request, place)
                     asked["video"] = _video(uploads[0].data, options, self._config) if len(uploads) == 1 else None
@@ -175,18 +176,11 @@ class Jobs:
         await self.found(request, job)
         await self._runner.cancel(job)
 
-    @property
-    def _read_s(self) -> float:
-        return self._config.read_timeout_s
-
-    async def _folders(self, body: bytes) -> dict[str, str]:
+    def _folders(self, body: bytes) -> dict[str, str]:
         try:
             folders = Folders.model_validate_json(body)
         except ValueError as problem:
             raise refused(400, 'the body is no {"source": "...", "target": "..."}') from problem
-        return await asyncio.to_thread(self._places, folders)
-
-    def _places(self, folders: Folders) -> dict[str, str]:
         source = allowed("source", folders.source, self._config.prefixes)
         target = allowed("target", folders.target, self._config.prefixes)
         require_apart(source, target)
@@ -200,15 +194,10 @@ class Jobs:
         """The files of a form; they are held in memory, so the bytes of a batch count."""
         limits = self._service.config.requests
         most = min(limits.batch_bytes, self._config.max_bytes)
-        uploads = await read_form(
-            request, place, total=most, each=most, files=self._config.max_files, seconds=self._read_s
-        )
-        if not uploads:
-            raise refused(400, "the form has no files")
-        return uploads
+        return await read_form(request, place, most, self._config.max_files, self._config.read_timeout_s)
 
     def _packed(self, job: str, uploads: list[Upload], *, alone: bool) -> int:
-        with replacing(self._store.input(job), durable=True) as stream:
+        with replacing(self._store.file(job, "input"), durable=True) as stream:
             if alone:
                 stream.write(uploads[0].data)
                 return int(stream.tell())
@@ -235,8 +224,8 @@ class Jobs:
             _require_video(video, smoothing)
 
         most = min(self._config.max_bytes, max(1, self._runner.room))
-        async with _replacing(self._store.input(job)) as stream:
-            size = await read_into(request, stream, most, self._read_s, check)
+        async with _replacing(self._store.file(job, "input")) as stream:
+            size = await read_into(request, stream, most, self._config.read_timeout_s, check)
         return video, size
 
     def _check(self, job: str) -> None:

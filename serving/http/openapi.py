@@ -65,7 +65,7 @@ _IMAGE_BODY = {
 }
 _WORDS = [words for _, words in VERDICTS]
 _CLEARNESS = {"type": "number", "minimum": 0, "maximum": 1}
-_HEADERS = {
+HEADERS = {
     "X-Model": {"description": "what dehazed it", "schema": {"type": "string"}},
     "X-Clearness-Before": {"description": "not without a scorer", "schema": _CLEARNESS},
     "X-Clearness-After": {"description": "not without a scorer", "schema": _CLEARNESS},
@@ -88,7 +88,7 @@ _IN_WORK = (400, 401, 403, 408, 413, 415, 422, 429, 503, 504)
 DEHAZE: dict[str, Any] = {
     "response_class": Response,
     "openapi_extra": {"requestBody": _IMAGE_BODY},
-    "responses": _answers({"description": "the picture", "content": _IMAGES, "headers": _HEADERS}, *_IN_WORK),
+    "responses": _answers({"description": "the picture", "content": _IMAGES, "headers": HEADERS}, *_IN_WORK),
 }
 BATCH: dict[str, Any] = {
     "response_class": Response,

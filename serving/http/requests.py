@@ -77,13 +77,12 @@ async def read_image(request: Request, place: Reservation, limit: int, seconds: 
     """
     if not is_form(request):
         return await read_raw(request, place, limit, seconds)
-    for upload in await read_form(request, place, total=limit, each=limit, files=1, seconds=seconds):
-        if upload.field != "file":
-            raise refused(400, f"the form's file is in its field '{upload.field[:100]}'; expected 'file'")
-        if not upload.data:
-            raise refused(400, "the form's 'file' is empty")
-        return upload.data
-    raise refused(400, "the form has no 'file'")
+    (upload,) = await read_form(request, place, limit, 1, seconds)
+    if upload.field != "file":
+        raise refused(400, f"the form's file is in its field '{upload.field[:100]}'; expected 'file'")
+    if not upload.data:
+        raise refused(400, "the form's 'file' is empty")
+    return upload.data
 
 
 async def read_raw(request: Request, place: Reservation, limit: int, seconds: float) -> bytes:
@@ -161,22 +160,20 @@ class _InMemory(MultiPartParser):
         super().on_headers_finished()
 
 
-async def read_form(
-    request: Request, place: Reservation, *, total: int, each: int, files: int, seconds: float
-) -> list[Upload]:
-    """Read the files of a form.
+async def read_form(request: Request, place: Reservation, limit: int, files: int, seconds: float) -> list[Upload]:
+    """Read the files of a form, at least one.
 
     Args:
         request: has a multipart body.
         place: accounts for the bytes.
-        total, each: bytes of all files, and of each.
+        limit: bytes of all files together.
         files: that are accepted.
         seconds: in which the body has to arrive.
 
     Raises:
         ImageTooLarge, ProblemError: as :func:`read_image`.
     """
-    body = _chunks(request, place, total + MULTIPART_EXTRA * files)
+    body = _chunks(request, place, limit + MULTIPART_EXTRA * files)
     parser = _InMemory(request.headers, body, max_files=files, max_fields=files)
     try:
         async with _in_time(seconds):
@@ -194,9 +191,11 @@ async def read_form(
             detail = f"the form's field '{field[:100]}' is no file; options go into the query (?strength=0.5)"
             raise refused(400, detail)
         data = await upload.read()
-        if len(data) > each:
-            raise ImageTooLarge(f"a file of the form has more than the {each:,} bytes that are accepted")
+        if len(data) > limit:
+            raise ImageTooLarge(f"a file of the form has more than the {limit:,} bytes that are accepted")
         found.append(Upload(field, upload.filename or "", data))
+    if not found:
+        raise refused(400, "the form has no 'file'")
     return found
 
 

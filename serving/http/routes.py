@@ -24,7 +24,7 @@ from serving.http.batch import dehaze_all
 from serving.http.intake import Backend, BodyReader
 from serving.http.jobs import NO_FOLDER, Jobs, add_jobs, no_videos
 from serving.http.middleware import RequestMiddleware, problem_response
-from serving.http.openapi import ALIVE, BATCH, BEARER, DEHAZE, MODELS, READY, SCORE, forget_validation_errors
+from serving.http.openapi import ALIVE, BATCH, BEARER, DEHAZE, HEADERS, MODELS, READY, SCORE, forget_validation_errors
 from serving.http.page import add_page
 from serving.http.parameters import Absent, Options, named_model
 from serving.http.requests import answer_headers, refuse_unknown_parameters
@@ -88,18 +88,7 @@ def make_api(
             allow_origins=list(config.cors_origins),
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
-            expose_headers=[
-                "X-Request-Id",
-                "Location",
-                "Retry-After",
-                "X-Model",
-                "X-Clearness-Before",
-                "X-Clearness-After",
-                "X-Haze",
-                "X-Haze-Verdict",
-                "X-Notes",
-                "Server-Timing",
-            ],
+            expose_headers=["X-Request-Id", "Location", "Retry-After", *HEADERS],
         )
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every byte that is out of place
     _add_problems(app, metrics, jobs=jobs is not None)
@@ -182,11 +171,11 @@ def _add_pictures(app: APIRouter, service: BodyReader) -> None:
         """The files of a form, or of a zip archive, dehazed: a zip archive with a ``manifest.json``."""
         name = service.known(model)
         with service.queued(request) as place:
-            sources = await service.sources(request, place)
+            photographs = await service.photographs(request, place)
             async with service.within(limits.batch_timeout_s):
                 archive = await dehaze_all(
-                    sources.files, _one(service, options, name), parallel=limits.batch_parallel,
-                    max_bytes=limits.batch_answer_bytes, skipped=sources.skipped,
+                    photographs, _one(service, options, name), parallel=limits.batch_parallel,
+                    max_bytes=limits.batch_answer_bytes,
                 )  # fmt: skip
         headers = {"Content-Disposition": 'attachment; filename="dehazed.zip"'}
         return Response(archive, media_type="application/zip", headers=headers)

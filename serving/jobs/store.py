@@ -146,9 +146,7 @@ class Store:
         """Remove what a job that has ended does not need."""
         remove_folder(self.file(job, "results"))
         for name in (INPUT, *(() if keep_result else (RESULT,))):
-            files, path = filesystem(self.file(job, name))
-            if exists(self.file(job, name)):
-                files.delete_file(path)
+            self._remove_file(self.file(job, name))
 
     def remove(self, job: str) -> None:
         """Forget it."""
@@ -199,9 +197,7 @@ class Store:
 
     def end(self, job: str, index: int) -> None:
         """A photograph is not worked on any more, and did no harm."""
-        files, path = filesystem(self.file(job, "results", f"{index:06d}.tried"))
-        if read_file(self.file(job, "results", f"{index:06d}.tried")) is not None:
-            files.delete_file(path)
+        self._remove_file(self.file(job, "results", f"{index:06d}.tried"))
 
     def keep(self, job: str, index: int, entry: dict[str, Any], data: bytes | None) -> None:
         """Keep the outcome of a photograph: the file first, so that what has an entry is there."""
@@ -223,10 +219,6 @@ class Store:
             raise OSError(f"job {job}: the result of photograph {index} is gone")
         return content
 
-    def input(self, job: str) -> str:
-        """The path or URI of what was sent."""
-        return self.file(job, INPUT)
-
     @contextmanager
     def opened(self, job: str, name: str = INPUT) -> Iterator[Any]:
         """A file of a job, to be read at any place."""
@@ -241,6 +233,12 @@ class Store:
         except (ConfigError, ValueError) as problem:
             log.error("%s cannot be read: %s", file, problem)  # noqa: TRY400 - its sentence says all
             return None
+
+    @staticmethod
+    def _remove_file(file: str) -> None:
+        if exists(file):
+            files, path = filesystem(file)
+            files.delete_file(path)
 
     @staticmethod
     def _write(file: str, text: str, *, durable: bool = False) -> None:

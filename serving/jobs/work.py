@@ -6,15 +6,16 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from models.paths import child, replacing
 from serving.archive import (
     ArchiveLimits,
     Names,
+    Photographs,
     ResultArchive,
     ZipPhotographs,
     done_entry,
@@ -94,21 +95,6 @@ class Doors:
         except Exception:
             log.exception("a photograph or frame of a job failed")
             return Problem(500, "internal", "the service failed; its log says why", _AGAIN_S)
-
-
-class Photographs(Protocol):
-    """Those of an archive or a folder."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Of each."""
-
-    @property
-    def skipped(self) -> Sequence[str]:
-        """Return the names of files that are no photographs."""
-
-    def read(self, index: int) -> bytes | Problem:
-        """One of them."""
 
 
 class Work:

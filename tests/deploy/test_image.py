@@ -11,7 +11,6 @@ import io
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from benchmarks.serving_service import free_port
 from tests.conftest import ROOT, make_photo
 
 pytestmark = pytest.mark.slow
@@ -110,9 +110,7 @@ def mounted(buildah: Build) -> str:
 def test_the_image_serves_and_dehazes(buildah: Build, image: str) -> None:
     health = buildah("inspect", "--type", "image", "--format", "{{.Docker.Config.Healthcheck}}", image)
     assert "/healthz" in health, "the format keeps the health check"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    url = f"http://127.0.0.1:{free_port()}"
     container = buildah("from", "--pull=never", image)
     command = ["run", "--isolation", "chroot", container, "--", "python", "-m", "serving", "--host", "127.0.0.1"]
     for _ in range(STARTS):

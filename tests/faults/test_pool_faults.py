@@ -3,7 +3,6 @@
 import json
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from models.config import PoolError
 from pseudolabel.inspect.runs import running
 from pseudolabel.pool.actors import owned, start_pool
 from pseudolabel.pool.client import group_prefix, namespace_of, shard_name
-from pseudolabel.pool.entries import LabelEntry, shard_folder, shard_of
+from pseudolabel.pool.entries import LabelEntry
 
 pytestmark = pytest.mark.faults
 
@@ -216,24 +215,6 @@ def test_two_runs_on_one_cluster_do_not_touch_each_others_pools(run, tmp_path):
         start_pool(f"{run}-other", tmp_path / "one", shards=2)
     assert one.offer([entry("new")]) == [True]
     assert one.stats().size == 21
-
-
-def test_a_lost_store_comes_back_from_the_latest_snapshot(run, tmp_path):
-    client = start_pool(run, tmp_path / "pool", shards=2, snapshots=tmp_path / "snapshots")
-    ids = [f"photo {i}" for i in range(60)]
-    client.offer([entry(image_id, 0.2) for image_id in ids])
-    client.snapshot(tmp_path / "snapshots" / "step-1", step=1)
-    client.offer([entry(image_id, 0.3, step=2) for image_id in ids])
-    client.snapshot(tmp_path / "snapshots" / "step-2", step=2)
-    client.offer([entry(image_id, 0.4, step=3) for image_id in ids])
-    kill(run, 1)
-    shutil.rmtree(tmp_path / "pool" / shard_folder(1, 2))
-    for image_id, label in zip(ids, client.fetch(ids), strict=True):
-        assert label is not None
-        assert label.teacher_step == (2 if shard_of(image_id, 2) else 3), "the other shard has lost nothing"
-    kill(run, 1)
-    assert client.stats().size == 60
-    assert all(client.offer([entry(image_id, 0.5, step=4) for image_id in ids]))
 
 
 A_PROGRAM = """

@@ -2,47 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.serving_service import descendants, free_port
+from tests.faults.conftest import serving
 
 pytestmark = pytest.mark.faults
-
-
-@contextlib.contextmanager
-def serving(folder: Path, **settings: Any) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """``python -m serving``, with its port."""
-    port = free_port()
-    known = {"model": "dcp", "scorer": None, "threads": 1, "port": port}
-    file = folder / "service.yaml"
-    file.write_text(yaml.safe_dump({"applications": [{"args": known | settings}]}))
-    command = [sys.executable, "-m", "serving", "--config", str(file)]
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background, and so inherited
-    service = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    try:
-        assert service.stdout is not None
-        assert any(line.startswith("curl") for line in service.stdout)
-        yield service, port
-    finally:
-        for process in descendants(service.pid)[::-1] if service.poll() is None else ():
-            with contextlib.suppress(ProcessLookupError):  # it went with one that was killed before
-                os.kill(process, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])

@@ -7,7 +7,6 @@ from __future__ import annotations
 import io
 import os
 import signal
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from benchmarks.serving_service import replicas
+from benchmarks.serving_service import free_port, replicas
 from tests.serving.breaking import Breakable
 from tests.waiting import repeated, wait_for
 
@@ -46,12 +45,9 @@ def service(ray_cluster: None) -> Iterator[httpx.Client]:
     from serving import app
     from serving.config import ServingConfig
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(app, "Dehazer", Breakable)
-        url = app.start(ServingConfig.model_validate(SETTINGS | {"port": port}))
+        url = app.start(ServingConfig.model_validate(SETTINGS | {"port": free_port()}))
     with httpx.Client(base_url=url, timeout=300) as client:
         yield client
     app.stop()

@@ -5,7 +5,6 @@ memory stays.
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from collections import Counter
@@ -15,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from benchmarks.serving_service import MB, memory, replicas
+from benchmarks.serving_service import MB, free_port, memory, replicas
 from serving.http.connections import HEAD_S
 from tests.serving.hostile import HEAD, Hostile, broken, endless, quick_model, requests, status_of, talk
 
@@ -34,9 +33,7 @@ def port(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     from serving import app
     from serving.config import ServingConfig
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number = int(probe.getsockname()[1])
+    number = free_port()
     config = {
         "port": number,
         "model": quick_model(tmp_path_factory.mktemp("model")),

@@ -6,7 +6,6 @@ import io
 import os
 import signal
 import subprocess
-import sys
 import time
 import zipfile
 from collections.abc import Callable
@@ -14,35 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.serving_service import descendants, free_port
+from benchmarks.serving_service import descendants
 from serving.client import Client, Job
+from tests.faults.conftest import serving
 
 pytestmark = pytest.mark.faults
 
 COUNT = 8
-
-
-def started(file: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "serving", "--config", str(file)]
-    service = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    assert service.stdout is not None
-    assert any(line.startswith("curl") for line in service.stdout)
-    return service
-
-
-def killed(service: subprocess.Popen[str]) -> None:
-    for process in [*descendants(service.pid)[::-1], service.pid]:
-        try:
-            os.kill(process, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    service.wait(30)
-    if service.stdout is not None:
-        service.stdout.close()
 
 
 def ingress(service: subprocess.Popen[str]) -> int:
@@ -66,33 +46,21 @@ def reached(client: Client, job: Job, done: int) -> Job:
 
 
 def test_a_job_goes_on_after_kills(photo: Callable[..., NDArray[Any]], tmp_path: Path) -> None:
-    port = free_port()
-    settings = {
-        "model": "dcp", "scorer": None, "threads": 1, "port": port, "jobs": {"folder": str(tmp_path / "jobs")},
-        "inference": {"working_side": None},
-    }  # fmt: skip
-    file = tmp_path / "service.yaml"
-    file.write_text(yaml.safe_dump({"applications": [{"args": settings}]}))
+    settings = {"jobs": {"folder": str(tmp_path / "jobs")}, "inference": {"working_side": None}}
     archive = tmp_path / "trip.zip"
     with zipfile.ZipFile(archive, "w") as packed:
         for index in range(COUNT):
             buffer = io.BytesIO()
             Image.fromarray(photo(index, 480, 640, hazy=True)).resize((1600, 1200)).save(buffer, "JPEG")
             packed.writestr(f"{index}.jpg", buffer.getvalue())
-    service = started(file)
-    try:
-        with Client(f"http://127.0.0.1:{port}", tries=60) as client:
-            job = reached(client, client.submit(archive), 1)
-            assert not job.has_ended
-            os.kill(ingress(service), signal.SIGKILL)
-            job = reached(client, job, job.done + 2)
-            assert not job.has_ended, "too quick to tell anything"
-        killed(service)
-        service = started(file)
-        with Client(f"http://127.0.0.1:{port}") as client:
-            job = client.wait(job)
-            assert (job.status, job.done, job.failed) == ("done", COUNT, 0)
-            with zipfile.ZipFile(client.result(job, tmp_path / "result.zip")) as result:
-                assert result.namelist() == [*(f"{index}.jpg" for index in range(COUNT)), "manifest.json"]
-    finally:
-        killed(service)
+    with serving(tmp_path, **settings) as (service, port), Client(f"http://127.0.0.1:{port}", tries=60) as client:
+        job = reached(client, client.submit(archive), 1)
+        assert not job.has_ended
+        os.kill(ingress(service), signal.SIGKILL)
+        job = reached(client, job, job.done + 2)
+        assert not job.has_ended, "too quick to tell anything"
+    with serving(tmp_path, **settings) as (_, port), Client(f"http://127.0.0.1:{port}") as client:
+        job = client.wait(job)
+        assert (job.status, job.done, job.failed) == ("done", COUNT, 0)
+        with zipfile.ZipFile(client.result(job, tmp_path / "result.zip")) as result:
+            assert result.namelist() == [*(f"{index}.jpg" for index in range(COUNT)), "manifest.json"]

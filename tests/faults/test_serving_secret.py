@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import grpc
@@ -15,7 +12,8 @@ import pytest
 from ray.serve.generated import serve_pb2_grpc
 from ray.serve.generated.serve_pb2 import ASGIRequest  # type: ignore[attr-defined]  # made when it is imported
 
-from benchmarks.serving_service import free_port, replicas
+from benchmarks.serving_service import replicas
+from tests.faults.conftest import serving
 
 pytestmark = pytest.mark.faults
 
@@ -30,14 +28,10 @@ class Program:
         return os.mkdir, (str(self.file),)
 
 
-def test_a_replica_runs_nothing_for_those_without_rays_secret(tmp_path: Path) -> None:
+def test_a_replica_runs_nothing_for_those_without_rays_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = tmp_path / "made"
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
-    command = [sys.executable, "-m", "serving", "--model", "dcp", "--port", str(free_port())]
-    service = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-    try:
-        assert service.stdout is not None
-        assert any(line.startswith("curl") for line in service.stdout)
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    with serving(tmp_path) as (service, _):
         places = [place.laddr for child in replicas(service.pid) for place in psutil.Process(child).net_connections()]
         ports = [port for ip, port in places if ip == "::"]
         assert len(ports) == 2, "one of the ingress, one of the replica with the model"
@@ -47,6 +41,3 @@ def test_a_replica_runs_nothing_for_those_without_rays_secret(tmp_path: Path) ->
                 serve_pb2_grpc.ASGIServiceStub(channel).HandleRequest(asked, timeout=20)
             assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
         assert not made.exists()
-    finally:
-        service.send_signal(signal.SIGTERM)
-        service.wait(60)

@@ -26,6 +26,7 @@ from pipelines.ingest.config import IngestConfig
 from pipelines.ingest.job import ingest
 from pipelines.train.recipe import load_recipe
 from tests.conftest import make_photo
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("ray_cluster")]
 
@@ -204,11 +205,8 @@ def test_a_run_outlives_a_training_worker_its_driver_and_a_label_worker(
 
     process = start()
     one.until(4 * INTERVAL + 2, process)
-    deadline = time.monotonic() + PATIENCE
-    while not (workers := ours("ray::LabelWorker")):  # with its pool restored, training does not wait for them
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    os.kill(workers[0], signal.SIGKILL)
+    wait_for(lambda: ours("ray::LabelWorker"), PATIENCE)  # with its pool restored, training does not wait for them
+    os.kill(ours("ray::LabelWorker")[0], signal.SIGKILL)
     killed_at = max(one.steps())
 
     assert process.wait(PATIENCE) == 0, one.text()

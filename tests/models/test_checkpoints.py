@@ -124,11 +124,6 @@ def test_a_broken_checkpoint_is_named(saved: Path, damage: Callable[[Path], obje
     assert reason in str(caught.value)
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=re.escape(str(tmp_path / "nothing"))):
-        checkpoint.read_config(tmp_path / "nothing")
-
-
 def test_weights_of_another_width_are_named(tmp_path: Path) -> None:
     folder = checkpoint.save(tmp_path, corun(), CONFIG | {"network": {"name": "corun", "stages": 2, "dim": 4}})
     with pytest.raises(ConfigError, match=r"do not fit[\s\S]*embed\.weight") as caught:
@@ -145,16 +140,6 @@ def test_missing_and_extra_weights_are_refused(saved: Path, damage: Callable[[di
     save_file(weights, saved / checkpoint.MODEL)
     with pytest.raises(ConfigError, match=r"stages\.1\.scene_step\.step|Unexpected key.*\"surplus\""):
         zoo.load_network(saved)
-
-
-@pytest.mark.parametrize(
-    ("network", "named"),
-    [({"name": "corum"}, "did you mean 'corun'"), ({"name": "corun", "stage": 2}, "did you mean 'stages'")],
-)
-def test_a_network_that_does_not_exist_is_named(tmp_path: Path, network: dict[str, Any], named: str) -> None:
-    folder = checkpoint.save(tmp_path, corun(), {"network": network})
-    with pytest.raises(ConfigError, match=named):
-        zoo.load_network(folder)
 
 
 def test_training_state_is_never_unpickled(saved: Path, tmp_path: Path) -> None:
@@ -228,15 +213,6 @@ def test_what_cannot_be_converted_is_one_error(tmp_path: Path, content: Callable
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no weights at all", b"PK\x03\x04 truncated"])
-def test_convert_of_no_weights_file(tmp_path: Path, content: bytes | None) -> None:
-    source = tmp_path / "released.pth"
-    if content is not None:
-        source.write_bytes(content)
-    with pytest.raises(ConfigError, match=re.escape(str(source))):
-        checkpoint.convert(source, tmp_path / "out")
-
-
 def test_convert_never_unpickles(tmp_path: Path) -> None:
     torch.save({"params": Explosive(tmp_path / "executed")}, tmp_path / "released.pth")
     with pytest.raises(ConfigError, match="more than plain weights"):
@@ -256,9 +232,6 @@ def test_files_of_another_structure_are_refused(content: object, tmp_path: Path)
 def test_released_safetensors_are_read_too(tmp_path: Path) -> None:
     save_file({"module.a.weight": torch.ones(2)}, tmp_path / "released.safetensors")
     assert list(checkpoint.read_released(tmp_path / "released.safetensors")) == ["a.weight"]
-    (tmp_path / "released.safetensors").write_bytes(b"junk")
-    with pytest.raises(ConfigError, match=r"cannot read weights .*released\.safetensors"):
-        checkpoint.read_released(tmp_path / "released.safetensors")
 
 
 def test_a_damaged_training_state_names_its_file(tmp_path: Path) -> None:

@@ -103,12 +103,6 @@ def test_settings_do_not_change() -> None:
         parse(Training, {"name": "x"}).name = "y"  # type: ignore[misc]  # that it is read-only is the point
 
 
-def test_the_readers_mapping_is_left_alone() -> None:
-    data = {"name": "x", "optimizer": {"steps": 3}}
-    parse(Training, data)
-    assert data == {"name": "x", "optimizer": {"steps": 3}}
-
-
 @pytest.mark.parametrize(
     ("name", "known", "expected"),
     [

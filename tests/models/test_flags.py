@@ -65,10 +65,6 @@ def test_flags_before_positional_words_do_not_swallow_them() -> None:
     assert (found.names, found.sources, found.out) == (("x", "y"), ("one", "two"), "o")
 
 
-def test_choices_are_taken_in_upper_and_lower_case() -> None:
-    assert read(Plain, "--kind", "B").kind == "b"
-
-
 @pytest.mark.parametrize(
     "words", [["--hidden", "1"], ["--count", "many"], ["--weights", "m"], ["--kind", "c"], ["--card"]]
 )

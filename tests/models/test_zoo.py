@@ -26,11 +26,6 @@ def save_corun(folder: Path) -> Corun:
     return network
 
 
-def test_the_default_is_a_name() -> None:
-    assert zoo.DEFAULT in zoo.NAMES
-    assert "dcp" in zoo.NAMES
-
-
 def test_dark_channel_prior_needs_no_weights() -> None:
     loaded = zoo.load("dcp")
     assert isinstance(loaded.network, DarkChannelPrior)

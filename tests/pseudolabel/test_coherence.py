@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pseudolabel.coherence import admits, blocks, grid, trust_from_blocks, upsample_trust
+from pseudolabel.coherence import admits, blocks, trust_from_blocks, upsample_trust
 
 score = st.floats(0, 1)
 
@@ -30,19 +30,6 @@ score = st.floats(0, 1)
 )
 def test_both_coherences_must_agree(old, new, expected):
     assert admits(*old, *new) is expected
-
-
-@given(st.lists(st.tuples(score, score), min_size=1, max_size=20))
-def test_what_is_held_only_ever_rises(offers):
-    held: tuple[float | None, float | None] = (None, None)
-    for offer in offers:
-        before = held
-        if admits(*held, *offer):
-            held = offer
-        if before[0] is not None:
-            assert held[0] >= before[0]
-            assert held[1] >= before[1]
-    assert held[0] is not None
 
 
 @given(st.lists(st.tuples(score, score, score, score), min_size=1, max_size=20))
@@ -82,9 +69,3 @@ def test_upsampled_trust_keeps_the_centers_of_the_blocks():
     trust = torch.rand(2, 3, 5)
     pixels = upsample_trust(trust, (3 * 9, 5 * 9))
     torch.testing.assert_close(pixels[:, 0, 4::9, 4::9], trust)
-
-
-@given(st.integers(32, 200), st.integers(32, 200), st.integers(8, 32))
-def test_the_grid_is_that_of_the_blocks(height, width, size):
-    images = torch.zeros(1, 3, height, width)
-    assert grid(images, size) == blocks(images, size).shape[1:3]

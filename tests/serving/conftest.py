@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import pytest
 from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 
+from benchmarks.serving_service import free_port
 from models.config import parse
 from serving.config import ServingConfig
 from serving.engine.replica import Replica
@@ -134,12 +134,9 @@ def ray_service(ray_cluster: None, registry: Registry, tmp_path_factory: pytest.
     token = secrets.token_hex(16)
     tokens = tmp_path_factory.mktemp("tokens") / "tokens"
     tokens.write_text(token)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     config = ServingConfig.model_validate(
         {
-            "port": port,
+            "port": free_port(),
             "model": "models:/dehazer@champion",
             "tracking_uri": registry.uri,
             "models": {"dark-channel": "dcp", "compact": "corun-compact"},

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -32,6 +31,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
+from benchmarks.serving_service import free_port
 from models.config import parse
 from serving.config import ServingConfig
 from serving.engine.engine import Answer, DehazeTask, Frame, FrameTask, Score
@@ -40,6 +40,7 @@ from serving.engine.slots import ModelState
 from serving.errors import Problem
 from serving.http.routes import make_api
 from tests.serving.conftest import COUNT
+from tests.waiting import wait_for
 
 Jpeg = Callable[..., bytes]
 PATIENCE_S = 60  # on a machine that is busy with something else
@@ -110,9 +111,7 @@ class Running:
     def __init__(self, replica: Replica, settings: dict[str, Any]) -> None:
         self.backend = Watched(replica)
         self._config = parse(ServingConfig, settings)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
@@ -123,10 +122,7 @@ class Running:
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()
-        deadline = time.monotonic() + PATIENCE_S
-        while not self._server.started:
-            assert time.monotonic() < deadline, "the service does not start"
-            time.sleep(0.01)
+        wait_for(lambda: self._server.started, PATIENCE_S)
 
     def stop(self) -> None:
         self._server.should_exit = True
@@ -195,6 +191,11 @@ class Page:
     def choose(self, *paths: Path) -> None:
         field = "more" if self["gallery"].is_displayed() else "files"
         self[field].send_keys("\n".join(map(str, paths)))
+
+    def show(self, *paths: Path) -> None:
+        """Choose photographs, and wait for the first."""
+        self.choose(*paths)
+        self.finished()
 
     def finished(self) -> None:
         """The photograph in view is done, and shown."""
@@ -282,8 +283,7 @@ def asked(service: Running, content: bytes, params: dict[str, Any] | None = None
 
 class TestOne:
     def test_a_result_is_shown_with_its_scores(self, page: Page, save: Save) -> None:
-        page.choose(save())
-        page.finished()
+        page.show(save())
         assert page["scores"].text == "Clearness: 31 % (hazy) before, 72 % (mostly clear) after."
         assert "128 × 96" in page["facts"].text
         assert "dcp" in page["facts"].text
@@ -291,8 +291,7 @@ class TestOne:
         assert not page["empty"].is_displayed()
 
     def test_the_divide_moves_with_the_keyboard(self, page: Page, save: Save) -> None:
-        page.choose(save())
-        page.finished()
+        page.show(save())
         where = "return getComputedStyle(document.getElementById('after')).clipPath"
         assert page.script(where) == "inset(0px 0px 0px 50%)"
         page["split"].send_keys(Keys.ARROW_LEFT * 3)
@@ -302,8 +301,7 @@ class TestOne:
         assert page.script(where) == "inset(0px 0px 0px 100%)"
 
     def test_the_divide_follows_the_pointer(self, page: Page, save: Save) -> None:
-        page.choose(save())
-        page.finished()
+        page.show(save())
         frame = page["frame"].rect
         x, y = frame["x"] + 0.2 * frame["width"], frame["y"] + 0.5 * frame["height"]
         for kind in ("mousePressed", "mouseReleased"):
@@ -317,16 +315,14 @@ class TestOne:
         exif[0x0112] = turn
         buffer = io.BytesIO()
         Image.open(io.BytesIO(jpeg(2))).save(buffer, "JPEG", quality=95, exif=exif)
-        page.choose(save("turned.jpg", data=buffer.getvalue()))
-        page.finished()
+        page.show(save("turned.jpg", data=buffer.getvalue()))
         page.set_strength(0)
         page.until(lambda: page.script(DIFFERENCE)[4] < 3)  # what is left are two encodings
         assert page.script(DIFFERENCE)[:4] == ([96, 128] * 2 if turn == 6 else [128, 96] * 2)
         assert page["split"].is_displayed()
 
     def test_strength(self, page: Page, save: Save, running: Running) -> None:
-        page.choose(save())
-        page.finished()
+        page.show(save())
         shown = page["after"].get_property("src")
         page.set_strength(8)
         assert page["strength-value"].text == "40 %"
@@ -335,8 +331,7 @@ class TestOne:
         assert [task.options.strength for task in running.backend.tasks] == [1.0, 0.4]  # not one for every step
 
     def test_the_other_controls(self, page: Page, save: Save, running: Running) -> None:
-        page.choose(save())
-        page.finished()
+        page.show(save())
         assert page["haze"].text.endswith(" %.")
         page["more-summary"].send_keys(Keys.ENTER)
         page["distance"].send_keys(*[Keys.ARROW_RIGHT] * 6)
@@ -353,8 +348,7 @@ class TestOne:
         assert (options.strength, options.distance, options.keep_exposure, options.protect) == (-1.0, 0.3, True, True)
 
     def test_a_new_strength_cancels_the_last(self, page: Page, save: Save, running: Running) -> None:
-        page.choose(save())
-        page.finished()
+        page.show(save())
         running.backend.free.clear()
         page.set_strength(4)
         page.until(lambda: len(running.backend.tasks) == 2)
@@ -367,8 +361,7 @@ class TestOne:
         assert [task.options.strength for task in running.backend.tasks] == [1.0, 0.2, 0.5]
 
     def test_transmission(self, page: Page, save: Save, running: Running) -> None:
-        page.choose(save())
-        page.finished()
+        page.show(save())
         page["view-map"].send_keys(Keys.SPACE)
         page.until(lambda: page["after-tag"].text == "Transmission" and page["after"].is_displayed())
         page.finished()
@@ -379,16 +372,14 @@ class TestOne:
         assert len(running.backend.tasks) == 2  # both are kept
 
     def test_models(self, page: Page, save: Save, running: Running) -> None:
-        page.choose(save())
-        page.finished()
+        page.show(save())
         page["model"].send_keys("compact")
         page.until(lambda: "corun-compact" in page["facts"].text)
         assert running.backend.tasks[-1].model == "compact"
 
     def test_download(self, page: Page, save: Save, running: Running, downloads: Path) -> None:
         path = save("My trip (1).jpeg")
-        page.choose(path)
-        page.finished()
+        page.show(path)
         page.set_strength(10)
         page.until(lambda: len(running.backend.tasks) == 2)
         page.finished()
@@ -403,8 +394,7 @@ class TestOne:
     def test_the_settings_as_a_command(self, page: Page, save: Save, running: Running, tmp_path: Path) -> None:
         """It makes, in a shell, what the page shows."""
         path = save("It's hazy $(here).jpg")
-        page.choose(path)
-        page.finished()
+        page.show(path)
         page.set_strength(10)
         page.until(lambda: len(running.backend.tasks) == 2)
         page.finished()
@@ -424,8 +414,7 @@ class TestOne:
         self, page: Page, save: Save, running: Running, downloads: Path
     ) -> None:
         path = save("scan.tif", format="TIFF")
-        page.choose(path)
-        page.finished()
+        page.show(path)
         assert page["note"].text == "This browser cannot show the original. The result is shown as PNG."
         assert page["after"].get_property("naturalWidth") == 128
         assert not page["split"].is_displayed()
@@ -455,8 +444,7 @@ class TestClose:
         metrics = {"width": 390 // density, "height": 500 // density, "deviceScaleFactor": density, "mobile": True}
         page.chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         page.chrome.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
-        page.choose(save(height=390, width=500))
-        page.finished()
+        page.show(save(height=390, width=500))
         page.script("document.getElementById('work').scrollIntoView({ block: 'end' })")
         page.script("document.getElementById('frame').scrollIntoView({ block: 'start' })")
         yield page
@@ -533,8 +521,7 @@ class TestClose:
         assert len(running.backend.tasks) == 1
 
     def test_another_photograph_fits_again(self, page: Page, save: Save) -> None:
-        page.choose(save("a.jpg", 1), save("b.jpg", 2))
-        page.finished()
+        page.show(save("a.jpg", 1), save("b.jpg", 2))
         page["zoom"].send_keys(Keys.ENTER)
         page.until(lambda: page.script(self.SEEN)["frame"] == 128)
         page.chrome.find_elements(By.CSS_SELECTOR, "#list .pick")[1].send_keys(Keys.ENTER)
@@ -568,8 +555,7 @@ class TestLarge:
         self, large: Page, photograph: Path, save: Save, downloads: Path
     ) -> None:
         tasks = large.service.backend.tasks
-        large.choose(photograph, save("small.jpg"))
-        large.finished()
+        large.show(photograph, save("small.jpg"))
         large.says("note", "preview")
         assert "3000 × 4000 pixels" in large["facts"].text
         large.set_strength(0)
@@ -594,8 +580,7 @@ class TestLarge:
 
     def test_at_100_percent_it_is_dehazed_in_full(self, large: Page, photograph: Path) -> None:
         tasks = large.service.backend.tasks
-        large.choose(photograph)
-        large.finished()
+        large.show(photograph)
         assert large.script(DIFFERENCE)[:4] == [1200, 1600] * 2
         large["zoom"].send_keys(Keys.ENTER)
         assert large.script("return document.getElementById('after').offsetWidth") == 3000  # the preview, until then
@@ -619,8 +604,7 @@ class TestLarge:
     def test_the_download_tells_how_far_it_is_and_can_be_cancelled(
         self, large: Page, photograph: Path, downloads: Path
     ) -> None:
-        large.choose(photograph.rename(photograph.with_stem("slow")))
-        large.finished()
+        large.show(photograph.rename(photograph.with_stem("slow")))
         large.service.backend.problems.append(Problem(503, "overloaded", "full", retry_after=1))
         large["download"].send_keys(Keys.ENTER)
         large.says("saving-text", "busy")
@@ -838,8 +822,7 @@ class TestSeveral:
     ) -> None:
         (tmp_path / "other").mkdir()
         paths = [save("a.jpg", 1), save("other/A.jpg", 2), save("notes.jpg", data=b"this is no photograph")]
-        page.choose(paths[0])
-        page.finished()
+        page.show(paths[0])
         assert not page["download-all"].is_displayed()
         page.choose(*paths[1:])
         page.until(lambda: page.entries()[:2] == ["Done"] * 2 and "Reading" not in page.entries())
@@ -997,8 +980,7 @@ class TestTrouble:
         assert not page["item-problem"].is_displayed()
 
     def test_a_service_that_goes_and_comes_back(self, page: Page, save: Save, running: Running) -> None:
-        page.choose(save("a.jpg", 1))
-        page.finished()
+        page.show(save("a.jpg", 1))
         running.stop()
         try:
             page.choose(save("b.jpg", 2))
@@ -1054,8 +1036,7 @@ class TestShape:
         try:
             widest = "return document.documentElement.scrollWidth"
             assert page.script(widest) <= width
-            page.choose(*(save(f"a-rather-long-name-of-a-photograph-{seed}.jpg", seed) for seed in range(5)))
-            page.finished()
+            page.show(*(save(f"a-rather-long-name-of-a-photograph-{seed}.jpg", seed) for seed in range(5)))
             assert page.script(widest) <= width
             small = [
                 element.get_attribute("id")
@@ -1078,8 +1059,7 @@ class TestShape:
         assert dark < 100
 
     def test_all_can_be_reached_with_the_tab_key(self, page: Page, save: Save) -> None:
-        page.choose(save())
-        page.finished()
+        page.show(save())
         reached = []
         for _ in range(16):
             ActionChains(page.chrome).send_keys(Keys.TAB).perform()
@@ -1104,8 +1084,7 @@ class TestShape:
         assert any("Content Security Policy" in text for text in page.complaints())
 
     def test_everything_has_a_name(self, page: Page, save: Save) -> None:
-        page.choose(save())
-        page.finished()
+        page.show(save())
         fields = page.chrome.find_elements(By.CSS_SELECTOR, "button, input, select, a, progress, img:not([alt=''])")
         nameless = [
             field.get_attribute("outerHTML") for field in fields if field.is_displayed() and not field.accessible_name

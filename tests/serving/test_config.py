@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,6 @@ from serving.__main__ import main
 from serving.config import AuthConfig, ServingConfig, local_ray_environment, read_config, require_free_port
 from serving.errors import ProblemError
 from serving.metrics import Metrics
-from serving.retry import twice
 
 FILE = Path(__file__).parents[2] / "serving" / "config.yaml"
 
@@ -222,30 +222,31 @@ def test_requests_of_jobs_are_among_those_held(service: Callable[..., TestClient
 
 
 def test_lost_work_is_sent_once_more() -> None:
-    class DiedError(Exception):
-        pass
+    from ray.exceptions import RayActorError
+
+    from serving.app import Replicas
 
     recorder = Recorder()
     left: list[int]
 
-    async def send() -> str:
+    async def score(data: bytes) -> bytes:
         if left:
             left.pop()
-            raise DiedError
-        return "done"
+            raise RayActorError
+        return data
 
+    handle: Any = SimpleNamespace(score=SimpleNamespace(remote=score))
+    replicas: Any = Replicas(handle, Metrics(recorder))
     left = [1]
-    assert asyncio.run(twice(send, (DiedError,), Metrics(recorder))) == "done"
+    assert asyncio.run(replicas.score(b"photograph")) == b"photograph"
     left = [1, 1]
     with pytest.raises(ProblemError) as caught:
-        asyncio.run(twice(send, (DiedError,), Metrics(recorder)))
+        asyncio.run(replicas.score(b"photograph"))
     assert (caught.value.problem.status, caught.value.problem.code) == (503, "replica_lost")
     assert len(recorder.of("dehaze_retries")) == 2
 
 
 def test_the_folder_of_a_demo_is_a_local_one(capsys: pytest.CaptureFixture[str]) -> None:
-    from serving.__main__ import main
-
     assert main(["--out", "s3://bucket/demo"]) == 2
     assert capsys.readouterr().err == "error: --out is 's3://bucket/demo'; expected a local folder of a demo\n"
 

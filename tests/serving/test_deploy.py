@@ -10,18 +10,20 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 import yaml
 
+from benchmarks.serving_service import free_port
 from models.options import DehazeOptions
 from models.predictor import Predictor
 from serving.config import ServingConfig, local_ray_environment, read_config
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "serving" / "config.yaml"
@@ -76,25 +78,6 @@ def free_ports(count: int) -> list[int]:
         return [probe.getsockname()[1] for probe in probes]
 
 
-def processes() -> dict[int, tuple[int, str]]:
-    """Every process: its parent, and when it began."""
-    found = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            values = stat.read_text().rpartition(")")[2].split()
-            found[int(stat.parent.name)] = int(values[1]), values[19]
-    return found
-
-
-def family_of(process: int) -> dict[int, str]:
-    """A process and all below it, and when each began."""
-    known = processes()
-    family = {process}
-    while more := {child for child, (parent, _) in known.items() if parent in family} - family:
-        family |= more
-    return {member: known[member][1] for member in family if member in known}
-
-
 @contextlib.contextmanager
 def head_node() -> Iterator[str]:
     """A Ray of its own, started by the command line, on free ports; the address of its dashboard."""
@@ -110,40 +93,36 @@ def head_node() -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{dashboard}"
     finally:
-        family = family_of(started.pid)
+        family = psutil.Process(started.pid).children(recursive=True)
         started.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             started.wait(20)
-        for process, begun in family.items():
-            if processes().get(process, (0, ""))[1] == begun:  # still that one
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGKILL)
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):  # nor is another killed that has its number by now
+                process.kill()
+        started.kill()
         started.wait(20)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        with contextlib.suppress(httpx.HTTPError):
-            if condition():
-                return
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(1)
+def answers(url: str) -> bool:
+    with contextlib.suppress(httpx.HTTPError):
+        return httpx.get(url, timeout=60).status_code == 200
+    return False
 
 
 @pytest.mark.slow
 def test_serve_deploy_of_the_packaged_configuration(tmp_path: Path, jpeg: Callable[..., bytes]) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     content = yaml.safe_load(FILE.read_text())
     content["http_options"]["port"] = content["applications"][0]["args"]["port"] = port
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(content))
     with head_node() as dashboard, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-        wait_for(lambda: httpx.get(f"{dashboard}/api/version").status_code == 200, 90)
+        wait_for(lambda: answers(f"{dashboard}/api/version"), 90)
         command = [*SERVE, "deploy", "--address", dashboard, str(file)]
         subprocess.run(command, env=environment(), check=True, capture_output=True, timeout=120)
-        wait_for(lambda: client.get("/readyz").status_code == 200, 180)
+        wait_for(lambda: answers(f"http://127.0.0.1:{port}/readyz"), 180)
         data = jpeg(1)
         answer = client.post("/v1/dehaze", params={"strength": 0.5}, content=data, headers={"X-Request-Id": "a b"})
         assert answer.status_code == 200, answer.text

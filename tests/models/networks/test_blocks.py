@@ -49,14 +49,6 @@ def test_float32_rounding_stays_small(memory_format: torch.memory_format) -> Non
     torch.testing.assert_close(layer(x), textbook_attention(layer, x), atol=2e-5, rtol=0)
 
 
-def test_second_moments_add_up_over_tiles() -> None:
-    layer = random_attention(8, 4, torch.float64)
-    x = torch.randn(1, 8, 60, dtype=torch.float64)
-    tiles = [tile @ tile.transpose(1, 2) for tile in torch.split(x, 17, dim=2)]
-    whole = layer.mixing_matrix(x @ x.transpose(1, 2))
-    torch.testing.assert_close(layer.mixing_matrix(torch.stack(tiles).sum(0)), whole)
-
-
 def test_attention_of_nothing_is_finite_and_so_is_its_gradient() -> None:
     layer = random_attention(8, 4, torch.float32)
     x = torch.zeros(1, 8, 4, 4, requires_grad=True)
@@ -137,12 +129,6 @@ def test_norms_in_half_precision_only_round_their_result(dtype: torch.dtype) -> 
     found.float().square().mean().backward()
     assert x.grad is not None
     assert x.grad.dtype == dtype
-
-
-def test_down_and_up_trade_size_for_channels() -> None:
-    x = torch.randn(1, 6, 8, 12)
-    assert blocks.downsample(6)(x).shape == (1, 12, 4, 6)
-    assert blocks.upsample(6)(x).shape == (1, 3, 16, 24)
 
 
 @pytest.mark.parametrize(("in_channels", "out_channels"), [(4, 1), (4, 3)])

@@ -156,43 +156,6 @@ def test_released_names_are_distinct_and_bring_the_weights_back(stages: int) -> 
     assert [name for name, value in network.state_dict().items() if not torch.equal(found[name], value)] == []
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs"),
-    [
-        ("stages.0.transmission_step.step", "first.trans_prox.step_lambda"),
-        ("stages.1.scene_prior.embed.weight", "basic.0.dehaze_net.embedding.weight"),
-        ("stages.2.scene_step.step", "basic.1.dehaze_prox.step_lambda"),
-        (
-            "stages.3.scene_prior.decode.1.attention.rescale",
-            "last.dehaze_net.decoder_layers.1.2.blocks.0.0.rescale",
-        ),
-        (
-            "stages.0.transmission_prior.encode.2.feed_forward.4.weight",
-            "first.trans_net.encoder_layers.2.0.blocks.0.1.fn.net.4.weight",
-        ),
-        ("stages.0.transmission_prior.fuse.0.weight", "first.trans_net.decoder_layers.0.1.weight"),
-    ],
-)
-def test_released_name(ours: str, theirs: str) -> None:
-    assert ours in small(4).state_dict()
-    assert released_name(ours, 4) == theirs
-
-
 def test_a_parameter_that_nobody_released() -> None:
     with pytest.raises(ValueError, match=r"'attention\.bias'"):
         released_name("stages.0.scene_prior.bottleneck.attention.bias", 2)
-
-
-def test_names_that_do_not_match_are_all_listed() -> None:
-    theirs = released(small(3))
-    del theirs["last.dehaze_net.mapping.weight"], theirs["basic.0.trans_prox.step_lambda"]
-    theirs["discriminator.weight"] = torch.zeros(1)
-    with pytest.raises(ValueError, match="unmatched names") as caught:
-        load_released_corun(theirs)
-    for name in ("last.dehaze_net.mapping.weight", "basic.0.trans_prox.step_lambda", "discriminator.weight"):
-        assert name in str(caught.value)
-
-
-def test_a_foreign_state_dict_is_none_of_ours() -> None:
-    with pytest.raises(ValueError, match="not a released CORUN"):
-        load_released_corun({"conv.weight": torch.zeros(1)})

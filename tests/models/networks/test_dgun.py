@@ -102,23 +102,6 @@ def test_the_released_layout_comes_back() -> None:
     assert [name for name, value in network.state_dict().items() if not torch.equal(found[name], value)] == []
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs"),
-    [
-        ("first.gradient.degrade.body.0.weight", "phi_0.body.0.weight"),
-        ("middle.gradient.transpose.body.2.bias", "basic.phit_1.body.2.bias"),
-        ("last.gradient.step", "r6"),
-        ("middle.encoder.1.fusion.decoded.weight", "basic.stage2_encoder.body.1.csff_dec.weight"),
-        ("first.decoder.2.skip.bias", "stage1_decoder.skip_conv.2.bias"),
-        ("first.decoder.0.first.weight", "stage1_decoder.body.0.conv_block.conv_1.weight"),
-        ("first.shallow.gate.0.weight", "shallow_feat1.1.CA.conv_du.0.weight"),
-    ],
-)
-def test_released_name(ours: str, theirs: str) -> None:
-    assert ours in small().state_dict()
-    assert released_name(ours) == theirs
-
-
 def test_names_that_do_not_match_are_all_listed() -> None:
     theirs = released(small())
     del theirs["tail.weight"]

@@ -42,8 +42,3 @@ def test_shards_together_keep_what_the_silent_ones_hold():
     assert both.width == 2
     assert [(m.at, m.offered, m.size) for m in both.moments] == [(5, 4, 105), (6, 2, 106), (9, 2, 107)]
     assert together([]) == History()
-
-
-def test_a_history_travels_as_json():
-    history = History(width=4, moments=(moment(3), moment(8)))
-    assert History.model_validate_json(history.model_dump_json()) == history

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -16,24 +15,16 @@ from pseudolabel.inspect.contents import open_contents
 from pseudolabel.pool import increments
 from pseudolabel.pool.increments import drop_snapshots
 from pseudolabel.pool.label_pool import LabelPool
-from pseudolabel.pool.snapshots import MANIFEST, File, Manifest, read_manifest
-from tests.pseudolabel.pool.test_label_pool import entry
+from pseudolabel.pool.snapshots import MANIFEST, File, read_manifest
+from tests.pseudolabel.pool.conftest import entry
 
 Scores = list[tuple[str, float, float, int]]
 
 
 @pytest.fixture
-def pool(tmp_path: Path) -> Iterator[LabelPool]:
-    with closing(LabelPool(tmp_path / "pool", sync=False)) as pool:
-        pool.offer([entry(f"{number:03d}") for number in range(100)])
-        yield pool
-
-
-@pytest.fixture
-def fresh(tmp_path: Path) -> Iterator[LabelPool]:
-    """Another pool, to restore into."""
-    with closing(LabelPool(tmp_path / "fresh", sync=False)) as pool:
-        yield pool
+def pool(pool: LabelPool) -> LabelPool:
+    pool.offer([entry(f"{number:03d}") for number in range(100)])
+    return pool
 
 
 def better(pool: LabelPool, numbers: range, step: int) -> None:
@@ -46,31 +37,31 @@ def rows(snapshot: Path) -> list[tuple[str, int]]:
     return [(file.name.partition("/")[0] if "/" in file.name else snapshot.name, file.rows) for file in files]
 
 
-def test_what_changed_is_written_and_all_of_it_comes_back(pool: LabelPool, fresh: LabelPool, tmp_path: Path) -> None:
+def test_what_changed_is_written_and_all_of_it_comes_back(pool: LabelPool, other: LabelPool, tmp_path: Path) -> None:
     pool.snapshot(tmp_path / "s" / "1")
     better(pool, range(3, 6), 1)
     pool.offer([entry("new")])
     pool.snapshot(tmp_path / "s" / "2", base=tmp_path / "s" / "1")
     assert rows(tmp_path / "s" / "2") == [("1", 100), ("2", 4)]
-    fresh.restore(tmp_path / "s" / "2")
-    assert fresh.scores() == pool.scores()
-    assert fresh.stats() == pool.stats()
+    other.restore(tmp_path / "s" / "2")
+    assert other.scores() == pool.scores()
+    assert other.stats() == pool.stats()
     for id_ in ("003", "006", "new"):
-        assert fresh.fetch_records([id_]) == pool.fetch_records([id_])
+        assert other.fetch_records([id_]) == pool.fetch_records([id_])
     found = open_contents(str(tmp_path / "s" / "2"))
     assert sorted(map(tuple, (row.values() for row in found.scores.to_pylist()))) == pool.scores()
     assert sorted(found.records(["003", "006"]), key=lambda one: one.image_id) == pool.fetch_records(["003", "006"])
-    fresh.snapshot(tmp_path / "s" / "3", base=tmp_path / "s" / "2")
+    other.snapshot(tmp_path / "s" / "3", base=tmp_path / "s" / "2")
     assert rows(tmp_path / "s" / "3") == [("1", 100), ("2", 4)], "a pool that was restored knows where its labels are"
     assert read_manifest(tmp_path / "s" / "1").version == 1, "a whole one is what it ever was"
 
 
-def test_without_a_change_nothing_is_written(pool: LabelPool, fresh: LabelPool, tmp_path: Path) -> None:
+def test_without_a_change_nothing_is_written(pool: LabelPool, other: LabelPool, tmp_path: Path) -> None:
     pool.snapshot(tmp_path / "s" / "1")
     pool.snapshot(tmp_path / "s" / "2", base=tmp_path / "s" / "1")
     assert [path.name for path in (tmp_path / "s" / "2").iterdir()] == [MANIFEST]
-    fresh.restore(tmp_path / "s" / "2")
-    assert fresh.scores() == pool.scores()
+    other.restore(tmp_path / "s" / "2")
+    assert other.scores() == pool.scores()
 
 
 def test_files_that_are_mostly_of_the_past_are_written_anew(pool: LabelPool, tmp_path: Path) -> None:
@@ -83,15 +74,15 @@ def test_files_that_are_mostly_of_the_past_are_written_anew(pool: LabelPool, tmp
     assert rows(tmp_path / "s" / "3") == [("2", 50), ("3", 55)]
 
 
-def test_many_small_files_become_one(pool: LabelPool, fresh: LabelPool, tmp_path: Path) -> None:
+def test_many_small_files_become_one(pool: LabelPool, other: LabelPool, tmp_path: Path) -> None:
     for step in range(60):
         better(pool, range(step, step + 1), step)
         base = tmp_path / "s" / f"{step - 1:02d}" if step else None
         pool.snapshot(tmp_path / "s" / f"{step:02d}", base=base)
         assert len(rows(tmp_path / "s" / f"{step:02d}")) <= increments.MOST_SMALL
         drop_snapshots(tmp_path / "s", 2, f"{step:02d}")
-    fresh.restore(tmp_path / "s" / "59")
-    assert fresh.scores() == pool.scores()
+    other.restore(tmp_path / "s" / "59")
+    assert other.scores() == pool.scores()
     files = list((tmp_path / "s").rglob("labels-*"))
     assert len(files) <= increments.MOST_SMALL + 1
 
@@ -125,20 +116,20 @@ def test_files_of_a_snapshot_that_was_never_completed_are_not_relied_on(pool: La
     assert rows(tmp_path / "s" / "3") == [("1", 100), ("3", 5)]
 
 
-def test_another_number_of_shards_writes_all_and_reads_all(pool: LabelPool, fresh: LabelPool, tmp_path: Path) -> None:
+def test_another_number_of_shards_writes_all_and_reads_all(pool: LabelPool, other: LabelPool, tmp_path: Path) -> None:
     pool.snapshot(tmp_path / "s" / "1")
     better(pool, range(5), 1)
     pool.snapshot(tmp_path / "s" / "2", base=tmp_path / "s" / "1")
-    fresh.restore(tmp_path / "s" / "2", 1, 2)
-    part = fresh.snapshot_part(tmp_path / "s" / "3", "x", tmp_path / "s" / "2", 1, 2)
-    assert [file.rows for file in part.files] == [len(fresh.ids())]
-    mine = set(fresh.ids())
-    assert fresh.scores() == [row for row in pool.scores() if row[0] in mine]
+    other.restore(tmp_path / "s" / "2", 1, 2)
+    part = other.snapshot_part(tmp_path / "s" / "3", "x", tmp_path / "s" / "2", 1, 2)
+    assert [file.rows for file in part.files] == [len(other.ids())]
+    mine = set(other.ids())
+    assert other.scores() == [row for row in pool.scores() if row[0] in mine]
     assert 0 < len(mine) < 100
 
 
 def test_what_a_kept_snapshot_needs_outlives_the_one_that_wrote_it(
-    pool: LabelPool, fresh: LabelPool, tmp_path: Path
+    pool: LabelPool, other: LabelPool, tmp_path: Path
 ) -> None:
     folder = tmp_path / "s"
     for number in range(1, 6):
@@ -153,11 +144,11 @@ def test_what_a_kept_snapshot_needs_outlives_the_one_that_wrote_it(
     assert {path.name for path in (folder / "9").iterdir()} == {"labels-under-way-00000.parquet"}
     assert (folder / "run-id").is_file()
     for number in (3, 4, 5):
-        fresh.restore(folder / f"{number}")
-    assert fresh.scores() == pool.scores()
+        other.restore(folder / f"{number}")
+    assert other.scores() == pool.scores()
     drop_snapshots(folder, 1, "5")
     assert len(list(folder.rglob(MANIFEST))) == 1
-    fresh.restore(folder / "5")
+    other.restore(folder / "5")
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     drop_snapshots(folder, 1, "5")
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
@@ -171,7 +162,7 @@ def test_nothing_is_removed_while_a_kept_manifest_cannot_be_read(pool: LabelPool
     assert rows(tmp_path / "s" / "1") == [("1", 100)]
 
 
-def test_snapshots_that_take_turns_go_on_with_each_other(pool: LabelPool, fresh: LabelPool, tmp_path: Path) -> None:
+def test_snapshots_that_take_turns_go_on_with_each_other(pool: LabelPool, other: LabelPool, tmp_path: Path) -> None:
     folder, expected = tmp_path / "s", {}
     (folder / os.fsdecode(b"\xff")).mkdir(parents=True)
     for step in range(8):
@@ -180,8 +171,8 @@ def test_snapshots_that_take_turns_go_on_with_each_other(pool: LabelPool, fresh:
         pool.snapshot(folder / name, base=folder / before)
         expected[name] = pool.scores()
         for kept, scores in expected.items():
-            fresh.restore(folder / kept)
-            assert fresh.scores() == scores
+            other.restore(folder / kept)
+            assert other.scores() == scores
     files = [file.name for name in "ab" for part in read_manifest(folder / name).parts for file in part.files]
     used = {name.rpartition("/")[2] for name in files}
     assert {path.name for path in (folder / "b").glob("*.parquet")} <= used, "what nobody needs is gone from the last"
@@ -249,7 +240,3 @@ def test_whatever_happened_each_snapshot_that_is_kept_is_the_pool_of_then(
         for name, scores in known.items():
             pool.restore(root / "s" / name)
             assert pool.scores() == scores
-
-
-def test_a_manifest_says_what_it_needs() -> None:
-    assert Manifest.of((), 0.0, None).version == 1

@@ -19,37 +19,18 @@ from hypothesis import strategies as st
 
 from models.config import PoolError
 from pseudolabel.pool import store
-from pseudolabel.pool.entries import LabelEntry, shard_of, to_entry, to_record
+from pseudolabel.pool.entries import LabelEntry, shard_of
 from pseudolabel.pool.history import LONGEST, History, Moment, together
 from pseudolabel.pool.label_pool import LabelPool
 from pseudolabel.pool.snapshots import Manifest, SnapshotError, latest_snapshot, write_manifest
 from pseudolabel.pool.stats import PoolStats
-
-
-def entry(image_id: str, clearness: float = 0.5, quality: float = 0.5, step: int = 0, side: int = 8) -> LabelEntry:
-    random = np.random.default_rng([int.from_bytes(image_id.encode()) % 2**32, step])
-    return LabelEntry(
-        image_id=image_id,
-        label=random.integers(0, 256, (side, side, 3), dtype=np.uint8),
-        transmission=random.integers(0, 256, (side, side), dtype=np.uint8),
-        trust=random.random((2, 3), dtype=np.float32),
-        clearness=clearness,
-        quality=quality,
-        teacher_step=step,
-    )
+from tests.pseudolabel.pool.conftest import entry
 
 
 def assert_same(found: LabelEntry | None, expected: LabelEntry) -> None:
     assert found is not None
     for field in dataclasses.fields(LabelEntry):
         np.testing.assert_array_equal(getattr(found, field.name), getattr(expected, field.name), err_msg=field.name)
-
-
-@pytest.fixture
-def pool(tmp_path):
-    pool = LabelPool(tmp_path / "pool", sync=False)
-    yield pool
-    pool.close()
 
 
 def test_entries_come_back_bit_for_bit(pool):
@@ -86,17 +67,14 @@ def test_a_repeated_offer_is_acknowledged_and_changes_nothing(pool):
     assert pool.stats().mean_teacher_step == 5
 
 
-def test_statistics_survive_a_restart(tmp_path):
-    pool = LabelPool(tmp_path)
+def test_statistics_survive_a_restart(pool, open_pool):
     pool.offer([entry("a", 0.2, 0.4), entry("b", 0.4, 0.8), entry("a", 0.1, 0.1)])
     before = pool.stats()
     pool.close()
-    again = LabelPool(tmp_path)
-    assert again.stats() == before
+    assert open_pool().stats() == before
     assert (before.size, before.offered, before.accepted, before.replaced) == (2, 3, 2, 0)
     assert (before.acceptance_rate, before.mean_teacher_step) == (2 / 3, 0)
     assert (before.mean_clearness, before.mean_quality) == pytest.approx((0.3, 0.6))
-    again.close()
 
 
 offers = st.lists(st.tuples(st.sampled_from("abcd"), st.floats(0, 1), st.floats(0, 1), st.integers(0, 3)), max_size=25)
@@ -288,32 +266,28 @@ def test_a_snapshot_gives_the_same_pool(tmp_path_factory, offers):
     other.close()
 
 
-def test_a_snapshot_is_of_one_moment_and_the_newest_counts(pool, tmp_path):
+def test_a_snapshot_is_of_one_moment_and_the_newest_counts(pool, other, tmp_path):
     pool.offer([entry(f"{i}") for i in range(10)])
     pool.snapshot(tmp_path / "at")
     pool.offer([entry("late")])
-    other = LabelPool(tmp_path / "other", sync=False)
     other.restore(f"file://{tmp_path}/at")
     assert other.stats().size == 10
     pool.snapshot(tmp_path / "at")
     other.restore(tmp_path / "at")
     assert "late" in other.ids()
     assert len(list((tmp_path / "at").iterdir())) == 2, "the files of the first one are gone"
-    other.close()
 
 
-def test_snapshots_are_rehashed_to_another_number_of_shards(pool, tmp_path):
+def test_snapshots_are_rehashed_to_another_number_of_shards(pool, open_pool, tmp_path):
     photos = [entry(f"photo {i}", i / 50, 0.5, step=i) for i in range(50)]
     pool.offer(photos)
     pool.snapshot(tmp_path / "at")
-    shards = [LabelPool(tmp_path / f"shard {i}", sync=False) for i in range(3)]
+    shards = [open_pool(f"shard {i}") for i in range(3)]
     for number, shard in enumerate(shards):
         shard.restore(tmp_path / "at", shard=number, shards=3)
         assert shard.ids() == sorted(p.image_id for p in photos if shard_of(p.image_id, 3) == number)
     merged = PoolStats.merged(shard.stats() for shard in shards)
     assert merged.model_dump() == pytest.approx(pool.stats().model_dump())
-    for shard in shards:
-        shard.close()
 
 
 def test_an_incomplete_snapshot_is_refused_and_the_pool_stays(pool, tmp_path):
@@ -348,22 +322,20 @@ RESTORE_AND_DIE = """
 """
 
 
-def test_an_interrupted_restore_leaves_the_old_content(pool, tmp_path):
+def test_an_interrupted_restore_leaves_the_old_content(pool, other, open_pool, tmp_path):
     pool.offer([entry("new")])
     pool.snapshot(tmp_path / "at")
-    other = LabelPool(tmp_path / "other", sync=False)
     other.offer([entry("old")])
     other.close()
     command = [sys.executable, "-c", textwrap.dedent(RESTORE_AND_DIE), str(tmp_path / "other"), str(tmp_path / "at")]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     assert (tmp_path / "other" / "labels-00002.partial").exists()
-    again = LabelPool(tmp_path / "other", sync=False)
+    again = open_pool("other")
     assert again.ids() == ["old"]
     assert files(again) == ["labels-00001.sqlite"]
     again.restore(tmp_path / "at")
     assert again.ids() == ["new"]
     assert files(again) == ["labels-00002.sqlite"]
-    again.close()
 
 
 def files(pool: LabelPool) -> list[str]:
@@ -395,14 +367,12 @@ def damaged(pool, tmp_path):
     return tmp_path / "damaged"
 
 
-def test_a_restore_that_failed_leaves_nothing_behind(damaged, tmp_path):
-    other = LabelPool(tmp_path / "other", sync=False)
+def test_a_restore_that_failed_leaves_nothing_behind(damaged, other):
     other.offer([entry("old")])
     with pytest.raises(SnapshotError, match="labels-1"):
         other.restore(damaged)
     assert files(other) == ["labels-00001.sqlite"]
     assert other.ids() == ["old"]
-    other.close()
 
 
 def test_a_place_that_cannot_be_written_is_named(pool, tmp_path):
@@ -412,14 +382,9 @@ def test_a_place_that_cannot_be_written_is_named(pool, tmp_path):
         pool.snapshot(tmp_path / "file" / "at")
 
 
-def test_records_are_lossless():
-    photo = entry("a", 1 / 3, 2 / 3, step=7, side=33)
-    assert_same(to_entry(to_record(photo)), photo)
-
-
-def test_the_history_says_what_was_offered_when_and_survives(tmp_path):
+def test_the_history_says_what_was_offered_when_and_survives(open_pool, other, tmp_path):
     now = [1000.0]
-    pool = LabelPool(tmp_path / "pool", sync=False, clock=lambda: now[0])
+    pool = open_pool(clock=lambda: now[0])
     pool.offer([entry("a", 0.5, 0.5, step=1), entry("b", 0.5, 0.5)])
     now[0] = 1000.9
     pool.offer([entry("a", 0.4, 0.9, step=7)])
@@ -431,18 +396,14 @@ def test_the_history_says_what_was_offered_when_and_survives(tmp_path):
     assert pool.history() == expected, "a clock set back does not change the past"
     pool.snapshot(tmp_path / "at")
     pool.close()
-    pool = LabelPool(tmp_path / "pool", sync=False)
-    assert pool.history() == expected
-    other = LabelPool(tmp_path / "other", sync=False)
+    assert open_pool().history() == expected
     other.restore(tmp_path / "at")
     assert other.history() == expected
-    pool.close()
-    other.close()
 
 
-def test_a_long_history_stays_short(tmp_path):
+def test_a_long_history_stays_short(open_pool):
     now = [0.0]
-    pool = LabelPool(tmp_path, sync=False, clock=lambda: now[0])
+    pool = open_pool(clock=lambda: now[0])
     for step in range(3 * LONGEST):
         now[0] = 5.0 * step
         pool.offer([entry(f"{step}", side=1)])
@@ -451,28 +412,25 @@ def test_a_long_history_stays_short(tmp_path):
     assert sum(m.offered for m in history.moments) == 3 * LONGEST
     assert history.moments[-1].size == 3 * LONGEST
     assert history.last == int(now[0]) // history.width
-    pool.close()
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-def test_a_history_fits_another_number_of_shards(tmp_path, shards):
+def test_a_history_fits_another_number_of_shards(open_pool, tmp_path, shards):
     now = [50.0]
-    one, two = (LabelPool(tmp_path / name, sync=False, clock=lambda: now[0]) for name in ("one", "two"))
+    one, two = (open_pool(name, clock=lambda: now[0]) for name in ("one", "two"))
     photos = [entry(f"photo {i}") for i in range(40)]
     for shard, pool in enumerate((one, two)):
         pool.offer([photo for photo in photos if shard_of(photo.image_id, 2) == shard])
         now[0] += 10
     parts = tuple(pool.snapshot_part(tmp_path / "at", str(n)) for n, pool in enumerate((one, two)))
     write_manifest(tmp_path / "at", Manifest(parts=parts))
-    pools = [LabelPool(tmp_path / f"new {n}", sync=False) for n in range(shards)]
+    pools = [open_pool(f"new {n}") for n in range(shards)]
     for n, pool in enumerate(pools):
         pool.restore(tmp_path / "at", n, shards)
     history = together([pool.history() for pool in pools])
     assert [m.at for m in history.moments] == [50, 60, 61]
     assert sum(m.offered for m in history.moments) == 40
     assert history.moments[-1].size == 40
-    for pool in (one, two, *pools):
-        pool.close()
 
 
 def test_a_snapshot_belongs_to_its_checkpoint(pool, tmp_path):
@@ -486,10 +444,10 @@ def test_a_snapshot_belongs_to_its_checkpoint(pool, tmp_path):
     assert pool.ids() == ["a"]
 
 
-def test_the_latest_complete_snapshot_is_found(tmp_path):
+def test_the_latest_complete_snapshot_is_found(open_pool, tmp_path):
     assert latest_snapshot(tmp_path / "snapshots") is None
     now = [10.0]
-    pool = LabelPool(tmp_path / "pool", sync=False, clock=lambda: now[0])
+    pool = open_pool(clock=lambda: now[0])
     pool.offer([entry("a")])
     for name in ("step-2", "step-1", "damaged"):
         pool.snapshot(tmp_path / "snapshots" / name)
@@ -502,11 +460,10 @@ def test_the_latest_complete_snapshot_is_found(tmp_path):
         (tmp_path / "snapshots" / name / "manifest.json").write_text("{")
     with pytest.raises(SnapshotError, match="no snapshot in"):
         latest_snapshot(tmp_path / "snapshots")
-    pool.close()
 
 
-def test_a_pool_is_new_until_something_is_offered_or_decided(tmp_path):
-    one, two, three = (LabelPool(tmp_path / name, sync=False) for name in ("one", "two", "three"))
+def test_a_pool_is_new_until_something_is_offered_or_decided(open_pool, tmp_path):
+    one, two, three = map(open_pool, ("one", "two", "three"))
     one.offer([entry("a")])
     one.snapshot(tmp_path / "at")
     assert [pool.state().settled for pool in (one, two, three)] == [True, False, False]
@@ -515,8 +472,6 @@ def test_a_pool_is_new_until_something_is_offered_or_decided(tmp_path):
     three.restore(tmp_path / "at")
     assert (two.state().run, two.state().generation, two.state().settled) == ("a run", 3, True)
     assert (three.state().run, three.state().generation) == ("another", 1), "whose it is stays"
-    for pool in (one, two, three):
-        pool.close()
 
 
 def test_a_store_goes_on_after_a_commit_that_failed(pool):
@@ -579,10 +534,9 @@ def test_a_snapshot_counts_only_when_all_of_it_is_on_the_disk(pool, tmp_path, mo
     assert after[1:] == [target, target], "before the manifest is moved into place, and after it"
 
 
-def test_a_new_store_is_on_the_disk_as_a_file_too(tmp_path, monkeypatch):
+def test_a_new_store_is_on_the_disk_as_a_file_too(open_pool, tmp_path, monkeypatch):
     """What SQLite flushes is its files; that there are such files is an entry of the folder."""
     done = []
     monkeypatch.setattr(os, "fsync", lambda fd: done.append(Path(f"/proc/self/fd/{fd}").readlink()))
-    pool = LabelPool(tmp_path / "pool" / "shard")
+    open_pool("pool/shard", sync=True)
     assert {tmp_path, tmp_path / "pool", tmp_path / "pool" / "shard"} <= set(done)
-    pool.close()

@@ -4,19 +4,13 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from models.config import PoolError
 from pseudolabel.pool import mounts
-from pseudolabel.pool.entries import LabelEntry
 from pseudolabel.pool.shard import Shard, open_shard, remove_store
 from pseudolabel.pool.snapshots import latest_snapshot
-
-
-def entry(image_id, score=0.5):
-    image = np.zeros((8, 8, 3), np.uint8)
-    return LabelEntry(image_id, image, image[..., 0], np.ones((1, 1), np.float32), score, score, 0)
+from tests.pseudolabel.pool.conftest import entry
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from tests.serving.hostile import archive
 from tests.waiting import wait_for
 
 Service = Callable[..., TestClient]
+Jobs = Callable[..., TestClient]
 SERVE = Path(__file__).parents[3] / "docs" / "how-to" / "serve.md"
 TOKENS = ("a-token-of-sixteen-1", "a-token-of-sixteen-2")
 
@@ -70,6 +71,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "jobs"
 
 
+@pytest.fixture
+def jobs(service: Service, backend: Fake, folder: Path) -> Jobs:
+    """``jobs(**settings)``: a client of a service that takes jobs, with these settings of them."""
+    return lambda **settings: service(backend, jobs={"folder": str(folder)} | settings)
+
+
 def photographs(*contents: bytes) -> bytes:
     return archive([(f"{index}.jpg", content) for index, content in enumerate(contents)])
 
@@ -80,8 +87,8 @@ def opened(content: bytes) -> tuple[dict[str, bytes], dict[str, Any]]:
     return files, json.loads(files.pop("manifest.json"))
 
 
-def test_a_job_goes_from_photographs_to_an_archive(service: Service, backend: Fake, folder: Path) -> None:
-    client = service(backend, jobs={"folder": str(folder)})
+def test_a_job_goes_from_photographs_to_an_archive(jobs: Jobs, folder: Path) -> None:
+    client = jobs()
     files = [("day/a.jpg", b"one"), ("__MACOSX/._a.jpg", b"x"), ("a.jpg", b"bad"), ("A.JPEG", b"two")]
     job = submitted(client, archive(files), "?strength=0.5")
     state = ended(client, job["id"])
@@ -98,15 +105,12 @@ def test_a_job_goes_from_photographs_to_an_archive(service: Service, backend: Fa
         ("A.JPEG", "ok"),
     ]
     assert manifest["files"][1]["problem"]["code"] == "corrupt"
-    deadline = time.monotonic() + 10
-    while len(left := sorted({path.name for path in (folder / job["id"]).iterdir()} - {"state.json"})) > 4:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.02)
-    assert left == ["ended.json", "job.json", "result", "runner"]
+    kept = {"ended.json", "job.json", "result", "runner"}
+    wait_for(lambda: {path.name for path in (folder / job["id"]).iterdir()} - {"state.json"} == kept, 10)
 
 
-def test_files_of_a_form_are_a_job_too(service: Service, backend: Fake, folder: Path) -> None:
-    client = service(backend, jobs={"folder": str(folder)})
+def test_files_of_a_form_are_a_job_too(jobs: Jobs) -> None:
+    client = jobs()
     files = [("file", ("a.jpg", b"one")), ("file", ("a.jpg", b"two"))]
     answer = client.post("/v1/jobs", files=files)
     assert answer.status_code == 202, answer.text
@@ -123,8 +127,8 @@ def test_there_are_no_jobs_without_a_folder(service: Service, backend: Fake) -> 
     assert not [path for path in client.get("/openapi.json").json()["paths"] if "jobs" in path]
 
 
-def test_every_error_of_a_job_is_described_as_a_problem(service: Service, backend: Fake, folder: Path) -> None:
-    schema = service(backend, jobs={"folder": str(folder)}).get("/openapi.json").json()
+def test_every_error_of_a_job_is_described_as_a_problem(jobs: Jobs) -> None:
+    schema = jobs().get("/openapi.json").json()
     assert not [name for name in schema["components"]["schemas"] if "ValidationError" in name]
     for path in schema["paths"].values():
         for operation in path.values():
@@ -132,8 +136,8 @@ def test_every_error_of_a_job_is_described_as_a_problem(service: Service, backen
             assert all(list(content) == ["application/problem+json"] for content in errors)
 
 
-def test_a_cancelled_job_stops_and_leaves_no_photograph(service: Service, backend: Fake, folder: Path) -> None:
-    client = service(backend, jobs={"folder": str(folder)})
+def test_a_cancelled_job_stops_and_leaves_no_photograph(jobs: Jobs, backend: Fake, folder: Path) -> None:
+    client = jobs()
     backend.open.clear()
     job = submitted(client, photographs(b"a", b"b"))["id"]
     wait_for(lambda: backend.seen)
@@ -149,18 +153,16 @@ def test_a_cancelled_job_stops_and_leaves_no_photograph(service: Service, backen
     assert backend.seen == [b"a"]
 
 
-def test_a_job_is_forgotten_when_its_time_is_over(service: Service, backend: Fake, folder: Path) -> None:
-    client = service(backend, jobs={"folder": str(folder), "keep_s": 0.3})
+def test_a_job_is_forgotten_when_its_time_is_over(jobs: Jobs, folder: Path) -> None:
+    client = jobs(keep_s=0.3)
     job = submitted(client, photographs(b"a"))["id"]
     wait_for(lambda: client.get(f"/v1/jobs/{job}").status_code == 404)
     assert not (folder / job).exists()
 
 
-def test_jobs_of_another_token_are_not_there(
-    service: Service, backend: Fake, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_jobs_of_another_token_are_not_there(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEHAZE_TOKENS", " ".join(TOKENS))
-    client = service(backend, jobs={"folder": str(folder)})
+    client = jobs()
     mine, other = ({"headers": {"Authorization": f"Bearer {token}"}} for token in TOKENS)
     job = submitted(client, photographs(b"a"), **mine)["id"]
     assert ended(client, job, **mine)["status"] == "done"
@@ -174,16 +176,14 @@ def test_jobs_of_another_token_are_not_there(
 
 
 @pytest.mark.parametrize("job", ["..", "%2e%2e", "x/../y", "20200101T000000-0123456789abcdeg", "a" * 3000])
-def test_no_other_name_reaches_a_file(service: Service, backend: Fake, folder: Path, job: str) -> None:
-    client = service(backend, jobs={"folder": str(folder)})
+def test_no_other_name_reaches_a_file(jobs: Jobs, folder: Path, job: str) -> None:
+    client = jobs()
     (folder.parent / "job.json").write_text("{}")
     assert client.get(f"/v1/jobs/{job}").status_code in (404, 405)
 
 
-def test_what_is_wrong_with_a_body_is_said_at_once_and_nothing_is_kept(
-    service: Service, backend: Fake, folder: Path
-) -> None:
-    client = service(backend, jobs={"folder": str(folder), "max_files": 2, "max_bytes": 3000})
+def test_what_is_wrong_with_a_body_is_said_at_once_and_nothing_is_kept(jobs: Jobs, backend: Fake, folder: Path) -> None:
+    client = jobs(max_files=2, max_bytes=3000)
     good = photographs(b"a")
     for body, status, code in [
         (b"", 400, "bad_request"),
@@ -202,8 +202,8 @@ def test_what_is_wrong_with_a_body_is_said_at_once_and_nothing_is_kept(
     assert not list(folder.iterdir())
 
 
-def test_a_client_has_only_so_many_jobs_and_the_folder_too(service: Service, backend: Fake, folder: Path) -> None:
-    client = service(backend, jobs={"folder": str(folder), "max_per_client": 1, "max_jobs": 2})
+def test_a_client_has_only_so_many_jobs_and_the_folder_too(jobs: Jobs, backend: Fake) -> None:
+    client = jobs(max_per_client=1, max_jobs=2)
     backend.open.clear()
     first = submitted(client, photographs(b"a"))["id"]
     refused = client.post("/v1/jobs", content=photographs(b"b"))
@@ -216,8 +216,8 @@ def test_a_client_has_only_so_many_jobs_and_the_folder_too(service: Service, bac
     wait_for(lambda: client.post("/v1/jobs", content=photographs(b"d")).json()["code"] == "jobs_full")
 
 
-def test_a_job_that_was_deleted_takes_no_place(service: Service, backend: Fake, folder: Path) -> None:
-    client = service(backend, jobs={"folder": str(folder), "max_jobs": 1})
+def test_a_job_that_was_deleted_takes_no_place(jobs: Jobs) -> None:
+    client = jobs(max_jobs=1)
     for content in (b"a", b"b", b"c"):
         job = submitted(client, photographs(content))["id"]
         ended(client, job)
@@ -225,9 +225,9 @@ def test_a_job_that_was_deleted_takes_no_place(service: Service, backend: Fake, 
         time.sleep(0.3)  # the service has looked at its folder
 
 
-def test_results_do_not_outgrow_the_folder(service: Service, backend: Fake, folder: Path) -> None:
+def test_results_do_not_outgrow_the_folder(jobs: Jobs) -> None:
     body = photographs(b"a" * 200, b"b" * 200, b"c")
-    client = service(backend, jobs={"folder": str(folder), "store_bytes": len(body) + 250})
+    client = jobs(store_bytes=len(body) + 250)
     job = submitted(client, body)["id"]
     assert ended(client, job)["failed"] == 1
     results, manifest = opened(client.get(f"/v1/jobs/{job}/result").content)
@@ -235,8 +235,8 @@ def test_results_do_not_outgrow_the_folder(service: Service, backend: Fake, fold
     assert manifest["files"][1]["problem"]["code"] == "answer_full"
 
 
-def test_ordinary_requests_go_first(service: Service, backend: Fake, folder: Path) -> None:
-    client = service(backend, jobs={"folder": str(folder), "yield_s": 600})
+def test_ordinary_requests_go_first(jobs: Jobs, backend: Fake) -> None:
+    client = jobs(yield_s=600)
     backend.open.clear()
     request = threading.Thread(target=client.post, args=("/v1/dehaze",), kwargs={"content": b"ordinary"})
     request.start()
@@ -249,8 +249,8 @@ def test_ordinary_requests_go_first(service: Service, backend: Fake, folder: Pat
     request.join()
 
 
-def test_jobs_alternate(service: Service, backend: Fake, folder: Path) -> None:
-    client = service(backend, jobs={"folder": str(folder)})
+def test_jobs_alternate(jobs: Jobs, backend: Fake) -> None:
+    client = jobs()
     backend.open.clear()
     first = submitted(client, photographs(*(b"a%d" % index for index in range(6))))["id"]
     wait_for(lambda: backend.seen)
@@ -262,13 +262,13 @@ def test_jobs_alternate(service: Service, backend: Fake, folder: Path) -> None:
 
 
 def test_what_the_service_cannot_do_at_the_moment_is_tried_again(
-    service: Service, backend: Fake, folder: Path, monkeypatch: pytest.MonkeyPatch
+    jobs: Jobs, backend: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("serving.jobs.work._AGAIN_S", 0.01)
     busy = Problem(503, "out_of_memory", "not now", 0.01)
     lost = Problem(503, "replica_lost", "twice", 0.01)
     backend.answers = {b"a": [busy, None], b"b": [busy] * 3, b"c": [lost, None], b"d": [RuntimeError("x"), None]}
-    client = service(backend, jobs={"folder": str(folder)})
+    client = jobs()
     job = submitted(client, photographs(b"a", b"b", b"c", b"d"))["id"]
     ended(client, job)
     _, manifest = opened(client.get(f"/v1/jobs/{job}/result").content)
@@ -277,9 +277,8 @@ def test_what_the_service_cannot_do_at_the_moment_is_tried_again(
     assert backend.seen.count(b"c") == 1
 
 
-def test_a_job_goes_on_where_the_service_stopped(service: Service, backend: Fake, folder: Path) -> None:
-    settings = {"folder": str(folder)}
-    first = service(backend, jobs=settings)
+def test_a_job_goes_on_where_the_service_stopped(jobs: Jobs, backend: Fake, folder: Path) -> None:
+    first = jobs()
     job = submitted(first, photographs(b"a", b"b", b"c"))
     wait_for(lambda: first.get(f"/v1/jobs/{job['id']}").json()["done"] == 3)
     backend.open.clear()
@@ -288,14 +287,16 @@ def test_a_job_goes_on_where_the_service_stopped(service: Service, backend: Fake
     first.__exit__(None, None, None)  # an orderly end, in the middle of the first photograph
     assert not list((folder / job).rglob("*.tried")), "it would count against the photograph"
     backend.open.set()
-    second = service(backend, jobs=settings)
+    second = jobs()
     assert ended(second, job)["status"] == "done"
     results, _ = opened(second.get(f"/v1/jobs/{job}/result").content)
     assert results == {"0.jpg": b"clear d", "1.jpg": b"clear e", "2.jpg": b"clear f"}
 
 
-def test_a_new_ingress_takes_over_and_the_old_one_stops(service: Service, backend: Fake, folder: Path) -> None:
-    old = service(backend, jobs={"folder": str(folder)})
+def test_a_new_ingress_takes_over_and_the_old_one_stops(
+    jobs: Jobs, service: Service, backend: Fake, folder: Path
+) -> None:
+    old = jobs()
     backend.open.clear()
     job = submitted(old, photographs(b"a", b"b"))["id"]
     wait_for(lambda: backend.seen)
@@ -309,9 +310,9 @@ def test_a_new_ingress_takes_over_and_the_old_one_stops(service: Service, backen
     assert len(opened(new.get(f"/v1/jobs/{job}/result").content)[0]) == 2
 
 
-def test_a_photograph_that_ends_the_process_does_not_loop(service: Service, backend: Fake, folder: Path) -> None:
+def test_a_photograph_that_ends_the_process_does_not_loop(jobs: Jobs, backend: Fake, folder: Path) -> None:
     """What a process that was killed leaves: a photograph that was begun, and no note of its end."""
-    client = service(backend, jobs={"folder": str(folder)})
+    client = jobs()
     backend.open.clear()
     job = submitted(client, photographs(b"killer", b"b"))["id"]
     wait_for(lambda: list((folder / job).rglob("*.tried")))
@@ -320,19 +321,19 @@ def test_a_photograph_that_ends_the_process_does_not_loop(service: Service, back
     backend.open.set()
     tried.write_text("2")
     backend.seen.clear()
-    again = service(backend, jobs={"folder": str(folder)})
+    again = jobs()
     assert ended(again, job)["failed"] == 1
     assert backend.seen == [b"b"]
     _, manifest = opened(again.get(f"/v1/jobs/{job}/result").content)
     assert manifest["files"][0]["problem"]["code"] == "replica_lost"
 
 
-def test_what_an_upload_left_is_removed(service: Service, backend: Fake, folder: Path) -> None:
+def test_what_an_upload_left_is_removed(jobs: Jobs, folder: Path) -> None:
     left = folder / "20200101T000000-0123456789abcdef"
     left.mkdir(parents=True)
     (left / "input.zip").write_bytes(b"half")
     (folder / "notes").mkdir()
-    service(backend, jobs={"folder": str(folder)})
+    jobs()
     wait_for(lambda: not left.exists())
     assert (folder / "notes").exists()
 
@@ -344,13 +345,13 @@ def of_folders(client: TestClient, source: Any, target: Any) -> httpx.Response:
     return client.post("/v1/jobs", json={"source": str(source), "target": str(target)})
 
 
-def test_a_job_reads_a_folder_and_writes_another(service: Service, backend: Fake, folder: Path, tmp_path: Path) -> None:
+def test_a_job_reads_a_folder_and_writes_another(jobs: Jobs, backend: Fake, tmp_path: Path) -> None:
     (tmp_path / "data/in/day").mkdir(parents=True)
     for name, content in {"a.jpg": b"one", "day/b.jpeg": b"bad", "day/c.JPG": b"two", "notes.txt": b"x"}.items():
         (tmp_path / "data/in" / name).write_bytes(content)
     (tmp_path / "secret.jpg").write_bytes(b"secret")
     (tmp_path / "data/in/link.jpg").symlink_to(tmp_path / "secret.jpg")
-    client = service(backend, jobs={"folder": str(folder), "prefixes": [str(tmp_path / "data")]})
+    client = jobs(prefixes=[str(tmp_path / "data")])
     answer = of_folders(client, tmp_path / "data/in", tmp_path / "data/out")
     assert answer.status_code == 202, answer.text
     state = ended(client, answer.json()["id"])
@@ -366,8 +367,8 @@ def test_a_job_reads_a_folder_and_writes_another(service: Service, backend: Fake
     assert b"secret" not in backend.seen
 
 
-def test_json_is_known_by_its_header(service: Service, backend: Fake, folder: Path) -> None:
-    client = service(backend, jobs={"folder": str(folder)})
+def test_json_is_known_by_its_header(jobs: Jobs) -> None:
+    client = jobs()
     body = b'{"source": "/photos", "target": "/clear"}'
     for kind in ("application/json", "Application/JSON; charset=utf-8"):
         assert client.post("/v1/jobs", content=body, headers={"Content-Type": kind}).json()["code"] == "not_allowed"
@@ -376,14 +377,12 @@ def test_json_is_known_by_its_header(service: Service, backend: Fake, folder: Pa
     assert unmarked.json()["detail"] == "this is JSON; its request wants the header Content-Type: application/json"
 
 
-def test_only_allowed_folders_are_read_or_written(
-    service: Service, backend: Fake, folder: Path, tmp_path: Path
-) -> None:
+def test_only_allowed_folders_are_read_or_written(jobs: Jobs, tmp_path: Path) -> None:
     for name in ("data/in", "data-2", "elsewhere"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "data/way-out").symlink_to(tmp_path / "elsewhere")
     data = tmp_path / "data"
-    client = service(backend, jobs={"folder": str(folder), "prefixes": [str(data), "s3://bucket/photos?region=x"]})
+    client = jobs(prefixes=[str(data), "s3://bucket/photos?region=x"])
     for bad in (
         tmp_path / "data-2", tmp_path / "elsewhere", f"{data}/../elsewhere", f"{data}/in/./x", data / "way-out",
         "data/in", f"file://{data}/in", "s3://bucket/photographs", "s3://bucket/photos/%2e%2e/x", "s3://other/photos",
@@ -399,7 +398,7 @@ def test_only_allowed_folders_are_read_or_written(
     assert ended(client, empty)["status"] == "failed"
     assert "no photographs" in client.get(f"/v1/jobs/{empty}").json()["detail"]
     assert client.get(f"/v1/jobs/{empty}/result").status_code == 409
-    closed = service(backend, jobs={"folder": str(tmp_path / "others")})
+    closed = jobs(folder=str(tmp_path / "others"))
     assert of_folders(closed, data / "in", data / "out").status_code == 403
 
 
@@ -446,11 +445,11 @@ def documented() -> Callable[[dict[str, str], bytes, str], bool]:
 
 
 def test_a_webhook_is_signed_and_told_until_it_is_taken(
-    service: Service, backend: Fake, folder: Path, hook: Hook, monkeypatch: pytest.MonkeyPatch
+    jobs: Jobs, folder: Path, hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DEHAZE_WEBHOOK_SECRET", f"whsec_{SECRET}")
     monkeypatch.setattr("serving.jobs.webhooks._PAUSES", (0.01, 0.01))
-    client = service(backend, jobs={"folder": str(folder), "webhooks": [hook.origin]})
+    client = jobs(webhooks=[hook.origin])
     job = submitted(client, photographs(b"a"), f"?webhook={hook.origin}/ended")["id"]
     wait_for((folder / job / "told").exists)
     assert len(hook.calls) == 2
@@ -462,18 +461,16 @@ def test_a_webhook_is_signed_and_told_until_it_is_taken(
         assert not is_genuine(headers | {"webhook-timestamp": "1700000000"}, body, SECRET)
         assert headers["webhook-id"] == job
         assert json.loads(body) == client.get(f"/v1/jobs/{job}").json()
-    service(backend, jobs={"folder": str(folder), "webhooks": [hook.origin]})
+    jobs(webhooks=[hook.origin])
     time.sleep(0.3)
     assert len(hook.calls) == 2, "told once, over restarts too"
 
 
-def test_webhooks_go_to_hosts_of_the_configuration_only(
-    service: Service, backend: Fake, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_webhooks_go_to_hosts_of_the_configuration_only(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="DEHAZE_WEBHOOK_SECRET"):
-        service(backend, jobs={"folder": str(folder), "webhooks": ["https://hooks.example.org"]})
+        jobs(webhooks=["https://hooks.example.org"])
     monkeypatch.setenv("DEHAZE_WEBHOOK_SECRET", SECRET)
-    client = service(backend, jobs={"folder": str(folder), "webhooks": ["https://hooks.example.org"]})
+    client = jobs(webhooks=["https://hooks.example.org"])
     for url in (
         "http://hooks.example.org/a", "https://hooks.example.org:8443/a", "https://hooks.example.org.evil.org/",
         "https://hooks.example.org@127.0.0.1/", "http://127.0.0.1:1/", "ftp://hooks.example.org",
@@ -485,8 +482,8 @@ def test_webhooks_go_to_hosts_of_the_configuration_only(
         assert (answer.status_code, answer.json()["code"]) == (400, "bad_request"), url
 
 
-def test_the_interface_describes_jobs(service: Service, backend: Fake, folder: Path) -> None:
-    paths = service(backend, jobs={"folder": str(folder)}).get("/openapi.json").json()["paths"]
+def test_the_interface_describes_jobs(jobs: Jobs) -> None:
+    paths = jobs().get("/openapi.json").json()["paths"]
     assert set(paths["/v1/jobs/{job}"]) == {"get", "delete"}
     assert set(paths["/v1/jobs"]["post"]["responses"]) >= {"202", "403", "429"}
     assert set(paths["/v1/jobs"]["post"]["requestBody"]["content"]) == {
@@ -500,16 +497,13 @@ def test_the_interface_describes_jobs(service: Service, backend: Fake, folder: P
     }
 
 
-def test_photographs_at_a_time_do_not_take_each_other_s_names_nor_counts(
-    service: Service, backend: Fake, folder: Path, tmp_path: Path
-) -> None:
+def test_photographs_at_a_time_do_not_take_each_other_s_names_nor_counts(jobs: Jobs, tmp_path: Path) -> None:
     """Results of a.png and a.webp are both a.jpg at first."""
     (tmp_path / "in").mkdir()
     for index in range(60):
         for suffix in ("png", "webp", "bmp", "avif"):
             (tmp_path / "in" / f"{index}.{suffix}").write_bytes(f"{index}{suffix}".encode())
-    jobs = {"folder": str(folder), "prefixes": [str(tmp_path)], "parallel": 8}
-    client = service(backend, jobs=jobs)
+    client = jobs(prefixes=[str(tmp_path)], parallel=8)
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:

@@ -96,6 +96,7 @@ def test_schemathesis_finds_nothing(schema: Any) -> None:
 
 def test_every_status_is_a_problem_with_its_codes(app: Any) -> None:
     described = app.openapi()
+    assert set(described["paths"]) == {"/v1/dehaze", "/v1/batch", "/v1/score", "/v1/models", "/healthz", "/readyz"}
     for path in ("/v1/dehaze", "/v1/batch", "/v1/score"):
         responses = described["paths"][path]["post"]["responses"]
         assert {"200", "400", "401", "403", "408", "413", "415", "422", "429", "500", "503", "504"} <= set(responses)

@@ -19,6 +19,7 @@ from models import checkpoints, zoo
 from models.predictor import Predictor
 from pipelines.dehaze.apply import main as apply_main
 from serving.engine.engine import Answer, DehazeTask
+from tests.serving.hostile import archive as zipped
 
 Jpeg = Callable[..., bytes]
 Service = Callable[..., TestClient]
@@ -69,11 +70,6 @@ class TestDehaze:
         assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
         assert "'heic' is not one of avif, bmp" in answer.json()["detail"]
         assert client.post("/v1/dehaze", content=data[:600]).json()["code"] == "truncated"
-
-    def test_avif_is_answered_with_avif(self, service: Service, jpeg: Jpeg) -> None:
-        answer = service().post("/v1/dehaze", content=jpeg(1, 48, 64, "AVIF"))
-        assert answer.headers["content-type"] == "image/avif"
-        assert Image.open(io.BytesIO(answer.content)).format == "AVIF"
 
     def test_headers_tell_how_it_was_made(self, service: Service, jpeg: Jpeg) -> None:
         answer = service(scorer={}).post("/v1/dehaze", content=jpeg(), headers={"X-Request-Id": "abc-1"})
@@ -170,17 +166,12 @@ class TestDehaze:
         ("large", {}, 413, "too_large"),
         (b"\xff\xd8\xff" + bytes(200_000), {}, 413, "too_large"),
         (b"", {}, 400, "bad_request"),
-        ("whole", {"strength": "2.1"}, 400, "bad_request"),
-        ("whole", {"strength": "much"}, 400, "bad_request"),
         ("whole", {"distance": "1.5"}, 400, "bad_request"),
         ("whole", {"protect": "sky"}, 400, "bad_request"),
-        ("whole", {"strength": "nan"}, 400, "bad_request"),
         ("whole", {"format": "gif"}, 400, "bad_request"),
         ("whole", {"output": "movie"}, 400, "bad_request"),
         ("whole", {"model": "../../etc"}, 400, "unknown_model"),
         ("whole", {"url": "http://127.0.0.1/x.jpg"}, 400, "bad_request"),
-        ("whole", {"strenght": "0.1"}, 400, "bad_request"),
-        ("whole", {"strength": ["1", "0"]}, 400, "bad_request"),
     ],
 )
 def test_problems_have_a_status_and_a_code(
@@ -192,11 +183,10 @@ def test_problems_have_a_status_and_a_code(
         content = whole[: len(whole) // 2] if content == "truncated" else whole
     answer = client.post("/v1/dehaze", params=query, content=content)
     assert answer.status_code == status, answer.text
-    if status != 200:
-        assert answer.headers["content-type"] == "application/problem+json"
-        problem = answer.json()
-        assert (problem["status"], problem["code"]) == (status, code)
-        assert problem["request_id"] == answer.headers["x-request-id"]
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert (problem["status"], problem["code"]) == (status, code)
+    assert problem["request_id"] == answer.headers["x-request-id"]
 
 
 def test_other_paths_and_methods_are_problems(service: Service, jpeg: Jpeg) -> None:
@@ -284,27 +274,10 @@ class TestState:
         }  # fmt: skip
         assert (other["name"], other["status"], other["default"]) == ("compact", "on demand", False)
 
-    def test_the_schema_lists_the_routes_and_their_problems(self, service: Service) -> None:
-        schema = service().get("/openapi.json").json()
-        assert set(schema["paths"]) == {
-            "/v1/dehaze", "/v1/batch", "/v1/score", "/v1/models", "/healthz", "/readyz",
-        }  # fmt: skip
-        dehaze = schema["paths"]["/v1/dehaze"]["post"]
-        assert {"400", "401", "413", "415", "422", "429", "503", "504"} <= set(dehaze["responses"])
-        assert "image/jpeg" in dehaze["requestBody"]["content"]
-
 
 def opened(content: bytes) -> tuple[zipfile.ZipFile, dict[str, Any]]:
     archive = zipfile.ZipFile(io.BytesIO(content))
     return archive, json.loads(archive.read("manifest.json"))
-
-
-def zipped(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return buffer.getvalue()
 
 
 class TestBatch:
@@ -320,7 +293,7 @@ class TestBatch:
 
     def test_heic_in_a_batch_becomes_jpeg(self, service: Service, jpeg: Jpeg) -> None:
         sent = zipped(
-            {"trip/one.HEIC": HEIC.read_bytes(), "trip/one.jpg": jpeg(1), "two.avif": jpeg(2, 48, 64, "AVIF")}
+            {"trip/one.HEIC": HEIC.read_bytes(), "trip/one.jpg": jpeg(1), "two.avif": jpeg(2, 48, 64, "AVIF")}.items()
         )
         archive, manifest = opened(service().post("/v1/batch", content=sent).content)
         files = [entry["file"] for entry in manifest["files"]]
@@ -330,12 +303,10 @@ class TestBatch:
             assert Image.open(io.BytesIO(archive.read(name))).format == kind
 
     def test_a_zip_with_failures(self, service: Service, jpeg: Jpeg) -> None:
-        sent = zipped(
-            {
+        sent = zipped({
                 "trip/one.jpg": jpeg(1), "trip/": b"", "__MACOSX/trip/._one.jpg": b"x", "notes.txt": b"hello",
                 "../../evil.jpg": jpeg(2), "cut.jpg": jpeg(3)[:900], "manifest.json": jpeg(4),
-            }
-        )  # fmt: skip
+            }.items())  # fmt: skip
         answer = service().post("/v1/batch", params={"format": "png"}, content=sent)
         archive, manifest = opened(answer.content)
         assert answer.headers["content-type"] == "application/zip"
@@ -369,7 +340,7 @@ class TestBatch:
             "@eaDir/one.jpg/SYNOFILE_THUMB.jpg",
         )  # fmt: skip
         client = service(requests={"batch_files": 1})
-        sent = zipped({"trip/one.jpg": jpeg(1)} | dict.fromkeys(litter, b"x"))
+        sent = zipped(({"trip/one.jpg": jpeg(1)} | dict.fromkeys(litter, b"x")).items())
         _, manifest = opened(client.post("/v1/batch", content=sent).content)
         assert (manifest["ok"], manifest["failed"], manifest["skipped"]) == (1, 0, list(litter))
         files = [("file", ("one.jpg", jpeg(1))), ("file", (".DS_Store", b"x"))]
@@ -378,7 +349,7 @@ class TestBatch:
 
     def test_names_that_macos_wrote(self, service: Service, jpeg: Jpeg) -> None:
         """UTF-8 without the flag that says so."""
-        sent = zipped({"xx/Fujisan-Fuji-11.jpg": jpeg(1)})
+        sent = zipped({"xx/Fujisan-Fuji-11.jpg": jpeg(1)}.items())
         sent = sent.replace(
             b"xx/Fujisan-Fuji-11.jpg", "\N{LATIN SMALL LETTER U WITH DIAERESIS}/\u5bcc\u58eb\u5c71-12345.jpg".encode()
         )
@@ -387,7 +358,7 @@ class TestBatch:
         assert archive.namelist() == ["\xfc/\u5bcc\u58eb\u5c71-12345.jpg", "manifest.json"]
 
     def test_a_zip_in_a_form(self, service: Service, jpeg: Jpeg) -> None:
-        answer = service().post("/v1/batch", files={"file": ("photos.zip", zipped({"one.jpg": jpeg()}))})
+        answer = service().post("/v1/batch", files={"file": ("photos.zip", zipped({"one.jpg": jpeg()}.items()))})
         assert opened(answer.content)[1]["ok"] == 1
 
     @pytest.mark.parametrize(
@@ -395,11 +366,11 @@ class TestBatch:
         [
             (b"PK\x03\x04 and then nothing", 422, "corrupt_archive"),
             (b"text", 415, "unsupported_format"),
-            (zipped({}), 400, "bad_request"),
-            (zipped({"trip/": b"", "trip/.DS_Store": b"x"}), 400, "bad_request"),
+            (zipped({}.items()), 400, "bad_request"),
+            (zipped({"trip/": b"", "trip/.DS_Store": b"x"}.items()), 400, "bad_request"),
             (b"", 400, "bad_request"),
-            (zipped({f"{index}.jpg": b"x" for index in range(9)}), 413, "too_many_files"),
-            (zipped({"a.jpg": bytes(600_000), "b.jpg": bytes(600_000)}), 413, "too_large"),
+            (zipped({f"{index}.jpg": b"x" for index in range(9)}.items()), 413, "too_many_files"),
+            (zipped({"a.jpg": bytes(600_000), "b.jpg": bytes(600_000)}.items()), 413, "too_large"),
         ],
     )
     def test_archives_that_are_refused(self, service: Service, content: bytes, status: int, code: str) -> None:
@@ -409,7 +380,7 @@ class TestBatch:
 
     def test_results_beyond_the_limit_are_failures(self, service: Service, jpeg: Jpeg) -> None:
         client = service(requests={"batch_answer_bytes": 40_000, "batch_parallel": 1})
-        sent = zipped({f"{seed}.jpg": jpeg(seed) for seed in range(3)})
+        sent = zipped({f"{seed}.jpg": jpeg(seed) for seed in range(3)}.items())
         _, manifest = opened(client.post("/v1/batch", params={"format": "bmp"}, content=sent).content)
         assert [entry["status"] for entry in manifest["files"]] == ["ok", "failed", "failed"]
         assert manifest["files"][2]["problem"]["code"] == "answer_full"
@@ -418,8 +389,10 @@ class TestBatch:
 def test_a_strength_that_is_none_is_told_what_may_be(
     service: Callable[..., TestClient], jpeg: Callable[..., bytes]
 ) -> None:
-    for value in ("AUTO", "", "nan", "2.1"):
-        answer = service().post("/v1/dehaze", params={"strength": value}, content=jpeg())
+    client = service()
+    for value in ("AUTO", "", "nan", "2.1", "much"):
+        answer = client.post("/v1/dehaze", params={"strength": value}, content=jpeg())
+        assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
         assert answer.json()["detail"] == f"strength={value}: expected a number from -1 to 2, or auto"
 
 
