@@ -62,7 +62,8 @@ def spool(work: Work, stage: str, listing: Listing) -> Spooled:
     files = list(listing.parts)
     example, roles, left = listing.example, Counter(listing.roles), Counter(listing.left)
     for table in _in_rows(_opened(listing, work.alone)):
-        roles.update(table["role"].to_pylist())
+        for role in ("photograph", "depth"):
+            roles[role] += pc.sum(pc.equal(table["role"], role)).as_py() or 0
         left += left_out(table)
         if not example and roles["photograph"]:
             example = table.filter(pc.equal(table["role"], "photograph"))["key"][0].as_py()
