@@ -30,7 +30,7 @@ class Adding:
     ("problem", "line"),
     [
         (ConfigError("no column of images"), "no column of images"),
-        (OSError(errno.ENOSPC, "full", "/x"), "No space left on device: /x; free some space and repeat the command"),
+        (OSError(errno.ENOSPC, "full", "/x"), "full: /x; free some space and repeat the command"),
         (OSError("of pyarrow"), "of pyarrow"),
     ],
 )
