@@ -123,12 +123,18 @@ def _require_no_secret(uri: str) -> None:
         )
 
 
+def split_options(uri: str) -> tuple[str, str]:
+    """Return a URI without its options, such as S3's ``?region=...``, and these with their ?; a path has none."""
+    base, question, options = uri.partition("?") if is_uri(uri) else (uri, "", "")
+    return base, question + options
+
+
 def child(uri: str, name: str) -> str:
     """Return the path or URI of ``name`` (which may hold slashes) below a folder."""
     if not is_uri(uri):
         return str(Path(uri) / name)
-    base, question, query = uri.partition("?")  # a ? of the name is quoted
-    return f"{base.rstrip('/')}/{quote(name, errors='surrogateescape')}{question}{query}"
+    base, options = split_options(uri)  # a ? of the name is quoted
+    return f"{base.rstrip('/')}/{quote(name, errors='surrogateescape')}{options}"
 
 
 def name_of(uri: str | os.PathLike[str]) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
-from models.paths import is_uri
+from models.paths import split_options
 
 
 def split_glob(source: str) -> tuple[str, re.Pattern[str] | None]:
     """Return the folder before the first wildcard, and a pattern that paths below it must match (None: no wildcard).
     The ? of a URI begins its options, which the folder has too; the pattern is of names that are not quoted.
     """
-    base, question, options = source.partition("?") if is_uri(source) else (source, "", "")
+    base, options = split_options(source)
     scheme, separator, rest = base.rpartition("://")
     parts = rest.split("/")
     first = next((i for i, part in enumerate(parts) if set(part) & set("*?[")), None)
@@ -21,7 +21,7 @@ def split_glob(source: str) -> tuple[str, re.Pattern[str] | None]:
     names = [unquote(part) if separator else part for part in parts[first:]]
     steps = [r"(?:[^/]+/)*" if name == "**" else _translate(name) + "/" for name in names]
     pattern = re.compile("".join(steps).removesuffix("/") + (r"[^/]+" if parts[-1] == "**" else ""))
-    return f"{scheme}{separator}{'/'.join(parts[:first]) or '/'}{question}{options}", pattern
+    return f"{scheme}{separator}{'/'.join(parts[:first]) or '/'}{options}", pattern
 
 
 def _translate(part: str) -> str:

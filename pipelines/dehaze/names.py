@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from models.images import RAW, SUFFIXES
-from models.paths import name_of
+from models.paths import name_of, split_options
 
 VIDEOS = frozenset(
     {
@@ -86,13 +86,13 @@ def inside(place: str, folders: Sequence[str], below: str) -> bool:
 
 def names_folder(place: str) -> bool:
     """Say whether a path or URI ends with a slash: it then is a folder's, also where nothing is there."""
-    return (place.partition("?")[0] if "://" in place else place).endswith("/")
+    return split_options(place)[0].endswith("/")
 
 
 def folder_of(place: str) -> str:
     """Return the folder that a path or URI lies in; a URI's has its options."""
-    base, question, options = place.partition("?") if "://" in place else (place, "", "")
-    return f"{base.rpartition('/')[0]}{question}{options}"
+    base, options = split_options(place)
+    return base.rpartition("/")[0] + options
 
 
 def _upwards(place: str) -> Iterator[str]:
@@ -100,7 +100,7 @@ def _upwards(place: str) -> Iterator[str]:
         real = Path(os.path.realpath(place))
         yield from (str(step) for step in (real, *real.parents))
         return
-    while not place.partition("?")[0].endswith(":/"):
+    while not split_options(place)[0].endswith(":/"):
         yield place
         place = folder_of(place)
 

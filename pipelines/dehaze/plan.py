@@ -17,7 +17,7 @@ from pyarrow import fs as pafs
 
 from models.config import ConfigError
 from models.images import SUFFIXES, WRITTEN
-from models.paths import absolute, filesystem, name_of
+from models.paths import absolute, filesystem, name_of, split_options
 from pipelines.corpus import left_out_text, split_glob
 from pipelines.dehaze.names import (
     advice,
@@ -213,5 +213,5 @@ class _Checks:
 
 
 def _first_below(folder: str, place: str) -> str:
-    base = folder.partition("?")[0] if "://" in folder else folder
+    base, _ = split_options(folder)
     return place[len(base.rstrip("/")) + 1 :].partition("/")[0]

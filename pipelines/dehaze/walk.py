@@ -14,7 +14,7 @@ from pyarrow import fs as pafs
 
 from models.config import ConfigError
 from models.images import SUFFIXES, WRITTEN, format_written, reads_suffix
-from models.paths import child, filesystem, is_local
+from models.paths import child, filesystem, is_local, split_options
 from pipelines.corpus import kind_of
 from pipelines.dehaze.names import EARLIER, HIDDEN, LINKS, OTHER, SHEETS, identity, same_place
 from pipelines.disk_errors import reason_of
@@ -224,5 +224,5 @@ def _target(uri: str, name: str, plan: FolderPlan, other: str | None) -> str:
     suffix = pure.suffix if other is None else other
     if plan.folder is not None:
         return child(plan.folder, str(pure.with_name(pure.stem + suffix)))
-    base, question, query = uri.partition("?") if "://" in uri else (uri, "", "")
-    return f"{base.removesuffix(PurePosixPath(base).suffix)}{BESIDE}{suffix}{question}{query}"
+    base, options = split_options(uri)
+    return f"{base.removesuffix(PurePosixPath(base).suffix)}{BESIDE}{suffix}{options}"

@@ -17,6 +17,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
+from models.paths import split_options
 from pipelines.shown import shown
 
 Row = Mapping[str, Any]
@@ -85,7 +86,7 @@ def visible(value: Any) -> Any:
 
 def last_part(uri: str) -> str:
     """Return the name at the end of a path or uri, without a query such as S3's ``?region=…``."""
-    path = uri.partition("?")[0] if "://" in uri else uri
+    path, _ = split_options(uri)
     return path.rstrip("/").rpartition("/")[2]
 
 
