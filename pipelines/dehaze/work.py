@@ -217,12 +217,11 @@ def _by_age(task: PhotoTask, info: Any, since_ns: int, *, dates: bool) -> str:
     made = info.mtime_ns or 0
     if made >= since_ns:
         return "done" if made >= task.mtime and info.size else "todo"
-    if not _written_since(task.target, since_ns):
+    # With its photograph's time of modification, or with that of an earlier state of it.
+    keeps, earlier = abs(made - task.mtime) <= _COARSE_NS and info.size, dates and made < task.mtime
+    if not (keeps or earlier) or not _written_since(task.target, since_ns):
         return ""
-    # With its photograph's time of modification.
-    if abs(made - task.mtime) <= _COARSE_NS and info.size:
-        return "done"
-    return "todo" if dates and made < task.mtime else ""
+    return "done" if keeps else "todo"
 
 
 def _written_since(target: str, since_ns: int) -> bool:

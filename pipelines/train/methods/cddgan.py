@@ -98,7 +98,9 @@ class CddganMethod:
     def _branch(self) -> None:
         """Give every rank but the first streams of its own."""
         rank, _ = _ranks()
-        for generator in (self.random, *(history.generator for history in self.histories.values())) if rank else ():
+        if not rank:
+            return
+        for generator in (self.random, *(history.generator for history in self.histories.values())):
             generator.manual_seed(int(torch.randint(2**40, (1,), generator=generator)) + rank)
 
     def rate_share(self, step: int) -> float:

@@ -1,6 +1,5 @@
 """From photographs to candidates, with a made-up teacher and scorer."""
 
-import io
 from contextlib import closing
 
 import numpy as np
@@ -8,7 +7,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from models.images import resize
@@ -17,6 +15,7 @@ from pseudolabel.labeling.labeler import Labeler, implied_transmission, label_ba
 from pseudolabel.labeling.rounds import LabelingConfig, WorkUnit
 from pseudolabel.pool.label_pool import LabelPool
 from pseudolabel.scorer.scores import Scorer, Scores
+from tests.conftest import encoded
 
 
 class Teacher(nn.Module):
@@ -40,12 +39,6 @@ class BrightnessScorer:
     def score(self, images):
         clearness, quality = self.rate(images)
         return Scores(clearness, quality, nn.functional.avg_pool2d(images[:, 0], 4))
-
-
-def encoded(pixels, kind="PNG"):
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, kind)
-    return stream.getvalue()
 
 
 @pytest.fixture
